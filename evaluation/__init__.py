@@ -1,0 +1,1 @@
+"""Metrics, baselines and plots for 3D answers."""

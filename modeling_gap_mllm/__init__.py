@@ -1,0 +1,1 @@
+"""GAP-MLLM for transformers: the public names, and the Auto class registrations."""

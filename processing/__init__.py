@@ -1,0 +1,1 @@
+"""Processor, answers, visual prompts, camera geometry and data for GAP-MLLM."""

@@ -1,0 +1,1 @@
+"""`datasets` builders for multi-view 3D data."""

@@ -1,0 +1,1 @@
+"""Losses, collators and `Trainer` subclasses for geometry-aligned pre-training."""
