@@ -30,6 +30,7 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import (  # noqa: E402
 
 FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
 MERGER_TYPES = ("mlp", "avg")
+MERGER_NORMS = ("rms_norm", "layer_norm")
 FUSION_INITS = ("identity", "reference")
 REFERENCE_FRAMES = ("first", "last")
 VIDEO_FRAMES = ("mean", "first")
@@ -269,6 +270,7 @@ class GapMllmFusionConfig(PreTrainedConfig):
         method (`str`): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted" or "cross_attention".
         merger_type (`str`): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average, MLP).
         merger_hidden_size (`int`): hidden width of the merger's MLP.
+        merger_norm (`str`): "rms_norm", or "layer_norm" for checkpoints of the reference's fallback; "mlp" only.
         num_layers (`int`), num_attention_heads (`int`), dropout (`float`): of "cross_attention" only.
         init (`str`): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL bit for bit;
             "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no strength.
@@ -288,7 +290,8 @@ class GapMllmFusionConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     dropout: float | int = 0.1
     layer_norm_eps: float = 1e-5
-    merger_rms_norm_eps: float = 1e-6
+    merger_norm: str = "rms_norm"
+    merger_norm_eps: float = 1e-6
     init: str = "identity"
     train_strength: bool | None = None
     video_frames: str = "mean"
@@ -303,6 +306,7 @@ class GapMllmFusionConfig(PreTrainedConfig):
         _refuse_unknown_keys(self, kwargs)
         _require_choice("gap_fusion_config.method", self.method, FUSION_METHODS)
         _require_choice("gap_fusion_config.merger_type", self.merger_type, MERGER_TYPES)
+        _require_choice("gap_fusion_config.merger_norm", self.merger_norm, MERGER_NORMS)
         _require_choice("gap_fusion_config.init", self.init, FUSION_INITS)
         _require_choice("gap_fusion_config.video_frames", self.video_frames, VIDEO_FRAMES)
         if self.train_strength is None:
