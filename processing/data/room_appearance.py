@@ -1,0 +1,443 @@
+"""What the surfaces of a rendered room look like: colours, patterns, doors, windows, pictures, rugs and light.
+
+Works on flat lists of ray hits, so it knows nothing about cameras. The shapes come from room_layout.py; the hits from
+room_renderer.py. Every random choice is drawn from stream 1 of the seed.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+APPEARANCE_STREAM = 1
+
+# Instance ids that are no furniture: 0 or negative. Piece number i of the layout has id i + 1.
+STRUCTURE_LABELS = {0: "floor", -1: "wall", -2: "ceiling", -3: "door", -4: "window", -5: "picture", -6: "rug"}
+
+# Primitive numbers: the six faces of the room in the order -x, +x, -y, +y, floor, ceiling; the block; furniture parts.
+FLOOR, CEILING, BLOCK, FIRST_PART = 4, 5, 6, 7
+
+PLAIN, CLOTH, WOOD, BOOKS, GLOW, TILES, CHECKER, PLANKS, CARPET, STRIPES, BRICKS, TWO_TONE, DOTS = range(13)
+
+# Surface of a furniture part -> (takes the named colour?, brightness, pattern)
+SURFACES = {
+    "main": (True, 1.0, PLAIN),
+    "main_shade": (True, 0.82, PLAIN),
+    "main_cloth": (True, 1.0, CLOTH),
+    "main_wood": (True, 1.0, WOOD),
+    "main_glow": (True, 1.25, GLOW),
+    "wood": (False, 1.0, WOOD),
+    "metal": (False, 1.0, PLAIN),
+    "dark": (False, 1.0, PLAIN),
+    "white_cloth": (False, 1.0, CLOTH),
+    "books": (False, 1.0, BOOKS),
+}
+_PLAIN_RGB = {"metal": (0.62, 0.62, 0.65), "dark": (0.12, 0.11, 0.11), "white_cloth": (0.9, 0.89, 0.86)}
+_NAMED_RGB = {
+    "red": (0.78, 0.12, 0.12),
+    "yellow": (0.92, 0.78, 0.16),
+    "green": (0.16, 0.55, 0.22),
+    "blue": (0.14, 0.3, 0.75),
+    "purple": (0.5, 0.2, 0.62),
+    "brown": (0.45, 0.28, 0.15),
+    "white": (0.92, 0.92, 0.9),
+    "black": (0.09, 0.09, 0.1),
+}
+_WOODS = np.array([(0.55, 0.38, 0.22), (0.68, 0.52, 0.34), (0.38, 0.25, 0.15), (0.78, 0.66, 0.48)], np.float32)
+_FLOORS = np.array(
+    [(0.72, 0.68, 0.62), (0.62, 0.48, 0.33), (0.5, 0.36, 0.24), (0.55, 0.55, 0.55), (0.75, 0.62, 0.46),
+     (0.42, 0.42, 0.46), (0.8, 0.78, 0.74), (0.46, 0.4, 0.36)], np.float32)  # fmt: skip
+_WALLS = np.array(
+    [(0.88, 0.87, 0.83), (0.82, 0.84, 0.86), (0.86, 0.8, 0.7), (0.7, 0.78, 0.74), (0.68, 0.74, 0.82),
+     (0.84, 0.76, 0.74), (0.62, 0.6, 0.58), (0.9, 0.9, 0.9)], np.float32)  # fmt: skip
+
+
+@dataclass
+class Decoration:
+    """A flat rectangle on a wall or on the floor. Frame: (u, v) of that face, see `face_coordinates`. Units: metres.
+
+    Args:
+        face (`int`): primitive number of the face.
+        instance_id (`int`): a key of `STRUCTURE_LABELS`.
+        center (`tuple[float, float]`), half (`tuple[float, float]`): the rectangle.
+        rgb (`numpy.ndarray` of shape `(2, 3)`): inner colour and colour of the frame.
+        style (`int`): which of the inner patterns.
+    """
+
+    face: int
+    instance_id: int
+    center: tuple
+    half: tuple
+    rgb: np.ndarray
+    style: int
+
+
+@dataclass
+class Appearance:
+    """Everything that is needed to colour the hits of a room.
+
+    Args:
+        rgb (`numpy.ndarray` of shape `(K, 3)`): base colour of each primitive.
+        second_rgb (`numpy.ndarray` of shape `(K, 3)`): second colour of its pattern.
+        pattern (`numpy.ndarray` of shape `(K,)`), period (`numpy.ndarray` of shape `(K,)`, metres): its pattern.
+        instance_id (`numpy.ndarray` of shape `(K,)`): what it belongs to.
+        decorations (`list[Decoration]`): drawn in order.
+        light (`numpy.ndarray` of shape `(3,)`): position of the lamp, world, metres.
+        light_rgb, ambient_rgb (`numpy.ndarray` of shape `(3,)`): their colours times strength.
+        brightness (`float`), noise (`float`), vignette (`float`): of the camera.
+    """
+
+    rgb: np.ndarray
+    second_rgb: np.ndarray
+    pattern: np.ndarray
+    period: np.ndarray
+    instance_id: np.ndarray
+    decorations: list
+    light: np.ndarray
+    light_rgb: np.ndarray
+    ambient_rgb: np.ndarray
+    brightness: float
+    noise: float
+    vignette: float
+
+
+@lru_cache(maxsize=1)
+def _noise_tables():
+    """Smooth periodic noise in [-1, 1], `(256, 256)`, and white random numbers in [0, 1), `(4096,)`."""
+    rng = np.random.default_rng(20260)
+    smooth = np.zeros((256, 256))
+    for octave, weight in ((16, 0.35), (64, 0.35), (256, 0.3)):
+        grid = rng.uniform(-1.0, 1.0, (octave, octave))
+        repeat = 256 // octave
+        big = np.kron(grid, np.ones((repeat, repeat)))
+        for axis in (0, 1):  # box filter with wrap-around
+            big = sum(np.roll(big, shift, axis) for shift in range(repeat)) / repeat
+        smooth += weight * big / np.abs(big).max()
+    return smooth.astype(np.float32), rng.random(4096).astype(np.float32)
+
+
+def _noise(u, v):
+    """Smooth noise at (u, v), one cell a unit."""
+    return _noise_tables()[0][u.astype(np.int32) & 255, v.astype(np.int32) & 255]
+
+
+def _random(i, j=0):
+    """A fixed random number in [0, 1) for each pair of integers."""
+    return _noise_tables()[1][(i * 73 + j * 1543 + 811) & 4095]
+
+
+def draw_appearance(layout) -> Appearance:
+    """Draw colours, patterns, decorations and light for a layout.
+
+    Source: our choice; half-metre floor tiles appear in about 40 % of the rooms, since their size is a metric cue.
+
+    Args:
+        layout (`RoomLayout`): the room; its seed decides.
+    Returns:
+        `Appearance`.
+    """
+    rng = np.random.default_rng((layout.seed, APPEARANCE_STREAM))
+    num_parts = sum(len(piece.parts) for piece in layout.furniture)
+    rgb = np.empty((FIRST_PART + num_parts, 3), np.float32)
+    second = np.empty_like(rgb)
+    pattern = np.zeros(len(rgb), np.int64)
+    period = np.ones(len(rgb), np.float32)
+    instance_id = np.empty(len(rgb), np.int16)
+    _draw_structure(rng, rgb, second, pattern, period, instance_id)
+    k = FIRST_PART
+    for number, piece in enumerate(layout.furniture):
+        named = _jitter(rng, _NAMED_RGB[piece.color], 0.05)
+        wood = _jitter(rng, _WOODS[rng.integers(len(_WOODS))], 0.04)
+        for part in piece.parts:
+            takes_name, bright, pattern[k] = SURFACES[part.surface]
+            base = named if takes_name else wood if part.surface == "wood" else _PLAIN_RGB.get(part.surface, wood)
+            rgb[k] = second[k] = np.clip(bright * np.asarray(base), 0.0, 1.0)
+            instance_id[k] = number + 1
+            k += 1
+    warm = rng.uniform(-0.08, 0.12)
+    tint = np.array([1.0 + warm, 1.0, 1.0 - warm], np.float32)
+    ambient = rng.uniform(0.4, 0.7)
+    return Appearance(
+        rgb=rgb,
+        second_rgb=second,
+        pattern=pattern,
+        period=period,
+        instance_id=instance_id,
+        decorations=_draw_decorations(rng, layout),
+        light=(layout.size * np.array([*rng.uniform(0.2, 0.8, 2), rng.uniform(0.85, 0.97)])).astype(np.float32),
+        light_rgb=(1.25 - ambient) * tint,
+        ambient_rgb=ambient * (0.5 + 0.5 * tint[::-1]),
+        brightness=rng.uniform(0.38, 0.58),
+        noise=rng.uniform(0.5, 5.0) / 255.0,
+        vignette=rng.uniform(0.0, 0.25),
+    )
+
+
+def _jitter(rng, rgb, amount):
+    """A nearby colour."""
+    return np.clip(np.asarray(rgb) * rng.uniform(0.85, 1.12) + rng.uniform(-amount, amount, 3), 0.03, 0.97)
+
+
+def _draw_structure(rng, rgb, second, pattern, period, instance_id):
+    """Fill the entries of the room faces and the block."""
+    wall = _jitter(rng, _WALLS[rng.integers(len(_WALLS))], 0.05)
+    wall_pattern = rng.choice([PLAIN, STRIPES, BRICKS, TWO_TONE, DOTS], p=[0.5, 0.14, 0.1, 0.14, 0.12])
+    wall_second = wall * rng.uniform(0.75, 0.93) if rng.random() < 0.6 else _jitter(rng, wall, 0.15)
+    has_accent = rng.random() < 0.3
+    accent, accent_face = _jitter(rng, rng.random(3) * 0.6 + 0.25, 0.02), rng.integers(4)
+    for k in (0, 1, 2, 3, BLOCK):
+        is_accent = has_accent and k == accent_face
+        rgb[k] = accent if is_accent else wall
+        second[k] = accent * 0.85 if is_accent else wall_second
+        pattern[k] = wall_pattern
+        period[k] = {STRIPES: rng.uniform(0.1, 0.4), BRICKS: 0.24, TWO_TONE: 0.9, DOTS: 0.25}.get(wall_pattern, 1.0)
+        instance_id[k] = -1
+    floor = _jitter(rng, _FLOORS[rng.integers(len(_FLOORS))], 0.06)
+    pattern[FLOOR] = rng.choice([TILES, CHECKER, PLANKS, CARPET, PLAIN], p=[0.25, 0.15, 0.35, 0.15, 0.1])
+    rgb[FLOOR] = floor
+    second[FLOOR] = floor * rng.uniform(0.6, 0.85)
+    period[FLOOR] = 0.5 if pattern[FLOOR] in (TILES, CHECKER) else rng.uniform(0.09, 0.2)
+    instance_id[FLOOR] = 0
+    rgb[CEILING] = second[CEILING] = _jitter(rng, (0.92, 0.92, 0.9), 0.03)
+    pattern[CEILING] = PLAIN
+    instance_id[CEILING] = -2
+
+
+def _draw_decorations(rng, layout):
+    """A door, some windows and pictures on the walls, sometimes a rug."""
+    decorations = []
+    size = layout.size
+
+    def add(face, instance_id, middle_v, half, inner, frame, style):
+        span = size[1] if face < 2 else size[0]
+        if span > 2 * half[0] + 0.4:
+            u = rng.uniform(half[0] + 0.2, span - half[0] - 0.2)
+            colors = np.array([inner, frame], np.float32)
+            near = [d for d in decorations if d.face == face and abs(d.center[0] - u) < d.half[0] + half[0] + 0.1]
+            if not near:
+                decorations.append(Decoration(face, instance_id, (u, middle_v), half, colors, style))
+
+    door_wood = _jitter(rng, _WOODS[rng.integers(4)] if rng.random() < 0.5 else (0.88, 0.87, 0.84), 0.03)
+    add(int(rng.integers(4)), -3, 1.02, (rng.uniform(0.4, 0.5), 1.02), door_wood, door_wood * 0.75, 0)
+    for _ in range(rng.integers(1, 3)):
+        sky = np.array([0.72, 0.84, 0.97]) * rng.uniform(0.8, 1.05)
+        high = rng.uniform(0.45, 0.7)
+        add(int(rng.integers(4)), -4, 0.9 + high, (rng.uniform(0.4, 0.9), high), sky, (0.93, 0.93, 0.92), 0)
+    for _ in range(rng.integers(0, 5)):
+        half = (rng.uniform(0.15, 0.45), rng.uniform(0.15, 0.35))
+        frame = rng.choice(_WOODS) if rng.random() < 0.6 else rng.choice([0.1, 0.9]) * np.ones(3)
+        add(int(rng.integers(4)), -5, rng.uniform(1.4, 1.7), half, rng.random(3), frame, int(rng.integers(3)))
+    if rng.random() < 0.35:
+        half = rng.uniform(0.5, 1.0, 2)
+        center = rng.uniform(0.35, 0.65, 2) * size[:2]
+        colors = np.array([rng.random(3) * 0.7 + 0.15, rng.random(3) * 0.7 + 0.15], np.float32)
+        decorations.append(Decoration(FLOOR, -6, tuple(center), tuple(half), colors, int(rng.integers(2))))
+    return decorations
+
+
+def face_coordinates(local: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (u, v) on the face of a box: u to the side and v up on vertical faces, u = x and v = y on level ones.
+
+    Frame: of the box. Units: metres.
+
+    Args:
+        local (`numpy.ndarray` of shape `(M, 3)`): hits.
+        axis (`numpy.ndarray` of shape `(M,)`): the axis that the face is perpendicular to.
+    Returns:
+        `tuple[numpy.ndarray, numpy.ndarray]`, each of shape `(M,)`.
+    """
+    u = np.where(axis == 0, local[:, 1], local[:, 0])
+    v = np.where(axis == 2, local[:, 1], local[:, 2])
+    return u, v
+
+
+def paint(look: Appearance, primitive, u, v) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unlit colour and the instance id of every hit.
+
+    Args:
+        look (`Appearance`): of the room.
+        primitive (`numpy.ndarray` of shape `(M,)`): primitive numbers.
+        u (`numpy.ndarray` of shape `(M,)`), v (`numpy.ndarray` of shape `(M,)`): face coordinates in metres.
+    Returns:
+        `tuple[numpy.ndarray, numpy.ndarray]`: colours `(M, 3)` in 0..1 and ids `(M,)`, int16.
+    """
+    rgb = look.rgb[primitive]
+    ids = look.instance_id[primitive]
+    pattern = look.pattern[primitive]
+    for kind in np.unique(look.pattern):
+        where = np.nonzero(pattern == kind)[0]
+        if len(where):
+            rgb[where] = _PATTERNS[kind](look, primitive[where], rgb[where], u[where], v[where])
+    on_wall = np.nonzero((primitive < 4) & (v < 0.09))[0]
+    rgb[on_wall] = 0.25 * rgb[on_wall] + 0.6  # skirting board
+    for decoration in look.decorations:
+        x, y = u - decoration.center[0], v - decoration.center[1]
+        inside = (primitive == decoration.face) & (np.abs(x) < decoration.half[0]) & (np.abs(y) < decoration.half[1])
+        where = np.nonzero(inside)[0]
+        if len(where):
+            rgb[where] = _decorate(decoration, x[where], y[where])
+            ids[where] = decoration.instance_id
+    return rgb, ids
+
+
+def _plain(look, primitive, rgb, u, v):
+    return rgb * (1.0 + 0.03 * _noise(u * 40, v * 40))[:, None]
+
+
+def _cloth(look, primitive, rgb, u, v):
+    return rgb * (1.0 + 0.1 * _noise(u * 90, v * 90) + 0.06 * _noise(u * 9, v * 9))[:, None]
+
+
+def _wood(look, primitive, rgb, u, v):
+    return rgb * (1.0 + 0.16 * _noise(u * 8, v * 110 + 37))[:, None]
+
+
+def _books(look, primitive, rgb, u, v):
+    place = u / 0.035
+    number = np.floor(place).astype(np.int64)
+    color = np.stack([0.15 + 0.7 * _random(number, primitive * 3 + c) for c in range(3)], -1)
+    return color * np.where(place - number < 0.12, 0.35, 1.0)[:, None]
+
+
+def _glow(look, primitive, rgb, u, v):
+    return rgb
+
+
+def _tiles(look, primitive, rgb, u, v):
+    a, b = u / look.period[primitive], v / look.period[primitive]
+    i, j = np.floor(a).astype(np.int64), np.floor(b).astype(np.int64)
+    is_joint = (np.abs(a - i - 0.5) > 0.485) | (np.abs(b - j - 0.5) > 0.485)
+    shade = 0.94 + 0.12 * _random(i, j) + 0.04 * _noise(u * 30, v * 30)
+    return np.where(is_joint[:, None], look.second_rgb[primitive] * 0.8, rgb * shade[:, None])
+
+
+def _checker(look, primitive, rgb, u, v):
+    i, j = np.floor(u / look.period[primitive]), np.floor(v / look.period[primitive])
+    is_second = np.mod(i + j, 2.0) > 0.5
+    return (
+        np.where(is_second[:, None], look.second_rgb[primitive], rgb) * (1.0 + 0.05 * _noise(u * 30, v * 30))[:, None]
+    )
+
+
+def _planks(look, primitive, rgb, u, v):
+    b = v / look.period[primitive]
+    j = np.floor(b).astype(np.int64)
+    a = u / 1.2 + _random(j)
+    i = np.floor(a).astype(np.int64)
+    is_joint = (np.abs(b - j - 0.5) > 0.47) | (np.abs(a - i - 0.5) > 0.496)
+    shade = 0.82 + 0.36 * _random(i, j) + 0.12 * _noise(u * 8 + j * 31, v * 110)
+    return rgb * np.where(is_joint, 0.6, shade)[:, None]
+
+
+def _carpet(look, primitive, rgb, u, v):
+    return rgb * (1.0 + 0.14 * _noise(u * 120, v * 120) + 0.06 * _noise(u * 6, v * 6))[:, None]
+
+
+def _stripes(look, primitive, rgb, u, v):
+    is_second = np.mod(u / look.period[primitive], 1.0) > 0.5
+    return np.where(is_second[:, None], look.second_rgb[primitive], rgb)
+
+
+def _bricks(look, primitive, rgb, u, v):
+    b = v / 0.085
+    j = np.floor(b).astype(np.int64)
+    a = u / look.period[primitive] + 0.5 * (j & 1)
+    i = np.floor(a).astype(np.int64)
+    is_joint = (b - j < 0.12) | (a - i < 0.05)
+    shade = 0.85 + 0.3 * _random(i, j)
+    return np.where(is_joint[:, None], look.second_rgb[primitive] * 0.8, rgb * shade[:, None])
+
+
+def _two_tone(look, primitive, rgb, u, v):
+    edge = look.period[primitive]
+    lower = np.where((np.abs(v - edge) < 0.02)[:, None], 0.93, look.second_rgb[primitive])
+    return np.where((v < edge + 0.02)[:, None], lower, rgb)
+
+
+def _dots(look, primitive, rgb, u, v):
+    b = v / look.period[primitive]
+    j = np.floor(b)
+    a = u / look.period[primitive] + 0.5 * np.mod(j, 2.0)
+    is_dot = np.square(a - np.floor(a) - 0.5) + np.square(b - j - 0.5) < 0.05
+    return np.where(is_dot[:, None], look.second_rgb[primitive], rgb)
+
+
+_PATTERNS = {
+    PLAIN: _plain, CLOTH: _cloth, WOOD: _wood, BOOKS: _books, GLOW: _glow, TILES: _tiles, CHECKER: _checker,
+    PLANKS: _planks, CARPET: _carpet, STRIPES: _stripes, BRICKS: _bricks, TWO_TONE: _two_tone, DOTS: _dots,
+}  # fmt: skip
+
+
+def _decorate(decoration, x, y):
+    """Colours inside a door, window, picture or rug; x and y from its middle, in metres."""
+    half_x, half_y = decoration.half
+    inner, frame = decoration.rgb
+    border = {-3: 0.06, -4: 0.06, -5: 0.03, -6: 0.1}[decoration.instance_id]
+    rgb = np.broadcast_to(inner, (len(x), 3)).copy()
+    if decoration.instance_id == -3:  # two panels and a handle
+        panel = (np.abs(x) < half_x - 0.14) & (np.abs(np.abs(y) - half_y / 2) < half_y / 2 - 0.13)
+        rgb[panel] *= 0.88
+        rgb[(np.abs(x - half_x + 0.12) < 0.05) & (np.abs(y) < 0.025)] = 0.35
+    elif decoration.instance_id == -4:  # sky, trees, glazing bars
+        rgb *= (0.85 + 0.15 * (y + half_y) / (2 * half_y))[:, None]
+        trees = y + half_y < half_y * (0.55 + 0.3 * _noise(x * 20 + 50, 0 * x + 9))
+        rgb[trees] = np.array([0.3, 0.42, 0.25], np.float32) * (1.0 + 0.4 * _noise(x * 60, y * 60))[trees, None]
+        rgb[(np.abs(x) < 0.02) | (np.abs(y) < 0.02)] = frame
+    elif decoration.instance_id == -5:
+        tone = [_noise(x * 25, y * 25), np.sign(np.sin(x * 18) * np.sin(y * 18)), 1.6 * y / half_y][decoration.style]
+        rgb = np.clip(inner + 0.45 * tone[:, None] * (0.6 - inner[::-1]), 0.0, 1.0)
+    else:
+        rings = np.mod(np.maximum(np.abs(x) / half_x, np.abs(y) / half_y) * 4, 1.0) > 0.6
+        bars = np.mod(y * 5, 1.0) > 0.6
+        rgb[rings if decoration.style == 0 else bars] = frame * 0.8 + 0.1
+        rgb *= (1.0 + 0.12 * _noise(x * 120, y * 120))[:, None]
+    rgb[(np.abs(x) > half_x - border) | (np.abs(y) > half_y - border)] = frame
+    return rgb
+
+
+def light_up(look: Appearance, layout, rgb, primitive, ids, points, normals) -> np.ndarray:
+    """Return the lit colours: one lamp below the ceiling, ambient light, darker corners and contact shadows.
+
+    Frame: world. Units: metres. Source: Lambert's law; the darkening of corners and below furniture is our choice.
+
+    Args:
+        look (`Appearance`), layout (`RoomLayout`): the room.
+        rgb (`numpy.ndarray` of shape `(M, 3)`): unlit colours.
+        primitive (`numpy.ndarray` of shape `(M,)`), ids (`numpy.ndarray` of shape `(M,)`): what was hit.
+        points (`numpy.ndarray` of shape `(M, 3)`), normals (`numpy.ndarray` of shape `(M, 3)`): where.
+    Returns:
+        `numpy.ndarray` of shape `(M, 3)`: colours, not clipped.
+    """
+    to_light = look.light - points
+    squared = np.einsum("mc,mc->m", to_light, to_light)
+    lambert = np.maximum(np.einsum("mc,mc->m", to_light, normals), 0.0) / np.sqrt(squared)
+    direct = lambert * (2.2 / (1.0 + squared / 6.0))
+    size = layout.size.astype(np.float32)
+    corner = np.ones(len(points), np.float32)
+    for axis in range(3):
+        near = np.minimum(points[:, axis], size[axis] - points[:, axis])
+        corner *= 1.0 - 0.045 / (0.15 + np.maximum(near, 0.0))
+    sky = 0.8 + 0.2 * normals[:, 2]
+    floor = np.nonzero(primitive == FLOOR)[0]
+    if len(floor):
+        shadow = _contact_shadow(look, layout, points[floor, 0], points[floor, 1])
+        corner[floor] *= shadow
+        direct[floor] *= shadow
+    lit = rgb * (corner[:, None] * (look.ambient_rgb * sky[:, None] + look.light_rgb * direct[:, None]))
+    shines = np.nonzero((look.pattern[primitive] == GLOW) | (ids == -4))[0]
+    lit[shines] = np.maximum(lit[shines], 0.95 * rgb[shines])
+    return lit
+
+
+def _contact_shadow(look, layout, x, y):
+    """Factor below 1 under and around furniture, pushed a little away from the lamp."""
+    factor = np.ones(len(x), np.float32)
+    for piece in layout.furniture:
+        away = piece.center[:2] - look.light[:2]
+        shift = 0.12 * away / (1.0 + np.linalg.norm(away)) * min(piece.size[2], 1.0)
+        px, py = x - np.float32(piece.center[0] + shift[0]), y - np.float32(piece.center[1] + shift[1])
+        c, s = np.float32(np.cos(piece.yaw)), np.float32(np.sin(piece.yaw))
+        dx = np.maximum(np.abs(c * px + s * py) - np.float32(piece.size[0] / 2), 0.0)
+        dy = np.maximum(np.abs(c * py - s * px) - np.float32(piece.size[1] / 2), 0.0)
+        factor *= 1.0 - 0.0045 / (0.01 + dx * dx + dy * dy)
+    return factor

@@ -1,0 +1,387 @@
+"""Renders a furnished room by analytic ray casting in numpy: colour, depth, normals and instance ids of every view.
+
+The room is closed, so every pixel has a finite depth. Shapes and cameras come from room_layout.py, colours from
+room_appearance.py. A primitive is only tested inside its screen rectangle.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gap_mllm.processing.camera_geometry_gap_mllm import (
+    transform_box,
+    transform_points,
+    unproject_depth,
+    view_to_first_view,
+)
+from gap_mllm.processing.data import room_appearance as appearance
+from gap_mllm.processing.data.room_layout import RoomLayout, make_layout
+
+_TINY = np.float32(1e-6)  # direction components are kept this far from 0, so that no grazing ray divides by it
+_SHAPES = {"box": 0, "frustum": 1, "ellipsoid": 2}
+
+
+@dataclass
+class RoomScene:
+    """A rendered room.
+
+    Frame: world, +z up, floor at z = 0; cameras OpenCV (+x right, +y down, +z forward). Units: metres, radians;
+    intrinsics in pixels with integer pixel centres. Boxes: centre, full size, Euler angles in order "zxy".
+
+    Args:
+        seed (`int`): what it was drawn from.
+        images (`numpy.ndarray` of shape `(V, H, W, 3)`, uint8): RGB.
+        depth_m (`numpy.ndarray` of shape `(V, H, W)`, float32): z-depth; finite and positive everywhere.
+        normals (`numpy.ndarray` of shape `(V, H, W, 3)`, float32): unit normals towards the camera, camera frame.
+        instance_ids (`numpy.ndarray` of shape `(V, H, W)`, int16): i + 1 for piece i of furniture; 0 floor, -1 wall,
+            -2 ceiling, -3 door, -4 window, -5 picture, -6 rug (`room_appearance.STRUCTURE_LABELS`).
+        intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`, float64).
+        camera_to_world (`numpy.ndarray` of shape `(V, 4, 4)`, float64).
+        boxes (`numpy.ndarray` of shape `(N, 9)`, float64): tight boxes of the furniture, world frame.
+        labels (`list[str]`), colors (`list[str]`): category and named colour of each piece.
+        room_size (`numpy.ndarray` of shape `(3,)`): extent of the room.
+    """
+
+    seed: int
+    images: np.ndarray
+    depth_m: np.ndarray
+    normals: np.ndarray
+    instance_ids: np.ndarray
+    intrinsics: np.ndarray
+    camera_to_world: np.ndarray
+    boxes: np.ndarray
+    labels: list[str]
+    colors: list[str]
+    room_size: np.ndarray
+    euler_order: str = "zxy"
+
+    @property
+    def view_to_first_view(self) -> np.ndarray:
+        """Poses relative to view 0, `(V, 4, 4)`, float64."""
+        return view_to_first_view(self.camera_to_world)
+
+    def points_in_first_view(self) -> np.ndarray:
+        """Return the point that each pixel sees.
+
+        Frame: camera of view 0, OpenCV axes. Units: metres.
+
+        Returns:
+            `numpy.ndarray` of shape `(V, H, W, 3)`, float32: finite everywhere.
+        """
+        points = unproject_depth(self.depth_m.astype(np.float64), self.intrinsics)
+        return transform_points(self.view_to_first_view, points).astype(np.float32)
+
+    def boxes_in_first_view(self) -> np.ndarray:
+        """Return the furniture boxes, `(N, 9)`, Euler order "zxy". Frame: camera of view 0. Units: metres, radians."""
+        return transform_box(self.boxes, np.linalg.inv(self.camera_to_world[0]), self.euler_order)
+
+    def label_of(self, instance_id: int) -> str:
+        """Return the label of an instance id: a furniture category, "floor", "wall", "ceiling", "door", ..
+
+        Raises:
+            ValueError: if the room has no such instance.
+        """
+        if 1 <= instance_id <= len(self.labels):
+            return self.labels[instance_id - 1]
+        if instance_id not in appearance.STRUCTURE_LABELS:
+            raise ValueError(f"instance_id is {instance_id}; expected {-6} to {len(self.labels)}.")
+        return appearance.STRUCTURE_LABELS[int(instance_id)]
+
+
+def render_room(seed: int, num_views: int = 4, height: int = 128, width: int = 128) -> RoomScene:
+    """Render a furnished room from a seed.
+
+    Frame: see `RoomScene`. Units: metres. Source: our choice; the paper trains on ScanNet scans.
+
+    Args:
+        seed (`int`): same seed and arguments, same bytes. `room_layout.room_seed` gives the seeds of a split.
+        num_views (`int`, defaults to 4): views along a hand-held path.
+        height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
+    Returns:
+        `RoomScene`.
+    Raises:
+        ValueError: if an argument is out of range, see `room_layout.make_layout`.
+        RuntimeError: if no path of so many views fits, see `room_layout.make_layout`.
+    """
+    layout = make_layout(seed, num_views, height, width)
+    look = appearance.draw_appearance(layout)
+    parts = _collect_parts(layout)
+    directions = _ray_directions(layout, height, width)
+    depth, primitive = _cast(layout, parts, directions)
+    points = [depth * directions[a] + layout.camera_to_world[:, a, 3, None, None].astype(np.float32) for a in range(3)]
+    points = np.stack([plane.reshape(-1) for plane in points], -1)  # (V*H*W, 3)
+    hit = primitive.reshape(-1)
+    normals, u, v = _surface(layout, parts, hit, points)
+    rgb, ids = appearance.paint(look, hit, u, v)
+    rgb = appearance.light_up(look, layout, rgb, hit, ids, points, normals)
+    shape = (num_views, height, width)
+    world_to_camera = np.swapaxes(layout.camera_to_world[:, :3, :3], 1, 2).astype(np.float32)
+    camera_normals = np.einsum("vij,vnj->vni", world_to_camera, normals.reshape(num_views, -1, 3))
+    return RoomScene(
+        seed=seed,
+        images=_develop(look, rgb.reshape(*shape, 3), seed),
+        depth_m=depth,
+        normals=camera_normals.reshape(*shape, 3),
+        instance_ids=ids.reshape(shape),
+        intrinsics=layout.intrinsics,
+        camera_to_world=layout.camera_to_world,
+        boxes=np.stack([piece.box for piece in layout.furniture]),
+        labels=[piece.label for piece in layout.furniture],
+        colors=[piece.color for piece in layout.furniture],
+        room_size=layout.size,
+    )
+
+
+@dataclass
+class _Parts:
+    """All parts of a room in arrays; entry k is primitive `FIRST_PART + k`. World frame, metres."""
+
+    shape: np.ndarray  # (K,) values of _SHAPES
+    center: np.ndarray  # (K, 3) in the frame of its piece
+    half: np.ndarray  # (K, 3)
+    taper: np.ndarray  # (K,)
+    piece: np.ndarray  # (K,) number of the piece
+    cos: np.ndarray  # (K,) of its yaw
+    sin: np.ndarray
+    base: np.ndarray  # (K, 3) world position of the origin of the piece
+
+
+def _collect_parts(layout: RoomLayout) -> _Parts:
+    rows = [(number, piece, part) for number, piece in enumerate(layout.furniture) for part in piece.parts]
+    yaws = np.array([piece.yaw for _, piece, _ in rows])
+    return _Parts(
+        shape=np.array([_SHAPES[part.shape] for _, _, part in rows]),
+        center=np.array([part.center for _, _, part in rows]),
+        half=np.array([part.half for _, _, part in rows]),
+        taper=np.array([part.taper for _, _, part in rows]),
+        piece=np.array([number for number, _, _ in rows]),
+        cos=np.cos(yaws),
+        sin=np.sin(yaws),
+        base=np.array([(*piece.center[:2], 0.0) for _, piece, _ in rows]),
+    )
+
+
+def _ray_directions(layout, height, width):
+    """World directions with unit z-depth in their camera, three planes of shape (V, H, W), none exactly 0."""
+    inverse = np.linalg.inv(layout.intrinsics)
+    x = inverse[:, 0, 0, None] * np.arange(width) + inverse[:, 0, 2, None]  # (V, W)
+    y = inverse[:, 1, 1, None] * np.arange(height) + inverse[:, 1, 2, None]  # (V, H)
+    rotation = layout.camera_to_world[:, :3, :3]
+    planes = []
+    for a in range(3):
+        row = rotation[:, a, 0, None] * x
+        column = rotation[:, a, 1, None] * y + rotation[:, a, 2, None]
+        planes.append(_away_from_zero((row[:, None, :] + column[:, :, None]).astype(np.float32)))
+    return planes
+
+
+def _away_from_zero(values):
+    return np.where(np.abs(values) < _TINY, _TINY, values)
+
+
+def _cast(layout, parts, directions):
+    """Nearest hit of every ray: z-depth (V, H, W) float32 and primitive number (V, H, W) int16."""
+    origin = layout.camera_to_world[:, :3, 3]
+    exits = []
+    for a in range(3):
+        start = origin[:, a, None, None].astype(np.float32)
+        exits.append(
+            (np.where(directions[a] > 0, np.float32(layout.size[a]), np.float32(0.0)) - start) / directions[a]
+        )
+    depth = np.minimum(np.minimum(exits[0], exits[1]), exits[2])
+    axis = np.where(exits[0] == depth, 0, np.where(exits[1] == depth, 2, 4)).astype(np.int16)
+    is_high = np.where(axis == 0, directions[0], np.where(axis == 2, directions[1], directions[2])) > 0
+    primitive = axis + is_high  # faces in the order -x, +x, -y, +y, floor, ceiling
+    if layout.block is not None:
+        _cast_block(layout.block, origin, directions, depth, primitive)
+    rectangles = _screen_rectangles(layout, parts, *depth.shape[1:])
+    for view in range(len(depth)):
+        for number in range(len(layout.furniture)):
+            members = np.nonzero(parts.piece == number)[0]
+            members = members[rectangles[view, members, 1] > rectangles[view, members, 0]]
+            if len(members):
+                planes = [plane[view] for plane in directions]
+                _cast_piece(parts, members, rectangles[view], origin[view], planes, depth[view], primitive[view])
+    return depth, primitive
+
+
+def _cast_block(block, origin, directions, depth, primitive):
+    """Intersect all rays with the protruding block."""
+    near, far = np.float32(0.0), np.float32(np.inf)
+    for a in range(3):
+        low = (block[a] - origin[:, a, None, None]).astype(np.float32) / directions[a]
+        high = (block[a + 3] - origin[:, a, None, None]).astype(np.float32) / directions[a]
+        near, far = np.maximum(near, np.minimum(low, high)), np.minimum(far, np.maximum(low, high))
+    _keep_nearer((near < far) & (near > 0), near, appearance.BLOCK, depth, primitive)
+
+
+def _keep_nearer(is_hit, distance, number, depth, primitive):
+    is_hit &= distance < depth
+    np.copyto(depth, distance, where=is_hit)
+    np.copyto(primitive, number, where=is_hit)
+
+
+def _screen_rectangles(layout, parts, height, width):
+    """Rows and columns that can see each part: (V, K, 4) as row start, row end, column start, column end."""
+    signs = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    local = parts.center[:, None] + parts.half[:, None] * signs  # (K, 8, 3)
+    world = _to_world(local, parts.cos[:, None], parts.sin[:, None]) + parts.base[:, None]
+    offset = world[None] - layout.camera_to_world[:, None, None, :3, 3]  # (V, K, 8, 3)
+    camera = np.einsum("vkcj,vji->vkci", offset, layout.camera_to_world[:, :3, :3])
+    z = np.maximum(camera[..., 2], 1e-3)
+    k = layout.intrinsics[:, None, None]
+    column = k[..., 0, 0] * camera[..., 0] / z + k[..., 0, 2]
+    row = k[..., 1, 1] * camera[..., 1] / z + k[..., 1, 2]
+    bounds = [np.floor(row.min(-1)), np.ceil(row.max(-1)) + 1, np.floor(column.min(-1)), np.ceil(column.max(-1)) + 1]
+    is_cut = camera[..., 2].min(-1) < 1e-2
+    bounds = [np.where(is_cut, full, b) for full, b in zip((0, height, 0, width), bounds, strict=True)]
+    bounds[0][camera[..., 2].max(-1) < 1e-2] = height  # behind the camera: an empty rectangle
+    limits = np.array([height, height, width, width])
+    rectangles = np.clip(np.stack(bounds, -1), 0, limits).astype(np.int64)
+    rectangles[rectangles[..., 3] <= rectangles[..., 2], 1] = 0
+    return rectangles
+
+
+def _to_world(local, cos, sin):
+    """Turn (..., 3) vectors about +z."""
+    x, y = local[..., 0], local[..., 1]
+    return np.stack([cos * x - sin * y, sin * x + cos * y, local[..., 2]], -1)
+
+
+def _cast_piece(parts, members, rectangles, origin, directions, depth, primitive):
+    """Intersect the rays of one view with the parts of one piece of furniture."""
+    boxes = rectangles[members]
+    top, left = boxes[:, 0].min(), boxes[:, 2].min()
+    window = np.s_[top : boxes[:, 1].max(), left : boxes[:, 3].max()]
+    first = members[0]
+    cos, sin = np.float32(parts.cos[first]), np.float32(parts.sin[first])
+    dx, dy, dz = (plane[window] for plane in directions)
+    local = [_away_from_zero(cos * dx + sin * dy), _away_from_zero(cos * dy - sin * dx), dz]
+    inverse = [1.0 / plane for plane in local]
+    start = origin - parts.base[first]
+    start = np.array([parts.cos[first] * start[0] + parts.sin[first] * start[1],
+                      parts.cos[first] * start[1] - parts.sin[first] * start[0], start[2]])  # fmt: skip
+    for k in members:
+        row0, row1, column0, column1 = rectangles[k]
+        part = np.s_[row0 - top : row1 - top, column0 - left : column1 - left]
+        screen = np.s_[row0:row1, column0:column1]
+        offset = start - parts.center[k]
+        if parts.shape[k] == 0:
+            is_hit, distance = _hit_box(offset, parts.half[k], [plane[part] for plane in inverse])
+        else:
+            scaled = [plane[part] * np.float32(1.0 / h) for plane, h in zip(local, parts.half[k], strict=True)]
+            hit = _hit_frustum if parts.shape[k] == 1 else _hit_ellipsoid
+            is_hit, distance = hit((offset / parts.half[k]).astype(np.float32), scaled, parts.taper[k])
+        _keep_nearer(is_hit, distance, appearance.FIRST_PART + k, depth[screen], primitive[screen])
+
+
+def _hit_box(offset, half, inverse):
+    """Slab test: nearest positive distance along each ray. `inverse` holds 1 / direction."""
+    near = far = None
+    for a in range(3):
+        low = np.float32(-half[a] - offset[a]) * inverse[a]
+        high = np.float32(half[a] - offset[a]) * inverse[a]
+        enter, leave = np.minimum(low, high), np.maximum(low, high)
+        near = enter if near is None else np.maximum(near, enter, out=near)
+        far = leave if far is None else np.minimum(far, leave, out=far)
+    return (near < far) & (near > 0), near
+
+
+def _hit_ellipsoid(offset, direction, taper):
+    """Unit sphere in scaled coordinates."""
+    a = direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2
+    b = offset[0] * direction[0] + offset[1] * direction[1] + offset[2] * direction[2]
+    root = b * b - a * (np.dot(offset, offset) - np.float32(1.0))
+    distance = (-b - np.sqrt(np.maximum(root, 0.0))) / a
+    return (root > 0) & (distance > 0), distance
+
+
+def _hit_frustum(offset, direction, taper):
+    """Cone or cylinder between z = -1 and 1 with radius 1 at the bottom and `taper` at the top, scaled coordinates."""
+    middle, slope = np.float32((1.0 + taper) / 2), np.float32((taper - 1.0) / 2)
+    dx, dy, dz = direction
+    ox, oy, oz = offset
+    radius = middle + slope * oz
+    a = dx * dx + dy * dy - slope * slope * dz * dz
+    b = ox * dx + oy * dy - slope * radius * dz
+    root = b * b - a * (ox * ox + oy * oy - radius * radius)
+    a = _away_from_zero(a)
+    spread = np.sqrt(np.maximum(root, 0.0))
+    best = np.full(dx.shape, np.inf, np.float32)
+    for distance in ((-b - spread) / a, (-b + spread) / a):
+        is_hit = (root > 0) & (np.abs(oz + distance * dz) <= 1.0) & (distance > 0)
+        np.copyto(best, distance, where=is_hit & (distance < best))
+    cap = np.float32(1.0 if oz > 0 else -1.0)  # the only cap that can be seen from outside
+    distance = (cap - oz) / dz
+    is_hit = (ox + distance * dx) ** 2 + (oy + distance * dy) ** 2 <= (middle + slope * cap) ** 2
+    np.copyto(best, distance, where=is_hit & (distance > 0) & (distance < best))
+    return best < np.inf, best
+
+
+def _surface(layout, parts, hit, points):
+    """World normals (M, 3) and face coordinates u, v (M,) of every hit."""
+    face_normals = np.zeros((appearance.FIRST_PART, 3), np.float32)
+    face_normals[[0, 2, 4], [0, 1, 2]] = 1.0
+    face_normals[[1, 3, 5], [0, 1, 2]] = -1.0
+    is_structure = hit < appearance.FIRST_PART
+    normals = face_normals[np.where(is_structure, hit, 0)]
+    u, v = appearance.face_coordinates(points, hit >> 1)
+    blocks = np.nonzero(hit == appearance.BLOCK)[0]
+    if len(blocks):
+        local = points[blocks] - ((layout.block[:3] + layout.block[3:]) / 2).astype(np.float32)
+        half = ((layout.block[3:] - layout.block[:3]) / 2).astype(np.float32)
+        axis, normals[blocks] = _box_normals(local / half)
+        u[blocks], v[blocks] = appearance.face_coordinates(points[blocks], axis)
+    where = np.nonzero(~is_structure)[0]
+    if len(where):
+        normals[where], u[where], v[where] = _part_surface(parts, hit[where] - appearance.FIRST_PART, points[where])
+    return normals, u, v
+
+
+def _box_normals(scaled):
+    """Axis (M,) and outward normal (M, 3) of hits on the cube [-1, 1]^3."""
+    axis = np.argmax(np.abs(scaled), -1)
+    normals = np.zeros_like(scaled)
+    rows = np.arange(len(scaled))
+    normals[rows, axis] = np.sign(scaled[rows, axis])
+    return axis, normals
+
+
+def _part_surface(parts, k, points):
+    """Normals, u and v of hits on furniture parts `k`."""
+    cos, sin = parts.cos.astype(np.float32)[k], parts.sin.astype(np.float32)[k]
+    half = parts.half.astype(np.float32)[k]
+    local = _to_world(points - parts.base.astype(np.float32)[k], cos, -sin)
+    scaled = (local - parts.center.astype(np.float32)[k]) / half
+    axis, normals = _box_normals(scaled)
+    shape = parts.shape[k]
+    balls = np.nonzero(shape == 2)[0]
+    normals[balls] = scaled[balls] / half[balls]
+    rounds = np.nonzero(shape == 1)[0]
+    if len(rounds):
+        taper = parts.taper.astype(np.float32)[k[rounds]]
+        slope = (taper - 1.0) / 2
+        x, y, z = scaled[rounds].T
+        radius = (1.0 + taper) / 2 + slope * z
+        on_side = np.abs(np.hypot(x, y) - radius) < 1.0 - np.abs(z)
+        side = np.stack([x, y, -slope * radius], -1) / half[rounds]
+        cap = np.stack([0 * z, 0 * z, np.sign(z)], -1)
+        normals[rounds] = np.where(on_side[:, None], side, cap)
+        axis[rounds] = np.where(on_side, axis[rounds] % 2, 2)
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    u, v = appearance.face_coordinates(local, axis)
+    return _to_world(normals, cos, sin), u, v
+
+
+def _develop(look, rgb, seed):
+    """Expose, vignette, add sensor noise and quantise: (V, H, W, 3) uint8."""
+    num_views, height, width, _ = rgb.shape
+    rng = np.random.default_rng((seed, appearance.APPEARANCE_STREAM, 1))
+    x = np.linspace(-1.0, 1.0, width, dtype=np.float32)
+    y = np.linspace(-1.0, 1.0, height, dtype=np.float32)
+    fall = 1.0 - look.vignette * (x * x + (y * y)[:, None]) / 2
+    gain = look.brightness / np.maximum(rgb.mean((0, 1, 2, 3)), 1e-3)
+    gain = gain * rng.uniform(0.94, 1.06, (num_views, 1, 1, 1)).astype(np.float32)
+    rgb = rgb * (fall[..., None] * gain)
+    rgb += look.noise * rng.standard_normal(rgb.shape, dtype=np.float32)
+    return (np.clip(rgb, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
