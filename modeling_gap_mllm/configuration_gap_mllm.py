@@ -7,6 +7,7 @@ published ones (Qwen3-VL-2B-Instruct, VGGT-1B, GAP-MLLM arXiv:2603.16461).
 import transformers
 from huggingface_hub.dataclasses import strict
 
+
 SUPPORTED_TRANSFORMERS = ("5.23.0", "5.24.0")  # first supported release, first one that is not
 
 
@@ -27,6 +28,7 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import (  # noqa: E402
     Qwen3VLTextConfig,
     Qwen3VLVisionConfig,
 )
+
 
 FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
 MERGER_TYPES = ("mlp", "avg")
