@@ -1,1 +1,62 @@
 """Processor, answers, visual prompts, camera geometry and data for GAP-MLLM."""
+
+from .answers_gap_mllm import (
+    LabelledBox,
+    LabelledPoint,
+    ParsedAnswer,
+    Rejection,
+    format_box,
+    format_boxes,
+    format_frame,
+    format_point,
+    parse_boxes,
+    parse_choice,
+    parse_frame,
+    parse_points,
+)
+from .processing_gap_mllm import GapMllmProcessor, check_image_statistics, default_image_processor
+from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
+from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
+from .visual_prompt_gap_mllm import (
+    MARK_COLORS,
+    Mark,
+    apply_visual_prompt,
+    draw_cross,
+    marks_to_tokens,
+    pixel_to_token,
+    resize_pixel,
+    to_rgb_image,
+)
+
+
+__all__ = [
+    "MARK_COLORS",
+    "TASKS",
+    "GapMllmProcessor",
+    "LabelledBox",
+    "LabelledPoint",
+    "Mark",
+    "ParsedAnswer",
+    "Rejection",
+    "apply_visual_prompt",
+    "build_messages",
+    "build_tiny_processor",
+    "build_tiny_tokenizer",
+    "check_image_statistics",
+    "default_image_processor",
+    "draw_cross",
+    "format_box",
+    "format_boxes",
+    "format_frame",
+    "format_point",
+    "marks_to_tokens",
+    "parse_boxes",
+    "parse_choice",
+    "parse_frame",
+    "parse_points",
+    "pixel_to_token",
+    "prompt_text",
+    "resize_pixel",
+    "split_image_tags",
+    "to_rgb_image",
+]

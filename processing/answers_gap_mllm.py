@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+
 POINT_KEY = "pointmap"
 BOX_KEYS = ("bbox_3d", "box_3d")  # the detection prompt says box_3d, the released answers say bbox_3d
 FRAME_KEY = "frame"
