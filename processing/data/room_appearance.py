@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+
 APPEARANCE_STREAM = 1
 
 # Instance ids that are no furniture: 0 or negative. Piece number i of the layout has id i + 1.
@@ -38,7 +39,7 @@ _NAMED_RGB = {
     "yellow": (0.92, 0.78, 0.16),
     "green": (0.16, 0.55, 0.22),
     "blue": (0.14, 0.3, 0.75),
-    "purple": (0.5, 0.2, 0.62),
+    "purple": (0.38, 0.17, 0.5),
     "brown": (0.45, 0.28, 0.15),
     "white": (0.92, 0.92, 0.9),
     "black": (0.09, 0.09, 0.1),
@@ -77,14 +78,14 @@ class Appearance:
     """Everything that is needed to colour the hits of a room.
 
     Args:
-        rgb (`numpy.ndarray` of shape `(K, 3)`): base colour of each primitive.
-        second_rgb (`numpy.ndarray` of shape `(K, 3)`): second colour of its pattern.
+        rgb (`numpy.ndarray` of shape `(3, K)`): base colour of each primitive.
+        second_rgb (`numpy.ndarray` of shape `(3, K)`): second colour of its pattern.
         pattern (`numpy.ndarray` of shape `(K,)`), period (`numpy.ndarray` of shape `(K,)`, metres): its pattern.
         instance_id (`numpy.ndarray` of shape `(K,)`): what it belongs to.
         decorations (`list[Decoration]`): drawn in order.
         light (`numpy.ndarray` of shape `(3,)`): position of the lamp, world, metres.
         light_rgb, ambient_rgb (`numpy.ndarray` of shape `(3,)`): their colours times strength.
-        brightness (`float`), noise (`float`), vignette (`float`): of the camera.
+        brightness (`float`), noise (`float`), vignette (`float`), blur (`float`): of the camera.
     """
 
     rgb: np.ndarray
@@ -99,6 +100,7 @@ class Appearance:
     brightness: float
     noise: float
     vignette: float
+    blur: float
 
 
 @lru_cache(maxsize=1)
@@ -118,12 +120,12 @@ def _noise_tables():
 
 def _noise(u, v):
     """Smooth noise at (u, v), one cell a unit."""
-    return _noise_tables()[0][u.astype(np.int32) & 255, v.astype(np.int32) & 255]
+    return _noise_tables()[0].take((u.astype(np.int32) & 255) * 256 + (v.astype(np.int32) & 255))
 
 
 def _random(i, j=0):
     """A fixed random number in [0, 1) for each pair of integers."""
-    return _noise_tables()[1][(i * 73 + j * 1543 + 811) & 4095]
+    return _noise_tables()[1].take((i * 73 + j * 1543 + 811) & 4095)
 
 
 def draw_appearance(layout) -> Appearance:
@@ -158,18 +160,19 @@ def draw_appearance(layout) -> Appearance:
     tint = np.array([1.0 + warm, 1.0, 1.0 - warm], np.float32)
     ambient = rng.uniform(0.4, 0.7)
     return Appearance(
-        rgb=rgb,
-        second_rgb=second,
+        rgb=np.ascontiguousarray(rgb.T),
+        second_rgb=np.ascontiguousarray(second.T),
         pattern=pattern,
         period=period,
         instance_id=instance_id,
         decorations=_draw_decorations(rng, layout),
-        light=(layout.size * np.array([*rng.uniform(0.2, 0.8, 2), rng.uniform(0.85, 0.97)])).astype(np.float32),
-        light_rgb=(1.25 - ambient) * tint,
-        ambient_rgb=ambient * (0.5 + 0.5 * tint[::-1]),
+        light=(layout.size * np.array([*rng.uniform(0.2, 0.8, 2), rng.uniform(0.93, 0.97)])).astype(np.float32),
+        light_rgb=((1.25 - ambient) * tint).astype(np.float32),
+        ambient_rgb=(ambient * (0.5 + 0.5 * tint[::-1])).astype(np.float32),
         brightness=rng.uniform(0.38, 0.58),
         noise=rng.uniform(0.5, 5.0) / 255.0,
         vignette=rng.uniform(0.0, 0.25),
+        blur=rng.uniform(0.04, 0.2),
     )
 
 
@@ -241,14 +244,12 @@ def face_coordinates(local: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, n
     Frame: of the box. Units: metres.
 
     Args:
-        local (`numpy.ndarray` of shape `(M, 3)`): hits.
+        local (`numpy.ndarray` of shape `(3, M)`): hits.
         axis (`numpy.ndarray` of shape `(M,)`): the axis that the face is perpendicular to.
     Returns:
         `tuple[numpy.ndarray, numpy.ndarray]`, each of shape `(M,)`.
     """
-    u = np.where(axis == 0, local[:, 1], local[:, 0])
-    v = np.where(axis == 2, local[:, 1], local[:, 2])
-    return u, v
+    return np.where(axis == 0, local[1], local[0]), np.where(axis == 2, local[1], local[2])
 
 
 def paint(look: Appearance, primitive, u, v) -> tuple[np.ndarray, np.ndarray]:
@@ -259,44 +260,46 @@ def paint(look: Appearance, primitive, u, v) -> tuple[np.ndarray, np.ndarray]:
         primitive (`numpy.ndarray` of shape `(M,)`): primitive numbers.
         u (`numpy.ndarray` of shape `(M,)`), v (`numpy.ndarray` of shape `(M,)`): face coordinates in metres.
     Returns:
-        `tuple[numpy.ndarray, numpy.ndarray]`: colours `(M, 3)` in 0..1 and ids `(M,)`, int16.
+        `tuple[numpy.ndarray, numpy.ndarray]`: colours `(3, M)` in 0..1 and ids `(M,)`, int16.
     """
-    rgb = look.rgb[primitive]
+    rgb = look.rgb.take(primitive, 1)
     ids = look.instance_id[primitive]
     pattern = look.pattern[primitive]
     for kind in np.unique(look.pattern):
         where = np.nonzero(pattern == kind)[0]
         if len(where):
-            rgb[where] = _PATTERNS[kind](look, primitive[where], rgb[where], u[where], v[where])
+            color = _PATTERNS[kind](look, primitive[where], rgb.take(where, 1), u[where], v[where])
+            for c in range(3):
+                rgb[c][where] = color[c]
     on_wall = np.nonzero((primitive < 4) & (v < 0.09))[0]
-    rgb[on_wall] = 0.25 * rgb[on_wall] + 0.6  # skirting board
+    rgb[:, on_wall] = 0.25 * rgb[:, on_wall] + 0.6  # skirting board
     for decoration in look.decorations:
-        x, y = u - decoration.center[0], v - decoration.center[1]
-        inside = (primitive == decoration.face) & (np.abs(x) < decoration.half[0]) & (np.abs(y) < decoration.half[1])
-        where = np.nonzero(inside)[0]
-        if len(where):
-            rgb[where] = _decorate(decoration, x[where], y[where])
-            ids[where] = decoration.instance_id
+        face = np.nonzero(primitive == decoration.face)[0]
+        x, y = u[face] - decoration.center[0], v[face] - decoration.center[1]
+        inside = np.nonzero((np.abs(x) < decoration.half[0]) & (np.abs(y) < decoration.half[1]))[0]
+        if len(inside):
+            rgb[:, face[inside]] = _decorate(decoration, x[inside], y[inside])
+            ids[face[inside]] = decoration.instance_id
     return rgb, ids
 
 
 def _plain(look, primitive, rgb, u, v):
-    return rgb * (1.0 + 0.03 * _noise(u * 40, v * 40))[:, None]
+    return rgb * (1.0 + 0.03 * _noise(u * 40, v * 40))
 
 
 def _cloth(look, primitive, rgb, u, v):
-    return rgb * (1.0 + 0.1 * _noise(u * 90, v * 90) + 0.06 * _noise(u * 9, v * 9))[:, None]
+    return rgb * (1.0 + 0.1 * _noise(u * 90, v * 90) + 0.06 * _noise(u * 9, v * 9))
 
 
 def _wood(look, primitive, rgb, u, v):
-    return rgb * (1.0 + 0.16 * _noise(u * 8, v * 110 + 37))[:, None]
+    return rgb * (1.0 + 0.16 * _noise(u * 8, v * 110 + 37))
 
 
 def _books(look, primitive, rgb, u, v):
     place = u / 0.035
     number = np.floor(place).astype(np.int64)
-    color = np.stack([0.15 + 0.7 * _random(number, primitive * 3 + c) for c in range(3)], -1)
-    return color * np.where(place - number < 0.12, 0.35, 1.0)[:, None]
+    color = np.stack([0.15 + 0.7 * _random(number, primitive * 3 + c) for c in range(3)])
+    return color * np.where(place - number < 0.12, np.float32(0.35), np.float32(1.0))
 
 
 def _glow(look, primitive, rgb, u, v):
@@ -308,50 +311,48 @@ def _tiles(look, primitive, rgb, u, v):
     i, j = np.floor(a).astype(np.int64), np.floor(b).astype(np.int64)
     is_joint = (np.abs(a - i - 0.5) > 0.485) | (np.abs(b - j - 0.5) > 0.485)
     shade = 0.94 + 0.12 * _random(i, j) + 0.04 * _noise(u * 30, v * 30)
-    return np.where(is_joint[:, None], look.second_rgb[primitive] * 0.8, rgb * shade[:, None])
+    return np.where(is_joint, look.second_rgb.take(primitive, 1) * 0.8, rgb * shade)
 
 
 def _checker(look, primitive, rgb, u, v):
     i, j = np.floor(u / look.period[primitive]), np.floor(v / look.period[primitive])
     is_second = np.mod(i + j, 2.0) > 0.5
-    return (
-        np.where(is_second[:, None], look.second_rgb[primitive], rgb) * (1.0 + 0.05 * _noise(u * 30, v * 30))[:, None]
-    )
+    return np.where(is_second, look.second_rgb.take(primitive, 1), rgb) * (1.0 + 0.05 * _noise(u * 30, v * 30))
 
 
 def _planks(look, primitive, rgb, u, v):
     b = v / look.period[primitive]
     j = np.floor(b).astype(np.int64)
-    a = u / 1.2 + _random(j)
+    a = u / np.float32(1.2) + _random(j)
     i = np.floor(a).astype(np.int64)
     is_joint = (np.abs(b - j - 0.5) > 0.47) | (np.abs(a - i - 0.5) > 0.496)
     shade = 0.82 + 0.36 * _random(i, j) + 0.12 * _noise(u * 8 + j * 31, v * 110)
-    return rgb * np.where(is_joint, 0.6, shade)[:, None]
+    return rgb * np.where(is_joint, 0.6, shade).astype(np.float32)
 
 
 def _carpet(look, primitive, rgb, u, v):
-    return rgb * (1.0 + 0.14 * _noise(u * 120, v * 120) + 0.06 * _noise(u * 6, v * 6))[:, None]
+    return rgb * (1.0 + 0.14 * _noise(u * 120, v * 120) + 0.06 * _noise(u * 6, v * 6))
 
 
 def _stripes(look, primitive, rgb, u, v):
     is_second = np.mod(u / look.period[primitive], 1.0) > 0.5
-    return np.where(is_second[:, None], look.second_rgb[primitive], rgb)
+    return np.where(is_second, look.second_rgb.take(primitive, 1), rgb)
 
 
 def _bricks(look, primitive, rgb, u, v):
-    b = v / 0.085
+    b = v / np.float32(0.085)
     j = np.floor(b).astype(np.int64)
-    a = u / look.period[primitive] + 0.5 * (j & 1)
+    a = u / look.period[primitive] + np.float32(0.5) * (j & 1)
     i = np.floor(a).astype(np.int64)
     is_joint = (b - j < 0.12) | (a - i < 0.05)
     shade = 0.85 + 0.3 * _random(i, j)
-    return np.where(is_joint[:, None], look.second_rgb[primitive] * 0.8, rgb * shade[:, None])
+    return np.where(is_joint, look.second_rgb.take(primitive, 1) * 0.8, rgb * shade)
 
 
 def _two_tone(look, primitive, rgb, u, v):
     edge = look.period[primitive]
-    lower = np.where((np.abs(v - edge) < 0.02)[:, None], 0.93, look.second_rgb[primitive])
-    return np.where((v < edge + 0.02)[:, None], lower, rgb)
+    lower = np.where(np.abs(v - edge) < 0.02, np.float32(0.93), look.second_rgb.take(primitive, 1))
+    return np.where(v < edge + 0.02, lower, rgb)
 
 
 def _dots(look, primitive, rgb, u, v):
@@ -359,7 +360,7 @@ def _dots(look, primitive, rgb, u, v):
     j = np.floor(b)
     a = u / look.period[primitive] + 0.5 * np.mod(j, 2.0)
     is_dot = np.square(a - np.floor(a) - 0.5) + np.square(b - j - 0.5) < 0.05
-    return np.where(is_dot[:, None], look.second_rgb[primitive], rgb)
+    return np.where(is_dot, look.second_rgb.take(primitive, 1), rgb)
 
 
 _PATTERNS = {
@@ -369,75 +370,58 @@ _PATTERNS = {
 
 
 def _decorate(decoration, x, y):
-    """Colours inside a door, window, picture or rug; x and y from its middle, in metres."""
+    """Colours (3, M) inside a door, window, picture or rug; x and y from its middle, in metres."""
     half_x, half_y = decoration.half
-    inner, frame = decoration.rgb
+    inner, frame = decoration.rgb[:, :, None]
     border = {-3: 0.06, -4: 0.06, -5: 0.03, -6: 0.1}[decoration.instance_id]
-    rgb = np.broadcast_to(inner, (len(x), 3)).copy()
+    rgb = np.repeat(inner, len(x), 1)
     if decoration.instance_id == -3:  # two panels and a handle
         panel = (np.abs(x) < half_x - 0.14) & (np.abs(np.abs(y) - half_y / 2) < half_y / 2 - 0.13)
-        rgb[panel] *= 0.88
-        rgb[(np.abs(x - half_x + 0.12) < 0.05) & (np.abs(y) < 0.025)] = 0.35
+        rgb[:, panel] *= 0.88
+        rgb[:, (np.abs(x - half_x + 0.12) < 0.05) & (np.abs(y) < 0.025)] = 0.35
     elif decoration.instance_id == -4:  # sky, trees, glazing bars
-        rgb *= (0.85 + 0.15 * (y + half_y) / (2 * half_y))[:, None]
+        rgb *= 0.85 + 0.15 * (y + half_y) / (2 * half_y)
         trees = y + half_y < half_y * (0.55 + 0.3 * _noise(x * 20 + 50, 0 * x + 9))
-        rgb[trees] = np.array([0.3, 0.42, 0.25], np.float32) * (1.0 + 0.4 * _noise(x * 60, y * 60))[trees, None]
-        rgb[(np.abs(x) < 0.02) | (np.abs(y) < 0.02)] = frame
+        leaves = np.array([[0.3], [0.42], [0.25]], np.float32) * (1.0 + 0.4 * _noise(x * 60, y * 60))
+        rgb = np.where(trees, leaves, rgb)
+        rgb = np.where((np.abs(x) < 0.02) | (np.abs(y) < 0.02), frame, rgb)
     elif decoration.instance_id == -5:
         tone = [_noise(x * 25, y * 25), np.sign(np.sin(x * 18) * np.sin(y * 18)), 1.6 * y / half_y][decoration.style]
-        rgb = np.clip(inner + 0.45 * tone[:, None] * (0.6 - inner[::-1]), 0.0, 1.0)
+        rgb = np.clip(inner + 0.45 * tone * (0.6 - inner[::-1]), 0.0, 1.0)
     else:
         rings = np.mod(np.maximum(np.abs(x) / half_x, np.abs(y) / half_y) * 4, 1.0) > 0.6
         bars = np.mod(y * 5, 1.0) > 0.6
-        rgb[rings if decoration.style == 0 else bars] = frame * 0.8 + 0.1
-        rgb *= (1.0 + 0.12 * _noise(x * 120, y * 120))[:, None]
-    rgb[(np.abs(x) > half_x - border) | (np.abs(y) > half_y - border)] = frame
-    return rgb
+        rgb = np.where(rings if decoration.style == 0 else bars, frame * 0.8 + 0.1, rgb)
+        rgb = rgb * (1.0 + 0.12 * _noise(x * 120, y * 120))
+    return np.where((np.abs(x) > half_x - border) | (np.abs(y) > half_y - border), frame, rgb)
 
 
-def light_up(look: Appearance, layout, rgb, primitive, ids, points, normals) -> np.ndarray:
-    """Return the lit colours: one lamp below the ceiling, ambient light, darker corners and contact shadows.
+def light_up(look: Appearance, size, rgb, primitive, points, normals, is_lit) -> np.ndarray:
+    """Return the lit colours: one lamp below the ceiling, ambient light and darker corners.
 
-    Frame: world. Units: metres. Source: Lambert's law; the darkening of corners and below furniture is our choice.
+    Frame: world. Units: metres. Source: Lambert's law; the darkening of corners is our choice.
 
     Args:
-        look (`Appearance`), layout (`RoomLayout`): the room.
-        rgb (`numpy.ndarray` of shape `(M, 3)`): unlit colours.
-        primitive (`numpy.ndarray` of shape `(M,)`), ids (`numpy.ndarray` of shape `(M,)`): what was hit.
-        points (`numpy.ndarray` of shape `(M, 3)`), normals (`numpy.ndarray` of shape `(M, 3)`): where.
+        look (`Appearance`): of the room.
+        size (`numpy.ndarray` of shape `(3,)`): extent of the room.
+        rgb (`numpy.ndarray` of shape `(3, M)`): unlit colours.
+        primitive (`numpy.ndarray` of shape `(M,)`): what was hit.
+        points (`numpy.ndarray` of shape `(3, M)`), normals (`numpy.ndarray` of shape `(3, M)`): where.
+        is_lit (`numpy.ndarray` of shape `(M,)`): share of the lamp that each point sees, 0..1.
     Returns:
-        `numpy.ndarray` of shape `(M, 3)`: colours, not clipped.
+        `numpy.ndarray` of shape `(3, M)`: colours, not clipped.
     """
-    to_light = look.light - points
-    squared = np.einsum("mc,mc->m", to_light, to_light)
-    lambert = np.maximum(np.einsum("mc,mc->m", to_light, normals), 0.0) / np.sqrt(squared)
-    direct = lambert * (2.2 / (1.0 + squared / 6.0))
-    size = layout.size.astype(np.float32)
-    corner = np.ones(len(points), np.float32)
+    to_light = look.light[:, None] - points
+    squared = to_light[0] ** 2 + to_light[1] ** 2 + to_light[2] ** 2
+    slant = to_light[0] * normals[0] + to_light[1] * normals[1] + to_light[2] * normals[2]
+    direct = is_lit * np.maximum(slant, 0.0) / np.sqrt(squared) * (2.2 / (1.0 + squared / 6.0))
+    shade = 0.8 + 0.2 * normals[2]
     for axis in range(3):
-        near = np.minimum(points[:, axis], size[axis] - points[:, axis])
-        corner *= 1.0 - 0.045 / (0.15 + np.maximum(near, 0.0))
-    sky = 0.8 + 0.2 * normals[:, 2]
-    floor = np.nonzero(primitive == FLOOR)[0]
-    if len(floor):
-        shadow = _contact_shadow(look, layout, points[floor, 0], points[floor, 1])
-        corner[floor] *= shadow
-        direct[floor] *= shadow
-    lit = rgb * (corner[:, None] * (look.ambient_rgb * sky[:, None] + look.light_rgb * direct[:, None]))
-    shines = np.nonzero((look.pattern[primitive] == GLOW) | (ids == -4))[0]
-    lit[shines] = np.maximum(lit[shines], 0.95 * rgb[shines])
+        near = np.minimum(points[axis], np.float32(size[axis]) - points[axis])
+        near = 1.0 - 0.045 / (0.15 + np.maximum(near, 0.0))
+        shade *= near
+        direct *= near
+    lit = np.stack([rgb[c] * (look.ambient_rgb[c] * shade + look.light_rgb[c] * direct) for c in range(3)])
+    shines = np.nonzero(look.pattern[primitive] == GLOW)[0]
+    lit[:, shines] = np.maximum(lit[:, shines], rgb[:, shines])
     return lit
-
-
-def _contact_shadow(look, layout, x, y):
-    """Factor below 1 under and around furniture, pushed a little away from the lamp."""
-    factor = np.ones(len(x), np.float32)
-    for piece in layout.furniture:
-        away = piece.center[:2] - look.light[:2]
-        shift = 0.12 * away / (1.0 + np.linalg.norm(away)) * min(piece.size[2], 1.0)
-        px, py = x - np.float32(piece.center[0] + shift[0]), y - np.float32(piece.center[1] + shift[1])
-        c, s = np.float32(np.cos(piece.yaw)), np.float32(np.sin(piece.yaw))
-        dx = np.maximum(np.abs(c * px + s * py) - np.float32(piece.size[0] / 2), 0.0)
-        dy = np.maximum(np.abs(c * py - s * px) - np.float32(piece.size[1] / 2), 0.0)
-        factor *= 1.0 - 0.0045 / (0.01 + dx * dx + dy * dy)
-    return factor

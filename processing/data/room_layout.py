@@ -10,6 +10,7 @@ import numpy as np
 
 from gap_mllm.processing.data.room_furniture import FURNITURE, Part, build_furniture
 
+
 # Disjoint seeds: what is trained on, what choices are made on, what is reported.
 SPLIT_SEEDS = {
     "train": range(0, 1_000_000),

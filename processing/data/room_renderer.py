@@ -17,6 +17,7 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
 from gap_mllm.processing.data import room_appearance as appearance
 from gap_mllm.processing.data.room_layout import RoomLayout, make_layout
 
+
 _TINY = np.float32(1e-6)  # direction components are kept this far from 0, so that no grazing ray divides by it
 _SHAPES = {"box": 0, "frustum": 1, "ellipsoid": 2}
 
@@ -108,20 +109,21 @@ def render_room(seed: int, num_views: int = 4, height: int = 128, width: int = 1
     parts = _collect_parts(layout)
     directions = _ray_directions(layout, height, width)
     depth, primitive = _cast(layout, parts, directions)
-    points = [depth * directions[a] + layout.camera_to_world[:, a, 3, None, None].astype(np.float32) for a in range(3)]
-    points = np.stack([plane.reshape(-1) for plane in points], -1)  # (V*H*W, 3)
-    hit = primitive.reshape(-1)
+    shape = depth.shape
+    origin = layout.camera_to_world[:, :3, 3].astype(np.float32)
+    points = np.stack([(depth * directions[a] + origin[:, a, None, None]).reshape(-1) for a in range(3)])  # (3, V*H*W)
+    hit = primitive.reshape(-1).astype(np.intp)
     normals, u, v = _surface(layout, parts, hit, points)
     rgb, ids = appearance.paint(look, hit, u, v)
-    rgb = appearance.light_up(look, layout, rgb, hit, ids, points, normals)
-    shape = (num_views, height, width)
-    world_to_camera = np.swapaxes(layout.camera_to_world[:, :3, :3], 1, 2).astype(np.float32)
-    camera_normals = np.einsum("vij,vnj->vni", world_to_camera, normals.reshape(num_views, -1, 3))
+    is_lit = _shadows(layout, parts, look.light, points + np.float32(0.05) * normals)
+    rgb = appearance.light_up(look, layout.size, rgb, hit, points, normals, is_lit)
+    rotation = layout.camera_to_world[:, :3, :3].astype(np.float32)
+    world_normals = np.moveaxis(normals.reshape(3, *shape), 0, -1).reshape(num_views, -1, 3)
     return RoomScene(
         seed=seed,
-        images=_develop(look, rgb.reshape(*shape, 3), seed),
+        images=_develop(look, rgb.reshape(3, *shape), seed),
         depth_m=depth,
-        normals=camera_normals.reshape(*shape, 3),
+        normals=(world_normals @ rotation).reshape(*shape, 3),
         instance_ids=ids.reshape(shape),
         intrinsics=layout.intrinsics,
         camera_to_world=layout.camera_to_world,
@@ -194,15 +196,51 @@ def _cast(layout, parts, directions):
     primitive = axis + is_high  # faces in the order -x, +x, -y, +y, floor, ceiling
     if layout.block is not None:
         _cast_block(layout.block, origin, directions, depth, primitive)
-    rectangles = _screen_rectangles(layout, parts, *depth.shape[1:])
+    rectangles = _screen_rectangles(parts, layout.intrinsics, layout.camera_to_world, *depth.shape[1:])
     for view in range(len(depth)):
-        for number in range(len(layout.furniture)):
-            members = np.nonzero(parts.piece == number)[0]
-            members = members[rectangles[view, members, 1] > rectangles[view, members, 0]]
-            if len(members):
-                planes = [plane[view] for plane in directions]
-                _cast_piece(parts, members, rectangles[view], origin[view], planes, depth[view], primitive[view])
+        planes = [plane[view] for plane in directions]
+        _cast_parts(parts, rectangles[view], origin[view], planes, depth[view], primitive[view])
     return depth, primitive
+
+
+def _cast_parts(parts, rectangles, origin, directions, depth, primitive):
+    """Keep what is nearer than `depth` among all furniture, for the rays of one view."""
+    is_seen = rectangles[:, 1] > rectangles[:, 0]
+    for number in range(parts.piece[-1] + 1):
+        members = np.nonzero((parts.piece == number) & is_seen)[0]
+        if len(members):
+            _cast_piece(parts, members, rectangles, origin, directions, depth, primitive)
+
+
+def _shadows(layout, parts, light, points, cell=0.04):
+    """Share of the lamp that points (3, M) below it see: a shadow map from a pinhole at the lamp, looking down.
+
+    The map covers three times the extent of the room on the floor plane, so that it also reaches up the walls. The
+    points should be lifted a little off their surfaces, or these shade themselves.
+    """
+    extent = 3.0 * layout.size[:2]
+    width, height = (int(side / cell) for side in extent)
+    down = np.array([[1.0, 0, 0, light[0]], [0, -1.0, 0, light[1]], [0, 0, -1.0, light[2]], [0, 0, 0, 1.0]])
+    focal = light[2] / cell  # one cell is `cell` wide on the floor
+    left, top = -layout.size[0], 2.0 * layout.size[1]  # world x of column 0, world y of row 0
+    k = np.array([[focal, 0, (light[0] - left) / cell], [0, focal, (top - light[1]) / cell], [0, 0, 1.0]])
+    rectangles = _screen_rectangles(parts, k[None], down[None], height, width)[0]
+    x = ((np.arange(width) - k[0, 2]) / focal).astype(np.float32)
+    y = ((k[1, 2] - np.arange(height)) / focal).astype(np.float32)
+    directions = [np.broadcast_to(x, (height, width)), np.broadcast_to(y[:, None], (height, width))]
+    directions.append(np.broadcast_to(np.float32(-1.0), (height, width)))
+    depth = np.full((height, width), np.float32(light[2]) + 1.0)
+    _cast_parts(parts, rectangles, light.astype(np.float64), directions, depth, np.zeros(depth.shape, np.int16))
+    z = np.maximum(np.float32(light[2]) - points[2], np.float32(0.05))
+    scale = np.float32(focal) / z
+    column = (points[0] - light[0]) * scale + np.float32(k[0, 2])
+    row = (light[1] - points[1]) * scale + np.float32(k[1, 2])
+    is_lit = np.zeros(len(z), np.float32)
+    for shift in (0.0, 1.0):  # two look-ups soften the edge
+        i = np.clip(row + shift, 0, height - 1).astype(np.int32)
+        j = np.clip(column + shift, 0, width - 1).astype(np.int32)
+        is_lit += 0.5 * (depth.take(i * width + j) > z - np.float32(0.04))
+    return is_lit
 
 
 def _cast_block(block, origin, directions, depth, primitive):
@@ -221,15 +259,17 @@ def _keep_nearer(is_hit, distance, number, depth, primitive):
     np.copyto(primitive, number, where=is_hit)
 
 
-def _screen_rectangles(layout, parts, height, width):
+def _screen_rectangles(parts, intrinsics, camera_to_world, height, width):
     """Rows and columns that can see each part: (V, K, 4) as row start, row end, column start, column end."""
     signs = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
     local = parts.center[:, None] + parts.half[:, None] * signs  # (K, 8, 3)
-    world = _to_world(local, parts.cos[:, None], parts.sin[:, None]) + parts.base[:, None]
-    offset = world[None] - layout.camera_to_world[:, None, None, :3, 3]  # (V, K, 8, 3)
-    camera = np.einsum("vkcj,vji->vkci", offset, layout.camera_to_world[:, :3, :3])
+    c, s = parts.cos[:, None], parts.sin[:, None]
+    x, y, z = np.moveaxis(local, -1, 0)
+    world = np.stack([c * x - s * y, s * x + c * y, z], -1) + parts.base[:, None]
+    offset = world[None] - camera_to_world[:, None, None, :3, 3]  # (V, K, 8, 3)
+    camera = offset @ camera_to_world[:, None, :3, :3]
     z = np.maximum(camera[..., 2], 1e-3)
-    k = layout.intrinsics[:, None, None]
+    k = intrinsics[:, None, None]
     column = k[..., 0, 0] * camera[..., 0] / z + k[..., 0, 2]
     row = k[..., 1, 1] * camera[..., 1] / z + k[..., 1, 2]
     bounds = [np.floor(row.min(-1)), np.ceil(row.max(-1)) + 1, np.floor(column.min(-1)), np.ceil(column.max(-1)) + 1]
@@ -240,12 +280,6 @@ def _screen_rectangles(layout, parts, height, width):
     rectangles = np.clip(np.stack(bounds, -1), 0, limits).astype(np.int64)
     rectangles[rectangles[..., 3] <= rectangles[..., 2], 1] = 0
     return rectangles
-
-
-def _to_world(local, cos, sin):
-    """Turn (..., 3) vectors about +z."""
-    x, y = local[..., 0], local[..., 1]
-    return np.stack([cos * x - sin * y, sin * x + cos * y, local[..., 2]], -1)
 
 
 def _cast_piece(parts, members, rectangles, origin, directions, depth, primitive):
@@ -319,69 +353,86 @@ def _hit_frustum(offset, direction, taper):
 
 
 def _surface(layout, parts, hit, points):
-    """World normals (M, 3) and face coordinates u, v (M,) of every hit."""
-    face_normals = np.zeros((appearance.FIRST_PART, 3), np.float32)
-    face_normals[[0, 2, 4], [0, 1, 2]] = 1.0
-    face_normals[[1, 3, 5], [0, 1, 2]] = -1.0
-    is_structure = hit < appearance.FIRST_PART
-    normals = face_normals[np.where(is_structure, hit, 0)]
+    """World normals (3, M) and face coordinates u, v (M,) of every hit."""
+    face_normals = np.zeros((3, appearance.FIRST_PART + len(parts.piece)), np.float32)
+    face_normals[[0, 1, 2], [0, 2, 4]] = 1.0
+    face_normals[[0, 1, 2], [1, 3, 5]] = -1.0
+    normals = face_normals.take(hit, 1)
     u, v = appearance.face_coordinates(points, hit >> 1)
     blocks = np.nonzero(hit == appearance.BLOCK)[0]
     if len(blocks):
-        local = points[blocks] - ((layout.block[:3] + layout.block[3:]) / 2).astype(np.float32)
+        middle = ((layout.block[:3] + layout.block[3:]) / 2).astype(np.float32)
         half = ((layout.block[3:] - layout.block[:3]) / 2).astype(np.float32)
-        axis, normals[blocks] = _box_normals(local / half)
-        u[blocks], v[blocks] = appearance.face_coordinates(points[blocks], axis)
-    where = np.nonzero(~is_structure)[0]
+        axis, normals[:, blocks] = _box_normals((points[:, blocks] - middle[:, None]) / half[:, None])
+        u[blocks], v[blocks] = appearance.face_coordinates(points[:, blocks], axis)
+    where = np.nonzero(hit >= appearance.FIRST_PART)[0]
     if len(where):
-        normals[where], u[where], v[where] = _part_surface(parts, hit[where] - appearance.FIRST_PART, points[where])
+        surface = _part_surface(parts, hit[where] - appearance.FIRST_PART, points[:, where])
+        normals[:, where], u[where], v[where] = surface
     return normals, u, v
 
 
 def _box_normals(scaled):
-    """Axis (M,) and outward normal (M, 3) of hits on the cube [-1, 1]^3."""
-    axis = np.argmax(np.abs(scaled), -1)
-    normals = np.zeros_like(scaled)
-    rows = np.arange(len(scaled))
-    normals[rows, axis] = np.sign(scaled[rows, axis])
+    """Axis (M,) and outward normal (3, M) of hits on the cube [-1, 1]^3."""
+    x, y, z = np.abs(scaled)
+    axis = np.where(x >= y, np.where(x >= z, 0, 2), np.where(y >= z, 1, 2))
+    normals = np.stack([np.where(axis == a, np.sign(scaled[a]), np.float32(0.0)) for a in range(3)])
     return axis, normals
 
 
 def _part_surface(parts, k, points):
-    """Normals, u and v of hits on furniture parts `k`."""
+    """Normals (3, M), u and v (M,) of hits on furniture parts `k`."""
     cos, sin = parts.cos.astype(np.float32)[k], parts.sin.astype(np.float32)[k]
-    half = parts.half.astype(np.float32)[k]
-    local = _to_world(points - parts.base.astype(np.float32)[k], cos, -sin)
-    scaled = (local - parts.center.astype(np.float32)[k]) / half
+    half = parts.half.T.astype(np.float32)[:, k]
+    x, y, z = points - parts.base.T.astype(np.float32)[:, k]
+    local = np.stack([cos * x + sin * y, cos * y - sin * x, z])
+    scaled = (local - parts.center.T.astype(np.float32)[:, k]) / half
     axis, normals = _box_normals(scaled)
     shape = parts.shape[k]
     balls = np.nonzero(shape == 2)[0]
-    normals[balls] = scaled[balls] / half[balls]
+    normals[:, balls] = _unit(scaled[:, balls] / half[:, balls])
     rounds = np.nonzero(shape == 1)[0]
     if len(rounds):
         taper = parts.taper.astype(np.float32)[k[rounds]]
         slope = (taper - 1.0) / 2
-        x, y, z = scaled[rounds].T
+        x, y, z = scaled[:, rounds]
         radius = (1.0 + taper) / 2 + slope * z
         on_side = np.abs(np.hypot(x, y) - radius) < 1.0 - np.abs(z)
-        side = np.stack([x, y, -slope * radius], -1) / half[rounds]
-        cap = np.stack([0 * z, 0 * z, np.sign(z)], -1)
-        normals[rounds] = np.where(on_side[:, None], side, cap)
+        side = _unit(np.stack([x, y, -slope * radius]) / half[:, rounds])
+        normals[:, rounds] = np.where(on_side, side, np.stack([0 * z, 0 * z, np.sign(z)]))
         axis[rounds] = np.where(on_side, axis[rounds] % 2, 2)
-    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
     u, v = appearance.face_coordinates(local, axis)
-    return _to_world(normals, cos, sin), u, v
+    x, y, z = normals
+    return np.stack([cos * x - sin * y, sin * x + cos * y, z]), u, v
+
+
+def _unit(vectors):
+    return vectors / np.sqrt(vectors[0] ** 2 + vectors[1] ** 2 + vectors[2] ** 2)
 
 
 def _develop(look, rgb, seed):
-    """Expose, vignette, add sensor noise and quantise: (V, H, W, 3) uint8."""
-    num_views, height, width, _ = rgb.shape
+    """Expose, vignette, blur, add sensor noise and quantise: (3, V, H, W) to (V, H, W, 3) uint8."""
+    _, num_views, height, width = rgb.shape
     rng = np.random.default_rng((seed, appearance.APPEARANCE_STREAM, 1))
     x = np.linspace(-1.0, 1.0, width, dtype=np.float32)
     y = np.linspace(-1.0, 1.0, height, dtype=np.float32)
-    fall = 1.0 - look.vignette * (x * x + (y * y)[:, None]) / 2
-    gain = look.brightness / np.maximum(rgb.mean((0, 1, 2, 3)), 1e-3)
-    gain = gain * rng.uniform(0.94, 1.06, (num_views, 1, 1, 1)).astype(np.float32)
-    rgb = rgb * (fall[..., None] * gain)
-    rgb += look.noise * rng.standard_normal(rgb.shape, dtype=np.float32)
-    return (np.clip(rgb, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    fall = 1.0 - np.float32(look.vignette) * (x * x + (y * y)[:, None]) / 2
+    gain = np.clip(look.brightness / max(float(rgb.mean()), 1e-3), 0.7, 1.25)
+    gain = gain * rng.uniform(0.94, 1.06, (num_views, 1, 1))
+    rgb = rgb * (fall * gain.astype(np.float32))
+    peak = np.maximum(np.maximum(rgb[0], rgb[1]), rgb[2])
+    excess = np.maximum(peak - np.float32(0.75), 0.0)
+    rgb *= (peak - excess + excess / (1.0 + 4.0 * excess)) / np.maximum(peak, np.float32(1e-3))  # keeps the hue
+    rgb = _blur(_blur(rgb, look.blur, 2), look.blur, 3)
+    rgb += np.float32(look.noise) * rng.standard_normal(rgb.shape, dtype=np.float32)
+    pixels = (np.clip(rgb, 0.0, 1.0) * np.float32(255.0) + np.float32(0.5)).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+
+
+def _blur(rgb, weight, axis):
+    """Three-tap blur along rows or columns of every view; the border keeps its value."""
+    inner, before, after = (tuple([slice(None)] * axis + [part]) for part in (slice(1, -1), slice(-2), slice(2, None)))
+    blurred = rgb.copy()
+    blurred[inner] = np.float32(1.0 - 2.0 * weight) * rgb[inner]
+    blurred[inner] += np.float32(weight) * (rgb[before] + rgb[after])
+    return blurred
