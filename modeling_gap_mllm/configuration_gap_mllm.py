@@ -165,6 +165,8 @@ class GapMllmVggtConfig(PreTrainedConfig):
         image_mean (`list[float]`), image_std (`list[float]`): the encoder's own normalisation of RGB in 0..1.
         frames_chunk_size (`int`): views that pass through a DPT head at a time.
         token_chunk_size (`int`, *optional*): tokens that pass through an MLP at a time, to bound peak memory.
+        special_token_std (`float`): of the initial camera, register and class tokens. The published 1e-6 suits long
+            training; short training tells first and other views apart sooner with a larger one.
     Raises:
         ValueError: on an unknown key, tap layers outside the depth, or widths that the heads do not divide.
     """
@@ -202,6 +204,7 @@ class GapMllmVggtConfig(PreTrainedConfig):
     frames_chunk_size: int = 8
     token_chunk_size: int | None = None
     initializer_range: float = 0.02
+    special_token_std: float = 1e-6
 
     def __post_init__(self, **kwargs):
         kwargs = self._read_official_form(kwargs)

@@ -311,12 +311,12 @@ class GapMllmVggtPreTrainedModel(PreTrainedModel):
             init.constant_(module.gamma, module.init_value)
         elif isinstance(module, GapMllmVggtPatchEmbed):
             init.trunc_normal_(module.pos_embed, std=0.02)
-            init.normal_(module.cls_token, std=1e-6)
-            init.normal_(module.register_tokens, std=1e-6)
+            init.normal_(module.cls_token, std=self.config.special_token_std)
+            init.normal_(module.register_tokens, std=self.config.special_token_std)
             init.zeros_(module.mask_token)
         elif isinstance(module, GapMllmVggtModel):
-            init.normal_(module.camera_token, std=1e-6)
-            init.normal_(module.register_token, std=1e-6)
+            init.normal_(module.camera_token, std=self.config.special_token_std)
+            init.normal_(module.register_token, std=self.config.special_token_std)
 
 
 class GapMllmVggtModel(GapMllmVggtPreTrainedModel):

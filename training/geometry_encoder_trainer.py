@@ -1,0 +1,75 @@
+"""Training of a geometry encoder (VGGT) from pictures alone: depth, points and camera poses as targets."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from .losses import confidence_loss, log_depth_loss, point_loss, pose_loss
+from .term_trainer import TermTrainer
+
+
+@dataclass
+class GeometryEncoderTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the weights of the reconstruction terms."""
+
+    point_weight: float = field(default=1.0, metadata={"help": "Weight of the points' error in metres."})
+    depth_weight: float = field(default=1.0, metadata={"help": "Weight of the absolute log-depth error."})
+    pose_weight: float = field(default=2.0, metadata={"help": "Weight of the pose encoding's error."})
+    confidence_weight: float = field(default=0.1, metadata={"help": "Weight of both confidence terms."})
+    confidence_alpha: float = field(
+        default=0.5, metadata={"help": "Error in metres at which the confidence falls to its least value, 1."}
+    )
+
+    def __post_init__(self):
+        self.remove_unused_columns = False
+        super().__post_init__()
+
+
+class GeometryEncoderTrainer(TermTrainer):
+    """Trains `GapMllmVggtForReconstruction` on batches of `collate_scenes`.
+
+    No pose is an input: the encoder learns metric depth, points and relative pose from pixels. Points are supervised
+    in the camera frame of the first view, in metres. Source: VGGT's losses; see training/losses.py for differences.
+    """
+
+    def count_items(self, inputs):
+        pixels = sum(int(valid.sum()) for valid in inputs["valid"])
+        views = sum(inputs["scene_lengths"])
+        return {"points": pixels, "depth": pixels, "confidence": 2 * pixels, "pose": views}
+
+    @property
+    def term_weights(self):
+        args = self.args
+        return {
+            "points": args.point_weight,
+            "depth": args.depth_weight,
+            "pose": args.pose_weight,
+            "confidence": args.confidence_weight,
+        }
+
+    def compute_terms(self, model, inputs):
+        is_tensor = isinstance(inputs["images"], torch.Tensor)
+        output = model(inputs["images"], None if is_tensor else inputs["scene_lengths"])
+
+        def flat(value, trailing=0):
+            if is_tensor:
+                return value.reshape(-1, *value.shape[value.ndim - trailing :])
+            return torch.cat([view.reshape(-1, *view.shape[view.ndim - trailing :]) for view in value])
+
+        valid, depth, points = flat(inputs["valid"]), flat(inputs["depth"]), flat(inputs["points"], 1)
+        predicted_depth, predicted_points = flat(output.depth), flat(output.world_points, 1)
+        depth_error = (predicted_depth - depth).abs()[valid]
+        point_error = (predicted_points - points).norm(dim=-1)[valid]
+        alpha = self.args.confidence_alpha
+        pose = inputs["pose_enc"] if is_tensor else torch.stack(list(inputs["pose_enc"]))
+        return {
+            "points": point_loss(predicted_points, points, valid),
+            "depth": log_depth_loss(predicted_depth, depth, valid),
+            "confidence": confidence_loss(depth_error, flat(output.depth_conf)[valid], alpha)
+            + confidence_loss(point_error, flat(output.world_points_conf)[valid], alpha),
+            "pose": pose_loss(output.pose_enc_iterations, pose),
+        }, output
+
+
+__all__ = ["GeometryEncoderTrainer", "GeometryEncoderTrainingArguments"]
