@@ -1,0 +1,63 @@
+"""The `gap-mllm` command. Each subcommand calls one documented function and turns expected errors into one line.
+
+A subcommand is one `add_*` function in `SUBCOMMANDS`: it declares its arguments, and sets `run` to a function that
+takes the parsed arguments. Imports of the library stand inside `run`, so that `--help` answers at once.
+"""
+
+import argparse
+import sys
+
+
+def add_convert(subparsers) -> None:
+    """Declare `gap-mllm convert`; see `convert_checkpoint` and `convert_base_models`."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert released weights to a GAP-MLLM folder",
+        description="Convert a checkpoint of the reference release (SRC OUT), or join Qwen3-VL and VGGT "
+        "(--qwen DIR --vggt DIR OUT), to a folder that from_pretrained loads.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="SRC OUT", help="checkpoint folder, and folder to write")
+    parser.add_argument(
+        "--geometry-config", metavar="FILE", help="JSON with VGGT's sizes; default: read off the weights"
+    )
+    parser.add_argument("--qwen", metavar="DIR", help="folder of Qwen3-VL")
+    parser.add_argument("--vggt", metavar="DIR", help="folder or file of VGGT's weights")
+    parser.set_defaults(run=run_convert)
+
+
+def run_convert(args: argparse.Namespace) -> None:
+    """Check the two ways to call `gap-mllm convert`, and convert."""
+    joins = args.qwen is not None or args.vggt is not None
+    if joins and (args.qwen is None or args.vggt is None or len(args.folders) != 1 or args.geometry_config):
+        raise ValueError("to join base models, give --qwen DIR --vggt DIR OUT, and no --geometry-config")
+    if not joins and len(args.folders) != 2:
+        raise ValueError("give SRC OUT, or --qwen DIR --vggt DIR OUT")
+    from .convert import convert_base_models, convert_checkpoint
+
+    if joins:
+        output = convert_base_models(args.qwen, args.vggt, args.folders[0])
+    else:
+        output = convert_checkpoint(*args.folders, geometry_config=args.geometry_config)
+    print(f"wrote {output}")
+
+
+SUBCOMMANDS = (add_convert,)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments or files."""
+    parser = argparse.ArgumentParser(prog="gap-mllm", description=__doc__.splitlines()[0])
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in SUBCOMMANDS:
+        add(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"gap-mllm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
