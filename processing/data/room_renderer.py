@@ -4,7 +4,7 @@ The room is closed, so every pixel has a finite depth. Shapes and cameras come f
 room_appearance.py. A primitive is only tested inside its screen rectangle.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -76,6 +76,22 @@ class RoomScene:
         """Return the furniture boxes, `(N, 9)`, Euler order "zxy". Frame: camera of view 0. Units: metres, radians."""
         return transform_box(self.boxes, np.linalg.inv(self.camera_to_world[0]), self.euler_order)
 
+    def reorder_views(self, order: list[int]) -> "RoomScene":
+        """Return the same room with its views in another order (or fewer of them); the first becomes the reference.
+
+        Args:
+            order (`list[int]`): view indices, each at most once.
+        Returns:
+            `RoomScene`.
+        Raises:
+            ValueError: if an index is missing from the scene or given twice, or the list is empty.
+        """
+        order = list(order)
+        if not order or len(set(order)) < len(order) or not set(order) <= set(range(len(self.images))):
+            raise ValueError(f"order is {order}; expected different view indices from 0 to {len(self.images) - 1}.")
+        names = ("images", "depth_m", "normals", "instance_ids", "intrinsics", "camera_to_world")
+        return replace(self, **{name: getattr(self, name)[order] for name in names})
+
     def label_of(self, instance_id: int) -> str:
         """Return the label of an instance id: a furniture category, "floor", "wall", "ceiling", "door", ..
 
@@ -85,7 +101,9 @@ class RoomScene:
         if 1 <= instance_id <= len(self.labels):
             return self.labels[instance_id - 1]
         if instance_id not in appearance.STRUCTURE_LABELS:
-            raise ValueError(f"instance_id is {instance_id}; expected {-6} to {len(self.labels)}.")
+            raise ValueError(
+                f"instance_id is {instance_id}; expected {min(appearance.STRUCTURE_LABELS)} to {len(self.labels)}."
+            )
         return appearance.STRUCTURE_LABELS[int(instance_id)]
 
 

@@ -1,0 +1,98 @@
+"""The one schema of every 3D data source of this package: a row is one question about the views of one scene.
+
+Each field is described where it is declared. Fields that a source does not know are None or empty, never invented.
+"""
+
+from datasets import Array2D, Features, Image, List, Value
+
+
+TASKS = (
+    "reconstruction",  # marked pixel -> label and point
+    "detection3d",  # all objects as boxes
+    "grounding",  # description -> view and box in one answer
+    "grounding_frame",  # description -> view
+    "grounding_box",  # description -> box
+    "dense_caption",  # point -> description
+    "spatial_qa",
+    "scene_qa",
+    "video_qa",
+)
+
+
+def scene_features() -> Features:
+    """Return the `datasets.Features` of a row.
+
+    Frame: cameras are OpenCV (+x right, +y down, +z forward); a camera-frame box or point says which view's camera.
+    Units: metres, radians, pixels with integer centres. Poses are float64: take relative poses before any cast
+    (`with_format("torch")` casts to float32).
+
+    Returns:
+        `datasets.Features`.
+    """
+    vector = List(Value("float32"), length=3)
+    matrix3 = Array2D((3, 3), "float32")
+    matrix4 = Array2D((4, 4), "float64")
+    view = {
+        "image": Image(),
+        "image_path": Value("string"),  # as the source writes it
+        "frame_id": Value("int32"),  # number of the frame in its recording
+        "timestamp": Value("float64"),  # seconds
+        "depth": Image(),  # 16-bit PNG of z-depth, not ray length; 0 marks no measurement
+        "depth_scale": Value("float32"),  # metres = value / depth_scale
+        "intrinsics": matrix3,  # of the image
+        "depth_intrinsics": matrix3,  # of the depth map, which may have another size
+        "camera_to_world": matrix4,
+    }
+    box = {
+        "center": vector,
+        "size": vector,  # full extent along the axes of the box
+        "euler": vector,  # angles about z, x, y
+        "euler_order": Value("string"),  # "zxy" (extrinsic) or "ZXY" (intrinsic), as scipy reads them
+        "frame": Value("string"),  # "aligned", "scan" or "camera"
+        "frame_index": Value("int32"),  # which view's camera; None for a world frame
+        "label": Value("string"),
+        "instance_id": Value("string"),
+        "role": Value("string"),  # "target", "input" or "proposal"
+        "in_reference": Value("bool"),  # visible in view 0?
+    }
+    point = {
+        "view": Value("int32"),
+        "pixel": List(Value("float32"), length=2),  # (x, y) in that view
+        "xyz": vector,
+        "frame": Value("string"),  # as for boxes; "camera" is the camera of view 0
+        "label": Value("string"),
+    }
+    mark = {
+        "view": Value("int32"),
+        "kind": Value("string"),  # "cross", "point" or "box"
+        "color": Value("string"),
+        "xy": List(Value("float32")),  # x, y or x1, y1, x2, y2
+        "unit": Value("string"),  # "pixel" or "permille" of width and height
+        "text": Value("string"),  # written beside the mark
+    }
+    return Features(
+        {
+            "id": Value("string"),  # unique in its source
+            "source": Value("string"),  # which reader made the row
+            "split": Value("string"),
+            "task": Value("string"),  # one of TASKS
+            "scene_id": Value("string"),  # rows of one scene share it
+            "views": List(view),  # in prompt order, never sorted; view 0 is the reference
+            "video": Value("string"),  # path, where views are sampled on loading
+            "world_to_aligned": matrix4,  # scan frame to the frame with walls along the axes
+            "pose_frame": Value("string"),  # "scan" or "aligned": the world of camera_to_world
+            "system": Value("string"),
+            "question": Value("string"),  # verbatim; <image> tags, if any, fix the places of the views
+            "answer": Value("string"),  # verbatim
+            "references": List(Value("string")),  # all accepted answers or captions
+            "boxes": List(box),
+            "points": List(point),
+            "marks": List(mark),
+            "target_frame": Value("int32"),  # index into views
+            "choices": List(Value("string")),
+            "choice_index": Value("int32"),
+            "number": Value("float64"),
+            "question_type": Value("string"),
+            "metadata": Value("string"),  # JSON of everything else
+        }
+    )
