@@ -153,6 +153,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
         """Keep the saved form, and the object wherever it can be built."""
         if video_processor is None or isinstance(video_processor, dict):
             shared = {name: getattr(self.image_processor, name) for name in _SHARED_WITH_VIDEO}
+            shared = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
             self.video_processor_dict = {**DEFAULT_VIDEO_PROCESSOR, **shared, **(video_processor or {})}
             video_processor = None
             if is_torchvision_available():
@@ -195,6 +196,10 @@ class GapMllmProcessor(Qwen3VLProcessor):
         return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
 
     # Inputs
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "pixel_values_videos", "video_grid_thw"]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Decode and flatten the pictures, and check them against the texts, row by row where they are nested."""
@@ -325,8 +330,8 @@ def check_image_statistics(processor, config) -> None:
             got, want = np.broadcast_arrays(np.atleast_1d(values[name]), np.atleast_1d(value))
             if not np.allclose(got.astype(float), want.astype(float), atol=1e-6):
                 raise ValueError(
-                    f"the {part} processor has {name}={values[name]}, the model expects {value}. GAP-MLLM rebuilds "
-                    "the geometry image from pixel_values; use the processor that belongs to these weights."
+                    f"the {part} processor has {name}={got.tolist()}, the model expects {want.tolist()}. GAP-MLLM "
+                    "rebuilds the geometry image from pixel_values; use the processor that belongs to these weights."
                 )
 
 

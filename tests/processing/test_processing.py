@@ -1,0 +1,395 @@
+"""The processor: Qwen3-VL's inputs and no others, bad input named, one folder with and without torchvision."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.utils import is_torchvision_available
+
+import gap_mllm.processing.processing_gap_mllm as processing_module
+from gap_mllm.processing import (
+    GapMllmProcessor,
+    LabelledBox,
+    LabelledPoint,
+    Mark,
+    build_messages,
+    build_tiny_processor,
+    check_image_statistics,
+    default_image_processor,
+    format_box,
+    format_point,
+)
+
+
+IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
+CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
+
+
+def encode(processor, messages, **kwargs):
+    settings = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+    return processor.apply_chat_template(messages, **{**settings, **kwargs})
+
+
+# Inputs
+
+
+def test_inputs_are_those_of_qwen3_vl(tiny_processor, make_image):
+    views = [make_image(seed=i) for i in range(4)]
+    out = encode(tiny_processor, build_messages("reconstruction", views))
+    assert set(out) == KEYS
+    assert out["image_grid_thw"].tolist() == [[1, 8, 10]] * 4
+    assert out["pixel_values"].shape == (4 * 80, 3 * 2 * 16 * 16) and out["pixel_values"].dtype == torch.float32
+    assert (out["input_ids"] == tiny_processor.image_token_id).sum() == 4 * 20
+    assert torch.equal(out["mm_token_type_ids"] == 1, out["input_ids"] == tiny_processor.image_token_id)
+    assert KEYS | {"pixel_values_videos", "video_grid_thw"} == set(tiny_processor.model_input_names)
+
+
+def test_pixels_are_multiples_of_1_255_after_resizing(tiny_processor, make_image):
+    out = tiny_processor(images=make_image(333, 251), text=IMAGE, return_tensors="pt")
+    levels = (out["pixel_values"] * 0.5 + 0.5) * 255
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [(640, 480), (1296, 968), (320, 240), (160, 120), (256, 192), (1920, 1440), (800, 600), (1024, 768), (512, 384)]
+    + [(518, 392), (500, 375), (480, 360), (448, 336), (544, 408), (4032, 3024), (648, 484), (2048, 1536)],
+)
+def test_default_size_gives_the_trained_grid_for_4_to_3(tiny_tokenizer, size):
+    processor = GapMllmProcessor(tokenizer=tiny_tokenizer)
+    assert dict(processor.image_processor.size) | {} == {"shortest_edge": 176 * 1024, "longest_edge": 518 * 392}
+    for width, height, grid in ((*size, [1, 24, 32]), (*size[::-1], [1, 32, 24])):
+        out = processor(images=Image.new("RGB", (width, height)), text=IMAGE, return_tensors="pt")
+        assert out["image_grid_thw"].tolist() == [grid]
+
+
+def test_every_kind_of_picture_gives_the_same_input(tiny_processor, make_image, tmp_path):
+    image = make_image()
+    image.save(tmp_path / "view.png")
+    expected = tiny_processor(images=image, text=IMAGE, return_tensors="pt")
+    array = np.asarray(image)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    kinds = [array, torch.from_numpy(array.copy()).permute(2, 0, 1), tmp_path / "view.png", str(tmp_path / "view.png")]
+    kinds += [image.convert("RGBA"), array / 255, [image], [[image]], (image,), array[None]]
+    for kind in kinds:
+        out = tiny_processor(images=kind, text=IMAGE, return_tensors="pt")
+        assert torch.equal(out["pixel_values"], expected["pixel_values"])
+    for part in ({"path": str(tmp_path / "view.png")}, {"url": str(tmp_path / "view.png")}, {"image": array}):
+        out = encode(tiny_processor, [{"role": "user", "content": [{"type": "image", **part}]}])
+        assert torch.equal(out["pixel_values"], expected["pixel_values"])
+
+
+def test_unusual_pictures_work(tiny_processor, make_image):
+    grey = make_image().convert("L")
+    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    outs = [tiny_processor(images=i, text=IMAGE, return_tensors="pt")["pixel_values"] for i in (grey, wide)]
+    assert torch.equal(*outs)
+    for mode in ("RGBA", "CMYK", "P", "1", "LAB"):
+        out = tiny_processor(images=Image.new(mode, (50, 40)), text=IMAGE, return_tensors="pt")
+        assert out["image_grid_thw"].shape == (1, 3)
+    turned = make_image()
+    turned.getexif()[0x0112] = 8
+    upright = turned.transpose(Image.Transpose.ROTATE_90)
+    outs = [tiny_processor(images=i, text=IMAGE, return_tensors="pt")["pixel_values"] for i in (turned, upright)]
+    assert torch.equal(*outs)
+
+
+def test_a_single_pixel_is_enlarged(tiny_processor, tiny_tokenizer):
+    out = tiny_processor(images=Image.new("RGB", (1, 1), "red"), text=IMAGE, return_tensors="pt")
+    assert out["image_grid_thw"].tolist() == [[1, 2, 2]]
+    assert out["pixel_values"].reshape(4, 3, -1)[:, 0].unique().tolist() == [1.0]
+    out = GapMllmProcessor(tokenizer=tiny_tokenizer)(images=Image.new("RGB", (1, 1)), text=IMAGE, return_tensors="pt")
+    assert out["image_grid_thw"].tolist() == [[1, 28, 28]]
+
+
+def test_no_images_and_one_image(tiny_processor, make_image):
+    for images in (None, [], [[]]):
+        out = tiny_processor(images=images, text="hello", return_tensors="pt")
+        assert set(out) == {"input_ids", "attention_mask", "mm_token_type_ids"} and not out["mm_token_type_ids"].any()
+    assert encode(tiny_processor, build_messages("detection3d", [make_image()]))["image_grid_thw"].shape == (1, 3)
+    assert set(tiny_processor(images=make_image(), return_tensors="pt")) == {"pixel_values", "image_grid_thw"}
+
+
+def test_ragged_batches_are_padded_left_and_equal_their_rows(tiny_processor, make_image):
+    rows = [
+        build_messages("reconstruction", [make_image(), make_image(100, 100, 1)]),
+        [{"role": "user", "content": [{"type": "text", "text": "no views here"}]}],
+        build_messages("detection3d", [make_image(64, 64, 2)]),
+    ]
+    batch = encode(tiny_processor, rows, processor_kwargs={"padding": True})
+    singles = [encode(tiny_processor, row) for row in rows]
+    for index, single in enumerate(singles):
+        length = single["input_ids"].shape[1]
+        assert torch.equal(batch["input_ids"][index, -length:], single["input_ids"][0])
+        assert torch.equal(batch["mm_token_type_ids"][index, -length:], single["mm_token_type_ids"][0])
+        assert batch["attention_mask"][index].sum() == length and batch["attention_mask"][index, -length:].all()
+    with_views = [single for single in singles if "pixel_values" in single]
+    assert torch.equal(batch["pixel_values"], torch.cat([single["pixel_values"] for single in with_views]))
+    assert torch.equal(batch["image_grid_thw"], torch.cat([single["image_grid_thw"] for single in with_views]))
+
+
+def test_chat_template(tiny_processor):
+    messages = build_messages("detection3d", 1, prompt="Where?", answer="There.")
+    text = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{IMAGE}Where?<|im_end|>\n"
+        "<|im_start|>assistant\nThere.<|im_end|>\n"
+    )
+    assert tiny_processor.apply_chat_template(messages) == text
+    generation = tiny_processor.apply_chat_template(messages[:2], add_generation_prompt=True)
+    assert generation == text[: text.index("There.")]
+    plain = [{"role": "user", "content": "a\nb"}]
+    assert tiny_processor.apply_chat_template(plain) == "<|im_start|>user\na\nb<|im_end|>\n"
+    video = [{"role": "user", "content": [{"type": "video"}]}]
+    assert "<|vision_start|><|video_pad|><|vision_end|>" in tiny_processor.apply_chat_template(video)
+    with pytest.raises(Exception, match="type text, image or video, got audio"):
+        tiny_processor.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}])
+    with pytest.raises(Exception, match="system, user or assistant, got tool"):
+        tiny_processor.apply_chat_template([{"role": "tool", "content": "x"}])
+
+
+def test_the_assistant_mask_covers_the_answer(tiny_processor, make_image):
+    answer = format_point("table", [1.41, 0.37, -1.43])
+    messages = build_messages("reconstruction", [make_image()], answer=answer)
+    out = encode(tiny_processor, messages, add_generation_prompt=False, return_assistant_tokens_mask=True)
+    mask = torch.as_tensor(out["assistant_masks"]).bool()
+    assert tiny_processor.tokenizer.decode(out["input_ids"][mask]) == answer + "<|im_end|>"
+
+
+# Bad input
+
+
+def test_a_cut_file_is_named_in_a_batch(tiny_processor, make_image, tmp_path):
+    whole = io.BytesIO()
+    make_image().save(whole, "JPEG")
+    (tmp_path / "cut.jpg").write_bytes(whole.getvalue()[:-400])
+    with pytest.raises(ValueError, match=r"^image 1 of row 0 \('.*cut.jpg'\) cannot be decoded"):
+        encode(tiny_processor, build_messages("detection3d", [make_image(), str(tmp_path / "cut.jpg")]))
+    with pytest.raises(ValueError, match=r"^image 1 \('.*cut.jpg'\) cannot be decoded"):
+        tiny_processor(images=[make_image(), tmp_path / "cut.jpg"], text=IMAGE * 2)
+    with pytest.raises(FileNotFoundError, match=r"^image 0 \('.*gone.jpg'\) does not exist"):
+        tiny_processor(images=str(tmp_path / "gone.jpg"), text=IMAGE)
+
+
+def test_tokens_and_images_that_differ_in_number(tiny_processor, make_image):
+    image = make_image()
+    with pytest.raises(ValueError, match="3 <|image_pad|> tokens and 2 images"):
+        tiny_processor(images=[image, image], text=IMAGE * 3)
+    with pytest.raises(ValueError, match="Found 2 .*image_pad.* tokens in the text but no images"):
+        tiny_processor(text=IMAGE * 2)
+    with pytest.raises(ValueError, match=r"text 0 holds 1 <\|image_pad\|> tokens, but 2 images were given for it"):
+        tiny_processor(images=[[image, image], [image]], text=[IMAGE, IMAGE * 2])
+    with pytest.raises(ValueError, match="1 texts were given with 2 rows of images"):
+        tiny_processor(images=[[image], [image]], text=[IMAGE * 2])
+
+
+def test_extreme_shapes_are_named(tiny_processor, make_image):
+    with pytest.raises(ValueError, match=r"^image 1 is 201 x 1 pixels .*at most 200 times"):
+        tiny_processor(images=[make_image(), Image.new("RGB", (201, 1))], text=IMAGE * 2)
+    out = tiny_processor(images=Image.new("RGB", (200, 1)), text=IMAGE, return_tensors="pt")
+    assert out["image_grid_thw"].tolist() == [[1, 2, 30]]
+
+
+def test_pixels_cannot_be_prepared_differently_for_one_call(tiny_processor, make_image):
+    changes = {"image_mean": [0.4, 0.5, 0.6], "image_std": 0.2, "do_normalize": False, "do_rescale": False}
+    for name, value in changes.items():
+        with pytest.raises(ValueError, match=f"^{name}=.* differs from the image processor's"):
+            tiny_processor(images=make_image(), text=IMAGE, images_kwargs={name: value})
+    size = {"shortest_edge": 1024, "longest_edge": 4096}
+    out = tiny_processor(images=make_image(), text=IMAGE, images_kwargs={"size": size}, return_tensors="pt")
+    assert out["image_grid_thw"].tolist() == [[1, 2, 4]]
+
+
+def test_image_statistics_are_compared_with_the_config(tiny_processor):
+    check_image_statistics(tiny_processor, CONFIG)
+    wrong = SimpleNamespace(image_mean=[0.48, 0.45, 0.4], image_std=[0.5, 0.5, 0.5])
+    message = r"the image processor has image_mean=\[0.5, 0.5, 0.5\], the model expects \[0.48"
+    with pytest.raises(ValueError, match=message):
+        check_image_statistics(tiny_processor, wrong)
+    with pytest.raises(ValueError, match="the image processor has image_std="):
+        check_image_statistics(build_tiny_processor(image_std=[0.2, 0.2, 0.2]), CONFIG)
+    with pytest.raises(ValueError, match=r"do_normalize=\[False\], the model expects \[True\]"):
+        check_image_statistics(build_tiny_processor(do_normalize=False), CONFIG)
+    with pytest.raises(ValueError, match=r"the image processor has rescale_factor=\[1.0\]"):
+        check_image_statistics(build_tiny_processor(rescale_factor=1.0), CONFIG)
+    video = GapMllmProcessor(tokenizer=tiny_processor.tokenizer, video_processor={"image_mean": [0.1, 0.1, 0.1]})
+    with pytest.raises(ValueError, match="the video processor has image_mean="):
+        check_image_statistics(video, CONFIG)
+
+
+def test_a_tokenizer_is_needed():
+    with pytest.raises(ValueError, match="needs a tokenizer"):
+        GapMllmProcessor()
+
+
+# Prompts and answers
+
+
+def test_methods_for_prompts_and_answers(tiny_processor, make_image):
+    views = [make_image(), make_image(seed=1)]
+    assert tiny_processor.build_messages("reconstruction", views, color="blue") == build_messages(
+        "reconstruction", views, color="blue"
+    )
+    marked = tiny_processor.apply_visual_prompt(views, Mark(1, (5, 6), "blue"))
+    assert marked[0] is views[0] and marked[1].getpixel((5, 6)) == (0, 0, 255)
+    point, box = format_point("table", [1, 2, 3]), format_box([0, 0, 1, 1, 1, 1, 0, 0, 0])
+    answers = tiny_processor.post_process_points([point, "nothing"])
+    assert [answer.first for answer in answers] == [LabelledPoint("table", (1.0, 2.0, 3.0)), None]
+    assert tiny_processor.post_process_boxes([box])[0].first == LabelledBox(None, (0, 0, 1, 1, 1, 1, 0, 0, 0))
+    assert tiny_processor.post_process_boxes([box], require_label=True)[0].rejected[0].reason == "label is missing"
+    assert [a.first for a in tiny_processor.post_process_frame(['{"frame": 3}', '{"frame": 9}'], 5)] == [3, None]
+    assert [a.first for a in tiny_processor.post_process_choice(["B", "D"], "ABC")] == ["B", None]
+    for method in ("points", "boxes", "frame", "choice"):
+        with pytest.raises(TypeError, match="wrap it in a list"):
+            getattr(tiny_processor, f"post_process_{method}")(point)
+
+
+# Saving and loading
+
+
+class FakeVideoProcessor:
+    """Stands for Qwen3VLVideoProcessor where torchvision is not installed."""
+
+    def __init__(self, **settings):
+        self.settings = settings
+
+    def to_dict(self):
+        return {**self.settings, "video_processor_type": "Qwen3VLVideoProcessor"}
+
+
+@pytest.fixture
+def torchvision(monkeypatch):
+    """A function that makes the processor see torchvision or not, whatever is installed."""
+    find = GapMllmProcessor.get_possibly_dynamic_module
+
+    def find_fake(name):
+        return FakeVideoProcessor if name == "Qwen3VLVideoProcessor" else find(name)
+
+    def switch(is_there):
+        monkeypatch.setattr(processing_module, "is_torchvision_available", lambda: is_there)
+        monkeypatch.setattr(GapMllmProcessor, "get_possibly_dynamic_module", staticmethod(find_fake))
+
+    return switch
+
+
+def contents(folder):
+    """What a saved folder holds, less two notes that transformers writes into any tokenizer it has loaded."""
+    files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
+    notes = ("is_local", "local_files_only")
+    settings = json.loads(files["tokenizer_config.json"])
+    files["tokenizer_config.json"] = {key: value for key, value in settings.items() if key not in notes}
+    return files
+
+
+def test_round_trip(tiny_processor, make_image, tmp_path):
+    tiny_processor.save_pretrained(tmp_path / "a")
+    loaded = GapMllmProcessor.from_pretrained(tmp_path / "a")
+    loaded.save_pretrained(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert loaded.to_dict() == tiny_processor.to_dict() and loaded.chat_template == tiny_processor.chat_template
+    assert loaded.tokenizer.padding_side == "left"
+    messages = build_messages("reconstruction", [make_image(), make_image(99, 55, 1)])
+    first, second = encode(tiny_processor, messages), encode(loaded, messages)
+    assert set(first) == set(second) and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_folder_is_the_same_with_and_without_torchvision(torchvision, tmp_path):
+    for is_there in (True, False):
+        torchvision(is_there)
+        processor = build_tiny_processor()
+        assert isinstance(processor.video_processor, FakeVideoProcessor) == is_there
+        processor.save_pretrained(tmp_path / f"made_{is_there}")
+        for there_again in (True, False):  # loaded on the other kind of machine, and saved once more
+            torchvision(there_again)
+            loaded = GapMllmProcessor.from_pretrained(tmp_path / f"made_{is_there}")
+            assert isinstance(loaded.video_processor, FakeVideoProcessor) == there_again
+            loaded.save_pretrained(tmp_path / f"again_{is_there}_{there_again}")
+    first, *others = [contents(folder) for folder in sorted(tmp_path.iterdir())]
+    assert len(others) == 5 and all(other == first for other in others)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_video_settings_survive_or_get_defaults(torchvision, tmp_path, is_there):
+    torchvision(is_there)
+    build_tiny_processor().save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    saved = json.loads(path.read_text())
+    saved["video_processor"]["fps"] = 7
+    path.write_text(json.dumps(saved))
+    assert GapMllmProcessor.from_pretrained(tmp_path).to_dict()["video_processor"]["fps"] == 7
+    # as plain Qwen3-VL folders have it: an extra file, or nothing at all
+    del saved["video_processor"]
+    path.write_text(json.dumps(saved))
+    loaded = GapMllmProcessor.from_pretrained(tmp_path)
+    assert loaded.to_dict()["video_processor"]["fps"] == 2
+    assert (loaded.video_processor is not None) == is_there
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps({"fps": 5}))
+    assert GapMllmProcessor.from_pretrained(tmp_path).to_dict()["video_processor"]["fps"] == 5
+
+
+def test_video_settings_follow_the_image_processor():
+    video = build_tiny_processor(patch_size=14).to_dict()["video_processor"]
+    assert video["patch_size"] == 14 and video["size"] == {"longest_edge": 16 * 20480, "shortest_edge": 2048}
+
+
+def test_videos_without_torchvision_say_what_to_install(torchvision):
+    torchvision(False)
+    with pytest.raises(ImportError, match="Videos need torchvision.*or pass the frames as images"):
+        build_tiny_processor()(videos=[np.zeros((4, 8, 8, 3), np.uint8)], text="<|video_pad|>")
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="videos need torchvision: pip install gap-mllm[video]")
+def test_videos(tiny_processor):
+    from transformers.video_utils import VideoMetadata
+
+    frames = np.random.default_rng(0).integers(0, 256, (4, 120, 160, 3), dtype=np.uint8)
+    metadata = VideoMetadata(total_num_frames=4, fps=2, frames_indices=[0, 1, 2, 3])
+    messages = [{"role": "user", "content": [{"type": "video", "video": frames}, {"type": "text", "text": "?"}]}]
+    settings = {"videos_kwargs": {"video_metadata": [metadata], "do_sample_frames": False}}
+    out = encode(tiny_processor, messages, processor_kwargs=settings)
+    assert out["video_grid_thw"].tolist() == [[2, 8, 10]] and (out["mm_token_type_ids"] == 2).sum() == 40
+
+
+def test_default_settings_of_the_video_class_are_ours():
+    if not is_torchvision_available():
+        pytest.skip("the class needs torchvision: pip install gap-mllm[video]")
+    from transformers import Qwen3VLVideoProcessor
+
+    assert Qwen3VLVideoProcessor().to_dict() == processing_module.DEFAULT_VIDEO_PROCESSOR
+
+
+def test_default_image_processor_takes_settings():
+    image_processor = default_image_processor(max_pixels=4096, patch_size=14)
+    assert image_processor.size["longest_edge"] == 4096 and image_processor.patch_size == 14
+
+
+REMOTE = """
+import sys
+from transformers import AutoProcessor
+processor = AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(type(processor).__module__.split(".")[0], "gap_mllm" in sys.modules)
+messages = processor.build_messages("detection3d", 2)
+print(processor.apply_chat_template(messages).count("<|image_pad|>"))
+print(processor.post_process_frame(['{"frame": 3}'])[0].first)
+"""
+
+
+def test_remote_code_loads_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(GapMllmProcessor, "_auto_class", "AutoProcessor")
+    build_tiny_processor().save_pretrained(tmp_path / "hub")
+    names = {path.name for path in (tmp_path / "hub").glob("*.py")}
+    assert names == {f"{n}_gap_mllm.py" for n in ("answers", "processing", "prompts", "visual_prompt")}
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", REMOTE, str(tmp_path / "hub")]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:3] == ["transformers_modules False", "2", "3"]
