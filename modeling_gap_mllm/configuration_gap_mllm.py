@@ -358,6 +358,7 @@ class GapMllmConfig(Qwen3VLConfig):
             `pixel_values`, undone to recover the image for the geometry encoder. Must equal the processor's.
         reference_frame (`str`): "first" or "last" view of a scene is the one whose camera frame is the world.
         use_geometry (`bool`): False runs plain Qwen3-VL.
+        point_map_side (`int`): of the pre-training heads, points per visual token along each axis.
     Raises:
         ValueError: on an unknown encoder or choice, or if tap layers and DeepStack levels do not pair up.
     """
@@ -376,6 +377,7 @@ class GapMllmConfig(Qwen3VLConfig):
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     reference_frame: str = "first"
     use_geometry: bool = True
+    point_map_side: int = 4
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):

@@ -1,0 +1,30 @@
+"""Choice of the attention kernel for a device."""
+
+import torch
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
+
+
+def best_attn_implementation(device, dtype):
+    """Name the fastest attention that can run: FlashAttention 4, 3 or 2 on CUDA in half precision, else SDPA.
+
+    transformers never falls back by itself: a kernel that is not installed is an error there. Use it for the whole
+    model, or for parts: `attn_implementation={"": best, "geometry_config": "sdpa"}`.
+
+    Args:
+        device (`str` or `torch.device`): where the model will run.
+        dtype (`torch.dtype`): of its parameters.
+    Returns:
+        `str`: for `from_pretrained(..., attn_implementation=...)` or `model.set_attn_implementation`.
+    """
+    if torch.device(device).type == "cuda" and torch.cuda.is_available() and dtype in (torch.float16, torch.bfloat16):
+        for name, is_available in (
+            ("flash_attention_4", is_flash_attn_4_available),
+            ("flash_attention_3", is_flash_attn_3_available),
+            ("flash_attention_2", is_flash_attn_2_available),
+        ):
+            if is_available():
+                return name
+    return "sdpa"
+
+
+__all__ = ["best_attn_implementation"]

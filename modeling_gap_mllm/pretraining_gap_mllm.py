@@ -1,0 +1,120 @@
+"""GAP-MLLM with the heads of geometry-aligned pre-training. The heads are dropped for inference."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+
+from .modeling_gap_mllm import GapMllmForConditionalGeneration
+
+
+POINT_MAP_SOURCES = ("visual", "language")
+
+
+@dataclass
+class GapMllmPreTrainingOutput(ModelOutput):
+    """What the loss terms need.
+
+    Args:
+        answer_logits (`torch.Tensor` of shape `(N, vocabulary)`): at the supervised positions only.
+        answer_targets (`torch.Tensor` of shape `(N,)`): the token that follows each.
+        answer_positions (`torch.Tensor` of shape `(N, 2)`): row of the batch, and position of the target.
+        point_maps (`dict[str, torch.Tensor]`, each of shape `(T, side, side, 3)`): from the fused visual tokens
+            ("visual") and from the language model's last states at these tokens ("language"), for all visual tokens
+            of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres.
+    """
+
+    answer_logits: torch.Tensor | None = None
+    answer_targets: torch.Tensor | None = None
+    answer_positions: torch.Tensor | None = None
+    point_maps: dict | None = None
+
+
+class GapMllmPointMapHead(nn.Module):
+    """Points of a small grid inside each visual token, as sign(y) * expm1(|y|) of a two-layer MLP's output y."""
+
+    def __init__(self, hidden_size, side):
+        super().__init__()
+        self.side = side
+        self.norm = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, 3 * side * side)
+
+    def forward(self, tokens):
+        raw = self.fc2(nn.functional.gelu(self.fc1(self.norm(tokens)))).float()
+        raw = raw.unflatten(-1, (self.side, self.side, 3))
+        return raw.sign() * raw.abs().expm1()
+
+
+class GapMllmForPreTraining(GapMllmForConditionalGeneration):
+    """`GapMllmForConditionalGeneration` with a point-map head on the visual tokens and one on the language states.
+
+    With `labels` it returns the parts of the loss, with logits formed at supervised positions only; without, it is
+    the plain model, so generate() works. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
+    dense point maps are ours, after the dense alignment of 3DRS (arXiv:2506.01946) and GeoVR (arXiv:2606.05833).
+    """
+
+    _keys_to_ignore_on_load_missing = [r"^point_map_heads\."]  # start afresh on an inference checkpoint
+
+    def __init__(self, config):
+        super().__init__(config)
+        size = config.text_config.hidden_size
+        self.point_map_heads = nn.ModuleDict(
+            {source: GapMllmPointMapHead(size, config.point_map_side) for source in POINT_MAP_SOURCES}
+        )
+        self.post_init()
+
+    def forward(
+        self, input_ids=None, labels=None, pixel_values=None, image_grid_thw=None, scene_lengths=None, **kwargs
+    ):
+        """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
+
+        Args:
+            labels (`torch.Tensor` of shape `(B, S)`, *optional*): -100 where a token is not supervised.
+        Returns:
+            `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
+        Raises:
+            ValueError: as `GapMllmModel.forward`.
+        """
+        if labels is None:
+            return super().forward(
+                input_ids=input_ids,
+                pixel_values=pixel_values,
+                image_grid_thw=image_grid_thw,
+                scene_lengths=scene_lengths,
+                **kwargs,
+            )
+        features = None
+        if pixel_values is not None:
+            self.model._check_packing(kwargs.get("position_ids"), kwargs.get("attention_mask"), scene_lengths)
+            features = self.model.get_image_features(
+                pixel_values,
+                image_grid_thw,
+                mm_token_type_ids=kwargs.get("mm_token_type_ids"),
+                scene_lengths=scene_lengths,
+                return_dict=True,
+            )
+        states = self.model(
+            input_ids=input_ids,
+            image_grid_thw=image_grid_thw,
+            mm_encoder_outputs=None if features is None else {"image": features},
+            return_dict=True,
+            **kwargs,
+        ).last_hidden_state
+        is_supervised = labels[:, 1:] != -100
+        output = GapMllmPreTrainingOutput(
+            answer_logits=self.lm_head(states[:, :-1][is_supervised]),
+            answer_targets=labels[:, 1:][is_supervised],
+            answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
+        )
+        if features is not None:
+            sources = {
+                "visual": torch.cat(features.pooler_output),
+                "language": states[input_ids == self.config.image_token_id],
+            }
+            output.point_maps = {name: head(sources[name]) for name, head in self.point_map_heads.items()}
+        return output
+
+
+__all__ = ["GapMllmForPreTraining", "GapMllmPointMapHead", "GapMllmPreTrainingOutput"]
