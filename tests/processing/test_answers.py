@@ -22,6 +22,7 @@ from gap_mllm.processing.answers_gap_mllm import (
     parse_points,
 )
 
+
 BOX = (1.21, 0.35, 1.91, 1.2, 0.7, 0.74, 2.79, 1.13, 3.14)
 SECOND_BOX = (-0.06, 0.4, 1.62, 0.5, 0.5, 0.9, -2.99, 1.13, -3.14)
 

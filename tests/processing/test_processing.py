@@ -364,7 +364,7 @@ def test_default_settings_of_the_video_class_are_ours():
         pytest.skip("the class needs torchvision: pip install gap-mllm[video]")
     from transformers import Qwen3VLVideoProcessor
 
-    assert Qwen3VLVideoProcessor().to_dict() == processing_module.DEFAULT_VIDEO_PROCESSOR
+    assert json.loads(Qwen3VLVideoProcessor().to_json_string()) == processing_module.DEFAULT_VIDEO_PROCESSOR
 
 
 def test_default_image_processor_takes_settings():
@@ -393,3 +393,9 @@ def test_remote_code_loads_without_the_package(tmp_path, monkeypatch):
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[:3] == ["transformers_modules False", "2", "3"]
+
+
+def test_the_package_imports_without_datasets():
+    code = "import gap_mllm.processing, sys; print('datasets' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr
