@@ -358,6 +358,8 @@ class GapMllmConfig(Qwen3VLConfig):
             `pixel_values`, undone to recover the image for the geometry encoder. Must equal the processor's.
         reference_frame (`str`): "first" or "last" view of a scene is the one whose camera frame is the world.
         use_geometry (`bool`): False runs plain Qwen3-VL.
+        geometry_weights (`str`, *optional*): folder or repository from which `from_pretrained` reads the encoder's
+            weights, for checkpoints that leave them out; None where they are part of the checkpoint.
         point_map_side (`int`): of the pre-training heads, points per visual token along each axis.
     Raises:
         ValueError: on an unknown encoder or choice, or if tap layers and DeepStack levels do not pair up.
@@ -377,6 +379,7 @@ class GapMllmConfig(Qwen3VLConfig):
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     reference_frame: str = "first"
     use_geometry: bool = True
+    geometry_weights: str | None = None
     point_map_side: int = 4
     tie_word_embeddings: bool = True
 

@@ -50,9 +50,20 @@ REFERENCE_KEYS = {
     *REFERENCE_FUSION_KEYS,
 }
 
-# Keys of a Qwen3-VL config.json: those that say how the file came about, and those that older releases wrote.
-_DROPPED_KEYS = {"model_type", "architectures", "transformers_version", "auto_map", "_name_or_path", "torch_dtype"}
-_CARRIED_KEYS = {"use_cache", "bos_token_id", "eos_token_id", "pad_token_id", "is_decoder", "attn_implementation"}
+# Keys of a Qwen3-VL config.json that say how the file came about or how a run went, which transformers drops too; and
+# those that it carries without being fields.
+_DROPPED_KEYS = {
+    "model_type",
+    "architectures",
+    "transformers_version",
+    "auto_map",
+    "torch_dtype",
+    "use_cache",
+    "attn_implementation",
+    "_name_or_path",
+    "_attn_implementation_autoset",
+}
+_CARRIED_KEYS = {"bos_token_id", "eos_token_id", "pad_token_id"}
 
 # Names of the reference's mergers and fusion modules -> ours.
 _MERGER_NAMES = {"norm": "ln_q", "linear_fc1": "mlp.0", "linear_fc2": "mlp.2"}
@@ -524,12 +535,16 @@ def _write(tensors: Iterable, config: GapMllmConfig, source: Path, output: Path)
     if partial.exists():
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
-    _write_shards(tensors, partial)
-    config.save_pretrained(partial)
-    if (source / "generation_config.json").exists():
-        shutil.copyfile(source / "generation_config.json", partial / "generation_config.json")
-    if any((source / name).exists() for name in _TOKENIZER_FILES):
-        _write_processor(source, partial, config)
+    try:
+        _write_shards(tensors, partial)
+        config.save_pretrained(partial)
+        if (source / "generation_config.json").exists():
+            shutil.copyfile(source / "generation_config.json", partial / "generation_config.json")
+        if any((source / name).exists() for name in _TOKENIZER_FILES):
+            _write_processor(source, partial, config)
+    except BaseException:
+        shutil.rmtree(partial)
+        raise
     if output.exists():
         output.rmdir()
     partial.rename(output)

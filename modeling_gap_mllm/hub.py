@@ -146,14 +146,17 @@ def _own_config(model):
 @contextmanager
 def _no_auto_class(*classes):
     """Keep transformers from copying code and writing its own, incomplete auto_map, for the time of saving."""
-    registered = [(kind, kind.__dict__["_auto_class"]) for kind in classes if kind.__dict__.get("_auto_class")]
-    for kind, _ in registered:
+    registered = [(kind, kind.__dict__.get("_auto_class")) for kind in classes]
+    for kind in classes:
         kind._auto_class = None
     try:
         yield
     finally:
         for kind, auto_class in registered:
-            kind._auto_class = auto_class
+            if auto_class is None:
+                del kind._auto_class
+            else:
+                kind._auto_class = auto_class
 
 
 def _add_auto_map(file, auto_map):

@@ -43,6 +43,23 @@ class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
         "GapMllmFusion",
     ]
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in transformers, and reads the encoder's weights from `geometry_weights` where a checkpoint has none.
+
+        `geometry_weights=FOLDER` replaces the source that the checkpoint's config names.
+
+        Raises:
+            OSError: if the encoder's weights are not part of the checkpoint and their source cannot be read.
+            ValueError: if they are there but incomplete.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.geometry_weights is not None and model.config.use_geometry:
+            getattr(model, "model", model).load_geometry_weights(model.config.geometry_weights)
+            model.config.geometry_weights = None  # the model is whole now, and so is what it saves
+        return loaded
+
     def train(self, mode=True):
         """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode."""
         super().train(mode)
@@ -71,7 +88,34 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         self.geometry = encoder._from_config(config.geometry_config)
         self.fusion = GapMllmFusion._from_config(config.gap_fusion_config)
         self._geometry_disabled = 0
+        if not config.use_geometry:
+            self._keys_to_ignore_on_load_missing = [r"(^|\.)(geometry|fusion)\."]
+        elif config.geometry_weights is not None:
+            self._keys_to_ignore_on_load_missing = [r"(^|\.)geometry\."]
         self.post_init()
+
+    def load_geometry_weights(self, source):
+        """Read the geometry encoder's weights from a folder or repository of its own (safetensors).
+
+        Args:
+            source (`str`): VGGT's, or one that `model.geometry.save_pretrained` wrote.
+        Raises:
+            OSError: if the source cannot be read.
+            ValueError: if weights are missing in it.
+        """
+        try:
+            encoder, info = type(self.geometry).from_pretrained(
+                source, config=self.config.geometry_config, dtype=self.geometry.dtype, output_loading_info=True
+            )
+        except OSError as error:
+            raise OSError(
+                "The weights of the geometry encoder are not part of this checkpoint, and they cannot be read from "
+                f"{source!r}. Pass geometry_weights=FOLDER (VGGT's, with its safetensors) to from_pretrained, or "
+                "use_geometry=False for plain Qwen3-VL."
+            ) from error
+        if info["missing_keys"]:
+            raise ValueError(f"geometry_weights={source!r} lacks weights: {sorted(info['missing_keys'])}.")
+        self.geometry.load_state_dict(encoder.state_dict())
 
     @property
     def uses_geometry(self):
