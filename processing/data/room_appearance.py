@@ -309,7 +309,7 @@ def _glow(look, primitive, rgb, u, v):
 def _tiles(look, primitive, rgb, u, v):
     a, b = u / look.period[primitive], v / look.period[primitive]
     i, j = np.floor(a).astype(np.int64), np.floor(b).astype(np.int64)
-    is_joint = (np.abs(a - i - 0.5) > 0.485) | (np.abs(b - j - 0.5) > 0.485)
+    is_joint = (np.abs(a - i - 0.5) > 0.478) | (np.abs(b - j - 0.5) > 0.478)
     shade = 0.94 + 0.12 * _random(i, j) + 0.04 * _noise(u * 30, v * 30)
     return np.where(is_joint, look.second_rgb.take(primitive, 1) * 0.8, rgb * shade)
 

@@ -114,6 +114,11 @@ def _encode_png(array: np.ndarray) -> dict:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
+def _float32_list(values) -> list:
+    """Nested lists of numbers that float32 holds exactly: streamed rows are not cast to their features."""
+    return np.asarray(values, dtype=np.float32).tolist()
+
+
 def scene_views(scene: RoomScene) -> list[dict]:
     """Return the "views" of a row: PNG images and 16-bit depth in millimetres, intrinsics and poses."""
     millimetres = np.round(scene.depth_m * DEPTH_SCALE).astype(np.uint16)
@@ -125,9 +130,9 @@ def scene_views(scene: RoomScene) -> list[dict]:
             "timestamp": None,
             "depth": _encode_png(millimetres[view]),
             "depth_scale": DEPTH_SCALE,
-            "intrinsics": scene.intrinsics[view].astype(np.float32),
-            "depth_intrinsics": scene.intrinsics[view].astype(np.float32),
-            "camera_to_world": scene.camera_to_world[view],
+            "intrinsics": _float32_list(scene.intrinsics[view]),
+            "depth_intrinsics": _float32_list(scene.intrinsics[view]),
+            "camera_to_world": scene.camera_to_world[view].tolist(),
         }
         for view in range(len(scene.images))
     ]
@@ -148,9 +153,9 @@ def scene_row(scene: RoomScene, question: RoomQuestion, views: list[dict], split
     seen_first = set(np.unique(scene.instance_ids[0]).tolist())
     boxes = [
         {
-            "center": box[:3],
-            "size": box[3:6],
-            "euler": box[6:9],
+            "center": _float32_list(box[:3]),
+            "size": _float32_list(box[3:6]),
+            "euler": _float32_list(box[6:9]),
             "euler_order": scene.euler_order,
             "frame": "camera",
             "frame_index": 0,
@@ -161,14 +166,12 @@ def scene_row(scene: RoomScene, question: RoomQuestion, views: list[dict], split
         }
         for box, label, instance in zip(question.boxes, question.labels, question.instances, strict=False)
     ]
-    points = [
-        {"view": mark.view, "pixel": mark.pixel, "xyz": question.point, "frame": "camera", "label": question.labels[0]}
-        for mark in question.marks
-    ]
-    marks = [
-        {"view": mark.view, "kind": "cross", "color": mark.color, "xy": mark.pixel, "unit": "pixel", "text": None}
-        for mark in question.marks
-    ]
+    points, marks = [], []
+    for mark in question.marks:
+        pixel, xyz, label = _float32_list(mark.pixel), _float32_list(question.point), question.labels[0]
+        points.append({"view": mark.view, "pixel": pixel, "xyz": xyz, "frame": "camera", "label": label})
+        drawn = {"view": mark.view, "kind": "cross", "color": mark.color, "xy": pixel}
+        marks.append({**drawn, "unit": "pixel", "text": None})
     metadata = {
         "seed": scene.seed,
         "room_size": scene.room_size.tolist(),
@@ -184,7 +187,7 @@ def scene_row(scene: RoomScene, question: RoomQuestion, views: list[dict], split
         "scene_id": f"room_{scene.seed:07d}",
         "views": views,
         "video": None,
-        "world_to_aligned": np.eye(4),
+        "world_to_aligned": np.eye(4).tolist(),
         "pose_frame": "aligned",
         "system": None,
         "question": question.question,
