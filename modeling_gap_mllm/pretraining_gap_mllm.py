@@ -1,5 +1,6 @@
 """GAP-MLLM with the heads of geometry-aligned pre-training. The heads are dropped for inference."""
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -66,12 +67,21 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         self.post_init()
 
     def forward(
-        self, input_ids=None, labels=None, pixel_values=None, image_grid_thw=None, scene_lengths=None, **kwargs
+        self,
+        input_ids=None,
+        labels=None,
+        pixel_values=None,
+        image_grid_thw=None,
+        scene_lengths=None,
+        scene_repeats=None,
+        **kwargs,
     ):
         """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
 
         Args:
             labels (`torch.Tensor` of shape `(B, S)`, *optional*): -100 where a token is not supervised.
+            scene_repeats (`torch.Tensor` of shape `(scenes,)`, *optional*): how many documents of a packed row show
+                each scene; it is encoded once and its features are repeated. With labels only.
         Returns:
             `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
         Raises:
@@ -95,10 +105,14 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 scene_lengths=scene_lengths,
                 return_dict=True,
             )
+        shown = list(range(0 if features is None else len(features.pooler_output)))
+        if scene_repeats is not None:
+            shown = self._repeated_views(scene_lengths, scene_repeats)
         states = self.model(
             input_ids=input_ids,
-            image_grid_thw=image_grid_thw,
-            mm_encoder_outputs=None if features is None else {"image": features},
+            image_grid_thw=None if image_grid_thw is None else image_grid_thw[shown],
+            mm_encoder_outputs=None if features is None else {"image": _select_views(features, shown)},
+            use_cache=False,
             return_dict=True,
             **kwargs,
         ).last_hidden_state
@@ -109,12 +123,33 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
         )
         if features is not None:
+            # Of several documents about a scene the first stands for it: its visual tokens see the views alone.
+            sizes = [len(tokens) for tokens in features.pooler_output]
+            states = states[input_ids == self.config.image_token_id].split([sizes[view] for view in shown])
+            first = [shown.index(view) for view in range(len(sizes))]
             sources = {
                 "visual": torch.cat(features.pooler_output),
-                "language": states[input_ids == self.config.image_token_id],
+                "language": torch.cat([states[place] for place in first]),
             }
             output.point_maps = {name: head(sources[name]) for name, head in self.point_map_heads.items()}
         return output
+
+    @staticmethod
+    def _repeated_views(scene_lengths, scene_repeats):
+        """Indices of the views in the order in which the documents show them."""
+        shown, start = [], 0
+        for length, repeats in zip(scene_lengths.tolist(), scene_repeats.tolist(), strict=True):
+            shown += list(range(start, start + length)) * repeats
+            start += length
+        return shown
+
+
+def _select_views(features, shown):
+    """The encoder's output for the views `shown`, which may repeat."""
+    selected = copy(features)
+    selected.pooler_output = tuple(features.pooler_output[view] for view in shown)
+    selected.deepstack_features = [tuple(level[view] for view in shown) for level in features.deepstack_features]
+    return selected
 
 
 __all__ = ["GapMllmForPreTraining", "GapMllmPointMapHead", "GapMllmPreTrainingOutput"]

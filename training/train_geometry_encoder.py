@@ -10,7 +10,7 @@ from ..configuration_gap_mllm import GapMllmVggtConfig
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
 from .recipes import read_recipe
-from .room_geometry import RoomGeometryDataset, RoomVariety, collate_scenes
+from .rooms import RoomGeometryDataset, RoomVariety, collate_scenes
 
 
 @dataclass

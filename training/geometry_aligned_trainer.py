@@ -1,0 +1,142 @@
+"""Geometry-aligned pre-training: text answers about marked pixels, dense point maps, and read-out supervision.
+
+Source: GAP-MLLM (arXiv:2603.16461) for the text task; the dense and read-out terms are optional and ours. All terms
+come from one forward pass of `GapMllmForPreTraining` on batches of `SharedSceneCollator`.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+from .losses import point_loss, text_loss
+from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
+from .readout import record_readout
+from .shared_scene_collator import PADDING
+from .term_trainer import TermTrainer
+
+
+# The published run: vision tower and geometry encoder frozen, mergers and fusion at twice the base learning rate.
+PUBLISHED_LEARNING_RATES = {
+    "geometry": 0.0,
+    "vision": 0.0,
+    "mergers": 1e-5,
+    "fusion": 1e-5,
+    "language": 5e-6,
+    "point_maps": 1e-5,
+}
+
+
+@dataclass
+class GeometryAlignedTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with weights of the terms and a learning rate for each group of modules."""
+
+    text_weight: float = field(default=1.0, metadata={"help": "Weight of the answers' cross-entropy."})
+    point_map_weight: float = field(default=0.0, metadata={"help": "Weight of the dense point error in metres."})
+    readout_weight: float = field(default=0.0, metadata={"help": "Weight of the read-out supervision."})
+    readout_layers: list[int] = field(
+        default_factory=lambda: [1, 2], metadata={"help": "Language layers whose attention is supervised."}
+    )
+    readout_heads: list[int] = field(default_factory=lambda: [0], metadata={"help": "Heads that are supervised."})
+    module_learning_rates: dict | None = field(
+        default=None,
+        metadata={
+            "help": f"Learning rate of each of {list(MODULE_GROUPS)}; 0 freezes. By default the published ones."
+        },
+    )
+
+    def __post_init__(self):
+        self.remove_unused_columns = False
+        if self.module_learning_rates is None:
+            self.module_learning_rates = dict(PUBLISHED_LEARNING_RATES)
+        super().__post_init__()
+
+
+class GeometryAlignedTrainer(TermTrainer):
+    """Trains `GapMllmForPreTraining`.
+
+    Args:
+        scorer (`Callable`, *optional*): `scorer(model) -> dict[str, float]` generates answers and scores them; called
+            by every evaluation, its results are logged with the prefix "eval_". Other arguments are `Trainer`'s.
+    Raises:
+        ValueError: if a parameter is in no module group or in two, or a group has no learning rate.
+    """
+
+    def __init__(self, *args, scorer=None, **kwargs):
+        self.scorer = scorer
+        model = kwargs.get("model", args[0] if args else None)
+        arguments = kwargs.get("args", args[1] if len(args) > 1 else None)
+        freeze_groups(model, arguments.module_learning_rates)
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            groups = parameter_groups(
+                model,
+                self.args.module_learning_rates,
+                self.args.weight_decay,
+                self.get_decay_parameter_names(model),
+            )
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    @property
+    def term_weights(self):
+        args = self.args
+        return {"text": args.text_weight, "point_map": args.point_map_weight, "readout": args.readout_weight}
+
+    def count_items(self, inputs):
+        counts = {"text": (inputs["labels"][:, 1:] != -100).sum()}
+        if self.args.point_map_weight and "point_map_targets" in inputs:
+            counts["point_map"] = inputs["point_map_targets"].isfinite().all(-1).sum() * 2  # two heads
+        if self.args.readout_weight:
+            watched = len(self.args.readout_layers) * len(self.args.readout_heads)
+            counts["readout"] = (inputs["readout_targets"] != PADDING).sum() * watched
+        return counts
+
+    def compute_terms(self, model, inputs):
+        inputs = dict(inputs)
+        inputs.pop("sample_ids", None)
+        targets = inputs.pop("point_map_targets", None)
+        document_ids, readout_targets = inputs.pop("document_ids"), inputs.pop("readout_targets")
+        watch = nullcontext()
+        if self.args.readout_weight:
+            language_model = self.accelerator.unwrap_model(model).model.language_model
+            layers, heads = self.args.readout_layers, self.args.readout_heads
+            watch = record_readout(language_model, layers, heads, document_ids, readout_targets)
+        with watch as recording:
+            output = model(**inputs)
+        terms = {"text": text_loss(output.answer_logits, output.answer_targets)}
+        if targets is not None and output.point_maps is not None:
+            valid = targets.isfinite().all(-1)
+            terms["point_map"] = sum(point_loss(points, targets, valid) for points in output.point_maps.values())
+        if recording is not None:
+            terms["readout"] = recording.loss + 0.0 * terms["text"]  # a tensor even if no row is watched
+        return terms, output
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        with torch.no_grad():
+            loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""
+        metrics = {}
+        if eval_dataset is not None or self.eval_dataset is not None:
+            metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
+        if self.scorer is not None:
+            model = self.accelerator.unwrap_model(self.model)
+            was_training = model.training
+            model.eval()
+            scores = self.scorer(model)
+            model.train(was_training)
+            scores = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+            self.log(dict(scores))
+            metrics.update(scores)
+        return metrics
+
+
+__all__ = ["PUBLISHED_LEARNING_RATES", "GeometryAlignedTrainer", "GeometryAlignedTrainingArguments"]

@@ -1,0 +1,252 @@
+"""Synthetic rooms as training data: varied scenes, targets for a geometry encoder, and questions for GAP-MLLM."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..geometry_views_gap_mllm import resize_to_grid
+from ..processing.answers_gap_mllm import format_box, format_boxes, format_point
+from ..processing.camera_geometry_gap_mllm import (
+    invert_rigid,
+    scale_intrinsics,
+    transform_points,
+    unproject_depth,
+    view_to_first_view,
+)
+from ..processing.data.augmentation import jitter_colors
+from ..processing.data.room_layout import room_seed
+from ..processing.data.room_renderer import render_room
+from ..processing.data.room_tasks import make_question
+from ..processing.prompts_gap_mllm import build_messages
+from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
+from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
+
+
+VISION_PATCH_SIZE = 16  # of Qwen3-VL: pictures are made for its grid, the encoder's image is derived as in the model
+
+
+@dataclass
+class RoomVariety:
+    """How training rooms differ from the renderer's defaults. Rooms of one block share size and number of views.
+
+    Args:
+        sizes (`tuple`): heights and widths in pixels, multiples of 32; `size_shares` says how often each is drawn.
+        num_views (`tuple`): numbers of views; `num_views_shares` says how often each is drawn.
+        color_strength (`float`): up to this strength `jitter_colors` is applied.
+        mark_share (`float`): share of rooms with crosses in the views, where the task itself draws none.
+        mark_arms (`tuple[int, int]`): shortest and longest arm of a cross in pixels.
+        shuffle_views (`bool`): whether any view may become the first.
+    """
+
+    sizes: tuple = ((128, 128), (96, 128), (128, 160))
+    size_shares: tuple = (0.6, 0.2, 0.2)
+    num_views: tuple = (4, 3, 2, 1)
+    num_views_shares: tuple = (0.75, 0.1, 0.1, 0.05)
+    color_strength: float = 1.0
+    mark_share: float = 0.5
+    mark_arms: tuple = (2, 7)
+    shuffle_views: bool = True
+
+
+def draw_room(split, index, variety=None, block_size=4, seed=0):
+    """Render room `index` of a split, varied by the block and the index alone: always the same for the same arguments.
+
+    Args:
+        split (`str`), index (`int`): see `room_seed`.
+        variety (`RoomVariety`, *optional*): None gives the renderer's defaults.
+        block_size (`int`): rooms that share size and number of views, so that batches of it waste nothing.
+        seed (`int`): of the variety.
+    Returns:
+        `tuple[RoomScene, numpy.random.Generator]`: the room, and a generator for what follows.
+    """
+    rng = np.random.default_rng([seed, 1, index])
+    if variety is None:
+        return render_room(room_seed(split, index)), rng
+    block_rng = np.random.default_rng([seed, 0, index // block_size])
+    height, width = variety.sizes[block_rng.choice(len(variety.sizes), p=variety.size_shares)]
+    num_views = block_rng.choice(variety.num_views, p=variety.num_views_shares)
+    scene = render_room(room_seed(split, index), height=height, width=width)
+    views = rng.permutation(len(scene.images)) if variety.shuffle_views else np.arange(len(scene.images))
+    scene = scene.reorder_views([int(view) for view in views[:num_views]])
+    images = jitter_colors(scene.images, rng, strength=variety.color_strength * rng.random())
+    return replace(scene, images=images), rng
+
+
+def draw_mark_style(rng, arms):
+    """Arm and half thickness of a cross, in pixels."""
+    arm = int(rng.integers(arms[0], arms[1] + 1))
+    return {"arm": arm, "half_thickness": int(rng.integers(0, 1 + arm // 4))}
+
+
+def scene_targets(depth_m, intrinsics, camera_to_world, size):
+    """Targets of one scene at the encoder's image size: nearest depth, and points on the exact rays of its pixels.
+
+    Frame: camera of the first view given, OpenCV axes. Units: metres, radians.
+
+    Args:
+        depth_m (`numpy.ndarray` of shape `(V, H, W)`): z-depth; 0 marks no measurement.
+        intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`), camera_to_world (`numpy.ndarray` of shape `(V, 4, 4)`).
+        size (`tuple[int, int]`): height and width to resample to.
+    Returns:
+        `dict` of `torch.Tensor`: depth `(V, h, w)`, points `(V, h, w, 3)`, valid `(V, h, w)`, pose_enc `(V, 9)`.
+    """
+    height, width = depth_m.shape[1:]
+    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
+    depth = depth_m[:, rows[:, None], columns].astype(np.float64)
+    resized = scale_intrinsics(intrinsics, size[1] / width, size[0] / height)
+    to_first = view_to_first_view(camera_to_world)
+    points = transform_points(to_first, unproject_depth(depth, resized))
+    extrinsics = torch.as_tensor(invert_rigid(to_first)[:, :3])
+    pose = cameras_to_pose_encoding(extrinsics, torch.as_tensor(resized), size)
+    return {
+        "depth": torch.as_tensor(depth, dtype=torch.float32),
+        "points": torch.as_tensor(points, dtype=torch.float32),
+        "valid": torch.as_tensor(np.isfinite(points).all(-1) & (depth > 0)),
+        "pose_enc": pose.float(),
+    }
+
+
+class RoomGeometryDataset(Dataset):
+    """Rooms of a split as pictures with geometry targets, rendered when asked for; item i is always the same.
+
+    Args:
+        split (`str`): "train", "selection" or "test".
+        num_scenes (`int`): length.
+        patch_size (`int`): of the geometry encoder; its images are `patch_size / 16` of the rendered size.
+        variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`): see `draw_room`.
+    """
+
+    def __init__(self, split, num_scenes, patch_size=14, variety=None, block_size=4, seed=0):
+        room_seed(split, num_scenes - 1)  # names a range that is too long
+        self.split, self.num_scenes, self.patch_size = split, num_scenes, patch_size
+        self.variety, self.block_size, self.seed = variety, block_size, seed
+
+    def __len__(self):
+        return self.num_scenes
+
+    def __getitem__(self, index):
+        scene, rng = draw_room(self.split, index, self.variety, self.block_size, self.seed)
+        images = scene.images
+        if self.variety is not None and rng.random() < self.variety.mark_share:
+            images = self._mark(images, rng)
+        grid = tuple(side // VISION_PATCH_SIZE for side in images.shape[1:3])
+        pictures = torch.as_tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+        size = tuple(side * self.patch_size for side in grid)
+        return {
+            "images": resize_to_grid(pictures, grid, self.patch_size),
+            "sample_ids": f"room-{self.split}-{index}",
+            **scene_targets(scene.depth_m, scene.intrinsics, scene.camera_to_world, size),
+        }
+
+    def _mark(self, images, rng):
+        marks = []
+        for color in rng.permutation(list(MARK_COLORS))[: rng.integers(1, len(MARK_COLORS) - 1)]:
+            view, y, x = (int(rng.integers(side)) for side in images.shape[:3])
+            marks.append(Mark(view, (x, y), str(color)))
+        return apply_visual_prompt(list(images), marks, **draw_mark_style(rng, self.variety.mark_arms))
+
+
+@dataclass
+class RoomQuestions:
+    """Which questions each training room carries.
+
+    Args:
+        counts (`dict[str, int]`): questions of each task about one room; the marked pixels have crosses of different
+            colours. "grounding_frame" labels its views, so it stands in rooms of its own.
+        grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times.
+        decimals (`int`): of all numbers in answers.
+    """
+
+    counts: dict = field(default_factory=lambda: {"reconstruction": 6})
+    grounding_frame_share: float = 0.0
+    grounding_frame_count: int = 4
+    decimals: int = 2
+
+
+class RoomQuestionDataset(Dataset):
+    """Rooms of a split with questions, as samples for `SharedSceneCollator`; item i is always the same.
+
+    Args:
+        split (`str`), num_scenes (`int`), variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`): as
+            for `RoomGeometryDataset`.
+        questions (`RoomQuestions`, *optional*)
+    """
+
+    def __init__(self, split, num_scenes, questions=None, variety=None, block_size=4, seed=0):
+        room_seed(split, num_scenes - 1)
+        self.split, self.num_scenes, self.seed = split, num_scenes, seed
+        self.questions = questions or RoomQuestions()
+        self.variety, self.block_size = variety, block_size
+
+    def __len__(self):
+        return self.num_scenes
+
+    def __getitem__(self, index):
+        scene, rng = draw_room(self.split, index, self.variety, self.block_size, self.seed)
+        if rng.random() < self.questions.grounding_frame_share:
+            counts = {"grounding_frame": self.questions.grounding_frame_count}
+        else:
+            counts = self.questions.counts
+        colors = [str(color) for color in rng.permutation(list(MARK_COLORS))]
+        asked = []
+        for task, count in counts.items():
+            for number in range(count):
+                color = colors[number % len(colors)]
+                asked.append((color, make_question(scene, task, task_seed=number, color=color)))
+        drawn = [mark for _, question in asked for mark in question.marks]
+        style = {} if self.variety is None else draw_mark_style(rng, self.variety.mark_arms)
+        return {
+            "sample_id": f"room-{self.split}-{index}",
+            "images": apply_visual_prompt(list(scene.images), drawn, **style),
+            "conversations": [
+                build_messages(
+                    question.task,
+                    len(scene.images),
+                    prompt=None if question.task in ("grounding_frame", "reconstruction") else question.question,
+                    description=question.description,
+                    color=color,
+                    answer=room_answer(question, self.questions.decimals),
+                )
+                for color, question in asked
+            ],
+            "marks": [question.marks[0] if question.marks else None for _, question in asked],
+            "depth_m": scene.depth_m,
+            "intrinsics": scene.intrinsics,
+            "camera_to_world": scene.camera_to_world,
+        }
+
+
+def room_answer(question, decimals):
+    """The answer text of a `RoomQuestion` with this many decimals."""
+    if question.task == "reconstruction":
+        return format_point(question.labels[0], question.point, decimals)
+    if question.task == "detection3d":
+        return format_boxes(question.labels, question.boxes, decimals)
+    if question.task == "grounding_box":
+        return format_box(question.boxes[0], decimals)
+    return question.answer
+
+
+def collate_scenes(samples):
+    """Stack scenes of equal size and number of views; keep lists of views where they differ."""
+    batch = {"sample_ids": [sample["sample_ids"] for sample in samples]}
+    shapes = {tuple(sample["images"].shape) for sample in samples}
+    batch["scene_lengths"] = [len(sample["images"]) for sample in samples]
+    for name in ("images", "depth", "points", "valid", "pose_enc"):
+        values = [sample[name] for sample in samples]
+        batch[name] = torch.stack(values) if len(shapes) == 1 else [view for value in values for view in value]
+    return batch
+
+
+__all__ = [
+    "RoomGeometryDataset",
+    "RoomQuestionDataset",
+    "RoomQuestions",
+    "RoomVariety",
+    "collate_scenes",
+    "draw_room",
+    "scene_targets",
+]

@@ -1,0 +1,239 @@
+"""Collation of scenes with several questions each: the views are encoded once, whatever the number of questions.
+
+Two equal layouts. "block_mask" (SDPA, eager): prefix, question 1, question 2, ... in one row; a mask lets each
+question see the prefix and itself. "packed" (FlashAttention): prefix + question 1, prefix + question 2, ... one after
+the other as documents of one padding-free row, the image features repeated. Positions are the same in both.
+"""
+
+import numpy as np
+import torch
+
+from ..processing.visual_prompt_gap_mllm import marks_to_tokens, to_rgb_image
+from .losses import IGNORE_INDEX
+from .rooms import scene_targets
+
+
+LAYOUTS = ("block_mask", "packed")
+SHARED, PADDING = 0, -1  # document ids of the prefix that every question sees, and of padding
+
+
+def rope_positions(token_types, grids, merge_size):
+    """Positions of Qwen3-VL's interleaved M-RoPE for one document.
+
+    Args:
+        token_types (`list[int]`): 0 for text, 1 for image tokens.
+        grids (`list[tuple[int, int, int]]`): (t, h, w) in patches of each image, in order.
+        merge_size (`int`): patches merged along each side.
+    Returns:
+        `torch.Tensor` of shape `(4, S)`: text order, then time, row and column.
+    """
+    positions = torch.zeros(4, len(token_types), dtype=torch.long)
+    positions[0] = torch.arange(len(token_types))
+    grids, index, current = iter(grids), 0, 0
+    while index < len(token_types):
+        if token_types[index] == 0:
+            positions[1:, index] = current
+            index, current = index + 1, current + 1
+            continue
+        t, height, width = next(grids)
+        height, width = height // merge_size, width // merge_size
+        cell = torch.arange(t * height * width)
+        place = torch.stack([cell // (height * width), cell // width % height, cell % width])
+        positions[1:, index : index + len(cell)] = current + place
+        index, current = index + len(cell), current + max(height, width)
+    return positions
+
+
+def document_mask(document_ids):
+    """Which position may look at which: causal, within the own document and the shared prefix.
+
+    Args:
+        document_ids (`torch.Tensor` of shape `(B, S)`): 0 for the shared prefix, -1 for padding.
+    Returns:
+        `torch.Tensor` of shape `(B, 1, S, S)`, bool, True where attention is allowed; a padding row sees itself.
+    """
+    query, key = document_ids[:, :, None], document_ids[:, None]
+    size = document_ids.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=document_ids.device).tril()
+    allowed = causal & ((query == key) | (key == SHARED)) & (key != PADDING)
+    allowed |= torch.eye(size, dtype=torch.bool, device=document_ids.device)
+    return allowed[:, None]
+
+
+class SharedSceneCollator:
+    """Makes batches from scenes that carry several questions.
+
+    A sample is a dict with `images` (views of the scene), `conversations` (a list of chat messages for each question;
+    all with the same system turn and views, and the answer as last turn), and optionally `marks` (a `Mark` or None
+    for each question: what the answer is about), `depth_m`, `intrinsics` and `camera_to_world` (targets of the point
+    maps) and `sample_id`.
+
+    Args:
+        processor (`GapMllmProcessor`)
+        layout (`str`): "block_mask" or "packed".
+        point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets.
+    Raises:
+        ValueError: on an unknown layout, a sample without questions, or questions whose views or system turn differ.
+    """
+
+    def __init__(self, processor, layout="block_mask", point_map_side=None):
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
+        self.processor, self.layout, self.point_map_side = processor, layout, point_map_side
+        self.merge_size = processor.image_processor.merge_size
+
+    def __call__(self, samples):
+        scenes = [self._encode(sample) for sample in samples]
+        join = self._in_blocks if self.layout == "block_mask" else self._packed
+        batch = join(scenes)
+        batch["pixel_values"] = torch.cat([scene["pixel_values"] for scene in scenes])
+        batch["image_grid_thw"] = torch.cat([scene["image_grid_thw"] for scene in scenes])
+        batch["scene_lengths"] = torch.tensor([len(scene["image_grid_thw"]) for scene in scenes])
+        batch["sample_ids"] = [sample.get("sample_id") for sample in samples]
+        if self.point_map_side is not None and all("depth_m" in sample for sample in samples):
+            targets = [self._point_maps(s, scene) for s, scene in zip(samples, scenes, strict=True)]
+            batch["point_map_targets"] = torch.cat(targets)
+        return batch
+
+    def _encode(self, sample):
+        """Token ids of the shared prefix and of each question, and the vision inputs, of one scene."""
+        name = sample.get("sample_id")
+        if not sample["conversations"]:
+            raise ValueError(f"Sample {name!r} has no questions.")
+        images = [
+            to_rgb_image(image, f"view {index} of sample {name!r}") for index, image in enumerate(sample["images"])
+        ]
+        end = self.processor.vision_end_token
+        prefixes, questions, answers = set(), [], []
+        for messages in sample["conversations"]:
+            if messages[-1]["role"] != "assistant":
+                raise ValueError(
+                    f"A question of sample {name!r} has no answer: its last turn must be the assistant's."
+                )
+            asked = self.processor.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+            told = self.processor.apply_chat_template(messages, tokenize=False)
+            prefix, _, question = asked.rpartition(end)
+            prefixes.add(prefix + end)
+            questions.append(question)
+            answers.append(told[len(asked) :].removesuffix("\n"))
+        if len(prefixes) > 1:
+            raise ValueError(f"The questions of sample {name!r} must share the system turn and the views before them.")
+        inputs = self.processor(images=[images], text=[prefixes.pop()], return_tensors="pt")
+        tokenize = self.processor.tokenizer
+        scene = {
+            "pixel_values": inputs["pixel_values"],
+            "image_grid_thw": inputs["image_grid_thw"],
+            "prefix": inputs["input_ids"][0].tolist(),
+            "types": inputs["mm_token_type_ids"][0].tolist(),
+            "questions": [tokenize(text, add_special_tokens=False)["input_ids"] for text in questions],
+            "answers": [tokenize(text, add_special_tokens=False)["input_ids"] for text in answers],
+            "targets": [None] * len(questions),
+        }
+        scene["image_tokens"] = [index for index, kind in enumerate(scene["types"]) if kind == 1]
+        for index, mark in enumerate(sample.get("marks") or ()):
+            if mark is not None:
+                sizes = [image.size for image in images]
+                token = marks_to_tokens([mark], sizes, scene["image_grid_thw"], self.merge_size)[0]
+                scene["targets"][index] = scene["image_tokens"][token]
+        return scene
+
+    def _document(self, scene, index, first_position, prefix_start, document):
+        """The fields of question `index` after its prefix; positions go on from the prefix."""
+        question, answer = scene["questions"][index], scene["answers"][index]
+        length = len(question) + len(answer)
+        readout = [PADDING] * length
+        if scene["targets"][index] is not None:
+            # The rows that predict the answer are those before each of its tokens.
+            rows = range(len(question) - 1, length - 1)
+            for row in rows:
+                readout[row] = prefix_start + scene["targets"][index]
+        return {
+            "input_ids": question + answer,
+            "labels": [IGNORE_INDEX] * len(question) + answer,
+            "document_ids": [document] * length,
+            "readout_targets": readout,
+            "position_ids": first_position + torch.arange(length),
+        }
+
+    @staticmethod
+    def _prefix(scene, document, positions):
+        length = len(scene["prefix"])
+        return {
+            "input_ids": scene["prefix"],
+            "labels": [IGNORE_INDEX] * length,
+            "document_ids": [document] * length,
+            "readout_targets": [PADDING] * length,
+            "position_ids": positions,
+        }
+
+    def _rope(self, scene):
+        positions = rope_positions(scene["types"], scene["image_grid_thw"].tolist(), self.merge_size)
+        return positions, positions.amax(1, keepdim=True) + 1
+
+    @staticmethod
+    def _join(pieces):
+        row = {
+            name: torch.tensor([value for piece in pieces for value in piece[name]])
+            for name in ("input_ids", "labels", "document_ids", "readout_targets")
+        }
+        row["position_ids"] = torch.cat([piece["position_ids"].expand(4, -1) for piece in pieces], dim=1)
+        return row
+
+    def _in_blocks(self, scenes):
+        rows = []
+        for scene in scenes:
+            positions, after = self._rope(scene)
+            pieces = [self._prefix(scene, SHARED, positions)]
+            for index in range(len(scene["questions"])):
+                pieces.append(self._document(scene, index, after, 0, index + 1))
+            rows.append(self._join(pieces))
+        fills = {
+            "input_ids": self.processor.tokenizer.pad_token_id,
+            "labels": IGNORE_INDEX,
+            "document_ids": PADDING,
+            "readout_targets": PADDING,
+        }
+        longest = max(len(row["input_ids"]) for row in rows)
+        batch = {name: torch.stack([_pad(row[name], longest, fill) for row in rows]) for name, fill in fills.items()}
+        batch["position_ids"] = torch.stack([_pad(row["position_ids"], longest, 0) for row in rows], dim=1)
+        batch["attention_mask"] = document_mask(batch["document_ids"])
+        return batch
+
+    def _packed(self, scenes):
+        pieces, start, document = [], 0, 0
+        for scene in scenes:
+            positions, after = self._rope(scene)
+            for index in range(len(scene["questions"])):
+                document += 1
+                pieces.append(self._prefix(scene, document, positions))
+                pieces.append(self._document(scene, index, after, start, document))
+                start += len(pieces[-1]["input_ids"]) + len(scene["prefix"])
+        row = self._join(pieces)
+        batch = {name: value[None] for name, value in row.items() if name != "position_ids"}
+        batch["position_ids"] = row["position_ids"][:, None]
+        batch["scene_repeats"] = torch.tensor([len(scene["questions"]) for scene in scenes])
+        return batch
+
+    def _point_maps(self, sample, scene):
+        """Target points (T, side, side, 3) of the visual tokens; NaN where there is none."""
+        side, maps = self.point_map_side, []
+        cameras = sample["intrinsics"], sample["camera_to_world"]
+        sizes = [tuple(int(patches) // self.merge_size for patches in grid[1:]) for grid in scene["image_grid_thw"]]
+        for view, (rows, columns) in enumerate(sizes):
+            views = [0, view]  # the first view is the frame of the points
+            target = scene_targets(
+                np.asarray(sample["depth_m"])[views],
+                *(np.asarray(c)[views] for c in cameras),
+                (rows * side, columns * side),
+            )
+            points = torch.where(target["valid"][1, ..., None], target["points"][1], float("nan"))
+            cells = points.view(rows, side, columns, side, 3).transpose(1, 2)
+            maps.append(cells.reshape(rows * columns, side, side, 3))
+        return torch.cat(maps)
+
+
+def _pad(values, length, fill):
+    return torch.nn.functional.pad(values, (0, length - values.shape[-1]), value=fill)
+
+
+__all__ = ["SharedSceneCollator", "document_mask", "rope_positions"]
