@@ -7,8 +7,9 @@ from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_availa
 def best_attn_implementation(device, dtype):
     """Name the fastest attention that can run: FlashAttention 4, 3 or 2 on CUDA in half precision, else SDPA.
 
-    transformers never falls back by itself: a kernel that is not installed is an error there. Use it for the whole
-    model, or for parts: `attn_implementation={"": best, "geometry_config": "sdpa"}`.
+    transformers never falls back by itself: a kernel that is not installed is an error there, and one that the GPU is
+    too old or too new for fails in the first forward pass. Use it for the whole model, or for parts:
+    `attn_implementation={"": best, "geometry_config": "sdpa"}`.
 
     Args:
         device (`str` or `torch.device`): where the model will run.
@@ -17,12 +18,13 @@ def best_attn_implementation(device, dtype):
         `str`: for `from_pretrained(..., attn_implementation=...)` or `model.set_attn_implementation`.
     """
     if torch.device(device).type == "cuda" and torch.cuda.is_available() and dtype in (torch.float16, torch.bfloat16):
-        for name, is_available in (
-            ("flash_attention_4", is_flash_attn_4_available),
-            ("flash_attention_3", is_flash_attn_3_available),
-            ("flash_attention_2", is_flash_attn_2_available),
+        generation = torch.cuda.get_device_capability(device)[0]
+        for name, is_available, runs_here in (
+            ("flash_attention_4", is_flash_attn_4_available, generation in (9, 10)),  # Hopper, Blackwell
+            ("flash_attention_3", is_flash_attn_3_available, generation == 9),  # Hopper
+            ("flash_attention_2", is_flash_attn_2_available, generation >= 8),  # Ampere and later
         ):
-            if is_available():
+            if runs_here and is_available():
                 return name
     return "sdpa"
 

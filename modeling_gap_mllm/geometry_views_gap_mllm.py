@@ -15,7 +15,7 @@ def recover_images(pixel_values, grid, image_mean, image_std, patch_size, tempor
     """Undo Qwen's patch order and normalisation.
 
     Half-precision inputs were rounded: they are brought to the nearest multiple of 1/255, which restores 8-bit images
-    exactly. All arithmetic is in float32.
+    exactly (bfloat16 with Qwen's mean and std of 0.5; float16 with any usual ones). All arithmetic is in float32.
 
     Args:
         pixel_values (`torch.Tensor` of shape `(N, 3 * temporal_patch_size * patch_size**2)`): patches of all images,
@@ -37,10 +37,13 @@ def recover_images(pixel_values, grid, image_mean, image_std, patch_size, tempor
     mean = torch.tensor(image_mean, device=pixel_values.device).view(3, 1, 1)
     std = torch.tensor(image_std, device=pixel_values.device).view(3, 1, 1)
     is_half = pixel_values.dtype in (torch.float16, torch.bfloat16)
+    if not torch.isfinite(pixel_values).all():
+        bad = [i for i, patches in enumerate(pixel_values.split(counts)) if not torch.isfinite(patches).all()]
+        raise ValueError(
+            f"The pixels of image or video {bad} (counted through the batch) hold NaN or infinity. Check the source."
+        )
     images = []
-    for index, (patches, (t, h, w)) in enumerate(zip(pixel_values.float().split(counts), grid, strict=True)):
-        if not torch.isfinite(patches).all():
-            raise ValueError(f"pixel_values of image or video {index} hold NaN or infinity. Check its source.")
+    for patches, (t, h, w) in zip(pixel_values.float().split(counts), grid, strict=True):
         rows, columns = h // merge_size, w // merge_size
         cells = patches.view(
             t, rows, columns, merge_size, merge_size, 3, temporal_patch_size, patch_size, patch_size
@@ -75,8 +78,9 @@ def group_scenes(num_items, tokens_per_item, mm_token_type_ids=None, scene_lengt
         ValueError: if the counts do not agree with the images, or nothing says what belongs together.
     """
     if scene_lengths is not None:
-        lengths = scene_lengths.tolist() if isinstance(scene_lengths, torch.Tensor) else list(scene_lengths)
-        lengths = [int(length) for length in lengths if length]
+        if isinstance(scene_lengths, torch.Tensor):
+            scene_lengths = scene_lengths.flatten().tolist()
+        lengths = [int(length) for length in scene_lengths if length]
         if sum(lengths) != num_items or min(lengths, default=1) < 0:
             raise ValueError(
                 f"scene_lengths={lengths} sum to {sum(lengths)} views, but pixel_values hold {num_items} images."

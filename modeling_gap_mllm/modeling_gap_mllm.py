@@ -14,7 +14,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLModel,
     Qwen3VLPreTrainedModel,
 )
-from transformers.utils import can_return_tuple
+from transformers.utils import can_return_tuple, torch_compilable_check
 from transformers.utils.generic import accepts_precomputed_kwargs
 
 from .configuration_gap_mllm import GapMllmConfig
@@ -27,6 +27,7 @@ from .vggt_gap_mllm import GapMllmVggtModel
 GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
 
 IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
+VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
 
 def _is_trainable(module):
@@ -65,9 +66,9 @@ class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
         super().train(mode)
         if mode:
             for module in self.modules():
-                parameters = list(module.parameters())
-                if parameters and not any(parameter.requires_grad for parameter in parameters):
-                    module.training = False
+                if next(module.parameters(), None) is not None and not _is_trainable(module):
+                    for part in module.modules():  # also those without parameters, such as dropout
+                        part.training = False
         return self
 
 
@@ -194,12 +195,14 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             group_scenes(len(grid), tokens, mm_token_type_ids, None, VIDEO_TOKEN_TYPE)
         views, lengths, views_per_slice = [], [], []
         for video, (_, height, width) in zip(videos, grid, strict=True):
-            start = len(views)
-            for frames in video:
-                frames = frames[:1] if (frames == frames[:1]).all() else frames
-                views.extend(resize_to_grid(frames, (height, width), self._geometry_patch))
-                views_per_slice.append(len(frames))
-            lengths.append(len(views) - start)
+            frames = video.flatten(0, 1)
+            counts = [video.shape[1]] * len(video)
+            if (video[-1] == video[-1, :1]).all():
+                counts[-1] = 1
+            frames = frames[: sum(counts)]
+            views.extend(resize_to_grid(frames, (height, width), self._geometry_patch))
+            views_per_slice.extend(counts)
+            lengths.append(len(frames))
         return self._fuse(output, views, lengths, views_per_slice)
 
     @property
@@ -253,38 +256,63 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         output.pooler_output = torch.split(fused[-1], sizes)
         return output
 
-    def _idle_fusion(self):
-        """Zero, with every mergers' and fusion's parameter in its graph, so that all ranks reduce the same set."""
-        merge = self.config.vision_config.spatial_merge_size
-        grid = [(merge, merge)]
+    def _idle_vision(self):
+        """Zero, with the parameters of all vision modules in its graph, so that all ranks reduce the same set."""
+        vision, tap_layers = self.config.vision_config, self.config.geometry_config.tap_layers
+        merge = vision.spatial_merge_size
         parameter = next(self.fusion.parameters())
+        if _is_trainable(self.visual):
+            size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+            grid = torch.tensor([[1, merge, merge]], device=parameter.device)
+            output = Qwen3VLModel.get_image_features(
+                self, parameter.new_zeros(merge * merge, size), grid, return_dict=True
+            )
+            levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
+        else:
+            levels = [parameter.new_zeros(1, vision.out_hidden_size) for _ in tap_layers]
         if _is_trainable(self.geometry):
             size = merge * self._geometry_patch
-            taps = self.geometry([parameter.new_zeros(3, size, size)], [1]).tap_features
+            taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=parameter.device)], [1])
         else:
-            width = self.config.geometry_config.feature_size
-            taps = [parameter.new_zeros(merge * merge, width) for _ in self.config.geometry_config.tap_layers]
-        levels = [parameter.new_zeros(1, self.config.vision_config.out_hidden_size) for _ in taps]
-        return (
-            sum(level.sum() for level in self.fusion(levels, tuple(tap.to(parameter.dtype) for tap in taps), grid)) * 0
-        )
+            taps = [parameter.new_zeros(merge * merge, self.config.geometry_config.feature_size) for _ in tap_layers]
+        taps = tuple(features.to(levels[-1].dtype) for features in taps)
+        return sum((level * 0).sum() for level in self.fusion(levels, taps, [(merge, merge)]))
 
     @staticmethod
-    def _check_packing(position_ids, attention_mask, scene_lengths):
+    def _check_packing(position_ids, attention_mask, scene_lengths, cu_seq_lens=None):
         """Refuse rows that hold several documents and do not say which views belong together."""
-        if scene_lengths is not None or position_ids is None or position_ids.ndim != 3 or len(position_ids) != 4:
+        if scene_lengths is not None:
             return
-        positions = position_ids[0]
-        restarts = positions[:, 1:] <= positions[:, :-1]
-        if attention_mask is not None and attention_mask.ndim == 2:
-            seen = attention_mask[:, -positions.shape[1] :].bool()
-            restarts = restarts & seen[:, 1:] & seen[:, :-1]
-        if restarts.any():
-            row = int(restarts.any(-1).nonzero()[0])
+        row = None
+        if cu_seq_lens is not None and len(cu_seq_lens) > 2:
+            row = 0
+        elif position_ids is not None and (position_ids.ndim == 2 or len(position_ids) == 4):
+            positions = position_ids if position_ids.ndim == 2 else position_ids[0]
+            restarts = positions[:, 1:] <= positions[:, :-1]
+            if attention_mask is not None and attention_mask.ndim == 2:
+                seen = attention_mask[:, -positions.shape[1] :].bool()
+                restarts = restarts & seen[:, 1:] & seen[:, :-1]
+            if restarts.any():
+                row = int(restarts.any(-1).nonzero()[0])
+        if row is not None:
             raise ValueError(
                 f"The text positions of row {row} start again, so it packs several documents, but scene_lengths is "
                 "missing: which views form a scene cannot be told. Pass the number of views of each scene."
             )
+
+    def _check_vision_tokens(self, input_ids, mm_token_type_ids):
+        """Refuse image and video tokens that nothing was given for: they would be read as text, in silence."""
+        if mm_token_type_ids is None:
+            is_vision = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+        else:
+            is_vision = mm_token_type_ids != 0
+        torch_compilable_check(
+            ~is_vision.any(),
+            lambda: (
+                f"The text has {int(is_vision.sum())} image or video tokens, but neither pixel_values nor "
+                "pixel_values_videos came. Pass them as the processor returns them."
+            ),
+        )
 
     @can_return_tuple
     def forward(
@@ -306,8 +334,9 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         """As `Qwen3VLModel.forward`, with `scene_lengths` as in `get_image_features`.
 
         Raises:
-            ValueError: as `get_image_features`; if pixels and `mm_encoder_outputs` both come; if a packed row comes
-                without `scene_lengths`; under `nn.DataParallel`.
+            ValueError: as `get_image_features`; if pixels and `mm_encoder_outputs` both come, or neither comes for
+                image tokens; if a packed row comes without `scene_lengths`; if pixels come with a cache that is not
+                empty and without `position_ids`; under `nn.DataParallel`.
         """
         if getattr(self, "_is_replica", False):
             raise ValueError(
@@ -320,11 +349,20 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 "pixel_values (or pixel_values_videos) and mm_encoder_outputs both came. Pass the pixels, or what "
                 "get_image_features made of them."
             )
+        cached = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if has_pixels and cached and position_ids is None:
+            raise ValueError(
+                f"Pixels came with past_key_values of {cached} tokens and without position_ids, so the positions of "
+                "the visual tokens cannot be told. Call generate() with the input_ids of the whole conversation, or "
+                "pass position_ids."
+            )
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
+        if self.uses_geometry and not (has_pixels or mm_encoder_outputs or cached) and input_ids is not None:
+            self._check_vision_tokens(input_ids, mm_token_type_ids)
         shared = {"mm_token_type_ids": mm_token_type_ids, "return_dict": True, **kwargs}
         if pixel_values is not None:
             if self.uses_geometry:
-                self._check_packing(position_ids, attention_mask, scene_lengths)
+                self._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
             mm_encoder_outputs["image"] = self.get_image_features(
                 pixel_values, image_grid_thw, scene_lengths=scene_lengths, **shared
             )
@@ -343,8 +381,13 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             return_dict=True,
             **kwargs,
         )
-        if self.training and self.uses_geometry and not mm_encoder_outputs and _is_trainable(self.fusion):
-            outputs.last_hidden_state = outputs.last_hidden_state + self._idle_fusion()
+        is_trained = self.training and torch.is_grad_enabled() and self.uses_geometry
+        if (
+            is_trained
+            and not mm_encoder_outputs
+            and any(map(_is_trainable, (self.visual, self.geometry, self.fusion)))
+        ):
+            outputs.last_hidden_state = outputs.last_hidden_state + self._idle_vision()
         return outputs
 
 
@@ -365,6 +408,8 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
     >>> output = model.generate(**inputs, max_new_tokens=256)
     ```
     """
+
+    _keys_to_ignore_on_load_unexpected = [r"^point_map_heads\."]  # of pre-training
 
     def __init__(self, config):
         Qwen3VLPreTrainedModel.__init__(self, config)  # not super(): it would build a plain Qwen3VLModel first
@@ -418,6 +463,32 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
             return_dict=True,
             **kwargs,
         )
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
+        """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them."""
+        cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
+        past_length = 0 if cache is None else int(cache.get_seq_length())
+        if past_length and token_types is not None:
+            given = [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
+            mask = model_kwargs.get("attention_mask")
+            is_whole = mask is None or mask.shape[1] == token_types.shape[1]  # not only the tokens after the cache
+            new_types = token_types[:, past_length:] if is_whole else token_types
+            has_new = bool(new_types.any())
+            if has_new and not given and self.model.uses_geometry:
+                self.model._check_vision_tokens(None, new_types)
+            if has_new and given and (not is_whole or token_types[:, :past_length].any()):
+                raise ValueError(
+                    f"{given} came with new image or video tokens, but past_key_values already holds {past_length} "
+                    "tokens of a conversation with views. The views of a scene are encoded together, so a cache "
+                    "cannot take in more of them: generate from the whole conversation without past_key_values."
+                )
+            if given and not has_new:
+                # The cache has these views. Their positions follow from input_ids, whatever ran in between.
+                for key in given:
+                    del model_kwargs[key]
+                if is_whole:
+                    self.model.rope_deltas = None
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
 
 __all__ = ["GapMllmForConditionalGeneration", "GapMllmModel", "GapMllmPreTrainedModel"]
