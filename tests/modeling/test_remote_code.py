@@ -1,0 +1,288 @@
+"""Export for the Hub: a saved folder loads by every Auto class in a fresh process that cannot import the package."""
+
+import ast
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText
+
+import gap_mllm
+from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmProcessor
+from gap_mllm.hub import MODEL_AUTO_MAP, remote_code_files, save_for_hub
+from gap_mllm.modeling_gap_mllm import GapMllmModel
+
+
+NEW_TOKENS = 6
+ALLOWED_MODULES = {*sys.stdlib_module_names, "torch", "numpy", "PIL", "transformers", "huggingface_hub"}
+
+# Runs with nothing but the folder: the package cannot be imported, the Hub cannot be reached.
+FRESH_PROCESS = """
+import json, sys
+from importlib.abc import MetaPathFinder
+
+class NoPackage(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("gap_mllm", "modeling_gap_mllm", "processing"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoPackage())
+import torch, transformers
+from PIL import Image
+
+torch.set_num_threads(1)
+folder, other_folder, small_folder, pictures, out = *sys.argv[1:4], sys.argv[4:-1], sys.argv[-1]
+result = {"classes": {}, "tokens": {}}
+try:
+    transformers.AutoConfig.from_pretrained(folder)
+except ValueError as error:
+    result["untrusted"] = str(error)
+config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+result["classes"]["AutoConfig"] = type(config).__name__
+result["sub_configs"] = [type(config.geometry_config).__name__, type(config.gap_fusion_config).__name__]
+processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+result["classes"]["AutoProcessor"] = type(processor).__name__
+content = [{"type": "image", "image": Image.open(picture)} for picture in pictures]
+messages = [{"role": "user", "content": [*content, {"type": "text", "text": "which object is marked?"}]}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+result["input_ids"] = inputs["input_ids"].tolist()
+for name in ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForPreTraining"):
+    model, info = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
+    result["classes"][name] = type(model).__name__
+    result.setdefault("missing", []).extend(sorted(info["missing_keys"]))
+    result["tokens"][name] = model.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()
+model = transformers.AutoModelForPreTraining.from_pretrained(other_folder, trust_remote_code=True)
+result["head_sum"] = sum(parameter.sum().item() for parameter in model.point_map_heads.parameters())
+model, info = transformers.AutoModel.from_pretrained(other_folder, trust_remote_code=True, output_loading_info=True)
+result["other"] = [type(model).__name__, model.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()]
+small = transformers.AutoModel.from_pretrained(small_folder, trust_remote_code=True)
+result["small"] = small.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()
+pipe = transformers.pipeline("image-text-to-text", model=folder, trust_remote_code=True)
+answers = pipe(text=messages, max_new_tokens=6, generate_kwargs={"do_sample": False}, return_full_text=False)
+result["pipeline"] = answers[0]["generated_text"]
+model.save_pretrained(f"{out}.again")
+again = transformers.AutoModel.from_pretrained(f"{out}.again", trust_remote_code=True)
+result["saved_again"] = again.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()
+result["leaked"] = [name for name in sys.modules if name.split(".")[0] == "gap_mllm"]
+json.dump(result, open(out, "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def pretraining_model(tiny_model, model):
+    made = tiny_model(model_class=GapMllmForPreTraining)
+    made.load_state_dict(model.state_dict(), strict=False)
+    return made
+
+
+@pytest.fixture(scope="module")
+def folders(model, pretraining_model, tiny_processor, tmp_path_factory):
+    """One folder from each of the model classes, with the same weights but for the heads."""
+    base = tmp_path_factory.mktemp("hub")
+    return [
+        save_for_hub(made, tiny_processor, base / name)
+        for name, made in (("inference", model), ("pretraining", pretraining_model))
+    ]
+
+
+@pytest.fixture(scope="module")
+def small_folder(model, tiny_processor, tmp_path_factory):
+    """A folder without the encoder's weights, which are saved beside it, named as it names them."""
+    base = tmp_path_factory.mktemp("small")
+    model.model.geometry.save_pretrained(base / "encoder")
+    return save_for_hub(
+        model, tiny_processor, base / "out", include_geometry_weights=False, geometry_weights=str(base / "encoder")
+    )
+
+
+@pytest.fixture(scope="module")
+def messages(picture):
+    content = [{"type": "image", "image": picture(64, 96, seed)} for seed in (1, 2)]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": "which object is marked?"}]}]
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_processor, messages):
+    return tiny_processor.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+
+
+@pytest.fixture(scope="module")
+def fresh_process(folders, small_folder, picture, tmp_path_factory):
+    work = tmp_path_factory.mktemp("fresh")
+    pictures = [work / f"view_{seed}.png" for seed in (1, 2)]
+    for path, seed in zip(pictures, (1, 2), strict=True):
+        picture(64, 96, seed).save(path)
+    (work / "script.py").write_text(FRESH_PROCESS)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment.update(HF_HUB_OFFLINE="1", HF_HOME=str(work / "home"), HF_MODULES_CACHE=str(work / "modules"))
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, work / "script.py", *folders, small_folder, *pictures, work / "result.json"]
+    run = subprocess.run(
+        [str(part) for part in command], cwd=work, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    return json.loads((work / "result.json").read_text())
+
+
+def test_every_auto_class_loads_without_the_package(fresh_process):
+    assert fresh_process["classes"] == {name: value.split(".")[1] for name, value in MODEL_AUTO_MAP.items()}
+    assert fresh_process["sub_configs"] == ["GapMllmVggtConfig", "GapMllmFusionConfig"]
+    assert fresh_process["leaked"] == [] and fresh_process["missing"] == []
+    assert "trust_remote_code=True" in fresh_process["untrusted"]
+
+
+@torch.no_grad()
+def test_every_auto_class_generates_the_same_tokens_as_in_this_process(
+    fresh_process, model, inputs, tiny_processor, pretraining_model
+):
+    expected = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    assert expected.shape[1] == inputs["input_ids"].shape[1] + NEW_TOKENS
+    assert fresh_process["input_ids"] == inputs["input_ids"].tolist()
+    assert fresh_process["tokens"] == {
+        name: expected.tolist() for name in MODEL_AUTO_MAP if name not in ("AutoConfig", "AutoProcessor")
+    }
+    text = tiny_processor.decode(expected[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert fresh_process["pipeline"] == text and text
+    assert fresh_process["other"] == ["GapMllmForConditionalGeneration", expected.tolist()]
+    assert fresh_process["saved_again"] == fresh_process["small"] == expected.tolist()
+    heads = sum(parameter.sum().item() for parameter in pretraining_model.point_map_heads.parameters())
+    assert fresh_process["head_sum"] == pytest.approx(heads, rel=1e-6)
+
+
+def test_both_model_classes_write_the_same_config_but_for_architectures(folders):
+    configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
+    assert [config.pop("architectures") for config in configs] == [
+        ["GapMllmForConditionalGeneration"],
+        ["GapMllmForPreTraining"],
+    ]
+    assert configs[0] == configs[1] and configs[0]["auto_map"] == MODEL_AUTO_MAP
+    assert configs[0]["geometry_weights"] is None
+    processor = json.loads((folders[0] / "processor_config.json").read_text())
+    assert processor["auto_map"] == {"AutoProcessor": "processing_gap_mllm.GapMllmProcessor"}
+
+
+def test_saving_changes_neither_the_model_nor_its_classes(tiny_model, tiny_processor, tmp_path):
+    model = tiny_model()
+    config, before = model.config, copy.deepcopy(model.config.__dict__)
+    classes = (GapMllmForConditionalGeneration, type(config), GapMllmProcessor)
+    try:
+        GapMllmForConditionalGeneration.register_for_auto_class("AutoModelForCausalLM")
+        save_for_hub(model, tiny_processor, tmp_path)
+        assert [kind._auto_class for kind in classes] == ["AutoModelForCausalLM", None, None]
+    finally:
+        GapMllmForConditionalGeneration._auto_class = None
+    assert model.config is config and config.__dict__.keys() == before.keys()
+    assert all(str(config.__dict__[name]) == str(value) for name, value in before.items())
+    assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == MODEL_AUTO_MAP
+    assert all("_auto_class" not in kind.__dict__ or kind._auto_class is None for kind in classes)
+
+
+def test_folder_holds_exactly_the_code_it_needs(folders):
+    saved = {file.name for file in folders[0].glob("*.py")}
+    entries = {f"{value.split('.')[0]}.py" for value in MODEL_AUTO_MAP.values()}
+    assert saved == {file.name for file in remote_code_files()} >= entries
+    assert all(name.endswith("_gap_mllm.py") for name in saved)
+    for file in remote_code_files():
+        assert (folders[1] / file.name).read_bytes() == file.read_bytes()
+
+
+def test_readme_is_a_card_the_hub_reads_and_an_own_one_is_kept(folders, model, tiny_processor, tmp_path):
+    card = ModelCard.load(folders[0] / "README.md")
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "image-text-to-text"
+    code = card.text.split("```python")[1].split("```")[0]
+    ast.parse(code)
+    assert 'folder = "inference"' in code and "trust_remote_code=True" in code
+    (tmp_path / "README.md").write_text("my own")
+    save_for_hub(model, tiny_processor, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own"
+
+
+def test_processor_that_normalises_otherwise_is_refused(tiny_model, tiny_processor, tmp_path):
+    with pytest.raises(ValueError, match="image_mean"):
+        save_for_hub(tiny_model(image_mean=[0.4, 0.5, 0.5]), tiny_processor, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_classes_are_refused(tiny_config, tiny_processor, tmp_path):
+    with pytest.raises(TypeError, match="got GapMllmModel.*merge_and_unload"):
+        save_for_hub(GapMllmModel(tiny_config()), tiny_processor, tmp_path / "out")
+
+
+# Without the encoder's weights
+
+
+def test_encoder_weights_left_out_are_read_from_where_the_config_says(small_folder, model, tmp_path):
+    assert not any(name.startswith("model.geometry.") for name in load_file(small_folder / "model.safetensors"))
+    assert "geometry_weights" in (small_folder / "README.md").read_text()
+    loaded, info = AutoModelForImageTextToText.from_pretrained(small_folder, output_loading_info=True)
+    assert not info["missing_keys"] and loaded.config.geometry_weights is None
+    expected = model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    loaded.save_pretrained(tmp_path)  # whole again
+    assert any(name.startswith("model.geometry.") for name in load_file(tmp_path / "model.safetensors"))
+    half = AutoModelForImageTextToText.from_pretrained(small_folder, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.model.geometry.parameters()} == {torch.bfloat16}
+    assert torch.equal(half.model.geometry.camera_token, expected["model.geometry.camera_token"].bfloat16())
+
+
+def test_encoder_weights_that_cannot_be_read_are_reported_with_what_to_do(small_folder, tmp_path):
+    with pytest.raises(OSError, match="not part of this checkpoint.*geometry_weights=FOLDER.*use_geometry=False"):
+        AutoModelForImageTextToText.from_pretrained(small_folder, geometry_weights=str(tmp_path / "nowhere"))
+    encoder = Path(json.loads((small_folder / "config.json").read_text())["geometry_weights"])
+    weights = load_file(encoder / "model.safetensors")
+    del weights["camera_token"]
+    (tmp_path / "partial").mkdir()
+    save_file(weights, tmp_path / "partial" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="lacks weights: .*camera_token"):
+        AutoModelForImageTextToText.from_pretrained(small_folder, geometry_weights=str(tmp_path / "partial"))
+
+
+@torch.no_grad()
+def test_encoder_weights_are_not_needed_for_plain_qwen(small_folder, model, inputs, tmp_path):
+    loaded, info = AutoModelForImageTextToText.from_pretrained(
+        small_folder, use_geometry=False, geometry_weights=str(tmp_path / "nowhere"), output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    with model.geometry_disabled():
+        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+# Rules of remote code
+
+
+def _source_files():
+    package = Path(gap_mllm.__file__).parent
+    processing = Path(gap_mllm.processing.__file__).parent
+    return sorted([*package.glob("*_gap_mllm.py"), *processing.glob("*_gap_mllm.py")])
+
+
+def test_base_names_of_remote_files_are_unique_over_both_folders():
+    names = [file.name for file in _source_files()]
+    assert len(names) == len(set(names)) and {file.name for file in remote_code_files()} <= set(names)
+
+
+@pytest.mark.parametrize("file", _source_files(), ids=lambda file: file.name)
+def test_remote_files_import_only_what_every_user_has(file):
+    siblings = {sibling.stem for sibling in file.parent.glob("*_gap_mllm.py")}
+    source = file.read_text(encoding="utf-8")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            assert {alias.name.split(".")[0] for alias in node.names} <= ALLOWED_MODULES
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module.split(".")[0] in ALLOWED_MODULES
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 1 and node.module in siblings
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # The loader scans text: such a line in a docstring would count as an import.
+            assert not any(line.lstrip().startswith(("from .", "import .")) for line in node.value.splitlines())
