@@ -34,6 +34,10 @@ def _is_trainable(module):
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
+def _cached_length(past_key_values):
+    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
 class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
     config: GapMllmConfig
     config_class = GapMllmConfig
@@ -349,16 +353,18 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 "pixel_values (or pixel_values_videos) and mm_encoder_outputs both came. Pass the pixels, or what "
                 "get_image_features made of them."
             )
-        cached = 0 if past_key_values is None else past_key_values.get_seq_length()
-        if has_pixels and cached and position_ids is None:
-            raise ValueError(
-                f"Pixels came with past_key_values of {cached} tokens and without position_ids, so the positions of "
-                "the visual tokens cannot be told. Call generate() with the input_ids of the whole conversation, or "
-                "pass position_ids."
-            )
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
-        if self.uses_geometry and not (has_pixels or mm_encoder_outputs or cached) and input_ids is not None:
-            self._check_vision_tokens(input_ids, mm_token_type_ids)
+        if has_pixels and position_ids is None and _cached_length(past_key_values):
+            raise ValueError(
+                f"Pixels came with past_key_values of {_cached_length(past_key_values)} tokens and without "
+                "position_ids, so the positions of the visual tokens cannot be told. Call generate() with the "
+                "input_ids of the whole conversation, or pass position_ids."
+            )
+        has_vision = has_pixels or bool(mm_encoder_outputs)
+        # One token is a decoding step; its cache is not asked, which may cost a synchronisation.
+        if self.uses_geometry and not has_vision and input_ids is not None and input_ids.shape[1] > 1:
+            if not _cached_length(past_key_values):
+                self._check_vision_tokens(input_ids, mm_token_type_ids)
         shared = {"mm_token_type_ids": mm_token_type_ids, "return_dict": True, **kwargs}
         if pixel_values is not None:
             if self.uses_geometry:
@@ -381,12 +387,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             return_dict=True,
             **kwargs,
         )
-        is_trained = self.training and torch.is_grad_enabled() and self.uses_geometry
-        if (
-            is_trained
-            and not mm_encoder_outputs
-            and any(map(_is_trainable, (self.visual, self.geometry, self.fusion)))
-        ):
+        is_idle = self.training and torch.is_grad_enabled() and self.uses_geometry and not mm_encoder_outputs
+        if is_idle and any(_is_trainable(module) for module in (self.visual, self.geometry, self.fusion)):
             outputs.last_hidden_state = outputs.last_hidden_state + self._idle_vision()
         return outputs
 
@@ -467,7 +469,7 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
         """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them."""
         cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
-        past_length = 0 if cache is None else int(cache.get_seq_length())
+        past_length = _cached_length(cache)
         if past_length and token_types is not None:
             given = [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
             mask = model_kwargs.get("attention_mask")
