@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 EULER_ORDERS = ("zxy", "ZXY")

@@ -26,7 +26,7 @@ SURFACES = {
     "main_shade": (True, 0.82, PLAIN),
     "main_cloth": (True, 1.0, CLOTH),
     "main_wood": (True, 1.0, WOOD),
-    "main_glow": (True, 1.25, GLOW),
+    "main_glow": (True, 0.95, GLOW),
     "wood": (False, 1.0, WOOD),
     "metal": (False, 1.0, PLAIN),
     "dark": (False, 1.0, PLAIN),
@@ -148,7 +148,8 @@ def draw_appearance(layout) -> Appearance:
     _draw_structure(rng, rgb, second, pattern, period, instance_id)
     k = FIRST_PART
     for number, piece in enumerate(layout.furniture):
-        named = _jitter(rng, _NAMED_RGB[piece.color], 0.05)
+        named = np.asarray(_NAMED_RGB[piece.color])
+        named = _jitter(rng, named + rng.uniform(0.0, 0.3) * (named.mean() - named), 0.03)  # less or more faded
         wood = _jitter(rng, _WOODS[rng.integers(len(_WOODS))], 0.04)
         for part in piece.parts:
             takes_name, bright, pattern[k] = SURFACES[part.surface]

@@ -130,7 +130,7 @@ def make_layout(seed: int, num_views: int = 4, height: int = 128, width: int = 1
     off_center = rng.uniform(-0.015, 0.015, 2)
     for _ in range(MAX_ATTEMPTS):
         size, block, furniture = _furnish(rng)
-        path = _camera_path(rng, num_views, size, block, furniture)
+        path = _camera_path(rng, num_views, size, block, furniture, 0.5 / focal)
         if path is None:
             continue
         intrinsics = np.eye(3)
@@ -227,7 +227,7 @@ def _rectangles_overlap(first, second, gap):
     return overlap
 
 
-def _camera_path(rng, num_views, size, block, furniture, num_tries=64):
+def _camera_path(rng, num_views, size, block, furniture, half_width, num_tries=64):
     """Walk through the room looking at the furniture: (V, 4, 4) camera-to-world, or None if no start fits."""
     solids = np.array([[*f.center, *(f.size / 2), f.yaw] for f in furniture]).reshape(-1, 7)
     centers = solids[:, :3]
@@ -258,8 +258,25 @@ def _camera_path(rng, num_views, size, block, furniture, num_tries=64):
                 break
             path.append(state)
         if len(path) == num_views:
-            return np.stack([_pose(*state) for state in path])
+            poses = np.stack([_pose(*state) for state in path])
+            if _sees_furniture(poses, centers, block, half_width):
+                return poses
     return None
+
+
+def _sees_furniture(poses, centers, block, half_width):
+    """Is the middle of some piece well inside some view (of usual shape), and not behind the block?
+
+    `half_width` is half the width of an image at unit distance.
+    """
+    offset = centers[None] - poses[:, None, :3, 3]  # (V, N, 3)
+    local = offset @ poses[:, :3, :3]
+    is_inside = (np.abs(local[..., 0]) < 0.9 * half_width * local[..., 2]) & (local[..., 2] > 0.5)
+    is_inside &= np.abs(local[..., 1]) < 0.75 * half_width * local[..., 2]
+    if block is not None:
+        way = poses[:, None, None, :3, 3] + np.linspace(0.0, 1.0, 20)[:, None] * offset[:, :, None]  # (V, N, 20, 3)
+        is_inside &= ~((way > block[:3]) & (way < block[3:])).all(-1).any(-1)
+    return is_inside.any()
 
 
 def _step(rng, state, pan, base_pitch, low, high, solids, size, num_tries=48):

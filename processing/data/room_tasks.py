@@ -90,8 +90,12 @@ def count_pixels(scene: RoomScene) -> np.ndarray:
 
 
 def visible_pieces(scene: RoomScene) -> list[int]:
-    """Return the instance ids of the visible furniture in the order in which the views first show it."""
-    is_visible = count_pixels(scene) >= VISIBLE_SHARE * scene.depth_m[0].size
+    """Return the instance ids of the visible furniture in the order in which the views first show it.
+
+    Visible is what covers `VISIBLE_SHARE` of a view; where nothing does, what covers most.
+    """
+    counts = count_pixels(scene)
+    is_visible = counts >= max(1, min(VISIBLE_SHARE * scene.depth_m[0].size, counts.max()))
     first = np.where(is_visible.any(0), is_visible.argmax(0), len(is_visible))
     return [int(i) + 1 for i in np.argsort(first, kind="stable") if first[i] < len(is_visible)]
 

@@ -62,6 +62,18 @@ def test_counted_pixels_are_those_of_the_instance_map(scenes):
     assert set(visible_pieces(scene)) <= set(range(1, len(scene.labels) + 1))
 
 
+def test_every_room_shows_some_furniture():
+    assert all(visible_pieces(render_room(seed, height=24, width=32)) for seed in (5647, *range(300, 340)))
+
+
+def test_where_nothing_is_large_enough_the_largest_counts_as_visible():
+    scene = render_room(0, height=48, width=48)
+    shown = np.argwhere(scene.instance_ids == visible_pieces(scene)[0])[0]
+    scene.instance_ids[:] = 0
+    scene.instance_ids[tuple(shown)] = 2
+    assert visible_pieces(scene) == [2]
+
+
 def test_grounding_names_one_piece_and_answers_with_its_first_clear_view_and_box(scenes):
     for scene in scenes:
         for task_seed in range(4):

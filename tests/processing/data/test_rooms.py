@@ -56,13 +56,13 @@ def test_every_pixel_is_finite_and_of_the_documented_kind(scenes):
 
 def test_grazing_rays_stay_finite():
     """A camera looking exactly along an axis: a whole column and a whole row of rays run parallel to walls."""
-    from gap_mllm.processing.data import room_renderer
+    from gap_mllm.processing.data.room_rays import cast_rays, collect_parts, ray_directions
 
     layout = make_layout(3, num_views=1, height=33, width=33)
     layout.intrinsics[0] = [[20.0, 0, 16], [0, 20.0, 16], [0, 0, 1]]
     layout.camera_to_world[0, :3, :3] = [[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]
-    directions = room_renderer._ray_directions(layout, 33, 33)
-    depth, _ = room_renderer._cast(layout, room_renderer._collect_parts(layout), directions)
+    directions = ray_directions(layout, 33, 33)
+    depth, _ = cast_rays(layout, collect_parts(layout), directions)
     assert np.isfinite(depth).all() and (depth > 0).all()
 
 
