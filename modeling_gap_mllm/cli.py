@@ -13,10 +13,11 @@ def add_convert(subparsers) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="convert released weights to a GAP-MLLM folder",
+        usage="gap-mllm convert [--geometry-config FILE] SRC OUT\n       gap-mllm convert --qwen DIR --vggt DIR OUT",
         description="Convert a checkpoint of the reference release (SRC OUT), or join Qwen3-VL and VGGT "
         "(--qwen DIR --vggt DIR OUT), to a folder that from_pretrained loads.",
     )
-    parser.add_argument("folders", nargs="+", metavar="SRC OUT", help="checkpoint folder, and folder to write")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="SRC, the checkpoint; OUT, the folder to write")
     parser.add_argument(
         "--geometry-config", metavar="FILE", help="JSON with VGGT's sizes; default: read off the weights"
     )

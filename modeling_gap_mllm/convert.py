@@ -204,7 +204,7 @@ def convert_checkpoint(
     strengths = {name: expected.pop(name) for name in list(expected) if name.endswith(".strength")}
     last_level = config.gap_fusion_config.num_levels - 1
     entries = _match(weights, expected, lambda target: _reference_names(target, last_level), config)
-    dtype = weights[EMBEDDING].dtype
+    dtype = _set_dtype(config, weights)
 
     def tensors():
         yield from _read(weights, entries)
@@ -244,7 +244,7 @@ def convert_base_models(
     geometry = {name: shape for name, shape in expected.items() if name.startswith(GEOMETRY_PREFIX)}
     qwen_entries = _match(qwen_weights, plain, lambda target: ((target,), None), config)
     vggt_entries = _match(vggt_weights, geometry, _vggt_names, config)
-    fusion = _new_fusion(config.gap_fusion_config, qwen_weights[EMBEDDING].dtype)
+    fusion = _new_fusion(config.gap_fusion_config, _set_dtype(config, qwen_weights))
 
     def tensors():
         yield from _read(qwen_weights, qwen_entries)
@@ -405,7 +405,7 @@ def _read_json(path):
 
 
 def _check_output(output):
-    output = Path(output)
+    output = Path(output).absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} already exists and is not an empty folder. Name a new one.")
     return output
@@ -521,6 +521,17 @@ def _read(weights, entries):
         tensor = weights[name]
         # A copy of the third: safetensors refuses to save tensors that share memory.
         yield target, tensor.contiguous() if part is None else tensor.chunk(3)[part].clone()
+
+
+def _set_dtype(config, weights):
+    """Return the dtype of the language model, and name it in the config where the source does not.
+
+    A float32 encoder beside a half-precision language model would else decide what `from_pretrained` loads.
+    """
+    dtype = weights[EMBEDDING].dtype
+    if config.dtype is None:
+        config.dtype = str(dtype).removeprefix("torch.")
+    return dtype
 
 
 def _new_fusion(config: GapMllmFusionConfig, dtype) -> GapMllmFusion:

@@ -12,10 +12,12 @@ from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGener
 
 from gap_mllm import convert
 from gap_mllm.cli import main
+from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
 from gap_mllm.convert import ConversionError, convert_base_models, convert_checkpoint, infer_vggt_config
 from gap_mllm.fusion_gap_mllm import GapMllmFusion
 from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing import GapMllmProcessor, build_tiny_tokenizer
+from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -309,6 +311,12 @@ def test_checkpoint_without_geometry_becomes_plain_qwen(tmp_path, inputs):
     assert torch.equal(model(**inputs).logits[:, -4:], golden["logits_without_geometry_last4"])
 
 
+def test_geometry_that_the_checkpoint_holds_but_does_not_use_is_kept(tmp_path, converted):
+    source = write_checkpoint(tmp_path / "in", use_geometry_encoder=False)
+    output = convert_checkpoint(source, tmp_path / "out")
+    assert same_weights(stored(output), stored(converted)) and load(output).config.use_geometry is False
+
+
 def test_untied_head_is_kept(tmp_path):
     weights = {**reference_weights(), "lm_head.weight": torch.randn(512, 64).bfloat16()}
     text = json.loads((GOLDEN / "checkpoint" / "config.json").read_text())["text_config"]
@@ -325,6 +333,14 @@ def test_vggt_sizes_are_read_off_the_weights():
     assert sizes == (48, 4, 3, 112)
     patches = (config.patch_embed_depth, config.patch_embed_num_heads, config.patch_size, config.num_register_tokens)
     assert patches == (3, 3, 14, 4) and config.tap_layers == [0, 1, 2, 3]
+
+
+def test_published_sizes_are_read_off_the_names_and_shapes_of_vggt_1b():
+    with torch.device("meta"):
+        encoder = GapMllmVggtModel(GapMllmVggtConfig())
+    shapes = {f"aggregator.{name}": tuple(value.shape) for name, value in encoder.state_dict().items()}
+    assert len(shapes) == 1210
+    assert infer_vggt_config(shapes).to_dict() == GapMllmVggtConfig().to_dict()
 
 
 # Refusals
@@ -369,6 +385,11 @@ def test_missing_and_unknown_weights_are_all_listed(tmp_path):
     missing, unknown = str(error.value).split("unknown weights")
     assert all(name in missing for name in gone) and all(name in unknown for name in extra)
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+    for name in [name for name in weights if name.startswith("geometry_encoder")]:
+        del weights[name]
+    source = write_checkpoint(tmp_path / "without", weights)
+    with pytest.raises(ConversionError, match=r"aggregator.*and \d+ more"):
+        convert_checkpoint(source, tmp_path / "out", GOLDEN / "vggt_config.json")
 
 
 @pytest.mark.parametrize("name", ["geometry_merger.mlp.0.bias", "geometry_encoder.vggt.aggregator.camera_token"])
@@ -440,7 +461,8 @@ def test_output_that_is_not_empty_is_refused(tmp_path, converted):
 def base_folders(tmp_path_factory):
     """A plain Qwen3-VL folder with a tokenizer, and the tiny VGGT with its config in the nested form."""
     folder = tmp_path_factory.mktemp("base")
-    qwen = write_checkpoint(folder / "qwen", shard(1), drop=convert.REFERENCE_KEYS, tie_word_embeddings=True)
+    drop = {*convert.REFERENCE_KEYS, "dtype"}  # Qwen's own files name it in text_config only
+    qwen = write_checkpoint(folder / "qwen", shard(1), drop=drop)
     build_tiny_tokenizer().save_pretrained(qwen)
     (qwen / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.4] * 3, "image_std": [0.25] * 3}))
     shutil.copy(GOLDEN / "checkpoint" / "generation_config.json", qwen)
@@ -480,6 +502,8 @@ def test_joined_folder_has_a_processor_that_agrees_with_the_model(joined):
     assert config["image_std"] == [0.25] * 3 == list(processor.image_processor.image_std)
     assert processor.tokenizer.get_vocab() == build_tiny_tokenizer().get_vocab()
     assert (joined / "generation_config.json").exists()
+    assert config["dtype"] == "bfloat16"
+    assert AutoModelForImageTextToText.from_pretrained(joined).dtype == torch.bfloat16
 
 
 def test_new_weights_are_the_same_each_time(base_folders, joined, tmp_path):

@@ -129,7 +129,13 @@ def fresh_process(folders, small_folder, picture, tmp_path_factory):
     environment["OMP_NUM_THREADS"] = "1"
     command = [sys.executable, work / "script.py", *folders, small_folder, *pictures, work / "result.json"]
     run = subprocess.run(
-        [str(part) for part in command], cwd=work, env=environment, capture_output=True, text=True, timeout=300
+        [str(part) for part in command],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
     )
     assert run.returncode == 0, run.stderr[-4000:]
     return json.loads((work / "result.json").read_text())
