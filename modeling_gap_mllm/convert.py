@@ -4,15 +4,11 @@
 Both work from the names that our model expects, keep every tensor's dtype, and list what is missing or left over.
 """
 
-import json
-import pickle
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from transformers import AutoTokenizer, Qwen3VLConfig
 from transformers.utils import logging
 
@@ -20,12 +16,11 @@ from .configuration_gap_mllm import GapMllmConfig, GapMllmFusionConfig, GapMllmV
 from .fusion_gap_mllm import GapMllmFusion
 from .modeling_gap_mllm import GapMllmForConditionalGeneration
 from .processing.processing_gap_mllm import GapMllmProcessor, check_image_statistics, default_image_processor
+from .weight_files import ConversionError, WeightFiles, listed, read_json, write_shards
 
 
 logger = logging.get_logger(__name__)
 
-MAX_SHARD_BYTES = 5 * 10**9
-MAX_LISTED_NAMES = 100
 GEOMETRY_PREFIX, FUSION_PREFIX = "model.geometry.", "model.fusion."
 EMBEDDING, HEAD = "model.language_model.embed_tokens.weight", "lm_head.weight"
 
@@ -87,90 +82,6 @@ _BLOCK_NAMES = {
 _BLOCK_PROJECTIONS = ("query", "key", "value")  # in the order of the rows of in_proj
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json")
-
-
-class ConversionError(ValueError):
-    """A folder cannot be converted; the message names the file, key or weights at fault."""
-
-
-class WeightFiles:
-    """The tensors of a weight file or folder by name, read one at a time.
-
-    A folder is searched for an index, then `model.safetensors`, then its only `*.safetensors`, then `model.pt`, then
-    its only `*.pt`, `*.pth` or `*.bin`. The latter are read with `weights_only=True` (no code runs).
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self._files, self._tensors, self._shapes = {}, {}, {}
-        if not self.path.exists():
-            raise FileNotFoundError(f"{self.path} does not exist. Download the weights there first.")
-        for file, names in self._find().items():
-            if file.suffix == ".safetensors":
-                self._add_safetensors(file, names)
-            else:
-                self._add_pickle(file)
-
-    def _find(self):
-        """Return the files to read, with the names that an index expects in each (None: all)."""
-        if self.path.is_file():
-            return {self.path: None}
-        indexes = sorted(self.path.glob("*.safetensors.index.json"))
-        if len(indexes) == 1:
-            files, weight_map = {}, _read_json(indexes[0]).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise ConversionError(f"{indexes[0]} has no weight_map.")
-            for name, file in weight_map.items():
-                files.setdefault(self.path / file, []).append(name)
-            absent = sorted(file.name for file in files if not file.exists())
-            if absent:
-                raise FileNotFoundError(f"{indexes[0]} names files that are not there: {', '.join(absent)}.")
-            return files
-        for default, patterns in (("model.safetensors", ["*.safetensors"]), ("model.pt", ["*.pt", "*.pth", "*.bin"])):
-            if (self.path / default).exists():
-                return {self.path / default: None}
-            found = sorted(file for pattern in patterns for file in self.path.glob(pattern))
-            if len(found) == 1:
-                return {found[0]: None}
-            if found:
-                names = ", ".join(file.name for file in found)
-                raise ConversionError(f"{self.path} has several weight files and no index: {names}. Name one of them.")
-        raise FileNotFoundError(f"{self.path} has no weights: neither *.safetensors nor *.pt is there.")
-
-    def _add_safetensors(self, file, names):
-        try:
-            opened = safe_open(file, "pt")
-        except SafetensorError as error:
-            raise ConversionError(f"{file} is not a safetensors file, or is damaged: {error}") from error
-        stored = set(opened.keys())
-        absent = sorted(set(names or ()) - stored)
-        if absent:
-            raise ConversionError(f"{file} lacks weights that its index names: {_listed(absent)}.")
-        for name in names or stored:
-            self._files[name] = opened
-            self._shapes[name] = tuple(opened.get_slice(name).get_shape())
-
-    def _add_pickle(self, file):
-        try:
-            try:
-                tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # the old file format cannot be mapped
-                tensors = torch.load(file, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
-            raise ConversionError(
-                f"{file} holds more than weights, or is damaged, and is not read: {str(error).splitlines()[0]}"
-            ) from None
-        if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-            raise ConversionError(f"{file} must hold one dictionary from names to tensors, and nothing else.")
-        self._tensors.update(tensors)
-        self._shapes.update({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return self._shapes
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self._files[name].get_tensor(name) if name in self._files else self._tensors[name]
 
 
 def convert_checkpoint(
@@ -328,7 +239,7 @@ def _vggt_config(folder, shapes, given=None, changes=None):
     if given is None:
         data = infer_vggt_config(shapes).to_dict()
     else:
-        data = dict(given) if isinstance(given, dict) else _read_json(given)
+        data = dict(given) if isinstance(given, dict) else read_json(given)
     try:
         for change in ({}, changes or {}):  # one after the other: VGGT's own form may name tap layers too
             data = {key: value for key, value in data.items() if key not in _DROPPED_KEYS | {"dtype"}}
@@ -367,7 +278,7 @@ def _image_statistics(source):
     """Take mean and std from the image processor's file, if there is one, so that model and processor agree."""
     for name in ("processor_config.json", "preprocessor_config.json"):
         if (source / name).exists():
-            data = _read_json(source / name)
+            data = read_json(source / name)
             data = data.get("image_processor", data)
             if "image_mean" in data:
                 return {"image_mean": data["image_mean"], "image_std": data["image_std"]}
@@ -379,7 +290,7 @@ def _read_qwen_config(folder):
         raise FileNotFoundError(f"{folder} is not a folder. Download the checkpoint there first.")
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} has no config.json. Give the folder that holds the checkpoint.")
-    data = _read_json(folder / "config.json")
+    data = read_json(folder / "config.json")
     if data.get("model_type") != "qwen3_vl":
         raise ConversionError(
             f"{folder / 'config.json'} has model_type={data.get('model_type')!r}, expected 'qwen3_vl': only the dense "
@@ -388,19 +299,6 @@ def _read_qwen_config(folder):
     for key in ("text_config", "vision_config"):
         if not isinstance(data.get(key), dict):
             raise ConversionError(f"{folder / 'config.json'} has no {key}.")
-    return data
-
-
-def _read_json(path):
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConversionError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ConversionError(f"{path} must hold a JSON object, got a {type(data).__name__}.")
     return data
 
 
@@ -490,11 +388,11 @@ def _match(weights: WeightFiles, expected: dict, names_of: Callable, config: Gap
             unequal.append(f"{HEAD} and {EMBEDDING} (tie_word_embeddings is true)")
     surplus = sorted(name for name in set(weights.shapes) - used if not _is_left_out(name))
     if missing:
-        problems.append(f"missing weights: {_listed(sorted(set(missing)))}")
+        problems.append(f"missing weights: {listed(sorted(set(missing)))}")
     if surplus:
-        problems.append(f"unknown weights: {_listed(surplus)}")
+        problems.append(f"unknown weights: {listed(surplus)}")
     if unequal:
-        problems.append(f"copies of one weight that differ: {_listed(unequal)}")
+        problems.append(f"copies of one weight that differ: {listed(unequal)}")
     if problems:
         raise ConversionError(f"The weights of {weights.path} do not fit its configuration; {'; '.join(problems)}.")
     return entries
@@ -508,12 +406,6 @@ def _is_left_out(name):
 def _equal(weights, first, second):
     first, second = weights[first], weights[second]
     return first.dtype == second.dtype and torch.equal(first, second)
-
-
-def _listed(names):
-    names = list(names)
-    more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""
-    return ", ".join(names[:MAX_LISTED_NAMES]) + more
 
 
 def _read(weights, entries):
@@ -547,7 +439,7 @@ def _write(tensors: Iterable, config: GapMllmConfig, source: Path, output: Path)
         shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
-        _write_shards(tensors, partial)
+        write_shards(tensors, partial)
         config.save_pretrained(partial)
         if (source / "generation_config.json").exists():
             shutil.copyfile(source / "generation_config.json", partial / "generation_config.json")
@@ -579,36 +471,6 @@ def _write_processor(source, folder, config):
     )
     check_image_statistics(processor, config)
     processor.save_pretrained(folder)
-
-
-def _write_shards(tensors, folder):
-    """Save the tensors in shards of at most `MAX_SHARD_BYTES`, holding one of them in memory."""
-    shards, shard, size, total = [], {}, 0, 0
-
-    def close():
-        file = folder / f"shard-{len(shards)}"
-        save_file(shard, file, metadata={"format": "pt"})
-        shards.append((file, list(shard)))
-
-    for name, tensor in tensors:
-        num_bytes = tensor.numel() * tensor.element_size()
-        if shard and size + num_bytes > MAX_SHARD_BYTES:
-            close()
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += num_bytes
-        total += num_bytes
-    close()
-    if len(shards) == 1:
-        shards[0][0].rename(folder / "model.safetensors")
-        return
-    weight_map = {}
-    for number, (file, names) in enumerate(shards, start=1):
-        final = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        file.rename(folder / final)
-        weight_map.update(dict.fromkeys(names, final))
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 __all__ = ["ConversionError", "convert_base_models", "convert_checkpoint", "infer_vggt_config"]

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from gap_mllm import convert
+from gap_mllm import convert, weight_files
 from gap_mllm.cli import main
 from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
 from gap_mllm.convert import ConversionError, convert_base_models, convert_checkpoint, infer_vggt_config
@@ -226,7 +226,7 @@ def test_fusion_weights_have_these_names_in_the_reference(target, source, part):
 
 
 def test_sharded_output_is_complete_and_equal(tmp_path, converted, monkeypatch):
-    monkeypatch.setattr(convert, "MAX_SHARD_BYTES", 400_000)
+    monkeypatch.setattr(weight_files, "MAX_SHARD_BYTES", 400_000)
     output = convert_checkpoint(GOLDEN / "checkpoint", tmp_path / "out")
     index = json.loads((output / "model.safetensors.index.json").read_text())
     files = sorted(output.glob("*.safetensors"))
