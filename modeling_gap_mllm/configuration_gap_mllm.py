@@ -83,6 +83,7 @@ _BASE_KEYS = {
     "auto_map",
     "transformers_version",
     "per_layer_config",
+    "use_cache",  # set by Trainer
 }
 
 
