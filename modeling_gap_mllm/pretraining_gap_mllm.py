@@ -69,11 +69,19 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
     def forward(
         self,
         input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
         labels=None,
         pixel_values=None,
+        pixel_values_videos=None,
         image_grid_thw=None,
+        video_grid_thw=None,
+        mm_token_type_ids=None,
         scene_lengths=None,
         scene_repeats=None,
+        logits_to_keep=0,
         **kwargs,
     ):
         """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
@@ -87,21 +95,32 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         Raises:
             ValueError: as `GapMllmModel.forward`.
         """
+        # All named, since generate() refuses inputs that forward does not name.
+        kwargs.update(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            pixel_values_videos=pixel_values_videos,
+            video_grid_thw=video_grid_thw,
+            mm_token_type_ids=mm_token_type_ids,
+        )
         if labels is None:
             return super().forward(
                 input_ids=input_ids,
                 pixel_values=pixel_values,
                 image_grid_thw=image_grid_thw,
                 scene_lengths=scene_lengths,
+                logits_to_keep=logits_to_keep,
                 **kwargs,
             )
         features = None
         if pixel_values is not None:
-            self.model._check_packing(kwargs.get("position_ids"), kwargs.get("attention_mask"), scene_lengths)
+            self.model._check_packing(position_ids, attention_mask, scene_lengths)
             features = self.model.get_image_features(
                 pixel_values,
                 image_grid_thw,
-                mm_token_type_ids=kwargs.get("mm_token_type_ids"),
+                mm_token_type_ids=mm_token_type_ids,
                 scene_lengths=scene_lengths,
                 return_dict=True,
             )
