@@ -4,6 +4,8 @@ No torch in here. Every size, token id and tap layer of the model is decided by 
 published ones (Qwen3-VL-2B-Instruct, VGGT-1B, GAP-MLLM arXiv:2603.16461).
 """
 
+import difflib
+
 import transformers
 from huggingface_hub.dataclasses import strict
 
@@ -92,6 +94,15 @@ def _refuse_unknown_keys(config, kwargs):
     if unknown:
         fields = sorted(name for name in type(config).__annotations__ if not name.startswith("_"))
         raise ValueError(f"{type(config).__name__} does not know the keys {unknown}. Its own keys are {fields}.")
+
+
+def _refuse_misspelt_keys(config, kwargs):
+    """For the top level, where Trainer and quantisers leave keys of their own: those must load again."""
+    fields = [name for name in type(config).__dataclass_fields__ if name not in kwargs]
+    for key in sorted(set(kwargs) - _BASE_KEYS):
+        close = difflib.get_close_matches(key, fields, n=1, cutoff=0.8)
+        if close:
+            raise ValueError(f"{type(config).__name__} does not know the key {key!r}. Did you mean {close[0]!r}?")
 
 
 def _require_choice(name, value, choices):
@@ -363,7 +374,8 @@ class GapMllmConfig(Qwen3VLConfig):
             weights, for checkpoints that leave them out; None where they are part of the checkpoint.
         point_map_side (`int`): of the pre-training heads, points per visual token along each axis.
     Raises:
-        ValueError: on an unknown encoder or choice, or if tap layers and DeepStack levels do not pair up.
+        ValueError: on an unknown encoder or choice, a key that looks misspelt, or if tap layers and DeepStack levels
+            do not pair up.
     """
 
     model_type = "gap_mllm"
@@ -385,6 +397,7 @@ class GapMllmConfig(Qwen3VLConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
+        _refuse_misspelt_keys(self, kwargs)
         _require_choice("reference_frame", self.reference_frame, REFERENCE_FRAMES)
         if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
             raise ValueError(
