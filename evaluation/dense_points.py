@@ -1,0 +1,357 @@
+"""Dense point error: how far the point of every pixel is from the truth, for a geometry encoder and for a GAP-MLLM.
+
+Every number stands next to those of the blind baselines on the same pixels. The first view says little (its points
+need no relative pose), so the later views are also reported alone.
+"""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from ..processing.camera_geometry_gap_mllm import invert_rigid
+from ..processing.data.room_tasks import make_question
+from ..processing.prompts_gap_mllm import build_messages
+from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
+from ..training.rooms import RoomGeometryDataset, collate_scenes
+from ..training.shared_scene_collator import SharedSceneCollator
+from ..vggt_heads_gap_mllm import pose_encoding_to_cameras
+from .baselines import fit_baselines, render_split
+from .intervals import with_interval
+
+
+NAME = "dense_point_error_m"
+
+
+def summarize_errors(errors, name=NAME, seed=0):
+    """Return the median of errors over all pixels, over the later views alone, and in each view.
+
+    Args:
+        errors (array-like of shape `(N, V, P)`): of P pixels in V views of N scenes; NaN where there is no truth.
+        name (`str`): of the metric.
+        seed (`int`): of the bootstrap over scenes.
+    Returns:
+        `dict`: `name`, `name_later_views` (views 1 to V-1; only if there are any), each with its interval under
+        "_ci95", and `name_per_view`, a list.
+    Raises:
+        ValueError: if there is no scene, or no truth in it.
+    """
+    errors = np.asarray(errors, dtype=np.float64)
+    if errors.ndim != 3 or np.isnan(errors).all():
+        raise ValueError(f"errors has shape {errors.shape}; expected (scenes, views, pixels) with some true points.")
+    summary = _median(name, errors, seed)
+    if errors.shape[1] > 1:
+        summary |= _median(f"{name}_later_views", errors[:, 1:], seed)
+    summary[f"{name}_per_view"] = [float(np.nanmedian(errors[:, view])) for view in range(errors.shape[1])]
+    return summary
+
+
+def _median(name, errors, seed):
+    is_known = ~np.isnan(errors)
+    scenes = np.broadcast_to(np.arange(len(errors))[:, None, None], errors.shape)
+    return with_interval(name, errors[is_known], np.median, scenes[is_known], seed)
+
+
+# A geometry encoder
+
+
+@torch.no_grad()
+def evaluate_geometry_encoder(
+    model,
+    split="test",
+    num_scenes=256,
+    num_baseline_scenes=512,
+    batch_size=8,
+    seed=0,
+    pixel_stride=8,
+    baselines=None,
+    show_progress=True,
+):
+    """Measure a reconstruction model on rooms that it has not seen, next to blind baselines.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres, degrees. Poses are those of views 1 to V-1 relative
+    to view 0, as predicted for both.
+
+    Args:
+        model (`GapMllmVggtForReconstruction`): trained on metres.
+        split (`str`): "selection" or "test"; the baselines are fitted on training rooms.
+        num_scenes (`int`), num_baseline_scenes (`int`): how many rooms to measure and to fit on.
+        batch_size (`int`): rooms at once.
+        seed (`int`): of the bootstrap.
+        pixel_stride (`int`): every so many rows and columns are measured; neighbours tell the same.
+        baselines (`BlindBaselines`, *optional*): already fitted ones.
+        show_progress (`bool`): show a bar.
+    Returns:
+        `dict`: as `summarize_errors` names them, `dense_point_error_m` and with the prefixes "pixel_prior_" and
+        "constant_" those of the baselines; `depth_abs_rel` (mean of |error| / truth), `pose_translation_error_m` and
+        `pose_rotation_error_deg` (medians), with `pixel_prior_depth_abs_rel` and the errors of standing still,
+        `no_motion_translation_error_m` and `no_motion_rotation_error_deg`; `split`, `n`, `num_baseline_scenes`.
+    Raises:
+        ValueError: if the split is "train", which the baselines are fitted on.
+    """
+    if split == "train":
+        raise ValueError("split is 'train', which the baselines are fitted on; measure 'selection' or 'test'.")
+    if baselines is None:
+        rooms = render_split("train", num_baseline_scenes)
+        baselines = fit_baselines(_progress(rooms, num_baseline_scenes, show_progress))
+    dataset = RoomGeometryDataset(split, num_scenes, model.config.patch_size)
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    parts = {}
+    try:
+        for start in _progress(range(0, num_scenes, batch_size), None, show_progress):
+            batch = collate_scenes([dataset[index] for index in range(start, min(start + batch_size, num_scenes))])
+            output = model(batch["images"].to(device))
+            for name, value in _encoder_errors(output, batch, baselines, pixel_stride).items():
+                parts.setdefault(name, []).append(value)
+    finally:
+        model.train(was_training)
+    errors = {name: np.concatenate(values) for name, values in parts.items()}
+    metrics = {"split": split, "n": num_scenes, "num_baseline_scenes": len(baselines.seeds)}
+    for prefix in ("", "pixel_prior_", "constant_"):
+        metrics |= summarize_errors(errors[prefix + NAME], prefix + NAME, seed)
+    for name in ("depth_abs_rel", "pixel_prior_depth_abs_rel"):
+        metrics |= with_interval(name, np.nanmean(errors[name], axis=(1, 2)), np.mean, seed=seed)
+    for name in ("translation_error_m", "rotation_error_deg"):
+        for prefix in ("pose_", "no_motion_"):
+            if errors[prefix + name].shape[1]:
+                metrics |= _median(prefix + name, errors[prefix + name][..., None], seed)
+    return metrics
+
+
+def _progress(items, total, is_shown):
+    return tqdm(items, total=total, desc="rooms", disable=not is_shown)
+
+
+def _encoder_errors(output, batch, baselines, stride):
+    """Errors of one batch and of the baselines: dense ones (B, V, P), of poses (B, V - 1)."""
+    height, width = batch["depth"].shape[-2:]
+    pick = np.s_[..., stride // 2 :: stride, stride // 2 :: stride]
+    valid = batch["valid"].numpy()[pick]
+    truth = np.moveaxis(np.moveaxis(batch["points"].numpy(), -1, 0)[pick], 0, -1)
+    points = np.moveaxis(np.moveaxis(output.world_points.float().cpu().numpy(), -1, 0)[pick], 0, -1)
+    prior = np.moveaxis(np.moveaxis(baselines.point_maps(height, width), -1, 0)[pick], 0, -1)
+    true_depth = batch["depth"].numpy()[pick]
+    depth = output.depth[..., 0].float().cpu().numpy()[pick]
+
+    def flat(values):
+        return np.where(valid, values, np.nan).reshape(*valid.shape[:2], -1)
+
+    errors = {
+        NAME: flat(_distance(points, truth)),
+        f"pixel_prior_{NAME}": flat(_distance(prior, truth)),
+        f"constant_{NAME}": flat(_distance(baselines.constant_dense_point, truth)),
+        "depth_abs_rel": flat(np.abs(depth - true_depth) / true_depth),
+        "pixel_prior_depth_abs_rel": flat(np.abs(baselines.depth_maps(height, width)[pick] - true_depth) / true_depth),
+    }
+    true_poses = _relative_poses(batch["pose_enc"], (height, width))
+    poses = _relative_poses(output.pose_enc.float().cpu(), (height, width))
+    still = np.broadcast_to(np.eye(4), true_poses.shape)
+    for prefix, guess in (("pose_", poses), ("no_motion_", still)):
+        translation, rotation = pose_errors(guess, true_poses)
+        errors |= {f"{prefix}translation_error_m": translation, f"{prefix}rotation_error_deg": rotation}
+    return errors
+
+
+def _distance(points, truth):
+    return np.linalg.norm(points - truth, axis=-1)
+
+
+def _relative_poses(pose_encoding, image_size):
+    """Poses (B, V - 1, 4, 4) of the later views relative to the first, camera to camera, float64."""
+    extrinsics = pose_encoding_to_cameras(pose_encoding.double(), image_size)[0].numpy()
+    poses = np.zeros((*extrinsics.shape[:-2], 4, 4))
+    poses[..., :3, :], poses[..., 3, 3] = extrinsics, 1.0
+    return poses[:, :1] @ invert_rigid(poses[:, 1:])
+
+
+def pose_errors(poses, truth):
+    """Return how far camera positions are apart, and by which angle orientations differ.
+
+    Frame: both poses map a camera to the same frame. Units: metres, degrees.
+
+    Args:
+        poses (`numpy.ndarray` of shape `(..., 4, 4)`), truth (`numpy.ndarray` of shape `(..., 4, 4)`).
+    Returns:
+        `tuple` of `numpy.ndarray` of shape `(...)`: translation error, rotation error.
+    """
+    translation = np.linalg.norm(poses[..., :3, 3] - truth[..., :3, 3], axis=-1)
+    difference = poses[..., :3, :3] - truth[..., :3, :3]
+    # |R - S| = 2 sqrt(2) sin(angle / 2): exact near 0, where the arc cosine of the trace is not.
+    half_sine = np.sqrt((difference**2).sum((-2, -1)) / 8)
+    return translation, np.rad2deg(2 * np.arcsin(np.clip(half_sine, 0.0, 1.0)))
+
+
+# The point-map heads of a GAP-MLLM
+
+
+@contextmanager
+def geometry_of_another_scene(model):
+    """Give every scene of a batch the geometry features of the next one of equal shape, inside a `with` block.
+
+    The vision tower still sees the right pictures. A model that reads its geometry gets worse by this; one that
+    ignores it does not.
+
+    Args:
+        model (`GapMllmForConditionalGeneration` or `GapMllmForPreTraining`)
+    Raises:
+        ValueError: when a batch comes in which a scene has no partner with as many views of the same sizes.
+    """
+    base = model.model
+    encode = base._encode_geometry
+
+    def encode_another(views, scene_lengths):
+        taps, grid = encode(views, scene_lengths)
+        starts = np.cumsum([0, *scene_lengths])
+        shapes = [tuple(map(tuple, grid[a:b])) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        counts = [sum(height * width for height, width in shape) for shape in shapes]
+        source = list(range(len(shapes)))
+        for shape in set(shapes):
+            members = [index for index, other in enumerate(shapes) if other == shape]
+            if len(members) == 1:
+                raise ValueError(
+                    f"Scene {members[0]} of the batch has no partner of equal shape ({len(shape)} views of "
+                    f"{list(shape)} patches) to take geometry from. Use batches of equal scenes, two or more."
+                )
+            for index, partner in zip(members, members[1:] + members[:1], strict=True):
+                source[index] = partner
+        swapped = []
+        for features in taps:
+            parts = features.split(counts)
+            swapped.append(torch.cat([parts[index] for index in source]))
+        return tuple(swapped), grid
+
+    base._encode_geometry = encode_another
+    try:
+        yield model
+    finally:
+        del base._encode_geometry
+
+
+@torch.no_grad()
+def evaluate_point_maps(
+    model,
+    processor,
+    scenes,
+    baselines=None,
+    batch_size=8,
+    arm=10,
+    half_thickness=2,
+    with_shuffled_geometry=True,
+    seed=0,
+    show_progress=True,
+):
+    """Measure the point-map heads on rooms, with the right geometry and with that of another room.
+
+    Each room is shown as its first marked-pixel question shows it, cross included.
+    Frame: camera of the first view, OpenCV axes. Units: metres.
+
+    Args:
+        model (`GapMllmForPreTraining`): put into evaluation mode for the time being.
+        processor (`GapMllmProcessor`)
+        scenes (iterable of `RoomScene`): of equal size and number of views; none that the baselines were fitted on.
+        baselines (`BlindBaselines`, *optional*): measured on the same pixels.
+        batch_size (`int`): rooms at once, two or more for the shuffled geometry.
+        arm (`int`), half_thickness (`int`): of the cross, in pixels; as in training.
+        with_shuffled_geometry (`bool`): whether to run a second time with the geometry of another room.
+        seed (`int`): of the bootstrap.
+        show_progress (`bool`): show a bar.
+    Returns:
+        `dict`: as `summarize_errors` names them, `dense_point_error_m` (head on the fused visual tokens),
+        `language_dense_point_error_m` (head on the language model's states), both again with the prefix
+        "shuffled_geometry_", and those of the baselines, "pixel_prior_" and "constant_"; `n`.
+    Raises:
+        ValueError: if there are no rooms or only one to shuffle, or a room was used to fit the baselines.
+    """
+    collate = SharedSceneCollator(processor, point_map_side=model.config.point_map_side)
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    parts, num_scenes = {}, 0
+    try:
+        for batch_scenes in tqdm(_batches(scenes, batch_size), desc="batches", disable=not show_progress):
+            seen = sorted({scene.seed for scene in batch_scenes} & (baselines.seeds if baselines else set()))
+            if seen:
+                raise ValueError(f"rooms {seen[:5]} were used to fit the baselines; measure other rooms.")
+            num_scenes += len(batch_scenes)
+            batch = collate([_sample(scene, arm, half_thickness) for scene in batch_scenes])
+            batch.pop("sample_ids")
+            truth = batch.pop("point_map_targets").numpy()
+            shape = len(batch_scenes), len(batch_scenes[0].images), -1
+            batch = {name: value.to(device) for name, value in batch.items()}
+            guesses = _point_maps(model, batch)
+            if with_shuffled_geometry:
+                with geometry_of_another_scene(model):
+                    shuffled = _point_maps(model, batch)
+                guesses |= {f"shuffled_geometry_{name}": points for name, points in shuffled.items()}
+            if baselines is not None:
+                merge = processor.image_processor.merge_size
+                grid = [int(side) // merge for side in batch["image_grid_thw"][0, 1:]]
+                prior = _token_cells(baselines, grid, model.config.point_map_side)
+                guesses[f"pixel_prior_{NAME}"] = np.tile(prior, (len(batch_scenes), 1, 1, 1))
+                guesses[f"constant_{NAME}"] = baselines.constant_dense_point
+            for name, points in guesses.items():
+                parts.setdefault(name, []).append(_distance(points, truth).reshape(shape))
+    finally:
+        model.train(was_training)
+    if not num_scenes:
+        raise ValueError("there are no rooms to measure.")
+    metrics = {"n": num_scenes}
+    for name, errors in parts.items():
+        metrics |= summarize_errors(np.concatenate(errors), name, seed)
+    return metrics
+
+
+def _batches(scenes, size):
+    """Lists of `size` scenes; a single one left over joins the list before it."""
+    batch, waiting = [], None
+    for scene in scenes:
+        batch.append(scene)
+        if len(batch) == size:
+            if waiting:
+                yield waiting
+            waiting, batch = batch, []
+    if waiting and len(batch) == 1:
+        waiting, batch = waiting + batch, []
+    yield from (part for part in (waiting, batch) if part)
+
+
+def _sample(scene, arm, half_thickness):
+    question = make_question(scene, "reconstruction")
+    views = [Image.fromarray(image) for image in scene.images]
+    views = apply_visual_prompt(views, question.marks, arm, half_thickness)
+    messages = build_messages("reconstruction", len(views), prompt=question.question, answer=question.answer)
+    return {
+        "sample_id": scene.seed,
+        "images": views,
+        "conversations": [messages],
+        "marks": question.marks,
+        "depth_m": scene.depth_m,
+        "intrinsics": scene.intrinsics,
+        "camera_to_world": scene.camera_to_world,
+    }
+
+
+def _point_maps(model, batch):
+    inputs = {name: value for name, value in batch.items() if name not in ("readout_targets", "document_ids")}
+    maps = model(**inputs).point_maps
+    names = {"visual": NAME, "language": f"language_{NAME}"}
+    return {names[source]: points.float().cpu().numpy() for source, points in maps.items()}
+
+
+def _token_cells(baselines, grid, side):
+    """The pixel prior in the form of the heads: (V * tokens, side, side, 3)."""
+    rows, columns = grid
+    maps = baselines.point_maps(rows * side, columns * side)
+    cells = maps.reshape(len(maps), rows, side, columns, side, 3).swapaxes(2, 3)
+    return cells.reshape(-1, side, side, 3)
+
+
+__all__ = [
+    "evaluate_geometry_encoder",
+    "evaluate_point_maps",
+    "geometry_of_another_scene",
+    "pose_errors",
+    "summarize_errors",
+]
