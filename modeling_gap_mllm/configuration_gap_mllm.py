@@ -85,7 +85,11 @@ _BASE_KEYS = {
     "auto_map",
     "transformers_version",
     "per_layer_config",
-    "use_cache",  # set by Trainer
+    # Set by Trainer, the ids to those of the tokenizer.
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
 }
 
 
