@@ -297,9 +297,10 @@ def test_new_image_tokens_without_pixels_on_a_cache_are_refused(model, turns):
         model.generate(**whole, **GREEDY, past_key_values=cache_of(model, first))
 
 
-def test_new_tokens_alone_cannot_bring_views(model, turns):
+@pytest.mark.parametrize("past", [2, None])
+def test_new_tokens_alone_cannot_bring_views(model, turns, past):
     first, whole = turns([], [0])
-    cache = cache_of(model, first)
+    cache = cache_of(model, {name: value[:, :past] for name, value in first.items()})
     past = cache.get_seq_length()
     for name in ("input_ids", "mm_token_type_ids"):
         whole[name] = whole[name][:, past:]

@@ -456,10 +456,13 @@ def test_a_frozen_encoder_builds_no_graph_and_one_parameter_brings_it_back(tiny_
     model = tiny_model()
     model.model.geometry.requires_grad_(False)
     last = model.model.geometry.global_blocks[0].mlp.fc2.weight
+    modes = []
+    model.model.geometry.register_forward_pre_hook(lambda *_: modes.append(torch.is_grad_enabled()))
     for is_trained in (False, True):
         last.requires_grad_(is_trained)
         with recorded(model.model.geometry) as calls:
             model(**two_views, labels=two_views["input_ids"]).loss.backward()
+        assert modes.pop() is is_trained
         taps = calls[0][-1].tap_features
         assert [tap.requires_grad for tap in taps] == [is_trained] * LEVELS
         assert all(tap.grad_fn is None for tap in taps) is not is_trained
@@ -586,21 +589,19 @@ def test_training_under_autocast_reaches_every_vision_module(tiny_model, two_vie
         assert module.weight.grad.dtype == torch.float32 and module.weight.grad.abs().max() > 0
 
 
+@torch.no_grad()
 def test_a_float32_encoder_works_inside_a_bf16_model(tiny_model, two_views):
     model = tiny_model()
-    with torch.no_grad():
+    taps = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.to(dtype)
+        model.model.geometry = tiny_model().model.geometry  # in float32, with weights that never were bf16
         with recorded(model.model.geometry) as calls:
-            model(**two_views)
-            model.to(torch.bfloat16)
-            # The weights went through bf16, so take the exact ones again.
-            model.model.geometry = tiny_model().model.geometry
-            handles = model.model.geometry.register_forward_hook(lambda *call: calls.append(call[1:][-1:]))
             logits = model(**two_views).logits
-            handles.remove()
-    expected, got = (call[-1].tap_features for call in calls)
-    assert logits.dtype == torch.bfloat16 and logits.isfinite().all()
-    for one, other in zip(expected, got, strict=True):
-        assert other.dtype == torch.float32 and torch.equal(one, other)
+        assert logits.dtype == dtype and logits.isfinite().all()
+        taps.append(calls[0][-1].tap_features)
+    for expected, got in zip(*taps, strict=True):
+        assert got.dtype == torch.float32 and torch.equal(got, expected)
 
 
 # Saving and loading
