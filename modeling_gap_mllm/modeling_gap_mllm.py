@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
@@ -32,6 +33,19 @@ VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
 def _is_trainable(module):
     return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _find_frozen(module, frozen):
+    """Collect the largest frozen parts of `module` in `frozen`; returns the values of requires_grad inside it.
+
+    One pass over the modules, since Trainer calls train() in every step.
+    """
+    found = {parameter.requires_grad for parameter in module.parameters(recurse=False)}
+    by_child = {child: _find_frozen(child, frozen) for child in module.children()}
+    found.update(*by_child.values())
+    if found == {True, False}:
+        frozen += [child for child, values in by_child.items() if values == {False}]
+    return found
 
 
 def _cached_length(past_key_values):
@@ -66,13 +80,23 @@ class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
         return loaded
 
     def train(self, mode=True):
-        """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode."""
+        """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode.
+
+        A frozen layer that gradients pass through (of the language model, say) keeps the flag while activation
+        checkpointing is on, since it would not be checkpointed without; the modules in it are in evaluation mode.
+        """
         super().train(mode)
         if mode:
-            for module in self.modules():
-                if next(module.parameters(), None) is not None and not _is_trainable(module):
-                    for part in module.modules():  # also those without parameters, such as dropout
-                        part.training = False
+            frozen = []
+            if _find_frozen(self, frozen) == {False}:
+                frozen = [self]
+            for part in frozen:
+                for module in part.modules():  # also those without parameters, such as dropout
+                    is_checkpointed = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+                    module.training = is_checkpointed
+            geometry = self.base_model.geometry
+            if not _is_trainable(geometry):
+                geometry.eval()  # no gradient passes through
         return self
 
 

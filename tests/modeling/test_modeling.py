@@ -483,6 +483,8 @@ def test_train_leaves_frozen_modules_in_evaluation_mode(tiny_model):
     geometry = model.model.geometry
     assert geometry.training and geometry.frame_blocks[1].mlp.fc1.training and not geometry.frame_blocks[0].training
     assert not any(module.training for module in model.eval().modules())
+    model.requires_grad_(False).train()
+    assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
@@ -502,6 +504,26 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny_model, two_views, 
         assert (got is None) == (expected is None), name
         if expected is not None:
             torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_frozen_language_model_is_still_checkpointed(tiny_model, two_views):
+    gradients = []
+    for is_checkpointed in (False, True):
+        model = tiny_model()
+        language_model = model.model.language_model
+        for module in (language_model, model.model.geometry, model.lm_head):
+            module.requires_grad_(False)
+        if is_checkpointed:
+            model.activation_checkpointing_enable()
+        model.train()
+        runs = []
+        language_model.layers[1].mlp.register_forward_pre_hook(lambda module, _, runs=runs: runs.append(module))
+        model(**two_views, labels=two_views["input_ids"], use_cache=False).loss.backward()
+        assert len(runs) == 1 + is_checkpointed  # again in the backward pass
+        assert not any(module.training for module in language_model.layers[1].mlp.modules())
+        assert not any(module.training for module in model.model.geometry.modules())
+        gradients.append(model.model.fusion.mergers[0].linear_fc1.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("method", FUSION_METHODS)
