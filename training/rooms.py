@@ -131,9 +131,9 @@ class RoomGeometryDataset(Dataset):
         scene, rng = draw_room(self.split, index, self.variety, self.block_size, self.seed)
         images = scene.images
         if self.variety is not None and rng.random() < self.variety.mark_share:
-            images = self._mark(images, rng)
+            images = np.stack(self._mark(images, rng))
         grid = tuple(side // VISION_PATCH_SIZE for side in images.shape[1:3])
-        pictures = torch.as_tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+        pictures = torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255
         size = tuple(side * self.patch_size for side in grid)
         return {
             "images": resize_to_grid(pictures, grid, self.patch_size),

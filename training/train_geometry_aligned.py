@@ -1,0 +1,118 @@
+"""Entry point: geometry-aligned pre-training on synthetic rooms from a recipe (`gap-mllm train`).
+
+For other data build a `GeometryAlignedTrainer` with a `SharedSceneCollator`; this file shows how in thirty lines.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
+from ..modeling_gap_mllm import GEOMETRY_ENCODERS
+from ..pretraining_gap_mllm import GapMllmForPreTraining
+from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.tiny_tokenizer import build_tiny_processor
+from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+from .recipes import read_recipe
+from .rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from .shared_scene_collator import SharedSceneCollator
+
+
+@dataclass
+class GeometryAlignedModelArguments:
+    """The model to start from, and the questions to ask about rooms."""
+
+    model_path: str | None = field(
+        default=None, metadata={"help": "GAP-MLLM folder to start from, with its processor; else model_config."}
+    )
+    model_config: dict = field(
+        default_factory=dict, metadata={"help": "text_config, vision_config and gap_fusion_config of a new model."}
+    )
+    geometry_encoder_path: str | None = field(
+        default=None, metadata={"help": "Folder of a trained geometry encoder for a new model."}
+    )
+    questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
+    variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
+
+
+def build_model(model_config, geometry_encoder_path, processor):
+    """Build a model with random language, vision and fusion weights around a trained geometry encoder.
+
+    Args:
+        model_config (`dict`): `text_config`, `vision_config`, `gap_fusion_config` and other fields of `GapMllmConfig`;
+            token ids, vocabulary size and image statistics follow from the processor.
+        geometry_encoder_path (`str` or `Path`): folder of a `GapMllmVggtForReconstruction` or `GapMllmVggtModel`.
+        processor (`GapMllmProcessor`)
+    Returns:
+        `GapMllmForPreTraining`, float32.
+    """
+    encoder_config = GapMllmVggtConfig.from_pretrained(geometry_encoder_path)
+    config = GapMllmConfig(
+        **{**model_config, "text_config": {**model_config["text_config"], "vocab_size": len(processor.tokenizer)}},
+        geometry_config=encoder_config,
+        image_mean=list(processor.image_processor.image_mean),
+        image_std=list(processor.image_processor.image_std),
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+    )
+    model = GapMllmForPreTraining(config)
+    encoder = GEOMETRY_ENCODERS[encoder_config.model_type].from_pretrained(geometry_encoder_path, dtype="float32")
+    model.model.geometry.load_state_dict(encoder.state_dict())
+    tokenizer = processor.tokenizer
+    for target in (model.generation_config, model.config.text_config):
+        target.pad_token_id, target.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return model
+
+
+def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
+    """Pre-train on rooms, resuming from the last checkpoint in the output folder if there is one.
+
+    Args:
+        recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
+        overrides (`list[str]`): command-line flags that replace the recipe's values.
+        scorer (`Callable`, *optional*): see `GeometryAlignedTrainer`.
+        callbacks (`list[TrainerCallback]`, *optional*): for the trainer.
+    Returns:
+        `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
+    Raises:
+        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, or without an encoder.
+    """
+    parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
+    model_args, args = read_recipe(parser, recipe, overrides)
+    set_seed(args.seed)
+    if model_args.model_path:
+        processor = GapMllmProcessor.from_pretrained(model_args.model_path)
+        model = GapMllmForPreTraining.from_pretrained(model_args.model_path, dtype="float32")
+    elif model_args.geometry_encoder_path:
+        processor = build_tiny_processor()
+        model = build_model(model_args.model_config, model_args.geometry_encoder_path, processor)
+    else:
+        raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
+    batch_size = args.per_device_train_batch_size
+    args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
+    dataset = RoomQuestionDataset(
+        "train",
+        args.max_steps * batch_size * args.gradient_accumulation_steps * args.world_size,
+        RoomQuestions(**model_args.questions),
+        RoomVariety(**model_args.variety),
+        block_size=batch_size,
+        seed=args.seed,
+    )
+    layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
+    trainer = GeometryAlignedTrainer(
+        model=model,
+        args=args,
+        train_dataset=dataset,
+        data_collator=SharedSceneCollator(processor, layout, model.config.point_map_side),
+        scorer=scorer,
+        callbacks=callbacks,
+    )
+    last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=last_checkpoint)
+    trainer.save_model()
+    processor.save_pretrained(args.output_dir)
+    return trainer, processor
