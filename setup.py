@@ -1,18 +1,33 @@
-"""Maps the four source folders at the top level to one import name, `gap_mllm` (everything else is in pyproject.toml)."""
+"""Package metadata. The four source folders at the top level become one import name, `gap_mllm`.
+
+Ranges stand here, the exact versions that were tested in constraints.txt, and tool settings in pyproject.toml.
+"""
 
 from pathlib import Path
 
 from setuptools import setup
 
-PACKAGES = {
+
+# Import name -> folder. Folders below them follow by themselves.
+ROOTS = {
     "gap_mllm": "modeling_gap_mllm",
     "gap_mllm.processing": "processing",
-    "gap_mllm.processing.data": "processing/data",
     "gap_mllm.training": "training",
     "gap_mllm.evaluation": "evaluation",
 }
 
-# Ranges, not pins: constraints.txt holds the exact versions that the tests ran with.
+
+def nested_packages(roots):
+    """Find every folder with Python files under the roots; setuptools cannot where names differ from folders."""
+    packages = {}
+    for name, root in roots.items():
+        for folder in sorted({file.parent for file in Path(root).rglob("*.py")}):
+            packages[".".join([name, *folder.relative_to(root).parts])] = folder.as_posix()
+    return packages
+
+
+PACKAGES = nested_packages(ROOTS)
+
 REQUIREMENTS = [
     "torch>=2.6",
     "transformers>=5.23.0,<5.24",
@@ -23,14 +38,24 @@ REQUIREMENTS = [
     "tqdm>=4.60",
 ]
 EXTRAS = {
-    "train": ["accelerate>=1.10", "datasets>=5.0", "peft>=0.18", "trl>=1.0", "pyyaml>=6.0"],
-    "eval": ["evaluate>=0.4.6", "datasets>=5.0", "scipy>=1.11", "matplotlib>=3.8"],
+    "train": ["accelerate>=1.10", "datasets>=5.0", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
+    "eval": ["datasets>=5.0", "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
     "demo": ["accelerate>=1.10", "datasets>=5.0", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["torchvision>=0.20", "av>=12.0"],
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
-    "dev": ["pytest>=8.0", "hypothesis>=6.100", "ruff==0.17.5", "scipy>=1.11", "nbclient>=0.10", "ipykernel>=6.29", "build>=1.2"],
 }
-EXTRAS["dev"] = sorted({*EXTRAS["dev"], *EXTRAS["train"], *EXTRAS["demo"]})
+EXTRAS["dev"] = sorted(
+    {
+        *EXTRAS["eval"],
+        *EXTRAS["demo"],
+        "hypothesis>=6.100",
+        "ipykernel>=6.29",
+        "nbclient>=0.10",
+        "pytest>=8.0",
+        "ruff==0.17.5",
+        "setuptools>=77",
+    }
+)
 
 setup(
     name="gap-mllm",
@@ -39,7 +64,8 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",  # transformers 5.23 asks for it
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={"gap_mllm.training": ["recipes/*.yaml"]},

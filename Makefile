@@ -1,0 +1,71 @@
+# Every target sets up what it needs: a virtual environment in .venv, with the versions of constraints.txt.
+# Needed beforehand: make, and Python 3.11 or newer (choose another with `make PYTHON=... test`).
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+OUTPUT ?= outputs/quickstart
+SHORT_OUTPUT ?= outputs/quickstart_short
+DEMO_FLAGS ?=
+SHORT_DEMO_FLAGS ?= --steps 150 --test-rooms 64
+PYTEST_FLAGS ?=
+
+# One thread: models are tiny, and the demo renders in a second process. Nothing is downloaded after installation.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE := 1
+export HF_DATASETS_OFFLINE := 1
+export HF_EVALUATE_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.PHONY: help install test demo demo-short lint style clean
+
+help:
+	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
+	@echo "make demo-short  the same with fewer steps, only as a check"
+	@echo "make test        all tests (PYTEST_FLAGS=... is passed on)"
+	@echo "make lint        check style without changing files"
+	@echo "make style       correct style"
+	@echo "make clean       remove the environment and everything that was made"
+
+install: $(READY)
+
+# torch comes first and alone, so that nothing else decides which build of it is installed.
+$(READY): setup.py pyproject.toml constraints.txt
+	@set -e; \
+	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	    for python in $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14); do \
+	        if $$python -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then found=$$python; break; fi; \
+	    done; \
+	    if test -z "$$found"; then echo "No Python 3.11 or newer was found; name one: make PYTHON=/path/to/python"; exit 1; fi; \
+	    echo "Making $(VENV) with $$($$found --version)"; \
+	    $$found -m venv $(VENV) || { rm -rf $(VENV); echo "The venv module failed; on Debian: apt install python3-venv"; exit 1; }; \
+	fi
+	@echo "Installing the versions of constraints.txt; the first time this takes some minutes"
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,demo,eval]"
+	@touch $@
+
+test: $(READY)
+	$(BIN)/pytest $(PYTEST_FLAGS)
+
+demo: $(READY)
+	$(BIN)/python examples/quickstart.py --output $(OUTPUT) $(DEMO_FLAGS)
+
+demo-short: $(READY)
+	$(BIN)/python examples/quickstart.py --output $(SHORT_OUTPUT) $(SHORT_DEMO_FLAGS)
+	$(BIN)/python .ci/check_demo.py $(SHORT_OUTPUT)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
