@@ -52,11 +52,10 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
     """`GapMllmForConditionalGeneration` with a point-map head on the visual tokens and one on the language states.
 
     With `labels` it returns the parts of the loss, with logits formed at supervised positions only; without, it is
-    the plain model, so generate() works. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
+    the plain model, so generate() works. Loaded from an inference checkpoint its heads start afresh, and transformers
+    says so. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
     dense point maps are ours, after the dense alignment of 3DRS (arXiv:2506.01946) and GeoVR (arXiv:2606.05833).
     """
-
-    _keys_to_ignore_on_load_missing = [r"^point_map_heads\."]  # start afresh on an inference checkpoint
 
     def __init__(self, config):
         super().__init__(config)
@@ -82,6 +81,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         scene_lengths=None,
         scene_repeats=None,
         logits_to_keep=0,
+        mm_encoder_outputs=None,
         **kwargs,
     ):
         """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
@@ -97,43 +97,40 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         """
         # All named, since generate() refuses inputs that forward does not name.
         kwargs.update(
+            input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            pixel_values_videos=pixel_values_videos,
             video_grid_thw=video_grid_thw,
             mm_token_type_ids=mm_token_type_ids,
         )
         if labels is None:
             return super().forward(
-                input_ids=input_ids,
                 pixel_values=pixel_values,
+                pixel_values_videos=pixel_values_videos,
                 image_grid_thw=image_grid_thw,
                 scene_lengths=scene_lengths,
                 logits_to_keep=logits_to_keep,
+                mm_encoder_outputs=mm_encoder_outputs,
                 **kwargs,
             )
-        features = None
+        encoded = dict(mm_encoder_outputs or {})
+        shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
         if pixel_values is not None:
-            self.model._check_packing(position_ids, attention_mask, scene_lengths)
-            features = self.model.get_image_features(
-                pixel_values,
-                image_grid_thw,
-                mm_token_type_ids=mm_token_type_ids,
-                scene_lengths=scene_lengths,
-                return_dict=True,
-            )
-        shown = list(range(0 if features is None else len(features.pooler_output)))
-        if scene_repeats is not None:
-            shown = self._repeated_views(scene_lengths, scene_repeats)
+            if self.model.uses_geometry:
+                self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
+            encoded["image"] = self.model.get_image_features(pixel_values, image_grid_thw, **shared)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.model.get_video_features(pixel_values_videos, video_grid_thw, **shared)
+        features, shown = encoded.get("image"), []
+        if features is not None:
+            shown = list(range(len(features.pooler_output)))
+            if scene_repeats is not None:
+                shown = self._repeated_views(scene_lengths, scene_repeats)
+            encoded["image"], image_grid_thw = _select_views(features, shown), image_grid_thw[shown]
         states = self.model(
-            input_ids=input_ids,
-            image_grid_thw=None if image_grid_thw is None else image_grid_thw[shown],
-            mm_encoder_outputs=None if features is None else {"image": _select_views(features, shown)},
-            use_cache=False,
-            return_dict=True,
-            **kwargs,
+            image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, use_cache=False, return_dict=True, **kwargs
         ).last_hidden_state
         is_supervised = labels[:, 1:] != -100
         output = GapMllmPreTrainingOutput(
@@ -142,16 +139,25 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
         )
         if features is not None:
-            # Of several documents about a scene the first stands for it: its visual tokens see the views alone.
-            sizes = [len(tokens) for tokens in features.pooler_output]
-            states = states[input_ids == self.config.image_token_id].split([sizes[view] for view in shown])
-            first = [shown.index(view) for view in range(len(sizes))]
-            sources = {
-                "visual": torch.cat(features.pooler_output),
-                "language": torch.cat([states[place] for place in first]),
-            }
-            output.point_maps = {name: head(sources[name]) for name, head in self.point_map_heads.items()}
+            output.point_maps = self._point_maps(features, states[input_ids == self.config.image_token_id], shown)
+        elif self.training:
+            # So that ranks without images reduce the same parameters.
+            idle = sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
+            output.answer_logits = output.answer_logits + 0 * idle
         return output
+
+    def _point_maps(self, features, states, shown):
+        """Points from the fused tokens, and from the language states at them.
+
+        Of several documents about a scene the first stands for it: its visual tokens see nothing but the views.
+        """
+        sizes = [len(tokens) for tokens in features.pooler_output]
+        parts = states.split([sizes[view] for view in shown])
+        sources = {
+            "visual": torch.cat(features.pooler_output),
+            "language": torch.cat([parts[shown.index(view)] for view in range(len(sizes))]),
+        }
+        return {name: head(sources[name]) for name, head in self.point_map_heads.items()}
 
     @staticmethod
     def _repeated_views(scene_lengths, scene_repeats):

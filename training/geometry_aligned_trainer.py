@@ -68,6 +68,8 @@ class GeometryAlignedTrainer(TermTrainer):
         model = kwargs.get("model", args[0] if args else None)
         arguments = kwargs.get("args", args[1] if len(args) > 1 else None)
         freeze_groups(model, arguments.module_learning_rates)
+        if scorer is not None and kwargs.get("eval_dataset") is None:
+            kwargs["eval_dataset"] = []  # the scorer alone evaluates; Trainer insists on a dataset
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, model=None):
@@ -102,12 +104,9 @@ class GeometryAlignedTrainer(TermTrainer):
         inputs.pop("sample_ids", None)
         targets = inputs.pop("point_map_targets", None)
         document_ids, readout_targets = inputs.pop("document_ids"), inputs.pop("readout_targets")
-        watch = nullcontext()
-        if self.args.readout_weight:
-            language_model = self.accelerator.unwrap_model(model).model.language_model
-            layers, heads = self.args.readout_layers, self.args.readout_heads
-            watch = record_readout(language_model, layers, heads, document_ids, readout_targets)
-        with watch as recording:
+        with self._watched(model) as recording:
+            if recording is not None:
+                recording.watch(document_ids, readout_targets)
             output = model(**inputs)
         terms = {"text": text_loss(output.answer_logits, output.answer_targets)}
         if targets is not None and output.point_maps is not None:
@@ -117,6 +116,16 @@ class GeometryAlignedTrainer(TermTrainer):
             terms["readout"] = recording.loss + 0.0 * terms["text"]  # a tensor even if no row is watched
         return terms, output
 
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        with self._watched(model):  # the backward pass included
+            return super().training_step(model, inputs, num_items_in_batch)
+
+    def _watched(self, model):
+        if not self.args.readout_weight:
+            return nullcontext()
+        language_model = self.accelerator.unwrap_model(model).model.language_model
+        return record_readout(language_model, self.args.readout_layers, self.args.readout_heads)
+
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         with torch.no_grad():
             loss = self.compute_loss(model, self._prepare_inputs(inputs))
@@ -125,7 +134,7 @@ class GeometryAlignedTrainer(TermTrainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""
         metrics = {}
-        if eval_dataset is not None or self.eval_dataset is not None:
+        if eval_dataset or self.eval_dataset:
             metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
         if self.scorer is not None:
             model = self.accelerator.unwrap_model(self.model)

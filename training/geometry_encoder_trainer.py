@@ -48,6 +48,9 @@ class GeometryEncoderTrainer(TermTrainer):
             "confidence": args.confidence_weight,
         }
 
+    def floating_point_ops(self, inputs):
+        return 0  # Trainer counts tokens of text; there are none
+
     def compute_terms(self, model, inputs):
         is_tensor = isinstance(inputs["images"], torch.Tensor)
         output = model(inputs["images"], None if is_tensor else inputs["scene_lengths"])

@@ -80,10 +80,9 @@ def parameter_groups(model, learning_rates, weight_decay, decayed, groups=None):
         sizes = [sum(parameters[name].numel() for name in some) for some in (names, trainable)]
         rate = f"{learning_rates[group]:.3g}" if trainable else "frozen"
         rows.append(f"{group:<12} {sizes[0]:>14,} {sizes[1]:>14,} {rate:>14}")
-        for decay in (weight_decay, 0.0):
-            chosen = [parameters[name] for name in trainable if (name in decayed) == (decay == weight_decay)]
-            if decay == 0.0 and weight_decay == 0.0:
-                break
+        for is_decayed in (True, False):
+            chosen = [parameters[name] for name in trainable if (name in decayed) == is_decayed]
+            decay = weight_decay if is_decayed else 0.0
             if chosen:
                 optimised.append({"params": chosen, "lr": learning_rates[group], "weight_decay": decay, "name": group})
     logger.info("Parameter groups\n%s", "\n".join(rows))

@@ -20,14 +20,22 @@ READOUT_ATTENTION = "gap_mllm_readout"
 
 
 class _Recording:
-    """What is asked for in one forward pass, and the loss gathered on the way."""
+    """Which layers and heads are watched, the rows of the present batch, and the loss gathered from them."""
 
-    def __init__(self, base, layers, heads, document_ids, targets):
+    def __init__(self, base, layers, heads):
         self.base, self.layers, self.heads = base, set(layers), list(heads)
+        self.rows, self.loss = (), 0.0
+
+    def watch(self, document_ids, targets):
+        """Start afresh on a batch.
+
+        Args:
+            document_ids (`torch.Tensor` of shape `(B, S)`): as `SharedSceneCollator` makes them.
+            targets (`torch.Tensor` of shape `(B, S)`): for each query row the column to look at, -1 for none.
+        """
         self.rows = (targets != PADDING).nonzero()  # (R, 2): row of the batch, query position
         self.targets = targets[targets != PADDING]
-        self.document_ids = document_ids
-        self.loss = 0.0
+        self.document_ids, self.loss = document_ids, 0.0
 
     def add(self, query, key, scaling):
         """Add the negative log-probabilities of the targets. query (B, H, S, d), key (B, H_kv, S, d)."""
@@ -65,20 +73,25 @@ AttentionMaskInterface.register(READOUT_ATTENTION, _readout_mask)
 
 
 @contextmanager
-def record_readout(language_model, layers, heads, document_ids, targets):
-    """Gather the read-out loss of the forward passes inside a `with` block.
+def record_readout(language_model, layers, heads):
+    """Watch attention heads inside a `with` block, which must hold the backward pass too.
+
+    (With activation checkpointing the backward pass runs the layers again, and must find the same attention.) Inside
+    another such block it is that block's recording.
 
     Args:
         language_model (`PreTrainedModel`): whose attention is watched; its kernel is restored afterwards.
         layers (`list[int]`), heads (`list[int]`): zero-based.
-        document_ids (`torch.Tensor` of shape `(B, S)`): as `SharedSceneCollator` makes them.
-        targets (`torch.Tensor` of shape `(B, S)`): for each query row the column to look at, -1 for none.
     Yields:
-        an object whose `loss` is the sum of negative log-probabilities over rows, layers and heads.
+        a recording: call its `watch(document_ids, targets)` before the forward pass; after it, `loss` is the sum of
+        the negative log-probabilities of the targets over rows, layers and heads.
     Raises:
         ValueError: if a layer or head does not exist.
     """
     global _active
+    if _active is not None:
+        yield _active
+        return
     config = language_model.config
     if max(layers) >= config.num_hidden_layers or max(heads) >= config.num_attention_heads or min(*layers, *heads) < 0:
         raise ValueError(
@@ -86,7 +99,7 @@ def record_readout(language_model, layers, heads, document_ids, targets):
             f"{config.num_attention_heads}."
         )
     base = config._attn_implementation
-    _active = _Recording(base, layers, heads, document_ids, targets)
+    _active = _Recording(base, layers, heads)
     config._attn_implementation = READOUT_ATTENTION
     try:
         yield _active

@@ -55,7 +55,8 @@ def document_mask(document_ids):
     query, key = document_ids[:, :, None], document_ids[:, None]
     size = document_ids.shape[1]
     causal = torch.ones(size, size, dtype=torch.bool, device=document_ids.device).tril()
-    allowed = causal & ((query == key) | (key == SHARED)) & (key != PADDING)
+    is_real = (query != PADDING) & (key != PADDING)
+    allowed = causal & is_real & ((query == key) | (key == SHARED))
     allowed |= torch.eye(size, dtype=torch.bool, device=document_ids.device)
     return allowed[:, None]
 

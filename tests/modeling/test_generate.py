@@ -214,7 +214,6 @@ def test_a_static_cache_gives_the_same(model, batch):
     assert torch.equal(got, model.generate(**batch, **GREEDY))
 
 
-@pytest.mark.xfail(strict=True, reason="GapMllmForPreTraining.forward does not name mm_encoder_outputs: no beams")
 def test_the_pretraining_class_generates_the_same(tiny_model, batch):
     model = tiny_model(model_class=GapMllmForPreTraining)
     plain = tiny_model()

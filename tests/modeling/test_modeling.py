@@ -643,7 +643,10 @@ def test_save_and_load_bit_exact_by_the_auto_classes(model, batch, tmp_path, aut
     model.save_pretrained(tmp_path)
     loaded, info = auto_class.from_pretrained(tmp_path, output_loading_info=True)
     assert type(loaded) is model_class and not loaded.training
-    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert not any(info[kind] for kind in ("unexpected_keys", "mismatched_keys"))
+    # Heads that an inference checkpoint lacks start afresh, and the load report names each.
+    heads = {name for name in loaded.state_dict() if name.startswith("point_map_heads.")}
+    assert set(info["missing_keys"]) == heads
     expected = model.state_dict()
     for name, value in loaded.state_dict().items():
         assert name.startswith("point_map_heads.") or torch.equal(value, expected[name]), name
@@ -683,11 +686,11 @@ def captured_warnings(caplog):
         logger.propagate = was
 
 
-def test_inference_weights_give_fresh_pretraining_heads_quietly(model, tmp_path, caplog):
+def test_inference_weights_give_fresh_pretraining_heads_and_say_so(model, tmp_path, caplog):
     model.save_pretrained(tmp_path)
     with captured_warnings(caplog):
         loaded = GapMllmForPreTraining.from_pretrained(tmp_path)
-    assert "point_map_heads" not in caplog.text
+    assert "point_map_heads" in caplog.text and "MISSING" in caplog.text.upper()
     for head in loaded.point_map_heads.values():
         assert torch.equal(head.norm.weight, torch.ones(32)) and not head.fc1.bias.any()
         assert 0.1 < head.fc1.weight.std() < 0.3  # initializer_range 0.2

@@ -1,0 +1,102 @@
+import pytest
+import torch
+
+from gap_mllm import GapMllmForPreTraining
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+from gap_mllm.training.train_geometry_aligned import build_model
+
+
+RATES = {"geometry": 0.0, "vision": 1e-3, "mergers": 1e-3, "fusion": 1e-3, "language": 1e-3, "point_maps": 1e-3}
+TINY = {
+    "text_config": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "initializer_range": 0.1,
+        "tie_word_embeddings": True,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+    },
+    "vision_config": {
+        "depth": 3,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "deepstack_visual_indexes": [0, 1, 2],
+        "num_position_embeddings": 16,
+        "initializer_range": 0.1,
+    },
+    "gap_fusion_config": {"merger_hidden_size": 32, "init": "reference", "initializer_range": 0.1},
+}
+ENCODER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "mlp_ratio": 2,
+    "image_size": 56,
+    "patch_embed_depth": 1,
+    "patch_embed_num_heads": 2,
+    "camera_trunk_depth": 1,
+    "camera_num_heads": 2,
+    "camera_mlp_ratio": 1,
+    "camera_num_iterations": 2,
+    "dpt_features": 8,
+    "dpt_out_channels": [8, 8, 8, 8],
+    "dpt_head_hidden_size": 4,
+    "layer_scale_init_value": 0.5,
+    "initializer_range": 0.1,
+}
+
+
+@pytest.fixture(scope="session")
+def encoder_config():
+    return dict(ENCODER)
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory):
+    from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("encoder")
+    GapMllmVggtForReconstruction(GapMllmVggtConfig(**ENCODER)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_pretraining_model(encoder_folder, tiny_processor):
+    """A function seed -> a fresh tiny `GapMllmForPreTraining` around the tiny encoder."""
+
+    def make(seed=0) -> GapMllmForPreTraining:
+        torch.manual_seed(seed)
+        return build_model(TINY, encoder_folder, tiny_processor).eval()
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def pretraining_model(make_pretraining_model):
+    return make_pretraining_model()
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    """A function (model, trainer arguments) -> `GeometryAlignedTrainer` that writes to a temporary folder."""
+
+    def make(model, train_dataset=None, data_collator=None, scorer=None, **kwargs):
+        kwargs = {"module_learning_rates": dict(RATES), "learning_rate": 1e-3, "report_to": "none"} | kwargs
+        kwargs = {"output_dir": str(tmp_path / "run"), "save_strategy": "no", "disable_tqdm": True} | kwargs
+        args = GeometryAlignedTrainingArguments(train_sampling_strategy="sequential", **kwargs)
+        return GeometryAlignedTrainer(
+            model=model, args=args, train_dataset=train_dataset, data_collator=data_collator, scorer=scorer
+        )
+
+    return make

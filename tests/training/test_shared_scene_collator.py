@@ -1,0 +1,164 @@
+"""Several questions about one scene: positions, masks and targets, and the equality of the two layouts."""
+
+import numpy as np
+import pytest
+import torch
+
+from gap_mllm import GapMllmForPreTraining
+from gap_mllm.processing.prompts_gap_mllm import build_messages
+from gap_mllm.processing.visual_prompt_gap_mllm import Mark
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm.training.shared_scene_collator import SharedSceneCollator, document_mask, rope_positions
+
+
+QUESTIONS = RoomQuestions(counts={"reconstruction": 2, "grounding_box": 1, "dense_caption": 1}, decimals=1)
+SMALL = RoomVariety(sizes=((64, 64), (64, 96)), size_shares=(0.5, 0.5), num_views=(1, 2), num_views_shares=(0.5, 0.5))
+
+
+@pytest.fixture(scope="module")
+def samples():
+    dataset = RoomQuestionDataset("train", 8, QUESTIONS, SMALL, block_size=1)
+    return [dataset[index] for index in (0, 1, 2)]
+
+
+@pytest.fixture(scope="module")
+def model(pretraining_model):
+    return pretraining_model
+
+
+def test_rope_positions_are_those_of_the_model(model, samples, tiny_processor):
+    batch = SharedSceneCollator(tiny_processor)(samples)
+    first = 0
+    for row, length in enumerate(batch["scene_lengths"].tolist()):
+        prefix = batch["input_ids"][row][batch["document_ids"][row] == 0][None]
+        grid = batch["image_grid_thw"][first : first + length]
+        types = (prefix == tiny_processor.image_token_id).long()
+        expected, _ = model.model.get_rope_index(prefix, types, image_grid_thw=grid)
+        assert torch.equal(batch["position_ids"][1:, row, : prefix.shape[1]], expected[:, 0])
+        first += length
+
+
+def test_rope_positions_by_hand():
+    # one word, a view of 2 x 4 patches (1 x 2 tokens), one word
+    assert rope_positions([0, 1, 1, 0], [(1, 2, 4)], 2).tolist() == [
+        [0, 1, 2, 3],
+        [0, 1, 1, 3],
+        [0, 1, 1, 3],
+        [0, 1, 2, 3],
+    ]
+
+
+def test_document_mask_by_hand():
+    allowed = document_mask(torch.tensor([[0, 0, 1, 2, 2, -1]]))[0, 0].int().tolist()
+    assert allowed == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0],
+        [1, 1, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
+
+
+def test_only_answers_are_supervised(samples, tiny_processor):
+    batch = SharedSceneCollator(tiny_processor)(samples[:1])
+    documents, labels = batch["document_ids"][0], batch["labels"][0]
+    for index, messages in enumerate(samples[0]["conversations"]):
+        supervised = labels[(documents == index + 1) & (labels != -100)]
+        assert tiny_processor.tokenizer.decode(supervised) == messages[-1]["content"][0]["text"] + "<|im_end|>"
+    assert (labels[documents <= 0] == -100).all()
+
+
+def test_readout_targets_are_the_marked_tokens(tiny_processor):
+    views = [np.zeros((64, 96, 3), np.uint8)] * 2
+    sample = {
+        "images": views,
+        "conversations": [build_messages("reconstruction", 2, answer="x")] * 2,
+        "marks": [Mark(1, (95, 0)), None],
+    }
+    for layout in ("block_mask", "packed"):
+        batch = SharedSceneCollator(tiny_processor, layout)([sample])
+        rows = (batch["readout_targets"][0] >= 0).nonzero()[:, 0]
+        # the two rows before "x" and before the end of the turn look at token 2 of view 1: row 0, column 2 of 2 x 3
+        assert batch["labels"][0][rows + 1].ne(-100).all() and len(rows) == 2
+        image_tokens = (batch["input_ids"][0] == tiny_processor.image_token_id).nonzero()[:, 0]
+        assert set(batch["readout_targets"][0][rows].tolist()) == {int(image_tokens[6 + 2])}
+
+
+def test_point_map_targets_are_the_points_of_the_tokens(tiny_processor):
+    # A plane 2 m ahead of both cameras, the second one metre to the right of the first.
+    intrinsics = np.array([[64.0, 0, 31.5], [0, 64.0, 31.5], [0, 0, 1]])
+    poses = np.stack([np.eye(4), np.eye(4)])
+    poses[1, 0, 3] = 1.0
+    sample = {
+        "images": [np.zeros((64, 64, 3), np.uint8)] * 2,
+        "conversations": [build_messages("reconstruction", 2, answer="x")],
+        "depth_m": np.full((2, 64, 64), 2.0),
+        "intrinsics": np.stack([intrinsics] * 2),
+        "camera_to_world": poses,
+    }
+    sample["depth_m"][1, :8] = 0  # no measurement
+    targets = SharedSceneCollator(tiny_processor, point_map_side=4)([sample])["point_map_targets"]
+    assert targets.shape == (8, 4, 4, 3)
+    # token 1 of view 0 (row 0, column 1), its third column and second row: pixels 32 + 20 - 0.5 and 12 - 0.5 of 64
+    torch.testing.assert_close(targets[1, 1, 2], torch.tensor([(51.5 - 31.5) / 32, (11.5 - 31.5) / 32, 2.0]))
+    assert targets[4, 0].isnan().all() and targets[4, 1].isfinite().all()
+    torch.testing.assert_close(targets[5, 1, 2] - targets[1, 1, 2], torch.tensor([1.0, 0, 0]))
+
+
+def test_both_layouts_give_the_same_loss_terms_and_gradients(model, samples, tiny_processor, make_trainer):
+    trainer = make_trainer(model, point_map_weight=1.0, readout_weight=1.0)
+    results = []
+    for layout in ("block_mask", "packed"):
+        batch = SharedSceneCollator(tiny_processor, layout, model.config.point_map_side)(samples)
+        model.eval()
+        model.zero_grad()
+        terms, _ = trainer.compute_terms(model, batch)
+        counts = {name: int(count) for name, count in trainer.count_items(batch).items()}
+        sum(terms.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        results.append((terms, counts, gradients))
+    (terms, counts, gradients), (other_terms, other_counts, other_gradients) = results
+    assert counts == other_counts and min(counts.values()) > 0
+    for name, term in terms.items():
+        torch.testing.assert_close(other_terms[name], term, rtol=1e-5, atol=0)
+    assert gradients.keys() == other_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_question_alone_gives_the_same_logits(model, samples, tiny_processor):
+    """Neither the other questions of a row nor its padding change an answer."""
+    collate = SharedSceneCollator(tiny_processor)
+    together = collate(samples)
+    with torch.no_grad():
+        logits = model(**_inputs(together)).answer_logits
+        alone = []
+        for sample in samples:
+            for messages, mark in zip(sample["conversations"], sample["marks"], strict=True):
+                batch = collate([{**sample, "conversations": [messages], "marks": [mark]}])
+                alone.append(model(**_inputs(batch)).answer_logits)
+    torch.testing.assert_close(logits, torch.cat(alone), rtol=1e-4, atol=1e-4)
+
+
+def _inputs(batch):
+    names = ("sample_ids", "readout_targets", "document_ids", "point_map_targets")
+    return {name: value for name, value in batch.items() if name not in names}
+
+
+def test_bad_samples_are_named(samples, tiny_processor):
+    collate = SharedSceneCollator(tiny_processor)
+    sample = samples[0]
+    with pytest.raises(ValueError, match="layout='rows' is not known"):
+        SharedSceneCollator(tiny_processor, "rows")
+    with pytest.raises(ValueError, match="Sample 'room-train-0' has no questions"):
+        collate([{**sample, "conversations": []}])
+    with pytest.raises(ValueError, match="'room-train-0' has no answer"):
+        collate([{**sample, "conversations": [sample["conversations"][0][:-1]]}])
+    other = build_messages("reconstruction", len(sample["images"]), answer="x", system="Another.")
+    with pytest.raises(ValueError, match="must share the system turn and the views"):
+        collate([{**sample, "conversations": [sample["conversations"][0], other], "marks": [None, None]}])
+
+
+def test_the_pretraining_class_is_what_auto_gives(model):
+    assert type(model) is GapMllmForPreTraining

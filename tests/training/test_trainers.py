@@ -1,0 +1,425 @@
+"""Both trainers: global counts, named errors, groups, frozen parameters, resuming, and what is logged."""
+
+import copy
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
+from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+from gap_mllm.training.losses import confidence_loss, log_depth_loss, point_loss, pose_loss, text_loss
+from gap_mllm.training.module_groups import MODULE_GROUPS, assign_groups, freeze_groups, parameter_groups
+from gap_mllm.training.readout import READOUT_ATTENTION, record_readout
+from gap_mllm.training.rooms import (
+    RoomGeometryDataset,
+    RoomQuestionDataset,
+    RoomQuestions,
+    RoomVariety,
+    collate_scenes,
+)
+from gap_mllm.training.shared_scene_collator import SharedSceneCollator
+
+
+SMALL = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(1, 2), num_views_shares=(0.5, 0.5))
+QUESTIONS = RoomQuestions(counts={"reconstruction": 2}, decimals=1)
+
+
+@pytest.fixture(scope="module")
+def rooms():
+    return _Kept(RoomQuestionDataset("train", 8, QUESTIONS, SMALL, block_size=1))
+
+
+class _Kept(Dataset):
+    """A dataset whose items are made once."""
+
+    def __init__(self, dataset):
+        self.items = [dataset[index] for index in range(len(dataset))]
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return copy.deepcopy(self.items[index])
+
+
+# Losses by hand
+
+
+def test_losses_by_hand():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 100.0]])
+    assert text_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(torch.tensor(2.0).log().item())
+    weights = torch.tensor([2.0, 1.0])
+    assert text_loss(logits, torch.tensor([0, 1]), weights).item() == pytest.approx(2 * torch.tensor(2.0).log().item())
+    prediction, target = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.0, 1.0]]), torch.zeros(2, 3)
+    target[1] = float("nan")
+    assert point_loss(prediction, target, torch.tensor([True, False])).item() == pytest.approx(5.0)
+    depth = torch.tensor([1.0, torch.e, 5.0])
+    valid = torch.tensor([True, True, False])
+    assert log_depth_loss(depth, torch.tensor([1.0, 1.0, 0.0]), valid).item() == pytest.approx(1.0)
+    error = torch.tensor([0.5], requires_grad=True)
+    loss = confidence_loss(error, torch.tensor([2.0]), alpha=0.5)
+    assert loss.item() == pytest.approx(2 * 0.5 - 0.5 * torch.tensor(2.0).log().item()) and not loss.requires_grad
+    iterations, pose = torch.zeros(2, 1, 1, 9), torch.zeros(1, 1, 9)
+    pose[..., 0], pose[..., 8] = 3.0, 1.0  # mean over three translations 1, half of the mean over two angles 0.25
+    iterations[1, ..., 0] = 3.0
+    # errors 1.25 and 0.25, weights 0.6 and 1
+    assert pose_loss(iterations, pose).item() == pytest.approx((0.6 * 1.25 + 0.25) / 1.6)
+
+
+def test_point_loss_has_a_finite_gradient_at_the_truth():
+    point = torch.zeros(1, 3, requires_grad=True)
+    point_loss(point, torch.zeros(1, 3), torch.tensor([True])).backward()
+    assert point.grad.isfinite().all()
+
+
+# One loss for every split of a batch
+
+
+def test_one_batch_of_four_equals_two_accumulated_batches_of_two(
+    make_pretraining_model, make_trainer, rooms, tiny_processor
+):
+    results = []
+    for batch, accumulation in ((4, 1), (2, 2)):
+        model = make_pretraining_model()
+        trainer = make_trainer(
+            model,
+            rooms,
+            SharedSceneCollator(tiny_processor, point_map_side=model.config.point_map_side),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            max_steps=2,
+            logging_steps=1,
+            point_map_weight=1.0,
+            readout_weight=1.0,
+        )
+        trainer.train()
+        results.append(([entry for entry in trainer.state.log_history if "loss" in entry], model))
+    (history, model), (other_history, other) = results
+    for entry, other_entry in zip(history, other_history, strict=True):
+        for name in ("loss", "loss_text", "loss_point_map", "loss_readout", "grad_norm"):
+            assert other_entry[name] == pytest.approx(entry[name], rel=1e-4), name
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        # AdamW divides by the gradient's size: noise in a tiny gradient moves a parameter by up to one step, 1e-3
+        torch.testing.assert_close(theirs, mine, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
+def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processor):
+    """The first step's loss and gradient norm under DDP (gloo), with rooms that carry unlike numbers of tokens."""
+    make_pretraining_model().save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys, torch
+            torch.set_num_threads(1)
+            from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
+
+            folder, batch = sys.argv[1], sys.argv[2]
+            rates = dict(geometry=0, vision=1e-3, mergers=1e-3, fusion=1e-3, language=1e-3, point_maps=1e-3)
+            import yaml
+            recipe = dict(
+                model_path=folder + "/model", questions=dict(counts=dict(reconstruction=2), decimals=1),
+                variety=dict(sizes=[[64, 64]], size_shares=[1.0], num_views=[2], num_views_shares=[1.0]),
+                module_learning_rates=rates, per_device_train_batch_size=int(batch), max_steps=1, logging_steps=1,
+                point_map_weight=1.0, readout_weight=1.0, report_to="none", save_strategy="no", use_cpu=True,
+                output_dir=folder + "/out" + batch, ddp_find_unused_parameters=False,
+            )
+            open(folder + f"/recipe{batch}.yaml", "w").write(yaml.safe_dump(recipe))
+            trainer, _ = train_geometry_aligned(folder + f"/recipe{batch}.yaml")
+            if trainer.is_world_process_zero():
+                entry = [e for e in trainer.state.log_history if "loss" in e][0]
+                json.dump(entry, open(folder + f"/entry{batch}.json", "w"))
+            """
+        )
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    for command, batch in (([sys.executable], "4"), (torchrun, "2")):
+        done = subprocess.run(
+            [*command, str(script), str(tmp_path), batch], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    import json
+
+    one, two = (json.loads((tmp_path / f"entry{batch}.json").read_text()) for batch in ("4", "2"))
+    for name in ("loss", "loss_text", "loss_point_map", "loss_readout", "grad_norm"):
+        assert two[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+def test_resumed_training_has_the_same_losses(make_pretraining_model, make_trainer, rooms, tiny_processor, tmp_path):
+    collate = SharedSceneCollator(tiny_processor, point_map_side=4)
+    options = {
+        "per_device_train_batch_size": 2,
+        "max_steps": 4,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "point_map_weight": 1.0,
+    }
+    whole = make_trainer(make_pretraining_model(), rooms, collate, **options)
+    whole.train()
+    resumed = make_trainer(make_pretraining_model(seed=1), rooms, collate, **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    names = ("loss", "loss_text", "loss_point_map", "grad_norm", "learning_rate")
+    losses, again = (
+        [[entry[name] for name in names] for entry in trainer.state.log_history if "loss" in entry]
+        for trainer in (whole, resumed)
+    )
+    assert again[2:] == losses[2:] and len(losses) == 4
+
+
+# What stops a run, and what is refused
+
+
+def test_a_loss_that_is_not_finite_names_step_term_and_samples(
+    make_pretraining_model, make_trainer, rooms, tiny_processor
+):
+    model = make_pretraining_model()
+    trainer = make_trainer(
+        model, rooms, SharedSceneCollator(tiny_processor), per_device_train_batch_size=2, max_steps=2
+    )
+    with torch.no_grad():
+        model.lm_head.weight[5] = float("inf")
+    with pytest.raises(FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0', 'room-t"):
+        trainer.train()
+
+
+def test_data_parallel_is_refused(make_pretraining_model, make_trainer, monkeypatch):
+    monkeypatch.setattr(
+        "gap_mllm.training.geometry_aligned_trainer.GeometryAlignedTrainingArguments.n_gpu", property(lambda _: 2)
+    )
+    with pytest.raises(ValueError, match="accelerate launch --num_processes 2"):
+        make_trainer(make_pretraining_model())
+
+
+# Groups
+
+
+def test_groups_cover_every_parameter_once(make_pretraining_model):
+    model = make_pretraining_model()
+    members = assign_groups(model)
+    names = [name for group in members.values() for name in group]
+    assert sorted(names) == sorted(name for name, _ in model.named_parameters()) and all(members.values())
+    with pytest.raises(ValueError, match="'model.visual.patch_embed.proj.weight' is in none of the groups"):
+        assign_groups(model, {**MODULE_GROUPS, "vision": ("visual.",)})
+    with pytest.raises(ValueError, match=r"is in the groups \['vision', 'all'\]"):
+        assign_groups(model, {**MODULE_GROUPS, "all": ("model.visual.",)})
+
+
+def test_learning_rates_are_those_of_the_groups(make_pretraining_model, make_trainer, caplog):
+    rates = {"geometry": 0.0, "vision": 0.0, "mergers": 3e-3, "fusion": 2e-3, "language": 1e-3, "point_maps": 5e-4}
+    model = make_pretraining_model()
+    trainer = make_trainer(model, module_learning_rates=rates, weight_decay=0.1)
+    optimizer = trainer.create_optimizer()
+    by_parameter = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for group, names in assign_groups(model).items():
+        for name in names:
+            parameter = dict(model.named_parameters())[name]
+            if rates[group] == 0 or name.endswith((".strength", "mask_token")):
+                assert id(parameter) not in by_parameter and not parameter.requires_grad, name
+            else:
+                assert by_parameter[id(parameter)]["lr"] == rates[group], name
+    norm = model.model.language_model.norm.weight
+    assert by_parameter[id(norm)]["weight_decay"] == 0.0
+    assert by_parameter[id(model.model.language_model.layers[0].mlp.up_proj.weight)]["weight_decay"] == 0.1
+    total = sum(len(group["params"]) for group in optimizer.param_groups)
+    assert total == len(by_parameter) == sum(p.requires_grad for p in model.parameters())
+
+
+def test_rates_must_name_the_groups(make_pretraining_model):
+    rates = dict.fromkeys(MODULE_GROUPS, 1e-3)
+    with pytest.raises(ValueError, match=r"unknown \['lora'\], missing \['fusion'\]"):
+        freeze_groups(make_pretraining_model(), {**{k: v for k, v in rates.items() if k != "fusion"}, "lora": 1.0})
+
+
+def test_without_weight_decay_no_parameter_is_lost_or_doubled(make_pretraining_model):
+    model = make_pretraining_model()
+    groups = parameter_groups(model, dict.fromkeys(MODULE_GROUPS, 1e-3), 0.0, ["lm_head.weight"])
+    chosen = [id(p) for group in groups for p in group["params"]]
+    assert sorted(chosen) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+def test_frozen_stays_bit_equal_and_the_rest_moves(make_pretraining_model, make_trainer, rooms, tiny_processor):
+    model = make_pretraining_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make_trainer(
+        model,
+        rooms,
+        SharedSceneCollator(tiny_processor, point_map_side=4),
+        per_device_train_batch_size=2,
+        max_steps=3,
+        point_map_weight=1.0,
+        readout_weight=1.0,
+    ).train()
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    for name, value in model.state_dict().items():
+        if name not in trainable and name != "lm_head.weight":
+            assert torch.equal(value, before[name]), name
+        else:
+            assert not torch.equal(value, before[name]), name
+    assert not any(name.startswith("model.geometry.") for name in trainable)
+
+
+# Read-out
+
+
+def test_readout_equals_the_attention_that_eager_reports(make_pretraining_model, rooms, tiny_processor):
+    model = make_pretraining_model()
+    language = model.model.language_model
+    batch = SharedSceneCollator(tiny_processor, "packed")([rooms[0]])
+    documents, targets = batch["document_ids"], batch["readout_targets"]
+    inputs = {k: v for k, v in batch.items() if k not in ("sample_ids", "document_ids", "readout_targets")}
+    with record_readout(language, [1, 2], [0, 3]) as recording:
+        recording.watch(documents, targets)
+        with_readout = model(**inputs).answer_logits
+        assert language.config._attn_implementation == READOUT_ATTENTION
+    assert language.config._attn_implementation == "sdpa"
+    without = model(**inputs).answer_logits
+    assert torch.equal(with_readout, without)
+
+    seen = {}
+    hooks = [
+        layer.self_attn.register_forward_hook(lambda module, _, out: seen.__setitem__(module.layer_idx, out[1]))
+        for layer in language.layers
+    ]
+    model.set_attn_implementation("eager")
+    model(**inputs)
+    for hook in hooks:
+        hook.remove()
+    rows = (targets[0] >= 0).nonzero()[:, 0]
+    expected = -sum(seen[k][0, head, rows, targets[0][rows]].log().sum() for k in (1, 2) for head in (0, 3))
+    torch.testing.assert_close(recording.loss, expected, rtol=1e-4, atol=1e-3)
+    recording.loss.backward()
+    assert language.layers[2].self_attn.q_proj.weight.grad.abs().sum() > 0
+
+
+def test_readout_refuses_layers_that_do_not_exist(make_pretraining_model):
+    language = make_pretraining_model().model.language_model
+    with pytest.raises(ValueError, match=r"layers \[7\] and heads \[0\] must lie below 3 and 4"):
+        with record_readout(language, [7], [0]):
+            pass
+
+
+# Evaluation
+
+
+def test_evaluation_asks_the_scorer_in_eval_mode(make_pretraining_model, make_trainer, rooms, tiny_processor):
+    modes = []
+
+    def score(model):
+        modes.append(model.training)
+        return {"parse_rate": 0.25}
+
+    model = make_pretraining_model()
+    trainer = make_trainer(
+        model,
+        rooms,
+        SharedSceneCollator(tiny_processor),
+        scorer=score,
+        per_device_train_batch_size=2,
+        max_steps=2,
+        eval_strategy="steps",
+        eval_steps=1,
+    )
+    trainer.train()
+    scores = {
+        entry["step"]: entry["eval_parse_rate"] for entry in trainer.state.log_history if "eval_parse_rate" in entry
+    }
+    assert scores == {1: 0.25, 2: 0.25} and not any(modes)
+
+
+# Geometry encoder
+
+
+@pytest.fixture
+def encoder_trainer(tmp_path, encoder_config):
+    def make(dataset, **kwargs):
+        torch.manual_seed(0)
+        model = GapMllmVggtForReconstruction(GapMllmVggtConfig(**encoder_config))
+        args = GeometryEncoderTrainingArguments(
+            output_dir=str(tmp_path / "encoder"),
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            train_sampling_strategy="sequential",
+            **kwargs,
+        )
+        return GeometryEncoderTrainer(model=model, args=args, train_dataset=dataset, data_collator=collate_scenes)
+
+    return make
+
+
+def test_encoder_training_lowers_every_error_it_is_trained_on(encoder_trainer):
+    dataset = _Kept(RoomGeometryDataset("train", 2, 14, SMALL, block_size=2))
+    trainer = encoder_trainer(
+        dataset, per_device_train_batch_size=2, max_steps=40, logging_steps=1, learning_rate=5e-3, num_train_epochs=40
+    )
+    trainer.train()
+    losses = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for name in ("loss_points", "loss_depth", "loss_pose"):
+        assert losses[-1][name] < 0.7 * losses[0][name], name
+
+
+def test_encoder_loss_is_the_same_for_views_of_mixed_sizes_in_any_split(encoder_trainer):
+    variety = RoomVariety(
+        sizes=((64, 64), (32, 64)), size_shares=(0.5, 0.5), num_views=(1, 2), num_views_shares=(0.5, 0.5)
+    )
+    dataset = _Kept(RoomGeometryDataset("train", 4, 14, variety, block_size=1, seed=3))
+    assert len({item["images"].shape for item in dataset.items}) > 1
+    losses = []
+    for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
+        trainer = encoder_trainer(
+            dataset,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
+            logging_steps=1,
+        )
+        trainer.train()
+        losses.append([e for e in trainer.state.log_history if "loss" in e][0])
+    for name in ("loss", "loss_points", "loss_depth", "loss_pose", "loss_confidence", "grad_norm"):
+        for other in losses[1:]:
+            assert other[name] == pytest.approx(losses[0][name], rel=1e-3), name
+
+
+def test_encoder_targets_agree_with_each_other():
+    """Depth unprojected with the target cameras gives the target points."""
+    from gap_mllm.processing.camera_geometry_gap_mllm import unproject_depth
+    from gap_mllm.vggt_heads_gap_mllm import pose_encoding_to_cameras
+
+    item = RoomGeometryDataset("train", 1, 14, RoomVariety(sizes=((64, 96),), size_shares=(1.0,)))[0]
+    assert item["images"].shape[1:] == (3, 56, 84) and item["valid"].all()
+    extrinsics, intrinsics = pose_encoding_to_cameras(item["pose_enc"], (56, 84))
+    assert torch.allclose(extrinsics[0], torch.eye(4)[:3], atol=1e-5)
+    camera_points = torch.as_tensor(unproject_depth(item["depth"].double(), intrinsics.double()))
+    rotation, translation = extrinsics[..., :3].double(), extrinsics[..., 3].double()
+    world = torch.einsum("vji,vhwj->vhwi", rotation, camera_points - translation[:, None, None])
+    # VGGT's encoding loses the principal point: up to 1.5 % of the width, and half a pixel, sideways
+    error = (world - item["points"]).norm(dim=-1) / item["depth"]
+    assert error.max() < 0.05
+
+
+def test_gradient_checkpointed_readout_has_the_same_gradient(
+    make_pretraining_model, make_trainer, rooms, tiny_processor
+):
+    gradients = []
+    for checkpointed in (False, True):
+        model = make_pretraining_model().train()
+        if checkpointed:
+            model.activation_checkpointing_enable()
+        trainer = make_trainer(model, readout_weight=1.0)
+        with record_readout(model.model.language_model, [1, 2], [0]):
+            terms, _ = trainer.compute_terms(model, SharedSceneCollator(tiny_processor)([rooms[0]]))
+            terms["readout"].backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+    assert gradients[0]["model.language_model.layers.1.self_attn.q_proj.weight"].abs().sum() > 0
