@@ -1,0 +1,216 @@
+"""The repository as a whole: the wheel, what may be imported, documents, and rules that every source file keeps."""
+
+import ast
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import gap_mllm
+from gap_mllm import cli
+from gap_mllm.configuration_gap_mllm import SUPPORTED_TRANSFORMERS
+
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {
+    "modeling_gap_mllm": "gap_mllm",
+    "processing": "gap_mllm/processing",
+    "training": "gap_mllm/training",
+    "evaluation": "gap_mllm/evaluation",
+}
+LIBRARY_FILES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+SOURCE_FILES = sorted(
+    [ROOT / "setup.py", *LIBRARY_FILES]
+    + [file for folder in (".ci", "examples", "tests") for file in (ROOT / folder).rglob("*.py")]
+)
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+]
+OPTIONAL = {"torchvision", "av", "flash-attn"}  # never installed by our own commands
+REPORTS = {"cli.py", "render_rooms.py"}  # may print: they are commands
+
+
+def short(file):
+    return file.relative_to(ROOT).as_posix()
+
+
+def code_blocks(file, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", file.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+# The wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Names of the files in the wheel, and its metadata. Built in a copy, without network."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, source / name)
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
+    run = subprocess.run(
+        [sys.executable, "-c", build],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    with zipfile.ZipFile(next((source / "dist").glob("*.whl"))) as archive:
+        names = archive.namelist()
+        texts = {
+            name.split("/")[1]: archive.read(name).decode()
+            for name in names
+            if name.endswith(("METADATA", "points.txt"))
+        }
+    return names, Parser().parsestr(texts["METADATA"]), texts["entry_points.txt"]
+
+
+def test_wheel_holds_every_source_file_under_the_import_name_and_nothing_else(wheel):
+    names = {name for name in wheel[0] if ".dist-info/" not in name}
+    expected = {
+        f"{target}/{file.relative_to(ROOT / folder).as_posix()}"
+        for folder, target in FOLDERS.items()
+        for pattern in ("*.py", "*.yaml")
+        for file in (ROOT / folder).rglob(pattern)
+    }
+    assert names == expected
+    assert "gap_mllm/training/recipes/quickstart.yaml" in names and "gap_mllm/processing/data/schema.py" in names
+    assert any(name.endswith("LICENSE") for name in wheel[0])
+
+
+def test_wheel_metadata(wheel):
+    _, metadata, entry_points = wheel
+    assert (metadata["Name"], metadata["Version"]) == ("gap-mllm", gap_mllm.__version__)
+    assert metadata["License"] == "Apache-2.0"
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "eval", "demo", "video", "flash", "dev"}
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "gap-mllm = gap_mllm.cli:main" in entry_points
+
+
+def test_ranges_admit_the_tested_versions(wheel):
+    constraints = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = line.split("==")
+            constraints[canonicalize_name(name)] = version
+    assert not OPTIONAL & set(constraints)
+    requirements = [Requirement(line) for line in wheel[1].get_all("Requires-Dist")]
+    for requirement in requirements:
+        name = canonicalize_name(requirement.name)
+        assert name in OPTIONAL or requirement.specifier.contains(constraints[name]), requirement
+    always = {canonicalize_name(requirement.name) for requirement in requirements if requirement.marker is None}
+    assert not OPTIONAL & always
+    transformers = next(requirement for requirement in requirements if requirement.name == "transformers")
+    assert transformers.specifier == SpecifierSet(">={},<{}".format(*SUPPORTED_TRANSFORMERS).removesuffix(".0"))
+
+
+# Imports
+
+
+def test_modules_are_imported_as_gap_mllm_only():
+    for file in LIBRARY_FILES:
+        folder = file.relative_to(ROOT).parts[0]
+        parts = (*FOLDERS[folder].split("/"), *file.relative_to(ROOT / folder).with_suffix("").parts)
+        importlib.import_module(".".join(part for part in parts if part != "__init__"))
+    assert not set(FOLDERS) & set(sys.modules)
+
+
+@pytest.mark.parametrize("file", SOURCE_FILES, ids=short)
+def test_source_file(file):
+    """A docstring; no open work; imports by the package's name. In the library also no print, eval, assert, .."""
+    text = file.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a file begins with a docstring that says what it holds"
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text) or file == Path(__file__)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & set(FOLDERS)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module.split(".")[0] not in FOLDERS
+        elif isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno}: name the error"
+    if file in LIBRARY_FILES:
+        check_library_code(tree, file.name)
+
+
+def check_library_code(tree, name):
+    forbidden = {"eval", "exec", "breakpoint", "pickle.load", "pickle.loads"} | (
+        set() if name in REPORTS else {"print"}
+    )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            raise AssertionError(f"line {node.lineno}: assert is for tests; raise an error that says what to do")
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in forbidden, f"line {node.lineno}: {called}"
+            if called == "torch.load":
+                assert any(word.arg == "weights_only" for word in node.keywords), f"line {node.lineno}: weights_only"
+
+
+def test_no_file_names_a_place_on_somebodys_machine():
+    files = [*SOURCE_FILES, *DOCUMENTS, *(ROOT / name for name in ("Makefile", ".ci/run", "constraints.txt"))]
+    files += [*(ROOT / "training").rglob("*.yaml"), *(ROOT / "examples").rglob("*.ipynb")]
+    for file in files:
+        found = re.search(r"/(work|home|root|Users)/\w", file.read_text(encoding="utf-8"))
+        assert found is None or file == Path(__file__), f"{short(file)}: {found[0]}"
+
+
+# Documents
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=short)
+def test_document(file):
+    text = file.read_text(encoding="utf-8")
+    for block in code_blocks(file, "python"):
+        compile(block, short(file), "exec")
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        # Weights and pictures are made by the demo, and may not have been made yet.
+        assert (file.parent / target).exists() or target.startswith("examples/assets/"), target
+
+
+def test_commands_of_the_readme_exist():
+    shell = "\n".join(code_blocks(ROOT / "README.md", "bash"))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([\w-]+)", shell, re.MULTILINE)) <= targets
+    for command in set(re.findall(r"^gap-mllm ([\w-]+)", shell, re.MULTILINE)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--help"])
+        assert ended.value.code == 0, command
+
+
+def test_names_that_the_readme_imports_exist():
+    for document in (ROOT / "README.md", ROOT / "model_card.md"):
+        for block in code_blocks(document, "python"):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom):
+                    module = importlib.import_module(node.module)
+                    assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+def test_model_card_is_one_that_the_hub_reads():
+    card = ModelCard.load(ROOT / "model_card.md")
+    data = card.data
+    assert (data.library_name, data.pipeline_tag) == ("transformers", "image-text-to-text")
+    assert data.base_model == "Qwen/Qwen3-VL-2B-Instruct"
+    assert data.license == "other" and data.license_name and data.license_link.startswith("https://")
+    assert {"gap-mllm", "qwen3_vl", "vggt", "custom_code"} <= set(data.tags)
+    for word in ("CC BY-NC 4.0", "Apache-2.0", "2603.16461", "Limits", "Training data"):
+        assert word in card.text
+
+
+def test_changelog_names_this_version():
+    assert f"## [{gap_mllm.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
