@@ -148,9 +148,9 @@ def test_source_file(file):
 
 
 def check_library_code(tree, name):
-    forbidden = {"eval", "exec", "breakpoint", "pickle.load", "pickle.loads"} | (
-        set() if name in REPORTS else {"print"}
-    )
+    forbidden = {"eval", "exec", "breakpoint", "pickle.load", "pickle.loads"}
+    if name not in REPORTS:
+        forbidden.add("print")
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):
             raise AssertionError(f"line {node.lineno}: assert is for tests; raise an error that says what to do")
