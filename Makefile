@@ -20,7 +20,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help install test demo demo-short lint style clean
+.PHONY: help install test demo demo-short lint style assets clean
 
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
@@ -28,6 +28,7 @@ help:
 	@echo "make test        all tests (PYTEST_FLAGS=... is passed on)"
 	@echo "make lint        check style without changing files"
 	@echo "make style       correct style"
+	@echo "make assets      bring the code in the shipped model folder up to date"
 	@echo "make clean       remove the environment and everything that was made"
 
 install: $(READY)
@@ -65,6 +66,10 @@ lint: $(READY)
 style: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+assets: $(READY)
+	$(BIN)/python -c "import shutil; from gap_mllm.hub import remote_code_files; \
+	[shutil.copyfile(file, f'examples/assets/tiny_gap_mllm/{file.name}') for file in remote_code_files()]"
 
 clean:
 	rm -rf $(VENV) build dist outputs *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 import gap_mllm
 from gap_mllm import cli
 from gap_mllm.configuration_gap_mllm import SUPPORTED_TRANSFORMERS
+from gap_mllm.hub import remote_code_files
 
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +34,8 @@ SOURCE_FILES = sorted(
     [ROOT / "setup.py", *LIBRARY_FILES]
     + [file for folder in (".ci", "examples", "tests") for file in (ROOT / folder).rglob("*.py")]
 )
+TINY_MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
+SOURCE_FILES = [file for file in SOURCE_FILES if TINY_MODEL not in file.parents]  # its code is a copy
 DOCUMENTS = [
     ROOT / name for name in ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 ]
@@ -167,6 +170,17 @@ def test_no_file_names_a_place_on_somebodys_machine():
     for file in files:
         found = re.search(r"/(work|home|root|Users)/\w", file.read_text(encoding="utf-8"))
         assert found is None or file == Path(__file__), f"{short(file)}: {found[0]}"
+
+
+@pytest.mark.skipif(not TINY_MODEL.is_dir(), reason="examples/assets/tiny_gap_mllm is not there")
+def test_the_shipped_model_folder_holds_the_code_of_this_version():
+    stale = [
+        file.name
+        for file in remote_code_files()
+        if not (TINY_MODEL / file.name).exists() or (TINY_MODEL / file.name).read_bytes() != file.read_bytes()
+    ]
+    assert not stale, "run `make assets`"
+    assert {file.name for file in TINY_MODEL.glob("*.py")} == {file.name for file in remote_code_files()}
 
 
 # Documents
