@@ -114,8 +114,10 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 f"geometry_config.model_type={config.geometry_config.model_type!r} is not known. Choose one of "
                 f"{sorted(GEOMETRY_ENCODERS)}."
             )
-        self.geometry = encoder._from_config(config.geometry_config)
-        self.fusion = GapMllmFusion._from_config(config.gap_fusion_config)
+        # The dtype that this model is being built in, not the one in which the encoder's folder was saved.
+        dtype = torch.get_default_dtype()
+        self.geometry = encoder._from_config(config.geometry_config, dtype=dtype)
+        self.fusion = GapMllmFusion._from_config(config.gap_fusion_config, dtype=dtype)
         self._geometry_disabled = 0
         if not config.use_geometry:
             self._keys_to_ignore_on_load_missing = [r"(^|\.)(geometry|fusion)\."]
