@@ -157,12 +157,14 @@ class RoomQuestions:
         counts (`dict[str, int]`): questions of each task about one room; the marked pixels have crosses of different
             colours. "grounding_frame" labels its views, so it stands in rooms of its own.
         grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times.
+        mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
         decimals (`int`): of all numbers in answers.
     """
 
     counts: dict = field(default_factory=lambda: {"reconstruction": 6})
     grounding_frame_share: float = 0.0
     grounding_frame_count: int = 4
+    mark_colors: list = field(default_factory=lambda: list(MARK_COLORS))
     decimals: int = 2
 
 
@@ -190,7 +192,7 @@ class RoomQuestionDataset(Dataset):
             counts = {"grounding_frame": self.questions.grounding_frame_count}
         else:
             counts = self.questions.counts
-        colors = [str(color) for color in rng.permutation(list(MARK_COLORS))]
+        colors = [str(color) for color in rng.permutation(self.questions.mark_colors)]
         asked = []
         for task, count in counts.items():
             for number in range(count):
