@@ -181,10 +181,11 @@ def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -
 
 
 def _as_marks(marks) -> list[Mark]:
-    entries = [marks] if isinstance(marks, Mark) else list(marks)
+    # By attribute: a processor loaded as remote code has its own copy of the class.
+    entries = [marks] if hasattr(marks, "pixel") else list(marks)
     if entries and all(isinstance(entry, Integral) for entry in entries):
         entries = [entries]  # one released `pixel_coords`
-    return [e if isinstance(e, Mark) else Mark(int(e[0]), (int(e[1]), int(e[2]))) for e in entries]
+    return [e if hasattr(e, "pixel") else Mark(int(e[0]), (int(e[1]), int(e[2]))) for e in entries]
 
 
 def _draw(image, pixel, color, arm: int, half_thickness: int, where: str):

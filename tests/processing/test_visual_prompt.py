@@ -228,3 +228,13 @@ def test_the_token_of_a_pixel_is_the_brightest_after_processing(tiny_processor, 
     token = marks_to_tokens([mark], sizes, out["image_grid_thw"])[0]
     assert token == int(brightness.argmax())
     assert token == 20 + pixel_to_token(mark.pixel, sizes[1], (8, 10))
+
+
+def test_marks_of_another_copy_of_the_class_are_taken():
+    """A processor loaded as remote code has its own `Mark`."""
+    from types import SimpleNamespace
+
+    image = np.zeros((9, 9, 3), np.uint8)
+    other = SimpleNamespace(view=0, pixel=(4, 4), color="cyan")
+    drawn = apply_visual_prompt([image], [other], arm=1, half_thickness=0)[0]
+    assert np.array_equal(np.asarray(drawn)[4, 3], (0, 255, 255)) and not np.asarray(drawn)[3, 3].any()

@@ -1,3 +1,5 @@
+"""Tiny models and encoders for the training tests: seconds on one core, nothing downloaded."""
+
 import pytest
 import torch
 
