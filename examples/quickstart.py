@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
 
 ASSETS = Path(__file__).parent / "assets"
 ENCODER = ASSETS / "tiny_geometry_encoder"
-CROSS = {"arm": 5, "half_thickness": 1}  # pixels, as in the recipe; the views have 128 x 128
+CROSS = {"arm": 10, "half_thickness": 2}  # pixels, as in the recipe and the reference
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 

@@ -37,6 +37,7 @@ class RoomVariety:
         color_strength (`float`): up to this strength `jitter_colors` is applied.
         mark_share (`float`): share of rooms with crosses in the views, where the task itself draws none.
         mark_arms (`tuple[int, int]`): shortest and longest arm of a cross in pixels.
+        mark_half_thickness (`int`, *optional*): of a cross; by default drawn from 0 to a quarter of the arm.
         shuffle_views (`bool`): whether any view may become the first.
     """
 
@@ -47,6 +48,7 @@ class RoomVariety:
     color_strength: float = 1.0
     mark_share: float = 0.5
     mark_arms: tuple = (2, 7)
+    mark_half_thickness: int | None = None
     shuffle_views: bool = True
 
 
@@ -74,10 +76,14 @@ def draw_room(split, index, variety=None, block_size=4, seed=0):
     return replace(scene, images=images), rng
 
 
-def draw_mark_style(rng, arms):
-    """Arm and half thickness of a cross, in pixels."""
-    arm = int(rng.integers(arms[0], arms[1] + 1))
-    return {"arm": arm, "half_thickness": int(rng.integers(0, 1 + arm // 4))}
+def draw_mark_style(rng, variety):
+    """Arm and half thickness of the crosses of one room, in pixels."""
+    arm = int(rng.integers(variety.mark_arms[0], variety.mark_arms[1] + 1))
+    half_thickness = variety.mark_half_thickness
+    return {
+        "arm": arm,
+        "half_thickness": int(rng.integers(0, 1 + arm // 4)) if half_thickness is None else half_thickness,
+    }
 
 
 def scene_targets(depth_m, intrinsics, camera_to_world, size):
@@ -146,7 +152,7 @@ class RoomGeometryDataset(Dataset):
         for color in rng.permutation(list(MARK_COLORS))[: rng.integers(1, len(MARK_COLORS) - 1)]:
             view, y, x = (int(rng.integers(side)) for side in images.shape[:3])
             marks.append(Mark(view, (x, y), str(color)))
-        return apply_visual_prompt(list(images), marks, **draw_mark_style(rng, self.variety.mark_arms))
+        return apply_visual_prompt(list(images), marks, **draw_mark_style(rng, self.variety))
 
 
 @dataclass
@@ -199,7 +205,7 @@ class RoomQuestionDataset(Dataset):
                 color = colors[number % len(colors)]
                 asked.append((color, make_question(scene, task, task_seed=number, color=color)))
         drawn = [mark for _, question in asked for mark in question.marks]
-        style = {} if self.variety is None else draw_mark_style(rng, self.variety.mark_arms)
+        style = {} if self.variety is None else draw_mark_style(rng, self.variety)
         return {
             "sample_id": f"room-{self.split}-{index}",
             "images": apply_visual_prompt(list(scene.images), drawn, **style),
