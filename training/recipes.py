@@ -41,9 +41,10 @@ def read_recipe(parser, recipe, overrides=()):
     unknown = sorted(set(values) - known)
     if unknown:
         raise ValueError(f"{path} has the unknown keys {unknown}.")
+    flags = {flag.split("=")[0].lstrip("-").replace("-", "_") for flag in overrides if flag.startswith("--")}
     given, rest = parser.parse_known_args(list(overrides))
+    rest += sorted(flags - known)  # argparse takes abbreviations; a recipe does not
     if rest:
         raise ValueError(f"Unknown flags {rest}. Flags are the keys of a recipe, for example --max_steps 100.")
-    flags = {flag.split("=")[0].lstrip("-").replace("-", "_") for flag in overrides if flag.startswith("--")}
-    values.update({name: getattr(given, name) for name in flags if name in known})
+    values.update({name: getattr(given, name) for name in flags})
     return parser.parse_dict(values)

@@ -1,0 +1,97 @@
+"""Recipes: found by name or path, overridden by flags, and refused where a key is unknown."""
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from transformers import HfArgumentParser
+
+from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
+from gap_mllm.cli import main
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
+from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
+from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
+from gap_mllm.training.rooms import RoomQuestions, RoomVariety
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments
+
+
+ROOMS = {"sizes": [[64, 64]], "size_shares": [1.0], "num_views": [2], "num_views_shares": [1.0]}
+
+
+def parser():
+    return HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
+
+
+@pytest.mark.parametrize("name", ["quickstart", "tiny_gap_mllm"])
+def test_recipes_of_the_package_are_complete(name, tmp_path):
+    model, args = read_recipe(parser(), name, ["--output_dir", str(tmp_path), "--max_steps", "7"])
+    assert args.max_steps == 7 and args.output_dir == str(tmp_path)
+    assert args.readout_layers == [1, 2] and args.learning_rate == 0.002
+    assert RoomQuestions(**model.questions).counts["reconstruction"] == 4
+    RoomVariety(**model.variety)
+
+
+def test_the_encoder_recipe_is_complete(tmp_path):
+    both = HfArgumentParser((GeometryEncoderArguments, GeometryEncoderTrainingArguments))
+    encoder, args = read_recipe(both, "tiny_geometry_encoder", ["--output_dir", str(tmp_path)])
+    assert encoder.encoder_config["hidden_size"] == 112 and args.max_steps == 5000
+
+
+def test_unknown_recipes_keys_and_flags_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no recipe 'nothing'.*'quickstart'"):
+        find_recipe("nothing")
+    path = tmp_path / "mine.yaml"
+    path.write_text("max_step: 3\n")
+    with pytest.raises(ValueError, match=r"mine.yaml has the unknown keys \['max_step'\]"):
+        read_recipe(parser(), path)
+    path.write_text("- 3\n")
+    with pytest.raises(ValueError, match="must hold a mapping"):
+        read_recipe(parser(), path)
+    with pytest.raises(ValueError, match=r"Unknown flags \['max_step'\]"):
+        read_recipe(parser(), "quickstart", ["--max_step", "3"])
+    with pytest.raises(ValueError, match=r"Unknown flags \['--colour', 'red', 'colour'\]"):
+        read_recipe(parser(), "quickstart", ["--colour", "red"])
+
+
+def test_recipe_files_are_in_the_folder_of_the_package():
+    assert {path.stem for path in RECIPE_FOLDER.glob("*.yaml")} == {
+        "quickstart",
+        "tiny_gap_mllm",
+        "tiny_geometry_encoder",
+    }
+
+
+def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config, capsys):
+    """Two steps each; the model's frozen encoder is the one that was trained just before."""
+    encoder = {
+        "encoder_config": encoder_config,
+        "max_steps": 2,
+        "per_device_train_batch_size": 1,
+        "num_eval_scenes": 0,
+    }
+    (tmp_path / "encoder.yaml").write_text(yaml.safe_dump({**encoder, "report_to": "none", "save_steps": 1}))
+    folder = tmp_path / "encoder"
+    flags = ["--output_dir", str(folder), "--use_cpu", "true", "--disable_tqdm", "true"]
+    assert main(["train-geometry-encoder", str(tmp_path / "encoder.yaml"), *flags]) == 0
+    weights = load_file(folder / "model.safetensors")
+    GapMllmVggtForReconstruction.from_pretrained(folder)
+
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text())
+    recipe |= {"variety": ROOMS, "questions": {"counts": {"reconstruction": 1}}, "dataloader_num_workers": 0}
+    recipe |= {"dataloader_persistent_workers": False, "max_steps": 2, "per_device_train_batch_size": 1}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(recipe))
+    flags = ["--output_dir", str(tmp_path / "model"), "--geometry_encoder_path", str(folder), "--use_cpu", "true"]
+    assert (
+        main(["train", str(tmp_path / "model.yaml"), *flags, "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']) == 0
+    )
+    assert f"wrote {tmp_path / 'model'}" in capsys.readouterr().out
+    model = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "model")
+    for name, value in model.model.geometry.state_dict().items():
+        assert value.equal(weights[f"aggregator.{name}"]), name
+
+
+def test_errors_of_the_command_line_are_one_line(capsys):
+    assert main(["train", "quickstart", "--output_dir", "unused", "--use_cpu", "true"]) == 2
+    assert "Give model_path" in capsys.readouterr().err
+    assert main(["train-geometry-encoder", "nothing"]) == 2
+    assert "There is no recipe 'nothing'" in capsys.readouterr().err
