@@ -16,7 +16,7 @@ from ..processing.data.room_tasks import make_question
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
 from ..training.rooms import RoomGeometryDataset, collate_scenes
-from ..training.shared_scene_collator import SharedSceneCollator
+from ..training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
 from ..vggt_heads_gap_mllm import pose_encoding_to_cameras
 from .baselines import fit_baselines, render_split
 from .intervals import with_interval
@@ -334,7 +334,7 @@ def _sample(scene, arm, half_thickness):
 
 
 def _point_maps(model, batch):
-    inputs = {name: value for name, value in batch.items() if name not in ("readout_targets", "document_ids")}
+    inputs = {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
     maps = model(**inputs).point_maps
     names = {"visual": NAME, "language": f"language_{NAME}"}
     return {names[source]: points.float().cpu().numpy() for source, points in maps.items()}

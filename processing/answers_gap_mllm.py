@@ -69,6 +69,37 @@ class ParsedAnswer(Generic[T]):
         return self.items[0] if self.items else None
 
 
+# Parts of an answer
+
+ANSWER_PARTS = ("words", "label", "number", "decimals", "frame_of_json")
+_JSON_PART = re.compile(r'"label": "(?P<label>[^"]*)"|-?(?P<number>\d+)(?:\.(?P<decimals>\d+))?')
+
+
+def answer_parts(text: str) -> list[str]:
+    """Say what each character of an answer in our form is, so that training can weigh its tokens.
+
+    Args:
+        text (`str`): an answer as the functions below write it, or a plain sentence.
+    Returns:
+        `list[str]`: for every character "words" (all of a plain sentence), "label", "number" (sign, whole digits and
+        point), "decimals" (digits after the point) or "frame_of_json" (fences, keys, brackets).
+    """
+    if not text.startswith("```"):
+        return ["words"] * len(text)
+    parts = ["frame_of_json"] * len(text)
+    for match in _JSON_PART.finditer(text):
+        if match["label"] is not None:
+            spans = {"label": match.span("label")}
+        else:
+            spans = {"number": match.span(), "decimals": match.span("decimals")}
+        for part, (start, end) in spans.items():
+            parts[start:end] = [part] * (end - start)
+    key_digits = re.compile(r'"\w*\d\w*":')  # such as "bbox_3d"
+    for match in key_digits.finditer(text):
+        parts[match.start() : match.end()] = ["frame_of_json"] * (match.end() - match.start())
+    return parts
+
+
 # Numbers to text
 
 

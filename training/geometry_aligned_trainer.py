@@ -91,7 +91,7 @@ class GeometryAlignedTrainer(TermTrainer):
         return {"text": args.text_weight, "point_map": args.point_map_weight, "readout": args.readout_weight}
 
     def count_items(self, inputs):
-        counts = {"text": (inputs["labels"][:, 1:] != -100).sum()}
+        counts = {"text": inputs["label_weights"][:, 1:].sum()}
         if self.args.point_map_weight and "point_map_targets" in inputs:
             counts["point_map"] = inputs["point_map_targets"].isfinite().all(-1).sum() * 2  # two heads
         if self.args.readout_weight:
@@ -103,12 +103,14 @@ class GeometryAlignedTrainer(TermTrainer):
         inputs = dict(inputs)
         inputs.pop("sample_ids", None)
         targets = inputs.pop("point_map_targets", None)
+        label_weights = inputs.pop("label_weights")
         document_ids, readout_targets = inputs.pop("document_ids"), inputs.pop("readout_targets")
         with self._watched(model) as recording:
             if recording is not None:
                 recording.watch(document_ids, readout_targets)
             output = model(**inputs)
-        terms = {"text": text_loss(output.answer_logits, output.answer_targets)}
+        weights = label_weights[tuple(output.answer_positions.T)]
+        terms = {"text": text_loss(output.answer_logits, output.answer_targets, weights)}
         if targets is not None and output.point_maps is not None:
             valid = targets.isfinite().all(-1)
             terms["point_map"] = sum(point_loss(points, targets, valid) for points in output.point_maps.values())

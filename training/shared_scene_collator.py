@@ -8,12 +8,15 @@ the other as documents of one padding-free row, the image features repeated. Pos
 import numpy as np
 import torch
 
+from ..processing.answers_gap_mllm import ANSWER_PARTS, answer_parts
 from ..processing.visual_prompt_gap_mllm import marks_to_tokens, to_rgb_image
 from .losses import IGNORE_INDEX
 from .rooms import scene_targets
 
 
 LAYOUTS = ("block_mask", "packed")
+# Fields of a batch that the loss needs and the model does not take.
+LOSS_FIELDS = ("sample_ids", "document_ids", "readout_targets", "label_weights", "point_map_targets")
 SHARED, PADDING = 0, -1  # document ids of the prefix that every question sees, and of padding
 
 
@@ -73,14 +76,22 @@ class SharedSceneCollator:
         processor (`GapMllmProcessor`)
         layout (`str`): "block_mask" or "packed".
         point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets.
+        answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;
+            1 where none is given). Late decimals are noise as long as the metres are wrong: less weight on them lets
+            a small model find the metres sooner.
     Raises:
-        ValueError: on an unknown layout, a sample without questions, or questions whose views or system turn differ.
+        ValueError: on an unknown layout or part, a sample without questions, or questions whose views or system turn
+            differ.
     """
 
-    def __init__(self, processor, layout="block_mask", point_map_side=None):
+    def __init__(self, processor, layout="block_mask", point_map_side=None, answer_weights=None):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
         self.processor, self.layout, self.point_map_side = processor, layout, point_map_side
+        unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
+        if unknown:
+            raise ValueError(f"answer_weights names the unknown parts {unknown}; known are {list(ANSWER_PARTS)}.")
+        self.answer_weights = answer_weights or {}
         self.merge_size = processor.image_processor.merge_size
 
     def __call__(self, samples):
@@ -128,8 +139,11 @@ class SharedSceneCollator:
             "types": inputs["mm_token_type_ids"][0].tolist(),
             "questions": [tokenize(text, add_special_tokens=False)["input_ids"] for text in questions],
             "answers": [tokenize(text, add_special_tokens=False)["input_ids"] for text in answers],
+            "weights": [],
             "targets": [None] * len(questions),
         }
+        for text, ids in zip(answers, scene["answers"], strict=True):
+            scene["weights"].append(self._weigh(text, ids))
         scene["image_tokens"] = [index for index, kind in enumerate(scene["types"]) if kind == 1]
         for index, mark in enumerate(sample.get("marks") or ()):
             if mark is not None:
@@ -137,6 +151,18 @@ class SharedSceneCollator:
                 token = marks_to_tokens([mark], sizes, scene["image_grid_thw"], self.merge_size)[0]
                 scene["targets"][index] = scene["image_tokens"][token]
         return scene
+
+    def _weigh(self, text, ids):
+        """Weight of each token of an answer; that of the end of the turn is 1."""
+        if not self.answer_weights:
+            return [1.0] * len(ids)
+        parts, weights, start = answer_parts(text.removesuffix(self.processor.tokenizer.eos_token)), [], 0
+        for index in range(len(ids)):
+            end = len(self.processor.tokenizer.decode(ids[: index + 1]))
+            covered = [self.answer_weights.get(part, 1.0) for part in parts[start:end]]
+            weights.append(max(covered, default=1.0))
+            start = end
+        return weights
 
     def _document(self, scene, index, first_position, prefix_start, document):
         """The fields of question `index` after its prefix; positions go on from the prefix."""
@@ -151,6 +177,7 @@ class SharedSceneCollator:
         return {
             "input_ids": question + answer,
             "labels": [IGNORE_INDEX] * len(question) + answer,
+            "label_weights": [0.0] * len(question) + scene["weights"][index],
             "document_ids": [document] * length,
             "readout_targets": readout,
             "position_ids": first_position + torch.arange(length),
@@ -162,6 +189,7 @@ class SharedSceneCollator:
         return {
             "input_ids": scene["prefix"],
             "labels": [IGNORE_INDEX] * length,
+            "label_weights": [0.0] * length,
             "document_ids": [document] * length,
             "readout_targets": [PADDING] * length,
             "position_ids": positions,
@@ -175,7 +203,7 @@ class SharedSceneCollator:
     def _join(pieces):
         row = {
             name: torch.tensor([value for piece in pieces for value in piece[name]])
-            for name in ("input_ids", "labels", "document_ids", "readout_targets")
+            for name in ("input_ids", "labels", "label_weights", "document_ids", "readout_targets")
         }
         row["position_ids"] = torch.cat([piece["position_ids"].expand(4, -1) for piece in pieces], dim=1)
         return row
@@ -191,6 +219,7 @@ class SharedSceneCollator:
         fills = {
             "input_ids": self.processor.tokenizer.pad_token_id,
             "labels": IGNORE_INDEX,
+            "label_weights": 0.0,
             "document_ids": PADDING,
             "readout_targets": PADDING,
         }

@@ -31,7 +31,7 @@ class TermTrainer(Trainer):
         self._term_steps = 0
 
     def count_items(self, inputs):
-        """Number of items of each term in one micro-batch, `dict[str, int or torch.Tensor]`."""
+        """Number (or total weight) of the items of each term in one micro-batch, `dict[str, float]` or tensors."""
         raise TypeError(f"{type(self).__name__} must define count_items.")
 
     def compute_terms(self, model, inputs):
@@ -49,8 +49,8 @@ class TermTrainer(Trainer):
         totals = {}
         for inputs in batch_samples:
             for name, count in self.count_items(inputs).items():
-                totals[name] = totals.get(name, 0) + int(count)
-        counts = torch.tensor(list(totals.values()), dtype=torch.float32, device=device)
+                totals[name] = totals.get(name, 0) + float(count)
+        counts = torch.tensor(list(totals.values()), dtype=torch.float64).to(device, torch.float32)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
         self._term_steps += 1
@@ -71,7 +71,8 @@ class TermTrainer(Trainer):
         for name, weight in self.term_weights.items():
             if name not in sums or weight == 0:
                 continue
-            term = sums[name] / counts[name].to(sums[name].device).clamp_min(1)
+            count = counts[name].to(sums[name].device)
+            term = sums[name] / torch.where(count > 0, count, 1.0)
             if not torch.isfinite(term):
                 raise FloatingPointError(
                     f"The loss term {name!r} is {term.item()} at step {self.state.global_step}, for the samples "

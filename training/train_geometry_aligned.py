@@ -35,6 +35,9 @@ class GeometryAlignedModelArguments:
     )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
+    answer_weights: dict = field(
+        default_factory=dict, metadata={"help": "Weights of the parts of answers; see SharedSceneCollator."}
+    )
 
 
 def build_model(model_config, geometry_encoder_path, processor):
@@ -107,7 +110,7 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         model=model,
         args=args,
         train_dataset=dataset,
-        data_collator=SharedSceneCollator(processor, layout, model.config.point_map_side),
+        data_collator=SharedSceneCollator(processor, layout, model.config.point_map_side, model_args.answer_weights),
         scorer=scorer,
         callbacks=callbacks,
     )

@@ -349,11 +349,32 @@ def test_eager_and_sdpa_agree(folder, model):
         (torch.rand(2, 4, 42, 42), None, "images must have shape"),
         ([torch.rand(3, 42, 42)] * 3, [2], r"scene_lengths=\[2\] must be positive and sum to the 3 views"),
         ([torch.rand(3, 42, 42)] * 3, [3, 0], "must be positive"),
+        ([], None, "sum to the 0 views"),
+        ([torch.rand(3, 42, 42), torch.rand(4, 42, 42)], None, r"View 1 has shape \(4, 42, 42\)"),
+        ([torch.rand(2, 3, 42, 42)], None, r"View 0 has shape \(2, 3, 42, 42\)"),
+        (torch.rand(1, 2, 3, 0, 42), None, "images must have shape"),
+        (torch.full((2, 3, 42, 42), 255, dtype=torch.uint8), None, "View 0 has dtype torch.uint8.* divide bytes"),
+        (torch.stack([torch.rand(3, 42, 42), torch.full((3, 42, 42), torch.nan)]), None, r"views \[1\] hold NaN"),
+        (torch.rand(2, 2, 3, 42, 42), [1, 3], "which says the scenes itself"),
     ],
 )
 def test_bad_input_is_named(model, images, lengths, message):
     with pytest.raises(ValueError, match=message):
         model(images, lengths)
+
+
+def test_views_that_are_no_tensors_are_named(model):
+    with pytest.raises(TypeError, match="View 0 is a ndarray"):
+        model([torch.rand(3, 42, 42).numpy()])
+
+
+@torch.no_grad()
+def test_a_tensor_of_views_may_hold_scenes_of_unlike_lengths(model):
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, 28, 28)
+    output = model(images, [1, 2])
+    close(output.pose_enc[1:], model(images[1:]).pose_enc[0], 1e-5)
+    close(output.depth[0], model(images[:1]).depth[0, 0], 1e-5)
 
 
 def test_config_reads_the_official_forms_and_refuses_the_rest():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gap_mllm.processing.answers_gap_mllm import (
     LabelledBox,
     LabelledPoint,
+    answer_parts,
     format_box,
     format_boxes,
     format_frame,
@@ -268,3 +269,16 @@ def test_boxes_round_trip(pairs):
     assert [item.label for item in parsed.items] == labels and not parsed.rejected and not parsed.truncated
     for item, box in zip(parsed.items, boxes, strict=True):
         assert np.allclose(item.bbox_3d, box, atol=0.0101)
+
+
+def test_every_character_of_an_answer_has_a_part():
+    text = format_boxes(["bed 2"], [[-1, 2.25, 3, 0.5, 0.5, 0.5, 0, 1, -3.1]], 2)
+    parts = answer_parts(text)
+    picked = {part: "".join(c for c, p in zip(text, parts, strict=True) if p == part) for part in set(parts)}
+    assert picked["label"] == "bed 2"
+    assert (
+        picked["number"] == "-1.2.3.0.0.0.0.1.-3."
+        and picked["decimals"] == "00" + "25" + "00" + "50" * 3 + "0000" + "10"
+    )
+    assert '"bbox_3d": [' in picked["frame_of_json"]
+    assert set(answer_parts("A bed, 2.5 m away.")) == {"words"} and answer_parts("") == []

@@ -8,7 +8,7 @@ from gap_mllm import GapMllmForPreTraining
 from gap_mllm.processing.prompts_gap_mllm import build_messages
 from gap_mllm.processing.visual_prompt_gap_mllm import Mark
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
-from gap_mllm.training.shared_scene_collator import SharedSceneCollator, document_mask, rope_positions
+from gap_mllm.training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator, document_mask, rope_positions
 
 
 QUESTIONS = RoomQuestions(counts={"reconstruction": 2, "grounding_box": 1, "dense_caption": 1}, decimals=1)
@@ -142,8 +142,7 @@ def test_a_question_alone_gives_the_same_logits(model, samples, tiny_processor):
 
 
 def _inputs(batch):
-    names = ("sample_ids", "readout_targets", "document_ids", "point_map_targets")
-    return {name: value for name, value in batch.items() if name not in names}
+    return {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
 
 
 def test_bad_samples_are_named(samples, tiny_processor):
@@ -162,3 +161,29 @@ def test_bad_samples_are_named(samples, tiny_processor):
 
 def test_the_pretraining_class_is_what_auto_gives(model):
     assert type(model) is GapMllmForPreTraining
+
+
+def test_answer_tokens_are_weighed_by_what_they_are(tiny_processor):
+    answer = '```json\n{"label": "bed", "pointmap": [-1.25, 2.0, 0.5]}\n```'
+    weights = {"label": 2.0, "number": 1.0, "decimals": 0.25, "frame_of_json": 0.125}
+    messages = build_messages("reconstruction", 1, answer=answer)
+    sample = {"images": [np.zeros((64, 64, 3), np.uint8)], "conversations": [messages]}
+    for layout in ("block_mask", "packed"):
+        batch = SharedSceneCollator(tiny_processor, layout, answer_weights=weights)([sample])
+        is_answer = batch["labels"][0] != -100
+        got = zip(
+            tiny_processor.batch_decode(batch["labels"][0][is_answer][:, None]),
+            batch["label_weights"][0][is_answer].tolist(),
+            strict=True,
+        )
+        assert list(got) == [
+            ('```json\n{"label": "', 0.125),
+            ("bed", 2.0),
+            ('", "pointmap": [', 0.125),
+            *[("-", 1.0), ("1", 1.0), (".", 1.0), ("2", 0.25), ("5", 0.25), (", ", 0.125)],
+            *[("2", 1.0), (".", 1.0), ("0", 0.25), (", ", 0.125)],
+            *[("0", 1.0), (".", 1.0), ("5", 0.25), ("]}\n```", 0.125), ("<|im_end|>", 1.0)],
+        ]
+        assert not batch["label_weights"][0][~is_answer].any()
+    with pytest.raises(ValueError, match=r"unknown parts \['digits'\]"):
+        SharedSceneCollator(tiny_processor, answer_weights={"digits": 1.0})

@@ -22,7 +22,7 @@ from gap_mllm.training.rooms import (
     RoomVariety,
     collate_scenes,
 )
-from gap_mllm.training.shared_scene_collator import SharedSceneCollator
+from gap_mllm.training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
 
 
 SMALL = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(1, 2), num_views_shares=(0.5, 0.5))
@@ -275,7 +275,7 @@ def test_readout_equals_the_attention_that_eager_reports(make_pretraining_model,
     language = model.model.language_model
     batch = SharedSceneCollator(tiny_processor, "packed")([rooms[0]])
     documents, targets = batch["document_ids"], batch["readout_targets"]
-    inputs = {k: v for k, v in batch.items() if k not in ("sample_ids", "document_ids", "readout_targets")}
+    inputs = {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
     with record_readout(language, [1, 2], [0, 3]) as recording:
         recording.watch(documents, targets)
         with_readout = model(**inputs).answer_logits

@@ -1,0 +1,69 @@
+"""The quickstart's way with a folder of photographs, whatever these are; `make demo` runs the rest."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
+
+
+@pytest.fixture(scope="module")
+def quickstart():
+    spec = importlib.util.spec_from_file_location("quickstart", ROOT / "examples" / "quickstart.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return AutoModel.from_pretrained(MODEL).eval(), AutoProcessor.from_pretrained(MODEL)
+
+
+def save(folder, name, size, mode="RGB", **kwargs):
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 4), dtype=np.uint8)
+    Image.fromarray(pixels, "RGBA").convert(mode).save(folder / name, **kwargs)
+
+
+def test_frames_of_any_kind_are_asked_about(quickstart, shipped, tmp_path):
+    frames, output = tmp_path / "frames", tmp_path / "out"
+    frames.mkdir()
+    output.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    save(frames, "0.jpg", (200, 90), exif=exif)
+    save(frames, "1.png", (64, 64), "RGBA")
+    save(frames, "2.png", (640, 480), "L")
+    Image.fromarray(np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) * 13).save(frames / "3.png")
+    (frames / "notes.txt").write_text("no picture")
+    quickstart.ask_about_frames(*shipped, frames, output)
+    result = json.loads((output / "frames.json").read_text())
+    assert result["frames"] == ["0.jpg", "1.png", "2.png", "3.png"] and isinstance(result["answer"], str)
+    assert Image.open(output / "frame.png").size == (90, 200)
+
+
+def test_one_frame_is_enough_and_none_is_said(quickstart, shipped, tmp_path):
+    with pytest.raises(SystemExit, match="holds no pictures"):
+        quickstart.ask_about_frames(*shipped, tmp_path, tmp_path)
+    with pytest.raises(SystemExit, match="is not a folder"):
+        quickstart.ask_about_frames(*shipped, tmp_path / "nowhere", tmp_path)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    save(frames, "only.jpg", (48, 33))
+    quickstart.ask_about_frames(*shipped, frames, tmp_path)
+    assert json.loads((tmp_path / "frames.json").read_text())["frames"] == ["only.jpg"]
+
+
+def test_a_broken_photograph_is_named(quickstart, shipped, tmp_path):
+    save(tmp_path, "whole.jpg", (80, 60))
+    broken = (tmp_path / "whole.jpg").read_bytes()[:600]
+    (tmp_path / "broken.jpg").write_bytes(broken)
+    with pytest.raises(ValueError, match="broken.jpg"):
+        quickstart.ask_about_frames(*shipped, tmp_path, tmp_path)
