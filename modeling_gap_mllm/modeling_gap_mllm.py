@@ -178,8 +178,11 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         Returns:
             Qwen3-VL's output: `pooler_output`, a tuple of `(tokens, D)` for each image, and `deepstack_features`.
         Raises:
-            ValueError: if counts do not agree, pixels are not finite, or nothing says which images form a scene.
+            ValueError: if counts do not agree, pixels are not finite, the grid is missing, or nothing says which
+                images form a scene.
         """
+        if image_grid_thw is None:
+            raise ValueError("pixel_values came without image_grid_thw. Pass both as the processor returned them.")
         output = Qwen3VLModel.get_image_features(self, pixel_values, image_grid_thw, return_dict=True, **kwargs)
         if not self.uses_geometry:
             return output
@@ -212,8 +215,12 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         Returns:
             as `get_image_features`, with one entry for each video.
         Raises:
-            ValueError: if counts do not agree or pixels are not finite.
+            ValueError: if counts do not agree, pixels are not finite, or the grid is missing.
         """
+        if video_grid_thw is None:
+            raise ValueError(
+                "pixel_values_videos came without video_grid_thw. Pass both as the processor returned them."
+            )
         output = Qwen3VLModel.get_image_features(self, pixel_values_videos, video_grid_thw, return_dict=True, **kwargs)
         if not self.uses_geometry:
             return output
@@ -234,6 +241,20 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             views_per_slice.extend(counts)
             lengths.append(len(frames))
         return self._fuse(output, views, lengths, views_per_slice)
+
+    def get_rope_index(self, *args, **kwargs):
+        """As in Qwen3-VL; generate() asks for it before anything is encoded.
+
+        Raises:
+            ValueError: if the text has image or video tokens that no entry of the grids is left for.
+        """
+        try:
+            return super().get_rope_index(*args, **kwargs)
+        except StopIteration:
+            raise ValueError(
+                "The text has more image or video tokens than image_grid_thw and video_grid_thw have entries. Pass "
+                "the pixels and grids of all of them, as the processor returned them."
+            ) from None
 
     @property
     def _geometry_patch(self):

@@ -266,17 +266,31 @@ def as_views(images, scene_lengths=None):
         images (`torch.Tensor` of shape `(B, V, 3, H, W)` or `(V, 3, H, W)`, or `list[torch.Tensor]` of `(3, H, W)`).
         scene_lengths (`list[int]`, *optional*): views of each scene, for the list form; by default one scene.
     Raises:
-        ValueError: on another shape, or if the lengths do not sum to the number of views.
+        TypeError: if the images are no tensors.
+        ValueError: on another shape, on whole numbers (0 to 255), if the lengths do not sum to the number of views, or
+            if they come with a tensor of scenes, whose shape says them.
     """
     if isinstance(images, torch.Tensor):
         if images.ndim not in (4, 5) or images.shape[-3] != 3 or 0 in images.shape:
             raise ValueError(
                 f"images must have shape (scenes, views, 3, H, W) or (views, 3, H, W), got {tuple(images.shape)}."
             )
-        if scene_lengths is None:
-            scene_lengths = [images.shape[-4]] * (1 if images.ndim == 4 else len(images))
+        if images.ndim == 5:
+            if scene_lengths is not None:
+                raise ValueError(
+                    f"scene_lengths={scene_lengths} came with images of shape {tuple(images.shape)}, which says the "
+                    "scenes itself. Pass one of them: a list of views goes with scene_lengths."
+                )
+            scene_lengths = [images.shape[1]] * len(images)
         images = images.reshape(-1, *images.shape[-3:]).unbind(0)
     images = list(images)
+    for index, view in enumerate(images):
+        if not isinstance(view, torch.Tensor):
+            raise TypeError(f"View {index} is a {type(view).__name__}, expected a torch.Tensor of shape (3, H, W).")
+        if view.ndim != 3 or len(view) != 3 or 0 in view.shape:
+            raise ValueError(f"View {index} has shape {tuple(view.shape)}, expected (3, H, W).")
+        if not view.is_floating_point():
+            raise ValueError(f"View {index} has dtype {view.dtype}, expected floats in 0..1: divide bytes by 255.")
     if scene_lengths is None:
         scene_lengths = [len(images)]
     scene_lengths = [int(length) for length in scene_lengths]
@@ -369,7 +383,8 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
         Returns:
             `GapMllmGeometryOutput`
         Raises:
-            ValueError: on a shape or size that does not fit, or scene lengths that do not sum to the views.
+            TypeError: if the images are no tensors.
+            ValueError: on a shape, size or dtype that does not fit, or scene lengths that do not sum to the views.
         """
         views, scene_lengths = as_views(images, scene_lengths)
         tokens, grid = self._embed(views, scene_lengths)

@@ -273,8 +273,8 @@ class GapMllmVggtReconstruction(ModelOutput):
     """Cameras, depth and points of every view.
 
     Frame: world = camera of each scene's first view, OpenCV axes. Units: VGGT's own scale; metres only for an encoder
-    that was trained on metres. Shapes are those of tensor input; for a list of views the leading `(B, V)` becomes
-    `(views,)`, and the dense fields are lists with an entry for each view.
+    that was trained on metres. Shapes are those of tensor input; for a list of views (or a tensor of views whose
+    `scene_lengths` differ) the leading `(B, V)` becomes `(views,)`, and the dense fields are lists with an entry for each view.
 
     Args:
         pose_enc (`torch.Tensor` of shape `(B, V, 9)`): translation, quaternion (x, y, z, w), field of view (h, w).
@@ -336,9 +336,12 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
         Returns:
             `GapMllmVggtReconstruction`
         Raises:
-            ValueError: as `GapMllmVggtModel`.
+            TypeError, ValueError: as `GapMllmVggtModel`; ValueError also on pixels that are not finite.
         """
         views, lengths = as_views(images, scene_lengths)
+        bad = [index for index, view in enumerate(views) if not view.isfinite().all()]
+        if bad:
+            raise ValueError(f"The pixels of the views {bad} hold NaN or infinity. Check the source.")
         geometry = self.aggregator(views, lengths)
         with torch.autocast(geometry.camera_tokens.device.type, enabled=False):
             iterations = self._cameras(geometry)
@@ -361,7 +364,8 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
             intrinsics=torch.stack([intrinsics for _, intrinsics in cameras]),
             geometry=geometry,
         )
-        return self._in_batches(output, len(lengths)) if isinstance(images, torch.Tensor) else output
+        is_regular = isinstance(images, torch.Tensor) and len(set(lengths)) == 1
+        return self._in_batches(output, len(lengths)) if is_regular else output
 
     def _cameras(self, geometry):
         """Pose encodings (iterations, views, 9), the scenes of equal length in one batch."""

@@ -755,6 +755,34 @@ def test_image_tokens_without_pixels_are_refused(model, two_views, make_inputs):
     assert model(**make_inputs([])).logits.isfinite().all()
 
 
+@pytest.mark.parametrize("has_geometry", [True, False])
+def test_more_image_tokens_than_images_are_refused(model, two_views, has_geometry):
+    half = len(two_views["pixel_values"]) // 2
+    inputs = {**two_views, "image_grid_thw": two_views["image_grid_thw"][:1]}
+    inputs["pixel_values"] = two_views["pixel_values"][:half]
+    with nullcontext() if has_geometry else model.geometry_disabled():
+        with pytest.raises(ValueError, match="more image or video tokens than image_grid_thw"):
+            model.generate(**inputs, max_new_tokens=1)
+        if has_geometry:
+            with pytest.raises(ValueError, match="Row 0 has 8 image tokens, but its images make 4"):
+                model(**inputs)
+
+
+def test_fewer_image_tokens_than_images_are_refused_by_generate(model, two_views, make_inputs):
+    text = {name: value for name, value in make_inputs([PICTURE]).items() if name not in GRIDS_AND_PIXELS}
+    vision = {name: two_views[name] for name in GRIDS_AND_PIXELS}
+    with pytest.raises(ValueError, match="4 image tokens for 1 images, but pixel_values hold 2 images"):
+        model.generate(**text, **vision, max_new_tokens=1)
+
+
+def test_pixels_without_a_grid_are_refused(model, two_views):
+    pixels = two_views["pixel_values"]
+    with pytest.raises(ValueError, match="pixel_values came without image_grid_thw"):
+        model.generate(**{**two_views, "image_grid_thw": None}, max_new_tokens=1)
+    with pytest.raises(ValueError, match="pixel_values_videos came without video_grid_thw"):
+        model.model.get_video_features(pixels)
+
+
 def test_pixels_and_their_features_together_are_refused(model, two_views):
     encoded = model.model.get_image_features(
         two_views["pixel_values"], two_views["image_grid_thw"], scene_lengths=[2], return_dict=True
