@@ -274,7 +274,8 @@ class GapMllmVggtReconstruction(ModelOutput):
 
     Frame: world = camera of each scene's first view, OpenCV axes. Units: VGGT's own scale; metres only for an encoder
     that was trained on metres. Shapes are those of tensor input; for a list of views (or a tensor of views whose
-    `scene_lengths` differ) the leading `(B, V)` becomes `(views,)`, and the dense fields are lists with an entry for each view.
+    `scene_lengths` differ) the leading `(B, V)` becomes `(views,)`, and the dense fields are lists with an entry for
+    each view.
 
     Args:
         pose_enc (`torch.Tensor` of shape `(B, V, 9)`): translation, quaternion (x, y, z, w), field of view (h, w).
