@@ -44,7 +44,8 @@ DEFAULT_VIDEO_PROCESSOR = {
     "video_processor_type": "Qwen3VLVideoProcessor",
 }
 
-_SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
+_PATCH_SIZES = ("patch_size", "temporal_patch_size", "merge_size")
+_SHARED_WITH_VIDEO = (*_PATCH_SIZES, "image_mean", "image_std")
 
 # ChatML as Qwen3-VL writes it, and `generation` blocks around what the assistant says (for assistant_only_loss).
 CHAT_TEMPLATE = """\
@@ -235,7 +236,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
                 )
 
     def _process_images(self, images, **kwargs):
-        for name in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std"):
+        for name in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", *_PATCH_SIZES):
             default = getattr(self.image_processor, name)
             if kwargs.get(name) is not None and not np.allclose(kwargs[name], default):
                 raise ValueError(

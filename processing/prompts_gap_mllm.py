@@ -4,6 +4,7 @@ Detection and both grounding texts are word for word those that the released che
 """
 
 import json
+import math
 
 
 SYSTEM_PROMPT = "You are a helpful assistant."
@@ -57,7 +58,7 @@ def prompt_text(
     Returns:
         `str`: the text that follows the views.
     Raises:
-        ValueError: if the task is unknown or its argument is missing.
+        ValueError: if the task is unknown, its argument is missing, or the location is not 3 finite numbers.
     """
     if task == "reconstruction":
         return RECONSTRUCTION_PROMPT.format(color=color)
@@ -71,7 +72,10 @@ def prompt_text(
     if task == "dense_caption":
         if location is None:
             raise ValueError("task 'dense_caption' needs `location`, the [x, y, z] of the object.")
-        rounded = [round(float(value), decimals) + 0.0 for value in location]  # + 0.0 turns -0.0 into 0.0
+        numbers = [float(value) for value in location]
+        if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"location must be 3 finite numbers, got {numbers}.")
+        rounded = [round(number, decimals) + 0.0 for number in numbers]  # + 0.0 turns -0.0 into 0.0
         return CAPTION_PROMPT.format(location=json.dumps(rounded))
     raise ValueError(f"unknown task {task!r}; known are {', '.join(TASKS)}.")
 
@@ -100,10 +104,13 @@ def build_messages(
     Returns:
         `list[dict]`: messages whose content is always a list of typed parts.
     Raises:
+        TypeError: if `images` is a single picture or path.
         ValueError: if the task is unknown, its argument or the views are missing, or tags and views differ in number.
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; known are {', '.join(TASKS)}.")
+    if isinstance(images, bool | str) or not (isinstance(images, int) or hasattr(images, "__len__")):
+        raise TypeError(f"images must be a list of views or their number, got one {type(images).__name__}.")
     num_views = images if isinstance(images, int) else len(images)
     if num_views < 1:
         raise ValueError(f"task {task!r} needs at least one view, got {num_views}.")

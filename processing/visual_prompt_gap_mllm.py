@@ -152,7 +152,8 @@ def draw_cross(image, pixel, color="red", arm: int = 10, half_thickness: int = 2
     Returns:
         `PIL.Image.Image` (RGB), or `np.ndarray` (height, width, 3) of uint8 if an array was given.
     Raises:
-        ValueError: if the pixel lies outside, or is no pair of whole numbers, or the colour is unknown.
+        ValueError: if the pixel lies outside, or is no pair of whole numbers, the colour is unknown, or the size of
+            the cross is no whole number of at least 0.
     """
     return _draw(image, pixel, color, arm, half_thickness, where="")
 
@@ -167,8 +168,12 @@ def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -
     Returns:
         `list`: marked views as new pictures; views without a mark are the objects that were given.
     Raises:
-        ValueError: if a mark names a view that is not there or a pixel outside it (view, pixel and size are named).
+        TypeError: if `images` is a single picture.
+        ValueError: if a mark names a view that is not there or a pixel outside it (view, pixel and size are named), is
+            none of the forms above, or as `draw_cross`.
     """
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
     views = list(images)
     for mark in _as_marks(marks):
         if not 0 <= mark.view < len(views):
@@ -183,12 +188,25 @@ def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -
 def _as_marks(marks) -> list[Mark]:
     # By attribute: a processor loaded as remote code has its own copy of the class.
     entries = [marks] if hasattr(marks, "pixel") else list(marks)
-    if entries and all(isinstance(entry, Integral) for entry in entries):
+    if entries and not any(hasattr(entry, "pixel") or np.ndim(entry) for entry in entries):
         entries = [entries]  # one released `pixel_coords`
-    return [e if hasattr(e, "pixel") else Mark(int(e[0]), (int(e[1]), int(e[2]))) for e in entries]
+    return [entry if hasattr(entry, "pixel") else _as_mark(entry) for entry in entries]
+
+
+def _as_mark(entry) -> Mark:
+    try:
+        view, x, y = (float(value) for value in entry)
+    except (TypeError, ValueError):
+        raise ValueError(f"{entry!r} is no mark; expected a Mark, or view, x and y in whole numbers.") from None
+    if not view.is_integer():
+        raise ValueError(f"{entry!r} is no mark; its view must be a whole number.")
+    return Mark(int(view), (x, y))
 
 
 def _draw(image, pixel, color, arm: int, half_thickness: int, where: str):
+    for name, value in (("arm", arm), ("half_thickness", half_thickness)):
+        if not isinstance(value, Integral) or value < 0:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of pixels, 0 or more.")
     picture = np.array(to_rgb_image(image, f"{where}the image"))  # (height, width, 3), a copy
     height, width = picture.shape[:2]
     x, y = _check_pixel(pixel, (width, height), where)
@@ -200,9 +218,10 @@ def _draw(image, pixel, color, arm: int, half_thickness: int, where: str):
 
 
 def _check_pixel(pixel, size: tuple[int, int], where: str) -> tuple[int, int]:
-    x, y = (int(value) for value in pixel)
-    if (x, y) != tuple(pixel):
+    numbers = tuple(float(value) for value in pixel)
+    if len(numbers) != 2 or not all(number.is_integer() for number in numbers):
         raise ValueError(f"{where}pixel {tuple(pixel)} is no pair of whole numbers (x, y).")
+    x, y = (int(number) for number in numbers)
     if not (0 <= x < size[0] and 0 <= y < size[1]):
         raise ValueError(
             f"{where}pixel (x={x}, y={y}) lies outside the picture of {size[0]} x {size[1]} (width x height)."

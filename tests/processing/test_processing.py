@@ -201,6 +201,7 @@ def test_extreme_shapes_are_named(tiny_processor, make_image):
 
 def test_pixels_cannot_be_prepared_differently_for_one_call(tiny_processor, make_image):
     changes = {"image_mean": [0.4, 0.5, 0.6], "image_std": 0.2, "do_normalize": False, "do_rescale": False}
+    changes |= {"patch_size": 8, "merge_size": 1, "temporal_patch_size": 1}
     for name, value in changes.items():
         with pytest.raises(ValueError, match=f"^{name}=.* differs from the image processor's"):
             tiny_processor(images=make_image(), text=IMAGE, images_kwargs={name: value})

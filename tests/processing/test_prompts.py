@@ -77,7 +77,7 @@ def test_tags_are_split_in_order():
         build_messages("detection3d", 2, prompt="<image><image><image>x")
 
 
-def test_wrong_questions():
+def test_wrong_questions(make_image):
     for build in (lambda: build_messages("detect", 1), lambda: prompt_text("detect")):
         with pytest.raises(ValueError, match="unknown task 'detect'; known are reconstruction, detection3d"):
             build()
@@ -86,6 +86,12 @@ def test_wrong_questions():
             build_messages(task, 1)
     with pytest.raises(ValueError, match="needs `location`"):
         build_messages("dense_caption", 1)
+    for location in ([1, 2], [1, 2, float("nan")], [1, 2, 3, 4]):
+        with pytest.raises(ValueError, match="location must be 3 finite numbers"):
+            build_messages("dense_caption", 1, location=location)
+    for single in ("view.jpg", Path("view.jpg"), make_image(), True):
+        with pytest.raises(TypeError, match="images must be a list of views or their number"):
+            build_messages("detection3d", single)
     for views in (0, []):
         with pytest.raises(ValueError, match="needs at least one view, got 0"):
             build_messages("detection3d", views)

@@ -165,7 +165,8 @@ def test_marks_of_a_scene(make_image):
     assert marked[1] is views[1] and views[0].getpixel((5, 5)) != RED
     assert marked[0].getpixel((5, 5)) == RED
     assert marked[2].getpixel((50, 60)) == MARK_COLORS["blue"] and marked[2].getpixel((100, 60)) == (1, 2, 3)
-    for marks in ([1, 41, 66], [[1, 41, 66]], np.array([1, 41, 66]), Mark(1, (41, 66))):
+    triples = ([1, 41, 66], [[1, 41, 66]], [1.0, 41.0, 66.0], np.array([1, 41, 66]), torch.tensor([[1, 41, 66]]))
+    for marks in (*triples, Mark(1, (41, 66))):
         assert np.array_equal(apply_visual_prompt(views, marks)[1], draw_cross(views[1], (41, 66)))
     assert apply_visual_prompt(views, []) == views
 
@@ -187,8 +188,23 @@ def test_other_wrong_marks(make_image):
             apply_visual_prompt([make_image(), make_image()], [view, 1, 1])
         with pytest.raises(ValueError, match="the scene has 2 views"):
             marks_to_tokens([view, 1, 1], [(160, 120)] * 2, [[1, 8, 10]] * 2)
-    with pytest.raises(ValueError, match="no pair of whole numbers"):
-        draw_cross(make_image(), (1.5, 2))
+    for pixel in ((1.5, 2), (math.nan, 2), (2, math.inf), (1, 2, 3)):
+        with pytest.raises(ValueError, match="no pair of whole numbers"):
+            draw_cross(make_image(), pixel)
+    for marks in ([0, 12.5, 3], [[0, 12.5, 3]], [[0, math.nan, 3]]):
+        with pytest.raises(ValueError, match="^view 0: pixel .* is no pair of whole numbers"):
+            apply_visual_prompt([make_image()], marks)
+    for marks in ([[5, 5]], [5, 5], "abc", ["x"], [[0, None, 1]]):
+        with pytest.raises(ValueError, match="is no mark; expected a Mark, or view, x and y"):
+            apply_visual_prompt([make_image()], marks)
+    with pytest.raises(ValueError, match="its view must be a whole number"):
+        apply_visual_prompt([make_image()], [[0.7, 1, 1]])
+    for size in ({"arm": -1}, {"arm": 2.5}, {"half_thickness": -1}):
+        with pytest.raises(ValueError, match=f"^{next(iter(size))} is .* expected a whole number of pixels"):
+            apply_visual_prompt([make_image()], [0, 1, 1], **size)
+    for single in (make_image(), "view.png"):
+        with pytest.raises(TypeError, match="must be a list of the views"):
+            apply_visual_prompt(single, [0, 1, 1])
     with pytest.raises(ValueError, match="unknown mark colour 'ultra'; known are red, "):
         draw_cross(make_image(), (1, 2), "ultra")
     with pytest.raises(ValueError, match="three values 0..255"):
