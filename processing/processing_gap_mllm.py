@@ -44,8 +44,7 @@ DEFAULT_VIDEO_PROCESSOR = {
     "video_processor_type": "Qwen3VLVideoProcessor",
 }
 
-_PATCH_SIZES = ("patch_size", "temporal_patch_size", "merge_size")
-_SHARED_WITH_VIDEO = (*_PATCH_SIZES, "image_mean", "image_std")
+_SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
 # ChatML as Qwen3-VL writes it, and `generation` blocks around what the assistant says (for assistant_only_loss).
 CHAT_TEMPLATE = """\
@@ -236,14 +235,12 @@ class GapMllmProcessor(Qwen3VLProcessor):
                 )
 
     def _process_images(self, images, **kwargs):
-        for name in ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std", *_PATCH_SIZES):
-            default = getattr(self.image_processor, name)
-            if kwargs.get(name) is not None and not np.allclose(kwargs[name], default):
-                raise ValueError(
-                    f"{name}={kwargs[name]} differs from the image processor's {default}. GAP-MLLM rebuilds the "
-                    "geometry image from pixel_values and must know how they were made; do not change it for one call."
-                )
+        _check_unchanged("image", self.image_processor, kwargs)
         return super()._process_images(images, **kwargs)
+
+    def _process_videos(self, videos, **kwargs):
+        _check_unchanged("video", self.video_processor, kwargs)
+        return super()._process_videos(videos, **kwargs)
 
     # Prompts and answers
 
@@ -306,6 +303,16 @@ class GapMllmProcessor(Qwen3VLProcessor):
             ValueError: if `letters` is not made of capitals.
         """
         return [parse_choice(text, letters) for text in _as_texts(texts)]
+
+
+def _check_unchanged(kind: str, processor, kwargs: dict) -> None:
+    for name in ("do_rescale", "rescale_factor", "do_normalize", *_SHARED_WITH_VIDEO):
+        default = getattr(processor, name)
+        if kwargs.get(name) is not None and not np.allclose(kwargs[name], default):
+            raise ValueError(
+                f"{name}={kwargs[name]} differs from the {kind} processor's {default}. GAP-MLLM rebuilds the geometry "
+                "image from pixel_values and must know how they were made; do not change it for one call."
+            )
 
 
 def check_image_statistics(processor, config) -> None:

@@ -210,6 +210,14 @@ def test_pixels_cannot_be_prepared_differently_for_one_call(tiny_processor, make
     assert out["image_grid_thw"].tolist() == [[1, 2, 4]]
 
 
+def test_video_pixels_cannot_be_prepared_differently_for_one_call(monkeypatch):
+    processor = build_tiny_processor()
+    settings = SimpleNamespace(**processor.to_dict()["video_processor"])  # stands in where torchvision is not there
+    monkeypatch.setattr(processor, "video_processor", settings, raising=False)
+    with pytest.raises(ValueError, match="^image_mean=0.4 differs from the video processor's"):
+        processor(videos=[np.zeros((4, 64, 64, 3), np.uint8)], text="<|video_pad|>", videos_kwargs={"image_mean": 0.4})
+
+
 def test_image_statistics_are_compared_with_the_config(tiny_processor):
     check_image_statistics(tiny_processor, CONFIG)
     wrong = SimpleNamespace(image_mean=[0.48, 0.45, 0.4], image_std=[0.5, 0.5, 0.5])

@@ -1,5 +1,7 @@
 """Prompt texts against the released wording, letter by letter, and views in the right places."""
 
+from pathlib import Path
+
 import pytest
 
 from gap_mllm.processing.prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags

@@ -1,6 +1,7 @@
 """Pictures of every kind become upright RGB; crosses land on the right pixels, and pixels on the right tokens."""
 
 import io
+import math
 
 import numpy as np
 import pytest
