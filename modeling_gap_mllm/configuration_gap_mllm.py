@@ -248,6 +248,8 @@ class GapMllmVggtConfig(PreTrainedConfig):
             setattr(self, _OFFICIAL_KEYS[key], kwargs.pop(key))
         for name in [name for name in kwargs if name in _OFFICIAL_SECTIONS]:
             fields, built_in = _OFFICIAL_SECTIONS[name]
+            if not isinstance(kwargs[name], dict):
+                raise ValueError(f"{name} must be a mapping with the keys {list(fields)}, got {kwargs[name]!r}.")
             section = {key: value for key, value in kwargs.pop(name).items() if key != "type"}
             width = self.hidden_size if name == "patch_embed" else 2 * self.hidden_size
             for key, value in {**built_in, "embed_dim": width, "dim_in": width}.items():

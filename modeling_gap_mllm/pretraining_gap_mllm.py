@@ -93,7 +93,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         Returns:
             `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
         Raises:
-            ValueError: as `GapMllmModel.forward`.
+            ValueError: as `GapMllmModel.forward`; with labels also if views come without `input_ids`, which say where
+                their tokens are, or `scene_repeats` without `scene_lengths`.
         """
         # All named, since generate() refuses inputs that forward does not name.
         kwargs.update(
@@ -115,6 +116,11 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 mm_encoder_outputs=mm_encoder_outputs,
                 **kwargs,
             )
+        has_views = pixel_values is not None or bool(mm_encoder_outputs)
+        if has_views and input_ids is None:
+            raise ValueError("Labels and views came without input_ids, so the tokens of the views cannot be found.")
+        if scene_repeats is not None and scene_lengths is None:
+            raise ValueError("scene_repeats came without scene_lengths. Pass the number of views of each scene too.")
         encoded = dict(mm_encoder_outputs or {})
         shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
         if pixel_values is not None:

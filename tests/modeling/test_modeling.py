@@ -792,6 +792,16 @@ def test_pixels_and_their_features_together_are_refused(model, two_views):
         model(**two_views, mm_encoder_outputs={"image": encoded})
 
 
+def test_labels_need_the_ids_and_scenes_of_their_views(make_inputs, tiny_model):
+    model = tiny_model(model_class=GapMllmForPreTraining)
+    inputs = make_inputs([(64, 64)])
+    ids = inputs.pop("input_ids")
+    with pytest.raises(ValueError, match="Labels and views came without input_ids"):
+        model(inputs_embeds=model.get_input_embeddings()(ids), labels=ids, **inputs)
+    with pytest.raises(ValueError, match="scene_repeats came without scene_lengths"):
+        model(input_ids=ids, labels=ids, scene_repeats=torch.tensor([1]), **inputs)
+
+
 def test_pixels_that_are_no_numbers_name_the_image(model, two_views):
     pixels = two_views["pixel_values"].clone()
     pixels[20, 3] = float("nan")

@@ -389,6 +389,20 @@ def test_config_reads_the_official_forms_and_refuses_the_rest():
         GapMllmVggtConfig(aa_order=["frame"])
     with pytest.raises(ValueError, match=r"keys \['window'\] of patch_embed"):
         GapMllmVggtConfig(patch_embed={"window": 3})
+    with pytest.raises(ValueError, match="patch_embed must be a mapping .* got 'dinov2_vitl14_reg'"):
+        GapMllmVggtConfig(patch_embed="dinov2_vitl14_reg")
+    with pytest.raises(ValueError, match="enable_point must be true"):
+        GapMllmVggtConfig(enable_point=False)
+    with pytest.raises(ValueError, match="head size that is a multiple of 4"):
+        GapMllmVggtConfig(num_attention_heads=5)
+    with pytest.raises(ValueError, match="must be divisible by patch_embed_num_heads=5"):
+        GapMllmVggtConfig(patch_embed_num_heads=5)
+    with pytest.raises(ValueError, match="must be four multiples of 4"):
+        GapMllmVggtConfig(dpt_out_channels=[256, 512, 1024])
+    with pytest.raises(ValueError, match="dpt_features=12 a multiple of 8"):
+        GapMllmVggtConfig(dpt_features=12)
+    with pytest.raises(ValueError, match=r"tap_layers=\[4, 11, 23\] must be four"), torch.device("meta"):
+        GapMllmVggtForReconstruction(GapMllmVggtConfig(tap_layers=[4, 11, 23]))
     with pytest.raises(ValueError, match="depth_head.activation must be 'exp'"):
         GapMllmVggtConfig(depth_head={"activation": "relu"})
     with pytest.raises(ValueError, match="lie outside the 4 layers"):
