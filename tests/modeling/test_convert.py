@@ -601,10 +601,13 @@ def test_tokenizer_that_cannot_be_read_is_refused(tmp_path):
 
 
 def test_command_converts_checkpoints_and_joins_base_models(tmp_path, base_folders, converted, capsys):
-    config = ["--geometry-config", str(GOLDEN / "vggt_config.json")]
-    assert main(["convert", str(GOLDEN / "checkpoint"), str(tmp_path / "a"), *config]) == 0
-    assert capsys.readouterr().out == f"wrote {tmp_path / 'a'}\n"
-    assert same_weights(stored(tmp_path / "a"), stored(converted))
+    config, source = ["--geometry-config", str(GOLDEN / "vggt_config.json")], str(GOLDEN / "checkpoint")
+    for name in ("a", "between", "before"):
+        output = str(tmp_path / name)
+        orders = {"a": [source, output, *config], "between": [source, *config, output]}
+        assert main(["convert", *orders.get(name, [*config, source, output])]) == 0
+        assert capsys.readouterr().out == f"wrote {output}\n"
+        assert same_weights(stored(tmp_path / name), stored(converted))
     qwen, vggt = base_folders
     assert main(["convert", "--qwen", str(qwen), "--vggt", str(vggt), str(tmp_path / "b")]) == 0
     assert load(tmp_path / "b").config.gap_fusion_config.merger_hidden_size == 4096
@@ -625,6 +628,13 @@ def test_command_reports_errors_on_one_line(arguments, message, capsys, tmp_path
     assert main(["convert", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("gap-mllm: error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["a", "b", "--geometry", "c", "--quen", "d"], ["a", "b", "--vgg-t"]])
+def test_command_refuses_unknown_flags(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_error:
+        main(["convert", *arguments])
+    assert exit_error.value.code == 2 and "unrecognized arguments: --" in capsys.readouterr().err
 
 
 def test_command_without_subcommand_says_how(capsys):
