@@ -8,7 +8,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
+from tqdm import tqdm
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from .losses import point_loss, text_loss
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
@@ -16,6 +18,8 @@ from .readout import record_readout
 from .shared_scene_collator import PADDING
 from .term_trainer import TermTrainer
 
+
+logger = logging.get_logger(__name__)
 
 # The published run: vision tower and geometry encoder frozen, mergers and fusion at twice the base learning rate.
 PUBLISHED_LEARNING_RATES = {
@@ -73,6 +77,7 @@ class GeometryAlignedTrainer(TermTrainer):
         super().__init__(*args, **kwargs)
 
     def create_optimizer(self, model=None):
+        """Build the optimiser, with the learning rate of each module group; the main process prints their table."""
         if self.optimizer is None:
             model = self.model if model is None else model
             groups = parameter_groups(
@@ -80,6 +85,7 @@ class GeometryAlignedTrainer(TermTrainer):
                 self.args.module_learning_rates,
                 self.args.weight_decay,
                 self.get_decay_parameter_names(model),
+                show=tqdm.write if self.is_world_process_zero() else logger.debug,
             )
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(groups, **options)

@@ -63,13 +63,14 @@ def freeze_groups(model, learning_rates, groups=None):
                 parameters[name].requires_grad_(False)
 
 
-def parameter_groups(model, learning_rates, weight_decay, decayed, groups=None):
-    """Build optimiser groups and log a table of them.
+def parameter_groups(model, learning_rates, weight_decay, decayed, groups=None, show=logger.info):
+    """Build optimiser groups and show a table of them.
 
     Args:
         learning_rates (`dict[str, float]`): of each group.
         weight_decay (`float`): of the parameters named in `decayed`.
         decayed (`list[str]`): from `Trainer.get_decay_parameter_names`.
+        show (`Callable`): takes the table, a text; by default it is only logged.
     Returns:
         `list[dict]`: for torch optimisers; trainable parameters only.
     """
@@ -85,7 +86,7 @@ def parameter_groups(model, learning_rates, weight_decay, decayed, groups=None):
             decay = weight_decay if is_decayed else 0.0
             if chosen:
                 optimised.append({"params": chosen, "lr": learning_rates[group], "weight_decay": decay, "name": group})
-    logger.info("Parameter groups\n%s", "\n".join(rows))
+    show("\n".join(rows))
     return optimised
 
 

@@ -213,11 +213,14 @@ def test_groups_cover_every_parameter_once(make_pretraining_model):
         assign_groups(model, {**MODULE_GROUPS, "all": ("model.visual.",)})
 
 
-def test_learning_rates_are_those_of_the_groups(make_pretraining_model, make_trainer, caplog):
+def test_learning_rates_are_those_of_the_groups(make_pretraining_model, make_trainer, capsys):
     rates = {"geometry": 0.0, "vision": 0.0, "mergers": 3e-3, "fusion": 2e-3, "language": 1e-3, "point_maps": 5e-4}
     model = make_pretraining_model()
     trainer = make_trainer(model, module_learning_rates=rates, weight_decay=0.1)
     optimizer = trainer.create_optimizer()
+    table = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
+    assert list(table) == ["group", *rates] and table["vision"][1:] == ["0", "frozen"]
+    assert table["mergers"][0] == table["mergers"][1] and table["mergers"][2] == "0.003"
     by_parameter = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     for group, names in assign_groups(model).items():
         for name in names:
