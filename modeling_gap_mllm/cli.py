@@ -27,7 +27,7 @@ def add_convert(subparsers) -> None:
 
 
 def run_convert(args: argparse.Namespace) -> None:
-    """Check the two ways to call `gap-mllm convert`, and convert."""
+    """Check the two ways to call `gap-mllm convert`, and convert. Raises ValueError for any other way."""
     joins = args.qwen is not None or args.vggt is not None
     if joins and (args.qwen is None or args.vggt is None or len(args.folders) != 1 or args.geometry_config):
         raise ValueError("to join base models, give --qwen DIR --vggt DIR OUT, and no --geometry-config")

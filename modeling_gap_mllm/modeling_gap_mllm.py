@@ -53,6 +53,8 @@ def _cached_length(past_key_values):
 
 
 class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
+    """What all GAP-MLLM models share: where the encoder's weights come from, and frozen modules in training."""
+
     config: GapMllmConfig
     config_class = GapMllmConfig
     _no_split_modules = [

@@ -94,6 +94,8 @@ class GapMllmVggtAttention(nn.Module):
 
 
 class GapMllmVggtMlp(nn.Module):
+    """Two layers with an exact GELU between them."""
+
     def __init__(self, hidden_size, intermediate_size, output_size=None):
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, intermediate_size)
@@ -104,6 +106,8 @@ class GapMllmVggtMlp(nn.Module):
 
 
 class GapMllmVggtLayerScale(nn.Module):
+    """One learned factor for each channel of a residual branch."""
+
     def __init__(self, hidden_size, init_value):
         super().__init__()
         self.init_value = init_value
@@ -138,6 +142,8 @@ class GapMllmVggtBlock(GradientCheckpointingLayer):
 
 
 class GapMllmVggtPatchProjection(nn.Module):
+    """Images to one token for each patch."""
+
     def __init__(self, config):
         super().__init__()
         self.proj = nn.Conv2d(3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size)
@@ -300,6 +306,8 @@ def as_views(images, scene_lengths=None):
 
 
 class GapMllmVggtPreTrainedModel(PreTrainedModel):
+    """What the aggregator and the reconstruction model share: configuration, kernels, initialisation."""
+
     config: GapMllmVggtConfig
     config_class = GapMllmVggtConfig
     base_model_prefix = "aggregator"

@@ -105,7 +105,7 @@ def pose_encoding_to_cameras(pose_encoding, image_size):
 def cameras_to_pose_encoding(extrinsics, intrinsics, image_size):
     """Encode cameras as VGGT's nine numbers; the inverse of `pose_encoding_to_cameras` but for the principal point.
 
-    Frame and units: as there.
+    Frame: extrinsics map world to camera, OpenCV axes. Units: those of the translation, kept; radians; pixels.
 
     Args:
         extrinsics (`torch.Tensor` of shape `(..., 3, 4)`): world to camera.

@@ -96,6 +96,7 @@ class WeightFiles:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by its name; nothing is read for it."""
         return self._shapes
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -136,7 +137,12 @@ def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> N
 
 
 def read_json(path: str | Path) -> dict:
-    """Read a JSON object, or say what is wrong with the file."""
+    """Read a JSON object, or say what is wrong with the file.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ConversionError: if it is not JSON, or not one object.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist.")
