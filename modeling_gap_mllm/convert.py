@@ -1,4 +1,4 @@
-"""Conversion of released weights to GAP-MLLM folders that `from_pretrained` reads.
+"""Conversion of released weights to GAP-MLLM folders that the Auto classes read, with this package or without.
 
 `convert_checkpoint` takes a checkpoint of the reference release, `convert_base_models` a Qwen3-VL and a VGGT folder.
 Both work from the names that our model expects, keep every tensor's dtype, and list what is missing or left over.
@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .configuration_gap_mllm import GapMllmConfig, GapMllmFusionConfig, GapMllmVggtConfig
 from .fusion_gap_mllm import GapMllmFusion
+from .hub import add_remote_code
 from .modeling_gap_mllm import GapMllmForConditionalGeneration
 from .processing.processing_gap_mllm import GapMllmProcessor, check_image_statistics, default_image_processor
 from .weight_files import ConversionError, WeightFiles, listed, read_json, write_shards
@@ -433,7 +434,7 @@ def _new_fusion(config: GapMllmFusionConfig, dtype) -> GapMllmFusion:
 
 
 def _write(tensors: Iterable, config: GapMllmConfig, source: Path, output: Path) -> Path:
-    """Write weights, config, tokenizer and processor beside the output, then move all into place at once."""
+    """Write weights, config, tokenizer, processor and code beside the output, then move all into place at once."""
     partial = output.with_name(output.name + ".partial")
     if partial.exists():
         shutil.rmtree(partial)
@@ -445,6 +446,7 @@ def _write(tensors: Iterable, config: GapMllmConfig, source: Path, output: Path)
             shutil.copyfile(source / "generation_config.json", partial / "generation_config.json")
         if any((source / name).exists() for name in _TOKENIZER_FILES):
             _write_processor(source, partial, config)
+        add_remote_code(partial)
     except BaseException:
         shutil.rmtree(partial)
         raise

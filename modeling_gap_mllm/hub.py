@@ -104,16 +104,29 @@ def save_for_hub(
         config.geometry_weights = None if include_geometry_weights else geometry_weights
         model.save_pretrained(folder, state_dict=state_dict)
         processor.save_pretrained(folder)
-    _add_auto_map(folder / "config.json", MODEL_AUTO_MAP)
-    _add_auto_map(folder / "processor_config.json", PROCESSOR_AUTO_MAP)
-    for file in remote_code_files():
-        shutil.copyfile(file, folder / file.name)
+    add_remote_code(folder)
     if not (folder / "README.md").exists():
         card = CARD.format(name=folder.name)
         if not include_geometry_weights:
             card += CARD_WITHOUT_GEOMETRY.format(source=geometry_weights)
         (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def add_remote_code(folder: str | Path) -> None:
+    """Let a saved folder load without this package: copy the code, and name its classes in the folder's configs.
+
+    Args:
+        folder (`str` or `Path`): with the config.json of a model, and perhaps a processor.
+    Raises:
+        FileNotFoundError: if there is no config.json.
+    """
+    folder = Path(folder)
+    _add_auto_map(folder / "config.json", MODEL_AUTO_MAP)
+    if (folder / "processor_config.json").exists():
+        _add_auto_map(folder / "processor_config.json", PROCESSOR_AUTO_MAP)
+    for file in remote_code_files():
+        shutil.copyfile(file, folder / file.name)
 
 
 def remote_code_files() -> list[Path]:
@@ -165,4 +178,4 @@ def _add_auto_map(file, auto_map):
     file.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-__all__ = ["MODEL_AUTO_MAP", "remote_code_files", "save_for_hub"]
+__all__ = ["MODEL_AUTO_MAP", "add_remote_code", "remote_code_files", "save_for_hub"]

@@ -15,6 +15,7 @@ from gap_mllm.cli import main
 from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
 from gap_mllm.convert import ConversionError, convert_base_models, convert_checkpoint, infer_vggt_config
 from gap_mllm.fusion_gap_mllm import GapMllmFusion
+from gap_mllm.hub import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, remote_code_files
 from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing import GapMllmProcessor, build_tiny_tokenizer
 from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
@@ -501,6 +502,9 @@ def test_joined_folder_has_a_processor_that_agrees_with_the_model(joined):
     assert config["image_mean"] == [0.4] * 3 == list(processor.image_processor.image_mean)
     assert config["image_std"] == [0.25] * 3 == list(processor.image_processor.image_std)
     assert processor.tokenizer.get_vocab() == build_tiny_tokenizer().get_vocab()
+    saved = json.loads((joined / "processor_config.json").read_text())
+    assert saved["auto_map"] == PROCESSOR_AUTO_MAP and config["auto_map"] == MODEL_AUTO_MAP
+    assert {file.name for file in joined.glob("*.py")} == {file.name for file in remote_code_files()}
     assert (joined / "generation_config.json").exists()
     assert config["dtype"] == "bfloat16"
     assert AutoModelForImageTextToText.from_pretrained(joined).dtype == torch.bfloat16

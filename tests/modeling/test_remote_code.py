@@ -16,10 +16,12 @@ from transformers import AutoModelForImageTextToText
 
 import gap_mllm
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmProcessor
+from gap_mllm.convert import convert_checkpoint
 from gap_mllm.hub import MODEL_AUTO_MAP, remote_code_files, save_for_hub
 from gap_mllm.modeling_gap_mllm import GapMllmModel
 
 
+REFERENCE = Path(__file__).parents[1] / "fixtures" / "gap_reference" / "checkpoint"
 NEW_TOKENS = 6
 ALLOWED_MODULES = {*sys.stdlib_module_names, "torch", "numpy", "PIL", "transformers", "huggingface_hub"}
 
@@ -74,6 +76,11 @@ result["pipeline"] = answers[0]["generated_text"]
 model.save_pretrained(f"{out}.again")
 again = transformers.AutoModel.from_pretrained(f"{out}.again", trust_remote_code=True)
 result["saved_again"] = again.generate(**inputs, max_new_tokens=6, do_sample=False).tolist()
+for name in ("AutoModelForImageTextToText", "AutoModel"):
+    kind = getattr(transformers, name)
+    converted = kind.from_pretrained(f"{folder}.converted", trust_remote_code=True, dtype="float32")
+    ids = torch.arange(5)[None]
+    result.setdefault("converted", []).append([type(converted).__name__, converted(input_ids=ids).logits.sum().item()])
 result["leaked"] = [name for name in sys.modules if name.split(".")[0] == "gap_mllm"]
 json.dump(result, open(out, "w"))
 """
@@ -94,6 +101,12 @@ def folders(model, pretraining_model, tiny_processor, tmp_path_factory):
         save_for_hub(made, tiny_processor, base / name)
         for name, made in (("inference", model), ("pretraining", pretraining_model))
     ]
+
+
+@pytest.fixture(scope="module")
+def converted_folder(folders):
+    """A folder that `gap-mllm convert` wrote; the fresh process finds it beside the first."""
+    return convert_checkpoint(REFERENCE, f"{folders[0]}.converted")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +133,7 @@ def inputs(tiny_processor, messages):
 
 
 @pytest.fixture(scope="module")
-def fresh_process(folders, small_folder, picture, tmp_path_factory):
+def fresh_process(folders, converted_folder, small_folder, picture, tmp_path_factory):
     work = tmp_path_factory.mktemp("fresh")
     pictures = [work / f"view_{seed}.png" for seed in (1, 2)]
     for path, seed in zip(pictures, (1, 2), strict=True):
@@ -166,6 +179,14 @@ def test_every_auto_class_generates_the_same_tokens_as_in_this_process(
     assert fresh_process["saved_again"] == fresh_process["small"] == expected.tolist()
     heads = sum(parameter.sum().item() for parameter in pretraining_model.point_map_heads.parameters())
     assert fresh_process["head_sum"] == pytest.approx(heads, rel=1e-6)
+
+
+@torch.no_grad()
+def test_a_converted_folder_loads_without_the_package(fresh_process, converted_folder):
+    model = GapMllmForConditionalGeneration.from_pretrained(converted_folder, dtype="float32")
+    total = model(input_ids=torch.arange(5)[None]).logits.sum().item()
+    for name, value in fresh_process["converted"]:
+        assert name == "GapMllmForConditionalGeneration" and value == pytest.approx(total, rel=1e-4)
 
 
 def test_both_model_classes_write_the_same_config_but_for_architectures(folders):
