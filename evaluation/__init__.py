@@ -9,7 +9,13 @@ from .dense_points import (
     summarize_errors,
 )
 from .intervals import bootstrap_interval, with_interval
-from .marked_pixel import MarkedPixelSample, answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
+from .marked_pixel import (
+    MarkedPixelSample,
+    answer_marked_pixels,
+    make_marked_pixel_samples,
+    marked_pixel_scorer,
+    score_marked_pixels,
+)
 from .metrics_file import save_metrics
 from .plots import AnswerExample, draw_answers, plot_curves, project_wireframe
 
@@ -26,6 +32,7 @@ __all__ = [
     "fit_baselines",
     "geometry_of_another_scene",
     "make_marked_pixel_samples",
+    "marked_pixel_scorer",
     "plot_curves",
     "pose_errors",
     "project_wireframe",

@@ -151,6 +151,26 @@ def score_marked_pixels(texts, samples, baselines=None, seed=0):
     return metrics, records
 
 
+def marked_pixel_scorer(processor, scenes, **options):
+    """Build the `scorer` of a `GeometryAlignedTrainer`: it asks about one marked pixel of each room, and scores.
+
+    Args:
+        processor (`GapMllmProcessor`)
+        scenes (iterable of `RoomScene`): such as `render_split("selection", 64)`; test rooms are for the end.
+        **options: as for `answer_marked_pixels`.
+    Returns:
+        `Callable`: takes a model, returns the numbers of `score_marked_pixels` without intervals.
+    """
+    samples = make_marked_pixel_samples(scenes)
+
+    def score(model):
+        texts = answer_marked_pixels(model, processor, samples, **options)
+        metrics, _ = score_marked_pixels(texts, samples)
+        return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+    return score
+
+
 def _ask_blindly(baselines, samples, marks):
     points, labels = [], []
     for sample, mark in zip(samples, marks, strict=True):
@@ -185,4 +205,10 @@ def _record(text, sample):
     }
 
 
-__all__ = ["MarkedPixelSample", "answer_marked_pixels", "make_marked_pixel_samples", "score_marked_pixels"]
+__all__ = [
+    "MarkedPixelSample",
+    "answer_marked_pixels",
+    "make_marked_pixel_samples",
+    "marked_pixel_scorer",
+    "score_marked_pixels",
+]

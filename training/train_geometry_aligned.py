@@ -10,6 +10,8 @@ from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
+from ..evaluation.baselines import render_split
+from ..evaluation.marked_pixel import marked_pixel_scorer
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.processing_gap_mllm import GapMllmProcessor
@@ -35,6 +37,9 @@ class GeometryAlignedModelArguments:
     )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
+    num_selection_rooms: int = field(
+        default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
+    )
     answer_weights: dict = field(
         default_factory=dict, metadata={"help": "Weights of the parts of answers; see SharedSceneCollator."}
     )
@@ -77,7 +82,8 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
         overrides (`list[str]`): command-line flags that replace the recipe's values.
-        scorer (`Callable`, *optional*): see `GeometryAlignedTrainer`.
+        scorer (`Callable`, *optional*): see `GeometryAlignedTrainer`; by default, with `num_selection_rooms`, marked
+            pixels of that many rooms.
         callbacks (`list[TrainerCallback]`, *optional*): for the trainer.
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
@@ -105,6 +111,15 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         block_size=batch_size,
         seed=args.seed,
     )
+    if scorer is None and model_args.num_selection_rooms:
+        arm, half_thickness = dataset.variety.mark_arms[1], dataset.variety.mark_half_thickness
+        scorer = marked_pixel_scorer(
+            processor,
+            render_split("selection", model_args.num_selection_rooms),
+            arm=arm,
+            half_thickness=arm // 8 if half_thickness is None else half_thickness,
+            show_progress=False,
+        )
     layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
     trainer = GeometryAlignedTrainer(
         model=model,

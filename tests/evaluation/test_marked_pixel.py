@@ -9,6 +9,7 @@ from gap_mllm import GapMllmForPreTraining
 from gap_mllm.evaluation import (
     answer_marked_pixels,
     make_marked_pixel_samples,
+    marked_pixel_scorer,
     render_split,
     save_metrics,
     score_marked_pixels,
@@ -108,3 +109,13 @@ def test_batches_answer_as_single_questions(tiny_evaluation_model, tiny_processo
     assert model.training
     assert texts == answer_marked_pixels(model, tiny_processor, mixed, batch_size=1, **settings)
     assert len(set(texts)) > 1 and not any("<|" in text for text in texts)
+
+
+def test_the_scorer_of_the_trainer_gives_plain_numbers(tiny_evaluation_model, tiny_processor, test_rooms):
+    model = tiny_evaluation_model(GapMllmForPreTraining)
+    settings = {"max_new_tokens": 4, "arm": 4, "half_thickness": 1, "show_progress": False}
+    scores = marked_pixel_scorer(tiny_processor, test_rooms[:2], **settings)(model)
+    texts = answer_marked_pixels(model, tiny_processor, make_marked_pixel_samples(test_rooms[:2]), **settings)
+    metrics, _ = score_marked_pixels(texts, make_marked_pixel_samples(test_rooms[:2]))
+    assert scores == {name: value for name, value in metrics.items() if not name.endswith("_ci95")}
+    assert scores["n"] == 2 and scores["parse_rate"] == 0.0 and scores["point_error_m"] == float("inf")

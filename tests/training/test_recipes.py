@@ -79,12 +79,14 @@ def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config,
     recipe = yaml.safe_load(find_recipe("quickstart").read_text())
     recipe |= {"variety": ROOMS, "questions": {"counts": {"reconstruction": 1}}, "dataloader_num_workers": 0}
     recipe |= {"dataloader_persistent_workers": False, "max_steps": 2, "per_device_train_batch_size": 1}
+    recipe |= {"num_selection_rooms": 2, "eval_strategy": "steps", "eval_steps": 2}
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(recipe))
     flags = ["--output_dir", str(tmp_path / "model"), "--geometry_encoder_path", str(folder), "--use_cpu", "true"]
     assert (
         main(["train", str(tmp_path / "model.yaml"), *flags, "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']) == 0
     )
-    assert f"wrote {tmp_path / 'model'}" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"wrote {tmp_path / 'model'}" in output and "eval_parse_rate" in output
     model = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "model")
     for name, value in model.model.geometry.state_dict().items():
         assert value.equal(weights[f"aggregator.{name}"]), name
