@@ -11,6 +11,8 @@ import argparse
 import json
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 
@@ -18,6 +20,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
 
 ASSETS = Path(__file__).parent / "assets"
 ENCODER = ASSETS / "tiny_geometry_encoder"
+VIEW = {"height": 96, "width": 96}  # pixels, as in the recipe
 CROSS = {"arm": 10, "half_thickness": 2}  # pixels, as in the recipe and the reference
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -31,15 +34,19 @@ def main():
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
 
-    print(f"1. Pre-training on rendered rooms ({args.steps or 'all'} steps; a second process renders)", flush=True)
-    trainer, processor = train(args, output)
+    # What the measurement needs is made by a process of its own, beside the training.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        prepared = pool.submit(prepare_measurement, args.test_rooms)
+        print(f"1. Pre-training on rendered rooms ({args.steps or 'all'} steps; other processes render)", flush=True)
+        trainer, processor = train(args, output)
+        rooms, baselines = prepared.result()
     print("2. Asking about rooms that were never seen, and about the same with nothing but a blind guess", flush=True)
-    metrics, examples = measure(trainer.model, processor, args)
+    metrics, examples = measure(trainer.model, processor, rooms, baselines)
     print("3. Saving for the Hub, and loading it back as a stranger would", flush=True)
     model, processor = publish_and_reload(trainer.model, processor, output / "model")
     check_reloaded(model, processor, examples)
 
-    from gap_mllm.evaluation.plots import draw_answers, plot_curves
+    from gap_mllm.evaluation import draw_answers, plot_curves, save_metrics
 
     plot_curves(trainer.state.log_history, output / "curves.png")
     draw_answers(examples, output / "answers.png")
@@ -48,7 +55,7 @@ def main():
         ask_about_frames(model, processor, Path(args.frames), output)
     metrics["seconds"] = round(time.perf_counter() - started, 1)
     metrics["steps"] = trainer.state.global_step
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    save_metrics(metrics, output / "metrics.json")
     report(metrics, output)
 
 
@@ -74,22 +81,25 @@ def train(args, output):
     return train_geometry_aligned("quickstart", overrides)
 
 
-def measure(model, processor, args):
+def prepare_measurement(num_rooms):
+    """Test rooms, and blind baselines fitted on training rooms."""
+    from gap_mllm.evaluation import fit_baselines, render_split
+
+    return list(render_split("test", num_rooms, **VIEW)), fit_baselines(render_split("train", 256, **VIEW))
+
+
+def measure(model, processor, rooms, baselines):
     """Decoded and dense point errors on test rooms, next to blind baselines; and a few answers to draw."""
     from gap_mllm.evaluation import (
         answer_marked_pixels,
         evaluate_point_maps,
-        fit_baselines,
         make_marked_pixel_samples,
-        render_split,
         score_marked_pixels,
     )
     from gap_mllm.evaluation.plots import AnswerExample
 
-    baselines = fit_baselines(render_split("train", 256))
-    rooms = list(render_split("test", args.test_rooms))
     samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
-    texts = answer_marked_pixels(model, processor, samples, **CROSS)
+    texts = answer_marked_pixels(model, processor, samples, batch_size=32, **CROSS)
     metrics, records = score_marked_pixels(texts, samples, baselines)
     dense = evaluate_point_maps(model, processor, rooms, baselines, **CROSS)
     metrics |= {name: value for name, value in dense.items() if name != "n"}
@@ -162,7 +172,7 @@ def ask_about_frames(model, processor, folder, output, num_views=4):
     views = [to_rgb_image(path, f"frame {path.name}") for path in chosen]
     width, height = views[0].size
     mark = Mark(0, (width // 2, height // 2), "red")
-    arm = max(1, round(CROSS["arm"] * width / 128))
+    arm = max(1, round(CROSS["arm"] * width / VIEW["width"]))
     marked = processor.apply_visual_prompt(views, [mark], arm=arm, half_thickness=arm // 5)
     text = ask(model, processor, processor.build_messages("reconstruction", marked))
     parsed = processor.post_process_points([text])[0]
