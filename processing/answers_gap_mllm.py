@@ -271,7 +271,7 @@ def parse_frame(text: str, num_frames: int | None = None) -> ParsedAnswer[int]:
     return _parse_objects(text, (FRAME_KEY,), read)
 
 
-_ANSWER_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_OPEN_TAG, _CLOSE_TAG = (re.compile(tag, re.IGNORECASE) for tag in ("<answer>", "</answer>"))
 
 
 def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
@@ -293,8 +293,9 @@ def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
     _check_text(text)
     if not re.fullmatch("[A-Z]+", letters):
         raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
-    tags = _ANSWER_TAG.findall(text)
-    body = (tags[-1] if tags else text).strip()
+    # Cut at the tags, not matched in pairs: that takes quadratic time where many stay open.
+    tagged = [parts[1] for part in _CLOSE_TAG.split(text)[:-1] if len(parts := _OPEN_TAG.split(part, maxsplit=1)) > 1]
+    body = (tagged[-1] if tagged else text).strip()
     bare = body.strip("()[]{}*`\"'.: \t\r\n")
     if len(bare) == 1 and bare.isascii() and bare.upper() in letters:
         return ParsedAnswer((bare.upper(),))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -193,6 +194,14 @@ def test_choices(text, expected):
     parsed = parse_choice(text)
     assert parsed.first == expected
     assert len(parsed.rejected) == (expected is None)
+
+
+def test_tags_that_stay_open_take_no_time():
+    start = time.perf_counter()
+    assert parse_choice("<answer>" * 50_000).first is None
+    assert parse_choice("<answer>B</ANSWER>" + "<answer>" * 50_000).first == "B"
+    assert parse_choice("<answer>A</answer>" * 20_000 + "</answer><Answer>C\n</answer> D").first == "C"
+    assert time.perf_counter() - start < 5  # quadratic time would be minutes
 
 
 def test_letters_are_checked():
