@@ -31,6 +31,7 @@ def main():
 
     torch.set_num_threads(args.threads)
     started = time.perf_counter()
+    frames = choose_frames(Path(args.frames)) if args.frames else None
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
 
@@ -50,12 +51,12 @@ def main():
 
     plot_curves(trainer.state.log_history, output / "curves.png")
     draw_answers(examples, output / "answers.png")
-    if args.frames:
-        print(f"4. Asking about the photographs in {args.frames}", flush=True)
-        ask_about_frames(model, processor, Path(args.frames), output)
     metrics["seconds"] = round(time.perf_counter() - started, 1)
     metrics["steps"] = trainer.state.global_step
     save_metrics(metrics, output / "metrics.json")
+    if frames:
+        print(f"4. Asking about the photographs in {args.frames}", flush=True)
+        ask_about_frames(model, processor, frames, output)
     report(metrics, output)
 
 
@@ -77,7 +78,8 @@ def train(args, output):
 
     overrides = ["--output_dir", str(output / "training"), "--geometry_encoder_path", str(ENCODER)]
     if args.steps:
-        overrides += ["--max_steps", str(args.steps)]
+        decay = {"num_decay_steps": round(0.7 * args.steps), "decay_type": "cosine"}
+        overrides += ["--max_steps", str(args.steps), "--lr_scheduler_kwargs", json.dumps(decay)]
     return train_geometry_aligned("quickstart", overrides)
 
 
@@ -97,13 +99,14 @@ def measure(model, processor, rooms, baselines):
         score_marked_pixels,
     )
     from gap_mllm.evaluation.plots import AnswerExample
+    from gap_mllm.processing.data import SPLIT_SEEDS
 
     samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
     texts = answer_marked_pixels(model, processor, samples, batch_size=32, **CROSS)
     metrics, records = score_marked_pixels(texts, samples, baselines)
     dense = evaluate_point_maps(model, processor, rooms, baselines, **CROSS)
     metrics |= {name: value for name, value in dense.items() if name != "n"}
-    metrics["train_seeds"], metrics["test_seeds"] = "0 to 999999", "1100000 to 1199999"
+    metrics["seeds"] = {split: f"{seeds[0]} to {seeds[-1]}" for split, seeds in SPLIT_SEEDS.items()}
     by_seed = {room.seed: room for room in rooms}
     chosen = range(0, min(6, len(samples)), 2)
     examples = [AnswerExample(by_seed[samples[i].scene_seed], samples[i].question, texts[i]) for i in chosen]
@@ -158,18 +161,32 @@ def check_reloaded(model, processor, examples):
             raise RuntimeError(f"The reloaded model answers {answer!r} instead of {example.text!r}.")
 
 
-def ask_about_frames(model, processor, folder, output, num_views=4):
-    """Mark the middle of the first of up to four photographs and ask what is there. Expect poor answers: the tiny
-    model has only ever seen rendered rooms."""
-    from gap_mllm.processing.visual_prompt_gap_mllm import Mark, to_rgb_image
+def choose_frames(folder, num_views=4):
+    """Up to four photographs spread over a folder, those that cannot be read left out and named."""
+    from gap_mllm.processing.visual_prompt_gap_mllm import to_rgb_image
 
     if not folder.is_dir():
         raise SystemExit(f"{folder} is not a folder.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise SystemExit(f"{folder} holds no pictures ({', '.join(IMAGE_SUFFIXES)}).")
-    chosen = [paths[round(i * (len(paths) - 1) / max(num_views - 1, 1))] for i in range(min(num_views, len(paths)))]
-    views = [to_rgb_image(path, f"frame {path.name}") for path in chosen]
+    frames = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
+        try:
+            frames[path.name] = to_rgb_image(path)
+        except ValueError as error:
+            print(f"   left out: {error}")
+    if not frames:
+        raise SystemExit(f"{folder} holds no pictures that can be read ({', '.join(IMAGE_SUFFIXES)}).")
+    names = list(frames)
+    count = min(num_views, len(names))
+    names = [names[round(i * (len(names) - 1) / max(count - 1, 1))] for i in range(count)]
+    return {name: frames[name] for name in names}
+
+
+def ask_about_frames(model, processor, frames, output):
+    """Mark the middle of the first photograph and ask what is there. Expect poor answers: the tiny model has only
+    ever seen rendered rooms."""
+    from gap_mllm.processing.visual_prompt_gap_mllm import Mark
+
+    views = list(frames.values())
     width, height = views[0].size
     mark = Mark(0, (width // 2, height // 2), "red")
     arm = max(1, round(CROSS["arm"] * width / VIEW["width"]))
@@ -177,17 +194,13 @@ def ask_about_frames(model, processor, folder, output, num_views=4):
     text = ask(model, processor, processor.build_messages("reconstruction", marked))
     parsed = processor.post_process_points([text])[0]
     marked[0].save(output / "frame.png")
-    (output / "frames.json").write_text(
-        json.dumps(
-            {
-                "frames": [path.name for path in chosen],
-                "answer": text,
-                "read_as": None if not parsed.items else vars(parsed.items[0]),
-                "note": "The tiny model has only seen rendered rooms: expect a poor answer.",
-            },
-            indent=2,
-        )
-    )
+    answer = {
+        "frames": list(frames),
+        "answer": text,
+        "read_as": None if not parsed.items else vars(parsed.first),
+        "note": "The tiny model has only seen rendered rooms: expect a poor answer.",
+    }
+    (output / "frames.json").write_text(json.dumps(answer, indent=2) + "\n")
     print(f"   {text.strip()!r}  (a tiny model that never saw a photograph: expect a poor answer)")
 
 

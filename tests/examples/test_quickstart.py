@@ -43,7 +43,7 @@ def test_frames_of_any_kind_are_asked_about(quickstart, shipped, tmp_path):
     save(frames, "2.png", (640, 480), "L")
     Image.fromarray(np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) * 13).save(frames / "3.png")
     (frames / "notes.txt").write_text("no picture")
-    quickstart.ask_about_frames(*shipped, frames, output)
+    quickstart.ask_about_frames(*shipped, quickstart.choose_frames(frames), output)
     result = json.loads((output / "frames.json").read_text())
     assert result["frames"] == ["0.jpg", "1.png", "2.png", "3.png"] and isinstance(result["answer"], str)
     assert Image.open(output / "frame.png").size == (90, 200)
@@ -51,19 +51,27 @@ def test_frames_of_any_kind_are_asked_about(quickstart, shipped, tmp_path):
 
 def test_one_frame_is_enough_and_none_is_said(quickstart, shipped, tmp_path):
     with pytest.raises(SystemExit, match="holds no pictures"):
-        quickstart.ask_about_frames(*shipped, tmp_path, tmp_path)
+        quickstart.choose_frames(tmp_path)
     with pytest.raises(SystemExit, match="is not a folder"):
-        quickstart.ask_about_frames(*shipped, tmp_path / "nowhere", tmp_path)
+        quickstart.choose_frames(tmp_path / "nowhere")
     frames = tmp_path / "frames"
     frames.mkdir()
     save(frames, "only.jpg", (48, 33))
-    quickstart.ask_about_frames(*shipped, frames, tmp_path)
+    quickstart.ask_about_frames(*shipped, quickstart.choose_frames(frames), tmp_path)
     assert json.loads((tmp_path / "frames.json").read_text())["frames"] == ["only.jpg"]
 
 
-def test_a_broken_photograph_is_named(quickstart, shipped, tmp_path):
+def test_a_broken_photograph_is_named_and_left_out(quickstart, tmp_path, capsys):
     save(tmp_path, "whole.jpg", (80, 60))
-    broken = (tmp_path / "whole.jpg").read_bytes()[:600]
-    (tmp_path / "broken.jpg").write_bytes(broken)
-    with pytest.raises(ValueError, match="broken.jpg"):
-        quickstart.ask_about_frames(*shipped, tmp_path, tmp_path)
+    (tmp_path / "broken.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
+    assert list(quickstart.choose_frames(tmp_path)) == ["whole.jpg"]
+    assert "left out" in (said := capsys.readouterr().out) and "broken.jpg" in said
+
+
+def test_frames_are_spread_over_the_folder(quickstart, tmp_path):
+    for count, chosen in ((2, [0, 1]), (3, [0, 1, 2]), (7, [0, 2, 4, 6])):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for index in range(count):
+            save(folder, f"{index}.png", (32, 32))
+        assert list(quickstart.choose_frames(folder)) == [f"{index}.png" for index in chosen]
