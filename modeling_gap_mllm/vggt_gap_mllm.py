@@ -5,7 +5,9 @@ as it is. Only tapped layers are kept. Views of unlike sizes may stand in one sc
 The camera, depth and point heads are in vggt_heads_gap_mllm.py.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -305,6 +307,20 @@ def as_views(images, scene_lengths=None):
     return images, scene_lengths
 
 
+def find_official_weights(folder):
+    """Name of the one file in a folder that holds VGGT's weights, if none has the name that transformers expects."""
+    folder = Path(folder)
+    if not folder.is_dir() or any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*")):
+        return None
+    names = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:  # a safetensors file begins with the length of its JSON header, and the header
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        if "aggregator.camera_token" in header:
+            names.append(path.name)
+    return names[0] if len(names) == 1 else None
+
+
 class GapMllmVggtPreTrainedModel(PreTrainedModel):
     """What the aggregator and the reconstruction model share: configuration, kernels, initialisation."""
 
@@ -319,6 +335,22 @@ class GapMllmVggtPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
+        """As `PreTrainedModel.from_pretrained`; a local folder's weights file may have any name."""
+        name = find_official_weights(pretrained_model_name_or_path)
+        if name is None or kwargs.get("state_dict") is not None:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        if config is None:
+            config, kwargs = cls.config_class.from_pretrained(
+                pretrained_model_name_or_path, return_unused_kwargs=True, **kwargs
+            )
+        config.transformers_weights = name
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, config=config, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        del model.config.transformers_weights  # what is saved from here has the usual name
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module):

@@ -409,3 +409,16 @@ def test_config_reads_the_official_forms_and_refuses_the_rest():
         GapMllmVggtConfig(num_hidden_layers=4, tap_layers=[0, 1, 2, 4])
     with pytest.raises(ValueError, match="rising order"):
         GapMllmVggtConfig(tap_layers=[11, 4, 17, 23])
+
+
+@torch.no_grad()
+def test_weights_under_another_name_are_found_by_their_keys(folder, tmp_path):
+    """The folder of goldens as it is: weights and cases side by side, none called model.safetensors."""
+    loaded = GapMllmVggtForReconstruction.from_pretrained(GOLDEN, dtype=torch.float32)
+    usual = GapMllmVggtForReconstruction.from_pretrained(folder)
+    for (name, mine), other in zip(loaded.state_dict().items(), usual.state_dict().values(), strict=True):
+        assert torch.equal(mine, other), name
+    assert GapMllmVggtModel.from_pretrained(GOLDEN, tap_layers=[3]).config.tap_layers == [3]
+    loaded.save_pretrained(tmp_path)
+    again = GapMllmVggtForReconstruction.from_pretrained(tmp_path)
+    assert torch.equal(again.aggregator.camera_token, loaded.aggregator.camera_token)
