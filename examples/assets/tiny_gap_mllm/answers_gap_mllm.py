@@ -1,0 +1,435 @@
+"""The answer schema, both ways: numbers to the JSON text that the model learns, and generated text back to numbers.
+
+This is the only place that knows how an answer is spelt. Text is never evaluated as code: JSON first, then Python
+literals of bounded length. What cannot be read becomes a `Rejection` with its reason, so that a scorer can count it.
+"""
+
+import ast
+import json
+import math
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+
+POINT_KEY = "pointmap"
+BOX_KEYS = ("bbox_3d", "box_3d")  # the detection prompt says box_3d, the released answers say bbox_3d
+FRAME_KEY = "frame"
+LABEL_KEY = "label"
+BOX_LENGTH = 9
+
+_MAX_OBJECT_CHARS = 8192  # one object; the longest released one has about 150 characters
+_MAX_LITERAL_CHARS = 2048
+_MAX_OBJECT_HEIGHT = 4  # nested braces looked through from the inside out; keeps the work linear in the text length
+_MAX_FRAME = 2**31 - 1
+_REPORTED_CHARS = 200
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LabelledPoint:
+    """One answered point. Frame: camera of the first view, OpenCV axes. Units: metres."""
+
+    label: str | None
+    point: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class LabelledBox:
+    """One answered 9-DoF box: centre, full sizes, yaw, pitch, roll (Euler order "zxy", extrinsic).
+
+    Frame: camera of the first view, OpenCV axes. Units: metres and radians. Sizes are positive. The label may be None.
+    """
+
+    label: str | None
+    bbox_3d: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A part of an answer that could not be used (at most 200 characters of it), and why."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ParsedAnswer(Generic[T]):
+    """What an answer holds, in text order, and what was refused. `truncated`: some object was never closed."""
+
+    items: tuple[T, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
+    truncated: bool = False
+
+    @property
+    def first(self) -> T | None:
+        """The first item, or None: the answer to a question that has exactly one."""
+        return self.items[0] if self.items else None
+
+
+# Parts of an answer
+
+ANSWER_PARTS = ("words", "label", "number", "decimals", "frame_of_json")
+_JSON_PART = re.compile(r'"label": "(?P<label>[^"]*)"|-?(?P<number>\d+)(?:\.(?P<decimals>\d+))?')
+
+
+def answer_parts(text: str) -> list[str]:
+    """Say what each character of an answer in our form is, so that training can weigh its tokens.
+
+    Args:
+        text (`str`): an answer as the functions below write it, or a plain sentence.
+    Returns:
+        `list[str]`: for every character "words" (all of a plain sentence), "label", "number" (sign, whole digits and
+        point), "decimals" (digits after the point) or "frame_of_json" (fences, keys, brackets).
+    """
+    if not text.startswith("```"):
+        return ["words"] * len(text)
+    parts = ["frame_of_json"] * len(text)
+    for match in _JSON_PART.finditer(text):
+        if match["label"] is not None:
+            spans = {"label": match.span("label")}
+        else:
+            spans = {"number": match.span(), "decimals": match.span("decimals")}
+        for part, (start, end) in spans.items():
+            parts[start:end] = [part] * (end - start)
+    key_digits = re.compile(r'"\w*\d\w*":')  # such as "bbox_3d"
+    for match in key_digits.finditer(text):
+        parts[match.start() : match.end()] = ["frame_of_json"] * (match.end() - match.start())
+    return parts
+
+
+# Numbers to text
+
+
+def format_point(label: str | None, point, decimals: int = 2) -> str:
+    """Write the stage 1 answer: the label and 3D point of a marked pixel.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres.
+
+    Args:
+        label (`str`, *optional*): category name; None leaves the key out.
+        point (array-like of 3 floats): x, y, z.
+        decimals (`int`): digits after the decimal point.
+    Returns:
+        `str`: fenced JSON, one object.
+    Raises:
+        ValueError: if the point does not hold 3 finite numbers.
+    """
+    return f"```json\n{_object_text(label, POINT_KEY, _finite(point, 3, POINT_KEY), decimals)}\n```"
+
+
+def format_boxes(labels, boxes, decimals: int = 2) -> str:
+    """Write the detection answer: one tab-indented object a line, the closing fence right behind the bracket.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
+    Differs: a positive size that would round to zero is written as the smallest step, so that the text parses back.
+
+    Args:
+        labels (list of `str` or None): one name per box.
+        boxes (list of 9 floats each): centre, sizes, angles.
+        decimals (`int`): digits after the decimal point.
+    Returns:
+        `str`: fenced JSON list; without boxes the list that the released data writes.
+    Raises:
+        ValueError: if the counts differ, or a box is not 9 finite numbers with positive sizes.
+    """
+    labels, boxes = list(labels), list(boxes)
+    if len(labels) != len(boxes):
+        raise ValueError(f"format_boxes got {len(labels)} labels and {len(boxes)} boxes; give one label per box.")
+    lines = [
+        _object_text(label, BOX_KEYS[0], _box(box, decimals), decimals)
+        for label, box in zip(labels, boxes, strict=True)
+    ]
+    return "```json\n[\n\t" + ",\n\t".join(lines) + "\n]```"
+
+
+def format_box(box, decimals: int = 2) -> str:
+    """Write the grounding answer of stage 2: one box without a label.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
+
+    Args:
+        box (array-like of 9 floats): centre, sizes, angles.
+        decimals (`int`): digits after the decimal point.
+    Returns:
+        `str`: fenced JSON, one tab-indented object.
+    Raises:
+        ValueError: if the box is not 9 finite numbers with positive sizes.
+    """
+    return f"```json\n\t{_object_text(None, BOX_KEYS[0], _box(box, decimals), decimals)}\n```"
+
+
+def format_frame(frame: int) -> str:
+    """Write the grounding answer of stage 1: the index of a view, counted from 0.
+
+    Args:
+        frame (`int`): index of the view.
+    Returns:
+        `str`: fenced JSON, one tab-indented object.
+    Raises:
+        ValueError: if `frame` is not a whole number of at least 0.
+    """
+    if isinstance(frame, bool) or frame != int(frame) or frame < 0:
+        raise ValueError(f"frame must be a view index of at least 0, got {frame!r}.")
+    return "```json\n\t" + json.dumps({FRAME_KEY: int(frame)}) + "\n```"
+
+
+def _finite(values, length: int, name: str) -> list[float]:
+    """The values as `length` finite Python floats."""
+    numbers = [float(value) for value in values]
+    if len(numbers) != length or not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name} must be {length} finite numbers, got {numbers}.")
+    return numbers
+
+
+def _box(box, decimals: int) -> list[float]:
+    numbers = _finite(box, BOX_LENGTH, BOX_KEYS[0])
+    if min(numbers[3:6]) <= 0:
+        raise ValueError(f"{BOX_KEYS[0]} must have positive sizes (entries 3 to 5), got {numbers[3:6]}.")
+    step = 10.0**-decimals
+    return numbers[:3] + [max(size, step) for size in numbers[3:6]] + numbers[6:]
+
+
+def _object_text(label: str | None, key: str, numbers: list[float], decimals: int) -> str:
+    name = "" if label is None else f'"{LABEL_KEY}": {json.dumps(str(label), ensure_ascii=False)}, '
+    rounded = [round(number, decimals) + 0.0 for number in numbers]  # + 0.0 turns -0.0 into 0.0
+    return f'{{{name}"{key}": {json.dumps(rounded)}}}'
+
+
+# Text to numbers
+
+
+def parse_points(text: str) -> ParsedAnswer[LabelledPoint]:
+    """Read every `{"label", "pointmap"}` object of an answer; the label may be absent.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+    Returns:
+        `ParsedAnswer[LabelledPoint]`: points with 3 finite coordinates, and the rest with reasons.
+    Raises:
+        TypeError: if `text` is not a string (no string raises).
+    """
+
+    def read(record: dict) -> LabelledPoint:
+        return LabelledPoint(_label(record), tuple(_numbers(record[POINT_KEY], 3, POINT_KEY)))
+
+    return _parse_objects(text, (POINT_KEY,), read)
+
+
+def parse_boxes(text: str, require_label: bool = False) -> ParsedAnswer[LabelledBox]:
+    """Read every object that holds a `bbox_3d` (or `box_3d`), as detection and grounding write them.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+        require_label (`bool`): refuse boxes without a label (detection); grounding answers have none.
+    Returns:
+        `ParsedAnswer[LabelledBox]`: boxes of 9 finite numbers with positive sizes, and the rest with reasons.
+    Raises:
+        TypeError: if `text` is not a string (no string raises).
+    """
+
+    def read(record: dict) -> LabelledBox:
+        key = next(key for key in BOX_KEYS if key in record)
+        numbers = _numbers(record[key], BOX_LENGTH, key)
+        if min(numbers[3:6]) <= 0:
+            raise _RejectedError(f"{key} has a size that is not positive: {numbers[3:6]}")
+        label = _label(record)
+        if require_label and label is None:
+            raise _RejectedError("label is missing")
+        return LabelledBox(label, tuple(numbers))
+
+    return _parse_objects(text, BOX_KEYS, read)
+
+
+def parse_frame(text: str, num_frames: int | None = None) -> ParsedAnswer[int]:
+    """Read the frame indices of an answer (grounding, stage 1); `.first` is the answer.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+        num_frames (`int`, *optional*): number of views shown; higher indices are refused.
+    Returns:
+        `ParsedAnswer[int]`: indices from 0; whole numbers only, neither text, nor floats, nor true and false.
+    Raises:
+        TypeError: if `text` is not a string (no string raises).
+    """
+    limit = _MAX_FRAME if num_frames is None else num_frames
+
+    def read(record: dict) -> int:
+        frame = record[FRAME_KEY]
+        if isinstance(frame, bool) or not isinstance(frame, int):
+            raise _RejectedError(f"{FRAME_KEY} is not a whole number")
+        if not 0 <= frame < limit:
+            raise _RejectedError(f"{FRAME_KEY} is outside 0..{limit - 1}")
+        return frame
+
+    return _parse_objects(text, (FRAME_KEY,), read)
+
+
+_OPEN_TAG, _CLOSE_TAG = (re.compile(tag, re.IGNORECASE) for tag in ("<answer>", "</answer>"))
+
+
+def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
+    """Read the letter of a multiple-choice answer.
+
+    Taken, in this order, from the last `<answer>` tag or else the whole text: nothing but the letter (in brackets,
+    stars or quotes, any case), a leading capital before a delimiter, "answer is X" or "option X", the only stand-alone
+    capital. An "A" before a lower-case word is an article, and a letter behind "not" is no answer.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+        letters (`str`): the capitals that are offered.
+    Returns:
+        `ParsedAnswer[str]`: one capital, or none and the reason.
+    Raises:
+        TypeError: if `text` is not a string (no string raises).
+        ValueError: if `letters` is empty or holds anything but capitals A to Z.
+    """
+    _check_text(text)
+    if not re.fullmatch("[A-Z]+", letters):
+        raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
+    # Cut at the tags, not matched in pairs: that takes quadratic time where many stay open.
+    tagged = [parts[1] for part in _CLOSE_TAG.split(text)[:-1] if len(parts := _OPEN_TAG.split(part, maxsplit=1)) > 1]
+    body = (tagged[-1] if tagged else text).strip()
+    bare = body.strip("()[]{}*`\"'.: \t\r\n")
+    if len(bare) == 1 and bare.isascii() and bare.upper() in letters:
+        return ParsedAnswer((bare.upper(),))
+    for pattern in (
+        rf"\A[\s(\[*`\"']*([{letters}])[)\].:,*`\"']",
+        rf"(?i:\b(?:answer|option|choice)\b(?:\s+is)?)\s*:?\s*[(\[*`\"']*([{letters}])\b(?!\s[a-z])",
+    ):
+        found = re.search(pattern, body)
+        if found:
+            return ParsedAnswer((found.group(1),))
+    alone = set(re.findall(rf"(?<![\w'])(?<!\bnot )([{letters}])(?![\w'])(?!(?<=A)\s+(?!and\b|or\b|is\b)[a-z])", body))
+    if len(alone) == 1:
+        return ParsedAnswer((alone.pop(),))
+    reason = f"several letters stand alone: {', '.join(sorted(alone))}" if alone else f"none of the letters {letters}"
+    return ParsedAnswer(rejected=(Rejection(body[:_REPORTED_CHARS], reason),))
+
+
+class _RejectedError(Exception):
+    """An object that cannot be used; the message is the reason."""
+
+
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"text must be one generated answer as str, got {type(text).__name__}.")
+
+
+def _parse_objects(text: str, keys: tuple[str, ...], read) -> ParsedAnswer:
+    """Give every object that holds one of `keys` to `read`; an outer object without the key is looked into."""
+    _check_text(text)
+    spans, truncated = _find_objects(text)
+    items, rejected, taken_until = [], [], -1
+    for start, end, height in sorted(spans, key=lambda span: (span[0], -span[1])):  # outer before inner
+        if start < taken_until or height > _MAX_OBJECT_HEIGHT:
+            continue
+        fragment = text[start:end]
+        try:
+            record = _decode(fragment)
+            if not any(key in record for key in keys):
+                raise _RejectedError(f"has no {' or '.join(keys)}")
+        except _RejectedError as error:
+            if height == 1:
+                rejected.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
+            continue
+        taken_until = end
+        try:
+            items.append(read(record))
+        except _RejectedError as error:
+            rejected.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
+    return ParsedAnswer(tuple(items), tuple(rejected), truncated)
+
+
+def _find_objects(text: str) -> tuple[list[tuple[int, int, int]], bool]:
+    """Find balanced braces as (start, end, height), height 1 having none inside, and whether one stayed open.
+
+    Braces inside quotes do not count. Quotes matter only inside braces, and a line end closes them, so that a stray
+    apostrophe costs one line at most.
+    """
+    spans, open_braces, quote, position = [], [], None, 0
+    while position < len(text):
+        character = text[position]
+        if quote is not None:
+            if character == "\\":
+                position += 1
+            elif character in (quote, "\n"):
+                quote = None
+        elif character == "{":
+            open_braces.append([position, 1])
+        elif open_braces:
+            if character in "\"'":
+                quote = character
+            elif character == "}":
+                start, height = open_braces.pop()
+                spans.append((start, position + 1, height))
+                if open_braces:
+                    open_braces[-1][1] = max(open_braces[-1][1], height + 1)
+        position += 1
+    return spans, bool(open_braces)
+
+
+def _decode(fragment: str) -> dict:
+    """JSON first, a Python literal second; raises `_RejectedError`, and nothing else, for anything but one object."""
+    if len(fragment) > _MAX_OBJECT_CHARS:
+        raise _RejectedError(f"object longer than {_MAX_OBJECT_CHARS} characters")
+    try:
+        return json.loads(fragment, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        pass
+    if len(fragment) > _MAX_LITERAL_CHARS:
+        raise _RejectedError("not JSON")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the parser warns of odd escapes
+            tree = ast.parse(fragment, mode="eval")
+        if not isinstance(tree.body, ast.Dict):
+            raise _RejectedError("not an object")
+        entries = zip(tree.body.keys, tree.body.values, strict=True)
+        return _unique([(_literal_key(key), ast.literal_eval(value)) for key, value in entries])
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        raise _RejectedError("neither JSON nor a literal") from error
+
+
+def _literal_key(node) -> str:
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        raise _RejectedError("a key is not text")
+    return node.value
+
+
+def _unique(pairs: list) -> dict:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise _RejectedError("a key is given twice")
+    return record
+
+
+def _label(record: dict) -> str | None:
+    if LABEL_KEY not in record:
+        return None
+    if not isinstance(record[LABEL_KEY], str):
+        raise _RejectedError(f"{LABEL_KEY} is not text")
+    return record[LABEL_KEY]
+
+
+def _numbers(value, length: int, name: str) -> list[float]:
+    """Exactly `length` finite real numbers (no bool, no text) from a decoded list."""
+    if not isinstance(value, list | tuple):
+        raise _RejectedError(f"{name} is not a list")
+    if len(value) != length:
+        raise _RejectedError(f"{name} holds {len(value)} entries, expected {length}")
+    if any(isinstance(entry, bool) or not isinstance(entry, int | float) for entry in value):
+        raise _RejectedError(f"{name} holds an entry that is not a number")
+    try:
+        numbers = [float(entry) for entry in value]
+    except OverflowError as error:
+        raise _RejectedError(f"{name} holds a number that is not finite") from error
+    if not all(math.isfinite(number) for number in numbers):
+        raise _RejectedError(f"{name} holds a number that is not finite")
+    return numbers

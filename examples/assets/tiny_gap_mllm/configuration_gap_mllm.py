@@ -1,0 +1,453 @@
+"""Configuration classes of GAP-MLLM: geometry encoder, fusion, and the whole model on Qwen3-VL.
+
+No torch in here. Every size, token id and tap layer of the model is decided by these classes; defaults are the
+published ones (Qwen3-VL-2B-Instruct, VGGT-1B, GAP-MLLM arXiv:2603.16461).
+"""
+
+import difflib
+
+import transformers
+from huggingface_hub.dataclasses import strict
+
+
+SUPPORTED_TRANSFORMERS = ("5.23.0", "5.24.0")  # first supported release, first one that is not
+
+
+def _release(version):
+    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:3])
+
+
+if not _release(SUPPORTED_TRANSFORMERS[0]) <= _release(transformers.__version__) < _release(SUPPORTED_TRANSFORMERS[1]):
+    raise ImportError(
+        f"GAP-MLLM needs transformers >= {SUPPORTED_TRANSFORMERS[0]}, < {SUPPORTED_TRANSFORMERS[1]}, but "
+        f"{transformers.__version__} is installed. Run: "
+        f"pip install 'transformers>={SUPPORTED_TRANSFORMERS[0]},<{SUPPORTED_TRANSFORMERS[1]}'"
+    )
+
+from transformers import PreTrainedConfig  # noqa: E402
+from transformers.models.qwen3_vl.configuration_qwen3_vl import (  # noqa: E402
+    Qwen3VLConfig,
+    Qwen3VLTextConfig,
+    Qwen3VLVisionConfig,
+)
+
+
+FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
+MERGER_TYPES = ("mlp", "avg")
+MERGER_NORMS = ("rms_norm", "layer_norm")
+FUSION_INITS = ("identity", "reference")
+REFERENCE_FRAMES = ("first", "last")
+VIDEO_FRAMES = ("mean", "first")
+
+PUBLISHED_TAP_LAYERS = (4, 11, 17, 23)  # of 24: VGGT's DPT layers, and GAP-MLLM's four levels
+
+# Qwen/Qwen3-VL-2B-Instruct, the base model of the published GAP-MLLM.
+PUBLISHED_TEXT_CONFIG = {
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 262144,
+    "tie_word_embeddings": True,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 5000000,
+        "mrope_section": [24, 20, 20],
+        "mrope_interleaved": True,
+    },
+}
+PUBLISHED_VISION_CONFIG = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_heads": 16,
+    "out_hidden_size": 2048,
+    "deepstack_visual_indexes": [5, 11, 17],
+}
+
+# Keys of PreTrainedConfig that are no fields of it but may stand in a config.json or come from from_pretrained.
+_BASE_KEYS = {
+    "torch_dtype",
+    "name_or_path",
+    "_name_or_path",
+    "_commit_hash",
+    "output_attentions",
+    "attn_implementation",
+    "_attn_implementation",
+    "_attn_implementation_internal",
+    "experts_implementation",
+    "_experts_implementation_internal",
+    "num_labels",
+    "model_type",
+    "auto_map",
+    "transformers_version",
+    "per_layer_config",
+    # Set by Trainer, the ids to those of the tokenizer.
+    "use_cache",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+}
+
+
+def _refuse_unknown_keys(config, kwargs):
+    unknown = sorted(set(kwargs) - _BASE_KEYS)
+    if unknown:
+        fields = sorted(name for name in type(config).__annotations__ if not name.startswith("_"))
+        raise ValueError(f"{type(config).__name__} does not know the keys {unknown}. Its own keys are {fields}.")
+
+
+def _refuse_misspelt_keys(config, kwargs):
+    """For the top level, where Trainer and quantisers leave keys of their own: those must load again."""
+    fields = [name for name in type(config).__dataclass_fields__ if name not in kwargs]
+    for key in sorted(set(kwargs) - _BASE_KEYS):
+        close = difflib.get_close_matches(key, fields, n=1, cutoff=0.8)
+        if close:
+            raise ValueError(f"{type(config).__name__} does not know the key {key!r}. Did you mean {close[0]!r}?")
+
+
+def _require_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name}={value!r} is not known. Choose one of {list(choices)}.")
+
+
+# Keys of VGGT's own configuration -> our fields; for each section also what is built in and cannot be chosen.
+_OFFICIAL_KEYS = {
+    "img_size": "image_size",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "rope_freq": "rope_theta",
+    "qk_norm": "use_qk_norm",
+    "init_values": "layer_scale_init_value",
+}
+_OFFICIAL_SECTIONS = {
+    "patch_embed": (
+        {
+            "depth": "patch_embed_depth",
+            "num_heads": "patch_embed_num_heads",
+            "mlp_ratio": "patch_embed_mlp_ratio",
+            "num_register_tokens": "patch_embed_num_register_tokens",
+            "layer_norm_eps": "patch_embed_layer_norm_eps",
+            "init_values": "patch_embed_layer_scale_init_value",
+        },
+        {"interpolate_antialias": True, "interpolate_offset": 0.0},
+    ),
+    "camera_head": (
+        {
+            "trunk_depth": "camera_trunk_depth",
+            "num_heads": "camera_num_heads",
+            "mlp_ratio": "camera_mlp_ratio",
+            "num_iterations": "camera_num_iterations",
+        },
+        {
+            "trans_act": "linear",
+            "quat_act": "linear",
+            "fl_act": "relu",
+            "pose_encoding_type": "absT_quaR_FoV",
+        },
+    ),
+    "dpt": (
+        {
+            "features": "dpt_features",
+            "out_channels": "dpt_out_channels",
+            "intermediate_layer_idx": "tap_layers",
+            "head_hidden": "dpt_head_hidden_size",
+        },
+        {"pos_embed": True, "down_ratio": 1},
+    ),
+    "depth_head": ({}, {"output_dim": 2, "activation": "exp", "conf_activation": "expp1"}),
+    "point_head": ({}, {"output_dim": 4, "activation": "inv_log", "conf_activation": "expp1"}),
+}
+
+
+@strict
+class GapMllmVggtConfig(PreTrainedConfig):
+    """Shape of the VGGT geometry encoder, with the reconstruction heads.
+
+    Reads three forms: its own fields; the official checkpoint's `{"img_size", "patch_size", "embed_dim"}`; and the
+    nested form with `patch_embed`, `camera_head`, `dpt`, `depth_head` and `point_head`. Source: VGGT (CVPR 2025).
+
+    Args:
+        image_size (`int`): side in pixels of the square whose grid the learned position embedding has.
+        tap_layers (`list[int]`, *optional*): zero-based layers whose outputs are kept, in rising order. By default
+            the published (4, 11, 17, 23) at depth 24, else the last layer of each quarter of the depth.
+        patch_embed_depth (`int`): blocks of the DINOv2 patch embedding.
+        camera_mlp_ratio (`float`): of the camera head's trunk, which has width `2 * hidden_size`.
+        dpt_out_channels (`list[int]`): channels of the four DPT levels, each a multiple of 4.
+        image_mean (`list[float]`), image_std (`list[float]`): the encoder's own normalisation of RGB in 0..1.
+        frames_chunk_size (`int`): views that pass through a DPT head at a time.
+        token_chunk_size (`int`, *optional*): tokens that pass through an MLP at a time, to bound peak memory.
+        special_token_std (`float`): of the initial camera, register and class tokens. The published 1e-6 suits long
+            training; short training tells first and other views apart sooner with a larger one.
+    Raises:
+        ValueError: on an unknown key, tap layers outside the depth, or widths that the heads do not divide.
+    """
+
+    model_type = "gap_mllm_vggt"
+    base_config_key = "geometry_config"
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    mlp_ratio: float | int = 4.0
+    image_size: int = 518
+    patch_size: int = 14
+    num_register_tokens: int = 4
+    rope_theta: float | int = 100.0
+    use_qk_norm: bool = True
+    layer_norm_eps: float = 1e-5
+    layer_scale_init_value: float = 0.01
+    tap_layers: list[int] | tuple[int, ...] | None = None
+    patch_embed_depth: int = 24
+    patch_embed_num_heads: int = 16
+    patch_embed_mlp_ratio: float | int = 4.0
+    patch_embed_num_register_tokens: int = 4
+    patch_embed_layer_norm_eps: float = 1e-6
+    patch_embed_layer_scale_init_value: float = 1.0
+    camera_trunk_depth: int = 4
+    camera_num_heads: int = 16
+    camera_mlp_ratio: float | int = 4.0
+    camera_num_iterations: int = 4
+    dpt_features: int = 256
+    dpt_out_channels: list[int] | tuple[int, ...] = (256, 512, 1024, 1024)
+    dpt_head_hidden_size: int = 32
+    image_mean: list[float] | tuple[float, ...] = (0.485, 0.456, 0.406)
+    image_std: list[float] | tuple[float, ...] = (0.229, 0.224, 0.225)
+    frames_chunk_size: int = 8
+    token_chunk_size: int | None = None
+    initializer_range: float = 0.02
+    special_token_std: float = 1e-6
+
+    def __post_init__(self, **kwargs):
+        kwargs = self._read_official_form(kwargs)
+        _refuse_unknown_keys(self, kwargs)
+        if self.tap_layers is None:
+            depth = self.num_hidden_layers
+            published = depth == PUBLISHED_TAP_LAYERS[-1] + 1
+            self.tap_layers = PUBLISHED_TAP_LAYERS if published else [max(depth * k // 4, 1) - 1 for k in (1, 2, 3, 4)]
+        self.tap_layers = list(self.tap_layers)
+        self._check()
+        super().__post_init__(**kwargs)
+
+    @property
+    def feature_size(self):
+        """Width of a tapped feature: frame attention and global attention side by side."""
+        return 2 * self.hidden_size
+
+    def _read_official_form(self, kwargs):
+        """Move the keys of the official and of the nested form to the fields; return the keys that are left."""
+        for key in ("enable_camera", "enable_depth", "enable_point"):
+            if kwargs.pop(key, True) is not True:
+                raise ValueError(f"{key} must be true: the reconstruction model has all of its heads.")
+        kwargs.pop("enable_track", None)  # the tracking head is not part of this port; its weights are ignored
+        for key in [key for key in kwargs if key in _OFFICIAL_KEYS]:
+            setattr(self, _OFFICIAL_KEYS[key], kwargs.pop(key))
+        for name in [name for name in kwargs if name in _OFFICIAL_SECTIONS]:
+            fields, built_in = _OFFICIAL_SECTIONS[name]
+            if not isinstance(kwargs[name], dict):
+                raise ValueError(f"{name} must be a mapping with the keys {list(fields)}, got {kwargs[name]!r}.")
+            section = {key: value for key, value in kwargs.pop(name).items() if key != "type"}
+            width = self.hidden_size if name == "patch_embed" else 2 * self.hidden_size
+            for key, value in {**built_in, "embed_dim": width, "dim_in": width}.items():
+                if section.pop(key, value) != value:
+                    raise ValueError(f"{name}.{key} must be {value!r}: nothing else is built for this embed_dim.")
+            unknown = sorted(set(section) - set(fields))
+            if unknown:
+                raise ValueError(f"GapMllmVggtConfig does not know the keys {unknown} of {name}.")
+            for key, value in section.items():
+                setattr(self, fields[key], value)
+        return kwargs
+
+    def _check(self):
+        taps, depth = self.tap_layers, self.num_hidden_layers
+        if not taps or taps != sorted(taps):
+            raise ValueError(f"tap_layers={taps} must be in rising order.")
+        if taps[0] < 0 or taps[-1] >= depth:
+            raise ValueError(f"tap_layers={taps} lie outside the {depth} layers (0 to {depth - 1}) of the encoder.")
+        if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 4:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} over num_attention_heads={self.num_attention_heads} must give a head "
+                "size that is a multiple of 4 (two axes of rotary pairs)."
+            )
+        if self.hidden_size % self.patch_embed_num_heads or 2 * self.hidden_size % self.camera_num_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} must be divisible by patch_embed_num_heads="
+                f"{self.patch_embed_num_heads}, and twice it by camera_num_heads={self.camera_num_heads}."
+            )
+        if len(self.dpt_out_channels) != 4 or any(c % 4 for c in (*self.dpt_out_channels, self.dpt_features // 2)):
+            raise ValueError(
+                f"dpt_out_channels={list(self.dpt_out_channels)} must be four multiples of 4, and "
+                f"dpt_features={self.dpt_features} a multiple of 8 (sine-cosine positions are added to both)."
+            )
+
+
+@strict
+class GapMllmFusionConfig(PreTrainedConfig):
+    """How geometry joins the visual tokens: a 2x2 merger and a fusion for each level.
+
+    Args:
+        method (`str`): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted" or "cross_attention".
+        merger_type (`str`): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average, MLP).
+        merger_hidden_size (`int`): hidden width of the merger's MLP.
+        merger_norm (`str`): "rms_norm", or "layer_norm" for checkpoints of the reference's fallback; "mlp" only.
+        num_layers (`int`), num_attention_heads (`int`), dropout (`float`): of "cross_attention" only.
+        init (`str`): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL bit for bit;
+            "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no strength.
+        train_strength (`bool`, *optional*): whether `strength` is trained; by default exactly with init="identity".
+        video_frames (`str`): "mean" averages the geometry of a temporal patch's frames, "first" takes the first's.
+    Raises:
+        ValueError: on an unknown key or a choice that is not in the list.
+    """
+
+    model_type = "gap_mllm_fusion"
+    base_config_key = "gap_fusion_config"
+
+    method: str = "gated"
+    merger_type: str = "mlp"
+    merger_hidden_size: int = 4096
+    num_layers: int = 1
+    num_attention_heads: int = 8
+    dropout: float | int = 0.1
+    layer_norm_eps: float = 1e-5
+    merger_norm: str = "rms_norm"
+    merger_norm_eps: float = 1e-6
+    init: str = "identity"
+    train_strength: bool | None = None
+    video_frames: str = "mean"
+    initializer_range: float = 0.02
+    # Set by GapMllmConfig from the tower and the encoder; given by hand only to build a fusion alone.
+    hidden_size: int = 2048
+    geometry_hidden_size: int = 2048
+    num_levels: int = 4
+    spatial_merge_size: int = 2
+
+    def __post_init__(self, **kwargs):
+        _refuse_unknown_keys(self, kwargs)
+        _require_choice("gap_fusion_config.method", self.method, FUSION_METHODS)
+        _require_choice("gap_fusion_config.merger_type", self.merger_type, MERGER_TYPES)
+        _require_choice("gap_fusion_config.merger_norm", self.merger_norm, MERGER_NORMS)
+        _require_choice("gap_fusion_config.init", self.init, FUSION_INITS)
+        _require_choice("gap_fusion_config.video_frames", self.video_frames, VIDEO_FRAMES)
+        if self.train_strength is None:
+            self.train_strength = self.init == "identity"
+        if self.method == "cross_attention" and (
+            self.hidden_size % self.num_attention_heads or self.hidden_size % 4 or self.num_layers < 1
+        ):
+            raise ValueError(
+                f"cross_attention needs hidden_size={self.hidden_size} divisible by 4 and by num_attention_heads="
+                f"{self.num_attention_heads}, and num_layers={self.num_layers} of at least 1."
+            )
+        super().__post_init__(**kwargs)
+
+
+# Geometry encoders by model_type. An explicit dict, since remote code must not dispatch through Auto classes.
+GEOMETRY_CONFIGS = {"gap_mllm_vggt": GapMllmVggtConfig}
+
+
+def _build_geometry_config(value):
+    if value is None:
+        return GapMllmVggtConfig()
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    model_type = value.pop("model_type", None) or "gap_mllm_vggt"
+    if model_type not in GEOMETRY_CONFIGS:
+        raise ValueError(
+            f"geometry_config.model_type={model_type!r} is not known. Choose one of {sorted(GEOMETRY_CONFIGS)}."
+        )
+    return GEOMETRY_CONFIGS[model_type](**value)
+
+
+@strict
+class GapMllmConfig(Qwen3VLConfig):
+    """Qwen3-VL with a geometry encoder and a multi-level fusion.
+
+    The fusion's widths and number of levels follow from the vision tower and the encoder: one level for each
+    DeepStack layer, and one for the final visual tokens (GAP-MLLM, arXiv:2603.16461).
+
+    Args:
+        geometry_config (`dict` or `PreTrainedConfig`, *optional*): the encoder; `model_type` chooses its class.
+        gap_fusion_config (`dict` or `GapMllmFusionConfig`, *optional*): (`fusion_config` is a reserved name.)
+        image_mean (`list[float]`), image_std (`list[float]`): normalisation that the processor applied to
+            `pixel_values`, undone to recover the image for the geometry encoder. Must equal the processor's.
+        reference_frame (`str`): "first" or "last" view of a scene is the one whose camera frame is the world.
+        use_geometry (`bool`): False runs plain Qwen3-VL.
+        geometry_weights (`str`, *optional*): folder or repository from which `from_pretrained` reads the encoder's
+            weights, for checkpoints that leave them out; None where they are part of the checkpoint.
+        point_map_side (`int`): of the pre-training heads, points per visual token along each axis.
+    Raises:
+        ValueError: on an unknown encoder or choice, a key that looks misspelt, or if tap layers and DeepStack levels
+            do not pair up.
+    """
+
+    model_type = "gap_mllm"
+    sub_configs_defaults = {
+        "vision_config": Qwen3VLVisionConfig,
+        "text_config": Qwen3VLTextConfig,
+        "geometry_config": GapMllmVggtConfig,
+        "gap_fusion_config": GapMllmFusionConfig,
+    }
+
+    geometry_config: dict | PreTrainedConfig | None = None
+    gap_fusion_config: dict | PreTrainedConfig | None = None
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    reference_frame: str = "first"
+    use_geometry: bool = True
+    geometry_weights: str | None = None
+    point_map_side: int = 4
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        _refuse_misspelt_keys(self, kwargs)
+        _require_choice("reference_frame", self.reference_frame, REFERENCE_FRAMES)
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ValueError(
+                f"image_mean={list(self.image_mean)} and image_std={list(self.image_std)} must be three numbers "
+                "each (RGB), the latter positive."
+            )
+        if self.text_config is None:
+            self.text_config = dict(PUBLISHED_TEXT_CONFIG)
+        if self.vision_config is None:
+            self.vision_config = dict(PUBLISHED_VISION_CONFIG)
+        # Before super: transformers would build the default class whatever model_type the dict names.
+        self.geometry_config = _build_geometry_config(self.geometry_config)
+        if self.gap_fusion_config is None:
+            self.gap_fusion_config = {}
+        if isinstance(self.gap_fusion_config, dict):
+            fusion = dict(self.gap_fusion_config)
+            model_type = fusion.pop("model_type", "gap_mllm_fusion")
+            _require_choice("gap_fusion_config.model_type", model_type, ("gap_mllm_fusion",))
+            vision = self.vision_config
+            vision = Qwen3VLVisionConfig(**vision) if isinstance(vision, dict) else vision
+            fusion["hidden_size"] = vision.out_hidden_size
+            fusion["geometry_hidden_size"] = self.geometry_config.feature_size
+            fusion["num_levels"] = len(vision.deepstack_visual_indexes) + 1
+            fusion["spatial_merge_size"] = vision.spatial_merge_size
+            self.gap_fusion_config = GapMllmFusionConfig(**fusion)
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self):
+        fusion, vision, geometry = self.gap_fusion_config, self.vision_config, self.geometry_config
+        levels = len(vision.deepstack_visual_indexes) + 1
+        if len(geometry.tap_layers) != levels:
+            raise ValueError(
+                f"The geometry encoder taps {len(geometry.tap_layers)} layers {list(geometry.tap_layers)}, but there "
+                f"are {levels} levels: one for each of deepstack_visual_indexes="
+                f"{list(vision.deepstack_visual_indexes)} and one for the final tokens. Make the numbers equal."
+            )
+        widths = (fusion.hidden_size, fusion.geometry_hidden_size, fusion.num_levels, fusion.spatial_merge_size)
+        expected = (vision.out_hidden_size, geometry.feature_size, levels, vision.spatial_merge_size)
+        if widths != expected:
+            raise ValueError(
+                "gap_fusion_config has (hidden_size, geometry_hidden_size, num_levels, spatial_merge_size) = "
+                f"{widths}, but the vision tower and the encoder need {expected}. Leave them out to have them set."
+            )
+
+
+__all__ = ["GapMllmConfig", "GapMllmFusionConfig", "GapMllmVggtConfig"]

@@ -1,0 +1,392 @@
+"""Multi-level fusion of geometry into visual tokens: 2x2 patch mergers, and one fusion for each level.
+
+Geometry of rising depth meets visual levels of rising depth: the DeepStack levels in order, then the final visual
+tokens. The encoder that makes the geometry is in `vggt_gap_mllm.py`. Source: GAP-MLLM (arXiv:2603.16461).
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm, eager_attention_forward
+from transformers.utils import ModelOutput
+
+from .configuration_gap_mllm import GapMllmFusionConfig
+
+
+@dataclass
+class GapMllmFusionOutput(ModelOutput):
+    """What the fusion computes, one entry for each level (DeepStack levels in order, then the final tokens).
+
+    Args:
+        fused (`list[torch.Tensor]` of shape `(N, D)`): visual tokens after the fusion.
+        geometry (`list[torch.Tensor]` of shape `(N, D)`): merged geometry that met the visual tokens.
+        gates (`list[torch.Tensor]`, *optional*): weight of the visual part, `(N, D)` for "gated" and a scalar for
+            "weighted"; None for methods without one.
+    """
+
+    fused: list[torch.Tensor] | None = None
+    geometry: list[torch.Tensor] | None = None
+    gates: list[torch.Tensor] | None = None
+
+
+class _ExactLerp(torch.autograd.Function):
+    """`torch.lerp`, but bit for bit its end points at weights 0 and 1, whatever the other end point holds.
+
+    lerp alone turns -0.0 into 0.0 and a non-finite other end into NaN. The gradient is lerp's own, so that a weight
+    which starts at an end point learns (a plain `torch.where` would cut it off).
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(start, end, weight):
+        mixed = torch.where(weight == 0, start, torch.lerp(start, end, weight))
+        return torch.where(weight == 1, end, mixed)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        start, end, weight = ctx.saved_tensors
+        grad_start = grad * (1 - weight) if ctx.needs_input_grad[0] else None
+        grad_end = grad * weight if ctx.needs_input_grad[1] else None
+        grad_weight = None
+        if ctx.needs_input_grad[2]:
+            grad_weight = (grad * (end - start)).sum(dim=0, dtype=torch.float32).to(weight.dtype)
+        return grad_start, grad_end, grad_weight
+
+
+class GapMllmPatchMerger(nn.Module):
+    """Merge each 2x2 window of geometry patches into one token of the language model's width.
+
+    "mlp": norm, the window concatenated row by row, MLP. "avg": the window averaged, MLP.
+    """
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.merge_size = config.spatial_merge_size
+        self.merger_type = config.merger_type
+        width = config.geometry_hidden_size
+        if self.merger_type == "mlp":
+            norm_class = {"rms_norm": Qwen3VLTextRMSNorm, "layer_norm": nn.LayerNorm}[config.merger_norm]
+            self.norm = norm_class(width, eps=config.merger_norm_eps)
+            width *= self.merge_size**2
+        self.linear_fc1 = nn.Linear(width, config.merger_hidden_size)
+        self.linear_fc2 = nn.Linear(config.merger_hidden_size, config.hidden_size)
+
+    def forward(self, patches: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
+        """Merge `patches` `(P, C)` of views with `sizes` (h, w) in patches; returns `(P / merge_size**2, D)`."""
+        if self.merger_type == "mlp":
+            patches = self.norm(patches)
+        windows = self._windows(patches, sizes)  # [N, m * m, C]
+        windows = windows.flatten(1) if self.merger_type == "mlp" else windows.mean(dim=1)
+        return self.linear_fc2(F.gelu(self.linear_fc1(windows)))
+
+    def _windows(self, patches, sizes):
+        """Bring the patches of each window together, windows and their patches both row-major."""
+        m = self.merge_size
+        runs = [(size, len(list(run))) for size, run in groupby(sizes)]  # neighbouring views of one size go together
+        windows = []
+        for part, ((h, w), views) in zip(patches.split([h * w * views for (h, w), views in runs]), runs, strict=True):
+            part = part.view(views, h // m, m, w // m, m, -1).transpose(2, 3)  # [V, h/m, w/m, m, m, C]
+            windows.append(part.reshape(views * (h // m) * (w // m), m * m, -1))
+        return windows[0] if len(windows) == 1 else torch.cat(windows)
+
+
+class GapMllmGatedFusion(nn.Module):
+    """Mix normalised visual and geometry tokens by a gate for each token and channel (GAP-MLLM's own fusion)."""
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.geometry_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.gate = nn.Linear(2 * config.hidden_size, config.hidden_size)
+
+    def forward(self, visual, geometry, sizes):
+        visual, geometry = self.visual_norm(visual), self.geometry_norm(geometry)
+        gate = self.gate(torch.cat([visual, geometry], dim=-1)).sigmoid()
+        return gate * visual + (1 - gate) * geometry, gate
+
+
+class GapMllmAddFusion(nn.Module):
+    """Add geometry to the visual tokens."""
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+
+    def forward(self, visual, geometry, sizes):
+        return visual + geometry, None
+
+
+class GapMllmConcatFusion(nn.Module):
+    """Project the concatenation of normalised visual and geometry tokens."""
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.geometry_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.projection = nn.Linear(2 * config.hidden_size, config.hidden_size)
+
+    def forward(self, visual, geometry, sizes):
+        return self.projection(torch.cat([self.visual_norm(visual), self.geometry_norm(geometry)], dim=-1)), None
+
+
+class GapMllmWeightedFusion(nn.Module):
+    """Add visual and geometry tokens by two scalar weights that are normalised to sum 1."""
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.visual_weight = nn.Parameter(torch.tensor(0.5))
+        self.geometry_weight = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, visual, geometry, sizes):
+        total = self.visual_weight + self.geometry_weight
+        gate = self.visual_weight / total
+        return gate * visual + self.geometry_weight / total * geometry, gate
+
+
+class GapMllmCrossAttentionFusion(nn.Module):
+    """Let the visual tokens of an image attend to its geometry tokens, through blocks of cross-attention."""
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.blocks = nn.ModuleList(GapMllmCrossAttentionBlock(config) for _ in range(config.num_layers))
+
+    def forward(self, visual, geometry, sizes):
+        runs = [(size, len(list(run))) for size, run in groupby(sizes)]
+        lengths = [h * w * images for (h, w), images in runs]
+        fused = []
+        for ((h, w), images), tokens, context in zip(
+            runs, visual.split(lengths), geometry.split(lengths), strict=True
+        ):
+            tokens, context = tokens.view(images, h * w, -1), context.view(images, h * w, -1)
+            position = sine_cosine_position(h, w, tokens.shape[-1], tokens.device).to(tokens.dtype)
+            for block in self.blocks:
+                tokens = block(tokens, context, position)
+            fused.append(tokens.flatten(0, 1))
+        return fused[0] if len(fused) == 1 else torch.cat(fused), None
+
+
+class GapMllmCrossAttentionBlock(nn.Module):
+    """One pre-norm block: cross-attention to the geometry, then an MLP; the geometry itself is not updated."""
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.config = config
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.scaling = self.head_dim**-0.5
+        self.num_key_value_groups = 1  # read by eager attention
+        self.is_causal = False  # read by the attention functions
+        self.query_norm, self.key_norm, self.value_norm, self.mlp_norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(4)
+        )
+        # Not called q_proj and so on: LoRA on the language model's layers by name must not reach in here.
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(config.hidden_size, config.hidden_size) for _ in range(4)
+        )
+        self.linear_fc1 = nn.Linear(config.hidden_size, 4 * config.hidden_size)
+        self.linear_fc2 = nn.Linear(4 * config.hidden_size, config.hidden_size)
+
+    def forward(self, tokens: torch.Tensor, context: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        context_key = self.key_norm(context) + position
+        attended = self._attend(self.query_norm(tokens) + position, context_key, self.value_norm(context))
+        tokens = tokens + attended
+        hidden = self._drop(F.gelu(self.linear_fc1(self.mlp_norm(tokens))))
+        return tokens + self._drop(self.linear_fc2(hidden))
+
+    def _attend(self, tokens, key, value):
+        query, key, value = (
+            projection(x).view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)  # [images, heads, hw, head_dim]
+            for projection, x in ((self.query, tokens), (self.key, key), (self.value, value))
+        )
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.config.dropout if self.training else 0.0
+        attended, _ = attention(self, query, key, value, None, scaling=self.scaling, dropout=dropout, is_causal=False)
+        return self.output(attended.reshape(*tokens.shape))
+
+    def _drop(self, x):
+        return F.dropout(x, self.config.dropout, self.training)
+
+
+def sine_cosine_position(height: int, width: int, channels: int, device=None) -> torch.Tensor:
+    """Return the fixed 2-D position code `(height * width, channels)`: first half for rows, second for columns."""
+    quarter = channels // 4
+    frequency = 10000 ** -(torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
+
+    def axis(length):
+        angle = torch.arange(length, dtype=torch.float32, device=device)[:, None] * frequency
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)  # [length, channels / 2]
+
+    rows, columns = axis(height), axis(width)
+    grid = [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)]
+    return torch.cat(grid, dim=-1).flatten(0, 1)
+
+
+FUSION_CLASSES = {
+    "gated": GapMllmGatedFusion,
+    "add": GapMllmAddFusion,
+    "concat": GapMllmConcatFusion,
+    "weighted": GapMllmWeightedFusion,
+    "cross_attention": GapMllmCrossAttentionFusion,
+}
+
+
+class GapMllmFusionLevel(nn.Module):
+    """One level: the fusion, and how far it replaces the visual tokens.
+
+    `Differs:` the reference has no `strength`. At 0 the level hands on the visual tokens bit for bit, at 1 the fused
+    ones; one learnable value for each channel lets training start from plain Qwen3-VL.
+    """
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.train_strength = config.train_strength
+        self.fuse = FUSION_CLASSES[config.method](config)
+        self.strength = nn.Parameter(torch.full((config.hidden_size,), float(config.init == "reference")))
+
+    def register_parameter(self, name, param):
+        # from_pretrained puts a new, trainable Parameter in place of each; this is where it passes.
+        if name == "strength" and param is not None:
+            param.requires_grad_(self.train_strength)
+        super().register_parameter(name, param)
+
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
+        """Fuse `visual` and `geometry` `(N, D)` of images with `sizes` (h, w) in tokens; returns tokens and gate."""
+        dtype = self.strength.dtype
+        fused, gate = self.fuse(visual.to(dtype), geometry.to(dtype), sizes)
+        return _ExactLerp.apply(visual, fused.to(visual.dtype), self.strength.to(visual.dtype)), gate
+
+
+class GapMllmFusion(PreTrainedModel):
+    """Merge the tapped geometry features to visual tokens and fuse them in, level by level.
+
+    Tap k feeds level k: with the published sizes VGGT's layers 4, 11 and 17 feed the three DeepStack levels, and layer
+    23 the final visual tokens. Source: GAP-MLLM (arXiv:2603.16461), multi-level progressive fusion.
+    """
+
+    config: GapMllmFusionConfig
+    config_class = GapMllmFusionConfig
+    base_model_prefix = "fusion"
+    main_input_name = "visual_levels"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__(config)
+        self.mergers = nn.ModuleList(GapMllmPatchMerger(config) for _ in range(config.num_levels))
+        self.levels = nn.ModuleList(GapMllmFusionLevel(config) for _ in range(config.num_levels))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, GapMllmFusionLevel):
+            init.constant_(module.strength, float(self.config.init == "reference"))
+        elif isinstance(module, GapMllmWeightedFusion):
+            init.constant_(module.visual_weight, 0.5)
+            init.constant_(module.geometry_weight, 0.5)
+
+    def forward(
+        self,
+        visual_levels: list[torch.Tensor],
+        tap_features: tuple[torch.Tensor, ...],
+        grid: torch.Tensor | list[tuple[int, int]],
+        views_per_slice: torch.Tensor | list[int] | None = None,
+        output_details: bool = False,
+    ) -> list[torch.Tensor] | GapMllmFusionOutput:
+        """Fuse geometry into every level of visual tokens.
+
+        Args:
+            visual_levels (`list[torch.Tensor]` of shape `(N, D)`): the DeepStack levels in order, then the final
+                visual tokens; all slices (images, or temporal patches of a video) one after the other, the tokens of
+                each row-major over its merged grid.
+            tap_features (`tuple[torch.Tensor]` of shape `(P, C)`): one for each level, patches of all views one after
+                the other, the patches of each row-major.
+            grid (`torch.Tensor` or `list` of shape `(views, 2)`): height and width of each view in patches.
+            views_per_slice (`torch.Tensor` or `list` of shape `(slices,)`, *optional*): views behind each slice, by
+                default one; `config.video_frames` says how several are merged.
+            output_details (`bool`): return gates and merged geometry too.
+        Returns:
+            `list[torch.Tensor]`: the fused levels, shaped as `visual_levels`; a `GapMllmFusionOutput` with
+            `output_details`.
+        Raises:
+            ValueError: if the numbers of levels, patches, views or tokens do not agree.
+        """
+        sizes = [tuple(size) for size in (grid.tolist() if isinstance(grid, torch.Tensor) else grid)]
+        counts = views_per_slice.tolist() if isinstance(views_per_slice, torch.Tensor) else views_per_slice
+        counts = [1] * len(sizes) if counts is None else list(counts)
+        merged_sizes = self._merged_sizes(visual_levels, tap_features, sizes, counts)
+        fused_levels, geometry_levels, gates = [], [], []
+        for visual, features, merger, level in zip(
+            visual_levels, tap_features, self.mergers, self.levels, strict=True
+        ):
+            geometry = merger(features.to(level.strength.dtype), sizes)
+            geometry = self._merge_views(geometry, merged_sizes, counts)
+            fused, gate = level(visual, geometry, merged_sizes)
+            fused_levels.append(fused)
+            geometry_levels.append(geometry)
+            gates.append(gate)
+        if not output_details:
+            return fused_levels
+        return GapMllmFusionOutput(fused_levels, geometry_levels, None if gates[0] is None else gates)
+
+    def _merge_views(self, geometry, merged_sizes, counts):
+        """Make one map of the views of each slice (the two frames of a temporal patch)."""
+        if all(count == 1 for count in counts):
+            return geometry
+        runs = [(key, len(list(run))) for key, run in groupby(zip(merged_sizes, counts, strict=True))]
+        lengths = [slices * count * h * w for ((h, w), count), slices in runs]
+        merged = []
+        for (((h, w), count), slices), part in zip(runs, geometry.split(lengths), strict=True):
+            part = part.view(slices, count, h * w, -1)
+            part = part.mean(dim=1) if self.config.video_frames == "mean" and count > 1 else part[:, 0]
+            merged.append(part.flatten(0, 1))
+        return torch.cat(merged)
+
+    def _merged_sizes(self, visual_levels, tap_features, sizes, counts):
+        """Check that everything fits together; return the merged grid of each slice."""
+        m, levels = self.config.spatial_merge_size, self.config.num_levels
+        if len(visual_levels) != levels or len(tap_features) != levels:
+            raise ValueError(
+                f"Got {len(visual_levels)} visual_levels and {len(tap_features)} tap_features, but the fusion has "
+                f"{levels} levels. Pass the DeepStack levels and then the final tokens, and one tap for each."
+            )
+        if any(h % m or w % m for h, w in sizes):
+            raise ValueError(f"grid={sizes} has sides that are not multiples of spatial_merge_size={m}.")
+        patches = sum(h * w for h, w in sizes)
+        if any(features.shape[0] != patches for features in tap_features):
+            raise ValueError(
+                f"grid={sizes} makes {patches} patches, but tap_features have "
+                f"{[features.shape[0] for features in tap_features]}."
+            )
+        if sum(counts) != len(sizes) or min(counts, default=1) < 1:
+            raise ValueError(
+                f"views_per_slice={counts} must be positive and sum to the {len(sizes)} views of the grid."
+            )
+        merged, start = [], 0
+        for count in counts:
+            views = sizes[start : start + count]
+            if len(set(views)) != 1:
+                raise ValueError(f"The views of one slice must share one grid, but a slice has {views}.")
+            merged.append((views[0][0] // m, views[0][1] // m))
+            start += count
+        tokens = sum(h * w for h, w in merged)
+        if any(visual.shape[0] != tokens for visual in visual_levels):
+            raise ValueError(
+                f"The geometry of {len(merged)} slices makes {tokens} tokens, but visual_levels have "
+                f"{[visual.shape[0] for visual in visual_levels]}. Check grid and views_per_slice."
+            )
+        return merged
+
+
+__all__ = ["GapMllmFusion", "GapMllmFusionOutput"]

@@ -1,0 +1,119 @@
+"""The geometry encoder's images, rebuilt from Qwen3-VL's `pixel_values`: no second pixel input exists.
+
+Qwen's processor resizes, normalises and cuts an image into patches in the order of its 2x2 merger. All of it can be
+undone, so every tool that handles Qwen3-VL handles GAP-MLLM.
+
+`Differs:` the reference feeds VGGT a slightly wider crop of the original file; here both towers see the same pixels
+on the same grid, token for token.
+"""
+
+import torch
+from torch.nn import functional as F
+
+
+def recover_images(pixel_values, grid, image_mean, image_std, patch_size, temporal_patch_size, merge_size):
+    """Undo Qwen's patch order and normalisation.
+
+    Half-precision inputs were rounded: they are brought to the nearest multiple of 1/255, which restores 8-bit images
+    exactly (bfloat16 with Qwen's mean and std of 0.5; float16 with any usual ones). All arithmetic is in float32.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(N, 3 * temporal_patch_size * patch_size**2)`): patches of all images,
+            the four of a merger window next to each other.
+        grid (`list[tuple[int, int, int]]`): temporal patches, rows and columns of patches of each image or video.
+        image_mean (`list[float]`), image_std (`list[float]`): normalisation to undo.
+    Returns:
+        `list[torch.Tensor]`, each of shape `(t, temporal_patch_size, 3, H, W)` float32 in 0..1: for every image or
+        video its temporal patches, and the frames of each (for an image `temporal_patch_size` times the same one).
+    Raises:
+        ValueError: if the grid does not hold as many patches as given, or pixels are not finite.
+    """
+    counts = [t * h * w for t, h, w in grid]
+    if sum(counts) != len(pixel_values):
+        raise ValueError(
+            f"The grid {[list(row) for row in grid]} holds {sum(counts)} patches, but pixel_values has "
+            f"{len(pixel_values)} rows. Pass both as the processor returned them."
+        )
+    mean = torch.tensor(image_mean, device=pixel_values.device).view(3, 1, 1)
+    std = torch.tensor(image_std, device=pixel_values.device).view(3, 1, 1)
+    is_half = pixel_values.dtype in (torch.float16, torch.bfloat16)
+    if not torch.isfinite(pixel_values).all():
+        bad = [i for i, patches in enumerate(pixel_values.split(counts)) if not torch.isfinite(patches).all()]
+        raise ValueError(
+            f"The pixels of image or video {bad} (counted through the batch) hold NaN or infinity. Check the source."
+        )
+    images = []
+    for patches, (t, h, w) in zip(pixel_values.float().split(counts), grid, strict=True):
+        rows, columns = h // merge_size, w // merge_size
+        cells = patches.view(
+            t, rows, columns, merge_size, merge_size, 3, temporal_patch_size, patch_size, patch_size
+        )  # time, cell row, cell column, row in cell, column in cell, channel, frame, y, x
+        image = cells.permute(0, 6, 5, 1, 3, 7, 2, 4, 8).reshape(t, temporal_patch_size, 3, h * patch_size, -1)
+        image = image * std + mean
+        images.append((image * 255).round() / 255 if is_half else image)
+    return images
+
+
+def resize_to_grid(images, grid, patch_size):
+    """Resize images (n, 3, H, W) so that a `patch_size` patch grid equals `grid` (rows, columns), bilinearly."""
+    size = tuple(side * patch_size for side in grid)
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
+
+
+def group_scenes(num_items, tokens_per_item, mm_token_type_ids=None, scene_lengths=None, token_type=1):
+    """Say which images form one scene.
+
+    All images of a row of the batch are one scene, found by counting its image tokens; `scene_lengths` overrides this.
+    With neither, a single image is a scene, and several raise, since guessing would mix rooms.
+
+    Args:
+        num_items (`int`): images in the batch, in order.
+        tokens_per_item (`list[int]`): visual tokens of each.
+        mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): 1 at image tokens, 2 at video tokens.
+        scene_lengths (`torch.Tensor` or `list[int]`, *optional*): images of each scene.
+        token_type (`int`): which tokens to count.
+    Returns:
+        `list[int]`: images of each scene, in order, without empty scenes.
+    Raises:
+        ValueError: if the counts do not agree with the images, or nothing says what belongs together.
+    """
+    if scene_lengths is not None:
+        if isinstance(scene_lengths, torch.Tensor):
+            scene_lengths = scene_lengths.flatten().tolist()
+        lengths = [int(length) for length in scene_lengths if length]
+        if sum(lengths) != num_items or min(lengths, default=1) < 0:
+            raise ValueError(
+                f"scene_lengths={lengths} sum to {sum(lengths)} views, but pixel_values hold {num_items} images."
+            )
+        return lengths
+    if mm_token_type_ids is None:
+        if num_items > 1:
+            raise ValueError(
+                f"{num_items} images came without anything that says which belong to one scene. Pass "
+                "mm_token_type_ids as the processor returns them, or scene_lengths, the number of views per scene."
+            )
+        return [1] * num_items
+    counts = (mm_token_type_ids == token_type).sum(-1).tolist()
+    lengths, item = [], 0
+    for row, count in enumerate(counts):
+        length, seen = 0, 0
+        while seen < count and item < num_items:
+            seen += tokens_per_item[item]
+            item += 1
+            length += 1
+        if seen != count:
+            raise ValueError(
+                f"Row {row} has {count} image tokens, but its images make {seen} "
+                f"({length} images of {tokens_per_item[item - length : item]} tokens)."
+            )
+        if length:
+            lengths.append(length)
+    if item != num_items:
+        raise ValueError(
+            f"The text has {sum(counts)} image tokens for {item} images, but pixel_values hold {num_items} images "
+            f"of {sum(tokens_per_item)} tokens."
+        )
+    return lengths
+
+
+__all__ = ["group_scenes", "recover_images", "resize_to_grid"]

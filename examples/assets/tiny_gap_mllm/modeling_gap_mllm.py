@@ -1,0 +1,545 @@
+"""GAP-MLLM: Qwen3-VL whose visual tokens are joined by the features of a geometry encoder.
+
+Nothing of Qwen3-VL is copied: this file overrides how images and videos are encoded. All fusion happens in
+`GapMllmModel.get_image_features` and `get_video_features`, which generate() and TRL call on the base model. The
+images of the geometry encoder come from geometry_views_gap_mllm.py, the fusion from fusion_gap_mllm.py.
+"""
+
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLModel,
+    Qwen3VLPreTrainedModel,
+)
+from transformers.utils import can_return_tuple, torch_compilable_check
+from transformers.utils.generic import accepts_precomputed_kwargs
+
+from .configuration_gap_mllm import GapMllmConfig
+from .fusion_gap_mllm import GapMllmFusion
+from .geometry_views_gap_mllm import group_scenes, recover_images, resize_to_grid
+from .vggt_gap_mllm import GapMllmVggtModel
+
+
+# By model_type. An explicit dict: each remote file has its own copy of the config classes, so Auto classes would fail.
+GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
+
+IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
+VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+
+
+def _is_trainable(module):
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _find_frozen(module, frozen):
+    """Collect the largest frozen parts of `module` in `frozen`; returns the values of requires_grad inside it.
+
+    One pass over the modules, since Trainer calls train() in every step.
+    """
+    found = {parameter.requires_grad for parameter in module.parameters(recurse=False)}
+    by_child = {child: _find_frozen(child, frozen) for child in module.children()}
+    found.update(*by_child.values())
+    if found == {True, False}:
+        frozen += [child for child, values in by_child.items() if values == {False}]
+    return found
+
+
+def _cached_length(past_key_values):
+    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
+class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
+    """What all GAP-MLLM models share: where the encoder's weights come from, and frozen modules in training."""
+
+    config: GapMllmConfig
+    config_class = GapMllmConfig
+    _no_split_modules = [
+        "Qwen3VLTextDecoderLayer",
+        "Qwen3VLVisionBlock",
+        "GapMllmVggtBlock",
+        "GapMllmFusion",
+    ]
+
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in transformers, and reads the encoder's weights from `geometry_weights` where a checkpoint has none.
+
+        `geometry_weights=FOLDER` replaces the source that the checkpoint's config names.
+
+        Raises:
+            OSError: if the encoder's weights are not part of the checkpoint and their source cannot be read.
+            ValueError: if they are there but incomplete.
+        """
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if model.config.geometry_weights is not None and model.config.use_geometry:
+            getattr(model, "model", model).load_geometry_weights(model.config.geometry_weights)
+            model.config.geometry_weights = None  # the model is whole now, and so is what it saves
+        return loaded
+
+    def train(self, mode=True):
+        """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode.
+
+        A frozen layer that gradients pass through (of the language model, say) keeps the flag while activation
+        checkpointing is on, since it would not be checkpointed without; the modules in it are in evaluation mode.
+        """
+        super().train(mode)
+        if mode:
+            frozen = []
+            if _find_frozen(self, frozen) == {False}:
+                frozen = [self]
+            for part in frozen:
+                for module in part.modules():  # also those without parameters, such as dropout
+                    is_checkpointed = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+                    module.training = is_checkpointed
+            geometry = self.base_model.geometry
+            if not _is_trainable(geometry):
+                geometry.eval()  # no gradient passes through
+        return self
+
+
+class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
+    """Qwen3-VL's base model with a geometry encoder (`geometry`) and the multi-level fusion (`fusion`).
+
+    Source: GAP-MLLM (arXiv:2603.16461).
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        encoder = GEOMETRY_ENCODERS.get(config.geometry_config.model_type)
+        if encoder is None:
+            raise ValueError(
+                f"geometry_config.model_type={config.geometry_config.model_type!r} is not known. Choose one of "
+                f"{sorted(GEOMETRY_ENCODERS)}."
+            )
+        # The dtype that this model is being built in, not the one in which the encoder's folder was saved.
+        dtype = torch.get_default_dtype()
+        self.geometry = encoder._from_config(config.geometry_config, dtype=dtype)
+        self.fusion = GapMllmFusion._from_config(config.gap_fusion_config, dtype=dtype)
+        self._geometry_disabled = 0
+        if not config.use_geometry:
+            self._keys_to_ignore_on_load_missing = [r"(^|\.)(geometry|fusion)\."]
+        elif config.geometry_weights is not None:
+            self._keys_to_ignore_on_load_missing = [r"(^|\.)geometry\."]
+        self.post_init()
+
+    def load_geometry_weights(self, source):
+        """Read the geometry encoder's weights from a folder or repository of its own (safetensors).
+
+        Args:
+            source (`str`): VGGT's, or one that `model.geometry.save_pretrained` wrote.
+        Raises:
+            OSError: if the source cannot be read.
+            ValueError: if weights are missing in it.
+        """
+        try:
+            encoder, info = type(self.geometry).from_pretrained(
+                source, config=self.config.geometry_config, dtype=self.geometry.dtype, output_loading_info=True
+            )
+        except OSError as error:
+            raise OSError(
+                "The weights of the geometry encoder are not part of this checkpoint, and they cannot be read from "
+                f"{source!r}. Pass geometry_weights=FOLDER (VGGT's, with its safetensors) to from_pretrained, or "
+                "use_geometry=False for plain Qwen3-VL."
+            ) from error
+        if info["missing_keys"]:
+            raise ValueError(f"geometry_weights={source!r} lacks weights: {sorted(info['missing_keys'])}.")
+        self.geometry.load_state_dict(encoder.state_dict())
+
+    @property
+    def uses_geometry(self):
+        """Whether images pass the geometry encoder now: by the config, and outside of `geometry_disabled`."""
+        return self.config.use_geometry and not self._geometry_disabled
+
+    @contextmanager
+    def geometry_disabled(self):
+        """Run plain Qwen3-VL inside a `with` block, bit for bit."""
+        self._geometry_disabled += 1
+        try:
+            yield self
+        finally:
+            self._geometry_disabled -= 1
+
+    @accepts_precomputed_kwargs(modality="image")
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values, image_grid_thw=None, mm_token_type_ids=None, scene_lengths=None, **kwargs
+    ):
+        """Encode images, geometry included.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`):
+                as Qwen3-VL's processor returns them.
+            mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): says which images share a row, and so a
+                scene.
+            scene_lengths (`torch.Tensor` or `list[int]`, *optional*): views of each scene; overrides the above.
+        Returns:
+            Qwen3-VL's output: `pooler_output`, a tuple of `(tokens, D)` for each image, and `deepstack_features`.
+        Raises:
+            ValueError: if counts do not agree, pixels are not finite, the grid is missing, or nothing says which
+                images form a scene.
+        """
+        if image_grid_thw is None:
+            raise ValueError("pixel_values came without image_grid_thw. Pass both as the processor returned them.")
+        output = Qwen3VLModel.get_image_features(self, pixel_values, image_grid_thw, return_dict=True, **kwargs)
+        if not self.uses_geometry:
+            return output
+        grid = image_grid_thw.tolist()
+        images = self._recover(pixel_values, grid)
+        merge = self.config.vision_config.spatial_merge_size**2
+        tokens = [t * h * w // merge for t, h, w in grid]
+        lengths = group_scenes(len(grid), tokens, mm_token_type_ids, scene_lengths, IMAGE_TOKEN_TYPE)
+        # The processor repeats an image to fill the temporal patch: one of the frames is the view.
+        views = [
+            resize_to_grid(image[:, 0], row[1:], self._geometry_patch)[0]
+            for image, row in zip(images, grid, strict=True)
+        ]
+        return self._fuse(output, views, lengths, [1] * len(views))
+
+    @accepts_precomputed_kwargs(modality="video")
+    @can_return_tuple
+    def get_video_features(
+        self, pixel_values_videos, video_grid_thw=None, mm_token_type_ids=None, scene_lengths=None, **kwargs
+    ):
+        """Encode videos, geometry included. Each video is a scene of its own; `scene_lengths` concerns images only.
+
+        Both frames of a temporal patch are views; the frame that the processor repeats to fill up an odd number is
+        one view. `gap_fusion_config.video_frames` says how the frames of a patch are merged.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(N, C)`), video_grid_thw (`torch.Tensor` of shape
+                `(videos, 3)`): as Qwen3-VL's processor returns them.
+            mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): checked against the videos.
+        Returns:
+            as `get_image_features`, with one entry for each video.
+        Raises:
+            ValueError: if counts do not agree, pixels are not finite, or the grid is missing.
+        """
+        if video_grid_thw is None:
+            raise ValueError(
+                "pixel_values_videos came without video_grid_thw. Pass both as the processor returned them."
+            )
+        output = Qwen3VLModel.get_image_features(self, pixel_values_videos, video_grid_thw, return_dict=True, **kwargs)
+        if not self.uses_geometry:
+            return output
+        grid = video_grid_thw.tolist()
+        videos = self._recover(pixel_values_videos, grid)
+        merge = self.config.vision_config.spatial_merge_size**2
+        if mm_token_type_ids is not None:
+            tokens = [t * h * w // merge for t, h, w in grid]
+            group_scenes(len(grid), tokens, mm_token_type_ids, None, VIDEO_TOKEN_TYPE)
+        views, lengths, views_per_slice = [], [], []
+        for video, (_, height, width) in zip(videos, grid, strict=True):
+            frames = video.flatten(0, 1)
+            counts = [video.shape[1]] * len(video)
+            if (video[-1] == video[-1, :1]).all():
+                counts[-1] = 1
+            frames = frames[: sum(counts)]
+            views.extend(resize_to_grid(frames, (height, width), self._geometry_patch))
+            views_per_slice.extend(counts)
+            lengths.append(len(frames))
+        return self._fuse(output, views, lengths, views_per_slice)
+
+    def get_rope_index(self, *args, **kwargs):
+        """As in Qwen3-VL; generate() asks for it before anything is encoded.
+
+        Raises:
+            ValueError: if the text has image or video tokens that no entry of the grids is left for.
+        """
+        try:
+            return super().get_rope_index(*args, **kwargs)
+        except StopIteration:
+            raise ValueError(
+                "The text has more image or video tokens than image_grid_thw and video_grid_thw have entries. Pass "
+                "the pixels and grids of all of them, as the processor returned them."
+            ) from None
+
+    @property
+    def _geometry_patch(self):
+        return self.config.geometry_config.patch_size
+
+    def _recover(self, pixel_values, grid):
+        vision = self.config.vision_config
+        return recover_images(
+            pixel_values,
+            grid,
+            self.config.image_mean,
+            self.config.image_std,
+            vision.patch_size,
+            vision.temporal_patch_size,
+            vision.spatial_merge_size,
+        )
+
+    def _encode_geometry(self, views, scene_lengths):
+        """Tapped features (P, C) of each level and the patch grid of each view, in the order of `views`."""
+        order = list(range(len(views)))
+        if self.config.reference_frame == "last":
+            # The encoder's world is its first view: every scene goes in backwards, and its features come back.
+            order, start = [], 0
+            for length in scene_lengths:
+                order += range(start + length - 1, start - 1, -1)
+                start += length
+        with (
+            torch.autocast(views[0].device.type, enabled=False),
+            torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(self.geometry)),
+        ):
+            geometry = self.geometry([views[index] for index in order], scene_lengths)
+        if self.config.reference_frame == "first":
+            return geometry.tap_features, geometry.grid
+        counts = [height * width for height, width in geometry.grid]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        taps = []
+        for features in geometry.tap_features:
+            parts = features.split(counts)
+            taps.append(torch.cat([parts[index] for index in back]))
+        return tuple(taps), [geometry.grid[index] for index in back]
+
+    def _fuse(self, output, views, scene_lengths, views_per_slice):
+        """Put geometry into the tower's output, level by level."""
+        taps, grid = self._encode_geometry(views, scene_lengths)
+        sizes = [len(tokens) for tokens in output.pooler_output]
+        levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
+        taps = tuple(features.to(levels[-1].dtype) for features in taps)
+        fused = self.fusion(levels, taps, grid, views_per_slice)
+        output.deepstack_features = [torch.split(level, sizes) for level in fused[:-1]]
+        output.pooler_output = torch.split(fused[-1], sizes)
+        return output
+
+    def _idle_vision(self):
+        """Zero, with the parameters of all vision modules in its graph, so that all ranks reduce the same set."""
+        vision, tap_layers = self.config.vision_config, self.config.geometry_config.tap_layers
+        merge = vision.spatial_merge_size
+        parameter = next(self.fusion.parameters())
+        if _is_trainable(self.visual):
+            size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+            grid = torch.tensor([[1, merge, merge]], device=parameter.device)
+            output = Qwen3VLModel.get_image_features(
+                self, parameter.new_zeros(merge * merge, size), grid, return_dict=True
+            )
+            levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
+        else:
+            levels = [parameter.new_zeros(1, vision.out_hidden_size) for _ in tap_layers]
+        if _is_trainable(self.geometry):
+            size = merge * self._geometry_patch
+            taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=parameter.device)], [1])
+        else:
+            taps = [parameter.new_zeros(merge * merge, self.config.geometry_config.feature_size) for _ in tap_layers]
+        taps = tuple(features.to(levels[-1].dtype) for features in taps)
+        return sum((level * 0).sum() for level in self.fusion(levels, taps, [(merge, merge)]))
+
+    @staticmethod
+    def _check_packing(position_ids, attention_mask, scene_lengths, cu_seq_lens=None):
+        """Refuse rows that hold several documents and do not say which views belong together."""
+        if scene_lengths is not None:
+            return
+        row = None
+        if cu_seq_lens is not None and len(cu_seq_lens) > 2:
+            row = 0
+        elif position_ids is not None and (position_ids.ndim == 2 or len(position_ids) == 4):
+            positions = position_ids if position_ids.ndim == 2 else position_ids[0]
+            restarts = positions[:, 1:] <= positions[:, :-1]
+            if attention_mask is not None and attention_mask.ndim == 2:
+                seen = attention_mask[:, -positions.shape[1] :].bool()
+                restarts = restarts & seen[:, 1:] & seen[:, :-1]
+            if restarts.any():
+                row = int(restarts.any(-1).nonzero()[0])
+        if row is not None:
+            raise ValueError(
+                f"The text positions of row {row} start again, so it packs several documents, but scene_lengths is "
+                "missing: which views form a scene cannot be told. Pass the number of views of each scene."
+            )
+
+    def _check_vision_tokens(self, input_ids, mm_token_type_ids):
+        """Refuse image and video tokens that nothing was given for: they would be read as text, in silence."""
+        if mm_token_type_ids is None:
+            is_vision = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+        else:
+            is_vision = mm_token_type_ids != 0
+        torch_compilable_check(
+            ~is_vision.any(),
+            lambda: (
+                f"The text has {int(is_vision.sum())} image or video tokens, but neither pixel_values nor "
+                "pixel_values_videos came. Pass them as the processor returns them."
+            ),
+        )
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        pixel_values=None,
+        pixel_values_videos=None,
+        image_grid_thw=None,
+        video_grid_thw=None,
+        mm_token_type_ids=None,
+        scene_lengths=None,
+        mm_encoder_outputs=None,
+        **kwargs,
+    ):
+        """As `Qwen3VLModel.forward`, with `scene_lengths` as in `get_image_features`.
+
+        Raises:
+            ValueError: as `get_image_features`; if pixels and `mm_encoder_outputs` both come, or neither comes for
+                image tokens; if a packed row comes without `scene_lengths`; if pixels come with a cache that is not
+                empty and without `position_ids`; under `nn.DataParallel`.
+        """
+        if getattr(self, "_is_replica", False):
+            raise ValueError(
+                "nn.DataParallel cannot split multi-view batches. Start one process for each GPU instead: "
+                "accelerate launch your_script.py"
+            )
+        has_pixels = pixel_values is not None or pixel_values_videos is not None
+        if has_pixels and mm_encoder_outputs:
+            raise ValueError(
+                "pixel_values (or pixel_values_videos) and mm_encoder_outputs both came. Pass the pixels, or what "
+                "get_image_features made of them."
+            )
+        mm_encoder_outputs = dict(mm_encoder_outputs or {})
+        if has_pixels and position_ids is None and _cached_length(past_key_values):
+            raise ValueError(
+                f"Pixels came with past_key_values of {_cached_length(past_key_values)} tokens and without "
+                "position_ids, so the positions of the visual tokens cannot be told. Call generate() with the "
+                "input_ids of the whole conversation, or pass position_ids."
+            )
+        has_vision = has_pixels or bool(mm_encoder_outputs)
+        # One token is a decoding step; its cache is not asked, which may cost a synchronisation.
+        if self.uses_geometry and not has_vision and input_ids is not None and input_ids.shape[1] > 1:
+            if not _cached_length(past_key_values):
+                self._check_vision_tokens(input_ids, mm_token_type_ids)
+        shared = {"mm_token_type_ids": mm_token_type_ids, "return_dict": True, **kwargs}
+        if pixel_values is not None:
+            if self.uses_geometry:
+                self._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
+            mm_encoder_outputs["image"] = self.get_image_features(
+                pixel_values, image_grid_thw, scene_lengths=scene_lengths, **shared
+            )
+        if pixel_values_videos is not None:
+            mm_encoder_outputs["video"] = self.get_video_features(pixel_values_videos, video_grid_thw, **shared)
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            mm_token_type_ids=mm_token_type_ids,
+            mm_encoder_outputs=mm_encoder_outputs or None,
+            return_dict=True,
+            **kwargs,
+        )
+        is_idle = self.training and torch.is_grad_enabled() and self.uses_geometry and not mm_encoder_outputs
+        if is_idle and any(_is_trainable(module) for module in (self.visual, self.geometry, self.fusion)):
+            outputs.last_hidden_state = outputs.last_hidden_state + self._idle_vision()
+        return outputs
+
+
+class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditionalGeneration):
+    """GAP-MLLM with its language-modelling head: what notebooks, pipelines and generate() use.
+
+    Example:
+
+    ```python
+    >>> from transformers import AutoModel, AutoProcessor
+
+    >>> model = AutoModel.from_pretrained("path/to/gap-mllm", trust_remote_code=True)
+    >>> processor = AutoProcessor.from_pretrained("path/to/gap-mllm", trust_remote_code=True)
+    >>> messages = processor.build_messages("detection3d", images=views)
+    >>> inputs = processor.apply_chat_template(
+    ...     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    ... )
+    >>> output = model.generate(**inputs, max_new_tokens=256)
+    ```
+    """
+
+    _keys_to_ignore_on_load_unexpected = [r"^point_map_heads\."]  # of pre-training
+
+    def __init__(self, config):
+        Qwen3VLPreTrainedModel.__init__(self, config)  # not super(): it would build a plain Qwen3VLModel first
+        self.model = GapMllmModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def geometry_disabled(self):
+        """Run plain Qwen3-VL inside a `with` block, bit for bit."""
+        return self.model.geometry_disabled()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        pixel_values=None,
+        pixel_values_videos=None,
+        image_grid_thw=None,
+        video_grid_thw=None,
+        mm_token_type_ids=None,
+        scene_lengths=None,
+        logits_to_keep=0,
+        mm_encoder_outputs=None,
+        **kwargs,
+    ):
+        """As `Qwen3VLForConditionalGeneration.forward`, with `scene_lengths` as in `GapMllmModel`.
+
+        Raises:
+            ValueError: as `GapMllmModel.forward`.
+        """
+        return super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            image_grid_thw=image_grid_thw,
+            video_grid_thw=video_grid_thw,
+            mm_token_type_ids=mm_token_type_ids,
+            logits_to_keep=logits_to_keep,
+            mm_encoder_outputs=mm_encoder_outputs,
+            scene_lengths=scene_lengths,
+            return_dict=True,
+            **kwargs,
+        )
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
+        """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them."""
+        cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
+        past_length = _cached_length(cache)
+        if past_length and token_types is not None:
+            given = [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
+            mask = model_kwargs.get("attention_mask")
+            is_whole = mask is None or mask.shape[1] == token_types.shape[1]  # not only the tokens after the cache
+            new_types = token_types[:, past_length:] if is_whole else token_types
+            has_new = bool(new_types.any())
+            if has_new and not given and self.model.uses_geometry:
+                self.model._check_vision_tokens(None, new_types)
+            if has_new and given and (not is_whole or token_types[:, :past_length].any()):
+                raise ValueError(
+                    f"{given} came with new image or video tokens, but past_key_values already holds {past_length} "
+                    "tokens of a conversation with views. The views of a scene are encoded together, so a cache "
+                    "cannot take in more of them: generate from the whole conversation without past_key_values."
+                )
+            if given and not has_new:
+                # The cache has these views. Their positions follow from input_ids, whatever ran in between.
+                for key in given:
+                    del model_kwargs[key]
+                if is_whole:
+                    self.model.rope_deltas = None
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+
+
+__all__ = ["GapMllmForConditionalGeneration", "GapMllmModel", "GapMllmPreTrainedModel"]

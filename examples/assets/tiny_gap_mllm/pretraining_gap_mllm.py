@@ -1,0 +1,186 @@
+"""GAP-MLLM with the heads of geometry-aligned pre-training. The heads are dropped for inference."""
+
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers.utils import ModelOutput
+
+from .modeling_gap_mllm import GapMllmForConditionalGeneration
+
+
+POINT_MAP_SOURCES = ("visual", "language")
+
+
+@dataclass
+class GapMllmPreTrainingOutput(ModelOutput):
+    """What the loss terms need.
+
+    Args:
+        answer_logits (`torch.Tensor` of shape `(N, vocabulary)`): at the supervised positions only.
+        answer_targets (`torch.Tensor` of shape `(N,)`): the token that follows each.
+        answer_positions (`torch.Tensor` of shape `(N, 2)`): row of the batch, and position of the target.
+        point_maps (`dict[str, torch.Tensor]`, each of shape `(T, side, side, 3)`): from the fused visual tokens
+            ("visual") and from the language model's last states at these tokens ("language"), for all visual tokens
+            of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres.
+    """
+
+    answer_logits: torch.Tensor | None = None
+    answer_targets: torch.Tensor | None = None
+    answer_positions: torch.Tensor | None = None
+    point_maps: dict | None = None
+
+
+class GapMllmPointMapHead(nn.Module):
+    """Points of a small grid inside each visual token, as sign(y) * expm1(|y|) of a two-layer MLP's output y."""
+
+    def __init__(self, hidden_size, side):
+        super().__init__()
+        self.side = side
+        self.norm = nn.LayerNorm(hidden_size)
+        self.fc1 = nn.Linear(hidden_size, hidden_size)
+        self.fc2 = nn.Linear(hidden_size, 3 * side * side)
+
+    def forward(self, tokens):
+        raw = self.fc2(nn.functional.gelu(self.fc1(self.norm(tokens)))).float()
+        raw = raw.unflatten(-1, (self.side, self.side, 3))
+        return raw.sign() * raw.abs().expm1()
+
+
+class GapMllmForPreTraining(GapMllmForConditionalGeneration):
+    """`GapMllmForConditionalGeneration` with a point-map head on the visual tokens and one on the language states.
+
+    With `labels` it returns the parts of the loss, with logits formed at supervised positions only; without, it is
+    the plain model, so generate() works. Loaded from an inference checkpoint its heads start afresh, and transformers
+    says so. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
+    dense point maps are ours, after the dense alignment of 3DRS (arXiv:2506.01946) and GeoVR (arXiv:2606.05833).
+    """
+
+    def __init__(self, config):
+        super().__init__(config)
+        size = config.text_config.hidden_size
+        self.point_map_heads = nn.ModuleDict(
+            {source: GapMllmPointMapHead(size, config.point_map_side) for source in POINT_MAP_SOURCES}
+        )
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        pixel_values=None,
+        pixel_values_videos=None,
+        image_grid_thw=None,
+        video_grid_thw=None,
+        mm_token_type_ids=None,
+        scene_lengths=None,
+        scene_repeats=None,
+        logits_to_keep=0,
+        mm_encoder_outputs=None,
+        **kwargs,
+    ):
+        """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
+
+        Args:
+            labels (`torch.Tensor` of shape `(B, S)`, *optional*): -100 where a token is not supervised.
+            scene_repeats (`torch.Tensor` of shape `(scenes,)`, *optional*): how many documents of a packed row show
+                each scene; it is encoded once and its features are repeated. With labels only.
+        Returns:
+            `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
+        Raises:
+            ValueError: as `GapMllmModel.forward`; with labels also if views come without `input_ids`, which say where
+                their tokens are, or `scene_repeats` without `scene_lengths`.
+        """
+        # All named, since generate() refuses inputs that forward does not name.
+        kwargs.update(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            video_grid_thw=video_grid_thw,
+            mm_token_type_ids=mm_token_type_ids,
+        )
+        if labels is None:
+            return super().forward(
+                pixel_values=pixel_values,
+                pixel_values_videos=pixel_values_videos,
+                image_grid_thw=image_grid_thw,
+                scene_lengths=scene_lengths,
+                logits_to_keep=logits_to_keep,
+                mm_encoder_outputs=mm_encoder_outputs,
+                **kwargs,
+            )
+        has_views = pixel_values is not None or bool(mm_encoder_outputs)
+        if has_views and input_ids is None:
+            raise ValueError("Labels and views came without input_ids, so the tokens of the views cannot be found.")
+        if scene_repeats is not None and scene_lengths is None:
+            raise ValueError("scene_repeats came without scene_lengths. Pass the number of views of each scene too.")
+        encoded = dict(mm_encoder_outputs or {})
+        shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
+        if pixel_values is not None:
+            if self.model.uses_geometry:
+                self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
+            encoded["image"] = self.model.get_image_features(pixel_values, image_grid_thw, **shared)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.model.get_video_features(pixel_values_videos, video_grid_thw, **shared)
+        features, shown = encoded.get("image"), []
+        if features is not None:
+            shown = list(range(len(features.pooler_output)))
+            if scene_repeats is not None:
+                shown = self._repeated_views(scene_lengths, scene_repeats)
+            encoded["image"], image_grid_thw = _select_views(features, shown), image_grid_thw[shown]
+        states = self.model(
+            image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, use_cache=False, return_dict=True, **kwargs
+        ).last_hidden_state
+        is_supervised = labels[:, 1:] != -100
+        output = GapMllmPreTrainingOutput(
+            answer_logits=self.lm_head(states[:, :-1][is_supervised]),
+            answer_targets=labels[:, 1:][is_supervised],
+            answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
+        )
+        if features is not None:
+            output.point_maps = self._point_maps(features, states[input_ids == self.config.image_token_id], shown)
+        elif self.training:
+            # So that ranks without images reduce the same parameters.
+            idle = sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
+            output.answer_logits = output.answer_logits + 0 * idle
+        return output
+
+    def _point_maps(self, features, states, shown):
+        """Points from the fused tokens, and from the language states at them.
+
+        Of several documents about a scene the first stands for it: its visual tokens see nothing but the views.
+        """
+        sizes = [len(tokens) for tokens in features.pooler_output]
+        parts = states.split([sizes[view] for view in shown])
+        sources = {
+            "visual": torch.cat(features.pooler_output),
+            "language": torch.cat([parts[shown.index(view)] for view in range(len(sizes))]),
+        }
+        return {name: head(sources[name]) for name, head in self.point_map_heads.items()}
+
+    @staticmethod
+    def _repeated_views(scene_lengths, scene_repeats):
+        """Indices of the views in the order in which the documents show them."""
+        shown, start = [], 0
+        for length, repeats in zip(scene_lengths.tolist(), scene_repeats.tolist(), strict=True):
+            shown += list(range(start, start + length)) * repeats
+            start += length
+        return shown
+
+
+def _select_views(features, shown):
+    """The encoder's output for the views `shown`, which may repeat."""
+    selected = copy(features)
+    selected.pooler_output = tuple(features.pooler_output[view] for view in shown)
+    selected.deepstack_features = [tuple(level[view] for view in shown) for level in features.deepstack_features]
+    return selected
+
+
+__all__ = ["GapMllmForPreTraining", "GapMllmPointMapHead", "GapMllmPreTrainingOutput"]

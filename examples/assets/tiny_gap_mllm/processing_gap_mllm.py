@@ -1,0 +1,380 @@
+"""The processor: Qwen3-VL's inputs and nothing more, from any usual kind of picture, with or without torchvision.
+
+The model rebuilds its geometry image from `pixel_values`, so there is no second image input. Texts and answers are in
+`prompts_gap_mllm.py` and `answers_gap_mllm.py`, pictures and marks in `visual_prompt_gap_mllm.py`.
+"""
+
+import json
+
+import numpy as np
+import torch
+from transformers import Qwen3VLProcessor
+from transformers.processing_utils import ProcessorMixin
+from transformers.utils import cached_file, is_torchvision_available
+
+from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
+from .prompts_gap_mllm import build_messages
+from .visual_prompt_gap_mllm import apply_visual_prompt, to_rgb_image
+
+
+MAX_PIXELS = 518 * 392  # 4:3 frames get 24 x 32 patches, the grid of the released training
+MIN_PIXELS = 176 * 32 * 32  # so do small 4:3 frames, which are enlarged
+MAX_ASPECT_RATIO = 200  # Qwen's limit
+
+# What `Qwen3VLVideoProcessor().to_dict()` gives; written out because the class needs torchvision to exist.
+DEFAULT_VIDEO_PROCESSOR = {
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "do_sample_frames": True,
+    "fps": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "max_frames": 768,
+    "max_video_tokens": 768,
+    "merge_size": 2,
+    "min_frames": 4,
+    "patch_size": 16,
+    "resample": 3,
+    "rescale_factor": 1 / 255,
+    "return_metadata": False,
+    "size": {"longest_edge": 768 * 32 * 32, "shortest_edge": 128 * 32 * 32},
+    "temporal_patch_size": 2,
+    "video_processor_type": "Qwen3VLVideoProcessor",
+}
+
+_SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
+
+# ChatML as Qwen3-VL writes it, and `generation` blocks around what the assistant says (for assistant_only_loss).
+CHAT_TEMPLATE = """\
+{%- macro render(content) -%}
+{%- if content is string -%}
+{{ content }}
+{%- else -%}
+{%- for part in content -%}
+{%- if part.type == 'text' -%}
+{{ part.text }}
+{%- elif part.type in ('image', 'image_url') -%}
+{{ '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- elif part.type == 'video' -%}
+{{ '<|vision_start|><|video_pad|><|vision_end|>' }}
+{%- else -%}
+{{ raise_exception('content parts must be of type text, image or video, got ' ~ part.type) }}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- endmacro -%}
+{%- for message in messages -%}
+{{ '<|im_start|>' ~ message.role ~ '\\n' }}
+{%- if message.role == 'assistant' -%}
+{%- generation -%}
+{{ render(message.content) ~ '<|im_end|>' }}
+{%- endgeneration -%}
+{{ '\\n' }}
+{%- elif message.role in ('system', 'user') -%}
+{{ render(message.content) ~ '<|im_end|>\\n' }}
+{%- else -%}
+{{ raise_exception('roles must be system, user or assistant, got ' ~ message.role) }}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{ '<|im_start|>assistant\\n' }}
+{%- endif -%}
+"""
+
+
+def default_image_processor(min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS, **kwargs):
+    """Build the image processor that published GAP-MLLM weights expect (patch 16, merge 2, mean and std 0.5).
+
+    Differs: the reference's scripts disagree about pixel bounds; these give its training grid for 4:3 frames.
+
+    Args:
+        min_pixels, max_pixels (`int`): bounds of a resized view, in pixels.
+        **kwargs: further settings of `Qwen2VLImageProcessor`.
+    Returns:
+        `Qwen2VLImageProcessor`, or its PIL form where torchvision is not installed.
+    """
+    settings = {
+        "patch_size": 16,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    settings["size"] = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    if is_torchvision_available():
+        from transformers import Qwen2VLImageProcessor
+
+        return Qwen2VLImageProcessor(**{**settings, **kwargs})
+    from transformers import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil(**{**settings, **kwargs})
+
+
+class GapMllmProcessor(Qwen3VLProcessor):
+    """Turns texts, views and videos into the inputs of GAP-MLLM, which are exactly those of Qwen3-VL.
+
+    All pictures are first made upright 8-bit RGB (see `to_rgb_image`). Videos need torchvision; everything else works
+    without, and the saved folder is the same either way.
+
+    Args:
+        image_processor (*optional*): a `Qwen2VLImageProcessor`; default `default_image_processor()`.
+        tokenizer: a Qwen tokenizer.
+        video_processor (*optional*): a `Qwen3VLVideoProcessor`, or its saved form as a dict; default as Qwen3-VL,
+            with the patches and statistics of the image processor.
+        chat_template (`str`, *optional*): default `CHAT_TEMPLATE`.
+    Raises:
+        ValueError: if there is no tokenizer.
+    """
+
+    def __init__(self, image_processor=None, tokenizer=None, video_processor=None, chat_template=None, **kwargs):
+        if tokenizer is None:
+            raise ValueError("GapMllmProcessor needs a tokenizer, for example AutoTokenizer.from_pretrained(...).")
+        for name, default in (
+            ("image", "<|image_pad|>"),
+            ("video", "<|video_pad|>"),
+            ("vision_start", "<|vision_start|>"),
+            ("vision_end", "<|vision_end|>"),
+        ):
+            token = getattr(tokenizer, f"{name}_token", None) or default
+            setattr(self, f"{name}_token", token)
+            setattr(self, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
+        # Not super(): it insists on a video processor, which cannot exist without torchvision.
+        ProcessorMixin.__init__(
+            self,
+            image_processor=default_image_processor() if image_processor is None else image_processor,
+            tokenizer=tokenizer,
+            chat_template=CHAT_TEMPLATE if chat_template is None else chat_template,
+        )
+        self._set_video_processor(video_processor)
+
+    def _set_video_processor(self, video_processor) -> None:
+        """Keep the saved form, and the object wherever it can be built."""
+        if video_processor is None or isinstance(video_processor, dict):
+            shared = {name: getattr(self.image_processor, name) for name in _SHARED_WITH_VIDEO}
+            shared = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
+            self.video_processor_dict = {**DEFAULT_VIDEO_PROCESSOR, **shared, **(video_processor or {})}
+            video_processor = None
+            if is_torchvision_available():
+                video_processor = self.get_possibly_dynamic_module(self.video_processor_dict["video_processor_type"])(
+                    **{key: value for key, value in self.video_processor_dict.items() if key != "video_processor_type"}
+                )
+        else:
+            self.check_argument_for_proper_class("video_processor", video_processor)
+            self.video_processor_dict = None
+        self.video_processor = video_processor
+
+    # Saving and loading
+
+    @classmethod
+    def get_attributes(cls):
+        # The base class loads and counts these; the video processor is handled by this class alone.
+        return ["image_processor", "tokenizer"]
+
+    def to_dict(self) -> dict:
+        saved = super().to_dict()
+        video = self.video_processor_dict if self.video_processor is None else self.video_processor.to_dict()
+        saved["video_processor"] = {**DEFAULT_VIDEO_PROCESSOR, **video}
+        return saved
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        """Also picks up the separate file in which Qwen3-VL's own folders keep the video settings."""
+        if processor_dict is not None and processor_dict.get("video_processor") is None:
+            names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+            path = cached_file(
+                pretrained_model_name_or_path,
+                "video_preprocessor_config.json",
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                **{name: kwargs[name] for name in names if kwargs.get(name) is not None},
+            )
+            if path is not None:
+                with open(path, encoding="utf-8") as file:
+                    processor_dict["video_processor"] = json.load(file)
+        return super()._get_arguments_from_pretrained(pretrained_model_name_or_path, processor_dict, **kwargs)
+
+    # Inputs
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [*super().model_input_names, "pixel_values_videos", "video_grid_thw"]
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Decode and flatten the pictures, and check them against the texts, row by row where they are nested."""
+        if videos is not None and self.video_processor is None:
+            raise ImportError(
+                "Videos need torchvision, which is not installed: pip install torchvision (or gap-mllm[video]), "
+                "or pass the frames as images, which make up one scene."
+            )
+        _, text, videos, audio = super().prepare_inputs_layout(
+            images=None, text=text, videos=videos, audio=audio, **kwargs
+        )
+        if images is None:
+            return None, text, videos, audio
+        rows = _as_rows(images)
+        is_nested = isinstance(images, list | tuple) and any(isinstance(row, list | tuple) for row in images)
+        if text is not None and is_nested and not kwargs.get("sanitize_control_tokens"):
+            self._check_rows(text, rows)
+        views = []
+        for row_index, row in enumerate(rows):
+            for image_index, image in enumerate(row):
+                name = f"image {image_index} of row {row_index}" if is_nested else f"image {image_index}"
+                views.append(_check_size(to_rgb_image(image, name), name))
+        return views or None, text, videos, audio
+
+    def _check_rows(self, text: list[str], rows: list[list]) -> None:
+        if len(text) != len(rows):
+            raise ValueError(f"{len(text)} texts were given with {len(rows)} rows of images; give one row per text.")
+        for index, (sample, row) in enumerate(zip(text, rows, strict=True)):
+            count = sample.count(self.image_token)
+            if count != len(row):
+                raise ValueError(
+                    f"text {index} holds {count} {self.image_token} tokens, but {len(row)} images were given for it."
+                )
+
+    def _process_images(self, images, **kwargs):
+        _check_unchanged("image", self.image_processor, kwargs)
+        return super()._process_images(images, **kwargs)
+
+    def _process_videos(self, videos, **kwargs):
+        _check_unchanged("video", self.video_processor, kwargs)
+        return super()._process_videos(videos, **kwargs)
+
+    # Prompts and answers
+
+    def build_messages(self, task: str, images, **kwargs) -> list[dict]:
+        """Build the chat messages of one question; see `build_messages` in `prompts_gap_mllm.py`."""
+        return build_messages(task, images, **kwargs)
+
+    def apply_visual_prompt(self, images, marks, **kwargs) -> list:
+        """Draw crosses on marked pixels of a scene; see `apply_visual_prompt` in `visual_prompt_gap_mllm.py`."""
+        return apply_visual_prompt(images, marks, **kwargs)
+
+    def post_process_points(self, texts: list[str]) -> list[ParsedAnswer]:
+        """Read labelled 3D points from answers; see `parse_points`.
+
+        Args:
+            texts (`list[str]`): decoded answers.
+        Returns:
+            `list[ParsedAnswer]`: per text, `LabelledPoint` items and what was rejected.
+        Raises:
+            TypeError: if `texts` is one string, or holds anything but strings.
+        """
+        return [parse_points(text) for text in _as_texts(texts)]
+
+    def post_process_boxes(self, texts: list[str], require_label: bool = False) -> list[ParsedAnswer]:
+        """Read 9-DoF boxes from answers; see `parse_boxes`.
+
+        Args:
+            texts (`list[str]`): decoded answers.
+            require_label (`bool`): refuse boxes without a label, as detection does.
+        Returns:
+            `list[ParsedAnswer]`: per text, `LabelledBox` items and what was rejected.
+        Raises:
+            TypeError: if `texts` is one string, or holds anything but strings.
+        """
+        return [parse_boxes(text, require_label) for text in _as_texts(texts)]
+
+    def post_process_frame(self, texts: list[str], num_frames: int | None = None) -> list[ParsedAnswer]:
+        """Read the chosen frame from answers; see `parse_frame`.
+
+        Args:
+            texts (`list[str]`): decoded answers.
+            num_frames (`int`, *optional*): number of views shown.
+        Returns:
+            `list[ParsedAnswer]`: per text, `.first` is the frame index or None.
+        Raises:
+            TypeError: if `texts` is one string, or holds anything but strings.
+        """
+        return [parse_frame(text, num_frames) for text in _as_texts(texts)]
+
+    def post_process_choice(self, texts: list[str], letters: str = "ABCDEF") -> list[ParsedAnswer]:
+        """Read the letters of multiple-choice answers; see `parse_choice`.
+
+        Args:
+            texts (`list[str]`): decoded answers.
+            letters (`str`): the capitals that are offered.
+        Returns:
+            `list[ParsedAnswer]`: per text, `.first` is the letter or None.
+        Raises:
+            TypeError: if `texts` is one string, or holds anything but strings.
+            ValueError: if `letters` is not made of capitals.
+        """
+        return [parse_choice(text, letters) for text in _as_texts(texts)]
+
+
+def _check_unchanged(kind: str, processor, kwargs: dict) -> None:
+    for name in ("do_rescale", "rescale_factor", "do_normalize", *_SHARED_WITH_VIDEO):
+        default = getattr(processor, name)
+        if kwargs.get(name) is not None and not np.allclose(kwargs[name], default):
+            raise ValueError(
+                f"{name}={kwargs[name]} differs from the {kind} processor's {default}. GAP-MLLM rebuilds the geometry "
+                "image from pixel_values and must know how they were made; do not change it for one call."
+            )
+
+
+def check_image_statistics(processor, config) -> None:
+    """Check that a processor prepares pixels the way a model's config says, so that geometry can be rebuilt from them.
+
+    Args:
+        processor (`GapMllmProcessor`): its image processor, and its video settings, are read.
+        config (`GapMllmConfig`): `image_mean` and `image_std` are read.
+    Raises:
+        ValueError: if mean or std differ, or pixels are not rescaled by 1/255 and normalised; both values are named.
+    """
+    video = processor.to_dict()["video_processor"]
+    image = processor.image_processor
+    expected = {
+        "image_mean": config.image_mean,
+        "image_std": config.image_std,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+    }
+    for part, values in (("image", {name: getattr(image, name) for name in expected}), ("video", video)):
+        for name, value in expected.items():
+            got, want = np.broadcast_arrays(np.atleast_1d(values[name]), np.atleast_1d(value))
+            if not np.allclose(got.astype(float), want.astype(float), atol=1e-6):
+                raise ValueError(
+                    f"the {part} processor has {name}={got.tolist()}, the model expects {want.tolist()}. GAP-MLLM "
+                    "rebuilds the geometry image from pixel_values; use the processor that belongs to these weights."
+                )
+
+
+def _as_rows(images) -> list[list]:
+    """One flat list of pictures per row of the batch; an array with four dimensions is a list of pictures."""
+    if _is_stack(images):
+        return [list(images)]
+    if not isinstance(images, list | tuple):
+        return [[images]]
+    if any(isinstance(entry, list | tuple) for entry in images):
+        return [_flat(entry) for entry in images]
+    return [_flat(images)]
+
+
+def _flat(images) -> list:
+    if _is_stack(images) or isinstance(images, list | tuple):
+        return [picture for entry in images for picture in _flat(entry)]
+    return [images]
+
+
+def _is_stack(images) -> bool:
+    return isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4
+
+
+def _check_size(image, name: str):
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise ValueError(
+            f"{name} is {width} x {height} pixels (width x height); the longer side may be at most "
+            f"{MAX_ASPECT_RATIO} times the shorter."
+        )
+    return image
+
+
+def _as_texts(texts) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of decoded answers, got one string; wrap it in a list.")
+    return list(texts)

@@ -1,0 +1,163 @@
+"""The questions: prompt texts per task, and chat messages with the views in the right places.
+
+Detection and both grounding texts are word for word those that the released checkpoints were trained on.
+"""
+
+import json
+import math
+
+
+SYSTEM_PROMPT = "You are a helpful assistant."
+IMAGE_TAG = "<image>"
+
+_BOX_FORMAT = (
+    "The 3D bounding box format should be [x_center, y_center, z_center, x_size, y_size, z_size, yaw, pitch, roll]."
+)
+DETECTION_PROMPT = (
+    "Detect the 3D bounding boxes in the camera coordinate system of the first frame.\n"
+    'Output a json list where each entry contains the object name in "label" and its 3D bounding box in "box_3d".\n'
+    f"{_BOX_FORMAT}"
+)
+GROUNDING_FRAME_PROMPT = (
+    "\nLocalize the first clear frame in the video showing the object described in the text.\n"
+    "Text: {description}\n"
+    'Output a JSON dictionary with the frame index in "frame".\n'
+)
+GROUNDING_BOX_PROMPT = (
+    "Localize the object described in the text.\n"
+    "Text: {description}\n"
+    'Output a JSON dictionary with the matched object\'s 3D bounding box in "bbox_3d" '
+    "in the camera coordinate system of the first frame.\n"
+    f"{_BOX_FORMAT}\n"
+)
+# Differs: wording not public. The record's own text goes before this template wherever there is one.
+RECONSTRUCTION_PROMPT = (
+    "A {color} cross marks one pixel in one of the frames.\n"
+    'Output a JSON dictionary with the object name in "label" and the 3D point of the marked pixel in "pointmap" '
+    "in the camera coordinate system of the first frame.\n"
+    "The 3D point format should be [x, y, z]."
+)
+# Differs: wording not public for this model; this is the wording of the captioning data that it was trained with.
+CAPTION_PROMPT = "\nCarefully watch the video and describe the object located at {location} in detail."
+
+TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption")
+
+
+def prompt_text(
+    task: str, description: str | None = None, location=None, color: str = "red", decimals: int = 2
+) -> str:
+    """Write the text of a question, without the views.
+
+    Args:
+        task (`str`): one of `TASKS`.
+        description (`str`, *optional*): the object, for both grounding tasks.
+        location (array-like of 3 floats, *optional*): for `dense_caption`; centre of the object in the camera frame of
+            the first view, in metres.
+        color (`str`): name of the mark's colour, for `reconstruction`.
+        decimals (`int`): digits of the location.
+    Returns:
+        `str`: the text that follows the views.
+    Raises:
+        ValueError: if the task is unknown, its argument is missing, or the location is not 3 finite numbers.
+    """
+    if task == "reconstruction":
+        return RECONSTRUCTION_PROMPT.format(color=color)
+    if task == "detection3d":
+        return DETECTION_PROMPT
+    if task in ("grounding_frame", "grounding_box"):
+        if not description:
+            raise ValueError(f"task {task!r} needs `description`, the text that names the object.")
+        template = GROUNDING_FRAME_PROMPT if task == "grounding_frame" else GROUNDING_BOX_PROMPT
+        return template.replace("{description}", description)
+    if task == "dense_caption":
+        if location is None:
+            raise ValueError("task 'dense_caption' needs `location`, the [x, y, z] of the object.")
+        numbers = [float(value) for value in location]
+        if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
+            raise ValueError(f"location must be 3 finite numbers, got {numbers}.")
+        rounded = [round(number, decimals) + 0.0 for number in numbers]  # + 0.0 turns -0.0 into 0.0
+        return CAPTION_PROMPT.format(location=json.dumps(rounded))
+    raise ValueError(f"unknown task {task!r}; known are {', '.join(TASKS)}.")
+
+
+def build_messages(
+    task: str,
+    images,
+    prompt: str | None = None,
+    answer: str | None = None,
+    description: str | None = None,
+    location=None,
+    color: str = "red",
+    decimals: int = 2,
+    system: str | None = SYSTEM_PROMPT,
+) -> list[dict]:
+    """Build the chat messages of one question about one scene.
+
+    Args:
+        task (`str`): one of `TASKS`.
+        images (`int` or list): the number of views (placeholders are written), or the views themselves.
+        prompt (`str`, *optional*): the record's own text, used instead of ours. It may place the views itself with
+            `<image>` tags; else they come first, as the task has it.
+        answer (`str`, *optional*): the assistant turn, for training.
+        description, location, color, decimals: as for `prompt_text`.
+        system (`str`, *optional*): the system turn; None leaves it out.
+    Returns:
+        `list[dict]`: messages whose content is always a list of typed parts.
+    Raises:
+        TypeError: if `images` is a single picture or path.
+        ValueError: if the task is unknown, its argument or the views are missing, or tags and views differ in number.
+    """
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; known are {', '.join(TASKS)}.")
+    if isinstance(images, bool | str) or not (isinstance(images, int) or hasattr(images, "__len__")):
+        raise TypeError(f"images must be a list of views or their number, got one {type(images).__name__}.")
+    num_views = images if isinstance(images, int) else len(images)
+    if num_views < 1:
+        raise ValueError(f"task {task!r} needs at least one view, got {num_views}.")
+    if prompt is not None and IMAGE_TAG in prompt:
+        content = split_image_tags(prompt, images)
+    else:
+        text = prompt if prompt is not None else prompt_text(task, description, location, color, decimals)
+        content = []
+        for index, part in enumerate(_image_parts(images)):
+            content += [_text_part(f"Frame-{index}: "), part] if task == "grounding_frame" else [part]
+        content.append(_text_part(text))
+    messages = [] if system is None else [{"role": "system", "content": [_text_part(system)]}]
+    messages.append({"role": "user", "content": content})
+    if answer is not None:
+        messages.append({"role": "assistant", "content": [_text_part(answer)]})
+    return messages
+
+
+def split_image_tags(text: str, images) -> list[dict]:
+    """Turn a text with `<image>` tags, as the released records have it, into content parts.
+
+    Args:
+        text (`str`): the user's turn.
+        images (`int` or list): the number of views, or the views themselves.
+    Returns:
+        `list[dict]`: image and text parts in order.
+    Raises:
+        ValueError: if tags and views differ in number; both are named.
+    """
+    views = _image_parts(images)
+    pieces = text.split(IMAGE_TAG)
+    if len(pieces) - 1 != len(views):
+        raise ValueError(f"the text holds {len(pieces) - 1} {IMAGE_TAG} tags, but there are {len(views)} views.")
+    parts = []
+    for index, piece in enumerate(pieces):
+        if piece:
+            parts.append(_text_part(piece))
+        if index < len(views):
+            parts.append(views[index])
+    return parts
+
+
+def _text_part(text: str) -> dict:
+    return {"type": "text", "text": text}
+
+
+def _image_parts(images) -> list[dict]:
+    if isinstance(images, int):
+        return [{"type": "image"} for _ in range(images)]
+    return [{"type": "image", "image": image} for image in images]

@@ -1,0 +1,304 @@
+"""From files and arrays to upright RGB pictures, marks drawn on them, and where a pixel goes when a view is resized.
+
+Pixels are (x, y) = (column, row) of the upright picture, integer at pixel centres. The processor resizes afterwards.
+"""
+
+import os
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers.image_utils import load_image
+
+
+MARK_COLORS = {
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "magenta": (255, 0, 255),
+    "cyan": (0, 255, 255),
+    "orange": (255, 128, 0),
+    "white": (255, 255, 255),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A cross on one pixel: index of the view, (x, y) in its upright picture, name of the colour or an RGB triple."""
+
+    view: int
+    pixel: tuple[int, int]
+    color: str | tuple[int, int, int] = "red"
+
+
+# Pictures
+
+
+def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
+    """Turn one picture of any usual kind into an upright 8-bit RGB PIL image.
+
+    EXIF rotation is applied, transparency is put on white (as VGGT's loader does), 16-bit grey is scaled to 8 bits.
+    Eight bits matter: the model rebuilds the geometry image from multiples of 1/255.
+
+    Args:
+        image: a PIL image of any mode; a path, URL or base64 text; a numpy array (rows, columns, channels) or
+            torch tensor (channels, rows, columns), of 8-bit or 16-bit values or of floats within 0..1 or 0..255.
+        name (`str`): how error messages call it.
+    Returns:
+        `PIL.Image.Image`: mode RGB; the very object that was given where nothing had to be done.
+    Raises:
+        FileNotFoundError: if a path does not exist.
+        ValueError: if the file cannot be decoded, or the array has no shape or values of a picture.
+        TypeError: if it is none of the kinds above.
+    """
+    if isinstance(image, str | os.PathLike):
+        image, name = _open(image, name)
+    if isinstance(image, Image.Image):
+        return _pil_to_rgb(image, name)
+    if isinstance(image, torch.Tensor):
+        return _array_to_rgb(image.detach().cpu().float().numpy(), name, str(image.dtype), channels_first=True)
+    if isinstance(image, np.ndarray):
+        return _array_to_rgb(image, name, str(image.dtype))
+    kinds = "a PIL image, a path or URL, a numpy array or a torch tensor"
+    raise TypeError(f"{name} is of type {type(image).__name__}, expected {kinds}.")
+
+
+def _open(source: str | os.PathLike, name: str) -> tuple[Image.Image, str]:
+    text = os.fspath(source)
+    shown = text if len(text) <= 200 else text[:80] + "..."
+    name = f"{name} ({shown!r})"
+    is_remote = text.startswith(("http://", "https://", "data:image/"))
+    if not is_remote and not os.path.isfile(text) and (isinstance(source, os.PathLike) or len(text) < 200):
+        raise FileNotFoundError(f"{name} does not exist; check the path, or pass a URL or a PIL image.")
+    try:
+        return (load_image(text) if is_remote or not os.path.isfile(text) else Image.open(text)), name
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f"{name} cannot be read as a picture: {error}") from error
+
+
+def _pil_to_rgb(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+        if image.mode == "RGB" and "transparency" not in image.info and image.getexif().get(0x0112, 1) == 1:
+            return image
+        image = ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        where = getattr(image, "filename", "")
+        name = f"{name} ({where!r})" if where and repr(where) not in name else name
+        raise ValueError(f"{name} cannot be decoded; the file is damaged or cut off: {error}") from error
+    if image.mode.startswith("I;16"):
+        return _array_to_rgb(np.asarray(image), name, "uint16")
+    if image.mode in ("I", "F"):
+        array = np.asarray(image)
+        is_16_bit = image.mode == "I" and array.max(initial=0) > 255
+        return _array_to_rgb(array, name, "uint16" if is_16_bit else str(array.dtype))
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _array_to_rgb(array: np.ndarray, name: str, dtype: str, channels_first: bool = False) -> Image.Image:
+    """An array (H, W), (H, W, C) or (C, H, W) with C of 1, 3 or 4; `channels_first` decides where both would fit."""
+    shape = array.shape
+    if array.ndim == 2:
+        array = array[..., None]
+    is_first, is_last = array.ndim == 3 and shape[0] in (1, 3, 4), array.ndim == 3 and array.shape[-1] in (1, 3, 4)
+    if not (is_first or is_last) or array.size == 0:
+        raise ValueError(f"{name} has shape {tuple(shape)}, expected (height, width) with 1, 3 or 4 channels.")
+    if len(shape) == 3 and is_first and (channels_first or not is_last):
+        array = np.moveaxis(array, 0, -1)
+    array = np.ascontiguousarray(_to_8_bit(array, name, dtype.removeprefix("torch.")))
+    if array.shape[-1] == 1:
+        array = array.repeat(3, axis=-1)
+    return _pil_to_rgb(Image.fromarray(array), name)
+
+
+def _to_8_bit(array: np.ndarray, name: str, dtype: str) -> np.ndarray:
+    """Values of a picture as uint8; what their range is follows from the type, and for floats from the values."""
+    if dtype == "uint8":
+        return array.astype(np.uint8)
+    values = array.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if dtype == "bool" or ("float" in dtype and high <= 1):
+        top = 1.0
+    else:
+        top = 65535.0 if dtype == "uint16" else 255.0
+    if not (low >= 0 and high <= top):  # NaN is refused too
+        ranges = "0..1 or 0..255" if "float" in dtype else f"0..{top:g}"
+        raise ValueError(f"{name} of type {dtype} holds values from {low:g} to {high:g}, expected {ranges}.")
+    return np.rint(values * (255.0 / top)).astype(np.uint8)
+
+
+# Marks
+
+
+def draw_cross(image, pixel, color="red", arm: int = 10, half_thickness: int = 2):
+    """Draw a plus sign centred on one pixel, clipped at the border.
+
+    Source: the reference release (arms of 10 pixels to each side, 5 thick, pure red), drawn before any resizing.
+    Differs: a pixel outside the picture raises; the reference then draws nothing, in silence.
+
+    Args:
+        image: one picture, as for `to_rgb_image`; it is not changed.
+        pixel (pair of `int`): x (column) and y (row) in the upright picture.
+        color (`str` or RGB triple): a name in `MARK_COLORS`, or three values 0..255.
+        arm (`int`): pixels to each side of the centre.
+        half_thickness (`int`): pixels to each side of the bar's middle line.
+    Returns:
+        `PIL.Image.Image` (RGB), or `np.ndarray` (height, width, 3) of uint8 if an array was given.
+    Raises:
+        ValueError: if the pixel lies outside, or is no pair of whole numbers, the colour is unknown, or the size of
+            the cross is no whole number of at least 0.
+    """
+    return _draw(image, pixel, color, arm, half_thickness, where="")
+
+
+def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -> list:
+    """Draw all marks of a scene.
+
+    Args:
+        images (list): the views of one scene, each as for `to_rgb_image`.
+        marks (list of `Mark`, or of [view, x, y] triples as in the released `pixel_coords`): a single one will do.
+        arm, half_thickness (`int`): as for `draw_cross`.
+    Returns:
+        `list`: marked views as new pictures; views without a mark are the objects that were given.
+    Raises:
+        TypeError: if `images` is a single picture.
+        ValueError: if a mark names a view that is not there or a pixel outside it (view, pixel and size are named), is
+            none of the forms above, or as `draw_cross`.
+    """
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
+    views = list(images)
+    for mark in _as_marks(marks):
+        if not 0 <= mark.view < len(views):
+            raise ValueError(
+                f"mark {mark} is on view {mark.view}, but the scene has {len(views)} views (counted from 0)."
+            )
+        where = f"view {mark.view}: "
+        views[mark.view] = _draw(views[mark.view], mark.pixel, mark.color, arm, half_thickness, where)
+    return views
+
+
+def _as_marks(marks) -> list[Mark]:
+    # By attribute: a processor loaded as remote code has its own copy of the class.
+    entries = [marks] if hasattr(marks, "pixel") else list(marks)
+    if entries and not any(hasattr(entry, "pixel") or np.ndim(entry) for entry in entries):
+        entries = [entries]  # one released `pixel_coords`
+    return [entry if hasattr(entry, "pixel") else _as_mark(entry) for entry in entries]
+
+
+def _as_mark(entry) -> Mark:
+    try:
+        view, x, y = (float(value) for value in entry)
+    except (TypeError, ValueError):
+        raise ValueError(f"{entry!r} is no mark; expected a Mark, or view, x and y in whole numbers.") from None
+    if not view.is_integer():
+        raise ValueError(f"{entry!r} is no mark; its view must be a whole number.")
+    return Mark(int(view), (x, y))
+
+
+def _draw(image, pixel, color, arm: int, half_thickness: int, where: str):
+    for name, value in (("arm", arm), ("half_thickness", half_thickness)):
+        if not isinstance(value, Integral) or value < 0:
+            raise ValueError(f"{name} is {value!r}; expected a whole number of pixels, 0 or more.")
+    picture = np.array(to_rgb_image(image, f"{where}the image"))  # (height, width, 3), a copy
+    height, width = picture.shape[:2]
+    x, y = _check_pixel(pixel, (width, height), where)
+    for reach_x, reach_y in ((arm, half_thickness), (half_thickness, arm)):
+        rows = slice(max(y - reach_y, 0), y + reach_y + 1)
+        columns = slice(max(x - reach_x, 0), x + reach_x + 1)
+        picture[rows, columns] = _rgb(color)
+    return picture if isinstance(image, np.ndarray) else Image.fromarray(picture)
+
+
+def _check_pixel(pixel, size: tuple[int, int], where: str) -> tuple[int, int]:
+    numbers = tuple(float(value) for value in pixel)
+    if len(numbers) != 2 or not all(number.is_integer() for number in numbers):
+        raise ValueError(f"{where}pixel {tuple(pixel)} is no pair of whole numbers (x, y).")
+    x, y = (int(number) for number in numbers)
+    if not (0 <= x < size[0] and 0 <= y < size[1]):
+        raise ValueError(
+            f"{where}pixel (x={x}, y={y}) lies outside the picture of {size[0]} x {size[1]} (width x height)."
+        )
+    return x, y
+
+
+def _rgb(color) -> tuple[int, int, int]:
+    if isinstance(color, str):
+        if color not in MARK_COLORS:
+            raise ValueError(
+                f"unknown mark colour {color!r}; known are {', '.join(MARK_COLORS)}, or give an RGB triple."
+            )
+        return MARK_COLORS[color]
+    if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+        raise ValueError(f"a mark colour must be a name or three values 0..255, got {color!r}.")
+    return tuple(color)
+
+
+# Pixels through a resize
+
+
+def resize_pixel(pixel, from_size, to_size) -> np.ndarray:
+    """Move pixel positions from one image size to another: u' = (u + 0.5) s - 0.5.
+
+    Units: pixels, centres at whole numbers.
+
+    Args:
+        pixel (array-like of shape `(..., 2)`): x and y.
+        from_size, to_size (pairs): width and height.
+    Returns:
+        `np.ndarray` of shape `(..., 2)`, float64.
+    """
+    scale = np.asarray(to_size, dtype=np.float64) / np.asarray(from_size, dtype=np.float64)
+    return (np.asarray(pixel, dtype=np.float64) + 0.5) * scale - 0.5
+
+
+def pixel_to_token(pixel, image_size, grid_hw, merge_size: int = 2) -> int:
+    """Find the merged visual token of a view that holds a pixel.
+
+    Args:
+        pixel (pair): x and y in the picture as given to the processor.
+        image_size (pair of `int`): its width and height.
+        grid_hw (pair of `int`): patch rows and columns of the view, `image_grid_thw[view, 1:]`.
+        merge_size (`int`): patches merged in each direction.
+    Returns:
+        `int`: index among the tokens of this view, row by row.
+    Raises:
+        ValueError: if the pixel lies outside the picture.
+    """
+    x, y = _check_pixel(pixel, image_size, "")
+    rows, columns = int(grid_hw[0]) // merge_size, int(grid_hw[1]) // merge_size
+    column = (2 * x + 1) * columns // (2 * int(image_size[0]))  # the centre of the pixel, in whole-number arithmetic
+    row = (2 * y + 1) * rows // (2 * int(image_size[1]))
+    return row * columns + column
+
+
+def marks_to_tokens(marks, image_sizes, image_grid_thw, merge_size: int = 2) -> list[int]:
+    """Find the visual tokens of a scene that hold its marks.
+
+    Args:
+        marks: as for `apply_visual_prompt`.
+        image_sizes (list of pairs): width and height of every view, as given to the processor.
+        image_grid_thw (array-like of shape `(views, 3)`): the processor's output for this scene.
+        merge_size (`int`): patches merged in each direction.
+    Returns:
+        `list[int]`: per mark, the index among all visual tokens of the scene, view after view.
+    Raises:
+        ValueError: if a mark is on no view or outside it.
+    """
+    grids = [tuple(int(value) for value in grid) for grid in image_grid_thw]
+    tokens = []
+    for mark in _as_marks(marks):
+        if not 0 <= mark.view < len(grids):
+            raise ValueError(
+                f"mark {mark} is on view {mark.view}, but the scene has {len(grids)} views (counted from 0)."
+            )
+        before = sum(t * h * w for t, h, w in grids[: mark.view]) // merge_size**2
+        tokens.append(before + pixel_to_token(mark.pixel, image_sizes[mark.view], grids[mark.view][1:], merge_size))
+    return tokens
