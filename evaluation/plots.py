@@ -106,7 +106,9 @@ def _draw_losses(axes, losses):
     if min(min(values) for _, values in losses.values()) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("{x:g}")
+        low, high = axes.get_ylim()
+        is_narrow = high < 20 * low  # else labels between the powers of ten would stand on each other
+        axes.yaxis.set_minor_formatter("{x:g}" if is_narrow else "")
         axes.tick_params(axis="y", which="minor", labelsize=7)
     axes.set_title("Training loss and its terms")
     axes.set_ylabel("loss, average of each term's items")
