@@ -24,7 +24,6 @@ from .visual_prompt_gap_mllm import (
     draw_cross,
     marks_to_tokens,
     pixel_to_token,
-    resize_pixel,
     to_rgb_image,
 )
 
@@ -56,7 +55,6 @@ __all__ = [
     "parse_points",
     "pixel_to_token",
     "prompt_text",
-    "resize_pixel",
     "split_image_tags",
     "to_rgb_image",
 ]

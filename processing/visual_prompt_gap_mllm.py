@@ -244,21 +244,6 @@ def _rgb(color) -> tuple[int, int, int]:
 # Pixels through a resize
 
 
-def resize_pixel(pixel, from_size, to_size) -> np.ndarray:
-    """Move pixel positions from one image size to another: u' = (u + 0.5) s - 0.5.
-
-    Units: pixels, centres at whole numbers.
-
-    Args:
-        pixel (array-like of shape `(..., 2)`): x and y.
-        from_size, to_size (pairs): width and height.
-    Returns:
-        `np.ndarray` of shape `(..., 2)`, float64.
-    """
-    scale = np.asarray(to_size, dtype=np.float64) / np.asarray(from_size, dtype=np.float64)
-    return (np.asarray(pixel, dtype=np.float64) + 0.5) * scale - 0.5
-
-
 def pixel_to_token(pixel, image_size, grid_hw, merge_size: int = 2) -> int:
     """Find the merged visual token of a view that holds a pixel.
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from gap_mllm.processing.camera_geometry_gap_mllm import scale_pixels
 from gap_mllm.processing.visual_prompt_gap_mllm import (
     MARK_COLORS,
     Mark,
@@ -17,7 +18,6 @@ from gap_mllm.processing.visual_prompt_gap_mllm import (
     draw_cross,
     marks_to_tokens,
     pixel_to_token,
-    resize_pixel,
     to_rgb_image,
 )
 
@@ -215,17 +215,12 @@ def test_other_wrong_marks(make_image):
 # Pixels through a resize
 
 
-def test_resize_moves_pixel_centres():
-    assert resize_pixel((0, 0), (100, 50), (200, 100)).tolist() == [0.5, 0.5]
-    assert np.allclose(resize_pixel([(99, 49), (49.5, 24.5)], (100, 50), (10, 25)), [[9.45, 24.25], [4.5, 12.0]])
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.integers(1, 2000), st.integers(1, 2000), st.integers(1, 20), st.integers(1, 20), st.data())
 def test_token_agrees_with_the_resized_pixel(width, height, rows, columns, data):
     pixel = (data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1)))
     token = pixel_to_token(pixel, (width, height), (2 * rows, 2 * columns))
-    x, y = resize_pixel(pixel, (width, height), (32 * columns, 32 * rows))
+    x, y = scale_pixels(np.array(pixel, dtype=float), 32 * columns / width, 32 * rows / height)
     row, column = divmod(token, columns)
     assert 0 <= token < rows * columns
     assert 32 * column - 1e-6 <= x + 0.5 <= 32 * (column + 1) + 1e-6
