@@ -1,6 +1,7 @@
 """Both trainers: global counts, named errors, groups, frozen parameters, resuming, and what is logged."""
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import textwrap
 
 import pytest
 import torch
+import yaml
 from torch.utils.data import Dataset
 
 from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
@@ -25,6 +27,7 @@ from gap_mllm.training.rooms import (
 from gap_mllm.training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
 
 
+RATES = {"geometry": 0, "vision": 1e-3, "mergers": 1e-3, "fusion": 1e-3, "language": 1e-3, "point_maps": 1e-3}
 SMALL = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(1, 2), num_views_shares=(0.5, 0.5))
 QUESTIONS = RoomQuestions(counts={"reconstruction": 2}, decimals=1)
 
@@ -122,16 +125,6 @@ def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processo
             from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 
             folder, batch = sys.argv[1], sys.argv[2]
-            rates = dict(geometry=0, vision=1e-3, mergers=1e-3, fusion=1e-3, language=1e-3, point_maps=1e-3)
-            import yaml
-            recipe = dict(
-                model_path=folder + "/model", questions=dict(counts=dict(reconstruction=2), decimals=1),
-                variety=dict(sizes=[[64, 64]], size_shares=[1.0], num_views=[2], num_views_shares=[1.0]),
-                module_learning_rates=rates, per_device_train_batch_size=int(batch), max_steps=1, logging_steps=1,
-                point_map_weight=1.0, readout_weight=1.0, report_to="none", save_strategy="no", use_cpu=True,
-                output_dir=folder + "/out" + batch, ddp_find_unused_parameters=False,
-            )
-            open(folder + f"/recipe{batch}.yaml", "w").write(yaml.safe_dump(recipe))
             trainer, _ = train_geometry_aligned(folder + f"/recipe{batch}.yaml")
             if trainer.is_world_process_zero():
                 entry = [e for e in trainer.state.log_history if "loss" in e][0]
@@ -142,12 +135,27 @@ def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processo
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     for command, batch in (([sys.executable], "4"), (torchrun, "2")):
+        recipe = {
+            "model_path": str(tmp_path / "model"),
+            "questions": {"counts": {"reconstruction": 2}, "decimals": 1},
+            "variety": {"sizes": [[64, 64]], "size_shares": [1.0], "num_views": [2], "num_views_shares": [1.0]},
+            "module_learning_rates": RATES,
+            "per_device_train_batch_size": int(batch),
+            "max_steps": 1,
+            "logging_steps": 1,
+            "point_map_weight": 1.0,
+            "readout_weight": 1.0,
+            "report_to": "none",
+            "save_strategy": "no",
+            "use_cpu": True,
+            "output_dir": str(tmp_path / f"out{batch}"),
+            "ddp_find_unused_parameters": False,
+        }
+        (tmp_path / f"recipe{batch}.yaml").write_text(yaml.safe_dump(recipe))
         done = subprocess.run(
             [*command, str(script), str(tmp_path), batch], env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    import json
-
     one, two = (json.loads((tmp_path / f"entry{batch}.json").read_text()) for batch in ("4", "2"))
     for name in ("loss", "loss_text", "loss_point_map", "loss_readout", "grad_norm"):
         assert two[name] == pytest.approx(one[name], rel=1e-3), name
