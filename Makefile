@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 OUTPUT ?= outputs/quickstart
 SHORT_OUTPUT ?= outputs/quickstart_short
 DEMO_FLAGS ?=
-SHORT_DEMO_FLAGS ?= --steps 150 --test-rooms 64
+SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
 PYTEST_FLAGS ?=
 
 # One thread: models are tiny, and the demo renders in a second process. Nothing is downloaded after installation.
