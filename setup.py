@@ -37,10 +37,12 @@ REQUIREMENTS = [
     "huggingface_hub>=1.0",
     "tqdm>=4.60",
 ]
+DATA = ["av>=12.0", "datasets>=5.0", "ijson>=3.2"]
 EXTRAS = {
-    "train": ["accelerate>=1.10", "datasets>=5.0", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
-    "eval": ["datasets>=5.0", "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
-    "demo": ["accelerate>=1.10", "datasets>=5.0", "matplotlib>=3.8", "pyyaml>=6.0"],
+    "data": DATA,
+    "train": [*DATA, "accelerate>=1.10", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
+    "eval": [*DATA, "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
+    "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["torchvision>=0.20", "av>=12.0"],
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
 }

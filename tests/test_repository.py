@@ -39,7 +39,7 @@ SOURCE_FILES = [file for file in SOURCE_FILES if TINY_MODEL not in file.parents]
 DOCUMENTS = [
     ROOT / name for name in ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 ]
-OPTIONAL = {"torchvision", "av", "flash-attn"}  # never installed by our own commands
+OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
 REPORTS = {"cli.py", "render_rooms.py"}  # may print: they are commands
 
 

@@ -1,29 +1,41 @@
-"""Multi-view 3D data: rooms rendered from a seed (numpy only), and `datasets` builders in one schema.
+"""Multi-view 3D data: rooms rendered from a seed (numpy only), and `datasets` builders of public data in one schema.
 
-`SyntheticRooms`, `SyntheticRoomsConfig` and `scene_features` need the package `datasets` and are imported when first
-asked for, so that rendering works without it.
+`load_multiview` reads them all. What needs the packages `datasets` or `ijson` is imported when first asked for, so
+that rendering works without them.
 """
 
-from gap_mllm.processing.data.room_layout import SPLIT_SEEDS, make_layout, room_seed
-from gap_mllm.processing.data.room_renderer import RoomScene, render_room
-from gap_mllm.processing.data.room_tasks import ROOM_TASKS, RoomQuestion, make_question
+from .room_layout import SPLIT_SEEDS, make_layout, room_seed
+from .room_renderer import RoomScene, render_room
+from .room_tasks import ROOM_TASKS, RoomQuestion, make_question
 
 
 _NEED_DATASETS = {
+    "SOURCES": "sources",
+    "RecordError": "record_errors",
+    "SceneSample": "scene_sample",
     "SyntheticRooms": "synthetic_rooms",
     "SyntheticRoomsConfig": "synthetic_rooms",
+    "complete_row": "schema",
+    "load_multiview": "loading",
+    "read_report": "record_errors",
     "scene_features": "schema",
 }
 
 __all__ = [
     "ROOM_TASKS",
+    "SOURCES",  # noqa: F822
     "SPLIT_SEEDS",
+    "RecordError",  # noqa: F822
     "RoomQuestion",
     "RoomScene",
+    "SceneSample",  # noqa: F822
     "SyntheticRooms",  # noqa: F822
     "SyntheticRoomsConfig",  # noqa: F822
+    "complete_row",  # noqa: F822
+    "load_multiview",  # noqa: F822
     "make_layout",
     "make_question",
+    "read_report",  # noqa: F822
     "render_room",
     "room_seed",
     "scene_features",  # noqa: F822

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gap_mllm.processing.data.room_furniture import FURNITURE, Part, build_furniture
+from .room_furniture import FURNITURE, Part, build_furniture
 
 
 # Disjoint seeds: what is trained on, what choices are made on, what is reported.

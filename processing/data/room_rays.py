@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gap_mllm.processing.data import room_appearance as appearance
-from gap_mllm.processing.data.room_layout import RoomLayout
+from ..data import room_appearance as appearance
+from .room_layout import RoomLayout
 
 
 _TINY = np.float32(1e-6)  # direction components are kept this far from 0, so that no grazing ray divides by it

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gap_mllm.processing.camera_geometry_gap_mllm import (
+from ..camera_geometry_gap_mllm import (
     transform_box,
     transform_points,
     unproject_depth,
     view_to_first_view,
 )
-from gap_mllm.processing.data import room_appearance as appearance
-from gap_mllm.processing.data.room_layout import make_layout
-from gap_mllm.processing.data.room_rays import cast_rays, cast_shadows, collect_parts, find_surface, ray_directions
+from ..data import room_appearance as appearance
+from .room_layout import make_layout
+from .room_rays import cast_rays, cast_shadows, collect_parts, find_surface, ray_directions
 
 
 @dataclass

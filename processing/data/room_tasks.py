@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gap_mllm.processing.answers_gap_mllm import format_box, format_boxes, format_frame, format_point
-from gap_mllm.processing.camera_geometry_gap_mllm import transform_points, unproject_depth
-from gap_mllm.processing.data.room_renderer import RoomScene
-from gap_mllm.processing.prompts_gap_mllm import prompt_text
-from gap_mllm.processing.visual_prompt_gap_mllm import Mark
+from ..answers_gap_mllm import format_box, format_boxes, format_frame, format_point
+from ..camera_geometry_gap_mllm import transform_points, unproject_depth
+from ..prompts_gap_mllm import prompt_text
+from ..visual_prompt_gap_mllm import Mark
+from .room_renderer import RoomScene
 
 
 QUESTION_STREAM = 2  # of the room's seed; see room_layout.py

@@ -3,6 +3,9 @@
 Each field is described where it is declared. Fields that a source does not know are None or empty, never invented.
 """
 
+import json
+
+import numpy as np
 from datasets import Array2D, Features, Image, List, Value
 
 
@@ -61,10 +64,12 @@ def scene_features() -> Features:
         "xyz": vector,
         "frame": Value("string"),  # as for boxes; "camera" is the camera of view 0
         "label": Value("string"),
+        "instance_id": Value("string"),  # points that share it are one place, seen in several views
+        "confidence": Value("float32"),  # of an estimated point, higher is surer; None for a measured one
     }
     mark = {
         "view": Value("int32"),
-        "kind": Value("string"),  # "cross", "point" or "box"
+        "kind": Value("string"),  # "cross", "point" (a disc) or "box" (an outline)
         "color": Value("string"),
         "xy": List(Value("float32")),  # x, y or x1, y1, x2, y2
         "unit": Value("string"),  # "pixel" or "permille" of width and height
@@ -96,3 +101,65 @@ def scene_features() -> Features:
             "metadata": Value("string"),  # JSON of everything else
         }
     )
+
+
+_LISTS = ("views", "references", "boxes", "points", "marks", "choices")
+
+
+def complete_row(**fields) -> dict:
+    """Build a row: what is not given becomes None or an empty list, and numbers are those that will be stored.
+
+    Streamed rows are not cast to their features, prepared ones are; a row of this function is the same in both.
+
+    Args:
+        **fields: of `scene_features`; "metadata" as a dict, "views", "boxes", "points" and "marks" as lists of dicts,
+            matrices and vectors as arrays or nested lists.
+    Returns:
+        `dict` with every field of the schema.
+    Raises:
+        KeyError: if a field is not in the schema, also inside a view, box, point or mark.
+        ValueError: if a number has the wrong shape.
+    """
+    features = scene_features()
+    if not isinstance(fields.get("metadata"), str | None):
+        fields["metadata"] = json.dumps(fields["metadata"], ensure_ascii=False, sort_keys=True, default=_plain)
+    unknown = sorted(set(fields) - set(features))
+    if unknown:
+        raise KeyError(f"the schema has no field {', '.join(unknown)}; it has {', '.join(features)}.")
+    row = {name: [] if name in _LISTS else None for name in features}
+    row.update({name: value for name, value in fields.items() if value is not None})
+    for name in ("views", "boxes", "points", "marks"):
+        row[name] = [_complete_part(name, part, features[name].feature) for part in row[name]]
+    for name in ("world_to_aligned", "target_frame", "choice_index", "number"):
+        row[name] = _stored(row[name], features[name], name)
+    return row
+
+
+def _complete_part(name, part, features):
+    unknown = sorted(set(part) - set(features))
+    if unknown:
+        raise KeyError(f"{name} have no field {', '.join(unknown)}; they have {', '.join(features)}.")
+    return {key: _stored(part.get(key), feature, f"{name}.{key}") for key, feature in features.items()}
+
+
+def _stored(value, feature, name):
+    """The value with the precision of its feature, as plain Python."""
+    if value is None or isinstance(feature, Image):
+        return value
+    dtype = feature.feature.dtype if isinstance(feature, List) else feature.dtype
+    if dtype == "string":
+        return str(value)
+    shape = feature.shape if isinstance(feature, Array2D) else None
+    if isinstance(feature, List):
+        shape = (feature.length if feature.length >= 0 else len(value),)
+    array = np.asarray(value, dtype=dtype)
+    if array.shape != (shape or ()):
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape or 'one number'}.")
+    return array.tolist()
+
+
+def _plain(value):
+    """Numpy values in metadata, as JSON knows them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"metadata holds {type(value).__name__}, which JSON does not know.")

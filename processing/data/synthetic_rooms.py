@@ -11,10 +11,10 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from gap_mllm.processing.data.room_layout import SPLIT_SEEDS, room_seed
-from gap_mllm.processing.data.room_renderer import RoomScene, render_room
-from gap_mllm.processing.data.room_tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
-from gap_mllm.processing.data.schema import scene_features
+from .room_layout import SPLIT_SEEDS, room_seed
+from .room_renderer import RoomScene, render_room
+from .room_tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
+from .schema import scene_features
 
 
 DEPTH_SCALE = 1000.0  # depth PNGs hold millimetres

@@ -1,0 +1,86 @@
+"""Which Euler order the boxes of a file are stored in: nothing in public files says so, and two orders are in use.
+
+Two tests, both on the fact that furniture stands upright. With cameras: in the right order the boxes, moved to the
+aligned world, are turned about the vertical alone. Without: boxes of one row then share their last two angles.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..camera_geometry_gap_mllm import euler_to_matrix
+
+
+EULER_ORDERS = ("zxy", "ZXY")  # extrinsic, intrinsic, as scipy reads them
+TOLERANCE_RAD = 0.03  # angles are often rounded to two decimals
+SURE_SHARE = 0.8  # of the rows or boxes must fit one order, and the other must fit fewer
+
+
+@dataclass
+class EulerEvidence:
+    """What the rows of a file say. `order` is None where they do not decide.
+
+    Args:
+        order (`str`, *optional*): "zxy" or "ZXY".
+        fitting (`dict[str, int]`): how many boxes or rows fit each order.
+        total (`int`): of how many.
+        method (`str`): "upright in the world", "shared angles" or "none".
+    """
+
+    order: str | None
+    fitting: dict
+    total: int
+    method: str
+
+    def __str__(self):
+        counts = ", ".join(f"{count} of {self.total} fit {order}" for order, count in self.fitting.items())
+        return f"{self.order or 'undecided'} ({self.method}: {counts})" if self.total else "undecided (no evidence)"
+
+
+def detect_euler_order(rows) -> EulerEvidence:
+    """Tell in which Euler order boxes are stored.
+
+    Frame: boxes in the camera of the row's reference view, OpenCV axes; the world has its third axis up.
+    Source: our choice; the fixtures of both conventions are told apart by it.
+
+    Args:
+        rows (iterable of `tuple`): for each row of the file its boxes `(n, 9)`, and the pose `(4, 4)` that takes that
+            camera to the gravity-aligned world, or None.
+    Returns:
+        `EulerEvidence`.
+    """
+    upright, upright_total = dict.fromkeys(EULER_ORDERS, 0), 0
+    shared, shared_total = 0, 0
+    for boxes, camera_to_aligned in rows:
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 9)
+        if camera_to_aligned is not None:
+            rotation = np.asarray(camera_to_aligned)[:3, :3]
+            upright_total += len(boxes)
+            for order in EULER_ORDERS:
+                vertical = (rotation @ euler_to_matrix(boxes[:, 6:], order))[:, 2, 2]
+                upright[order] += int((np.abs(vertical) > np.cos(TOLERANCE_RAD)).sum())
+        turned = np.abs(_wrap(boxes[:, 6] - boxes[:1, 6])) > 3 * TOLERANCE_RAD if len(boxes) else np.zeros(0, bool)
+        if turned.any():  # boxes of one yaw share all angles in either order
+            shared_total += 1
+            differences = _wrap(boxes[turned, 7:] - boxes[:1, 7:])
+            shared += int((np.abs(differences) < TOLERANCE_RAD).all())
+    if upright_total:
+        return EulerEvidence(_choose(upright, upright_total), upright, upright_total, "upright in the world")
+    fitting = {"zxy": shared, "ZXY": shared_total - shared}
+    return EulerEvidence(
+        _choose(fitting, shared_total), fitting, shared_total, "shared angles" if shared_total else "none"
+    )
+
+
+def _wrap(angles):
+    """Angles to -pi..pi: roll often sits at either end."""
+    return (angles + np.pi) % (2 * np.pi) - np.pi
+
+
+def _choose(fitting, total):
+    best, other = sorted(fitting, key=fitting.get, reverse=True)
+    is_sure = total and fitting[best] >= SURE_SHARE * total and fitting[other] < fitting[best]
+    return best if is_sure else None
+
+
+__all__ = ["EULER_ORDERS", "EulerEvidence", "detect_euler_order"]

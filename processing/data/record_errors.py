@@ -1,0 +1,89 @@
+"""What is wrong with a record, and what happened to the records of a source: raised, skipped, or marked and kept.
+
+Strict reading raises at the first bad record. With `skip_bad_samples` bad records are counted, logged and listed in a
+report file. Normal markers of a source (lost tracking, no depth reading) are counted in both modes.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+
+class RecordError(ValueError):
+    """A record that must not be trained on, or a file that cannot be read.
+
+    Args:
+        reason (`str`): what was found, what was expected, what to do.
+        field (`str`, *optional*): the part of the record that is wrong.
+        source, file, record_id (`str`, *optional*): where; the builder fills in what the reader did not know.
+    """
+
+    def __init__(self, reason, field=None, source=None, file=None, record_id=None):
+        super().__init__(reason)
+        self.reason, self.field = reason, field
+        self.source, self.file, self.record_id = source, file, record_id
+
+    def locate(self, source, file, record_id):
+        """Fill in where the record stands, where that is not known yet; returns the error itself."""
+        self.source, self.file = self.source or source, self.file or str(file)
+        self.record_id = self.record_id or record_id
+        return self
+
+    def __str__(self):
+        parts = [("source", self.source), ("file", self.file), ("record", self.record_id), ("field", self.field)]
+        where = ", ".join(f"{name} {value}" for name, value in parts if value is not None)
+        return f"{where}: {self.reason}" if where else self.reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, self.field, self.source, self.file, self.record_id)
+
+
+class ReadReport:
+    """Counts of one reading of a source, and a file with one JSON line for each event.
+
+    Args:
+        path (`str` or `Path`, *optional*): file to append to, so that several processes can share it; None keeps the
+            counts only.
+    """
+
+    def __init__(self, path=None):
+        self.path = None if path is None else Path(path)
+        self.num_rows = 0
+        self.skipped = Counter()
+        self.markers = Counter()
+
+    def add_row(self):
+        """Count a row that was kept."""
+        self.num_rows += 1
+
+    def skip(self, error: RecordError):
+        """Count, log and list a record that was left out."""
+        self.skipped[error.field or "record"] += 1
+        logger.warning(f"Skipped: {error}")
+        self._write("skipped", error.source, error.file, error.record_id, error.field, error.reason)
+
+    def mark(self, name: str, file, record_id=None, detail=None):
+        """Count and list something normal that a user should know of, as "lost_tracking"."""
+        self.markers[name] += 1
+        self._write(name, None, str(file), record_id, None, detail)
+
+    def _write(self, event, source, file, record_id, field, reason):
+        if self.path is None:
+            return
+        line = {"event": event, "source": source, "file": file, "record": record_id, "field": field, "reason": reason}
+        with open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
+
+
+def read_report(path) -> list[dict]:
+    """Read the events of a report file; an empty list where nothing happened (no file)."""
+    path = Path(path)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+__all__ = ["ReadReport", "RecordError", "read_report"]

@@ -1,0 +1,321 @@
+"""A row of the schema as typed Python: pictures, metres, matrices, and boxes and points in the camera one asks for.
+
+Fields are described in schema.py. Frame: OpenCV cameras; boxes are 9-DoF with their own Euler order. Units: metres,
+radians, pixels with integer centres.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from ..camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
+from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
+from ..visual_prompt_gap_mllm import to_rgb_image
+from .record_errors import RecordError
+from .schema import complete_row
+from .source_files import encode_png
+
+
+WORLD_FRAMES = ("scan", "aligned")
+
+
+@dataclass(frozen=True)
+class View:
+    """One view. Pictures are decoded when first asked for.
+
+    Args:
+        picture (`PIL.Image.Image`, `str` or `dict`, *optional*): decoded, a path, or bytes and path as stored.
+        depth_picture: the same of the depth map; `depth_scale` units are a metre.
+        image_path (`str`, *optional*), frame_id (`int`, *optional*), timestamp (`float`, *optional*): see schema.py.
+        intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*), depth_intrinsics (the same, of the depth map),
+        camera_to_world (`np.ndarray` of shape `(4, 4)`, *optional*)
+    """
+
+    picture: object = None
+    depth_picture: object = None
+    depth_scale: float | None = None
+    image_path: str | None = None
+    frame_id: int | None = None
+    timestamp: float | None = None
+    intrinsics: np.ndarray | None = None
+    depth_intrinsics: np.ndarray | None = None
+    camera_to_world: np.ndarray | None = None
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The upright picture, RGB. Raises RecordError, with the path, if it is missing or cannot be decoded."""
+        return _decode(self.picture, self.image_path, "image", to_rgb_image)
+
+    @cached_property
+    def depth_m(self) -> np.ndarray | None:
+        """`(H, W)` float32 z-depth in metres, 0 where nothing was measured; None without a depth map."""
+        if self.depth_picture is None:
+            return None
+        values = _decode(self.depth_picture, self.image_path, "depth", lambda picture, _: np.asarray(picture))
+        if values.ndim != 2 or values.dtype == np.uint8:
+            raise RecordError(
+                f"the depth map is {values.dtype} of shape {values.shape}, expected one 16-bit channel.", "depth"
+            )
+        return values.astype(np.float32) / np.float32(self.depth_scale)
+
+    def row(self) -> dict:
+        """The view as stored in a row."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        image, depth = fields.pop("picture"), fields.pop("depth_picture")
+        return {**fields, "image": _stored_picture(image), "depth": _stored_picture(depth)}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A 9-DoF box: `numbers` (9,) are centre, full size and angles of `euler_order` in `frame`; see schema.py."""
+
+    numbers: np.ndarray
+    euler_order: str
+    frame: str
+    frame_index: int | None = None
+    label: str | None = None
+    instance_id: str | None = None
+    role: str | None = None
+    in_reference: bool | None = None
+
+    def row(self) -> dict:
+        """The box as stored in a row."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        numbers = fields.pop("numbers")
+        return {**fields, "center": numbers[:3], "size": numbers[3:6], "euler": numbers[6:9]}
+
+
+@dataclass(frozen=True)
+class Point:
+    """A 3D point, and the pixel of `view` that sees it; `frame` "camera" is the camera of view 0. See schema.py."""
+
+    view: int | None
+    pixel: tuple[float, float] | None
+    xyz: np.ndarray | None
+    frame: str | None = "camera"
+    label: str | None = None
+    instance_id: str | None = None
+    confidence: float | None = None
+
+    def row(self) -> dict:
+        """The point as stored in a row."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class SceneMark:
+    """A mark to draw on a view: kind "cross", "point" or "box"; `xy` in pixels or in thousandths of the picture."""
+
+    view: int
+    kind: str
+    color: str
+    xy: tuple[float, ...]
+    unit: str = "pixel"
+    text: str | None = None
+
+    def row(self) -> dict:
+        """The mark as stored in a row."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class SceneSample:
+    """One question about the views of one scene; the typed form of a row.
+
+    Example:
+        ```python
+        sample = SceneSample.from_row(rows[0])
+        boxes = [sample.box_in_view(box, 0) for box in sample.boxes]  # camera of view 0
+        messages = sample.messages()
+        ```
+    """
+
+    id: str | None = None
+    source: str | None = None
+    split: str | None = None
+    task: str | None = None
+    scene_id: str | None = None
+    views: tuple[View, ...] = ()
+    video: str | None = None
+    world_to_aligned: np.ndarray | None = None
+    pose_frame: str | None = None
+    system: str | None = None
+    question: str | None = None
+    answer: str | None = None
+    references: tuple[str, ...] = ()
+    boxes: tuple[Box, ...] = ()
+    points: tuple[Point, ...] = ()
+    marks: tuple[SceneMark, ...] = ()
+    target_frame: int | None = None
+    choices: tuple[str, ...] = ()
+    choice_index: int | None = None
+    number: float | None = None
+    question_type: str | None = None
+    metadata: dict = field(default_factory=dict)
+
+    @classmethod
+    def from_row(cls, row: dict) -> "SceneSample":
+        """Read a row of the schema, prepared, streamed or from parquet.
+
+        Args:
+            row (`dict`): as `datasets` gives it; pictures may be decoded or not.
+        Returns:
+            `SceneSample`.
+        Raises:
+            RecordError: if metadata is no JSON.
+        """
+        fields = {name: row.get(name) for name in cls.__dataclass_fields__}
+        fields["views"] = tuple(_view(view) for view in row.get("views") or ())
+        fields["boxes"] = tuple(_box(box) for box in row.get("boxes") or ())
+        fields["points"] = tuple(_point(point) for point in row.get("points") or ())
+        fields["marks"] = tuple(SceneMark(**{**mark, "xy": tuple(mark["xy"])}) for mark in row.get("marks") or ())
+        fields["references"], fields["choices"] = tuple(row.get("references") or ()), tuple(row.get("choices") or ())
+        fields["world_to_aligned"] = _matrix(row.get("world_to_aligned"))
+        try:
+            fields["metadata"] = json.loads(row["metadata"]) if row.get("metadata") else {}
+        except json.JSONDecodeError as error:
+            raise RecordError(f"metadata is no JSON: {error}.", "metadata", record_id=row.get("id")) from None
+        return cls(**fields)
+
+    def to_row(self) -> dict:
+        """Return the row again; decoded pictures are stored as PNG."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("views", "boxes", "points", "marks"):
+            fields[name] = [part.row() for part in fields[name]]
+        for name in ("references", "choices"):
+            fields[name] = list(fields[name])
+        return complete_row(**fields)
+
+    def frame_to_camera(self, frame: str, frame_index: int | None, view: int) -> np.ndarray:
+        """The rigid transform from the frame of a box or point to the camera of a view.
+
+        Args:
+            frame (`str`): "camera", "scan" or "aligned".
+            frame_index (`int`, *optional*): which view's camera, for "camera"; None is view 0.
+            view (`int`): index of the view to go to.
+        Returns:
+            `np.ndarray` of shape `(4, 4)`, float64.
+        Raises:
+            RecordError: if a pose or `world_to_aligned` is needed and not there, or the frame is unknown.
+        """
+        if frame == "camera":
+            index = frame_index or 0
+            if index == view:
+                return np.eye(4)
+            return invert_rigid(self._pose(view)) @ self._pose(index)
+        if frame not in WORLD_FRAMES:
+            raise RecordError(f"unknown frame {frame!r}; known are camera, scan and aligned.", record_id=self.id)
+        return invert_rigid(self.camera_to(frame, view))
+
+    def camera_to(self, world: str, view: int) -> np.ndarray:
+        """The pose of a view in the "scan" or the "aligned" world, `(4, 4)`; raises RecordError as above."""
+        pose = self._pose(view)
+        if self.pose_frame == world:
+            return pose
+        if self.world_to_aligned is None:
+            raise RecordError(
+                f"poses are in the {self.pose_frame!r} world, but world_to_aligned is not there to reach {world!r}.",
+                "world_to_aligned",
+                record_id=self.id,
+            )
+        return (self.world_to_aligned if world == "aligned" else invert_rigid(self.world_to_aligned)) @ pose
+
+    def _pose(self, view: int) -> np.ndarray:
+        pose = self.views[view].camera_to_world
+        if pose is None:
+            raise RecordError(f"view {view} has no pose.", "camera_to_world", record_id=self.id)
+        return pose
+
+    def box_in_view(self, box: Box, view: int = 0) -> np.ndarray:
+        """A box in the camera of a view, `(9,)`, in the Euler order of the box; raises as `frame_to_camera`."""
+        return transform_box(box.numbers, self.frame_to_camera(box.frame, box.frame_index, view), box.euler_order)
+
+    def point_in_view(self, point: Point, view: int = 0) -> np.ndarray:
+        """A point in the camera of a view, `(3,)`; raises as `frame_to_camera`."""
+        return transform_points(self.frame_to_camera(point.frame, 0, view), point.xyz)
+
+    def messages(self, images=None, with_answer: bool = True) -> list[dict]:
+        """Chat messages of the question: `<image>` tags in its text place the views, else they come first.
+
+        Args:
+            images (`list`, *optional*): pictures to show instead of `views[i].image`, as with marks drawn.
+            with_answer (`bool`): whether the assistant's turn follows.
+        Returns:
+            `list[dict]`: content is always a list of typed parts.
+        Raises:
+            ValueError: if tags and views differ in number, or an answer is asked for and there is none.
+        """
+        images = [view.image for view in self.views] if images is None else list(images)
+        question = self.question or ""
+        if IMAGE_TAG in question:
+            content = split_image_tags(question, images)
+        else:
+            content = [{"type": "image", "image": image} for image in images] + [{"type": "text", "text": question}]
+        messages = [
+            {"role": "system", "content": [{"type": "text", "text": self.system or SYSTEM_PROMPT}]},
+            {"role": "user", "content": content},
+        ]
+        if with_answer:
+            if self.answer is None:
+                raise ValueError(f"sample {self.id!r} has no answer; ask for messages with with_answer=False.")
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": self.answer}]})
+        return messages
+
+
+def _view(row: dict) -> View:
+    matrices = {name: _matrix(row.get(name)) for name in ("intrinsics", "depth_intrinsics", "camera_to_world")}
+    others = {name: row.get(name) for name in ("image_path", "frame_id", "timestamp", "depth_scale")}
+    return View(picture=row.get("image"), depth_picture=row.get("depth"), **others, **matrices)
+
+
+def _box(row: dict) -> Box:
+    numbers = np.concatenate([np.asarray(row[name], np.float64) for name in ("center", "size", "euler")])
+    names = ("euler_order", "frame", "frame_index", "label", "instance_id", "role", "in_reference")
+    return Box(numbers, **{name: row.get(name) for name in names})
+
+
+def _point(row: dict) -> Point:
+    fields = {name: row.get(name) for name in Point.__dataclass_fields__}
+    fields["pixel"] = None if fields["pixel"] is None else tuple(fields["pixel"])
+    fields["xyz"] = None if fields["xyz"] is None else np.asarray(fields["xyz"], np.float64)
+    return Point(**fields)
+
+
+def _matrix(values):
+    return None if values is None else np.asarray(values, dtype=np.float64)
+
+
+def _decode(picture, path, name, read):
+    """Decode what a row holds; errors name the path."""
+    if isinstance(picture, dict):
+        path = picture.get("path") or path
+        if picture.get("bytes") is not None:
+            import io
+
+            picture = io.BytesIO(picture["bytes"])
+        else:
+            picture = path
+    where = f"the {name} {path or 'of a view'}"
+    try:
+        if not isinstance(picture, Image.Image | np.ndarray):
+            picture = Image.open(picture)
+            picture.load()
+        return read(picture, where)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{where} cannot be decoded: {error}.", name, file=path) from None
+
+
+def _stored_picture(picture):
+    if picture is None or isinstance(picture, dict):
+        return picture
+    if isinstance(picture, str):
+        return {"path": picture, "bytes": None}
+    if getattr(picture, "filename", None):
+        return {"path": picture.filename, "bytes": None}
+    return encode_png(np.asarray(picture))
+
+
+__all__ = ["Box", "Point", "SceneMark", "SceneSample", "View"]

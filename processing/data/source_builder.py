@@ -1,0 +1,189 @@
+"""The builder that all sources of public 3D data share: finds files, reads records, and says what is wrong with them.
+
+A source is a subclass in sources/: it names its files and turns one raw record into rows. Strictness, reports,
+duplicate ids, tasks and the number of views are handled here.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+from tqdm.auto import tqdm
+
+from .record_errors import ReadReport, RecordError
+from .schema import complete_row, scene_features
+from .view_selection import select_row_views, spread_views
+
+
+@dataclass
+class SourceConfig(datasets.BuilderConfig):
+    """What to read of a source, and how strictly.
+
+    Args:
+        tasks (`tuple[str, ...]`, *optional*): of the source's `TASKS`; all by default.
+        max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that marks, points
+            and answers speak of stay. For videos: how many frames are decoded and stored as views.
+        skip_bad_samples (`bool`): leave bad records out, counted, logged and listed in `report_file`, instead of
+            raising at the first.
+        report_file (`str`, *optional*): where events are listed, one JSON object a line.
+    Raises:
+        ValueError: if `max_views` is below 1.
+    """
+
+    tasks: tuple | None = None
+    max_views: int | None = None
+    skip_bad_samples: bool = False
+    report_file: str | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.tasks = None if self.tasks is None else tuple(self.tasks)
+        if self.max_views is not None and self.max_views < 1:
+            raise ValueError(f"max_views is {self.max_views}; expected 1 or more.")
+
+    def create_config_id(self, config_kwargs, custom_features=None):
+        # The report is a by-product: it must not change which cached data set is found.
+        kwargs = {name: value for name, value in config_kwargs.items() if name != "report_file"}
+        return super().create_config_id(kwargs, custom_features)
+
+
+class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
+    """Base of the builders in sources/; see the module.
+
+    A subclass sets `SOURCE` (its registry key), `TASKS`, `LAYOUT` (what is looked for below data_dir) and implements
+    `find_files` and `rows`; `records` reads JSON arrays and lines unless overridden.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = SourceConfig
+    SOURCE = ""
+    TASKS = ()
+    LAYOUT = ""
+    LICENSE = ""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        tasks = self.config.tasks
+        unknown = [task for task in tasks or () if task not in self.TASKS]
+        if unknown or tasks == ():
+            raise ValueError(f"tasks is {list(tasks)}; source {self.SOURCE!r} has {list(self.TASKS)}.")
+
+    # What a source implements
+
+    def find_files(self, root: Path) -> dict[str, list[Path]]:
+        """Return the files (or folders) of each split below `root`; splits without files are left out."""
+        raise NotImplementedError
+
+    def rows(self, split: str, file: Path, record_id: str, record, context) -> Iterator[dict]:
+        """Yield the rows of one record, as fields for `complete_row`; raise RecordError for a bad one."""
+        raise NotImplementedError
+
+    def records(self, file: Path, skip) -> Iterator[tuple[str, object]]:
+        """Yield (record id, record) of a file; `skip`, if not None, takes what is wrong with single records."""
+        from .source_files import iter_records
+
+        for index, record in iter_records(file, skip):
+            yield f"{file.stem}-{index:07d}", record
+
+    def prepare_file(self, split: str, file: Path):
+        """Return what must be known of a whole file before its records are read; the `context` of `rows`."""
+        return None
+
+    # What is shared
+
+    @property
+    def root(self) -> Path:
+        """The folder that the user gave."""
+        if not self.config.data_dir:
+            raise ValueError(f"source {self.SOURCE!r} needs data_dir, the folder that holds {self.LAYOUT}.")
+        root = Path(self.config.data_dir)
+        if not root.is_dir():
+            raise FileNotFoundError(f"data_dir {root} of source {self.SOURCE!r} is no folder.")
+        return root
+
+    def wants(self, task: str) -> bool:
+        """Whether rows of this task were asked for."""
+        return self.config.tasks is None or task in self.config.tasks
+
+    def mark(self, name: str, file, record_id=None, detail=None) -> None:
+        """Count something normal that a user should know of; see `ReadReport.mark`."""
+        self.report.mark(name, file, record_id, detail)
+
+    @property
+    def report(self) -> ReadReport:
+        """The counts of this process."""
+        if not hasattr(self, "_report"):
+            self._report = ReadReport(self.config.report_file)
+        return self._report
+
+    def _info(self):
+        return datasets.DatasetInfo(
+            description=self.__doc__ or "", features=scene_features(), license=self.LICENSE or None
+        )
+
+    def _split_generators(self, dl_manager):
+        files = {split: list(found) for split, found in self.find_files(self.root).items() if found}
+        if not files:
+            raise FileNotFoundError(f"{self.root} holds nothing of source {self.SOURCE!r}; expected {self.LAYOUT}.")
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "files": [str(file) for file in found]})
+            for split, found in files.items()
+        ]
+
+    def _generate_examples(self, split, files):
+        seen = set()
+        for name in files:
+            file = Path(name)
+            with tqdm(desc=f"{self.SOURCE} {file.name}", unit=" records", delay=2, leave=False) as progress:
+                for record_id, rows in self._read_file(split, file):
+                    progress.update()
+                    for row in rows:
+                        key = hashlib.blake2b(str(row["id"]).encode(), digest_size=8).digest()
+                        if key in seen:
+                            self._refuse(
+                                RecordError(f"the id {row['id']!r} is there twice in split {split!r}.", "id"),
+                                file,
+                                record_id,
+                            )
+                            continue
+                        seen.add(key)
+                        self.report.add_row()
+                        yield row["id"], row
+
+    def _read_file(self, split, file):
+        skip = self.report.skip if self.config.skip_bad_samples else None
+        try:
+            context = self.prepare_file(split, file)
+            for record_id, record in self.records(file, skip):
+                try:
+                    yield (
+                        record_id,
+                        [
+                            self._finish(row, split, record_id)
+                            for row in self.rows(split, file, record_id, record, context)
+                        ],
+                    )
+                except RecordError as error:
+                    self._refuse(error, file, record_id)
+                except (KeyError, TypeError, IndexError, AttributeError) as error:
+                    problem = f"the record has not the form of {self.SOURCE!r}: {type(error).__name__}: {error}."
+                    self._refuse(RecordError(problem), file, record_id, error)
+        except RecordError as error:
+            raise error.locate(self.SOURCE, file, None) from None
+
+    def _finish(self, fields, split, record_id):
+        row = complete_row(**{"id": record_id, "source": self.SOURCE, "split": split, **fields})
+        if self.config.max_views and len(row["views"]) > self.config.max_views:
+            row = select_row_views(row, spread_views(row, self.config.max_views))
+        return row
+
+    def _refuse(self, error, file, record_id, cause=None):
+        error.locate(self.SOURCE, file, record_id)
+        if not self.config.skip_bad_samples:
+            raise error from cause
+        self.report.skip(error)
+
+
+__all__ = ["SceneSourceBuilder", "SourceConfig"]

@@ -1,0 +1,380 @@
+"""Reading files that somebody else wrote: paths that stay inside, JSON by streaming, matrices, depth, safe pickles.
+
+Every error is a `RecordError` (or `FileNotFoundError`) that names the file and what is wrong in it. Nothing read here
+is ever executed.
+"""
+
+import io
+import json
+import os
+import pickle
+from functools import lru_cache
+from pathlib import Path
+
+import ijson
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..camera_geometry_gap_mllm import is_rigid
+from .record_errors import RecordError
+
+
+LFS_HEADER = b"version https://git-lfs.github.com/spec/"
+# What a pickled numpy array is rebuilt from, under the names of numpy 1 and 2.
+PICKLE_ALLOWED = {
+    (f"numpy.{core}.{module}", name)
+    for core in ("core", "_core")
+    for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
+} | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+
+
+# Paths
+
+
+def resolve_inside(root, relative: str, field: str | None = None) -> Path:
+    """Join a path from a record to a folder, and refuse one that leaves the folder.
+
+    Args:
+        root (`str` or `Path`): folder that the user gave.
+        relative (`str`): as the record has it.
+        field (`str`, *optional*): for the error.
+    Returns:
+        `Path`: absolute; whether it exists is not checked.
+    Raises:
+        RecordError: if the path is no text, is absolute, or climbs out of `root` ("..", also through links).
+    """
+    if not isinstance(relative, str) or not relative or "\0" in relative:
+        raise RecordError(f"{relative!r} is no path.", field)
+    path = Path(relative)
+    joined = Path(os.path.normpath(Path(root).absolute() / path))
+    folder = Path(root).resolve()
+    if path.is_absolute() or not _is_below(joined, Path(root).absolute()) or not _is_below(joined.resolve(), folder):
+        raise RecordError(f"path {relative!r} leads out of {root}; paths of records must stay inside it.", field)
+    return joined
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return path == folder or folder in path.parents
+
+
+def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None = None) -> Path:
+    """Find the file that a record names, in one of several customary places.
+
+    Args:
+        root (`str` or `Path`): folder that the user gave.
+        relative (`str`): as the record has it.
+        prefixes (`tuple[str, ...]`): folders below `root` to try, in this order.
+        dropped (`tuple[str, ...]`): beginnings of `relative` that may be left out, tried after the path as it stands.
+        field (`str`, *optional*): for the error.
+    Returns:
+        `Path` of an existing file or folder.
+    Raises:
+        RecordError: if none exists, with all that was tried; or as `resolve_inside`.
+    """
+    tails = [relative, *(relative.removeprefix(start) for start in dropped if str(relative).startswith(start))]
+    tried = [
+        resolve_inside(root, os.path.join(prefix, tail) if isinstance(tail, str) else tail, field)
+        for tail in tails
+        for prefix in prefixes
+    ]
+    for path in tried:
+        if path.exists():
+            return path
+    listed = ", ".join(str(path) for path in dict.fromkeys(tried))
+    raise RecordError(f"{relative!r} is not there; tried {listed}.", field)
+
+
+def numeric_order(paths) -> list[Path]:
+    """Sort paths by the number that their name is, 2 before 10; other names follow by the alphabet."""
+    return sorted(
+        paths, key=lambda path: (not path.stem.isdigit(), int(path.stem) if path.stem.isdigit() else 0, path)
+    )
+
+
+# Text
+
+
+def refuse_lfs_pointer(path) -> None:
+    """Raise a `RecordError` if the file is a git-lfs pointer instead of the data."""
+    with open(path, "rb") as stream:
+        if stream.read(len(LFS_HEADER)) == LFS_HEADER:
+            raise RecordError("this is a git-lfs pointer, not the data. Fetch it with `git lfs pull`.", file=str(path))
+
+
+def read_json(path):
+    """Read one JSON document that fits in memory.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it is a git-lfs pointer, cut off, no JSON, or holds NaN or infinity.
+    """
+    refuse_lfs_pointer(path)
+    text = Path(path).read_text(encoding="utf-8-sig")
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        offset = len(text[: error.pos].encode())
+        hint = " The file ends too soon: is the download complete?" if error.pos >= len(text.rstrip()) - 1 else ""
+        raise RecordError(f"no valid JSON at byte {offset}: {error.msg}.{hint}", file=str(path)) from None
+    except ValueError as error:
+        raise RecordError(str(error), file=str(path)) from None
+
+
+def iter_json_array(path):
+    """Yield the members of one JSON array without holding the file in memory.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it is a git-lfs pointer, no array, cut off (with the byte offset), no JSON, or holds NaN.
+    """
+    refuse_lfs_pointer(path)
+    with open(path, "rb") as stream:
+        counted = _CountingReader(stream)
+        if _first_character(stream) != b"[":
+            raise RecordError("expected a JSON array, `[...]`, at the top level.", file=str(path))
+        try:
+            yield from ijson.items(counted, "item", use_float=True)
+        except ijson.IncompleteJSONError as error:
+            if "premature" not in str(error) and "Incomplete" not in str(error):
+                raise RecordError(
+                    f"no valid JSON near byte {counted.offset}: {_first_line(error)}", file=str(path)
+                ) from None
+            raise RecordError(
+                f"the JSON ends too soon, at byte {counted.offset}: is the download complete? Fetch the file again.",
+                file=str(path),
+            ) from None
+        except ijson.JSONError as error:
+            raise RecordError(
+                f"no valid JSON near byte {counted.offset}: {_first_line(error)}", file=str(path)
+            ) from None
+
+
+def iter_jsonl(path, skip=None):
+    """Yield (line number from 1, record) of a file with one JSON value a line; empty lines are passed over.
+
+    Args:
+        path (`str` or `Path`)
+        skip (`Callable[[RecordError]]`, *optional*): called with what is wrong with a line, which is then left out;
+            without it the error is raised.
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it is a git-lfs pointer, or a line is no JSON or holds NaN.
+    """
+    refuse_lfs_pointer(path)
+    with open(path, encoding="utf-8-sig") as stream:
+        for number, line in enumerate(stream, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line, parse_constant=_refuse_constant)
+            except ValueError as error:
+                reason = f"line {number} is no valid JSON ({error})."
+                if not line.endswith("\n"):
+                    reason += " It is the last line and ends too soon: is the download complete?"
+                problem = RecordError(reason, file=str(path), record_id=f"line {number}")
+                if skip is None:
+                    raise problem from None
+                skip(problem)
+                continue
+            yield number, record
+
+
+def iter_records(path, skip=None):
+    """Yield (index from 0, record) of a JSON array or, by its suffix .jsonl, of lines; see `iter_jsonl`."""
+    if Path(path).suffix == ".jsonl":
+        yield from ((number - 1, record) for number, record in iter_jsonl(path, skip))
+    else:
+        yield from enumerate(iter_json_array(path))
+
+
+class _CountingReader:
+    """Counts the bytes that a parser has taken."""
+
+    def __init__(self, stream):
+        self.stream, self.offset = stream, 0
+
+    def read(self, size=-1):
+        data = self.stream.read(size)
+        self.offset += len(data)
+        return data
+
+
+def _first_character(stream) -> bytes:
+    head = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    stream.seek(0)
+    return head
+
+
+def _first_line(error) -> str:
+    return str(error).splitlines()[0].strip() if str(error) else type(error).__name__
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no JSON number")
+
+
+# Numbers
+
+
+def read_matrix(path, shape=(4, 4)) -> np.ndarray:
+    """Read a matrix of numbers from a text file.
+
+    Args:
+        path (`str` or `Path`), shape (`tuple[int, int]`): what it must be.
+    Returns:
+        `np.ndarray` of float64; values may be infinite or NaN (see `is_lost_pose`).
+    Raises:
+        FileNotFoundError: if there is no such file. RecordError: if it is no such matrix, with the shape found.
+    """
+    try:
+        matrix = np.loadtxt(path, dtype=np.float64, ndmin=2)
+    except ValueError as error:
+        raise RecordError(f"no matrix of numbers: {error}.", file=str(path)) from None
+    if matrix.shape != tuple(shape):
+        raise RecordError(f"the matrix has shape {matrix.shape}, expected {tuple(shape)}.", file=str(path))
+    return matrix
+
+
+def is_lost_pose(pose: np.ndarray) -> bool:
+    """Whether a pose holds infinity or NaN, which is how ScanNet marks frames where tracking was lost."""
+    return not np.isfinite(pose).all()
+
+
+def check_pose(pose, field: str | None = None, file=None) -> np.ndarray:
+    """Return a pose as float64 `(4, 4)`.
+
+    Raises:
+        RecordError: if it is no finite rigid transform with determinant +1 (the determinant is named).
+    """
+    matrix = as_numbers(pose, (4, 4), field)
+    if not bool(is_rigid(matrix)):
+        determinant = float(np.linalg.det(matrix[:3, :3]))
+        raise RecordError(
+            f"the pose is no rigid transform: its rotation has determinant {determinant:.4f}, last row "
+            f"{matrix[3].tolist()}; expected an orthonormal rotation with determinant +1 and [0, 0, 0, 1].",
+            field,
+            file=None if file is None else str(file),
+        )
+    return matrix
+
+
+def as_numbers(values, shape, field: str | None = None) -> np.ndarray:
+    """Return nested lists as float64 of this shape.
+
+    Raises:
+        RecordError: if they have another shape or hold anything but finite numbers.
+    """
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise RecordError(f"{_shorten(values)} is not made of numbers.", field) from None
+    if array.shape != tuple(shape):
+        raise RecordError(f"{_shorten(values)} has shape {array.shape}, expected {tuple(shape)}.", field)
+    if not np.isfinite(array).all():
+        raise RecordError(f"{_shorten(values)} holds NaN or infinity.", field)
+    return array
+
+
+def check_box(values, field: str | None = None) -> np.ndarray:
+    """Return a 9-DoF box (centre, full size, angles) as float64; sizes must be positive.
+
+    Raises:
+        RecordError: if it has not 9 finite numbers, or a size is not positive.
+    """
+    box = as_numbers(values, (9,), field)
+    if (box[3:6] <= 0).any():
+        raise RecordError(f"the box has sizes {box[3:6].tolist()}; expected positive ones.", field)
+    return box
+
+
+def _shorten(values) -> str:
+    text = repr(values)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+# Pictures
+
+
+@lru_cache(maxsize=65536)
+def picture_header(path: str) -> tuple[tuple[int, int], str]:
+    """Return ((width, height), PIL mode) without decoding; the size is as stored, before any EXIF rotation.
+
+    Raises:
+        RecordError: if the file is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size, image.mode
+    except (UnidentifiedImageError, OSError) as error:
+        raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
+
+
+def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
+    """Check that a depth map has 16 bits and the size that its intrinsics are for.
+
+    The principal point must lie within the middle half of the picture: intrinsics of another resolution put it off.
+
+    Args:
+        path (`str` or `Path`), intrinsics (`np.ndarray` of shape `(3, 3)` or larger, *optional*).
+    Returns:
+        `tuple[int, int]`: width and height.
+    Raises:
+        RecordError: if the map has 8 bits (metres are lost), or the intrinsics are for another size.
+    """
+    size, mode = picture_header(str(path))
+    if mode not in ("I;16", "I;16B", "I"):
+        raise RecordError(
+            f"the depth map has PIL mode {mode!r}, expected 16 bits: metres cannot be recovered from 8.",
+            "depth",
+            file=str(path),
+        )
+    if intrinsics is not None:
+        center = float(intrinsics[0][2]) / size[0], float(intrinsics[1][2]) / size[1]
+        if not all(0.25 < value < 0.75 for value in center):
+            raise RecordError(
+                f"the depth map is {size[0]} x {size[1]}, but the principal point of its intrinsics is "
+                f"({float(intrinsics[0][2]):.1f}, {float(intrinsics[1][2]):.1f}): these are intrinsics of another "
+                "size. Rescale them, or use the depth maps they were made for.",
+                "depth_intrinsics",
+                file=str(path),
+            )
+    return size
+
+
+# Pickles
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Rebuilds plain containers and numpy arrays, nothing else."""
+
+    def find_class(self, module, name):
+        if (module, name) not in PICKLE_ALLOWED:
+            raise RecordError(
+                f"the pickle wants to load {module}.{name}; only plain containers and numpy arrays are allowed. "
+                "It may be malicious: get the file from its publisher."
+            )
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_pickle(path):
+    """Read a pickle of plain containers and numpy arrays.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it would import anything else, is a git-lfs pointer, or is no whole pickle.
+    """
+    refuse_lfs_pointer(path)
+    with open(path, "rb") as stream:
+        try:
+            return _NumpyUnpickler(stream).load()
+        except RecordError as error:
+            raise error.locate(None, path, None) from None
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
+            raise RecordError(f"no whole pickle: {error}.", file=str(path)) from None
+
+
+def encode_png(array: np.ndarray) -> dict:
+    """A picture (8-bit grey or RGB, or 16-bit) as the `datasets.Image` feature stores it."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
+    return {"bytes": buffer.getvalue(), "path": None}
