@@ -14,6 +14,15 @@ from .answers_gap_mllm import (
     parse_frame,
     parse_points,
 )
+from .frame_sampling import (
+    FrameVoxels,
+    fps_sample,
+    greedy_coverage,
+    space_aware_sample,
+    uniform_sample,
+    voxelize_frames,
+    world_points_from_depth,
+)
 from .processing_gap_mllm import GapMllmProcessor, check_image_statistics, default_image_processor
 from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
@@ -31,6 +40,7 @@ from .visual_prompt_gap_mllm import (
 __all__ = [
     "MARK_COLORS",
     "TASKS",
+    "FrameVoxels",
     "GapMllmProcessor",
     "LabelledBox",
     "LabelledPoint",
@@ -48,6 +58,8 @@ __all__ = [
     "format_boxes",
     "format_frame",
     "format_point",
+    "fps_sample",
+    "greedy_coverage",
     "marks_to_tokens",
     "parse_boxes",
     "parse_choice",
@@ -55,6 +67,10 @@ __all__ = [
     "parse_points",
     "pixel_to_token",
     "prompt_text",
+    "space_aware_sample",
     "split_image_tags",
     "to_rgb_image",
+    "uniform_sample",
+    "voxelize_frames",
+    "world_points_from_depth",
 ]
