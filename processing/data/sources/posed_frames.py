@@ -28,13 +28,14 @@ def _intrinsics(path: Path):
     return read_matrix(path)[:3, :3] if path.is_file() else None
 
 
-def posed_view(image_path, image_name: str | None = None, on_lost=None) -> dict:
+def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=None) -> dict:
     """Return a view of the schema from a picture and what lies beside it; what is not there stays None.
 
     Args:
         image_path (`str` or `Path`): of the colour picture.
         image_name (`str`, *optional*): as the source writes it.
         on_lost (`Callable[[Path]]`, *optional*): called with a pose file that marks lost tracking (infinite or NaN).
+        pose (`np.ndarray` of shape `(4, 4)`, *optional*): camera to world, checked already, instead of the pose file.
     Returns:
         `dict`: fields of a view; `camera_to_world` is None where tracking was lost.
     Raises:
@@ -46,7 +47,9 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None) -> dict:
     view["frame_id"] = int(path.stem) if path.stem.isdigit() else None
     view["intrinsics"] = _intrinsics(path.parent / "intrinsic.txt")
     pose_file, depth_file = path.with_suffix(".txt"), path.with_suffix(".png")
-    if pose_file.is_file():
+    if pose is not None:
+        view["camera_to_world"] = pose
+    elif pose_file.is_file():
         view["camera_to_world"] = read_pose(pose_file, on_lost)
     if depth_file.is_file() and depth_file != path:
         depth_intrinsics = _intrinsics(path.parent / "depth_intrinsic.txt")
@@ -78,6 +81,21 @@ def list_frames(folder) -> list[Path]:
     return numeric_order(colour)
 
 
+def pick_evenly(items: list, max_items: int | None) -> list:
+    """All items, or `max_items` of them, evenly from the first to the last: the rule of Video-3D-LLM's uniform frames.
+
+    Source: Video-3D-LLM, `linspace(0, n - 1, N, dtype=int)`.
+
+    Raises:
+        ValueError: if `max_items` is below 1.
+    """
+    if max_items is not None and max_items < 1:
+        raise ValueError(f"at most {max_items} frames were asked for; expected 1 or more.")
+    if max_items is None or len(items) <= max_items:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, max_items, dtype=int)]
+
+
 @lru_cache(maxsize=4096)
 def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
     """Read `axisAlignment` of `<scene>.txt`, the rigid transform from the scan frame to the aligned frame.
@@ -104,4 +122,12 @@ def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
     return None
 
 
-__all__ = ["DEPTH_SCALE", "list_frames", "posed_view", "read_axis_alignment", "read_pose", "stored_picture"]
+__all__ = [
+    "DEPTH_SCALE",
+    "list_frames",
+    "pick_evenly",
+    "posed_view",
+    "read_axis_alignment",
+    "read_pose",
+    "stored_picture",
+]

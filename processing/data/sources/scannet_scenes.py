@@ -1,0 +1,329 @@
+"""ScanNet scenes by their id, for annotation files that name a scene and no pictures: views, boxes, axis alignment.
+
+Frame: OpenCV cameras in the scan frame; boxes in the aligned frame. Units: metres, radians.
+"""
+
+import pickle
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...camera_geometry_gap_mllm import box_corners
+from ..record_errors import RecordError
+from ..source_files import as_numbers, check_pose, is_lost_pose, read_json, resolve_inside
+from .embodiedscan_infos import DEFAULT_EULER_ORDER, EmbodiedScanInfos
+from .posed_frames import list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
+
+
+class ScannetScenes:
+    """ScanNet in the posed_images layout, and the boxes that belong to it.
+
+    Boxes come from `aabb_root` if it is given: axis-aligned, under the object ids of ScanNet, which ScanRefer, ScanQA,
+    Multi3DRefer and Nr3D use. Else from `infos_file`: oriented, under EmbodiedScan's own `bbox_id`, which only its own
+    language files use. `id_space` says which. `oriented_boxes` joins the two.
+
+    Args:
+        posed_root (`str` or `Path`): holds `posed_images/<scene>/` (or `scannet/posed_images/<scene>/`, or the scene
+            folders) and beside it `scans/<scene>/` with `<scene>.txt` and, for labels, `<scene>.aggregation.json`.
+        infos_file (`str`, `Path` or a list of them, *optional*): `embodiedscan_infos_*.pkl`; where they list a scene,
+            its frames and poses are theirs.
+        aabb_root (`str` or `Path`, *optional*): `pcd_with_object_aabbs`, with `<scene>.pth` in it or one folder below.
+        on_lost (`Callable[[Path]]`, *optional*): called once with each frame where tracking was lost.
+        on_unaligned (`Callable[[Path]]`, *optional*): called once with the scene file that holds no axis alignment.
+    Raises:
+        FileNotFoundError: if a root or file is not there.
+    """
+
+    def __init__(self, posed_root, infos_file=None, aabb_root=None, on_lost=None, on_unaligned=None):
+        self.posed = posed_folder(posed_root)
+        self.scans = self.posed.parent / "scans"
+        files = [infos_file] if isinstance(infos_file, str | Path) else list(infos_file or ())
+        self.infos = [EmbodiedScanInfos(file) for file in files]
+        self.aabb_root = None if aabb_root is None else Path(aabb_root)
+        if self.aabb_root is not None and not self.aabb_root.is_dir():
+            raise FileNotFoundError(f"aabb_root {aabb_root} is no folder; expected pcd_with_object_aabbs/.")
+        self.on_lost, self.on_unaligned = on_lost, on_unaligned
+        self._frames = lru_cache(maxsize=2048)(self._read_frames)
+        self._alignment = lru_cache(maxsize=None)(self._read_alignment)
+        self._aabbs = lru_cache(maxsize=256)(self._read_aabbs)
+        self._euler_orders = {}
+
+    @property
+    def id_space(self) -> str | None:
+        """What object ids count: "scannet" (objectId of the aggregation), "embodiedscan" (bbox_id), None: no boxes."""
+        return "scannet" if self.aabb_root else "embodiedscan" if self.infos else None
+
+    def scene_ids(self) -> list[str]:
+        """The scenes that have a folder of pictures, sorted."""
+        return sorted(path.name for path in self.posed.iterdir() if path.is_dir())
+
+    def __contains__(self, scene_id: str) -> bool:
+        try:
+            return self.folder(scene_id).is_dir()
+        except RecordError:
+            return False
+
+    def folder(self, scene_id: str) -> Path:
+        """Where the pictures of a scene are; RecordError if the scene is not there."""
+        folder = resolve_inside(self.posed, _bare(scene_id), "scene_id")
+        if not folder.is_dir():
+            raise RecordError(f"scene {scene_id!r} has no folder {folder}.", "scene_id")
+        return folder
+
+    def views(self, scene_id: str, max_views: int | None = None) -> list[dict]:
+        """The usable frames of a scene, as views of the schema.
+
+        Frames are those that EmbodiedScan lists, in its order, else all pictures by number. Where tracking was lost
+        they are left out before any are chosen.
+        Frame: camera to world, in the scan frame. Units: metres.
+
+        Args:
+            scene_id (`str`): as "scene0000_00" or "scannet/scene0000_00".
+            max_views (`int`, *optional*): at most so many, spread evenly as Video-3D-LLM does.
+        Raises:
+            RecordError: if the scene or a frame is not there or cannot be read, or tracking was lost in every frame.
+        """
+        views = []
+        for path, name, pose in pick_evenly(self._frames(_bare(scene_id)), max_views):
+            views.append(posed_view(path, name, pose=pose))
+        return views
+
+    def _read_frames(self, scene_id):
+        """(path, name in the source, pose) of each usable frame."""
+        folder, frames, num_lost = self.folder(scene_id), [], 0
+        for path, name, pose in self._listed_frames(scene_id, folder):
+            if pose is None:
+                pose = read_pose(path.with_suffix(".txt"), self.on_lost)
+            elif is_lost_pose(pose):
+                pose = None
+                if self.on_lost is not None:
+                    self.on_lost(path)
+            else:
+                pose = check_pose(pose, "cam2global", path)
+            num_lost += pose is None
+            if pose is not None:
+                frames.append((path, name, pose))
+        if not frames:
+            raise RecordError(
+                f"none of {num_lost} frames has a pose: tracking was lost in all.", "views", file=str(folder)
+            )
+        return frames
+
+    def _listed_frames(self, scene_id, folder):
+        infos = self._infos_of(scene_id)
+        if infos is None:
+            return [(path, f"posed_images/{scene_id}/{path.name}", None) for path in list_frames(folder)]
+        frames = []
+        for index, image in enumerate(infos[f"scannet/{scene_id}"]["images"]):
+            path = resolve_inside(folder, Path(image["img_path"]).name, f"images[{index}].img_path")
+            if not path.is_file():
+                raise RecordError(f"{path} is not there; {infos.file} lists it.", f"images[{index}].img_path")
+            frames.append((path, image["img_path"], as_matrix(image["cam2global"])))
+        return frames
+
+    def _infos_of(self, scene_id):
+        return next((infos for infos in self.infos if f"scannet/{_bare(scene_id)}" in infos), None)
+
+    def boxes(self, scene_id: str) -> dict[str, dict]:
+        """The boxes of a scene by object id; see `id_space` for what the ids count.
+
+        Frame: aligned. Units: metres, radians. Box: fields for `complete_row`.
+
+        Raises:
+            RecordError: if no file knows the scene, or a box is not one.
+            ValueError: if neither aabb_root nor infos_file was given.
+        """
+        if self.id_space is None:
+            raise ValueError("no boxes: give ScannetScenes an aabb_root or an infos_file.")
+        if self.id_space == "scannet":
+            return {key: dict(box) for key, box in self._aabbs(_bare(scene_id)).items()}
+        return {box["instance_id"]: box for box in self._embodied_boxes(scene_id)}
+
+    def oriented_boxes(self, scene_id: str, min_iou: float = 0.5) -> dict[str, dict]:
+        """EmbodiedScan's oriented boxes under ScanNet's object ids: those that overlap enough with the ScanNet box.
+
+        Overlap is that of axis-aligned bounds, each oriented box is given away once, the best overlap first.
+        Frame: aligned. Units: metres, radians. Source: VG-LLM joins ScanRefer and EmbodiedScan at an IoU of 0.5.
+
+        Args:
+            scene_id (`str`)
+            min_iou (`float`): objects without such a box are left out.
+        Raises:
+            ValueError: unless both aabb_root and infos_file were given. RecordError: as `boxes`.
+        """
+        if self.aabb_root is None or not self.infos:
+            raise ValueError("oriented_boxes needs both aabb_root and infos_file.")
+        exact, oriented = self.boxes(scene_id), self._embodied_boxes(scene_id)
+        pairs = sorted(
+            (
+                (_bounds_iou(box, other), key, place)
+                for key, box in exact.items()
+                for place, other in enumerate(oriented)
+            ),
+            key=lambda pair: -pair[0],
+        )
+        joined, taken = {}, set()
+        for iou, key, place in pairs:
+            if iou >= min_iou and key not in joined and place not in taken:
+                joined[key] = {**oriented[place], "instance_id": key}
+                taken.add(place)
+        return joined
+
+    def _embodied_boxes(self, scene_id):
+        infos = self._infos_of(scene_id)
+        if infos is None:
+            listed = ", ".join(str(infos.file) for infos in self.infos)
+            raise RecordError(f"scene {scene_id!r} is in none of {listed or 'no infos file'}.", "scene_id")
+        if infos.file not in self._euler_orders:
+            self._euler_orders[infos.file] = infos.detect_euler_order().order or DEFAULT_EULER_ORDER
+        return infos.boxes(infos[f"scannet/{_bare(scene_id)}"], self._euler_orders[infos.file])
+
+    def _read_aabbs(self, scene_id):
+        name = f"{scene_id}.pth"
+        tried = [self.aabb_root / name, *(folder / name for folder in sorted(self.aabb_root.iterdir()))]
+        found = [path for path in tried if path.is_file()]
+        if not found:
+            raise RecordError(f"{name} is not in {self.aabb_root} or a folder below it.", "scene_id")
+        return read_aabbs(found[0], self._scannet_labels(scene_id))
+
+    def labels(self, scene_id: str) -> dict[str, str]:
+        """What the objects of a scene are called, by object id as in `boxes`; empty where no file says."""
+        if self.id_space == "embodiedscan":
+            return {box["instance_id"]: box["label"] for box in self._embodied_boxes(scene_id)}
+        return self._scannet_labels(_bare(scene_id))
+
+    def _scannet_labels(self, scene_id):
+        file = self.scans / scene_id / f"{scene_id}.aggregation.json"
+        return read_aggregation(file) if file.is_file() else {}
+
+    def world_to_aligned(self, scene_id: str) -> np.ndarray | None:
+        """The rigid transform from the scan frame to the aligned frame, `(4, 4)`.
+
+        From `scans/<scene>/<scene>.txt`, else from the infos. A test scene whose file has no entry gets the identity,
+        after `on_unaligned(file)`; where there is no file either, the transform is unknown: None.
+        """
+        return self._alignment(_bare(scene_id))
+
+    def _read_alignment(self, scene_id):
+        file = self.scans / scene_id / f"{scene_id}.txt"
+        matrix, infos = read_axis_alignment(file), self._infos_of(scene_id)
+        if matrix is None and infos is not None:
+            item = infos[f"scannet/{scene_id}"]
+            if item.get("axis_align_matrix") is not None:
+                matrix = check_pose(item["axis_align_matrix"], "axis_align_matrix", infos.file)
+        if matrix is None:
+            if self.on_unaligned is not None:
+                self.on_unaligned(file)
+            matrix = np.eye(4) if file.is_file() else None
+        return matrix
+
+
+def posed_folder(root) -> Path:
+    """Find `posed_images` in a folder that the user gave; FileNotFoundError if it is not there."""
+    root = Path(root)
+    for folder in (root / "scannet" / "posed_images", root / "posed_images", root):
+        if folder.is_dir() and (folder != root or any(path.is_dir() for path in root.iterdir())):
+            return folder
+    raise FileNotFoundError(
+        f"{root} holds no posed_images/<scene>/ (nor scannet/posed_images/<scene>/). Export ScanNet in EmbodiedScan's "
+        "layout, or give the folder that holds it."
+    )
+
+
+def as_matrix(values) -> np.ndarray:
+    """A pose of an infos file, which may be infinite, as float64 `(4, 4)`; RecordError on another shape."""
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.shape != (4, 4):
+        raise RecordError(f"the pose has shape {matrix.shape}, expected (4, 4).", "cam2global")
+    return matrix
+
+
+def read_aggregation(file) -> dict[str, str]:
+    """Labels by object id of `<scene>.aggregation.json`; RecordError if it is none."""
+    groups = read_json(file)
+    groups = groups.get("segGroups") if isinstance(groups, dict) else None
+    if not isinstance(groups, list):
+        raise RecordError("expected an aggregation with the list segGroups.", "segGroups", file=str(file))
+    return {str(group["objectId"]): str(group["label"]) for group in groups}
+
+
+def read_aabbs(file, labels: dict[str, str] | None = None) -> dict[str, dict]:
+    """Read the boxes of a `pcd_with_object_aabbs` file by ScanNet object id.
+
+    Frame: aligned. Units: metres. No code of the file is run: only tensors and numpy arrays are rebuilt.
+
+    Args:
+        file (`str` or `Path`): `<scene>.pth`, a dict with aabb_obj_ids `(n,)` and aabb_corner_xyz `(n, 8, 3)`.
+        labels (`dict[str, str]`, *optional*): by object id.
+    Raises:
+        RecordError: if it is no such file, or wants to import anything else.
+    """
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            scene = torch.load(file, map_location="cpu", weights_only=True)
+        ids = np.asarray(scene["aabb_obj_ids"]).reshape(-1)
+        corners = as_numbers(scene["aabb_corner_xyz"], (len(ids), 8, 3), "aabb_corner_xyz")
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise RecordError(
+            "expected a torch file of tensors and numpy arrays with aabb_obj_ids and aabb_corner_xyz, got "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+            file=str(file),
+        ) from None
+    low, high = corners.min(1), corners.max(1)
+    boxes = {}
+    for index, object_id in enumerate(str(int(number)) for number in ids):
+        size = high[index] - low[index]
+        if (size <= 0).any():
+            raise RecordError(
+                f"the box of object {object_id} has sizes {size.tolist()}; expected positive ones.",
+                f"aabb_corner_xyz[{index}]",
+                file=str(file),
+            )
+        boxes[object_id] = {
+            "center": (low[index] + high[index]) / 2,
+            "size": size,
+            "euler": np.zeros(3),
+            "euler_order": "zxy",
+            "frame": "aligned",
+            "label": (labels or {}).get(object_id),
+            "instance_id": object_id,
+        }
+    return boxes
+
+
+def _bounds_iou(box, other):
+    """IoU of the axis-aligned bounds of two boxes."""
+    (low, high), (other_low, other_high) = _bounds(box), _bounds(other)
+    shared = np.clip(np.minimum(high, other_high) - np.maximum(low, other_low), 0, None).prod()
+    return shared / ((high - low).prod() + (other_high - other_low).prod() - shared)
+
+
+def _bounds(box):
+    corners = box_corners(np.concatenate([box["center"], box["size"], box["euler"]]), box["euler_order"])
+    return corners.min(0), corners.max(0)
+
+
+def _numpy_globals():
+    """What numpy arrays in a torch file are rebuilt from, under the names of numpy 1 and 2."""
+    from numpy._core.multiarray import _reconstruct, scalar
+
+    named = [
+        (function, f"numpy.{core}.multiarray.{function.__name__}")
+        for function in (_reconstruct, scalar)
+        for core in ("core", "_core")
+    ]
+    kinds = [
+        value for value in vars(np.dtypes).values() if isinstance(value, type) and value is not np.dtypes.ObjectDType
+    ]
+    return [*named, np.ndarray, np.dtype, *kinds]
+
+
+def _bare(scene_id: str) -> str:
+    if not isinstance(scene_id, str) or not scene_id:
+        raise RecordError(f"{scene_id!r} is no scene id.", "scene_id")
+    return scene_id.removeprefix("scannet/")
+
+
+__all__ = ["ScannetScenes", "posed_folder", "read_aabbs", "read_aggregation"]
