@@ -408,3 +408,64 @@ def transform_box(boxes: Array, transform: Array, euler_order: str) -> Array:
     turn = _expand_batch(transform, exact.ndim - 1 - (transform.ndim - 2))[..., :3, :3]
     angles = matrix_to_euler(turn @ euler_to_matrix(exact[..., 6:9], euler_order), euler_order)
     return _like(lib.concatenate([centers, exact[..., 3:6], angles], -1), boxes)
+
+
+# Of the points' spread: two directions below it are one and the same line, rounded.
+_MIN_SIMILARITY_SPREAD = 1e-9
+
+
+def fit_similarity(source: Array, target: Array, weights: Array | None = None, with_scale: bool = True) -> tuple:
+    """Fit target = scale * rotation @ source + translation to pairs of points, by weighted least squares.
+
+    The rotation has determinant +1 even where a mirrored one would fit better. Computed in float64. Outliers count
+    like other points: give them less weight.
+    Frame: from that of `source` to that of `target`. Units: those of the points; the scale has none.
+    Source: Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (1991).
+
+    Args:
+        source (`numpy.ndarray` or `torch.Tensor` of shape `(*batch, N, 3)`): points.
+        target (same kind and shape): where each of them should go.
+        weights (same kind, shape `(*batch, N)`, *optional*): 0 or more; equal ones by default.
+        with_scale (`bool`, defaults to True): False keeps the scale at 1.
+    Returns:
+        `tuple` of scale `(*batch)`, rotation `(*batch, 3, 3)` and translation `(*batch, 3)`, of the kind and floating
+        dtype of `source`.
+    Raises:
+        ValueError: if a shape does not fit, a number is not finite, a weight is negative, or the points leave the
+            rotation open: fewer than three, all on one line, or pairs that have nothing to do with each other.
+    """
+    source, target = _as_float(source), _as_float(target)
+    if source.ndim < 2 or source.shape[-1] != 3 or tuple(source.shape) != tuple(target.shape):
+        raise ValueError(
+            f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; expected the same (..., N, 3)."
+        )
+    x, y = _as_float64(source), _as_float64(target)
+    lib = _library(x)
+    w = lib.ones_like(x[..., 0]) if weights is None else _as_float64(weights)
+    if tuple(w.shape) != tuple(x.shape[:-1]):
+        raise ValueError(f"weights has shape {tuple(w.shape)}; expected {tuple(x.shape[:-1])}, one for each pair.")
+    for name, array in (("source", x), ("target", y), ("weights", w)):
+        if not bool(lib.isfinite(array).all()):
+            raise ValueError(f"{name} holds NaN or infinity; leave such pairs out.")
+    if bool((w < 0).any()):
+        raise ValueError(f"weights go down to {float(w.min())}; expected 0 or more.")
+    w = w / lib.where(w.sum(-1) > 0, w.sum(-1), _like(1.0, w))[..., None]
+    w = w[..., None]  # (*batch, N, 1)
+    x_mean, y_mean = (w * x).sum(-2), (w * y).sum(-2)
+    x_centred, y_centred = x - x_mean[..., None, :], y - y_mean[..., None, :]
+    x_spread, y_spread = (w * x_centred**2).sum(-1).sum(-1), (w * y_centred**2).sum(-1).sum(-1)
+    u, singular, vh = lib.linalg.svd((w * y_centred).swapaxes(-1, -2) @ x_centred)
+    sign = lib.where(lib.linalg.det(u) * lib.linalg.det(vh) < 0, _like(-1.0, x), _like(1.0, x))
+    is_open = singular[..., 1] + sign * singular[..., 2] <= _MIN_SIMILARITY_SPREAD * lib.sqrt(x_spread * y_spread)
+    if bool(is_open.any()):
+        index = int(is_open.reshape(-1).nonzero()[0][0])
+        num_used = int((w.reshape(-1, x.shape[-2])[index] > 0).sum())
+        raise ValueError(
+            f"fit {index} of {num_used} weighted pairs leaves the rotation open; expected three or more points that "
+            "are not on one line, neither in source nor in target, and that correspond."
+        )
+    signs = lib.stack([lib.ones_like(sign), lib.ones_like(sign), sign], -1)
+    rotation = u @ (signs[..., None] * vh)
+    scale = (singular * signs).sum(-1) / x_spread if with_scale else lib.ones_like(x_spread)
+    translation = y_mean - scale[..., None] * (rotation @ x_mean[..., None])[..., 0]
+    return _like(scale, source), _like(rotation, source), _like(translation, source)

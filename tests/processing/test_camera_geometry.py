@@ -6,9 +6,11 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from gap_mllm.processing.camera_geometry_gap_mllm import (
+    BOX_CORNER_SIGNS,
     box_corners,
     check_rigid,
     euler_to_matrix,
+    fit_similarity,
     invert_rigid,
     is_rigid,
     matrix_to_euler,
@@ -255,3 +257,109 @@ def test_torch_keeps_dtype_and_gradient():
     assert points.dtype == pixels.dtype == torch.float32
     z.sum().backward()
     torch.testing.assert_close(depth.grad, torch.ones_like(depth))
+
+
+@KINDS
+def test_similarity_of_exact_pairs_comes_back(kind):
+    rng = np.random.default_rng(9)
+    source = rng.normal(size=(2, 3, 40, 3)) * [2.0, 1.0, 0.5]
+    pose, scale = random_poses(rng, 2, 3), rng.uniform(0.2, 5.0, (2, 3))
+    target = scale[..., None, None] * (source @ pose[..., :3, :3].swapaxes(-1, -2)) + pose[..., None, :3, 3]
+    fitted = fit_similarity(kind(source), kind(target))
+    assert all(type(part) is type(kind(source)) for part in fitted)
+    for part, expected in zip(fitted, (scale, pose[..., :3, :3], pose[..., :3, 3]), strict=True):
+        np.testing.assert_allclose(np.asarray(part), expected, atol=1e-12)
+
+
+def test_similarity_by_hand():
+    # A quarter turn about z, twice as large, one step along x.
+    source = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    target = np.array([[1.0, 0.0, 0.0], [1.0, 2.0, 0.0], [-1.0, 0.0, 0.0]])
+    scale, rotation, translation = fit_similarity(source, target)
+    assert scale == pytest.approx(2.0)
+    np.testing.assert_allclose(rotation, [[0, -1, 0], [1, 0, 0], [0, 0, 1]], atol=1e-12)
+    np.testing.assert_allclose(translation, [1, 0, 0], atol=1e-12)
+
+
+def test_similarity_is_the_best_of_its_kind_on_noisy_pairs():
+    rng = np.random.default_rng(10)
+    source = rng.normal(size=(30, 3))
+    target = 1.7 * source @ random_poses(rng, 1)[0, :3, :3].T + rng.normal(scale=0.3, size=(30, 3))
+    weights = rng.uniform(0.1, 3.0, 30)
+
+    def error(scale, rotation, translation):
+        return (weights * ((scale * source @ rotation.T + translation - target) ** 2).sum(-1)).sum()
+
+    for with_scale in (True, False):
+        scale, rotation, translation = fit_similarity(source, target, weights, with_scale)
+        best = error(scale, rotation, translation)
+        for step in rng.normal(scale=0.01, size=(50, 7)):
+            turned = rotation @ Rotation.from_rotvec(step[:3]).as_matrix()
+            assert error(scale + with_scale * step[6], turned, translation + step[3:6]) > best
+    assert float(scale) == 1.0
+
+
+def test_similarity_by_whole_weights_is_that_of_repeated_pairs():
+    rng = np.random.default_rng(11)
+    source, target = rng.normal(size=(2, 12, 3))
+    counts = rng.integers(0, 4, 12)
+    repeated = fit_similarity(source.repeat(counts, 0), target.repeat(counts, 0))
+    for part, expected in zip(fit_similarity(source, target, counts), repeated, strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-12)
+
+
+@KINDS
+def test_similarity_never_mirrors(kind):
+    rng = np.random.default_rng(12)
+    source = rng.normal(size=(40, 3)) * [3.0, 2.0, 1.0]
+    _, rotation, _ = fit_similarity(kind(source), kind(source * [1.0, 1.0, -1.0]))
+    assert np.linalg.det(np.asarray(rotation)) == pytest.approx(1.0)
+    flat = source * [1.0, 1.0, 0.0]  # a plane does not say on which side one stands: the turn is kept
+    turn = random_poses(rng, 1)[0, :3, :3]
+    _, rotation, _ = fit_similarity(kind(flat), kind(flat @ turn.T))
+    np.testing.assert_allclose(np.asarray(rotation), turn, atol=1e-9)
+
+
+@KINDS
+def test_similarity_keeps_the_dtype_and_computes_in_float64(kind):
+    rng = np.random.default_rng(13)
+    source = rng.normal(size=(100, 3)) + 1e3
+    fitted = fit_similarity(kind(source.astype(np.float32)), kind((3 * source).astype(np.float32)))
+    assert all(part.dtype == kind(np.zeros(1, np.float32)).dtype for part in fitted)
+    np.testing.assert_allclose(np.asarray(fitted[1]), np.eye(3), atol=1e-4)
+    assert float(fitted[0]) == pytest.approx(3.0, abs=1e-3)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "name, source, target",
+    [
+        ("two points", np.eye(3)[:2], np.eye(3)[:2]),
+        ("a line", np.outer(np.arange(9.0), [1, 2, 3]) + 1e3, np.random.default_rng(14).normal(size=(9, 3))),
+        ("one place", np.random.default_rng(15).normal(size=(9, 3)), np.ones((9, 3))),
+        ("a mirrored cube", np.array(BOX_CORNER_SIGNS), -np.array(BOX_CORNER_SIGNS)),
+    ],
+)
+def test_similarity_refuses_points_that_leave_the_rotation_open(kind, name, source, target):
+    with pytest.raises(ValueError, match="leaves the rotation open"):
+        fit_similarity(kind(source), kind(target))
+
+
+@KINDS
+def test_similarity_refuses_bad_arguments(kind):
+    points = np.random.default_rng(16).normal(size=(5, 3))
+    with pytest.raises(ValueError, match=r"source has shape \(5, 3\) and target \(4, 3\)"):
+        fit_similarity(kind(points), kind(points[:4]))
+    with pytest.raises(ValueError, match=r"expected the same \(..., N, 3\)"):
+        fit_similarity(kind(points[:, :2]), kind(points[:, :2]))
+    with pytest.raises(ValueError, match=r"weights has shape \(4,\); expected \(5,\)"):
+        fit_similarity(kind(points), kind(points), kind(np.ones(4)))
+    with pytest.raises(ValueError, match="weights go down to -1"):
+        fit_similarity(kind(points), kind(points), kind(np.array([1.0, 1, 1, 1, -1])))
+    for place, name in enumerate(("source", "target", "weights")):
+        arrays = [points.copy(), points.copy(), np.ones(5)]
+        arrays[place][0] = np.nan
+        with pytest.raises(ValueError, match=f"{name} holds NaN"):
+            fit_similarity(*(kind(array) for array in arrays))
+    with pytest.raises(ValueError, match="fit 0 of 0 weighted pairs"):
+        fit_similarity(kind(points), kind(points), kind(np.zeros(5)))
