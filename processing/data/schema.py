@@ -19,6 +19,7 @@ TASKS = (
     "spatial_qa",
     "scene_qa",
     "video_qa",
+    "scene",  # views, poses, depth and boxes without a question; task makers draw questions from it
 )
 
 

@@ -1,19 +1,26 @@
 """EmbodiedScan's `embodiedscan_infos_*.pkl`: scenes with posed frames, categories and 9-DoF boxes, by scene id.
 
-Read by a restricted unpickler. Frame: OpenCV cameras, camera to world in the scan frame; boxes in the aligned frame.
+Read by a restricted unpickler. A large file is read once and indexed: later readings, of other processes too, take one
+scene at a time from the index. Frame: OpenCV cameras, camera to world in the scan frame; boxes in the aligned frame.
 Units: metres, radians.
 """
 
+import hashlib
+import json
+import os
+from itertools import islice
 from pathlib import Path
 
+import datasets
 import numpy as np
 
 from ..euler_order import detect_euler_order
 from ..record_errors import RecordError
-from ..source_files import check_box, read_pickle
+from ..source_files import check_box, read_pickle, refuse_lfs_pointer
 
 
 DEFAULT_EULER_ORDER = "ZXY"
+INDEX_FROM_BYTES = 128 * 2**20  # smaller files are kept in memory
 
 
 class EmbodiedScanInfos:
@@ -21,27 +28,29 @@ class EmbodiedScanInfos:
 
     Args:
         file (`str` or `Path`): `embodiedscan_infos_{train,val,test}.pkl`.
+        index_dir (`str` or `Path`, *optional*): where the index of a large file is kept; by default in the cache of
+            `datasets`. It is rebuilt when the file changes.
     Raises:
         FileNotFoundError: if there is no such file.
         RecordError: if it is no such pickle, or wants to import anything but numpy arrays.
     """
 
-    def __init__(self, file):
+    def __init__(self, file, index_dir=None):
         self.file = Path(file)
-        infos = read_pickle(self.file)
-        if not isinstance(infos, dict) or not isinstance(infos.get("data_list"), list):
-            raise RecordError(
-                "expected a dict with metainfo and the list data_list, as EmbodiedScan writes it.", file=str(self.file)
-            )
-        categories = (infos.get("metainfo") or {}).get("categories") or {}
-        if isinstance(categories, list | tuple):
-            categories = {name: index for index, name in enumerate(categories)}
+        refuse_lfs_pointer(self.file)
+        if self.file.stat().st_size < INDEX_FROM_BYTES:
+            categories, self._items = _read_infos(self.file)
+            names = [_sample_idx(item) for item in self._items]
+        else:
+            self._index = _indexed(self.file, Path(index_dir or datasets.config.HF_DATASETS_CACHE))
+            head = json.loads(self._index.with_suffix(".json").read_text(encoding="utf-8"))
+            categories, names, self._offsets = head["categories"], head["scene_ids"], head["offsets"]
+            self._items = None
         self.categories = {int(index): name for name, index in categories.items()}
-        self._items = infos["data_list"]
-        self._places = {}
-        for place, item in enumerate(self._items):
-            if isinstance(item, dict) and isinstance(item.get("sample_idx"), str):
-                self._places.setdefault(item["sample_idx"], place)
+        self._num_items, self._places = len(names), {}
+        for place, name in enumerate(names):
+            if name is not None:
+                self._places.setdefault(name, place)
 
     @property
     def scene_ids(self) -> list[str]:
@@ -52,10 +61,10 @@ class EmbodiedScanInfos:
         return scene_id in self._places
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._num_items
 
     def __iter__(self):
-        """All items in the order of the file, also those that no `sample_idx` names."""
+        """All items in the order of the file, also those without a `sample_idx`."""
         for place in range(len(self)):
             yield self._read(place)
 
@@ -66,7 +75,11 @@ class EmbodiedScanInfos:
         return self._read(self._places[scene_id])
 
     def _read(self, place):
-        return self._items[place]
+        if self._items is not None:
+            return self._items[place]
+        with open(self._index, "rb") as stream:
+            stream.seek(self._offsets[place])
+            return json.loads(stream.readline())
 
     def boxes(self, item: dict, euler_order: str = DEFAULT_EULER_ORDER) -> list[dict]:
         """The boxes of an item in the order of its `instances`, which `visible_instance_ids` count.
@@ -78,7 +91,7 @@ class EmbodiedScanInfos:
             item (`dict`): of this file.
             euler_order (`str`): of the nine numbers.
         Raises:
-            RecordError: if a box has not nine finite numbers with positive sizes, or its category is unknown.
+            RecordError: if a box has not nine finite numbers with positive sizes, no id, or an unknown category.
         """
         boxes = []
         for index, instance in enumerate(item.get("instances") or ()):
@@ -103,19 +116,68 @@ class EmbodiedScanInfos:
         return boxes
 
     def detect_euler_order(self, max_items: int = 200):
-        """Which Euler order leaves the boxes upright in the aligned frame; see `detect_euler_order`."""
-        rows = []
-        for item in self._items[:max_items]:
-            boxes = [instance.get("bbox_3d") for instance in (item.get("instances") or ())]
-            good = []
-            for box in boxes:
+        """Which Euler order leaves the boxes upright in the aligned frame: the `EulerEvidence` of the first items."""
+        return detect_euler_order(self._evidence(max_items))
+
+    def _evidence(self, max_items):
+        for item in islice(self, max_items):
+            boxes = []
+            for instance in item.get("instances") or ():
                 try:
-                    good.append(check_box(box))
-                except RecordError:  # met again, and refused, when the scene is read
+                    boxes.append(check_box(instance["bbox_3d"]))
+                except (RecordError, KeyError, TypeError):  # met again, and refused, when the scene is read
                     continue
-            if good:
-                rows.append((np.stack(good), np.eye(4)))
-        return detect_euler_order(rows)
+            if boxes:
+                yield np.stack(boxes), np.eye(4)
+
+
+def _read_infos(file):
+    """Categories (name to number) and items of the pickle."""
+    infos = read_pickle(file)
+    if not isinstance(infos, dict) or not isinstance(infos.get("data_list"), list):
+        raise RecordError(
+            "expected a dict with metainfo and the list data_list, as EmbodiedScan writes it.", file=str(file)
+        )
+    categories = (infos.get("metainfo") or {}).get("categories") or {}
+    if isinstance(categories, list | tuple):
+        categories = {name: index for index, name in enumerate(categories)}
+    return categories, infos["data_list"]
+
+
+def _sample_idx(item):
+    name = item.get("sample_idx") if isinstance(item, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _indexed(file, folder) -> Path:
+    """The index of a large file: one JSON line an item, and beside it (.json) where each line starts."""
+    state = file.stat()
+    key = hashlib.sha256(f"{file.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode()).hexdigest()[:16]
+    lines = folder / "embodiedscan_index" / f"{file.stem}-{key}.jsonl"
+    if lines.with_suffix(".json").is_file():
+        return lines
+    categories, items = _read_infos(file)
+    lines.parent.mkdir(parents=True, exist_ok=True)
+    own = f".{os.getpid()}.part"  # another process may be building the same index
+    offsets, part, head = [], lines.with_name(lines.name + own), lines.with_name(f"{lines.stem}.json{own}")
+    with open(part, "wb") as stream:
+        for item in items:
+            offsets.append(stream.tell())
+            stream.write(json.dumps(item, default=_plain).encode() + b"\n")
+    names = [_sample_idx(item) for item in items]
+    head.write_text(
+        json.dumps({"categories": categories, "scene_ids": names, "offsets": offsets}, default=_plain),
+        encoding="utf-8",
+    )
+    os.replace(part, lines)
+    os.replace(head, lines.with_suffix(".json"))
+    return lines
+
+
+def _plain(value):
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"the pickle holds {type(value).__name__}; expected plain containers and numpy arrays.")
 
 
 __all__ = ["DEFAULT_EULER_ORDER", "EmbodiedScanInfos"]

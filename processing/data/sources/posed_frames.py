@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..record_errors import RecordError
 from ..source_files import check_depth_file, check_pose, is_lost_pose, numeric_order, picture_header, read_matrix
@@ -15,12 +16,46 @@ from ..source_files import check_depth_file, check_pose, is_lost_pose, numeric_o
 
 DEPTH_SCALE = 1000.0  # millimetres
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+# How a file begins and how a whole one ends.
+_ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
+# As PNG, a depth map without a reading takes a thousandth of a byte a pixel; one with readings takes far more.
+_EMPTY_DEPTH_BYTES_PER_PIXEL = 1 / 32
 
 
 def stored_picture(path) -> dict:
-    """A picture on disk as the `datasets.Image` feature stores it; checked to be a picture, not decoded."""
+    """A picture on disk as the `datasets.Image` feature stores it; not decoded if its header and its end are there.
+
+    Raises:
+        RecordError: if the file is no picture, or cut off so that it cannot be decoded.
+    """
     picture_header(str(path))
+    _check_whole(str(path))
     return {"path": str(path), "bytes": None}
+
+
+@lru_cache(maxsize=65536)
+def _check_whole(path: str) -> None:
+    with open(path, "rb") as stream:
+        start = stream.read(8)
+        ending = next((end for begin, end in _ENDINGS.items() if start.startswith(begin)), b"")
+        stream.seek(-len(ending), 2)
+        if stream.read() == ending:
+            return
+    try:  # some writers append bytes after the picture: only decoding tells
+        with Image.open(path) as image:
+            image.load()
+    except OSError as error:
+        raise RecordError(f"the picture cannot be decoded: {error}.", "image", file=path) from None
+
+
+@lru_cache(maxsize=65536)
+def is_empty_depth(path: str) -> bool:
+    """Whether a depth map holds no reading at all; only files so small that this is possible are decoded."""
+    (width, height), _ = picture_header(path)
+    if Path(path).stat().st_size > max(width * height * _EMPTY_DEPTH_BYTES_PER_PIXEL, 256):
+        return False
+    with Image.open(path) as image:
+        return not np.asarray(image).any()
 
 
 @lru_cache(maxsize=4096)
@@ -28,7 +63,7 @@ def _intrinsics(path: Path):
     return read_matrix(path)[:3, :3] if path.is_file() else None
 
 
-def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=None) -> dict:
+def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=None, on_no_depth=None) -> dict:
     """Return a view of the schema from a picture and what lies beside it; what is not there stays None.
 
     Args:
@@ -36,6 +71,7 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
         image_name (`str`, *optional*): as the source writes it.
         on_lost (`Callable[[Path]]`, *optional*): called with a pose file that marks lost tracking (infinite or NaN).
         pose (`np.ndarray` of shape `(4, 4)`, *optional*): camera to world, checked already, instead of the pose file.
+        on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading.
     Returns:
         `dict`: fields of a view; `camera_to_world` is None where tracking was lost.
     Raises:
@@ -43,24 +79,105 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
             other intrinsics.
     """
     path = Path(image_path)
-    view = {"image": stored_picture(path), "image_path": image_name}
-    view["frame_id"] = int(path.stem) if path.stem.isdigit() else None
-    view["intrinsics"] = _intrinsics(path.parent / "intrinsic.txt")
     pose_file, depth_file = path.with_suffix(".txt"), path.with_suffix(".png")
-    if pose is not None:
-        view["camera_to_world"] = pose
-    elif pose_file.is_file():
-        view["camera_to_world"] = read_pose(pose_file, on_lost)
-    if depth_file.is_file() and depth_file != path:
-        depth_intrinsics = _intrinsics(path.parent / "depth_intrinsic.txt")
-        check_depth_file(depth_file, depth_intrinsics)
-        view |= {"depth": stored_picture(depth_file), "depth_scale": DEPTH_SCALE, "depth_intrinsics": depth_intrinsics}
+    if pose is None and pose_file.is_file():
+        pose = read_pose(pose_file, on_lost)
+    has_depth = depth_file.is_file() and depth_file != path
+    return frame_view(
+        path,
+        image_name,
+        pose=pose,
+        intrinsics=_intrinsics(path.parent / "intrinsic.txt"),
+        depth_path=depth_file if has_depth else None,
+        depth_intrinsics=_intrinsics(path.parent / "depth_intrinsic.txt") if has_depth else None,
+        on_no_depth=on_no_depth,
+    )
+
+
+def frame_view(
+    image_path,
+    image_name: str | None = None,
+    pose=None,
+    intrinsics=None,
+    depth_path=None,
+    depth_intrinsics=None,
+    depth_scale: float = DEPTH_SCALE,
+    timestamp: float | None = None,
+    on_no_depth=None,
+) -> dict:
+    """Return a view of the schema from files and numbers that belong together.
+
+    Frame: camera to world. Units: metres, pixels, seconds; metres = depth / `depth_scale`.
+
+    Args:
+        image_path (`Path`): of the colour picture; its name gives the number of the frame.
+        image_name (`str`, *optional*): as the source writes it.
+        pose (`np.ndarray` of shape `(4, 4)`, *optional*), intrinsics and depth_intrinsics (shape `(3, 3)`, *optional*)
+        depth_path (`Path`, *optional*), depth_scale (`float`), timestamp (`float`, *optional*)
+        on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading; it stays.
+    Raises:
+        RecordError: if a picture cannot be read, or the depth map has 8 bits or another size than its intrinsics.
+    """
+    path = Path(image_path)
+    view = {
+        "image": stored_picture(path),
+        "image_path": image_name,
+        "frame_id": frame_number(path),
+        "timestamp": timestamp,
+        "intrinsics": intrinsics,
+        "camera_to_world": pose,
+    }
+    if depth_path is not None:
+        check_depth_file(depth_path, depth_intrinsics)
+        if on_no_depth is not None and is_empty_depth(str(depth_path)):
+            on_no_depth(Path(depth_path))
+        view |= {
+            "depth": stored_picture(depth_path),
+            "depth_scale": depth_scale,
+            "depth_intrinsics": depth_intrinsics,
+        }
     return view
 
 
+def frame_number(path) -> int | None:
+    """The number of a frame, out of names like 00030.jpg and frame-000030.color.jpg; None for other names."""
+    digits = Path(path).name.split(".")[0].removeprefix("frame-")
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
+
+
+def check_picture_size(view: dict) -> None:
+    """Refuse intrinsics that were made for a picture of another size, as after resizing the pictures alone.
+
+    Raises:
+        RecordError: if the principal point is not within the middle half of the picture.
+    """
+    if view.get("intrinsics") is None:
+        return
+    path, center = view["image"]["path"], np.asarray(view["intrinsics"])[:2, 2]
+    size = picture_header(path)[0]
+    if not ((center > 0.25 * np.array(size)) & (center < 0.75 * np.array(size))).all():
+        raise RecordError(
+            f"the picture is {size[0]} x {size[1]}, but the principal point of its intrinsics is "
+            f"({center[0]:.1f}, {center[1]:.1f}): these are intrinsics of another size. Rescale them, or use the "
+            "pictures they were made for.",
+            "intrinsics",
+            file=path,
+        )
+
+
 def read_pose(path, on_lost=None):
-    """Read a camera-to-world pose; None, after calling `on_lost(path)`, where tracking was lost."""
-    pose = read_matrix(path)
+    """Read a camera-to-world pose; None, after calling `on_lost(path)`, where tracking was lost.
+
+    Raises:
+        RecordError: if the file is not there, or holds no rigid 4x4 matrix.
+    """
+    if not Path(path).is_file():
+        raise RecordError("the frame has no pose file.", "camera_to_world", file=str(path))
+    try:
+        pose = read_matrix(path)
+    except RecordError as error:
+        error.field = error.field or "camera_to_world"
+        raise
     if is_lost_pose(pose):
         if on_lost is not None:
             on_lost(Path(path))
@@ -97,6 +214,15 @@ def pick_evenly(items: list, max_items: int | None) -> list:
 
 
 @lru_cache(maxsize=4096)
+def read_scene_file(scene_file: Path) -> dict[str, str]:
+    """The `key = value` lines of `<scene>.txt`; empty where there is no such file."""
+    if not scene_file.is_file():
+        return {}
+    parts = [line.partition("=") for line in scene_file.read_text(encoding="utf-8").splitlines()]
+    return {key.strip(): value.strip() for key, found, value in parts if found}
+
+
+@lru_cache(maxsize=4096)
 def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
     """Read `axisAlignment` of `<scene>.txt`, the rigid transform from the scan frame to the aligned frame.
 
@@ -107,27 +233,27 @@ def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
     Raises:
         RecordError: if the entry is no rigid transform.
     """
-    if not scene_file.is_file():
+    value = read_scene_file(scene_file).get("axisAlignment")
+    if value is None:
         return None
-    for line in scene_file.read_text(encoding="utf-8").splitlines():
-        key, _, value = line.partition("=")
-        if key.strip() == "axisAlignment":
-            try:
-                numbers = np.array(value.split(), dtype=np.float64).reshape(4, 4)
-            except ValueError:
-                raise RecordError(
-                    f"axisAlignment is {value.strip()!r}, expected 16 numbers.", file=str(scene_file)
-                ) from None
-            return check_pose(numbers, "axisAlignment", scene_file)
-    return None
+    try:
+        numbers = np.array(value.split(), dtype=np.float64).reshape(4, 4)
+    except ValueError:
+        raise RecordError(f"axisAlignment is {value!r}, expected 16 numbers.", file=str(scene_file)) from None
+    return check_pose(numbers, "axisAlignment", scene_file)
 
 
 __all__ = [
     "DEPTH_SCALE",
+    "check_picture_size",
+    "frame_number",
+    "frame_view",
+    "is_empty_depth",
     "list_frames",
     "pick_evenly",
     "posed_view",
     "read_axis_alignment",
     "read_pose",
+    "read_scene_file",
     "stored_picture",
 ]

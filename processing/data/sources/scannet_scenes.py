@@ -3,18 +3,17 @@
 Frame: OpenCV cameras in the scan frame; boxes in the aligned frame. Units: metres, radians.
 """
 
-import pickle
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...camera_geometry_gap_mllm import box_corners
 from ..record_errors import RecordError
-from ..source_files import as_numbers, check_pose, is_lost_pose, read_json, resolve_inside
+from ..source_files import check_pose, is_lost_pose, resolve_inside
 from .embodiedscan_infos import DEFAULT_EULER_ORDER, EmbodiedScanInfos
-from .posed_frames import list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
+from .posed_frames import check_picture_size, list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
+from .scannet_files import posed_folder, read_aabbs, read_aggregation
 
 
 class ScannetScenes:
@@ -32,11 +31,23 @@ class ScannetScenes:
         aabb_root (`str` or `Path`, *optional*): `pcd_with_object_aabbs`, with `<scene>.pth` in it or one folder below.
         on_lost (`Callable[[Path]]`, *optional*): called once with each frame where tracking was lost.
         on_unaligned (`Callable[[Path]]`, *optional*): called once with the scene file that holds no axis alignment.
+        on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading.
+        on_bad_frame (`Callable[[RecordError]]`, *optional*): called with what is wrong with a frame, which is then
+            left out; without it the error is raised.
     Raises:
         FileNotFoundError: if a root or file is not there.
     """
 
-    def __init__(self, posed_root, infos_file=None, aabb_root=None, on_lost=None, on_unaligned=None):
+    def __init__(
+        self,
+        posed_root,
+        infos_file=None,
+        aabb_root=None,
+        on_lost=None,
+        on_unaligned=None,
+        on_no_depth=None,
+        on_bad_frame=None,
+    ):
         self.posed = posed_folder(posed_root)
         self.scans = self.posed.parent / "scans"
         files = [infos_file] if isinstance(infos_file, str | Path) else list(infos_file or ())
@@ -45,6 +56,7 @@ class ScannetScenes:
         if self.aabb_root is not None and not self.aabb_root.is_dir():
             raise FileNotFoundError(f"aabb_root {aabb_root} is no folder; expected pcd_with_object_aabbs/.")
         self.on_lost, self.on_unaligned = on_lost, on_unaligned
+        self.on_no_depth, self.on_bad_frame = on_no_depth, on_bad_frame
         self._frames = lru_cache(maxsize=2048)(self._read_frames)
         self._alignment = lru_cache(maxsize=None)(self._read_alignment)
         self._aabbs = lru_cache(maxsize=256)(self._read_aabbs)
@@ -72,6 +84,8 @@ class ScannetScenes:
             raise RecordError(f"scene {scene_id!r} has no folder {folder}.", "scene_id")
         return folder
 
+    # Views
+
     def views(self, scene_id: str, max_views: int | None = None) -> list[dict]:
         """The usable frames of a scene, as views of the schema.
 
@@ -83,48 +97,76 @@ class ScannetScenes:
             scene_id (`str`): as "scene0000_00" or "scannet/scene0000_00".
             max_views (`int`, *optional*): at most so many, spread evenly as Video-3D-LLM does.
         Raises:
-            RecordError: if the scene or a frame is not there or cannot be read, or tracking was lost in every frame.
+            RecordError: if the scene or a frame is not there or cannot be read, or no frame is usable.
         """
-        views = []
-        for path, name, pose in pick_evenly(self._frames(_bare(scene_id)), max_views):
-            views.append(posed_view(path, name, pose=pose))
+        frames = pick_evenly(self._frames(_bare(scene_id)), max_views)
+        views = [view for frame in frames if (view := self._checked(self._view, *frame)) is not None]
+        if not views:
+            raise RecordError("no frame can be read.", "views", file=str(self.folder(scene_id)))
         return views
+
+    def _view(self, path, name, pose):
+        view = posed_view(path, name, pose=pose, on_no_depth=self.on_no_depth)
+        check_picture_size(view)
+        return view
+
+    def _checked(self, read, *args):
+        """What `read` returns, or None after reporting a bad frame."""
+        try:
+            return read(*args)
+        except RecordError as error:
+            if self.on_bad_frame is None:
+                raise
+            self.on_bad_frame(error)
+            return None
 
     def _read_frames(self, scene_id):
         """(path, name in the source, pose) of each usable frame."""
-        folder, frames, num_lost = self.folder(scene_id), [], 0
-        for path, name, pose in self._listed_frames(scene_id, folder):
-            if pose is None:
-                pose = read_pose(path.with_suffix(".txt"), self.on_lost)
-            elif is_lost_pose(pose):
+        folder, lost = self.folder(scene_id), []
+        frames = [
+            (path, name, matrix)
+            for path, name, pose in self._listed_frames(scene_id, folder)
+            if (matrix := self._checked(self._pose, path, pose, lost)) is not None
+        ]
+        if not frames:
+            reason = f"no usable frame: tracking was lost in {len(lost)}, the others cannot be read."
+            raise RecordError(reason, "views", file=str(folder))
+        return frames
+
+    def _pose(self, path, pose, lost):
+        """The pose of a frame, or None, after noting it in `lost`, where tracking was lost."""
+        if not path.is_file():
+            raise RecordError("the picture is not there.", "image", file=str(path))
+        if pose is None:
+            pose = read_pose(path.with_suffix(".txt"), lost.append)
+        else:
+            pose = np.asarray(pose, dtype=np.float64)
+            if is_lost_pose(pose):
+                lost.append(path)
                 pose = None
-                if self.on_lost is not None:
-                    self.on_lost(path)
             else:
                 pose = check_pose(pose, "cam2global", path)
-            num_lost += pose is None
-            if pose is not None:
-                frames.append((path, name, pose))
-        if not frames:
-            raise RecordError(
-                f"none of {num_lost} frames has a pose: tracking was lost in all.", "views", file=str(folder)
-            )
-        return frames
+        if pose is None and self.on_lost is not None:
+            self.on_lost(lost[-1])
+        return pose
 
     def _listed_frames(self, scene_id, folder):
         infos = self._infos_of(scene_id)
         if infos is None:
             return [(path, f"posed_images/{scene_id}/{path.name}", None) for path in list_frames(folder)]
-        frames = []
-        for index, image in enumerate(infos[f"scannet/{scene_id}"]["images"]):
-            path = resolve_inside(folder, Path(image["img_path"]).name, f"images[{index}].img_path")
-            if not path.is_file():
-                raise RecordError(f"{path} is not there; {infos.file} lists it.", f"images[{index}].img_path")
-            frames.append((path, image["img_path"], as_matrix(image["cam2global"])))
-        return frames
+        images = infos[f"scannet/{scene_id}"]["images"]
+        return [(folder / Path(image["img_path"]).name, image["img_path"], image["cam2global"]) for image in images]
 
     def _infos_of(self, scene_id):
         return next((infos for infos in self.infos if f"scannet/{_bare(scene_id)}" in infos), None)
+
+    # Boxes and labels
+
+    def has_boxes(self, scene_id: str) -> bool:
+        """Whether a file knows the boxes of a scene; test scenes have none."""
+        if self.id_space == "scannet":
+            return self._aabb_file(_bare(scene_id)) is not None
+        return self._infos_of(scene_id) is not None
 
     def boxes(self, scene_id: str) -> dict[str, dict]:
         """The boxes of a scene by object id; see `id_space` for what the ids count.
@@ -144,7 +186,7 @@ class ScannetScenes:
     def oriented_boxes(self, scene_id: str, min_iou: float = 0.5) -> dict[str, dict]:
         """EmbodiedScan's oriented boxes under ScanNet's object ids: those that overlap enough with the ScanNet box.
 
-        Overlap is that of axis-aligned bounds, each oriented box is given away once, the best overlap first.
+        Overlap is that of axis-aligned bounds; each oriented box is given away once, the best overlap first.
         Frame: aligned. Units: metres, radians. Source: VG-LLM joins ScanRefer and EmbodiedScan at an IoU of 0.5.
 
         Args:
@@ -155,17 +197,14 @@ class ScannetScenes:
         """
         if self.aabb_root is None or not self.infos:
             raise ValueError("oriented_boxes needs both aabb_root and infos_file.")
-        exact, oriented = self.boxes(scene_id), self._embodied_boxes(scene_id)
-        pairs = sorted(
-            (
-                (_bounds_iou(box, other), key, place)
-                for key, box in exact.items()
-                for place, other in enumerate(oriented)
-            ),
-            key=lambda pair: -pair[0],
-        )
+        oriented = self._embodied_boxes(scene_id)
+        pairs = [
+            (_bounds_iou(box, other), key, place)
+            for key, box in self.boxes(scene_id).items()
+            for place, other in enumerate(oriented)
+        ]
         joined, taken = {}, set()
-        for iou, key, place in pairs:
+        for iou, key, place in sorted(pairs, key=lambda pair: -pair[0]):
             if iou >= min_iou and key not in joined and place not in taken:
                 joined[key] = {**oriented[place], "instance_id": key}
                 taken.add(place)
@@ -180,13 +219,16 @@ class ScannetScenes:
             self._euler_orders[infos.file] = infos.detect_euler_order().order or DEFAULT_EULER_ORDER
         return infos.boxes(infos[f"scannet/{_bare(scene_id)}"], self._euler_orders[infos.file])
 
-    def _read_aabbs(self, scene_id):
+    def _aabb_file(self, scene_id):
         name = f"{scene_id}.pth"
         tried = [self.aabb_root / name, *(folder / name for folder in sorted(self.aabb_root.iterdir()))]
-        found = [path for path in tried if path.is_file()]
-        if not found:
-            raise RecordError(f"{name} is not in {self.aabb_root} or a folder below it.", "scene_id")
-        return read_aabbs(found[0], self._scannet_labels(scene_id))
+        return next((path for path in tried if path.is_file()), None)
+
+    def _read_aabbs(self, scene_id):
+        file = self._aabb_file(scene_id)
+        if file is None:
+            raise RecordError(f"{scene_id}.pth is not in {self.aabb_root} or a folder below it.", "scene_id")
+        return read_aabbs(file, self._scannet_labels(scene_id))
 
     def labels(self, scene_id: str) -> dict[str, str]:
         """What the objects of a scene are called, by object id as in `boxes`; empty where no file says."""
@@ -197,6 +239,8 @@ class ScannetScenes:
     def _scannet_labels(self, scene_id):
         file = self.scans / scene_id / f"{scene_id}.aggregation.json"
         return read_aggregation(file) if file.is_file() else {}
+
+    # World
 
     def world_to_aligned(self, scene_id: str) -> np.ndarray | None:
         """The rigid transform from the scan frame to the aligned frame, `(4, 4)`.
@@ -220,79 +264,6 @@ class ScannetScenes:
         return matrix
 
 
-def posed_folder(root) -> Path:
-    """Find `posed_images` in a folder that the user gave; FileNotFoundError if it is not there."""
-    root = Path(root)
-    for folder in (root / "scannet" / "posed_images", root / "posed_images", root):
-        if folder.is_dir() and (folder != root or any(path.is_dir() for path in root.iterdir())):
-            return folder
-    raise FileNotFoundError(
-        f"{root} holds no posed_images/<scene>/ (nor scannet/posed_images/<scene>/). Export ScanNet in EmbodiedScan's "
-        "layout, or give the folder that holds it."
-    )
-
-
-def as_matrix(values) -> np.ndarray:
-    """A pose of an infos file, which may be infinite, as float64 `(4, 4)`; RecordError on another shape."""
-    matrix = np.asarray(values, dtype=np.float64)
-    if matrix.shape != (4, 4):
-        raise RecordError(f"the pose has shape {matrix.shape}, expected (4, 4).", "cam2global")
-    return matrix
-
-
-def read_aggregation(file) -> dict[str, str]:
-    """Labels by object id of `<scene>.aggregation.json`; RecordError if it is none."""
-    groups = read_json(file)
-    groups = groups.get("segGroups") if isinstance(groups, dict) else None
-    if not isinstance(groups, list):
-        raise RecordError("expected an aggregation with the list segGroups.", "segGroups", file=str(file))
-    return {str(group["objectId"]): str(group["label"]) for group in groups}
-
-
-def read_aabbs(file, labels: dict[str, str] | None = None) -> dict[str, dict]:
-    """Read the boxes of a `pcd_with_object_aabbs` file by ScanNet object id.
-
-    Frame: aligned. Units: metres. No code of the file is run: only tensors and numpy arrays are rebuilt.
-
-    Args:
-        file (`str` or `Path`): `<scene>.pth`, a dict with aabb_obj_ids `(n,)` and aabb_corner_xyz `(n, 8, 3)`.
-        labels (`dict[str, str]`, *optional*): by object id.
-    Raises:
-        RecordError: if it is no such file, or wants to import anything else.
-    """
-    try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            scene = torch.load(file, map_location="cpu", weights_only=True)
-        ids = np.asarray(scene["aabb_obj_ids"]).reshape(-1)
-        corners = as_numbers(scene["aabb_corner_xyz"], (len(ids), 8, 3), "aabb_corner_xyz")
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-        raise RecordError(
-            "expected a torch file of tensors and numpy arrays with aabb_obj_ids and aabb_corner_xyz, got "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            file=str(file),
-        ) from None
-    low, high = corners.min(1), corners.max(1)
-    boxes = {}
-    for index, object_id in enumerate(str(int(number)) for number in ids):
-        size = high[index] - low[index]
-        if (size <= 0).any():
-            raise RecordError(
-                f"the box of object {object_id} has sizes {size.tolist()}; expected positive ones.",
-                f"aabb_corner_xyz[{index}]",
-                file=str(file),
-            )
-        boxes[object_id] = {
-            "center": (low[index] + high[index]) / 2,
-            "size": size,
-            "euler": np.zeros(3),
-            "euler_order": "zxy",
-            "frame": "aligned",
-            "label": (labels or {}).get(object_id),
-            "instance_id": object_id,
-        }
-    return boxes
-
-
 def _bounds_iou(box, other):
     """IoU of the axis-aligned bounds of two boxes."""
     (low, high), (other_low, other_high) = _bounds(box), _bounds(other)
@@ -305,25 +276,10 @@ def _bounds(box):
     return corners.min(0), corners.max(0)
 
 
-def _numpy_globals():
-    """What numpy arrays in a torch file are rebuilt from, under the names of numpy 1 and 2."""
-    from numpy._core.multiarray import _reconstruct, scalar
-
-    named = [
-        (function, f"numpy.{core}.multiarray.{function.__name__}")
-        for function in (_reconstruct, scalar)
-        for core in ("core", "_core")
-    ]
-    kinds = [
-        value for value in vars(np.dtypes).values() if isinstance(value, type) and value is not np.dtypes.ObjectDType
-    ]
-    return [*named, np.ndarray, np.dtype, *kinds]
-
-
 def _bare(scene_id: str) -> str:
     if not isinstance(scene_id, str) or not scene_id:
         raise RecordError(f"{scene_id!r} is no scene id.", "scene_id")
     return scene_id.removeprefix("scannet/")
 
 
-__all__ = ["ScannetScenes", "posed_folder", "read_aabbs", "read_aggregation"]
+__all__ = ["ScannetScenes", "posed_folder"]
