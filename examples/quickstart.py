@@ -42,6 +42,7 @@ def main():
         print(f"1. Pre-training on rendered rooms ({args.steps or 'all'} steps; other processes render)", flush=True)
         trainer, processor = train(args, output)
         rooms, baselines = prepared.result()
+    torch.set_num_threads(max(args.threads, os.cpu_count() or 1))  # nothing renders any more
     print("2. Asking about rooms that were never seen, and about the same with nothing but a blind guess", flush=True)
     metrics, examples = measure(trainer.model, processor, rooms, baselines)
     print("3. Saving for the Hub, and loading it back as a stranger would", flush=True)
@@ -66,7 +67,7 @@ def parse_arguments():
     parser.add_argument("--output", default="outputs/quickstart", help="folder for results")
     parser.add_argument("--frames", help="folder of photographs of one place, to ask about at the end")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
-    parser.add_argument("--test-rooms", type=int, default=128, help="rooms for the final measurement")
+    parser.add_argument("--test-rooms", type=int, default=256, help="rooms for the final measurement")
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads of training; rendering has its own process"
     )

@@ -40,7 +40,7 @@ DOCUMENTS = [
     ROOT / name for name in ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 ]
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
-REPORTS = {"cli.py", "render_rooms.py"}  # may print: they are commands
+REPORTS = {"cli.py", "collate_scenes.py", "read_large_json.py", "render_rooms.py", "sample_frames.py"}  # commands
 
 
 def short(file):

@@ -1,8 +1,9 @@
 """Collation of scenes with several questions each: the views are encoded once, whatever the number of questions.
 
-Two equal layouts. "block_mask" (SDPA, eager): prefix, question 1, question 2, ... in one row; a mask lets each
+Three equal layouts. "block_mask" (SDPA, eager): prefix, question 1, question 2, ... in one row; a mask lets each
 question see the prefix and itself. "packed" (FlashAttention): prefix + question 1, prefix + question 2, ... one after
-the other as documents of one padding-free row, the image features repeated. Positions are the same in both.
+the other as documents of one padding-free row, the image features repeated. "padded" (any kernel): each document is a
+row of its own, padded at the end. Positions are the same in all.
 """
 
 import numpy as np
@@ -14,9 +15,10 @@ from .losses import IGNORE_INDEX
 from .rooms import scene_targets
 
 
-LAYOUTS = ("block_mask", "packed")
+LAYOUTS = ("block_mask", "packed", "padded")
 # Fields of a batch that the loss needs and the model does not take.
 LOSS_FIELDS = ("sample_ids", "document_ids", "readout_targets", "label_weights", "point_map_targets")
+TOKEN_FIELDS = ("input_ids", "labels", "label_weights", "document_ids", "readout_targets", "mm_token_type_ids")
 SHARED, PADDING = 0, -1  # document ids of the prefix that every question sees, and of padding
 
 
@@ -74,17 +76,18 @@ class SharedSceneCollator:
 
     Args:
         processor (`GapMllmProcessor`)
-        layout (`str`): "block_mask" or "packed".
+        layout (`str`): "block_mask", "packed" or "padded".
         point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets.
         answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;
             1 where none is given). Late decimals are noise as long as the metres are wrong: less weight on them lets
             a small model find the metres sooner.
+        max_view_pixels (`int`, *optional*): bound of a resized view, instead of the image processor's.
     Raises:
         ValueError: on an unknown layout or part, a sample without questions, or questions whose views or system turn
             differ.
     """
 
-    def __init__(self, processor, layout="block_mask", point_map_side=None, answer_weights=None):
+    def __init__(self, processor, layout="block_mask", point_map_side=None, answer_weights=None, max_view_pixels=None):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
         self.processor, self.layout, self.point_map_side = processor, layout, point_map_side
@@ -92,17 +95,20 @@ class SharedSceneCollator:
         if unknown:
             raise ValueError(f"answer_weights names the unknown parts {unknown}; known are {list(ANSWER_PARTS)}.")
         self.answer_weights = answer_weights or {}
+        self.max_view_pixels = max_view_pixels
         self.merge_size = processor.image_processor.merge_size
 
     def __call__(self, samples):
         scenes = [self._encode(sample) for sample in samples]
-        join = self._in_blocks if self.layout == "block_mask" else self._packed
+        join = {"block_mask": self._in_blocks, "packed": self._packed, "padded": self._padded}[self.layout]
         batch = join(scenes)
-        batch["pixel_values"] = torch.cat([scene["pixel_values"] for scene in scenes])
-        batch["image_grid_thw"] = torch.cat([scene["image_grid_thw"] for scene in scenes])
-        batch["scene_lengths"] = torch.tensor([len(scene["image_grid_thw"]) for scene in scenes])
+        shown = [scene for scene in scenes if len(scene["image_grid_thw"])]
+        if shown:
+            batch["pixel_values"] = torch.cat([scene["pixel_values"] for scene in shown])
+            batch["image_grid_thw"] = torch.cat([scene["image_grid_thw"] for scene in shown])
+            batch["scene_lengths"] = torch.tensor([len(scene["image_grid_thw"]) for scene in shown])
         batch["sample_ids"] = [sample.get("sample_id") for sample in samples]
-        if self.point_map_side is not None and all("depth_m" in sample for sample in samples):
+        if self.point_map_side is not None and shown and all("depth_m" in sample for sample in samples):
             targets = [self._point_maps(s, scene) for s, scene in zip(samples, scenes, strict=True)]
             batch["point_map_targets"] = torch.cat(targets)
         return batch
@@ -124,13 +130,13 @@ class SharedSceneCollator:
                 )
             asked = self.processor.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
             told = self.processor.apply_chat_template(messages, tokenize=False)
-            prefix, _, question = asked.rpartition(end)
-            prefixes.add(prefix + end)
+            prefix, found, question = asked.rpartition(end)  # without views all of it is the question
+            prefixes.add(prefix + found)
             questions.append(question)
             answers.append(told[len(asked) :].removesuffix("\n"))
         if len(prefixes) > 1:
             raise ValueError(f"The questions of sample {name!r} must share the system turn and the views before them.")
-        inputs = self.processor(images=[images], text=[prefixes.pop()], return_tensors="pt")
+        inputs = self._process(images, prefixes.pop())
         tokenize = self.processor.tokenizer
         scene = {
             "pixel_values": inputs["pixel_values"],
@@ -151,6 +157,19 @@ class SharedSceneCollator:
                 token = marks_to_tokens([mark], sizes, scene["image_grid_thw"], self.merge_size)[0]
                 scene["targets"][index] = scene["image_tokens"][token]
         return scene
+
+    def _process(self, images, prefix):
+        """The processor's output for the shared prefix; empty where a sample is text only."""
+        if not images:
+            empty = torch.zeros(1, 0, dtype=torch.long)
+            return {"pixel_values": None, "image_grid_thw": empty[:, :0].view(0, 3)} | dict.fromkeys(
+                ("input_ids", "mm_token_type_ids"), empty
+            )
+        options = {}
+        if self.max_view_pixels is not None:
+            smallest = min(self.processor.image_processor.size["shortest_edge"], self.max_view_pixels)
+            options["size"] = {"shortest_edge": smallest, "longest_edge": self.max_view_pixels}
+        return self.processor(images=[images], text=[prefix], return_tensors="pt", **options)
 
     def _weigh(self, text, ids):
         """Weight of each token of an answer; that of the end of the turn is 1."""
@@ -181,6 +200,7 @@ class SharedSceneCollator:
             "document_ids": [document] * length,
             "readout_targets": readout,
             "position_ids": first_position + torch.arange(length),
+            "mm_token_type_ids": [0] * length,
         }
 
     @staticmethod
@@ -193,18 +213,18 @@ class SharedSceneCollator:
             "document_ids": [document] * length,
             "readout_targets": [PADDING] * length,
             "position_ids": positions,
+            "mm_token_type_ids": scene["types"],
         }
 
     def _rope(self, scene):
+        if not scene["types"]:
+            return torch.zeros(4, 0, dtype=torch.long), torch.zeros(4, 1, dtype=torch.long)
         positions = rope_positions(scene["types"], scene["image_grid_thw"].tolist(), self.merge_size)
         return positions, positions.amax(1, keepdim=True) + 1
 
     @staticmethod
     def _join(pieces):
-        row = {
-            name: torch.tensor([value for piece in pieces for value in piece[name]])
-            for name in ("input_ids", "labels", "label_weights", "document_ids", "readout_targets")
-        }
+        row = {name: torch.tensor([value for piece in pieces for value in piece[name]]) for name in TOKEN_FIELDS}
         row["position_ids"] = torch.cat([piece["position_ids"].expand(4, -1) for piece in pieces], dim=1)
         return row
 
@@ -216,17 +236,40 @@ class SharedSceneCollator:
             for index in range(len(scene["questions"])):
                 pieces.append(self._document(scene, index, after, 0, index + 1))
             rows.append(self._join(pieces))
+        batch = self._stack(rows)
+        batch.pop("mm_token_type_ids")  # positions are given
+        batch["attention_mask"] = document_mask(batch["document_ids"])
+        return batch
+
+    def _padded(self, scenes):
+        rows, repeats = [], []
+        for scene in scenes:
+            positions, after = self._rope(scene)
+            for index in range(len(scene["questions"])):
+                # Every document is row number 1: readout counts columns within its own row.
+                document = self._document(scene, index, after, 0, 1)
+                rows.append(self._join([self._prefix(scene, 1, positions), document]))
+            if len(scene["image_grid_thw"]):
+                repeats.append(len(scene["questions"]))
+        batch = self._stack(rows)
+        batch["attention_mask"] = (batch["document_ids"] != PADDING).long()
+        if any(count > 1 for count in repeats):
+            batch["scene_repeats"] = torch.tensor(repeats)
+        return batch
+
+    def _stack(self, rows):
+        """Rows of different lengths as one batch, padded at the end."""
         fills = {
             "input_ids": self.processor.tokenizer.pad_token_id,
             "labels": IGNORE_INDEX,
             "label_weights": 0.0,
             "document_ids": PADDING,
             "readout_targets": PADDING,
+            "mm_token_type_ids": 0,
         }
         longest = max(len(row["input_ids"]) for row in rows)
         batch = {name: torch.stack([_pad(row[name], longest, fill) for row in rows]) for name, fill in fills.items()}
         batch["position_ids"] = torch.stack([_pad(row["position_ids"], longest, 0) for row in rows], dim=1)
-        batch["attention_mask"] = document_mask(batch["document_ids"])
         return batch
 
     def _packed(self, scenes):
@@ -239,9 +282,11 @@ class SharedSceneCollator:
                 pieces.append(self._document(scene, index, after, start, document))
                 start += len(pieces[-1]["input_ids"]) + len(scene["prefix"])
         row = self._join(pieces)
-        batch = {name: value[None] for name, value in row.items() if name != "position_ids"}
+        batch = {name: value[None] for name, value in row.items() if name not in ("position_ids", "mm_token_type_ids")}
         batch["position_ids"] = row["position_ids"][:, None]
-        batch["scene_repeats"] = torch.tensor([len(scene["questions"]) for scene in scenes])
+        repeats = [len(scene["questions"]) for scene in scenes if len(scene["image_grid_thw"])]
+        if repeats:
+            batch["scene_repeats"] = torch.tensor(repeats)
         return batch
 
     def _point_maps(self, sample, scene):

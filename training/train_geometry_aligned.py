@@ -1,6 +1,6 @@
-"""Entry point: geometry-aligned pre-training on synthetic rooms from a recipe (`gap-mllm train`).
+"""Entry point: geometry-aligned pre-training from a recipe (`gap-mllm train`), on synthetic rooms or any data source.
 
-For other data build a `GeometryAlignedTrainer` with a `SharedSceneCollator`; this file shows how in thirty lines.
+For more freedom build a `GeometryAlignedTrainer` with a `SceneCollator`; this file shows how in thirty lines.
 """
 
 from dataclasses import dataclass, field
@@ -14,11 +14,13 @@ from ..evaluation.baselines import render_split
 from ..evaluation.marked_pixel import marked_pixel_scorer
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
+from ..processing.data import load_multiview
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from .recipes import read_recipe
 from .rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from .scene_collator import SceneCollator
 from .shared_scene_collator import SharedSceneCollator
 
 
@@ -42,6 +44,16 @@ class GeometryAlignedModelArguments:
     )
     answer_weights: dict = field(
         default_factory=dict, metadata={"help": "Weights of the parts of answers; see SharedSceneCollator."}
+    )
+    data: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
+        },
+    )
+    collation: dict = field(
+        default_factory=dict,
+        metadata={"help": "Bounds of SceneCollator (max_views, max_sample_pixels, ...), for data."},
     )
 
 
@@ -77,7 +89,9 @@ def build_model(model_config, geometry_encoder_path, processor):
 
 
 def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
-    """Pre-train on rooms, resuming from the last checkpoint in the output folder if there is one.
+    """Pre-train on rooms or on the rows of a source (`data`).
+
+    If the output folder holds a checkpoint, training goes on from the last one.
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
@@ -88,7 +102,8 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
-        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, or without an encoder.
+        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, without an encoder, or
+            for selection rooms with `data`. RecordError: as `load_multiview` and `SceneCollator`.
     """
     parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
     model_args, args = read_recipe(parser, recipe, overrides)
@@ -101,6 +116,28 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         model = build_model(model_args.model_config, model_args.geometry_encoder_path, processor)
     else:
         raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
+    layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
+    shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
+    if model_args.data:
+        if model_args.num_selection_rooms:
+            raise ValueError("num_selection_rooms asks about rooms; with data, give a scorer of your own.")
+        dataset = load_multiview(**{"split": "train", **model_args.data})
+        collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
+    else:
+        dataset, scorer = _rooms(model_args, args, processor, scorer)
+        collator = SharedSceneCollator(processor, layout, **shared)
+    trainer = GeometryAlignedTrainer(
+        model=model, args=args, train_dataset=dataset, data_collator=collator, scorer=scorer, callbacks=callbacks
+    )
+    last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=last_checkpoint)
+    trainer.save_model()
+    processor.save_pretrained(args.output_dir)
+    return trainer, processor
+
+
+def _rooms(model_args, args, processor, scorer):
+    """Training rooms for every step of the run, and the scorer that asks about selection rooms."""
     batch_size = args.per_device_train_batch_size
     args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
     dataset = RoomQuestionDataset(
@@ -120,17 +157,4 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
             half_thickness=arm // 8 if half_thickness is None else half_thickness,
             show_progress=False,
         )
-    layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
-    trainer = GeometryAlignedTrainer(
-        model=model,
-        args=args,
-        train_dataset=dataset,
-        data_collator=SharedSceneCollator(processor, layout, model.config.point_map_side, model_args.answer_weights),
-        scorer=scorer,
-        callbacks=callbacks,
-    )
-    last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=last_checkpoint)
-    trainer.save_model()
-    processor.save_pretrained(args.output_dir)
-    return trainer, processor
+    return dataset, scorer

@@ -1,5 +1,7 @@
 """Recipes: found by name or path, overridden by flags, and refused where a key is unknown."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from safetensors.torch import load_file
@@ -15,6 +17,7 @@ from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArgumen
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments
 
 
+FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
 ROOMS = {"sizes": [[64, 64]], "size_shares": [1.0], "num_views": [2], "num_views_shares": [1.0]}
 
 
@@ -90,6 +93,22 @@ def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config,
     model = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "model")
     for name, value in model.model.geometry.state_dict().items():
         assert value.equal(weights[f"aggregator.{name}"]), name
+
+
+def test_a_folder_of_data_is_trained_on(tmp_path, encoder_folder, capsys):
+    """The marked pixels of the released form, straight from their JSON files; views bounded, crosses drawn."""
+    data = {"name": "gap_mllm", "data_dir": str(FORMATS / "gap_mllm"), "tasks": ["reconstruction", "grounding_box"]}
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text()) | {"data": {**data, "cache_dir": str(tmp_path)}}
+    recipe |= {"collation": {"max_views": 4, "max_view_pixels": 96 * 64}, "max_steps": 2, "dataloader_num_workers": 0}
+    recipe |= {"dataloader_persistent_workers": False, "per_device_train_batch_size": 2, "logging_steps": 1}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(recipe))
+    flags = ["--output_dir", str(tmp_path / "model"), "--geometry_encoder_path", str(encoder_folder)]
+    flags += ["--use_cpu", "true", "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']
+    assert main(["train", str(tmp_path / "model.yaml"), *flags]) == 0
+    output = capsys.readouterr().out
+    assert "loss_text" in output and "loss_readout" in output
+    assert main(["train", str(tmp_path / "model.yaml"), *flags, "--num_selection_rooms", "2"]) == 2
+    assert "with data, give a scorer of your own" in capsys.readouterr().err
 
 
 def test_errors_of_the_command_line_are_one_line(capsys):

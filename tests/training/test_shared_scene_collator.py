@@ -106,10 +106,10 @@ def test_point_map_targets_are_the_points_of_the_tokens(tiny_processor):
     torch.testing.assert_close(targets[5, 1, 2] - targets[1, 1, 2], torch.tensor([1.0, 0, 0]))
 
 
-def test_both_layouts_give_the_same_loss_terms_and_gradients(model, samples, tiny_processor, make_trainer):
+def test_all_layouts_give_the_same_loss_terms_and_gradients(model, samples, tiny_processor, make_trainer):
     trainer = make_trainer(model, point_map_weight=1.0, readout_weight=1.0)
     results = []
-    for layout in ("block_mask", "packed"):
+    for layout in ("block_mask", "packed", "padded"):
         batch = SharedSceneCollator(tiny_processor, layout, model.config.point_map_side)(samples)
         model.eval()
         model.zero_grad()
@@ -118,13 +118,15 @@ def test_both_layouts_give_the_same_loss_terms_and_gradients(model, samples, tin
         sum(terms.values()).backward()
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         results.append((terms, counts, gradients))
-    (terms, counts, gradients), (other_terms, other_counts, other_gradients) = results
-    assert counts == other_counts and min(counts.values()) > 0
-    for name, term in terms.items():
-        torch.testing.assert_close(other_terms[name], term, rtol=1e-5, atol=0)
-    assert gradients.keys() == other_gradients.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
+    terms, counts, gradients = results[0]
+    assert min(counts.values()) > 0
+    for other_terms, other_counts, other_gradients in results[1:]:
+        assert counts == other_counts
+        for name, term in terms.items():
+            torch.testing.assert_close(other_terms[name], term, rtol=1e-5, atol=0)
+        assert gradients.keys() == other_gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_a_question_alone_gives_the_same_logits(model, samples, tiny_processor):
