@@ -13,7 +13,7 @@ from pathlib import Path
 
 import ijson
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ..camera_geometry_gap_mllm import is_rigid
 from .record_errors import RecordError
@@ -26,6 +26,9 @@ PICKLE_ALLOWED = {
     for core in ("core", "_core")
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+# What damaged pickles end in: their bytes are instructions, so nearly anything.
+_PICKLE_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
+_PICKLE_ERRORS += (MemoryError, OverflowError)
 
 
 # Paths
@@ -45,16 +48,12 @@ def resolve_inside(root, relative: str, field: str | None = None) -> Path:
     """
     if not isinstance(relative, str) or not relative or "\0" in relative:
         raise RecordError(f"{relative!r} is no path.", field)
-    path = Path(relative)
-    joined = Path(os.path.normpath(Path(root).absolute() / path))
-    folder = Path(root).resolve()
-    if path.is_absolute() or not _is_below(joined, Path(root).absolute()) or not _is_below(joined.resolve(), folder):
+    tail, root = os.path.normpath(relative), Path(root)
+    joined = root.absolute() / tail  # the root as the user wrote it: it may climb or be a link
+    climbs = os.path.isabs(relative) or tail.split(os.sep)[0] == os.pardir
+    if climbs or not joined.resolve().is_relative_to(root.resolve()):
         raise RecordError(f"path {relative!r} leads out of {root}; paths of records must stay inside it.", field)
     return joined
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path == folder or folder in path.parents
 
 
 def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None = None) -> Path:
@@ -106,18 +105,18 @@ def read_json(path):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        RecordError: if it is a git-lfs pointer, cut off, no JSON, or holds NaN or infinity.
+        RecordError: if it is a git-lfs pointer, cut off, no JSON, no UTF-8 text, or holds NaN or infinity.
     """
     refuse_lfs_pointer(path)
-    text = Path(path).read_text(encoding="utf-8-sig")
     try:
+        text = Path(path).read_text(encoding="utf-8-sig")
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         hint = " The file ends too soon: is the download complete?" if error.pos >= len(text.rstrip()) - 1 else ""
         raise RecordError(f"no valid JSON at byte {offset}: {error.msg}.{hint}", file=str(path)) from None
-    except ValueError as error:
-        raise RecordError(str(error), file=str(path)) from None
+    except (ValueError, RecursionError) as error:  # no UTF-8, a constant, a number of thousands of digits, too deep
+        raise RecordError(f"no valid JSON: {error}.", file=str(path)) from None
 
 
 def iter_json_array(path):
@@ -129,9 +128,9 @@ def iter_json_array(path):
     """
     refuse_lfs_pointer(path)
     with open(path, "rb") as stream:
-        counted = _CountingReader(stream)
         if _first_character(stream) != b"[":
             raise RecordError("expected a JSON array, `[...]`, at the top level.", file=str(path))
+        counted = _CountingReader(stream)
         try:
             yield from ijson.items(counted, "item", use_float=True)
         except ijson.IncompleteJSONError as error:
@@ -158,18 +157,20 @@ def iter_jsonl(path, skip=None):
             without it the error is raised.
     Raises:
         FileNotFoundError: if there is no such file.
-        RecordError: if it is a git-lfs pointer, or a line is no JSON or holds NaN.
+        RecordError: if it is a git-lfs pointer, or a line is no JSON, no UTF-8 text or holds NaN.
     """
     refuse_lfs_pointer(path)
-    with open(path, encoding="utf-8-sig") as stream:
+    with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
             if not line.strip():
                 continue
             try:
-                record = json.loads(line, parse_constant=_refuse_constant)
-            except ValueError as error:
+                record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
                 reason = f"line {number} is no valid JSON ({error})."
-                if not line.endswith("\n"):
+                if not line.endswith(b"\n"):
                     reason += " It is the last line and ends too soon: is the download complete?"
                 problem = RecordError(reason, file=str(path), record_id=f"line {number}")
                 if skip is None:
@@ -188,10 +189,10 @@ def iter_records(path, skip=None):
 
 
 class _CountingReader:
-    """Counts the bytes that a parser has taken."""
+    """Counts the bytes of a file that a parser has taken."""
 
     def __init__(self, stream):
-        self.stream, self.offset = stream, 0
+        self.stream, self.offset = stream, stream.tell()
 
     def read(self, size=-1):
         data = self.stream.read(size)
@@ -200,13 +201,16 @@ class _CountingReader:
 
 
 def _first_character(stream) -> bytes:
-    head = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    stream.seek(0)
-    return head
+    """The first character that is no space; the stream then stands behind a byte order mark, if there is one."""
+    head = stream.read(4096)
+    stream.seek(3 if head.startswith(b"\xef\xbb\xbf") else 0)
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
 
 
 def _first_line(error) -> str:
-    return str(error).splitlines()[0].strip() if str(error) else type(error).__name__
+    text = error.args[0] if error.args else type(error).__name__
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
+    return text.strip().partition("\n")[0]
 
 
 def _refuse_constant(name):
@@ -265,9 +269,12 @@ def as_numbers(values, shape, field: str | None = None) -> np.ndarray:
         RecordError: if they have another shape or hold anything but finite numbers.
     """
     try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise RecordError(f"{_shorten(values)} is not made of numbers.", field) from None
+        array = np.array(values)
+    except ValueError:  # lists of different lengths
+        array = None
+    if array is None or array.dtype.kind not in "iuf":
+        raise RecordError(f"{_shorten(values)} is not made of numbers.", field)
+    array = array.astype(np.float64)
     if array.shape != tuple(shape):
         raise RecordError(f"{_shorten(values)} has shape {array.shape}, expected {tuple(shape)}.", field)
     if not np.isfinite(array).all():
@@ -295,18 +302,25 @@ def _shorten(values) -> str:
 # Pictures
 
 
-@lru_cache(maxsize=65536)
 def picture_header(path: str) -> tuple[tuple[int, int], str]:
     """Return ((width, height), PIL mode) without decoding; the size is as stored, before any EXIF rotation.
+
+    Many rows name the same picture: what was read is kept until the file changes.
 
     Raises:
         RecordError: if the file is no picture.
     """
     try:
-        with Image.open(path) as image:
-            return image.size, image.mode
-    except (UnidentifiedImageError, OSError) as error:
+        stamp = os.stat(path)
+        return _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
+    except (OSError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is an OSError
         raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
+
+
+@lru_cache(maxsize=65536)
+def _read_header(path, mtime_ns, num_bytes):
+    with Image.open(path) as image:
+        return image.size, image.mode
 
 
 def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
@@ -369,12 +383,24 @@ def read_pickle(path):
             return _NumpyUnpickler(stream).load()
         except RecordError as error:
             raise error.locate(None, path, None) from None
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError) as error:
-            raise RecordError(f"no whole pickle: {error}.", file=str(path)) from None
+        except _PICKLE_ERRORS as error:
+            raise RecordError(f"no whole pickle: {type(error).__name__}: {error}.", file=str(path)) from None
 
 
 def encode_png(array: np.ndarray) -> dict:
-    """A picture (8-bit grey or RGB, or 16-bit) as the `datasets.Image` feature stores it."""
+    """Return a picture as the `datasets.Image` feature stores it.
+
+    Args:
+        array (`np.ndarray`): 8-bit `(H, W)`, `(H, W, 3)` or `(H, W, 4)`, or 16-bit `(H, W)`.
+    Raises:
+        ValueError: on any other type or shape: PNG could not hold it exactly.
+    """
+    is_8_bit = array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4)))
+    if not (is_8_bit or (array.dtype == np.uint16 and array.ndim == 2)):
+        raise ValueError(
+            f"a picture of {array.dtype} and shape {array.shape} is not one that PNG holds exactly; expected uint8 "
+            "(H, W), (H, W, 3) or (H, W, 4), or uint16 (H, W)."
+        )
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
     return {"bytes": buffer.getvalue(), "path": None}
