@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
-from ..visual_prompt_gap_mllm import to_rgb_image
+from ..visual_prompt_gap_mllm import draw_scene_marks, to_rgb_image
 from .record_errors import RecordError
 from .schema import complete_row
 from .source_files import encode_png
@@ -236,6 +236,19 @@ class SceneSample:
     def point_in_view(self, point: Point, view: int = 0) -> np.ndarray:
         """A point in the camera of a view, `(3,)`; raises as `frame_to_camera`."""
         return transform_points(self.frame_to_camera(point.frame, 0, view), point.xyz)
+
+    def marked_images(self) -> list[Image.Image]:
+        """The pictures of all views with the marks drawn on them, in full size, ready for `messages`.
+
+        Raises:
+            RecordError: if a picture cannot be decoded, or a mark cannot be drawn on it.
+        """
+        try:
+            return draw_scene_marks([view.image for view in self.views], self.marks)
+        except ValueError as error:
+            if isinstance(error, RecordError):
+                raise
+            raise RecordError(str(error), "marks", self.source, record_id=self.id) from None
 
     def messages(self, images=None, with_answer: bool = True) -> list[dict]:
         """Chat messages of the question: `<image>` tags in its text place the views, else they come first.

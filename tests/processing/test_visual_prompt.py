@@ -2,6 +2,7 @@
 
 import io
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ from gap_mllm.processing.visual_prompt_gap_mllm import (
     MARK_COLORS,
     Mark,
     apply_visual_prompt,
+    draw_box,
     draw_cross,
+    draw_point,
+    draw_scene_marks,
     marks_to_tokens,
     pixel_to_token,
     to_rgb_image,
@@ -212,6 +216,141 @@ def test_other_wrong_marks(make_image):
         draw_cross(make_image(), (1, 2), (0, 0, 256))
 
 
+# Discs, outlines and labels
+
+
+def scene_mark(kind, xy, color="red", view=0, unit="pixel", text=None):
+    return SimpleNamespace(view=view, kind=kind, color=color, xy=xy, unit=unit, text=text)
+
+
+def canvas(width=400, height=300, value=7):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def pixels_of(picture, rgb):
+    return (np.asarray(picture) == rgb).all(-1)
+
+
+@pytest.mark.parametrize("pixel", [(200, 150), (3, 290), (399, 0)])
+def test_a_point_is_a_filled_disc_of_radius_20(pixel):
+    image = canvas()
+    marked = draw_point(image, pixel)
+    assert isinstance(marked, np.ndarray) and (image == 7).all()
+    rows, columns = np.mgrid[:300, :400]
+    distance = np.hypot(columns - pixel[0], rows - pixel[1])
+    red = pixels_of(marked, RED)
+    assert red[distance <= 20].all() and not red[distance > 20.8].any()
+    assert ((marked == 7).all(-1) == ~red).all()
+
+
+def test_the_outer_edge_of_a_box_lies_seven_eighths_of_the_outline_out():
+    marked = draw_box(Image.fromarray(canvas()), (100, 120, 250, 200))
+    assert isinstance(marked, Image.Image)
+    rows, columns = np.mgrid[:300, :400]
+    in_outer = (columns >= 82) & (columns <= 267) & (rows >= 102) & (rows <= 217)  # 100 - 17.5 and so on, cut
+    in_hole = (columns > 101) & (columns < 248) & (rows > 121) & (rows < 198)  # 20 pixels further in
+    assert np.array_equal(pixels_of(marked, RED), in_outer & ~in_hole)
+
+
+def test_coordinates_of_a_box_are_cut_towards_zero():
+    red = pixels_of(draw_box(canvas(), (5, 30.9, 60, 60)), RED)
+    assert red[50, 0:8].all() and not red[50, 8]  # from int(-12.5) = -12, 20 wide
+    assert red[13, 30] and not red[12, 30]  # int(13.4)
+
+
+def test_green_is_that_of_pil_without_a_label_and_that_of_opencv_with_one():
+    assert draw_point(Image.fromarray(canvas()), (50, 50), "green").getpixel((50, 50)) == (0, 128, 0)
+    assert draw_point(Image.fromarray(canvas()), (50, 50), "green", text="1").getpixel((50, 50)) == (0, 255, 0)
+    marks = [scene_mark("box", (100, 100, 200, 200), "cyan", text="object3")]
+    assert draw_scene_marks([Image.fromarray(canvas())], marks)[0].getpixel((72, 150)) == (0, 225, 225)
+    assert draw_cross(Image.fromarray(canvas()), (50, 50), "green").getpixel((50, 50)) == (0, 255, 0)
+
+
+def test_a_labelled_box_lies_further_out_and_carries_its_text():
+    blue, white = MARK_COLORS["blue"], (255, 255, 255)
+    marked = draw_box(canvas(600, 500), (300, 100, 500, 200), "blue", text="object0")
+    is_blue, is_white = pixels_of(marked, blue), pixels_of(marked, white)
+    assert is_blue[150, 270] and not is_blue[150, 269] and is_blue[150, 289] and not is_blue[150, 290]  # 30 to 10 out
+    rows, columns = is_white.nonzero()
+    assert is_white.sum() > 500 and columns.max() < 500 and rows.min() > 200 and rows.max() < 280
+    below = draw_box(canvas(600, 250), (300, 100, 500, 200), "blue", text="object0")
+    rows, _ = pixels_of(below, white).nonzero()
+    assert rows.max() < 200  # no room below
+
+
+def test_a_label_stays_in_the_picture_beside_its_point():
+    for pixel in ((200, 150), (395, 295), (2, 2)):
+        marked = draw_point(canvas(), pixel, "red", radius=10, text="12")
+        is_white = pixels_of(marked, (255, 255, 255))
+        rows, columns = is_white.nonzero()
+        assert is_white.sum() > 30
+        assert columns.min() > pixel[0] + 10 or columns.max() < pixel[0] - 10
+        assert abs(rows.mean() - pixel[1]) < 40
+    on_yellow = draw_point(canvas(), (200, 150), "yellow", radius=10, text="12")
+    assert pixels_of(on_yellow, (0, 0, 0)).sum() > 30 and not pixels_of(on_yellow, (255, 255, 255)).any()
+
+
+def test_all_kinds_of_marks_of_a_scene():
+    views = [Image.fromarray(canvas()), Image.fromarray(canvas()), canvas(200, 100)]
+    marks = [
+        scene_mark("cross", (30, 40)),
+        scene_mark("point", (500, 999), "green", 2, "permille"),
+        scene_mark("box", (250, 400, 625, 2000 / 3), "blue", 0, "permille"),
+        scene_mark("cross", (1000, 1000), "red", 2, "permille"),
+        scene_mark("point", (150, 50), "blue", 2),
+    ]
+    drawn = draw_scene_marks(views, marks)
+    assert drawn[1] is views[1] and (views[2] == 7).all() and isinstance(drawn[2], np.ndarray)
+    expected = draw_box(draw_cross(views[0], (30, 40)), (100, 120, 250, 200), "blue")
+    assert np.array_equal(np.asarray(drawn[0]), np.asarray(expected))
+    assert drawn[2][99, 100].tolist() == [0, 128, 0] and drawn[2][99, 199].tolist() == [255, 0, 0]
+    assert drawn[2][50, 150].tolist() == [0, 0, 255]
+    assert draw_scene_marks(views, [])[0] is views[0]
+
+
+def test_later_marks_cover_earlier_ones():
+    marks = [scene_mark("point", (50, 50), "red"), scene_mark("point", (50, 50), "blue")]
+    assert draw_scene_marks([canvas()], marks)[0][50, 50].tolist() == [0, 0, 255]
+    assert draw_scene_marks([canvas()], marks[::-1])[0][50, 50].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("mark", "message"),
+    [
+        (scene_mark("disc", (1, 1)), "view 0: mark of kind 'disc' in 'pixel'; expected cross, point, box"),
+        (scene_mark("point", (1, 1), unit="percent"), "in 'percent'; expected .* in pixel or permille"),
+        (scene_mark("point", (1, 1), view=1), "is on view 1, but the scene has 1 views"),
+        (scene_mark("point", (400, 1)), r"view 0: pixel \(x=400, y=1\) lies outside"),
+        (scene_mark("point", (1.5, 1)), "no pair of whole numbers"),
+        (scene_mark("point", (1001, 1), unit="permille"), "view 0: point .* lies outside .* thousandths"),
+        (scene_mark("point", (1, 1, 2, 2)), "a point of 4 numbers"),
+        (scene_mark("box", (1, 1)), "a box of 2 numbers"),
+        (scene_mark("box", (9, 1, 2, 2)), "is not x1, y1, x2, y2 with x1 <= x2"),
+        (scene_mark("box", (1, 1, 2, math.nan)), "is not x1, y1, x2, y2"),
+        (scene_mark("box", (1, 300, 2, 310)), "view 0: box .* lies outside the picture of 400 x 300"),
+        (scene_mark("box", (1, 1, 2, 2), "ultra"), "unknown mark colour 'ultra'"),
+    ],
+)
+def test_marks_that_cannot_be_drawn(mark, message):
+    with pytest.raises(ValueError, match=message):
+        draw_scene_marks([canvas()], [mark])
+
+
+def test_other_wrong_arguments_of_discs_and_outlines():
+    with pytest.raises(TypeError, match="must be a list of the views"):
+        draw_scene_marks(Image.fromarray(canvas()), [])
+    with pytest.raises(ValueError, match="radius is 2.5; expected a whole number of pixels, 0 or more"):
+        draw_point(canvas(), (1, 1), radius=2.5)
+    with pytest.raises(ValueError, match="width is 0; expected a whole number of pixels, 1 or more"):
+        draw_box(canvas(), (1, 1, 5, 5), width=0)
+    with pytest.raises(ValueError, match="radius is -1"):
+        draw_scene_marks([canvas()], [], radius=-1)
+    with pytest.raises(ValueError, match="lies outside"):
+        draw_point(canvas(), (-1, 4))
+    with pytest.raises(ValueError, match="lies outside"):
+        draw_box(canvas(), (-9, -9, -1, -1))
+
+
 # Pixels through a resize
 
 
@@ -244,8 +383,6 @@ def test_the_token_of_a_pixel_is_the_brightest_after_processing(tiny_processor, 
 
 def test_marks_of_another_copy_of_the_class_are_taken():
     """A processor loaded as remote code has its own `Mark`."""
-    from types import SimpleNamespace
-
     image = np.zeros((9, 9, 3), np.uint8)
     other = SimpleNamespace(view=0, pixel=(4, 4), color="cyan")
     drawn = apply_visual_prompt([image], [other], arm=1, half_thickness=0)[0]
