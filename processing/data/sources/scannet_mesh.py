@@ -45,8 +45,8 @@ def mesh_boxes(folder, world_to_aligned=None, on_no_box=None) -> list[dict] | No
     vertices, segments = read_ply_vertices(mesh), _segment_of_vertex(segments_file)
     if len(vertices) != len(segments):
         raise RecordError(
-            f"{len(segments)} vertices have a segment, but {mesh.name} has {len(vertices)} vertices: the files are not "
-            "of one mesh.",
+            f"{len(segments)} vertices have a segment, but {mesh.name} has {len(vertices)}: the files are not of one "
+            "mesh.",
             "segIndices",
             file=str(segments_file),
         )
@@ -88,9 +88,11 @@ def read_ply_vertices(path) -> np.ndarray:
         names = [name for name, _ in fields]
         if kind == "ascii":
             rows = [stream.readline().split()[: len(names)] for _ in range(min(count, Path(path).stat().st_size))]
-            if any(len(row) < len(names) for row in rows):
-                raise RecordError(f"the file ends before {count} vertices.", file=str(path))
-            table = {name: np.array([row[names.index(name)] for row in rows], np.float64) for name in "xyz"}
+            try:
+                numbers = np.array(rows, dtype=np.float64).reshape(count, len(names))
+            except ValueError:
+                raise RecordError(f"expected {count} lines of {len(names)} numbers.", file=str(path)) from None
+            table = dict(zip(names, numbers.T, strict=True))
         else:
             dtype = np.dtype([(name, _PLY_ORDERS[kind] + code) for name, code in fields])
             data = stream.read(dtype.itemsize * count) if dtype.itemsize * count <= Path(path).stat().st_size else b""

@@ -1,7 +1,7 @@
 """ScanNet's `.sens` recordings (version 4): poses, JPEG colour and compressed depth of a whole scan in one file.
 
-Opening reads the header and walks over the frames without their pictures; a frame's pictures are read when asked for.
-Frame: OpenCV cameras, camera to world in the scan frame. Units: metres = depth / depth_shift; microseconds in the file.
+Opening reads the header and walks over the frames without their pictures; those of a frame are read when asked for.
+Frame: OpenCV cameras, camera to world in the scan frame. Units: metres = depth / depth_shift, seconds.
 """
 
 import io
