@@ -3,7 +3,9 @@
 Each field is described where it is declared. Fields that a source does not know are None or empty, never invented.
 """
 
+import functools
 import json
+import os
 
 import numpy as np
 from datasets import Array2D, Features, Image, List, Value
@@ -119,28 +121,44 @@ def complete_row(**fields) -> dict:
         `dict` with every field of the schema.
     Raises:
         KeyError: if a field is not in the schema, also inside a view, box, point or mark.
-        ValueError: if a number has the wrong shape.
+        ValueError: if a value has another type or shape than its feature, is not finite, or would be rounded to a
+            whole number; the field is named.
     """
-    features = scene_features()
-    if not isinstance(fields.get("metadata"), str | None):
-        fields["metadata"] = json.dumps(fields["metadata"], ensure_ascii=False, sort_keys=True, default=_plain)
+    features = _cached_features()
     unknown = sorted(set(fields) - set(features))
     if unknown:
         raise KeyError(f"the schema has no field {', '.join(unknown)}; it has {', '.join(features)}.")
-    row = {name: [] if name in _LISTS else None for name in features}
-    row.update({name: value for name, value in fields.items() if value is not None})
-    for name in ("views", "boxes", "points", "marks"):
-        row[name] = [_complete_part(name, part, features[name].feature) for part in row[name]]
-    for name in ("world_to_aligned", "target_frame", "choice_index", "number"):
-        row[name] = _stored(row[name], features[name], name)
+    if not isinstance(fields.get("metadata"), str | None):
+        fields["metadata"] = _json(fields["metadata"])
+    row = {}
+    for name, feature in features.items():
+        value = fields.get(name)
+        if name in _LISTS:
+            row[name] = [_part(name, part, feature.feature) for part in _as_list(value, name)]
+        else:
+            row[name] = _stored(value, feature, name)
     return row
 
 
-def _complete_part(name, part, features):
-    unknown = sorted(set(part) - set(features))
+_cached_features = functools.cache(scene_features)
+
+
+def _as_list(value, name):
+    if value is None:
+        return []
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected a list.")
+    return value
+
+
+def _part(name, part, feature):
+    """A view, box, point or mark with all its fields, or one text of a list."""
+    if not isinstance(feature, dict):
+        return _stored(part, feature, name)
+    unknown = sorted(set(part) - set(feature))
     if unknown:
-        raise KeyError(f"{name} have no field {', '.join(unknown)}; they have {', '.join(features)}.")
-    return {key: _stored(part.get(key), feature, f"{name}.{key}") for key, feature in features.items()}
+        raise KeyError(f"{name} have no field {', '.join(unknown)}; they have {', '.join(feature)}.")
+    return {key: _stored(part.get(key), inner, f"{name}.{key}") for key, inner in feature.items()}
 
 
 def _stored(value, feature, name):
@@ -149,18 +167,44 @@ def _stored(value, feature, name):
         return value
     dtype = feature.feature.dtype if isinstance(feature, List) else feature.dtype
     if dtype == "string":
-        return str(value)
-    shape = feature.shape if isinstance(feature, Array2D) else None
+        return _text(value, name)
+    try:
+        given = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        given = np.empty((), dtype=object)
+    shape = feature.shape if isinstance(feature, Array2D) else ()
     if isinstance(feature, List):
         shape = (feature.length if feature.length >= 0 else len(value),)
-    array = np.asarray(value, dtype=dtype)
-    if array.shape != (shape or ()):
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape or 'one number'}.")
+    if given.shape != shape:
+        raise ValueError(f"{name} has shape {given.shape}, expected {shape or 'one value'}.")
+    is_fit = given.dtype.kind == "b" if dtype == "bool" else given.dtype.kind in "iuf" and np.isfinite(given).all()
+    if not is_fit:
+        shown, expected = repr(given.tolist())[:80], "True or False" if dtype == "bool" else "finite numbers"
+        raise ValueError(f"{name} is {shown}, expected {expected}.")
+    array = given.astype(dtype)
+    if dtype.startswith("int") and not (array == given).all():
+        raise ValueError(f"{name} is {value!r}, expected {dtype}.")
     return array.tolist()
+
+
+def _text(value, name):
+    """Text as it is, ids that are whole numbers and paths as text."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | np.integer | os.PathLike) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"{name} is a {type(value).__name__}, expected text.")
+
+
+def _json(metadata):
+    try:
+        return json.dumps(metadata, ensure_ascii=False, sort_keys=True, default=_plain, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"metadata cannot be stored as JSON: {error}.") from None
 
 
 def _plain(value):
     """Numpy values in metadata, as JSON knows them."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"metadata holds {type(value).__name__}, which JSON does not know.")
+    raise TypeError(f"it holds a {type(value).__name__}")
