@@ -1,9 +1,17 @@
-"""Fixtures that many tests share: the tiny tokenizer and processor, and small pictures from a seed."""
+"""Fixtures that many tests share: the tiny tokenizer, processor and model, and small pictures from a seed.
+
+Sizes of the model are the smallest that keep every mechanism alive: four taps for three DeepStack levels and the final
+tokens, four text layers to take the DeepStack levels in, and weights large enough that each part changes the output.
+"""
+
+import copy
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 
 
@@ -25,5 +33,89 @@ def make_image():
     def make(width: int = 160, height: int = 120, seed: int = 0) -> Image.Image:
         coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+    return make
+
+
+def _merge(base, changes):
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        merged[key] = _merge(merged[key], value) if isinstance(merged.get(key), dict) else value
+    return merged
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_tokenizer):
+    """A function (**changes) -> `GapMllmConfig` of tiny sizes; dicts change single keys of the parts."""
+    token = tiny_tokenizer.convert_tokens_to_ids
+    base = {
+        "text_config": {
+            "vocab_size": len(tiny_tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "max_position_embeddings": 2048,
+            "initializer_range": 0.2,
+            "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+        },
+        "vision_config": {
+            "depth": 4,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_heads": 2,
+            "out_hidden_size": 32,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 1, 2],
+            "initializer_range": 0.2,
+        },
+        "geometry_config": {
+            "hidden_size": 16,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": 56,
+            "layer_scale_init_value": 1.0,
+            "patch_embed_depth": 1,
+            "patch_embed_num_heads": 2,
+            "camera_num_heads": 2,
+            "dpt_features": 16,
+            "dpt_out_channels": [8, 8, 8, 8],
+            "initializer_range": 0.2,
+            "special_token_std": 1.0,
+        },
+        "gap_fusion_config": {
+            "init": "reference",
+            "merger_hidden_size": 32,
+            "num_attention_heads": 2,
+            "dropout": 0.0,
+            "initializer_range": 0.2,
+        },
+        "image_token_id": token("<|image_pad|>"),
+        "video_token_id": token("<|video_pad|>"),
+        "vision_start_token_id": token("<|vision_start|>"),
+        "vision_end_token_id": token("<|vision_end|>"),
+    }
+    return lambda **changes: GapMllmConfig(**_merge(base, changes))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_config):
+    """A function (seed=0, model_class=GapMllmForConditionalGeneration, **changes) -> a new tiny model in eval mode."""
+
+    def make(seed=0, model_class=GapMllmForConditionalGeneration, **changes):
+        torch.manual_seed(seed)
+        model = model_class(tiny_config(**changes)).eval()
+        # No end of turn: what is generated has the full length, whatever the random weights like to say.
+        model.generation_config.eos_token_id = None
+        model.generation_config.pad_token_id = 0
+        return model
 
     return make

@@ -115,7 +115,22 @@ def scene_targets(depth_m, intrinsics, camera_to_world, size):
     }
 
 
-class RoomGeometryDataset(Dataset):
+class _RoomDataset(Dataset):
+    """Rooms of a split, rendered when asked for; item i is always the same."""
+
+    def __init__(self, split, num_scenes, variety, block_size, seed):
+        room_seed(split, num_scenes - 1)  # names a range that is too long
+        self.split, self.num_scenes = split, num_scenes
+        self.variety, self.block_size, self.seed = variety, block_size, seed
+
+    def __len__(self):
+        return self.num_scenes
+
+    def _draw(self, index):
+        return draw_room(self.split, index, self.variety, self.block_size, self.seed)
+
+
+class RoomGeometryDataset(_RoomDataset):
     """Rooms of a split as pictures with geometry targets, rendered when asked for; item i is always the same.
 
     Args:
@@ -126,15 +141,11 @@ class RoomGeometryDataset(Dataset):
     """
 
     def __init__(self, split, num_scenes, patch_size=14, variety=None, block_size=4, seed=0):
-        room_seed(split, num_scenes - 1)  # names a range that is too long
-        self.split, self.num_scenes, self.patch_size = split, num_scenes, patch_size
-        self.variety, self.block_size, self.seed = variety, block_size, seed
-
-    def __len__(self):
-        return self.num_scenes
+        super().__init__(split, num_scenes, variety, block_size, seed)
+        self.patch_size = patch_size
 
     def __getitem__(self, index):
-        scene, rng = draw_room(self.split, index, self.variety, self.block_size, self.seed)
+        scene, rng = self._draw(index)
         images = scene.images
         if self.variety is not None and rng.random() < self.variety.mark_share:
             images = np.stack(self._mark(images, rng))
@@ -174,7 +185,7 @@ class RoomQuestions:
     decimals: int = 2
 
 
-class RoomQuestionDataset(Dataset):
+class RoomQuestionDataset(_RoomDataset):
     """Rooms of a split with questions, as samples for `SharedSceneCollator`; item i is always the same.
 
     Args:
@@ -184,16 +195,11 @@ class RoomQuestionDataset(Dataset):
     """
 
     def __init__(self, split, num_scenes, questions=None, variety=None, block_size=4, seed=0):
-        room_seed(split, num_scenes - 1)
-        self.split, self.num_scenes, self.seed = split, num_scenes, seed
+        super().__init__(split, num_scenes, variety, block_size, seed)
         self.questions = questions or RoomQuestions()
-        self.variety, self.block_size = variety, block_size
-
-    def __len__(self):
-        return self.num_scenes
 
     def __getitem__(self, index):
-        scene, rng = draw_room(self.split, index, self.variety, self.block_size, self.seed)
+        scene, rng = self._draw(index)
         if rng.random() < self.questions.grounding_frame_share:
             counts = {"grounding_frame": self.questions.grounding_frame_count}
         else:

@@ -8,20 +8,27 @@ import torch
 from torch import nn
 from transformers import Trainer
 
+from .provenance import write_provenance
+
 
 class TermTrainer(Trainer):
     """`Trainer` for losses of several named terms.
 
     Subclasses say what to count (`count_items`), what to sum (`compute_terms`) and how to weigh (`term_weights`).
+    Every checkpoint says how it was made: provenance.json holds the arguments, package versions and git commit.
 
+    Args:
+        settings (`dict`, *optional*): further settings of the run for provenance.json, as the resolved recipe. Other
+            arguments are `Trainer`'s.
     Raises:
         ValueError: under `nn.DataParallel`, which cuts inputs along their first dimension; ours have no common one.
     """
 
     loss_is_scaled_for_ga = True  # by the global counts
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, settings=None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.settings = settings or {}
         if self.args.n_gpu > 1 or isinstance(self.model_wrapped, nn.DataParallel):
             raise ValueError(
                 "nn.DataParallel cannot split multi-view batches. Start one process for each GPU instead: "
@@ -84,6 +91,12 @@ class TermTrainer(Trainer):
         if model.training and self.args.world_size > 1:
             loss = loss * self.args.world_size  # DDP averages the gradients of the processes
         return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        write_provenance(
+            output_dir or self.args.output_dir, {**self.settings, "arguments": self.args.to_sanitized_dict()}
+        )
 
     def log(self, logs, *args, **kwargs):
         if "loss" in logs and self._term_steps:

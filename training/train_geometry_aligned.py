@@ -3,7 +3,7 @@
 For more freedom build a `GeometryAlignedTrainer` with a `SceneCollator`; this file shows how in thirty lines.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import HfArgumentParser, set_seed
@@ -127,7 +127,13 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         dataset, scorer = _rooms(model_args, args, processor, scorer)
         collator = SharedSceneCollator(processor, layout, **shared)
     trainer = GeometryAlignedTrainer(
-        model=model, args=args, train_dataset=dataset, data_collator=collator, scorer=scorer, callbacks=callbacks
+        model=model,
+        args=args,
+        train_dataset=dataset,
+        data_collator=collator,
+        scorer=scorer,
+        callbacks=callbacks,
+        settings={"recipe": str(recipe), **asdict(model_args)},
     )
     last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=last_checkpoint)

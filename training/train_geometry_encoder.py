@@ -1,6 +1,6 @@
 """Entry point: train a geometry encoder on synthetic rooms from a recipe (`gap-mllm train-geometry-encoder`)."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import HfArgumentParser, set_seed
@@ -51,7 +51,13 @@ def train_geometry_encoder(recipe, overrides=()):
     dataset = RoomGeometryDataset(
         "train", num_scenes, model.config.patch_size, RoomVariety(), block_size=batch_size, seed=args.seed
     )
-    trainer = GeometryEncoderTrainer(model=model, args=args, train_dataset=dataset, data_collator=collate_scenes)
+    trainer = GeometryEncoderTrainer(
+        model=model,
+        args=args,
+        train_dataset=dataset,
+        data_collator=collate_scenes,
+        settings={"recipe": str(recipe), **asdict(encoder_args)},
+    )
     last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=last_checkpoint)
     trainer.save_model()

@@ -165,8 +165,8 @@ def test_baselines_are_measured_on_the_same_points(true_batches, tiny_processor,
         evaluate_point_maps(model, tiny_processor, test_rooms, replace(own, seeds=frozenset([room.seed])), **QUIET)
 
 
-def test_no_rooms_and_a_room_without_partner(tiny_evaluation_model, tiny_processor, test_rooms):
-    model = tiny_evaluation_model(GapMllmForPreTraining)
+def test_no_rooms_and_a_room_without_partner(tiny_model, tiny_processor, test_rooms):
+    model = tiny_model(model_class=GapMllmForPreTraining)
     with pytest.raises(ValueError, match="no rooms"):
         evaluate_point_maps(model, tiny_processor, [], **QUIET)
     with pytest.raises(ValueError, match="Scene 0 of the batch has no partner of equal shape"):
@@ -179,8 +179,8 @@ def test_a_single_room_left_over_joins_a_batch():
     assert list(_batches(range(1), 2)) == [[0]] and list(_batches([], 2)) == []
 
 
-def test_the_swap_moves_whole_scenes_of_equal_shape_and_ends(tiny_evaluation_model):
-    base = tiny_evaluation_model(GapMllmForPreTraining).model
+def test_the_swap_moves_whole_scenes_of_equal_shape_and_ends(tiny_model):
+    base = tiny_model(model_class=GapMllmForPreTraining).model
     model = SimpleNamespace(model=base)
     views = [torch.rand(3, 28, 28) for _ in range(4)] + [torch.rand(3, 28, 56), torch.rand(3, 28, 56)]
     lengths = [2, 2, 1, 1]
@@ -195,8 +195,8 @@ def test_the_swap_moves_whole_scenes_of_equal_shape_and_ends(tiny_evaluation_mod
         assert torch.equal(level, again)
 
 
-def test_a_real_model_is_measured_and_left_as_it_was(tiny_evaluation_model, tiny_processor, test_rooms, baselines):
-    model = tiny_evaluation_model(GapMllmForPreTraining)
+def test_a_real_model_is_measured_and_left_as_it_was(tiny_model, tiny_processor, test_rooms, baselines):
+    model = tiny_model(model_class=GapMllmForPreTraining)
     metrics = evaluate_point_maps(model, tiny_processor, test_rooms[:3], baselines, batch_size=2, **QUIET)
     for source in ("", "language_", "shuffled_geometry_", "shuffled_geometry_language_", "pixel_prior_", "constant_"):
         assert np.isfinite(metrics[f"{source}dense_point_error_m"])

@@ -99,8 +99,8 @@ def test_documented_errors(samples, test_rooms, train_rooms, baselines):
         score_marked_pixels([""], [sample])
 
 
-def test_batches_answer_as_single_questions(tiny_evaluation_model, tiny_processor, samples):
-    model = tiny_evaluation_model(GapMllmForPreTraining)
+def test_batches_answer_as_single_questions(tiny_model, tiny_processor, samples):
+    model = tiny_model(model_class=GapMllmForPreTraining)
     model.train()
     # Rooms of another size make shorter prompts, so that the batch is padded.
     mixed = samples[:2] + make_marked_pixel_samples([next(render_split("test", 1, 9)).reorder_views([0, 1])]) * 1
@@ -111,8 +111,8 @@ def test_batches_answer_as_single_questions(tiny_evaluation_model, tiny_processo
     assert len(set(texts)) > 1 and not any("<|" in text for text in texts)
 
 
-def test_the_scorer_of_the_trainer_gives_plain_numbers(tiny_evaluation_model, tiny_processor, test_rooms):
-    model = tiny_evaluation_model(GapMllmForPreTraining)
+def test_the_scorer_of_the_trainer_gives_plain_numbers(tiny_model, tiny_processor, test_rooms):
+    model = tiny_model(model_class=GapMllmForPreTraining)
     settings = {"max_new_tokens": 4, "arm": 4, "half_thickness": 1, "show_progress": False}
     scores = marked_pixel_scorer(tiny_processor, test_rooms[:2], **settings)(model)
     texts = answer_marked_pixels(model, tiny_processor, make_marked_pixel_samples(test_rooms[:2]), **settings)

@@ -1,8 +1,10 @@
 """Recipes: found by name or path, overridden by flags, and refused where a key is unknown."""
 
+import json
 from pathlib import Path
 
 import pytest
+import transformers
 import yaml
 from safetensors.torch import load_file
 from transformers import HfArgumentParser
@@ -11,6 +13,7 @@ from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstructi
 from gap_mllm.cli import main
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
+from gap_mllm.training.provenance import describe_run
 from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions, RoomVariety
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
@@ -116,3 +119,27 @@ def test_errors_of_the_command_line_are_one_line(capsys):
     assert "Give model_path" in capsys.readouterr().err
     assert main(["train-geometry-encoder", "nothing"]) == 2
     assert "There is no recipe 'nothing'" in capsys.readouterr().err
+
+
+def test_checkpoints_say_how_they_were_made(tmp_path, encoder_folder):
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text())
+    recipe |= {"variety": ROOMS, "questions": {"counts": {"reconstruction": 1}}, "dataloader_num_workers": 0}
+    recipe |= {"dataloader_persistent_workers": False, "max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    flags = ["--output_dir", str(tmp_path / "run"), "--geometry_encoder_path", str(encoder_folder)]
+    flags += ["--use_cpu", "true", "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']
+    assert main(["train", str(tmp_path / "mine.yaml"), *flags]) == 0
+    for folder in (tmp_path / "run", tmp_path / "run" / "checkpoint-1"):
+        told = json.loads((folder / "provenance.json").read_text())
+        assert told["settings"]["variety"]["sizes"] == [[64, 64]] and told["settings"]["arguments"]["max_steps"] == 1
+        assert told["settings"]["recipe"] == str(tmp_path / "mine.yaml")
+        assert told["versions"]["transformers"] == transformers.__version__
+
+
+def test_outside_a_repository_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    told = describe_run({})
+    assert told["git_commit"] is None and told["git_is_dirty"] is None
+    monkeypatch.setenv("PATH", "")
+    assert describe_run({})["git_commit"] is None
