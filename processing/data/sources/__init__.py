@@ -5,6 +5,14 @@ _HERE = __name__
 # Registry key -> module, class.
 SOURCES = {
     "synthetic_rooms": (f"{_HERE.rpartition('.')[0]}.synthetic_rooms", "SyntheticRooms"),
+    "scanrefer": (f"{_HERE}.scanrefer", "ScanReferSource"),
+    "scan2cap": (f"{_HERE}.scan2cap", "Scan2CapSource"),
+    "multi3drefer": (f"{_HERE}.multi3drefer", "Multi3dReferSource"),
+    "nr3d": (f"{_HERE}.nr3d", "Nr3dSource"),
+    "scanqa": (f"{_HERE}.scanqa", "ScanQaSource"),
+    "sqa3d": (f"{_HERE}.sqa3d", "Sqa3dSource"),
+    "video3dllm": (f"{_HERE}.video3dllm", "Video3dLlmSource"),
+    "vlm3r": (f"{_HERE}.vlm3r", "Vlm3rSource"),
     "gap_mllm": (f"{_HERE}.gap_mllm", "GapMllmSource"),
     "scannet": (f"{_HERE}.scannet", "ScannetSource"),
     "scannet_posed": (f"{_HERE}.scannet_posed", "ScannetPosedSource"),
