@@ -1,0 +1,250 @@
+"""The teacher that labels pictures: a model that gives depth, confidence and cameras of the views of one scene.
+
+Here pictures become its input and its answer becomes a checked `Reconstruction` in numpy. Long videos are put together
+from windows in teacher_windows.py; metres come from metric_scale.py.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
+
+
+IMAGE_SIZE, PATCH_SIZE = 518, 14  # of VGGT-1B, for a teacher that has no config to say so
+
+
+class Teacher(Protocol):
+    """What a teacher must be: `GapMllmVggtForReconstruction`, or any callable with the same outputs.
+
+    It takes the views of one scene, RGB in 0..1, as a tensor `(V, 3, H, W)` where all have one size, else as a list of
+    `(3, H, W)`. It gives an object with `depth` `(V, H, W, 1)` (z-depth; 0 where nothing is known), `depth_conf`
+    `(V, H, W)` (0 or more, higher is surer), `extrinsics` `(V, 3, 4)` (world to camera, OpenCV axes) and `intrinsics`
+    `(V, 3, 3)` (pixels of these views); `world_points` `(V, H, W, 3)` and `world_points_conf` `(V, H, W)` may be
+    missing or None. A leading dimension of one scene is taken off; dense fields may be lists with an entry a view.
+    """
+
+    def __call__(self, images: torch.Tensor | list[torch.Tensor]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a teacher says of the views of one scene.
+
+    Frame: world is that of the (first) teacher call; cameras OpenCV (+x right, +y down, +z forward). Units: the
+    teacher's own until a metric scale is applied with `scaled`; pixels with integer centres.
+
+    Args:
+        depth (`list[np.ndarray]` of shape `(h, w)`): z-depth of each view at the teacher's size; 0 is no measurement.
+        confidence (`list[np.ndarray]` of shape `(h, w)`): of the depth.
+        intrinsics (`np.ndarray` of shape `(V, 3, 3)`): of the depth maps.
+        camera_to_world (`np.ndarray` of shape `(V, 4, 4)`): float64.
+        world_points (`list[np.ndarray]` of shape `(h, w, 3)`, *optional*): of the teacher's point head, a second
+            opinion on the depth.
+    """
+
+    depth: list[np.ndarray]
+    confidence: list[np.ndarray]
+    intrinsics: np.ndarray
+    camera_to_world: np.ndarray
+    world_points: list[np.ndarray] | None = None
+
+    def __len__(self):
+        return len(self.depth)
+
+    def points(self, view: int) -> np.ndarray:
+        """The point that each pixel of a view sees by depth and camera, `(h, w, 3)` float64 in the world; or NaN."""
+        points = unproject_depth(self.depth[view].astype(np.float64), self.intrinsics[view])
+        return transform_points(self.camera_to_world[view], points)
+
+    def moved(self, scale: float, rotation: np.ndarray, translation: np.ndarray) -> "Reconstruction":
+        """The reconstruction after a similarity of its world: x to scale * rotation @ x + translation."""
+        poses = self.camera_to_world.copy()
+        poses[:, :3, :3] = rotation @ poses[:, :3, :3]
+        poses[:, :3, 3] = scale * poses[:, :3, 3] @ rotation.T + translation
+        moved = replace(self.scaled(scale), camera_to_world=poses)
+        if self.world_points is None:
+            return moved
+        points = [(scale * part.astype(np.float64) @ rotation.T + translation) for part in self.world_points]
+        return replace(moved, world_points=[part.astype(np.float32) for part in points])
+
+    def scaled(self, factor: float) -> "Reconstruction":
+        """The reconstruction with all lengths times `factor`; a factor of 1 changes no bit."""
+        poses = self.camera_to_world.copy()
+        poses[:, :3, 3] *= factor
+        points = None if self.world_points is None else [part * np.float32(factor) for part in self.world_points]
+        depth = [part * np.float32(factor) for part in self.depth]
+        return replace(self, depth=depth, camera_to_world=poses, world_points=points)
+
+    def select(self, views: Sequence[int]) -> "Reconstruction":
+        """The reconstruction of some of its views, in this order."""
+        views = list(views)
+        points = None if self.world_points is None else [self.world_points[view] for view in views]
+        depth, confidence = [self.depth[view] for view in views], [self.confidence[view] for view in views]
+        return Reconstruction(depth, confidence, self.intrinsics[views], self.camera_to_world[views], points)
+
+
+def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Callable:
+    """Load a VGGT with its heads.
+
+    Args:
+        path (`str` or `Path`): folder of `GapMllmVggtForReconstruction`, or its name on the Hub.
+        device (`str`, *optional*): by default a GPU where there is one.
+        dtype (`str`, defaults to "float32"): of the aggregator; the heads are float32 in any case.
+    Returns:
+        `GapMllmVggtForReconstruction` in evaluation mode.
+    Raises:
+        OSError: if there are no such weights.
+    """
+    from ...vggt_heads_gap_mllm import GapMllmVggtForReconstruction
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return GapMllmVggtForReconstruction.from_pretrained(path, dtype=dtype).to(device).eval()
+
+
+def teacher_name(teacher) -> str:
+    """How metadata calls a teacher: the name or folder of its weights, or its class or function."""
+    name = getattr(teacher, "name_or_path", None) or getattr(getattr(teacher, "config", None), "_name_or_path", None)
+    if name:
+        return f"{type(teacher).__name__} {Path(name).name}"
+    return getattr(teacher, "__name__", type(teacher).__name__)
+
+
+def teacher_size(size: tuple[int, int], image_size: int, patch_size: int) -> tuple[int, int]:
+    """Return the size at which a teacher sees a picture: its longer side `image_size`, both multiples of a patch.
+
+    `Differs:` VGGT's own loader makes every picture `image_size` wide and crops tall ones; here nothing is cropped.
+
+    Args:
+        size (`tuple[int, int]`): width and height.
+        image_size (`int`), patch_size (`int`): in pixels.
+    Returns:
+        `tuple[int, int]`: width and height.
+    Raises:
+        ValueError: if the image size is below a patch.
+    """
+    if not 0 < patch_size <= image_size:
+        raise ValueError(f"image_size is {image_size} and patch_size {patch_size}; expected image_size >= patch_size.")
+    scale = image_size / max(size)
+    return tuple(max(1, round(side * scale / patch_size)) * patch_size for side in size)
+
+
+def teacher_inputs(
+    images: Sequence[Image.Image], image_size: int = IMAGE_SIZE, patch_size: int = PATCH_SIZE
+) -> list[torch.Tensor]:
+    """Resize RGB pictures to `teacher_size` (bicubic) and return `(3, h, w)` float32 tensors in 0..1."""
+    inputs = []
+    for image in images:
+        resized = image.resize(teacher_size(image.size, image_size, patch_size), Image.Resampling.BICUBIC)
+        inputs.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255)  # (3, h, w)
+    return inputs
+
+
+def run_teacher(teacher: Teacher, inputs: list[torch.Tensor], first_view: int = 0) -> Reconstruction:
+    """Ask a teacher about one scene, without gradient, and check what it says.
+
+    Frame and units: see `Reconstruction`.
+
+    Args:
+        teacher (`Teacher`): moved nowhere; the pictures go to the device of its parameters.
+        inputs (`list[torch.Tensor]`): of `teacher_inputs`.
+        first_view (`int`): number of the first of them in the video, for messages.
+    Returns:
+        `Reconstruction`.
+    Raises:
+        TypeError: if a field of the answer is missing.
+        ValueError: if a field has another shape, holds NaN, infinity or a negative depth or confidence, or a camera is
+            not rigid or has no focal length; field and view are named.
+    """
+    device = next(teacher.parameters()).device if hasattr(teacher, "parameters") else None
+    views = [view if device is None else view.to(device) for view in inputs]
+    is_regular = len({view.shape for view in views}) == 1
+    with torch.no_grad():
+        answer = teacher(torch.stack(views) if is_regular else views)
+    sizes = [tuple(view.shape[-2:]) for view in inputs]
+    fields = {
+        "depth": [(*size, 1) for size in sizes],
+        "depth_conf": sizes,
+        "extrinsics": [(3, 4)] * len(sizes),
+        "intrinsics": [(3, 3)] * len(sizes),
+    }
+    if getattr(answer, "world_points", None) is not None:
+        fields["world_points"] = [(*size, 3) for size in sizes]
+    values = {name: _per_view(answer, name, shapes, first_view) for name, shapes in fields.items()}
+    for name in ("depth", "depth_conf"):
+        for view, value in enumerate(values[name], first_view):
+            if (value < 0).any():
+                raise ValueError(
+                    f"the teacher's {name} of view {view} goes down to {value.min()}; expected 0 or more."
+                )
+    return Reconstruction(
+        depth=[value[..., 0] for value in values["depth"]],
+        confidence=values["depth_conf"],
+        intrinsics=_checked_intrinsics(np.stack(values["intrinsics"]), first_view),
+        camera_to_world=_camera_to_world(np.stack(values["extrinsics"]), first_view),
+        world_points=values.get("world_points"),
+    )
+
+
+def _per_view(answer, name, shapes, first_view):
+    """One field of the answer as finite numpy arrays of these shapes, one a view."""
+    value = getattr(answer, name, None)
+    if value is None:
+        raise TypeError(f"the teacher's answer ({type(answer).__name__}) has no {name}; see the protocol Teacher.")
+    if hasattr(value, "ndim") and value.ndim == len(shapes[0]) + 2 and len(value) == 1:
+        value = value[0]
+    if len(value) != len(shapes):
+        raise ValueError(f"the teacher's {name} has {len(value)} entries for {len(shapes)} views.")
+    arrays = []
+    for view, (part, shape) in enumerate(zip(value, shapes, strict=True), first_view):
+        array = part.detach().float().cpu().numpy() if isinstance(part, torch.Tensor) else np.asarray(part, np.float32)
+        if array.shape != shape:
+            raise ValueError(f"the teacher's {name} of view {view} has shape {array.shape}; expected {shape}.")
+        num_bad = int((~np.isfinite(array)).sum())
+        if num_bad:
+            raise ValueError(
+                f"the teacher's {name} of view {view} holds {num_bad} values of {array.size} that are NaN or infinite."
+                " Check its weights and dtype (run it in float32); a depth that is not known must be 0."
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _checked_intrinsics(intrinsics, first_view):
+    for view, matrix in enumerate(intrinsics, first_view):
+        if not (matrix[0, 0] > 0 and matrix[1, 1] > 0):
+            raise ValueError(
+                f"the teacher's intrinsics of view {view} have focal lengths {matrix[0, 0]} and {matrix[1, 1]}; "
+                "expected positive ones."
+            )
+    return intrinsics.astype(np.float64)
+
+
+def _camera_to_world(extrinsics, first_view):
+    world_to_camera = np.zeros((len(extrinsics), 4, 4))
+    world_to_camera[:, :3] = extrinsics
+    world_to_camera[:, 3, 3] = 1
+    for view, is_good in enumerate(is_rigid(world_to_camera), first_view):
+        if not is_good:
+            determinant = float(np.linalg.det(world_to_camera[view - first_view, :3, :3]))
+            raise ValueError(
+                f"the teacher's extrinsics of view {view} are not rigid (determinant of the rotation "
+                f"{determinant:.4f}); expected world to camera with determinant +1."
+            )
+    return invert_rigid(world_to_camera)
+
+
+__all__ = [
+    "Reconstruction",
+    "Teacher",
+    "load_teacher",
+    "run_teacher",
+    "teacher_inputs",
+    "teacher_name",
+    "teacher_size",
+]

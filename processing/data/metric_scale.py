@@ -1,0 +1,236 @@
+"""Metres for a reconstruction that has a scale of its own: a user's factor, known depth maps, or a known distance.
+
+A scale estimator is any callable that takes a `Reconstruction` and gives a `MetricScale`; what these classes do not
+know (a metric depth network, the height of the camera) is written as another.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from ..camera_geometry_gap_mllm import scale_pixels
+from .depth_teacher import Reconstruction
+from .record_errors import RecordError
+from .source_files import check_depth_file
+
+
+TEACHER_UNITS = "none: the teacher's own units"
+
+
+@dataclass(frozen=True)
+class MetricScale:
+    """Metres of one unit of the teacher, where that comes from, and what is to be known of it.
+
+    Args:
+        factor (`float`): lengths times this are metres.
+        source (`str`): for metadata, as "user factor".
+        details (`dict`): numbers for the report, as the spread of the estimate.
+    Raises:
+        ValueError: if the factor is not positive and finite.
+    """
+
+    factor: float
+    source: str
+    details: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not (np.isfinite(self.factor) and self.factor > 0):
+            raise ValueError(f"the scale factor ({self.source}) is {self.factor}; expected a positive number.")
+
+
+class ScaleEstimator(Protocol):
+    """What `label_video` takes as `scale`: reconstruction in the teacher's units -> metres of one unit."""
+
+    def __call__(self, reconstruction: Reconstruction) -> MetricScale: ...
+
+
+@dataclass(frozen=True)
+class UserFactor:
+    """A factor that somebody knows, 1 for a teacher that works in metres."""
+
+    factor: float
+
+    def __call__(self, reconstruction: Reconstruction) -> MetricScale:
+        """Return the factor; ValueError if it is not positive."""
+        return MetricScale(float(self.factor), "user factor")
+
+
+@dataclass(frozen=True)
+class KnownDepth:
+    """The median ratio of known depth to the teacher's, over the pixels that both know and the teacher is sure of.
+
+    Half of the pixels may be wrong before the median is. Maps of another size are read at the nearest pixel: both must
+    show the same picture, uncropped.
+
+    Args:
+        depth_m (`dict[int, np.ndarray]`): z-depth in metres of some views, by their index; 0 or NaN is no measurement.
+        confidence_percentile (`float`): of the teacher's pixels in each view, this share counts as unsure.
+        min_pixels (`int`): that must be left.
+    """
+
+    depth_m: Mapping[int, np.ndarray]
+    confidence_percentile: float = 50.0
+    min_pixels: int = 100
+
+    def __call__(self, reconstruction: Reconstruction) -> MetricScale:
+        """Return the median ratio, with the number of pixels and the middle half of the ratios around it.
+
+        Raises:
+            ValueError: if a view is not there or its map is no (H, W) array, or too few pixels can be compared.
+        """
+        ratios = []
+        for view, known in self.depth_m.items():
+            if not 0 <= view < len(reconstruction) or np.ndim(known) != 2:
+                raise ValueError(
+                    f"the known depth of view {view} has shape {np.shape(known)}; expected (H, W), and a view from 0 "
+                    f"to {len(reconstruction) - 1}."
+                )
+            depth, confidence = reconstruction.depth[view], reconstruction.confidence[view]
+            nearest = read_nearest(np.asarray(known, dtype=np.float64), depth.shape)
+            is_sure = confidence >= np.percentile(confidence, self.confidence_percentile)
+            valid = is_sure & (depth > 0) & np.isfinite(nearest) & (nearest > 0)
+            ratios.append(nearest[valid] / depth[valid])
+        ratios = np.concatenate(ratios) if ratios else np.zeros(0)
+        if len(ratios) < max(1, self.min_pixels):
+            raise ValueError(
+                f"known depth and the teacher's can be compared at {len(ratios)} pixels of {len(self.depth_m)} views; "
+                f"expected at least {self.min_pixels}. Give depth maps of more views, in metres with 0 for no reading."
+            )
+        low, factor, high = np.percentile(ratios, (25, 50, 75))
+        details = {"num_pixels": len(ratios), "num_views": len(self.depth_m)}
+        return MetricScale(float(factor), "known depth", {**details, "middle_half": [float(low), float(high)]})
+
+
+@dataclass(frozen=True)
+class KnownBaseline:
+    """The known distance between the cameras of two views.
+
+    Args:
+        first_view (`int`), second_view (`int`): indices of the views.
+        metres (`float`): between their camera centres.
+    """
+
+    first_view: int
+    second_view: int
+    metres: float
+
+    def __call__(self, reconstruction: Reconstruction) -> MetricScale:
+        """Return metres over the teacher's distance.
+
+        Raises:
+            ValueError: if a view is not there, both are one, the distance is not positive, or the teacher sees less
+                motion than a thousandth of the depth, of which no scale can be told.
+        """
+        views = (self.first_view, self.second_view)
+        if not all(0 <= view < len(reconstruction) for view in views) or views[0] == views[1]:
+            raise ValueError(
+                f"the views are {views}; expected two different ones from 0 to {len(reconstruction) - 1}."
+            )
+        if not (np.isfinite(self.metres) and self.metres > 0):
+            raise ValueError(f"metres is {self.metres}; expected the positive distance of the two cameras.")
+        centers = reconstruction.camera_to_world[list(views), :3, 3]
+        distance = float(np.linalg.norm(centers[1] - centers[0]))
+        depth = np.concatenate([reconstruction.depth[view].reshape(-1) for view in views])
+        if not distance > 1e-3 * np.median(depth):
+            raise ValueError(
+                f"by the teacher the cameras of views {views[0]} and {views[1]} are {distance:.2g} apart, less than a "
+                f"thousandth of the depth ({np.median(depth):.2g}); give views that lie farther apart."
+            )
+        return MetricScale(self.metres / distance, "known baseline", {"views": list(views), "metres": self.metres})
+
+
+def as_scale_estimator(scale, views: list[dict] = (), depth_scale: float = 1000.0) -> ScaleEstimator:
+    """Turn what a user gives as scale into an estimator.
+
+    Args:
+        scale (`float`, `ScaleEstimator`, `str` or `Path`, *optional*): None keeps the teacher's units; a factor; any
+            estimator; or a folder for `known_depth_from_folder`.
+        views (`list[dict]`), depth_scale (`float`): for a folder.
+    Returns:
+        `ScaleEstimator`.
+    Raises:
+        TypeError: if it is none of these. Others as `known_depth_from_folder`.
+    """
+    if scale is None:
+        return lambda reconstruction: MetricScale(1.0, TEACHER_UNITS)
+    if isinstance(scale, int | float) and not isinstance(scale, bool):
+        return UserFactor(float(scale))
+    if isinstance(scale, str | Path):
+        return known_depth_from_folder(scale, views, depth_scale)
+    if callable(scale):
+        return scale
+    raise TypeError(
+        f"scale is {scale!r}; expected None, a factor, a folder of depth maps, or an estimator such as KnownDepth."
+    )
+
+
+def read_nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Read a map `(H, W)` at the pixel centres of the same picture at another size `(h, w)`, by the nearest pixel."""
+    height, width = values.shape
+    corners = [[0.0, 0.0], [shape[1] - 1.0, shape[0] - 1.0]]
+    (left, top), (right, bottom) = scale_pixels(np.array(corners), width / shape[1], height / shape[0])
+    columns = np.floor(np.linspace(left, right, shape[1]) + 0.5).astype(int).clip(0, width - 1)
+    rows = np.floor(np.linspace(top, bottom, shape[0]) + 0.5).astype(int).clip(0, height - 1)
+    return values[rows[:, None], columns]
+
+
+def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000.0) -> KnownDepth:
+    """Read 16-bit depth PNGs that belong to views of the schema.
+
+    The map of a view has the name of its picture with `.png`, or its frame number as name, with or without zeros.
+
+    Args:
+        folder (`str` or `Path`): holds the PNGs; not every view needs one.
+        views (`list[dict]`): as `read_video_views` gives them.
+        depth_scale (`float`, defaults to 1000): units of a metre.
+    Returns:
+        `KnownDepth` of the views that have a map.
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if no view has a map, or the depth scale is not positive.
+        RecordError: if a map is no 16-bit picture.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; expected one with depth maps (16-bit PNG).")
+    if not depth_scale > 0:
+        raise ValueError(f"depth_scale is {depth_scale}; expected a positive number, the units of a metre.")
+    files = {path.stem: path for path in folder.glob("*.png")}
+    numbered = {int(stem): path for stem, path in files.items() if stem.isdecimal()}
+    found = {}
+    for index, view in enumerate(views):
+        stem = Path(view["image_path"]).stem if view.get("image_path") else None
+        path = files.get(stem) or numbered.get(view.get("frame_id"))
+        if path is not None:
+            found[index] = path
+    if not found:
+        raise ValueError(
+            f"{folder} holds {len(files)} PNGs, none of them named as one of the {len(views)} pictures or by a frame "
+            "number."
+        )
+    return KnownDepth({index: _read_depth(path) / depth_scale for index, path in found.items()})
+
+
+def _read_depth(path):
+    check_depth_file(path)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image).astype(np.float64)
+    except OSError as error:
+        raise RecordError(f"the depth map cannot be decoded: {error}.", "depth", file=str(path)) from None
+
+
+__all__ = [
+    "KnownBaseline",
+    "KnownDepth",
+    "MetricScale",
+    "ScaleEstimator",
+    "UserFactor",
+    "as_scale_estimator",
+    "known_depth_from_folder",
+    "read_nearest",
+]
