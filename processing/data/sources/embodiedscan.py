@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from transformers.utils import logging
-
 from ..euler_order import EULER_ORDERS
 from ..record_errors import RecordError
 from ..source_builder import SourceConfig
@@ -18,8 +16,6 @@ from .embodiedscan_windows import detection_rows
 from .posed_frames import DEPTH_SCALE, check_picture_size, frame_number, frame_view, pick_evenly
 from .scene_source import SceneSource
 
-
-logger = logging.get_logger(__name__)
 
 DEPTH_SCALES = {"matterport3d": 4000.0}  # the others store millimetres
 DEFAULT_WINDOWS = (4, 3)
@@ -34,7 +30,8 @@ class EmbodiedScanConfig(SourceConfig):
     Args:
         media_dir (`str`, *optional*): folder that `img_path` starts from; by default that of the infos file.
         index_dir (`str`, *optional*): see `EmbodiedScanInfos`.
-        euler_order (`str`, *optional*): "zxy" or "ZXY", instead of detecting it for each file.
+        euler_order (`str`): "ZXY", the publisher's, or "zxy". It is not detected: boxes in the aligned frame do not
+            tell, since upright ones read the same in both orders.
         windows (`tuple[int, int]`, *optional*): views of a detection question, and how many listed frames apart they
             are; (4, 3) is VG-LLM's choice, a second apart. Given this, or the task "detection3d", there are rows of
             that task, and rows of scenes only if tasks names them too.
@@ -45,14 +42,14 @@ class EmbodiedScanConfig(SourceConfig):
 
     media_dir: str | None = None
     index_dir: str | None = None
-    euler_order: str | None = None
+    euler_order: str = DEFAULT_EULER_ORDER
     windows: tuple | None = None
     windows_per_scene: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        if self.euler_order not in (None, *EULER_ORDERS):
-            raise ValueError(f"euler_order is {self.euler_order!r}; expected one of {list(EULER_ORDERS)} or None.")
+        if self.euler_order not in EULER_ORDERS:
+            raise ValueError(f"euler_order is {self.euler_order!r}; expected one of {list(EULER_ORDERS)}.")
         if self.windows is not None:
             self.windows = tuple(self.windows)
             if len(self.windows) != 2 or not all(isinstance(n, int) and n >= 1 for n in self.windows):
@@ -64,13 +61,13 @@ class EmbodiedScanConfig(SourceConfig):
 class EmbodiedScanSource(SceneSource):
     """EmbodiedScan v1 and v2: `embodiedscan_infos_{train,val,test}.pkl`, and the scans that their paths name.
 
-    Boxes are in the aligned frame, in the file's Euler order (ZXY unless the boxes say otherwise), under `bbox_id`.
-    metadata holds `visible_instances`: for each `image_path` the ids of the boxes that it shows.
+    Boxes are in the aligned frame, in Euler order ZXY, under `bbox_id`; metadata.visible_instances holds, for each
+    `image_path`, the ids of the boxes that it shows.
 
     Infos without the scans are readable: where none of a scene's pictures is on disk, its views have poses and paths
     but no picture (marker missing_picture), likewise depth maps (missing_depth); where only some are missing, each of
     them is a bad frame. Other markers: lost_tracking, no_depth_reading, visible_instance_id (one that is not there),
-    euler_order (another than ZXY), no_frame_order (no windows: the frames are not numbered).
+    no_frame_order (no windows: the frames are not numbered).
     """
 
     BUILDER_CONFIG_CLASS = EmbodiedScanConfig
@@ -97,19 +94,6 @@ class EmbodiedScanSource(SceneSource):
         """Whether rows of whole scenes were asked for."""
         return "scene" in self.config.tasks if self.config.tasks else self.config.windows is None
 
-    def prepare_file(self, split, file):
-        infos = self._infos(file)
-        if self.config.euler_order:
-            return infos, self.config.euler_order
-        evidence = infos.detect_euler_order()
-        if evidence.order not in (None, DEFAULT_EULER_ORDER):
-            logger.warning(
-                f"{file}: boxes are stored in Euler order {evidence.order}, not in the usual {DEFAULT_EULER_ORDER}: "
-                f"{evidence}. Reading them as {evidence.order}."
-            )
-            self.mark("euler_order", file, detail=str(evidence))
-        return infos, evidence.order or DEFAULT_EULER_ORDER
-
     def _infos(self, file):
         if getattr(self, "_open_infos", None) is None or self._open_infos.file != Path(file):
             self._open_infos = EmbodiedScanInfos(file, self.config.index_dir)
@@ -121,11 +105,11 @@ class EmbodiedScanSource(SceneSource):
             yield name if isinstance(name, str) else f"{file.stem}-{index:07d}", item
 
     def rows(self, split, file, record_id, item, context):
-        infos, euler_order = context
+        infos = self._infos(file)
         if not isinstance(item.get("sample_idx"), str):
             raise RecordError("the item has no sample_idx.", "sample_idx")
         dataset, _, rest = record_id.partition("/")
-        boxes = infos.boxes(item, euler_order)
+        boxes = infos.boxes(item, self.config.euler_order)
         visible = self._visible(item, file, record_id)
         alignment = item.get("axis_align_matrix")
         if alignment is not None:

@@ -8,17 +8,16 @@ Units: metres, radians.
 import hashlib
 import json
 import os
-from itertools import islice
 from pathlib import Path
 
 import datasets
 import numpy as np
 
-from ..euler_order import detect_euler_order
 from ..record_errors import RecordError
 from ..source_files import check_box, read_pickle, refuse_lfs_pointer
 
 
+# The publisher's choice. The boxes cannot tell: in the aligned frame an upright box reads the same in both orders.
 DEFAULT_EULER_ORDER = "ZXY"
 INDEX_FROM_BYTES = 128 * 2**20  # smaller files are kept in memory
 
@@ -114,21 +113,6 @@ class EmbodiedScanInfos:
                 }
             )
         return boxes
-
-    def detect_euler_order(self, max_items: int = 200):
-        """Which Euler order leaves the boxes upright in the aligned frame: the `EulerEvidence` of the first items."""
-        return detect_euler_order(self._evidence(max_items))
-
-    def _evidence(self, max_items):
-        for item in islice(self, max_items):
-            boxes = []
-            for instance in item.get("instances") or ():
-                try:
-                    boxes.append(check_box(instance["bbox_3d"]))
-                except (RecordError, KeyError, TypeError):  # met again, and refused, when the scene is read
-                    continue
-            if boxes:
-                yield np.stack(boxes), np.eye(4)
 
 
 def _read_infos(file):

@@ -107,7 +107,7 @@ def read_aabbs(file, labels: dict[str, str] | None = None) -> dict[str, dict]:
         with torch.serialization.safe_globals(_numpy_globals()):
             scene = torch.load(file, map_location="cpu", weights_only=True)
         ids = np.asarray(scene["aabb_obj_ids"]).reshape(-1)
-        corners = as_numbers(scene["aabb_corner_xyz"], (len(ids), 8, 3), "aabb_corner_xyz")
+        corners = as_numbers(np.asarray(scene["aabb_corner_xyz"]), (len(ids), 8, 3), "aabb_corner_xyz")
     except RecordError as error:
         raise error.locate(None, file, None) from None
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ import numpy as np
 from ...camera_geometry_gap_mllm import box_corners
 from ..record_errors import RecordError
 from ..source_files import check_pose, is_lost_pose, resolve_inside
-from .embodiedscan_infos import DEFAULT_EULER_ORDER, EmbodiedScanInfos
+from .embodiedscan_infos import EmbodiedScanInfos
 from .posed_frames import check_picture_size, list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
 from .scannet_files import posed_folder, read_aabbs, read_aggregation
 
@@ -60,7 +60,6 @@ class ScannetScenes:
         self._frames = lru_cache(maxsize=2048)(self._read_frames)
         self._alignment = lru_cache(maxsize=None)(self._read_alignment)
         self._aabbs = lru_cache(maxsize=256)(self._read_aabbs)
-        self._euler_orders = {}
 
     @property
     def id_space(self) -> str | None:
@@ -215,9 +214,7 @@ class ScannetScenes:
         if infos is None:
             listed = ", ".join(str(infos.file) for infos in self.infos)
             raise RecordError(f"scene {scene_id!r} is in none of {listed or 'no infos file'}.", "scene_id")
-        if infos.file not in self._euler_orders:
-            self._euler_orders[infos.file] = infos.detect_euler_order().order or DEFAULT_EULER_ORDER
-        return infos.boxes(infos[f"scannet/{_bare(scene_id)}"], self._euler_orders[infos.file])
+        return infos.boxes(infos[f"scannet/{_bare(scene_id)}"])
 
     def _aabb_file(self, scene_id):
         name = f"{scene_id}.pth"
