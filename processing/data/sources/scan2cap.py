@@ -62,6 +62,11 @@ class Scan2CapSource(PromptStyleSource):
     def find_files(self, root):
         return self.find_annotations(root, {split: FILE_NAMES[split] for split in ("train", "val")})
 
+    def prepare_file(self, split, file):
+        """Read the proposals, if any: what is wrong with their file is wrong with every record."""
+        if self.config.proposals_file is not None:
+            self._proposals  # noqa: B018
+
     def records(self, file, skip):
         groups = {}
         for index, record in iter_records(file, skip):

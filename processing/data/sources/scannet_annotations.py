@@ -97,7 +97,16 @@ class ScannetAnnotationSource(SceneSourceBuilder):
             aabb_root,
             on_lost=lambda path: self.mark("lost_tracking", path),
             on_unaligned=lambda path: self.mark("no_axis_alignment", path),
+            on_bad_frame=self._bad_frame,
         )
+
+    def _bad_frame(self, error):
+        """Leave out a frame instead of all records of its scene, where bad samples are skipped; once in the report."""
+        if not self.config.skip_bad_samples:
+            raise error
+        if (error.file, str(error)) not in self._marked:
+            self._marked.add((error.file, str(error)))
+            self._refuse(error, error.file, None)
 
     @property
     def num_views(self) -> int:

@@ -75,6 +75,17 @@ class Video3dLlmSource(ScannetAnnotationSource):
                 return {split: [file for file in files if split in file.stem.split("_")] for split in SPLITS}
         return {}
 
+    def _split_generators(self, dl_manager):
+        self._metadata_dir  # noqa: B018  a wrong folder is refused before any record is read
+        return super()._split_generators(dl_manager)
+
+    def prepare_file(self, split, file):
+        """Read the side files that are needed: what is wrong with one is wrong with every record."""
+        if self.config.frame_choice == "coverage" and self.scenes is not None:
+            self._selected_frames  # noqa: B018
+        if self.config.proposals:
+            self._proposals_of_files  # noqa: B018
+
     def rows(self, split, file, record_id, record, context):
         task = task_of(record)
         if not self.wants(task):

@@ -99,7 +99,8 @@ def refuse_missing_videos(names, root, prefixes, file: Path) -> None:
     Raises:
         RecordError: if any is missing, with field "video".
     """
-    distinct, missing = list(dict.fromkeys(names)), []
+    # What is no path at all is refused with its own record.
+    distinct, missing = list(dict.fromkeys(name for name in names if isinstance(name, str))), []
     for name in distinct:
         try:
             find_video(root, name, prefixes)
@@ -107,7 +108,7 @@ def refuse_missing_videos(names, root, prefixes, file: Path) -> None:
             missing.append(name)
     if missing:
         raise RecordError(
-            f"{len(missing)} of {len(distinct)} videos are not there: {', '.join(map(str, missing))}. They are looked "
+            f"{len(missing)} of {len(distinct)} videos are not there: {', '.join(missing)}. They are looked "
             f"for in {', '.join(str(Path(root) / prefix) for prefix in prefixes)}. Make or link them there, or pass "
             "skip_bad_samples=True to read the records whose videos exist.",
             "video",

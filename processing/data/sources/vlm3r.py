@@ -72,6 +72,10 @@ class Vlm3rSource(SceneSourceBuilder):
         distinct = list({path.resolve(): path for path in files}.values())
         return {split: [path for path in distinct if split_of(path) == split] for split in SPLITS}
 
+    def _split_generators(self, dl_manager):
+        self.scenes  # noqa: B018  a wrong folder is refused before any record is read
+        return super()._split_generators(dl_manager)
+
     @cached_property
     def media(self) -> tuple[Path, tuple[str, ...]]:
         """The folder that the paths of videos start from, and the folders in it that are tried."""

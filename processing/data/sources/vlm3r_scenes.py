@@ -46,14 +46,14 @@ class Vlm3rScenes:
         Raises:
             RecordError: if a box is none.
         """
-        path, scenes = self._files(data_source, split, "metadata")
+        _, scenes = self._content(data_source, split, "metadata")
         if scenes is None or scene_id not in scenes:
             return None
         facts = {key: value for key, value in scenes[scene_id].items() if key != "object_bboxes"}
         return {"facts": facts, "boxes": self._boxes(data_source, split, scene_id)}
 
     def _read_boxes(self, data_source, split, scene_id):
-        path, scenes = self._files(data_source, split, "metadata")
+        path, scenes = self._content(data_source, split, "metadata")
         boxes = []
         for label, entries in (scenes[scene_id].get("object_bboxes") or {}).items():
             for index, entry in enumerate(entries):
@@ -76,7 +76,7 @@ class Vlm3rScenes:
         Raises:
             RecordError: if the scene or a frame is not there, or no frame has a pose.
         """
-        path, scenes = self._files(data_source, split, "frame_metadata")
+        path, scenes = self._content(data_source, split, "frame_metadata")
         if scenes is None or scene_id not in scenes:
             raise RecordError(f"{path} does not know the scene {scene_id!r}.", "scene_name")
         scene, folder = scenes[scene_id], path.parents[2]
@@ -114,8 +114,15 @@ class Vlm3rScenes:
             view |= {"depth": stored_picture(depth), "depth_scale": DEPTH_SCALE, "depth_intrinsics": of_depth}
         return view
 
-    def _read_files(self, data_source, split, kind):
+    def _content(self, data_source, split, kind):
         """(path, content) of one metadata file; content is None where there is no such file."""
+        path, content = self._files(data_source, split, kind)
+        if isinstance(content, RecordError):
+            raise content
+        return path, content
+
+    def _read_files(self, data_source, split, kind):
+        """The same, with what is wrong with the file in place of its content: it is read once, right or wrong."""
         if not isinstance(data_source, str) or not data_source:
             raise RecordError(f"{data_source!r} names no data set.", "data_source")
         folders = [path for path in sorted(self.root.iterdir()) if path.name.lower() == data_source.lower()]
@@ -123,9 +130,12 @@ class Vlm3rScenes:
         path = folder / "metadata" / split / f"{data_source}_{kind}_{split}.json"
         if not path.is_file():
             return path, None
-        content = read_json(path)
+        try:
+            content = read_json(path)
+        except RecordError as error:
+            return path, error
         if not isinstance(content, dict):
-            raise RecordError("expected one JSON object with the scenes as keys.", file=str(path))
+            return path, RecordError("expected one JSON object with the scenes as keys.", file=str(path))
         return path, content
 
 

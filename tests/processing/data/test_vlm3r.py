@@ -203,6 +203,33 @@ def test_bad_processed_frames_are_refused(change, says, data, tmp_path):
         load(data, tmp_path, frames="processed")
 
 
+def test_a_broken_metadata_file_is_named(data, tmp_path):
+    path = data / FRAME_METADATA.replace("_frame", "")
+    for content, says in (("{", "no valid JSON"), ("[]", "one JSON object")):
+        path.write_text(content)
+        with pytest.raises(RecordError, match=says) as caught:
+            load(data, tmp_path)
+        assert caught.value.file == str(path)
+        assert len(load(data, tmp_path, "train", skip_bad_samples=True, refresh=True)) == 0
+
+
+def test_a_bad_box_of_the_scene_is_named(data, tmp_path):
+    path = data / FRAME_METADATA.replace("_frame", "")
+    metadata = json.loads(path.read_text())
+    metadata["scene9000_00"]["object_bboxes"]["chair"][0]["axesLengths"][1] = -0.5
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(RecordError, match="-0.5") as caught:
+        load(data, tmp_path)
+    assert caught.value.field == "scene9000_00.object_bboxes.chair[0].axesLengths"
+
+
+def test_a_video_that_is_no_path_is_refused(data, tmp_path):
+    change_records(data, lambda record: record.update(video=["a.mp4"]))
+    with pytest.raises(RecordError, match="is no path") as caught:
+        load(data, tmp_path)
+    assert caught.value.field == "video"
+
+
 def test_a_scene_without_frame_metadata_is_refused(data, tmp_path):
     change_records(data, lambda record: record.update(scene_name="scene9009_00"))
     with pytest.raises(RecordError, match="does not know the scene 'scene9009_00'"):
