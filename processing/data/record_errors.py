@@ -21,17 +21,19 @@ class RecordError(ValueError):
         reason (`str`): what was found, what was expected, what to do.
         field (`str`, *optional*): the part of the record that is wrong.
         source, file, record_id (`str`, *optional*): where; the builder fills in what the reader did not know.
+        missing (`str`, *optional*): the file that the record names, where the error is that it is not there.
     """
 
-    def __init__(self, reason, field=None, source=None, file=None, record_id=None):
+    def __init__(self, reason, field=None, source=None, file=None, record_id=None, missing=None):
         super().__init__(reason)
         self.reason, self.field = reason, field
         self.source, self.file, self.record_id = source, file, record_id
+        self.missing = missing
 
     def locate(self, source, file, record_id):
         """Fill in where the record stands, where that is not known yet; returns the error itself."""
-        self.source, self.file = self.source or source, self.file or str(file)
-        self.record_id = self.record_id or record_id
+        self.source, self.record_id = self.source or source, self.record_id or record_id
+        self.file = self.file or (None if file is None else str(file))
         return self
 
     def __str__(self):
@@ -40,7 +42,7 @@ class RecordError(ValueError):
         return f"{where}: {self.reason}" if where else self.reason
 
     def __reduce__(self):
-        return type(self), (self.reason, self.field, self.source, self.file, self.record_id)
+        return type(self), (self.reason, self.field, self.source, self.file, self.record_id, self.missing)
 
 
 class ReadReport:
@@ -65,23 +67,33 @@ class ReadReport:
         """Count, log and list a record that was left out."""
         self.skipped[error.field or "record"] += 1
         logger.warning(f"Skipped: {error}")
-        self._write("skipped", error.source, error.file, error.record_id, error.field, error.reason)
+        self._write("skipped", error)
+
+    def refuse(self, error: RecordError):
+        """List the bad record that ends strict reading: where several processes read, only the file tells which."""
+        self._write("refused", error)
 
     def mark(self, name: str, file, record_id=None, detail=None):
         """Count and list something normal that a user should know of, as "lost_tracking"."""
         self.markers[name] += 1
-        self._write(name, None, str(file), record_id, None, detail)
+        self._write(name, RecordError(detail, file=str(file), record_id=record_id))
 
-    def _write(self, event, source, file, record_id, field, reason):
+    def _write(self, event, error):
         if self.path is None:
             return
-        line = {"event": event, "source": source, "file": file, "record": record_id, "field": field, "reason": reason}
+        line = {"event": event, "source": error.source, "file": error.file, "record": error.record_id}
+        line |= {"field": error.field, "reason": error.reason, "missing": error.missing}
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
 
 
 def read_report(path) -> list[dict]:
-    """Read the events of a report file; an empty list where nothing happened (no file)."""
+    """Read the events of a report file; an empty list where nothing happened (no file).
+
+    Returns:
+        `list[dict]`: "event" ("skipped", "refused", or the name of a marker), and what is known of "source", "file",
+        "record", "field", "reason" and "missing".
+    """
     path = Path(path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 

@@ -17,12 +17,16 @@ from .schema import complete_row, scene_features
 from .view_selection import select_row_views, spread_views
 
 
+# What reading a record of another form ends in; RecordError is a ValueError and caught before.
+_BAD_FORM = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+
+
 @dataclass
 class SourceConfig(datasets.BuilderConfig):
     """What to read of a source, and how strictly.
 
     Args:
-        tasks (`tuple[str, ...]`, *optional*): of the source's `TASKS`; all by default.
+        tasks (`tuple[str, ...]` or `str`, *optional*): of the source's `TASKS`; all by default.
         max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that marks, points
             and answers speak of stay. For videos: how many frames are decoded and stored as views.
         skip_bad_samples (`bool`): leave bad records out, counted, logged and listed in `report_file`, instead of
@@ -39,6 +43,7 @@ class SourceConfig(datasets.BuilderConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        self.tasks = (self.tasks,) if isinstance(self.tasks, str) else self.tasks
         self.tasks = None if self.tasks is None else tuple(self.tasks)
         if self.max_views is not None and self.max_views < 1:
             raise ValueError(f"max_views is {self.max_views}; expected 1 or more.")
@@ -133,27 +138,37 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
         ]
 
     def _generate_examples(self, split, files):
-        seen = set()
+        try:
+            yield from self._unique_rows(split, files)
+        except RecordError as error:
+            self.report.refuse(error)
+            raise
+
+    def _unique_rows(self, split, files):
+        # Streaming calls this once for each file, and again in every epoch; `ids` knows in which reading of which
+        # file an id came first.
+        ids = self.__dict__.setdefault("_ids", {}).setdefault(split, {})
         for name in files:
-            file = Path(name)
+            file, reading = Path(name), [name]
             with tqdm(desc=f"{self.SOURCE} {file.name}", unit=" records", delay=2, leave=False) as progress:
                 for record_id, rows in self._read_file(split, file):
                     progress.update()
                     for row in rows:
-                        key = hashlib.blake2b(str(row["id"]).encode(), digest_size=8).digest()
-                        if key in seen:
-                            self._refuse(
-                                RecordError(f"the id {row['id']!r} is there twice in split {split!r}.", "id"),
-                                file,
-                                record_id,
-                            )
+                        key = hash_id(row["id"])
+                        first = ids.get(key)
+                        if first is reading or (first is not None and first[0] != name):
+                            problem = f"the id {row['id']!r} is there twice in split {split!r}; first in {first[0]}."
+                            self._refuse(RecordError(problem, "id"), file, record_id)
                             continue
-                        seen.add(key)
+                        ids[key] = reading
                         self.report.add_row()
                         yield row["id"], row
 
     def _read_file(self, split, file):
-        skip = self.report.skip if self.config.skip_bad_samples else None
+        def skip_line(error):
+            self._refuse(error, file, None)
+
+        skip = skip_line if self.config.skip_bad_samples else None
         try:
             context = self.prepare_file(split, file)
             for record_id, record in self.records(file, skip):
@@ -167,7 +182,14 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
                     )
                 except RecordError as error:
                     self._refuse(error, file, record_id)
-                except (KeyError, TypeError, IndexError, AttributeError) as error:
+                except (
+                    LookupError,
+                    TypeError,
+                    ValueError,
+                    ArithmeticError,
+                    AttributeError,
+                    FileNotFoundError,
+                ) as error:
                     problem = f"the record has not the form of {self.SOURCE!r}: {type(error).__name__}: {error}."
                     self._refuse(RecordError(problem), file, record_id, error)
         except RecordError as error:
@@ -186,4 +208,9 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
         self.report.skip(error)
 
 
-__all__ = ["SceneSourceBuilder", "SourceConfig"]
+def hash_id(row_id: str) -> int:
+    """64 bits of an id: millions of ids are remembered to find those that are there twice."""
+    return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
+
+
+__all__ = ["SceneSourceBuilder", "SourceConfig", "hash_id"]

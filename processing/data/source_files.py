@@ -80,7 +80,7 @@ def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None
         if path.exists():
             return path
     listed = ", ".join(str(path) for path in dict.fromkeys(tried))
-    raise RecordError(f"{relative!r} is not there; tried {listed}.", field)
+    raise RecordError(f"{relative!r} is not there; tried {listed}.", field, missing=relative)
 
 
 def numeric_order(paths) -> list[Path]:
