@@ -70,7 +70,7 @@ setup(
     python_requires=">=3.11",  # transformers 5.23 asks for it
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"gap_mllm.training": ["recipes/*.yaml"]},
+    package_data={"gap_mllm.training": ["recipes/*.yaml"], "gap_mllm.evaluation": ["metrics/hub/*/README.md"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["gap-mllm = gap_mllm.cli:main"]},

@@ -16,11 +16,14 @@ from .marked_pixel import (
     marked_pixel_scorer,
     score_marked_pixels,
 )
+from .metrics import METRICS, load_metric
+from .metrics.vsibench import vsibench_aggregate, vsibench_score
 from .metrics_file import save_metrics
 from .plots import AnswerExample, draw_answers, plot_curves, project_wireframe
 
 
 __all__ = [
+    "METRICS",
     "AnswerExample",
     "BlindBaselines",
     "MarkedPixelSample",
@@ -31,6 +34,7 @@ __all__ = [
     "evaluate_point_maps",
     "fit_baselines",
     "geometry_of_another_scene",
+    "load_metric",
     "make_marked_pixel_samples",
     "marked_pixel_scorer",
     "plot_curves",
@@ -40,5 +44,7 @@ __all__ = [
     "save_metrics",
     "score_marked_pixels",
     "summarize_errors",
+    "vsibench_aggregate",
+    "vsibench_score",
     "with_interval",
 ]

@@ -1,0 +1,115 @@
+"""VSI-Bench scores against goldens of three public evaluators."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from gap_mllm.evaluation import load_metric
+from gap_mllm.evaluation.metrics.vsibench import TASKS, vsibench_aggregate, vsibench_score
+
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+GOLDEN = json.loads((FIXTURES / "spatial" / "vsibench.json").read_text())
+EVALUATORS = {"strict": "thinking_in_space", "lmms_eval": "lmms_eval", "spatial_mllm": "spatial_mllm"}
+
+
+@pytest.mark.parametrize("mode", EVALUATORS)
+def test_scores_are_those_of_the_evaluator(mode):
+    compared = 0
+    for case in GOLDEN["cases"]:
+        expected = case[EVALUATORS[mode]]
+        if expected is None or case[f"{EVALUATORS[mode]}_error"]:
+            continue
+        score = vsibench_score(case["prediction"], case["ground_truth"], case["question_type"], mode)
+        assert score == pytest.approx(expected, abs=1e-6), case
+        compared += 1
+    assert compared == len(GOLDEN["cases"]) - 2  # two divide by zero in every published evaluator
+
+
+def test_lenient_reads_at_least_what_strict_reads():
+    for case in GOLDEN["cases"]:
+        if case["thinking_in_space"] == 1.0:
+            assert vsibench_score(case["prediction"], case["ground_truth"], case["question_type"], "lenient") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "kind", "strict"),
+    [
+        ("(B)", "B", "route_planning", 0),
+        ("The answer is B.", "B", "route_planning", 0),
+        ("<answer>B</answer>", "B", "route_planning", 0),
+        ("There are 4 chairs", "4", "object_counting", 0),
+        ("twenty-one", "21", "object_counting", 0),
+        ("about 1,200 square metres", "1200", "room_size_estimation", 0),
+        ("B", "B", "route_planning", 1),
+    ],
+)
+def test_lenient_finds_the_answer_in_the_text(prediction, answer, kind, strict):
+    assert vsibench_score(prediction, answer, kind, "lenient") == 1
+    assert vsibench_score(prediction, answer, kind) == strict
+
+
+def test_relative_accuracy_over_a_sweep():
+    for pair in GOLDEN["mra_sweep"]:
+        text = repr(pair["pred"])
+        for mode in ("strict", "spatial_mllm"):
+            score = vsibench_score(text, repr(pair["target"]), "object_abs_distance", mode)
+            assert score == pytest.approx(pair[EVALUATORS[mode]], abs=1e-6), pair
+
+
+@pytest.mark.parametrize("mode", EVALUATORS)
+def test_empty_and_wild_answers_score_nothing(mode):
+    for text in ("", " ", "nan", "inf", "-inf", "Z" * 10000):
+        assert vsibench_score(text, "4", "object_counting", mode) == 0
+        assert vsibench_score(text, "B", "route_planning", mode) == 0
+
+
+def test_a_true_value_of_zero_wants_zero():
+    assert vsibench_score("0", "0", "object_counting") == 1 and vsibench_score("1", "0", "object_counting") == 0
+
+
+def test_the_mean_over_tasks_is_the_published_one():
+    docs, expected = GOLDEN["aggregate"]["docs"], GOLDEN["aggregate"]["thinking_in_space_percent"]
+    scores = [doc.get("MRA:.5:.95:.05", doc.get("accuracy")) for doc in docs]
+    result = vsibench_aggregate(scores, [doc["question_type"] for doc in docs])
+    assert result["overall"] * 100 == pytest.approx(expected["overall"])
+    for task in TASKS:
+        key = next(name for name in expected if name.startswith(task) and name != "tabulated_keys")
+        assert result[task] * 100 == pytest.approx(expected[key])
+    assert result["missing"] == [] and result["n"] == len(docs)
+
+
+def test_missing_tasks_are_named():
+    result = vsibench_aggregate([1.0, 0.0, 1.0], ["object_rel_direction_easy", "object_counting", "colour"])
+    assert result["overall"] == 0.5 and result["num_other_types"] == 1
+    assert "object_rel_direction_hard" in result["missing"] and "object_counting" not in result["missing"]
+    assert math.isnan(vsibench_aggregate([], [])["overall"])
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="unknown question type 'colour'"):
+        vsibench_score("red", "red", "colour")
+    with pytest.raises(ValueError, match="unknown mode 'loose'"):
+        vsibench_score("B", "B", "route_planning", "loose")
+    for answer in ("four", "nan"):
+        with pytest.raises(ValueError, match=f"is '{answer}'; expected a finite number"):
+            vsibench_score("4", answer, "object_counting")
+    with pytest.raises(ValueError, match="2 scores came with 1 question types"):
+        vsibench_aggregate([1, 2], ["a"])
+
+
+def test_the_metric_loads_offline_and_agrees():
+    metric = load_metric("vsibench")
+    cases = [case for case in GOLDEN["cases"] if case["thinking_in_space"] is not None]
+    references = [{"answer": case["ground_truth"], "question_type": case["question_type"]} for case in cases]
+    result = metric.compute(predictions=[case["prediction"] for case in cases], references=references)
+    expected = vsibench_aggregate([case["thinking_in_space"] for case in cases], [c["question_type"] for c in cases])
+    assert result["overall"] == pytest.approx(expected["overall"])
+    assert "strict" in metric.inputs_description and metric.description
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(ValueError, match="unknown metric 'accuracy'; known are"):
+        load_metric("accuracy")
