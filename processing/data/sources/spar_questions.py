@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...prompts_gap_mllm import IMAGE_TAG
 from ..record_errors import RecordError
-from ..source_files import check_depth_file, read_matrix
+from ..source_files import check_depth_file, picture_header, read_matrix
 from .conversations import check_tags
 from .posed_frames import DEPTH_SCALE, read_pose, stored_picture
 
@@ -113,7 +113,7 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
     Returns:
         `dict`: fields of a view.
     Raises:
-        RecordError: if a file is there and cannot be read, or intrinsics are for another size of the depth map.
+        RecordError: if a file is there and cannot be read, or intrinsics are for another size of picture or depth map.
     """
     digits = re.findall(r"\d+", path.stem)
     view = {"image": stored_picture(path), "image_path": name, "frame_id": int(digits[-1]) if digits else None}
@@ -122,6 +122,7 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
     scene = path.parents[1]
     pose_folder, depth_folder = _FOLDERS[path.parent.name]
     view["intrinsics"] = _intrinsics(scene / "intrinsic" / "intrinsic_color.txt")
+    _check_center(view["intrinsics"], path)
     pose_file, depth_file = scene / pose_folder / f"{path.stem}.txt", scene / depth_folder / f"{path.stem}.png"
     if pose_file.is_file():
         view["camera_to_world"] = read_pose(pose_file, on_lost)
@@ -135,6 +136,21 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
 @lru_cache(maxsize=4096)
 def _intrinsics(path: Path):
     return read_matrix(path)[:3, :3] if path.is_file() else None
+
+
+def _check_center(intrinsics, path):
+    """Refuse intrinsics whose principal point is not in the middle half of the picture."""
+    if intrinsics is None:
+        return
+    size, _ = picture_header(str(path))
+    center = intrinsics[:2, 2]
+    if not all(0.25 < place / length < 0.75 for place, length in zip(center, size, strict=True)):
+        raise RecordError(
+            f"the picture is {size[0]} x {size[1]}, but the principal point of its intrinsics is ({center[0]:.1f}, "
+            f"{center[1]:.1f}): these are intrinsics of another size. Read it without cameras.",
+            "intrinsics",
+            file=str(path),
+        )
 
 
 __all__ = [
