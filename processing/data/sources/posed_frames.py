@@ -4,6 +4,7 @@
 `depth_intrinsic.txt`; axis alignment in `scans/<scene>/<scene>.txt`. Frame: OpenCV cameras. Units: metres.
 """
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,12 +30,18 @@ def stored_picture(path) -> dict:
         RecordError: if the file is no picture, or cut off so that it cannot be decoded.
     """
     picture_header(str(path))
-    _check_whole(str(path))
+    _check_whole(str(path), _version(path))
     return {"path": str(path), "bytes": None}
 
 
+def _version(path) -> tuple[int, int]:
+    """What a cached reading of a file is valid for: a file that was mended must be read again."""
+    state = os.stat(path)
+    return state.st_mtime_ns, state.st_size
+
+
 @lru_cache(maxsize=65536)
-def _check_whole(path: str) -> None:
+def _check_whole(path: str, version) -> None:
     with open(path, "rb") as stream:
         start = stream.read(8)
         ending = next((end for begin, end in _ENDINGS.items() if start.startswith(begin)), b"")
@@ -48,19 +55,27 @@ def _check_whole(path: str) -> None:
         raise RecordError(f"the picture cannot be decoded: {error}.", "image", file=path) from None
 
 
-@lru_cache(maxsize=65536)
-def is_empty_depth(path: str) -> bool:
+def is_empty_depth(path) -> bool:
     """Whether a depth map holds no reading at all; only files so small that this is possible are decoded."""
+    return _is_empty_depth(str(path), _version(path))
+
+
+@lru_cache(maxsize=65536)
+def _is_empty_depth(path: str, version) -> bool:
     (width, height), _ = picture_header(path)
-    if Path(path).stat().st_size > max(width * height * _EMPTY_DEPTH_BYTES_PER_PIXEL, 256):
+    if version[1] > max(width * height * _EMPTY_DEPTH_BYTES_PER_PIXEL, 256):
         return False
     with Image.open(path) as image:
         return not np.asarray(image).any()
 
 
-@lru_cache(maxsize=4096)
 def _intrinsics(path: Path):
-    return read_matrix(path)[:3, :3] if path.is_file() else None
+    return _read_intrinsics(path, _version(path)) if path.is_file() else None
+
+
+@lru_cache(maxsize=4096)
+def _read_intrinsics(path: Path, version):
+    return read_matrix(path)[:3, :3]
 
 
 def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=None, on_no_depth=None) -> dict:
@@ -129,7 +144,7 @@ def frame_view(
     }
     if depth_path is not None:
         check_depth_file(depth_path, depth_intrinsics)
-        if on_no_depth is not None and is_empty_depth(str(depth_path)):
+        if on_no_depth is not None and is_empty_depth(depth_path):
             on_no_depth(Path(depth_path))
         view |= {
             "depth": stored_picture(depth_path),
@@ -213,16 +228,17 @@ def pick_evenly(items: list, max_items: int | None) -> list:
     return [items[index] for index in np.linspace(0, len(items) - 1, max_items, dtype=int)]
 
 
-@lru_cache(maxsize=4096)
 def read_scene_file(scene_file: Path) -> dict[str, str]:
     """The `key = value` lines of `<scene>.txt`; empty where there is no such file."""
-    if not scene_file.is_file():
-        return {}
+    return dict(_scene_lines(scene_file, _version(scene_file))) if scene_file.is_file() else {}
+
+
+@lru_cache(maxsize=4096)
+def _scene_lines(scene_file: Path, version):
     parts = [line.partition("=") for line in scene_file.read_text(encoding="utf-8").splitlines()]
     return {key.strip(): value.strip() for key, found, value in parts if found}
 
 
-@lru_cache(maxsize=4096)
 def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
     """Read `axisAlignment` of `<scene>.txt`, the rigid transform from the scan frame to the aligned frame.
 

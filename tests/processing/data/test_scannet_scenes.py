@@ -133,3 +133,37 @@ def test_boxes_that_are_not_there_are_named(tmp_path):
         ScannetScenes(tmp_path)
     with pytest.raises(FileNotFoundError, match="aabb_root"):
         ScannetScenes(POSED, aabb_root=tmp_path / "nothing")
+
+
+def test_a_number_of_views_below_one_is_refused():
+    with pytest.raises(ValueError, match="at most 0 frames"):
+        ScannetScenes(POSED).views("scene9000_00", 0)
+
+
+def test_an_alignment_that_is_none_is_named(posed_copy):
+    file = posed_copy / "scannet" / "scans" / "scene9000_00" / "scene9000_00.txt"
+    file.write_text("axisAlignment = 1 0 0\n")
+    with pytest.raises(RecordError, match="expected 16 numbers") as caught:
+        ScannetScenes(posed_copy).world_to_aligned("scene9000_00")
+    assert caught.value.file == str(file)
+    file.write_text(f"axisAlignment = {' '.join(['2'] * 16)}\n")
+    with pytest.raises(RecordError, match="no rigid transform"):
+        ScannetScenes(posed_copy).world_to_aligned("scene9000_00")
+
+
+def test_infos_that_are_not_there_or_not_fetched_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing.pkl"):
+        ScannetScenes(POSED, tmp_path / "nothing.pkl")
+    (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(RecordError, match="git-lfs"):
+        ScannetScenes(POSED, tmp_path / "pointer.pkl")
+
+
+def test_a_listed_picture_that_is_gone_is_named(posed_copy):
+    (posed_copy / "scannet" / "posed_images" / "scene9000_00" / "00040.jpg").unlink()
+    with pytest.raises(RecordError, match="the picture is not there") as caught:
+        ScannetScenes(posed_copy, INFOS).views("scene9000_00")
+    assert caught.value.file.endswith("00040.jpg")
+    errors = []
+    views = ScannetScenes(posed_copy, INFOS, on_bad_frame=errors.append).views("scene9000_00")
+    assert len(views) == 11 and [error.field for error in errors] == ["image"]
