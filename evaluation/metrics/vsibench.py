@@ -98,7 +98,8 @@ def _target(answer, question_type):
 
 def _choice(text, mode):
     if mode == "lenient":
-        return parse_choice(text).first or ""
+        word = _first_word(text)
+        return word if len(word) == 1 else parse_choice(text).first or ""
     return _clean(text) if mode == "spatial_mllm" else _first_word(text)
 
 
