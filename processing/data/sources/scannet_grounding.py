@@ -115,8 +115,7 @@ class ScannetGroundingSource(PromptStyleSource):
             if self.wants("grounding_frame"):
                 yield self._frame_row(scene_id, description, None, [], fields)
         elif boxes:
-            aligned = self.scenes.world_to_aligned(scene_id)
-            target = most_visible_view(self.scene_views(scene_id, self.num_views), boxes[0], aligned)
+            target = self._target_view(scene_id, object_id, boxes[0])
             if target is None:
                 self.mark("not_visible", file, record_id, f"{scene_id}, object {object_id}")
                 return
@@ -124,6 +123,18 @@ class ScannetGroundingSource(PromptStyleSource):
                 yield self._frame_row(scene_id, description, target, boxes, fields)
             if self.wants("grounding_box"):
                 yield self._box_row(scene_id, description, target, boxes, fields)
+
+    def _target_view(self, scene_id, object_id, box):
+        """The view that shows an object best; kept, since an object has several descriptions."""
+        key = scene_id, object_id
+        if key not in self._target_views:
+            views, aligned = self.scene_views(scene_id, self.num_views), self.scenes.world_to_aligned(scene_id)
+            self._target_views[key] = most_visible_view(views, box, aligned)
+        return self._target_views[key]
+
+    @cached_property
+    def _target_views(self):
+        return {}
 
     def _frame_row(self, scene_id, description, target, boxes, fields):
         views = self.scene_views(scene_id, self.num_views)
