@@ -1,29 +1,18 @@
-"""ScanRefer, Scan2Cap, Multi3DRefer, Nr3D, ScanQA and SQA3D on ScanNet frames, through `load_multiview`."""
+"""Text sets on ScanNet frames through `load_multiview`: what all share, and the texts of each."""
 
-import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
 
-from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame
-from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, transform_points, unproject_depth
+from gap_mllm.processing.camera_geometry_gap_mllm import transform_points, unproject_depth
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
-from gap_mllm.processing.data.sources.box_visibility import NEAR_M, most_visible_view, projected_area
-from gap_mllm.processing.data.sources.nr3d import question_type, read_distractors
-from gap_mllm.processing.data.sources.scan2cap import axis_aligned_iou, best_proposal
-from gap_mllm.processing.data.sources.scannet_grounding import frames_around
-from gap_mllm.processing.data.sources.sqa3d import first_word
 from gap_mllm.processing.data.sources.text_set_prompts import video3dllm_question
 from tests.processing.data.formats import FORMATS, rows_equal
+from tests.processing.data.text_sets import FOLDERS, FRAMES, INFOS, POSED, change_set, load
 
 
-POSED = FORMATS / "scannet_posed_images"
-FRAMES = {"posed_root": str(POSED)}
-INFOS = tuple(str(FORMATS / "embodiedscan" / f"embodiedscan_infos_{split}.pkl") for split in ("train", "val"))
-PROPOSALS = str(FORMATS / "video3dllm_processed" / "metadata" / "scannet_val_pred_box.json")
-FOLDERS = {name: name for name in ("scanrefer", "multi3drefer", "nr3d", "scanqa", "sqa3d")} | {"scan2cap": "scanrefer"}
 NUM_ROWS = {
     "scanrefer": {"train": 4, "val": 4, "test": 1},
     "scan2cap": {"train": 4, "val": 3},
@@ -34,32 +23,14 @@ NUM_ROWS = {
 }
 
 
-def load(name, cache, split=None, folder=None, **options):
-    folder = FORMATS / FOLDERS[name] if folder is None else folder
-    return load_multiview(name, folder, split, cache_dir=cache / "cache", **options)
-
-
 def processed(name):
     return json.loads((FORMATS / "video3dllm_processed" / "processed" / f"{name}_llava_style.json").read_text())
 
 
-def gap_records(name):
-    return json.loads((FORMATS / "gap_mllm" / "data" / "train" / f"{name}.json").read_text())
-
-
 @pytest.fixture
 def changed(tmp_path):
-    """Copies a set and changes the records of one of its files."""
-
-    def make(name, file, change):
-        folder = tmp_path / "changed"
-        shutil.copytree(FORMATS / FOLDERS[name], folder)
-        content = json.loads((folder / file).read_text())
-        change(content)
-        (folder / file).write_text(json.dumps(content))
-        return folder
-
-    return make
+    """A copy of a set with one file changed."""
+    return lambda name, file, change: change_set(name, file, change, tmp_path / "changed")
 
 
 # Every set
@@ -275,202 +246,6 @@ def test_a_missing_key_is_named(changed, tmp_path):
         load("scanrefer", tmp_path, folder=folder)
 
 
-# ScanRefer and Scan2Cap in the wording of GAP-MLLM
-
-
-@pytest.fixture(scope="module")
-def staged(tmp_path_factory):
-    options = {"prompt_style": "gap_mllm", "num_views": 6, **FRAMES}
-    return load("scanrefer", tmp_path_factory.mktemp("cache"), **options)
-
-
-def test_second_stage_equals_the_released_form(staged):
-    """Questions, answers and the order of frames are those of GAP-MLLM's file where it chose the same frame."""
-    rows = [row for row in staged["train"] if row["task"] == "grounding_box"]
-    records = {record["images"][0]: record for record in gap_records("scanrefer_train_32frames_stage2")}
-    compared = 0
-    for row in rows:
-        record = records.get(f"scannet/{row['views'][0]['image_path']}")
-        if record is None or json.loads(row["metadata"])["ann_id"] != record["metadata"]["ann_id"]:
-            continue
-        if row["boxes"][0]["instance_id"] == record["metadata"]["object_id"]:
-            compared += 1
-            assert [f"scannet/{view['image_path']}" for view in row["views"]] == record["images"]
-            assert row["question"] == record["conversations"][0]["value"]
-            assert row["answer"] == record["conversations"][1]["value"]
-    assert compared >= 1
-
-
-def test_stages_agree(staged):
-    for split in ("train", "val"):
-        frames = {row["id"]: SceneSample.from_row(row) for row in staged[split] if row["task"] == "grounding_frame"}
-        boxes = {row["id"]: SceneSample.from_row(row) for row in staged[split] if row["task"] == "grounding_box"}
-        assert len(frames) == len(boxes) == 4
-        for row_id, first in frames.items():
-            second = boxes[row_id.replace("-frame", "-box")]
-            assert first.question.startswith("Frame-0: <image>Frame-1: <image>") and len(first.views) == 6
-            assert parse_frame(first.answer).items == (first.target_frame,)
-            assert first.views[first.target_frame].frame_id == second.views[0].frame_id
-            aligned, camera = second.boxes
-            assert (aligned.frame, camera.frame, camera.frame_index) == ("aligned", "camera", 0)
-            corners = box_corners(camera.numbers, camera.euler_order)
-            world = box_corners(second.box_in_view(aligned, 0), aligned.euler_order)
-            assert np.allclose(corners, world, atol=1e-5)
-            (answer,) = parse_boxes(second.answer).items
-            assert np.allclose(answer.bbox_3d, camera.numbers, atol=0.0051)
-
-
-def test_the_chosen_frame_shows_most_of_the_box(staged):
-    for row in (row for row in staged["val"] if row["task"] == "grounding_frame"):
-        sample = SceneSample.from_row(row)
-        areas = [
-            projected_area(
-                box_corners(sample.box_in_view(sample.boxes[0], index), "zxy"), view.intrinsics, view.image.size
-            )
-            for index, view in enumerate(sample.views)
-        ]
-        assert areas[sample.target_frame] == max(areas) > 0
-
-
-def test_oriented_boxes_are_taken_where_they_are_asked_for(tmp_path):
-    options = {"prompt_style": "gap_mllm", "box_kind": "oriented", "infos_file": INFOS, "tasks": ["grounding_box"]}
-    rows = load("scanrefer", tmp_path, "train", **options, **FRAMES)
-    aligned, camera = (SceneSample.from_row(rows[1])).boxes
-    assert aligned.instance_id == "1" and aligned.numbers[6] == pytest.approx(0.5) and aligned.euler_order == "ZXY"
-    assert np.allclose(aligned.numbers[3:6], [0.5, 0.5, 0.9]) and aligned.label == "chair"
-    assert camera.euler_order == "zxy"
-    world = SceneSample.from_row(rows[1]).box_in_view(aligned, 0)
-    assert np.allclose(box_corners(camera.numbers, "zxy"), box_corners(world, "ZXY"), atol=1e-5)
-
-
-def test_an_object_without_oriented_box_is_counted_and_left_out(tmp_path):
-    shutil.copytree(POSED / "scannet", tmp_path / "scannet")
-    aabb = tmp_path / "scannet" / "pcd_with_object_aabbs" / "train" / "scene9000_00.pth"
-    import torch
-
-    content = torch.load(aabb, weights_only=False)  # a fixture of ours
-    content["aabb_corner_xyz"] = np.asarray(content["aabb_corner_xyz"]).copy()
-    content["aabb_corner_xyz"][2] += 10
-    torch.save(content, aabb)
-    report = tmp_path / "report.jsonl"
-    options = {"prompt_style": "gap_mllm", "posed_root": str(tmp_path), "report_file": report}
-    oriented = load("scanrefer", tmp_path, "train", box_kind="oriented", infos_file=INFOS, **options)
-    assert {row["boxes"][0]["instance_id"] for row in oriented} == {"0", "1"}
-    events = [event for event in read_report(report) if event["event"] == "no_oriented_box"]
-    assert [event["reason"] for event in events] == ["scene9000_00, objects 2"]
-    rows = load("scanrefer", tmp_path, "train", **options)
-    assert {row["boxes"][0]["instance_id"] for row in rows} == {"0", "1"}  # ten metres off it is in no picture
-    assert [e["reason"] for e in read_report(report) if e["event"] == "not_visible"] == ["scene9000_00, object 2"]
-
-
-def test_test_records_are_asked_for_a_frame_without_answer(tmp_path):
-    shutil.copytree(POSED / "scannet", tmp_path / "scannet")
-    posed = tmp_path / "scannet" / "posed_images"
-    shutil.copytree(posed / "scene9001_00", posed / "scene9002_00")
-    rows = load("scanrefer", tmp_path, "test", posed_root=str(tmp_path), prompt_style="gap_mllm")
-    assert [(row["task"], row["answer"], row["target_frame"]) for row in rows] == [("grounding_frame", None, None)]
-
-
-def test_tasks_choose_a_stage(tmp_path):
-    options = {"prompt_style": "gap_mllm", **FRAMES}
-    for task in ("grounding_frame", "grounding_box"):
-        rows = load("scanrefer", tmp_path, "train", tasks=[task], **options)
-        assert rows["task"] == [task] * 4
-
-
-def test_views_of_both_stages_are_limited(tmp_path):
-    rows = load("scanrefer", tmp_path, "train", prompt_style="gap_mllm", max_views=4, **FRAMES)
-    for row in rows:
-        assert len(row["views"]) == 4 == row["question"].count("<image>")
-
-
-def test_captions_equal_the_released_form(tmp_path):
-    rows = load("scan2cap", tmp_path, "train", prompt_style="gap_mllm", num_views=6, **FRAMES)
-    by_id = {row["id"]: row for row in rows}
-    for record in gap_records("scan2cap_train_32frames"):
-        metadata = record["metadata"]
-        row = by_id[f"scene9000_00-{metadata['object_id']}-{metadata['ann_id']}"]
-        assert row["question"] == record["conversations"][0]["value"]
-        assert row["answer"] == record["conversations"][1]["value"]
-        assert [box["role"] for box in row["boxes"]] == ["target", "input"]
-        assert np.allclose(row["boxes"][0]["center"], record["gt_box"][:3])
-
-
-def test_all_descriptions_of_an_object_are_its_references(tmp_path):
-    splits = load("scan2cap", tmp_path, **FRAMES)
-    chair = ["this is a blue chair. it is to the left of the table.", "the chair ."]
-    assert splits["val"][1]["references"] == chair and splits["val"][1]["id"] == "scene9001_00-1"
-    assert [row["references"] for row in splits["train"].select([1, 2])] == [chair, chair]
-    assert splits["train"]["answer"][1:3] == [chair[0].capitalize(), "The chair ."]
-
-
-def test_proposals_stand_for_objects_where_they_overlap(tmp_path):
-    report = tmp_path / "report.jsonl"
-    options = {"proposals_file": PROPOSALS, "report_file": report, **FRAMES}
-    for style in ("video3dllm", "gap_mllm"):
-        table, chair, cabinet = load("scan2cap", tmp_path, "val", prompt_style=style, **options)
-        assert [[box["role"] for box in row["boxes"]] for row in (table, chair)] == [["target", "input"]] * 2
-        assert [box["role"] for box in cabinet["boxes"]] == ["target"]  # no proposal is near it
-        assert (cabinet["question"] is None) == (style == "gap_mllm")
-        assert json.loads(chair["metadata"])["iou"] == pytest.approx(1)
-        proposal = json.loads(open(PROPOSALS).read())["scannet/scene9001_00"][0]
-        assert np.allclose(table["boxes"][1]["center"] + table["boxes"][1]["size"], proposal)
-    reasons = [event["reason"] for event in read_report(report) if event["event"] == "no_proposal"]
-    assert set(reasons) == {"scene9001_00, object 2"}
-
-
-def test_overlap_by_hand():
-    box = {"center": [0, 0, 0], "size": [2, 2, 2]}
-    assert axis_aligned_iou(box, {"center": [1, 0, 0], "size": [2, 2, 2]}) == pytest.approx(1 / 3)
-    assert axis_aligned_iou(box, {"center": [3, 0, 0], "size": [2, 2, 2]}) == 0
-    near, far = {"center": [0.1, 0, 0], "size": [2, 2, 2]}, {"center": [0.5, 0, 0], "size": [2, 2, 2]}
-    assert best_proposal(box, [far, near])[0] is near and best_proposal(box, []) == (None, 0.0)
-
-
-def test_one_bad_description_leaves_out_its_object(changed, tmp_path):
-    folder = changed("scan2cap", "ScanRefer_filtered_val.json", lambda rows: rows[2].update(description=None))
-    with pytest.raises(RecordError, match="expected a text") as caught:
-        load("scan2cap", tmp_path, folder=folder)
-    assert caught.value.field == "description"
-    assert len(load("scan2cap", tmp_path, "val", folder, skip_bad_samples=True)) == 2
-
-
-# Which view shows a box
-
-
-def test_area_of_a_box_in_front_of_the_camera():
-    intrinsics = np.array([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])
-    box = np.array([0, 0, 3.0, 1, 1, 2, 0, 0, 0])  # its near face is 2 m away: 50 x 50 pixels
-    assert projected_area(box_corners(box, "zxy"), intrinsics, (101, 81)) == pytest.approx(2500)
-    assert projected_area(box_corners(box, "zxy"), intrinsics, (51, 81)) == pytest.approx(25.5 * 50)  # half cut off
-    behind = box * [1, 1, -1, 1, 1, 1, 1, 1, 1]
-    assert projected_area(box_corners(behind, "zxy"), intrinsics, (101, 81)) == 0
-    around = np.array([0, 0, 0.0, 1, 1, 1, 0, 0, 0])  # the camera is inside: the whole picture, cut at the near plane
-    assert projected_area(box_corners(around, "zxy"), intrinsics, (101, 81)) == pytest.approx(101 * 81)
-    aside = np.array([2.0, 0, 0, 1, 1, 2 * NEAR_M + 0.1, 0, 0, 0])
-    assert projected_area(box_corners(aside, "zxy"), intrinsics, (101, 81)) == 0
-
-
-def test_a_view_without_intrinsics_is_refused():
-    box = {"center": [0, 0, 3], "size": [1, 1, 1], "euler": [0, 0, 0], "euler_order": "zxy"}
-    assert most_visible_view([], box, np.eye(4)) is None
-    with pytest.raises(RecordError, match="intrinsic.txt"):
-        most_visible_view([{"camera_to_world": np.eye(4)}], box, np.eye(4))
-
-
-def test_an_unknown_alignment_is_refused(tmp_path):
-    shutil.copytree(POSED / "scannet", tmp_path / "scannet")
-    shutil.rmtree(tmp_path / "scannet" / "scans")
-    with pytest.raises(RecordError, match="alignment is not known"):
-        load("scanrefer", tmp_path, posed_root=str(tmp_path), prompt_style="gap_mllm")
-
-
-def test_frames_around_the_chosen_one():
-    views = [{"frame_id": number} for number in (0, 5, 10, 20, 100, 110, 200)]
-    assert [view["frame_id"] for view in frames_around({"frame_id": 10}, views)] == [10, 20, 100, 0]
-    assert [view["frame_id"] for view in frames_around({"frame_id": 110}, views)] == [110, 200, 100, 20]
-
-
 # Multi3DRefer
 
 
@@ -494,102 +269,6 @@ def test_bad_object_lists_are_refused(change, says, changed, tmp_path):
     folder = changed("multi3drefer", "multi3drefer_train.json", lambda rows: rows[0].update(change))
     with pytest.raises(RecordError, match=says):
         load("multi3drefer", tmp_path, folder=folder, **FRAMES)
-
-
-# Nr3D
-
-
-def nr3d_with(tmp_path, place, **change):
-    """A copy of the table with one line changed."""
-    folder = tmp_path / "nr3d_changed"
-    shutil.copytree(FORMATS / "nr3d", folder)
-    with open(folder / "nr3d.csv", newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    lines[place].update(change)
-    with open(folder / "nr3d.csv", "w", newline="") as stream:
-        table = csv.DictWriter(stream, fieldnames=list(lines[0]))
-        table.writeheader()
-        table.writerows(lines)
-    return folder
-
-
-def test_nr3d_is_split_by_the_lists_and_broken_down(tmp_path):
-    report = tmp_path / "report.jsonl"
-    splits = load("nr3d", tmp_path, report_file=report, **FRAMES)
-    assert splits["train"]["question_type"] == ["easy_view-dep", "hard_view-indep"]
-    assert splits["train"][0]["question"].endswith("\nThe blue chair, left of the table")
-    box = splits["test"][0]["boxes"][0]
-    assert (box["label"], box["instance_id"]) == ("table", "0")
-    metadata = json.loads(splits["train"][1]["metadata"])
-    assert metadata["distractor_ids"] == ["0", "1"] and metadata["tokens"][1] == "tallest"
-    assert metadata["correct_guess"] is False and metadata["assignmentid"] == "9002"
-    events = {event["event"] for event in read_report(report)}
-    assert events == {"scene_in_no_split"}
-
-
-def test_nr3d_utterances_are_chosen(tmp_path):
-    for option in ("mentions_target_class_only", "correct_guess_only"):
-        assert len(load("nr3d", tmp_path, "train", **{option: True})) == 1
-
-
-def test_nr3d_in_two_tables(tmp_path):
-    folder = tmp_path / "split" / "nr3d"
-    folder.mkdir(parents=True)
-    shutil.copy(FORMATS / "nr3d" / "nr3d.csv", folder / "nr3d_test.csv")
-    assert {split: len(rows) for split, rows in load("nr3d", tmp_path, folder=folder.parent).items()} == {"test": 4}
-
-
-def test_nr3d_in_stages(tmp_path):
-    rows = load("nr3d", tmp_path, "test", prompt_style="gap_mllm", **FRAMES)
-    assert rows["task"] == ["grounding_frame", "grounding_box"]
-    assert "Text: The table in front of the cabinet\n" in rows[0]["question"]
-
-
-@pytest.mark.parametrize(
-    ("change", "field"),
-    [
-        ({"stimulus_id": "scene9000_00-chair-3-1-0"}, "stimulus_id"),
-        ({"stimulus_id": "scene9001_00-chair-2-1-0"}, "stimulus_id"),
-        ({"stimulus_id": "scene9000_00-chair-2-2-0"}, "stimulus_id"),
-        ({"stimulus_id": "chair"}, "stimulus_id"),
-        ({"stimulus_id": "scene9000_00-chair-two-1-0"}, "stimulus_id"),
-        ({"target_id": "x"}, "target_id"),
-        ({"tokens": "__import__('os').getcwd()"}, "tokens"),
-        ({"tokens": "['open"}, "tokens"),
-        ({"correct_guess": "maybe"}, "correct_guess"),
-        ({"utterance": ""}, "utterance"),
-    ],
-)
-def test_a_bad_line_is_refused(change, field, tmp_path):
-    folder = nr3d_with(tmp_path, 0, **change)
-    with pytest.raises(RecordError) as caught:
-        load("nr3d", tmp_path, folder=folder)
-    assert (caught.value.field, caught.value.record_id) == (field, "nr3d-0000000")
-    assert len(load("nr3d", tmp_path, "train", folder, skip_bad_samples=True)) == 1
-
-
-def test_bad_tables_are_refused(tmp_path):
-    folder = nr3d_with(tmp_path, 0)
-    table = (folder / "nr3d.csv").read_text()
-    (folder / "nr3d.csv").write_text(table + "9005,short\n")
-    with pytest.raises(RecordError, match="as many cells"):
-        load("nr3d", tmp_path, folder=folder)
-    (folder / "nr3d.csv").write_text(table.replace("utterance", "text", 1))
-    with pytest.raises(RecordError, match="no column 'utterance'"):
-        load("nr3d", tmp_path, folder=folder)
-    (folder / "nr3d.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(RecordError, match="git-lfs"):
-        load("nr3d", tmp_path, folder=folder)
-    (folder / "nr3d.csv").write_text(table)
-    (folder / "test_scans.txt").unlink()
-    with pytest.raises(FileNotFoundError, match="test_scans.txt is not there"):
-        load("nr3d", tmp_path, folder=folder)
-
-
-def test_how_hard_an_utterance_is():
-    assert question_type(1, ["the", "chair"]) == "easy_view-indep"
-    assert question_type(2, ["chair", "behind", "it"]) == "hard_view-dep"
-    assert read_distractors("scene0000_00-chair-1-4", "scene0000_00", "4") == []
 
 
 # ScanQA
@@ -621,66 +300,3 @@ def test_training_questions_need_answers(change, changed, tmp_path):
     with pytest.raises(RecordError, match="at least one text") as caught:
         load("scanqa", tmp_path, folder=folder)
     assert caught.value.field == "answers"
-
-
-# SQA3D
-
-
-QUESTIONS = "sqa_task/balanced/v1_balanced_questions_{}_scannetv2.json"
-ANNOTATIONS = "sqa_task/balanced/v1_balanced_sqa_annotations_{}_scannetv2.json"
-
-
-def test_sqa3d_joins_situations_and_answers(tmp_path):
-    splits = load("sqa3d", tmp_path)
-    assert splits["train"]["id"] == ["990600000000", "990600000000-1", "990600000001", "990600000001-1"]
-    assert splits["train"][1]["question"].startswith("I just left the chair and look at the cabinet. What is on my")
-    assert splits["val"]["answer"] == ["table", "no"] and splits["val"]["question_type"] == ["what", "is"]
-    metadata = json.loads(splits["val"][0]["metadata"])
-    assert metadata["position"] == {"x": -0.6, "y": -0.2, "z": 0} and metadata["rotation"]["_w"] == 0.995
-    assert metadata["situation"].startswith("I am standing") and metadata["question"] == "What is on my right?"
-    assert len(load("sqa3d", tmp_path, "train", alternative_situations=False)) == 2
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "field", "says"),
-    [
-        (ANNOTATIONS, lambda c: c["annotations"].pop(), "question_id", "0 annotations, expected one"),
-        (ANNOTATIONS, lambda c: c["annotations"].append(c["annotations"][1]), "question_id", "2 annotations"),
-        (ANNOTATIONS, lambda c: c["annotations"][1].update(scene_id="scene9001_00"), "scene_id", "annotation about"),
-        (ANNOTATIONS, lambda c: c["annotations"][1].update(answers=[]), "answers", "at least one text"),
-        (QUESTIONS, lambda c: c["questions"].pop(), "question_id", "990600000001 is not in"),
-        (QUESTIONS, lambda c: c["questions"][1].update(situation=""), "situation", "expected a text"),
-    ],
-)  # fmt: skip
-def test_sqa3d_files_that_do_not_fit_are_refused(file, change, field, says, changed, tmp_path):
-    folder = changed("sqa3d", file.format("train"), change)
-    with pytest.raises(RecordError, match=says) as caught:
-        load("sqa3d", tmp_path, folder=folder)
-    assert (caught.value.source, caught.value.field) == ("sqa3d", field)
-    assert len(load("sqa3d", tmp_path, "train", folder, skip_bad_samples=True)) == 2
-
-
-def test_sqa3d_test_questions_may_lack_answers(tmp_path):
-    folder = tmp_path / "sqa3d"
-    shutil.copytree(FORMATS / "sqa3d", folder)
-    (folder / ANNOTATIONS.format("test")).unlink()
-    rows = load("sqa3d", tmp_path, "test", folder)
-    assert rows["answer"] == [None, None] and rows["question_type"] == ["what", "is"]
-    (folder / ANNOTATIONS.format("val")).unlink()
-    with pytest.raises(FileNotFoundError, match="sqa_annotations_val.*holds the answers"):
-        load("sqa3d", tmp_path, "val", folder, refresh=True)
-
-
-def test_sqa3d_files_of_another_form_are_refused(changed, tmp_path):
-    folder = changed("sqa3d", QUESTIONS.format("train"), lambda content: content.pop("questions"))
-    with pytest.raises(RecordError, match="the list 'questions'"):
-        load("sqa3d", tmp_path, folder=folder)
-
-
-def test_first_words():
-    assert [first_word(text) for text in (" What is", "Island?", "Whichever", "Do I")] == [
-        "what",
-        "is",
-        "which",
-        "others",
-    ]
