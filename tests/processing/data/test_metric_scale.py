@@ -1,0 +1,144 @@
+"""Metres from a factor, known depth or a known distance, on rendered rooms whose scale is known."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gap_mllm.processing.data import RecordError, render_room
+from gap_mllm.processing.data.metric_scale import (
+    KnownBaseline,
+    KnownDepth,
+    MetricScale,
+    UserFactor,
+    as_scale_estimator,
+    known_depth_from_folder,
+    read_nearest,
+)
+from gap_mllm.processing.data.teacher_windows import reconstruct_in_windows
+from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs
+
+
+@pytest.fixture(scope="module")
+def room():
+    return render_room(1_100_003, num_views=4, height=42, width=56)
+
+
+@pytest.fixture(scope="module")
+def reconstruction(room):
+    """In units of 1.6 metres."""
+    return reconstruct_in_windows(RenderedTeacher(room, scales=[1 / 1.6]), room_inputs(room))[0]
+
+
+def test_a_user_factor_is_taken_as_it_is(reconstruction):
+    assert UserFactor(2.5)(reconstruction) == MetricScale(2.5, "user factor")
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=r"scale factor \(user factor\) is .*expected a positive number"):
+            UserFactor(bad)(reconstruction)
+
+
+def test_known_depth_of_some_views_gives_the_scale(room, reconstruction):
+    metric = KnownDepth({1: room.depth_m[1], 3: room.depth_m[3]})(reconstruction)
+    assert metric.factor == pytest.approx(1.6, rel=1e-6) and metric.source == "known depth"
+    assert metric.details["num_pixels"] == 2 * 42 * 56 and metric.details["num_views"] == 2
+    assert metric.details["middle_half"] == pytest.approx([1.6, 1.6], rel=1e-6)
+
+
+def test_known_depth_survives_wrong_and_missing_readings(room, reconstruction):
+    rng = np.random.default_rng(0)
+    depth = room.depth_m[0].astype(np.float64)
+    draw = rng.random(depth.shape)
+    depth[draw < 0.3] = rng.uniform(0.1, 50, int((draw < 0.3).sum()))
+    depth[draw > 0.7] = 0
+    depth[draw > 0.9] = np.nan
+    assert KnownDepth({0: depth})(reconstruction).factor == pytest.approx(1.6, rel=0.02)
+
+
+def test_known_depth_of_another_size_is_read_at_the_nearest_pixel(room, reconstruction):
+    large = np.kron(room.depth_m[0], np.ones((3, 3)))  # each pixel thrice
+    metric = KnownDepth({0: large})(reconstruction)
+    assert metric.factor == pytest.approx(1.6, rel=1e-6)
+    np.testing.assert_array_equal(read_nearest(large, (42, 56)), room.depth_m[0])
+    np.testing.assert_array_equal(read_nearest(np.arange(4.0)[None], (1, 8)), [[0, 0, 1, 1, 2, 2, 3, 3]])
+
+
+def test_unsure_pixels_have_no_say_in_the_scale(room):
+    def spoil(answer, views):
+        answer.depth_conf[:, :20] = 1.0
+        answer.depth[:, :20] *= 7
+
+    found, _ = reconstruct_in_windows(RenderedTeacher(room, scales=[1 / 1.6], change=spoil), room_inputs(room))
+    assert KnownDepth({0: room.depth_m[0]})(found).factor == pytest.approx(1.6, rel=1e-6)
+
+
+def test_known_depth_that_cannot_be_compared_is_refused(room, reconstruction):
+    with pytest.raises(ValueError, match="can be compared at 0 pixels of 1 views; expected at least 100"):
+        KnownDepth({0: 0 * room.depth_m[0]})(reconstruction)
+    with pytest.raises(ValueError, match="can be compared at 0 pixels of 0 views"):
+        KnownDepth({})(reconstruction)
+    with pytest.raises(ValueError, match="known depth of view 4 .* a view from 0 to 3"):
+        KnownDepth({4: room.depth_m[0]})(reconstruction)
+    with pytest.raises(ValueError, match=r"known depth of view 0 has shape \(42, 56, 1\)"):
+        KnownDepth({0: room.depth_m[0][..., None]})(reconstruction)
+
+
+def test_a_known_baseline_gives_the_scale(room, reconstruction):
+    distance = np.linalg.norm(room.camera_to_world[3, :3, 3] - room.camera_to_world[1, :3, 3])
+    metric = KnownBaseline(1, 3, distance)(reconstruction)
+    assert metric.factor == pytest.approx(1.6, rel=1e-5) and metric.source == "known baseline"
+
+
+def test_a_baseline_of_no_length_or_view_is_refused(reconstruction):
+    for views in ((0, 4), (-1, 2), (1, 1)):
+        with pytest.raises(ValueError, match="expected two different ones from 0 to 3"):
+            KnownBaseline(*views, 1.0)(reconstruction)
+    for metres in (0.0, -2.0, float("nan")):
+        with pytest.raises(ValueError, match="expected the positive distance"):
+            KnownBaseline(0, 1, metres)(reconstruction)
+    still = reconstruction.select([0, 0])
+    with pytest.raises(ValueError, match="less than a thousandth of the depth"):
+        KnownBaseline(0, 1, 1.0)(still)
+
+
+def test_what_a_user_gives_becomes_an_estimator(reconstruction):
+    metric = as_scale_estimator(None)(reconstruction)
+    assert metric.factor == 1.0 and metric.source == "none: the teacher's own units"
+    assert as_scale_estimator(3)(reconstruction) == MetricScale(3.0, "user factor")
+    own = KnownBaseline(0, 1, 1.0)
+    assert as_scale_estimator(own) is own
+    for bad in (True, [1.0], {}):
+        with pytest.raises(TypeError, match="expected None, a factor, a folder of depth maps, or an estimator"):
+            as_scale_estimator(bad)
+
+
+def write_depth(path, depth_m, depth_scale=1000.0):
+    Image.fromarray(np.rint(depth_m * depth_scale).astype(np.uint16)).save(path)
+
+
+def test_depth_maps_of_a_folder_belong_to_views_by_name_or_number(room, reconstruction, tmp_path):
+    write_depth(tmp_path / "frame_b.png", room.depth_m[1])
+    write_depth(tmp_path / "000120.png", room.depth_m[3])
+    views = [{"image_path": f"frame_{letter}.jpg", "frame_id": 40 * index} for index, letter in enumerate("abcd")]
+    known = known_depth_from_folder(tmp_path, views)
+    assert sorted(known.depth_m) == [1, 3]
+    np.testing.assert_allclose(known.depth_m[3], room.depth_m[3], atol=0.0006)
+    assert as_scale_estimator(tmp_path, views)(reconstruction).factor == pytest.approx(1.6, rel=1e-3)
+    halves = known_depth_from_folder(tmp_path, views, depth_scale=2000.0)
+    assert halves(reconstruction).factor == pytest.approx(0.8, rel=1e-3)
+
+
+def test_a_folder_without_fitting_depth_maps_is_refused(room, tmp_path):
+    views = [{"image_path": "a.jpg", "frame_id": 0}]
+    with pytest.raises(FileNotFoundError, match="is no folder"):
+        known_depth_from_folder(tmp_path / "nowhere", views)
+    with pytest.raises(ValueError, match="holds 0 PNGs, none of them named"):
+        known_depth_from_folder(tmp_path, views)
+    with pytest.raises(ValueError, match="depth_scale is 0"):
+        known_depth_from_folder(tmp_path, views, depth_scale=0)
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(RecordError, match="expected 16 bits"):
+        known_depth_from_folder(tmp_path, views)
+    write_depth(tmp_path / "a.png", room.depth_m[0])
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(RecordError, match="cannot be decoded"):
+        known_depth_from_folder(tmp_path, views)
