@@ -73,8 +73,9 @@ class QuestionRules:
         mark_gap (`float`): least distance of two marks in one picture, as a share of its diagonal.
         place_gap (`float`): least distance in 3D of a wrong place from the right one, as a share of the scene's size.
         min_motion (`float`): least camera motion, as a share of the median depth in frame 0.
-        motion_margin (`float`): the main direction must be this many times the next; the farthest view this many times
-            as far as the next.
+        motion_margin (`float`): the camera must have moved this many times as far along the main direction as along
+            the next.
+        distance_margin (`float`): the farthest view must be this many times as far as the next.
         depth_tolerance (`float`), reprojection_px (`float`): of a correspondence, see `LabelPixels.match`.
         max_matches (`int`): other views in which the point of a marked-pixel question is stored.
         decimals (`int`): of the numbers in an answer.
@@ -87,6 +88,7 @@ class QuestionRules:
     place_gap: float = 0.1
     min_motion: float = 0.05
     motion_margin: float = 1.5
+    distance_margin: float = 1.25
     depth_tolerance: float = 0.05
     reprojection_px: float = 1.5
     max_matches: int = 3
@@ -94,7 +96,7 @@ class QuestionRules:
 
     def __post_init__(self):
         for name in self.__dataclass_fields__:
-            least = 1 if name == "motion_margin" else 0
+            least = 1 if name in ("motion_margin", "distance_margin") else 0
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= least):
                 raise ValueError(f"{name} is {getattr(self, name)}; expected a number of at least {least}.")
 
@@ -324,7 +326,7 @@ def ask_farthest_view(clip: LabelClip, rng: np.random.Generator, number: int) ->
     nearest_first = np.sort(distance)
     if nearest_first[-1] < clip.rules.min_motion * _median_depth(clip):
         raise NoQuestionError("camera_stands_still")
-    if nearest_first[-1] < clip.rules.motion_margin * nearest_first[-2]:
+    if nearest_first[-1] < clip.rules.distance_margin * nearest_first[-2]:
         raise NoQuestionError("about_as_far")
     details = {"views": others, "distance": distance}
     names = [f"frame {view}" for view in others]
