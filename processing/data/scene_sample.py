@@ -51,11 +51,16 @@ class View:
 
     @cached_property
     def depth_m(self) -> np.ndarray | None:
-        """`(H, W)` float32 z-depth in metres, 0 where nothing was measured; None without a depth map."""
+        """`(H, W)` float32 z-depth in metres, 0 where nothing was measured; None without a depth map.
+
+        Raises RecordError if the map cannot be decoded, is no 16-bit map, or its `depth_scale` is not known.
+        """
         if self.depth_picture is None:
             return None
+        if not self.depth_scale or self.depth_scale < 0:
+            raise RecordError(f"there is a depth map, but depth_scale is {self.depth_scale}.", "depth_scale")
         values = _decode(self.depth_picture, self.image_path, "depth", lambda picture, _: np.asarray(picture))
-        if values.ndim != 2 or values.dtype == np.uint8:
+        if values.ndim != 2 or values.dtype.kind not in "iu" or values.dtype == np.uint8:
             raise RecordError(
                 f"the depth map is {values.dtype} of shape {values.shape}, expected one 16-bit channel.", "depth"
             )
@@ -199,15 +204,18 @@ class SceneSample:
         Returns:
             `np.ndarray` of shape `(4, 4)`, float64.
         Raises:
-            RecordError: if a pose or `world_to_aligned` is needed and not there, or the frame is unknown.
+            RecordError: if a view, a pose or `world_to_aligned` is needed and not there, or the frame is unknown.
         """
         if frame == "camera":
             index = frame_index or 0
             if index == view:
+                self._check_view(view)
                 return np.eye(4)
             return invert_rigid(self._pose(view)) @ self._pose(index)
         if frame not in WORLD_FRAMES:
-            raise RecordError(f"unknown frame {frame!r}; known are camera, scan and aligned.", record_id=self.id)
+            raise RecordError(
+                f"unknown frame {frame!r}; known are camera, scan and aligned.", "frame", record_id=self.id
+            )
         return invert_rigid(self.camera_to(frame, view))
 
     def camera_to(self, world: str, view: int) -> np.ndarray:
@@ -223,7 +231,16 @@ class SceneSample:
             )
         return (self.world_to_aligned if world == "aligned" else invert_rigid(self.world_to_aligned)) @ pose
 
+    def _check_view(self, view: int) -> None:
+        if not 0 <= view < len(self.views):
+            raise RecordError(
+                f"view {view} is spoken of, but there are {len(self.views)} (counted from 0).",
+                "views",
+                record_id=self.id,
+            )
+
     def _pose(self, view: int) -> np.ndarray:
+        self._check_view(view)
         pose = self.views[view].camera_to_world
         if pose is None:
             raise RecordError(f"view {view} has no pose.", "camera_to_world", record_id=self.id)
@@ -234,7 +251,9 @@ class SceneSample:
         return transform_box(box.numbers, self.frame_to_camera(box.frame, box.frame_index, view), box.euler_order)
 
     def point_in_view(self, point: Point, view: int = 0) -> np.ndarray:
-        """A point in the camera of a view, `(3,)`; raises as `frame_to_camera`."""
+        """A point in the camera of a view, `(3,)`; raises as `frame_to_camera`, and if its place is not known."""
+        if point.xyz is None:
+            raise RecordError("the point has no xyz, as in a question without answer.", "xyz", record_id=self.id)
         return transform_points(self.frame_to_camera(point.frame, 0, view), point.xyz)
 
     def marked_images(self) -> list[Image.Image]:
@@ -311,24 +330,38 @@ def _decode(picture, path, name, read):
             picture = io.BytesIO(picture["bytes"])
         else:
             picture = path
+    elif isinstance(picture, str):
+        path = picture
     where = f"the {name} {path or 'of a view'}"
     try:
         if not isinstance(picture, Image.Image | np.ndarray):
             picture = Image.open(picture)
             picture.load()
         return read(picture, where)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PNG raises SyntaxError
         raise RecordError(f"{where} cannot be decoded: {error}.", name, file=path) from None
 
 
 def _stored_picture(picture):
+    """A picture as the Image feature stores it: its file, or PNG with the very same pixels."""
     if picture is None or isinstance(picture, dict):
         return picture
     if isinstance(picture, str):
         return {"path": picture, "bytes": None}
+    if isinstance(picture, np.ndarray):
+        return encode_png(picture)
     if getattr(picture, "filename", None):
         return {"path": picture.filename, "bytes": None}
-    return encode_png(np.asarray(picture))
+    if picture.mode not in ("L", "RGB", "RGBA") and not picture.mode.startswith("I"):
+        picture = to_rgb_image(picture)  # palettes, CMYK: an array of their values is no picture
+    array = np.asarray(picture)
+    return encode_png(_as_16_bit(array) if picture.mode.startswith("I") else array)
+
+
+def _as_16_bit(array):
+    """32-bit integers that fit into 16 bits, as older Pillow reads a depth map; others are left to `encode_png`."""
+    values = array.astype(np.uint16)
+    return values if (values == array).all() else array
 
 
 __all__ = ["Box", "Point", "SceneMark", "SceneSample", "View"]

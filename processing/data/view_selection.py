@@ -8,22 +8,53 @@ from ..prompts_gap_mllm import IMAGE_TAG
 from .record_errors import RecordError
 
 
-_TAGGED = re.compile(r"(?:Frame-(\d+): )?" + re.escape(IMAGE_TAG))
+_TAGGED = re.compile(r"(?:Frame-(\d+): ?)?" + re.escape(IMAGE_TAG))
+_MENTION = re.compile(r"Frame-(\d+)\b")
 
 
 def named_views(row: dict) -> set[int]:
-    """Indices of the views that a row cannot lose: the reference, and those that answers and marks speak of."""
+    """Indices of the views that a row cannot lose: the reference, and those that answers, marks and texts speak of.
+
+    Raises:
+        RecordError: if a text says "Frame-3", and there is no such view or tags do not number them.
+    """
     named = {0}
     named.update(mark["view"] for mark in row["marks"])
     named.update(point["view"] for point in row["points"] if point["view"] is not None)
     named.update(box["frame_index"] for box in row["boxes"] if box["frame_index"] is not None)
     if row["target_frame"] is not None:
         named.add(row["target_frame"])
+    mentions = {int(number) for text in _spoken_texts(row) for number in _MENTION.findall(text)}
+    first = _first_number(row["question"]) if mentions else None
+    for number in mentions:
+        if first is None or not 0 <= number - first < len(row["views"]):
+            raise RecordError(
+                f"the text speaks of Frame-{number}, but {IMAGE_TAG} tags do not say which of the "
+                f"{len(row['views'])} views that is; without it views cannot be left out.",
+                "question",
+                record_id=row["id"],
+            )
+        named.add(number - first)
     return named
 
 
+def _spoken_texts(row) -> list[str]:
+    """What is said beside the tags."""
+    texts = (_TAGGED.sub("", row["question"] or ""), row["answer"], *row["choices"], *row["references"])
+    return [text for text in texts if text]
+
+
+def _first_number(question: str | None) -> int | None:
+    """The number of view 0 in tags "Frame-0: <image>Frame-1: <image>"; None if they do not count the views."""
+    numbers = [tag.group(1) for tag in _TAGGED.finditer(question or "")]
+    if not numbers or numbers[0] is None:
+        return None
+    first = int(numbers[0])
+    return first if numbers == [str(first + place) for place in range(len(numbers))] else None
+
+
 def spread_views(row: dict, max_views: int) -> list[int]:
-    """Choose at most `max_views` views: those of `named_views`, and others spread evenly among the rest.
+    """Choose at most `max_views` views: those of `named_views`, and others spread evenly from the first to the last.
 
     Args:
         row (`dict`): of the schema.
@@ -38,13 +69,14 @@ def spread_views(row: dict, max_views: int) -> list[int]:
         raise RecordError(f"the row speaks of {len(named)} views, more than max_views={max_views}.", "views")
     rest = [view for view in range(num_views) if view not in named]
     room = min(max_views - len(named), len(rest))
-    chosen = [rest[int(index)] for index in np.linspace(0, len(rest) - 1, room)] if room else []
+    chosen = [[0, *rest][int(index)] for index in np.linspace(0, len(rest), room + 1)[1:]]
     return sorted(named + chosen)
 
 
 def select_row_views(row: dict, keep: list[int]) -> dict:
-    """Keep these views, in this order; indices in tags, marks, boxes, points and frame answers follow.
+    """Keep these views, in this order; indices in tags, marks, boxes, points, texts and frame answers follow.
 
+    Texts are followed where they say "Frame-3" or `"frame": 3`, not in free words ("the second picture").
     View 0 must stay first: another first view moves the frame of boxes and points (see augmentation.py).
 
     Args:
@@ -63,7 +95,8 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
     if lost:
         raise RecordError(f"the row speaks of view {lost[0]}, which is not kept.", "views", record_id=row["id"])
     place = {old: new for new, old in enumerate(keep)}
-    row = {**row, "views": [row["views"][view] for view in keep]}
+    row = _rename_frames(row, place)
+    row["views"] = [row["views"][view] for view in keep]
     row["question"] = retag_question(row["question"], num_views, keep)
     row["marks"] = [{**mark, "view": place[mark["view"]]} for mark in row["marks"]]
     row["points"] = [{**point, "view": place.get(point["view"])} for point in row["points"]]
@@ -74,6 +107,22 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
             row["answer"] = re.sub(r'("frame"\s*:\s*)' + str(old) + r"\b", rf"\g<1>{new}", row["answer"])
         row["target_frame"] = new
     return row
+
+
+def _rename_frames(row, place):
+    """Texts that say "Frame-3" of a numbered view say its new number; tags are left to `retag_question`."""
+    first = _first_number(row["question"])
+    if first is None:
+        return dict(row)
+
+    def rename(text):
+        return text and _MENTION.sub(lambda found: f"Frame-{place[int(found.group(1)) - first] + first}", text)
+
+    parts = _TAGGED.split(row["question"])[::2]  # what stands between tags; their numbers stand between the parts
+    tags = [tag.group(0) for tag in _TAGGED.finditer(row["question"])] + [""]
+    question = "".join(rename(part) + tag for part, tag in zip(parts, tags, strict=True))
+    texts = {name: [rename(text) for text in row[name]] for name in ("choices", "references")}
+    return {**row, "question": question, "answer": rename(row["answer"]), **texts}
 
 
 def retag_question(question: str | None, num_views: int, keep: list[int]) -> str | None:
@@ -88,10 +137,10 @@ def retag_question(question: str | None, num_views: int, keep: list[int]) -> str
     if len(tags) != num_views:
         raise RecordError(f"the text holds {len(tags)} {IMAGE_TAG} tags for {num_views} views.", "question")
     gaps = [question[a.end() : b.start()] for a, b in zip(tags, tags[1:], strict=False)] + [""]
-    parts = [question[: tags[0].start()]]
+    first, parts = _first_number(question), [question[: tags[0].start()]]
     for place, view in enumerate(keep):
-        number = tags[view].group(1)
-        parts.append(tags[view].group(0) if number is None else f"Frame-{int(tags[0].group(1)) + place}: {IMAGE_TAG}")
+        tag = tags[view].group(0)
+        parts.append(tag if first is None else tag.replace(f"Frame-{first + view}:", f"Frame-{first + place}:"))
         if place < len(keep) - 1:
             parts.append(gaps[min(view, num_views - 2)])
     return "".join(parts) + question[tags[-1].end() :]
