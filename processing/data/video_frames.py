@@ -18,7 +18,7 @@ from PIL import Image
 from ..frame_sampling import fps_sample, uniform_sample
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .record_errors import RecordError
-from .sources.posed_frames import list_frames, stored_picture
+from .sources.posed_frames import frame_number, list_frames, stored_picture
 
 
 JPEG_QUALITY = 95
@@ -178,8 +178,12 @@ def _mean_fps(times):
 
 
 def _folder_view(file, index):
-    frame_id = int(file.stem) if file.stem.isdecimal() else index
-    return {"image": stored_picture(file), "image_path": file.name, "frame_id": frame_id}
+    number = frame_number(file)
+    return {
+        "image": stored_picture(file),
+        "image_path": file.name,
+        "frame_id": index if number is None else number,
+    }
 
 
 def _video_view(frame):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ...prompts_gap_mllm import IMAGE_TAG
 from ..record_errors import RecordError
-from ..source_files import check_depth_file, picture_header, read_matrix
+from ..source_files import read_matrix
 from .conversations import check_tags
-from .posed_frames import DEPTH_SCALE, read_pose, stored_picture
+from .posed_frames import check_picture_size, frame_view, read_pose
 
 
 MAX_PLAIN_VIEWS = 10  # questions about more pictures number them as frames
@@ -115,42 +115,36 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
     Raises:
         RecordError: if a file is there and cannot be read, or intrinsics are for another size of picture or depth map.
     """
-    digits = re.findall(r"\d+", path.stem)
-    view = {"image": stored_picture(path), "image_path": name, "frame_id": int(digits[-1]) if digits else None}
-    if not with_camera or path.parent.name not in _FOLDERS or path.parents[3].name != "scannet":
-        return view
+    digits = re.findall(r"(?<!\d)\d{1,9}(?!\d)", path.stem)
+    camera = {}
+    if with_camera and path.parent.name in _FOLDERS and path.parents[3].name == "scannet":
+        camera = _read_camera(path, on_lost)
+    view = frame_view(path, name, **camera)
+    check_picture_size(view)
+    return {**view, "frame_id": int(digits[-1]) if digits else None}
+
+
+def _read_camera(path, on_lost):
+    """Pose, intrinsics and depth map of a picture, as `frame_view` takes them."""
     scene = path.parents[1]
     pose_folder, depth_folder = _FOLDERS[path.parent.name]
-    view["intrinsics"] = _intrinsics(scene / "intrinsic" / "intrinsic_color.txt")
-    _check_center(view["intrinsics"], path)
     pose_file, depth_file = scene / pose_folder / f"{path.stem}.txt", scene / depth_folder / f"{path.stem}.png"
-    if pose_file.is_file():
-        view["camera_to_world"] = read_pose(pose_file, on_lost)
-    if depth_file.is_file():
-        intrinsics = _intrinsics(scene / "intrinsic" / "intrinsic_depth.txt")
-        check_depth_file(depth_file, intrinsics)
-        view |= {"depth": stored_picture(depth_file), "depth_scale": DEPTH_SCALE, "depth_intrinsics": intrinsics}
-    return view
+    has_depth = depth_file.is_file()
+    return {
+        "pose": read_pose(pose_file, on_lost) if pose_file.is_file() else None,
+        "intrinsics": _intrinsics(scene / "intrinsic" / "intrinsic_color.txt"),
+        "depth_path": depth_file if has_depth else None,
+        "depth_intrinsics": _intrinsics(scene / "intrinsic" / "intrinsic_depth.txt") if has_depth else None,
+    }
+
+
+def _intrinsics(path):
+    return _read_intrinsics(path, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 @lru_cache(maxsize=4096)
-def _intrinsics(path: Path):
-    return read_matrix(path)[:3, :3] if path.is_file() else None
-
-
-def _check_center(intrinsics, path):
-    """Refuse intrinsics whose principal point is not in the middle half of the picture."""
-    if intrinsics is None:
-        return
-    size, _ = picture_header(str(path))
-    center = intrinsics[:2, 2]
-    if not all(0.25 < place / length < 0.75 for place, length in zip(center, size, strict=True)):
-        raise RecordError(
-            f"the picture is {size[0]} x {size[1]}, but the principal point of its intrinsics is ({center[0]:.1f}, "
-            f"{center[1]:.1f}): these are intrinsics of another size. Read it without cameras.",
-            "intrinsics",
-            file=str(path),
-        )
+def _read_intrinsics(path, version):
+    return read_matrix(path)[:3, :3]
 
 
 __all__ = [

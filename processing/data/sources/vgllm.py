@@ -112,7 +112,7 @@ class VgllmSource(GapMllmSource):
         return {
             "scene_id": paths[0].parents[1].name,
             "views": views,
-            "pose_frame": "scan" if any("camera_to_world" in view for view in views) else None,
+            "pose_frame": "scan" if any(view["camera_to_world"] is not None for view in views) else None,
             "marks": marks,
             "system": system,
             "question": spar_prompt(question, question_type, len(names)),

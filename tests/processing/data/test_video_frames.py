@@ -263,6 +263,9 @@ def test_names_with_numbers_in_them(tmp_path):
     views = read_video_views(tmp_path)
     assert [view["image_path"] for view in views] == ["c2_9.jpg", "c2_10.jpg", "c10_1.jpg"]
     assert [view["frame_id"] for view in views] == [0, 1, 2]
+    Image.fromarray(picture(0)).save(tmp_path / "1526915253123.jpg")  # a time, too large for a number of a frame
+    last = read_video_views(tmp_path)[-1]
+    assert complete_row(id="a", views=[last])["views"][0]["frame_id"] == last["frame_id"] < 4
 
 
 def test_what_is_wrong_with_a_folder(folder, tmp_path):
