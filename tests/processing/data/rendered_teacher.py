@@ -1,4 +1,4 @@
-"""A rendered room in the teacher's place: exact depth and cameras, each call in a camera and a scale of its own."""
+"""Teachers for tests: a rendered room, exact, each call in a camera and a scale of its own; and a tiny VGGT."""
 
 from types import SimpleNamespace
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
 from gap_mllm.processing.camera_geometry_gap_mllm import (
     invert_rigid,
     scale_intrinsics,
@@ -61,3 +62,27 @@ def room_inputs(room):
 
 def room_pictures(room):
     return [Image.fromarray(image) for image in room.images]
+
+
+def random_vggt():
+    """A VGGT with its heads, weights from a seed; what it says is finite, and means nothing."""
+    torch.manual_seed(0)
+    config = GapMllmVggtConfig(
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=56,
+        patch_embed_depth=1,
+        patch_embed_num_heads=2,
+        camera_num_heads=2,
+        dpt_features=16,
+        dpt_out_channels=[8, 8, 8, 8],
+        tap_layers=[0, 1, 2, 3],
+        layer_scale_init_value=1.0,
+        initializer_range=0.05,
+        special_token_std=1.0,
+    )
+    model = GapMllmVggtForReconstruction(config).eval()
+    with torch.no_grad():  # random weights may see no field of view at all
+        model.camera_head.pose_branch.fc2.bias[7:] = 0.25
+    return model

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
 from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid, is_rigid, view_to_first_view
 from gap_mllm.processing.data import render_room
 from gap_mllm.processing.data.depth_teacher import (
@@ -22,7 +21,7 @@ from gap_mllm.processing.data.teacher_windows import (
     reconstruct_in_windows,
     scene_size,
 )
-from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs
+from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_inputs
 
 
 HEIGHT, WIDTH = 56, 70
@@ -35,26 +34,7 @@ def room():
 
 @pytest.fixture(scope="module")
 def vggt():
-    torch.manual_seed(0)
-    config = GapMllmVggtConfig(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_embed_depth=1,
-        patch_embed_num_heads=2,
-        camera_num_heads=2,
-        dpt_features=16,
-        dpt_out_channels=[8, 8, 8, 8],
-        tap_layers=[0, 1, 2, 3],
-        layer_scale_init_value=1.0,
-        initializer_range=0.05,
-        special_token_std=1.0,
-    )
-    model = GapMllmVggtForReconstruction(config).eval()
-    with torch.no_grad():  # random weights may see no field of view at all
-        model.camera_head.pose_branch.fc2.bias[7:] = 0.25
-    return model
+    return random_vggt()
 
 
 # Windows

@@ -1,0 +1,315 @@
+"""`label_video` from end to end: rendered videos, a real VGGT of tiny size, what is written, and bad input."""
+
+import json
+from pathlib import Path
+
+import av
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gap_mllm.processing.camera_geometry_gap_mllm import (
+    invert_rigid,
+    scale_intrinsics,
+    view_to_first_view,
+)
+from gap_mllm.processing.data import RecordError, SceneSample, render_room
+from gap_mllm.processing.data.depth_teacher import teacher_inputs
+from gap_mllm.processing.data.metric_scale import KnownBaseline, KnownDepth
+from gap_mllm.processing.data.video_labels import label_video
+from tests.processing.data.formats import rows_equal
+from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
+
+
+HEIGHT, WIDTH, NUM_VIEWS = 84, 112, 9
+KIND = "marked_pixel"
+
+
+@pytest.fixture(scope="module")
+def room():
+    return render_room(1_100_013, num_views=NUM_VIEWS, height=HEIGHT, width=WIDTH)
+
+
+@pytest.fixture(scope="module")
+def frames(room, tmp_path_factory):
+    """The room as a folder of frames."""
+    folder = tmp_path_factory.mktemp("frames") / "kitchen"
+    folder.mkdir()
+    for number, picture in enumerate(room_pictures(room)):
+        picture.save(folder / f"{10 * number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def video(room, tmp_path_factory):
+    """The room as an MP4 file of ten frames a second."""
+    path = tmp_path_factory.mktemp("video") / "hall.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = WIDTH, HEIGHT, "yuv420p", 4_000_000
+        for picture in room_pictures(room):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="module")
+def vggt():
+    return random_vggt()
+
+
+def label(source, output, teacher, **options):
+    return label_video(source, output, teacher, progress=False, **options)
+
+
+def rendered(room, **options):
+    return RenderedTeacher(room, **options)
+
+
+def read(folder, tmp_path, **options):
+    return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"), **options)
+
+
+def test_one_window_with_factor_1_is_the_models_output(frames, vggt, tmp_path):
+    options = {"scale": 1.0, "confidence_percentile": 0, "edge_tolerance": 1e9, "questions_per_clip": {KIND: 9}}
+    report = label(frames, tmp_path / "out", vggt, window=16, views_per_row=9, **options)
+    pictures = [Image.open(frames / f"{10 * number}.png") for number in range(NUM_VIEWS)]
+    inputs = teacher_inputs(pictures, image_size=56, patch_size=14)
+    with torch.no_grad():
+        expected = vggt(torch.stack(inputs))
+    height, width = inputs[0].shape[-2:]
+    rows = read(tmp_path / "out", tmp_path)
+    assert report["scale_source"] == "user factor" and report["scale_factor"] == 1.0 and report["num_rows"] == 9
+    sample = SceneSample.from_row(rows[0])
+    world_to_camera = np.concatenate([expected.extrinsics[0].double().numpy(), [[[0, 0, 0, 1]]] * NUM_VIEWS], 1)
+    poses = invert_rigid(world_to_camera)
+    for index, view in enumerate(sample.views):
+        assert np.array_equal(view.camera_to_world, poses[index])
+        intrinsics = expected.intrinsics[0, index].numpy()
+        assert np.array_equal(view.depth_intrinsics, intrinsics)
+        np.testing.assert_allclose(
+            view.intrinsics, scale_intrinsics(intrinsics, WIDTH / width, HEIGHT / height), rtol=1e-6
+        )
+        depth = expected.depth[0, index, :, :, 0].numpy()
+        np.testing.assert_allclose(view.depth_m, depth, atol=0.5 / view.depth_scale * 1.001)  # half a 16-bit step
+        assert 0.5 / view.depth_scale <= depth.max() / 131000
+        assert view.image.tobytes() == pictures[index].tobytes()
+    for row in rows:
+        point = SceneSample.from_row(row).points[0]
+        x, y = (
+            (value + 0.5) * size / full - 0.5
+            for value, size, full in zip(point.pixel, (56, 42), (112, 84), strict=True)
+        )
+        confidence = expected.depth_conf[0, point.view, int(np.floor(y + 0.5)), int(np.floor(x + 0.5))]
+        assert point.confidence == pytest.approx(float(confidence), rel=1e-6)
+
+
+def test_overlapping_windows_of_rendered_depth_give_the_room(room, frames, tmp_path):
+    truth = {"depth_m": room.depth_m, "intrinsics": room.intrinsics, "camera_to_world": room.camera_to_world}
+    report = label(
+        frames,
+        tmp_path / "out",
+        rendered(room, window=4, overlap=1),
+        scale=1.0,
+        window=4,
+        overlap=1,
+        image_size=WIDTH,
+        views_per_row=9,
+        truth=truth,
+    )
+    assert [window["shared_views"] for window in report["windows"]] == [0, 1, 2]
+    assert report["largest_relative_residual"] < 0.01
+    errors = report["errors_against_truth"]
+    print("rendered depth in the teacher's place:", errors)
+    assert errors["point_rel"] < 1e-4 and errors["depth_rel"] < 1e-4 and errors["rotation_deg"] < 0.01
+    poses, points = view_to_first_view(room.camera_to_world), room.points_in_first_view()
+    rows = read(tmp_path / "out", tmp_path)
+    for row in rows:
+        sample = SceneSample.from_row(row)
+        for view, pose in zip(sample.views, poses, strict=True):
+            np.testing.assert_allclose(view.camera_to_world, pose, atol=1e-4)
+        for point in sample.points[:1]:
+            x, y = (int(value) for value in point.pixel)
+            np.testing.assert_allclose(point.xyz, points[point.view, y, x], atol=1e-3)
+    assert {row["question_type"] for row in rows} >= {KIND, "correspondence", "depth_order", "camera_motion"}
+
+
+def test_a_video_file_is_labelled_from_end_to_end(room, video, tmp_path):
+    report = label(
+        video, tmp_path / "out", rendered(room), scale=1.0, image_size=WIDTH, confidence_percentile=0, num_frames=9
+    )
+    assert report["scene_id"] == "hall" and report["frames"] == list(range(9)) and report["num_views"] == 9
+    rows = read(tmp_path / "out", tmp_path)
+    assert len(rows) == report["num_rows"] == sum(kind["written"] for kind in report["questions"].values())
+    assert len(set(rows["id"])) == len(rows)
+    view = SceneSample.from_row(rows[0]).views[3]
+    assert (view.frame_id, view.timestamp) == (3, pytest.approx(0.3)) and view.image.size == (WIDTH, HEIGHT)
+    assert np.abs(np.asarray(view.image, float) - room.images[3]).mean() < 12
+    np.testing.assert_allclose(view.depth_m[view.depth_m > 0], room.depth_m[3][view.depth_m > 0], rtol=1e-4)
+    marked = SceneSample.from_row(rows[0]).marked_images()
+    assert marked[rows[0]["marks"][0]["view"]].size == (WIDTH, HEIGHT)
+
+
+def test_rows_come_back_equal_prepared_and_streamed(room, frames, tmp_path):
+    report = label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, rows_per_shard=10)
+    files = [f"data/train-{i:05d}-of-{len(report['files']):05d}.parquet" for i in range(len(report["files"]))]
+    assert report["files"] == files and len(files) == -(-report["num_rows"] // 10)
+    rows = read(tmp_path / "out", tmp_path)
+    streamed = read(tmp_path / "out", tmp_path, streaming=True)
+    assert rows_equal(rows, streamed) == report["num_rows"]
+
+
+def test_views_that_rows_share_are_stored_once(room, frames, tmp_path):
+    sizes = []
+    for number in (1, 20):
+        folder = tmp_path / str(number)
+        label(frames, folder, rendered(room), image_size=WIDTH, views_per_row=9, questions_per_clip={KIND: number})
+        sizes.append(next((folder / "data").iterdir()).stat().st_size)
+    assert sizes[1] < 1.5 * sizes[0]
+
+
+def test_the_report_says_what_was_done(room, frames, tmp_path):
+    report = label(frames, tmp_path / "out", rendered(room), scale=2.0, image_size=WIDTH, seed=5)
+    assert json.loads((tmp_path / "out" / "label_report.json").read_text()) == json.loads(json.dumps(report))
+    assert report["teacher"] == "RenderedTeacher" and report["confidence"] == {"min": 2.0, "median": 2.0, "max": 2.0}
+    assert report["confidence_threshold"] == 2.0 and report["teacher_pixels"] == [(WIDTH, HEIGHT)]
+    counts = report["pixels"]
+    assert counts["total"] == NUM_VIEWS * HEIGHT * WIDTH and counts["low_confidence"] == 0 < counts["depth_edge"]
+    assert report["questions"]["correspondence"]["not_asked"] and report["errors_against_truth"] is None
+    assert report["head_gap"] == pytest.approx(0, abs=1e-5) and report["depth_not_stored"] == {
+        "too_far": 0,
+        "too_near": 0,
+    }
+    metadata = json.loads(read(tmp_path / "out", tmp_path)[0]["metadata"])
+    for name in ("teacher", "scale_source", "scale_factor", "is_metric", "confidence_threshold", "pixels"):
+        assert metadata[name] == report[name]
+    with Image.open(tmp_path / "out" / "labels.png") as picture:
+        assert picture.width > 8 * 200 and picture.height > 3 * 150
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+
+
+def test_scale_sources_move_all_lengths(room, frames, tmp_path):
+    scales = {"twice": 2.0, "depth": KnownDepth({2: 2 * room.depth_m[2]})}
+    centers = room.camera_to_world[:, :3, 3]
+    scales["baseline"] = KnownBaseline(0, 4, 2 * np.linalg.norm(centers[4] - centers[0]))
+    for name, scale in scales.items():
+        options = {"image_size": WIDTH, "views_per_row": 9, "questions_per_clip": {KIND: 3}}
+        report = label(frames, tmp_path / name, rendered(room), scale=scale, **options)
+        assert report["is_metric"] and report["scale_factor"] == pytest.approx(2.0, rel=1e-5)
+        sample = SceneSample.from_row(read(tmp_path / name, tmp_path)[0])
+        x, y = (int(value) for value in sample.points[0].pixel)
+        expected = 2 * room.points_in_first_view()[sample.points[0].view, y, x]
+        np.testing.assert_allclose(sample.points[0].xyz, expected, atol=1e-3)
+        moved = 2 * view_to_first_view(room.camera_to_world)[5, :3, 3]
+        np.testing.assert_allclose(sample.views[5].camera_to_world[:3, 3], moved, atol=1e-4)
+        depth = sample.views[1].depth_m
+        np.testing.assert_allclose(depth[depth > 0], 2 * room.depth_m[1][depth > 0], rtol=1e-4)
+    assert json.loads((tmp_path / "depth" / "label_report.json").read_text())["scale_source"] == "known depth"
+
+
+def test_without_a_scale_lengths_are_the_teachers_and_said_to_be(room, frames, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("gap_mllm.processing.data.video_labels.logger.warning", said.append)
+    report = label(frames, tmp_path / "out", rendered(room), image_size=WIDTH)
+    assert not report["is_metric"] and report["scale_source"].startswith("none")
+    assert len(said) == 1 and "not in metres" in said[0]
+
+
+def test_a_folder_of_depth_maps_gives_metres(room, frames, tmp_path):
+    (tmp_path / "depth").mkdir()
+    codes = np.rint(room.depth_m[4] * 3000).astype(np.uint16)
+    Image.fromarray(codes).save(tmp_path / "depth" / "40.png")
+    report = label(frames, tmp_path / "out", rendered(room), scale=tmp_path / "depth", image_size=WIDTH)
+    assert report["scale_factor"] == pytest.approx(3.0, rel=1e-3)
+    assert report["scale_details"]["num_views"] == 1
+
+
+def test_pictures_of_unlike_sizes_and_a_teacher_from_a_folder(vggt, make_image, tmp_path):
+    vggt.save_pretrained(tmp_path / "tiny_vggt")
+    pictures = [make_image(160, 120, seed=1), make_image(120, 160, seed=2), np.asarray(make_image(160, 120, seed=3))]
+    options = {"device": "cpu", "edge_tolerance": 1e9, "questions_per_clip": {KIND: 6}, "scale": 1.5}
+    report = label(pictures, tmp_path / "out", tmp_path / "tiny_vggt", **options)
+    assert report["teacher"] == "GapMllmVggtForReconstruction tiny_vggt" and report["scene_id"] == "pictures"
+    assert report["teacher_pixels"] == [(42, 56), (56, 42)]
+    sample = SceneSample.from_row(read(tmp_path / "out", tmp_path)[0])
+    assert [view.image.size for view in sample.views] == [(160, 120), (120, 160), (160, 120)]
+    assert [view.depth_m.shape for view in sample.views] == [(42, 56), (56, 42), (42, 56)]
+
+
+def test_a_labeller_names_the_marked_pixels(room, frames, tmp_path):
+    report = label(
+        frames, tmp_path / "out", rendered(room), labeller=lambda image, pixel: "wall", image_size=WIDTH, scene_id="a"
+    )
+    rows = [row for row in read(tmp_path / "out", tmp_path) if row["task"] == "reconstruction"]
+    assert report["num_rows_with_label"] == len(rows) and all('"label": "wall"' in row["answer"] for row in rows)
+    assert {row["scene_id"] for row in rows} == {"a"}
+
+
+def test_old_labels_are_not_mixed_with_new_ones(room, frames, tmp_path):
+    options = {"image_size": WIDTH, "rows_per_shard": 5}
+    first = label(frames, tmp_path / "out", rendered(room), **options)
+    with pytest.raises(FileExistsError, match="is there already; use another output_dir, or overwrite=True"):
+        label(frames, tmp_path / "out", rendered(room), **options)
+    with pytest.raises(ValueError, match="no question could be asked"):  # and nothing is lost by it
+        label(frames, tmp_path / "out", rendered(room), overwrite=True, questions_per_clip={}, **options)
+    assert all((tmp_path / "out" / file).is_file() for file in first["files"])
+    fewer = label(frames, tmp_path / "out", rendered(room), overwrite=True, questions_per_clip={KIND: 3}, **options)
+    assert len(list((tmp_path / "out" / "data").iterdir())) == len(fewer["files"]) < len(first["files"])
+
+
+# Bad input
+
+
+def test_videos_that_cannot_be_used_are_refused(room, video, frames, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[:2000])
+    with pytest.raises(RecordError, match="cut.mp4.*cannot be decoded"):
+        label(cut, tmp_path / "out", rendered(room))
+    with pytest.raises(FileNotFoundError, match="nowhere.mp4 does not exist"):
+        label(tmp_path / "nowhere.mp4", tmp_path / "out", rendered(room))
+    with pytest.raises(ValueError, match="there is 1 view; expected at least 2"):
+        label(frames, tmp_path / "out", rendered(room), num_frames=1)
+    with pytest.raises(ValueError, match="there is 1 view; expected at least 2"):
+        label(room_pictures(room)[:1], tmp_path / "out", rendered(room))
+    with pytest.raises(TypeError, match="source is a int; expected a video file, a folder, or a list"):
+        label(3, tmp_path / "out", rendered(room))
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in sorted(frames.iterdir())[:3]:
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "10.png").write_bytes((frames / "10.png").read_bytes()[:3000])
+    with pytest.raises(RecordError, match="10.png"):
+        label(damaged, tmp_path / "out", rendered(room))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_says_nan_is_refused(room, frames, tmp_path):
+    def spoil(answer, views):
+        answer.depth[2, 5, 5] = np.nan
+
+    with pytest.raises(ValueError, match="the teacher's depth of view 2 holds 1 values of 9408 that are NaN"):
+        label(frames, tmp_path / "out", rendered(room, change=spoil), image_size=WIDTH)
+
+
+@pytest.mark.parametrize(
+    "options, error, message",
+    [
+        ({"window": 4, "overlap": 4}, ValueError, "window is 4 and overlap 4; expected 1 <= overlap < window"),
+        ({"confidence_threshold": 2.5}, ValueError, "no pixel reaches the confidence threshold 2.5"),
+        ({"views_per_row": 1}, ValueError, "views_per_row is 1"),
+        ({"rows_per_shard": 0}, ValueError, "rows_per_shard is 0"),
+        ({"questions_per_clip": {"what": 1}}, ValueError, "questions_per_clip is"),
+        ({"scale": 0.0}, ValueError, "scale factor .user factor. is 0.0"),
+        ({"scale": [1]}, TypeError, "scale is"),
+        ({"scale": lambda reconstruction: 2.0}, TypeError, "scale estimator gave a float; expected a MetricScale"),
+        ({"windows": 4}, TypeError, "windows"),
+        ({"image_size": 7}, ValueError, "image_size is 7"),
+        ({"fps": 2.0}, ValueError, "fps is 2.0"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(room, frames, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        label(frames, tmp_path / "out", rendered(room), **{"image_size": WIDTH, **options})
+    assert not Path(tmp_path / "out").exists()
