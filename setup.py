@@ -42,6 +42,7 @@ EXTRAS = {
     "data": DATA,
     "train": [*DATA, "accelerate>=1.10", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
     "eval": [*DATA, "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
+    "caption": ["pycocoevalcap>=1.2"],  # METEOR also needs Java
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["torchvision>=0.20", "av>=12.0"],
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
@@ -49,6 +50,7 @@ EXTRAS = {
 EXTRAS["dev"] = sorted(
     {
         *EXTRAS["eval"],
+        *EXTRAS["caption"],
         *EXTRAS["demo"],
         "hypothesis>=6.100",
         "ipykernel>=6.29",

@@ -87,10 +87,11 @@ def test_wheel_holds_every_source_file_under_the_import_name_and_nothing_else(wh
     expected = {
         f"{target}/{file.relative_to(ROOT / folder).as_posix()}"
         for folder, target in FOLDERS.items()
-        for pattern in ("*.py", "*.yaml")
+        for pattern in ("*.py", "*.yaml", "metrics/hub/*/README.md")
         for file in (ROOT / folder).rglob(pattern)
     }
     assert names == expected
+    assert "gap_mllm/evaluation/metrics/hub/vsibench/README.md" in names
     assert "gap_mllm/training/recipes/quickstart.yaml" in names and "gap_mllm/processing/data/schema.py" in names
     assert any(name.endswith("LICENSE") for name in wheel[0])
 
@@ -99,7 +100,9 @@ def test_wheel_metadata(wheel):
     _, metadata, entry_points = wheel
     assert (metadata["Name"], metadata["Version"]) == ("gap-mllm", gap_mllm.__version__)
     assert metadata["License"] == "Apache-2.0"
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "eval", "demo", "video", "flash", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {
+        *("data", "train", "eval", "caption", "demo", "video", "flash", "dev")
+    }
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert "gap-mllm = gap_mllm.cli:main" in entry_points
 
