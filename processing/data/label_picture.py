@@ -1,6 +1,7 @@
 """A picture of what was labelled: views with their marks, depth, and confidence, one column for each view."""
 
 import json
+import textwrap
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -9,7 +10,8 @@ from .label_pixels import LabelPixels
 
 
 TILE_WIDTH = 240
-MARGIN, LINE = 4, 14
+MARGIN, LINE, CHARACTER = 4, 14, 6  # CHARACTER: mean width of one, in pixels
+PAPER = (250, 248, 240)
 MAX_COLUMNS = 8
 # Near to far, spread over the inverse depth.
 DEPTH_COLORS = np.array(
@@ -36,10 +38,10 @@ def label_picture(images: list[Image.Image], pixels: LabelPixels, rows: list[dic
     shown = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_COLUMNS)).round().astype(int)).tolist()
     marks = _marks_of_views(rows)
     columns = [_column(view, images[view], pixels, marks.get(view, [])) for view in shown]
-    lines = caption.split("\n") if caption else []
+    width = sum(column.width + MARGIN for column in columns) + MARGIN
+    lines = [part for line in caption.split("\n") for part in textwrap.wrap(line, width // CHARACTER)]
     top = MARGIN + LINE * len(lines)
-    size = (sum(c.width + MARGIN for c in columns) + MARGIN, max(c.height for c in columns) + top + MARGIN)
-    sheet = Image.new("RGB", size, "white")
+    sheet = Image.new("RGB", (width, max(column.height for column in columns) + top + MARGIN), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
     for number, line in enumerate(lines):
         draw.text((MARGIN, MARGIN + number * LINE), line, fill="black", font=font)
@@ -71,7 +73,7 @@ def _column(view, image, pixels, marks):
         _tile(_depth_colors(view, pixels), size),
         _tile(_confidence_colors(view, pixels), size),
     ]
-    column = Image.new("RGB", (TILE_WIDTH, 3 * height + 2 * MARGIN + LINE), "white")
+    column = Image.new("RGB", (TILE_WIDTH, 3 * height + 2 * MARGIN + LINE), PAPER)
     text = f"view {view}: {100 * pixels.usable[view].mean():.0f} % usable"
     ImageDraw.Draw(column).text((0, 0), text, fill="black", font=ImageFont.load_default(11))
     for number, part in enumerate(parts):
@@ -89,7 +91,8 @@ def _marked(tile, scale, marks):
             draw.line([x, y - 6, x, y + 6], fill=color, width=3)
         else:
             draw.ellipse([x - 6, y - 6, x + 6, y + 6], outline=color, width=2)
-        draw.text((x + 7, y - 7), str(number), fill=color, font=font, stroke_width=2, stroke_fill="black")
+        left = x + 7 if x < tile.width - 24 else x - 22
+        draw.text((left, y - 7), str(number), fill=color, font=font, stroke_width=2, stroke_fill="black")
     return tile
 
 
@@ -114,7 +117,8 @@ def _confidence_colors(view, pixels):
     """(h, w, 3): grey by the rank of the confidence among all views."""
     ranks = np.percentile(np.concatenate([c.reshape(-1) for _, c in _maps(pixels)]), np.linspace(0, 100, 101))
     confidence = pixels.reconstruction.confidence[view]
-    grey = 255.0 * np.searchsorted(ranks, confidence, side="right").clip(0, 100)[..., None] / 100
+    below = sum(np.searchsorted(ranks, confidence, side=side) for side in ("left", "right")) / 2  # ties share a rank
+    grey = 255.0 * below.clip(0, 100)[..., None] / 100
     is_sure = (confidence >= pixels.threshold)[..., None]
     return np.where(is_sure, np.broadcast_to(grey, (*confidence.shape, 3)), UNSURE_COLOR * (0.4 + 0.6 * grey / 255))
 

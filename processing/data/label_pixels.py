@@ -15,6 +15,7 @@ from .teacher_windows import scene_size
 
 
 NUM_DRAWS = 12  # candidates of which the one farthest from earlier marks is taken
+MARK_ARM = 10  # pixels to each side of a cross, see `draw_cross`
 
 
 @dataclass(frozen=True)
@@ -88,21 +89,25 @@ class LabelPixels:
         confidence = float(self.reconstruction.confidence[view][row, column])
         return SeenPoint(view, (float(pixel[0]), float(pixel[1])), xyz, z, confidence)
 
+    def has_margin(self, view: int, pixels) -> np.ndarray:
+        """Whether a cross on pixels `(..., 2)` lies in the picture as a whole, or an eighth of it from the edge."""
+        size = np.array(self.image_sizes[view])
+        margin = np.minimum(MARK_ARM, size // 8)
+        pixels = np.asarray(pixels)
+        return ((pixels >= margin) & (pixels <= size - 1 - margin)).all(-1)
+
     def draw(self, view: int, rng: np.random.Generator, taken=()) -> SeenPoint | None:
-        """Draw a usable pixel of a view, whole in the original picture, away from pixels that were taken before.
+        """Draw a usable pixel of a view for a mark: with room for a cross, away from pixels that were taken before.
 
         Args:
             view (`int`), rng (`np.random.Generator`), taken (list of pairs): pixels of this view.
         Returns:
             `SeenPoint`, or None if the view has no usable pixel.
         """
-        places = self._places[view]
-        if not len(places):
+        pixels = self._mark_pixels[view]
+        if not len(pixels):
             return None
-        rows, columns = places[rng.integers(len(places), size=NUM_DRAWS)].T
-        factor_x, factor_y = self._factors(view)
-        pixels = np.floor(scale_pixels(np.stack([columns, rows], -1), 1 / factor_x, 1 / factor_y) + 0.5)
-        pixels = pixels.clip(0, np.array(self.image_sizes[view]) - 1)
+        pixels = pixels[rng.integers(len(pixels), size=NUM_DRAWS)]
         if len(taken):
             distance = np.linalg.norm(pixels[:, None] - np.asarray(taken, dtype=np.float64), axis=-1).min(-1)
             pixels = pixels[np.argsort(-distance, kind="stable")]
@@ -113,8 +118,14 @@ class LabelPixels:
         return None
 
     @cached_property
-    def _places(self):
-        return [np.argwhere(mask) for mask in self.usable]
+    def _mark_pixels(self):
+        """For each view the whole pixels (x, y) of the picture that are nearest to usable ones and have room."""
+        found = []
+        for view, mask in enumerate(self.usable):
+            factor_x, factor_y = self._factors(view)
+            pixels = np.floor(scale_pixels(np.argwhere(mask)[:, ::-1], 1 / factor_x, 1 / factor_y) + 0.5)
+            found.append(pixels[self.has_margin(view, pixels)])
+        return found
 
     def match(
         self, point: SeenPoint, view: int, depth_tolerance: float = 0.05, reprojection_px: float = 1.5

@@ -236,6 +236,8 @@ def ask_correspondence(clip: LabelClip, rng: np.random.Generator, number: int) -
     match, reason = clip.pixels.match(point, clip.views[other], rules.depth_tolerance, rules.reprojection_px)
     if match is None:
         raise NoQuestionError(reason)
+    if not clip.pixels.has_margin(match.view, match.pixel):
+        raise NoQuestionError("no_room_at_the_border")
     marked, wrong = [match.pixel], []
     for _ in range(8 * len(OTHER_COLORS)):
         if len(marked) == len(OTHER_COLORS):

@@ -8,7 +8,7 @@ written.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import datasets
@@ -34,6 +34,7 @@ from .video_frames import read_video_views
 logger = logging.get_logger(__name__)
 
 REPORT_FILE, PICTURE_FILE = "label_report.json", "labels.png"
+RESIDUAL_WARNING = 0.05  # of the scene's size; labels across such a seam are doubtful
 ROWS_PER_GROUP = 32  # of a parquet file; pictures that rows of a group share are stored once
 
 
@@ -50,6 +51,8 @@ class LabelOptions:
         confidence_threshold (`float`, *optional*): lowest confidence of a pixel, in the teacher's numbers.
         confidence_percentile (`float`): instead of a threshold: this share of all pixels is too unsure.
         edge_tolerance (`float`), max_head_gap (`float`, *optional*): see `find_label_pixels`.
+        embed_pictures (`bool`): store the pictures of a folder of frames in the rows, which can then be moved without
+            the folder; otherwise rows hold their paths. Frames of a video are always stored.
         views_per_row (`int`): a longer video is divided into clips of so many views.
         questions_per_clip (`dict[str, int]`, *optional*): see `make_rows`.
         rules (`QuestionRules`): margins and tolerances.
@@ -70,6 +73,7 @@ class LabelOptions:
     confidence_percentile: float = 50.0
     edge_tolerance: float = 0.05
     max_head_gap: float | None = None
+    embed_pictures: bool = False
     views_per_row: int = 8
     questions_per_clip: dict[str, int] | None = None
     rules: QuestionRules = field(default_factory=QuestionRules)
@@ -128,6 +132,12 @@ def label_video(
         TypeError, ValueError: on unknown options or values out of range; fewer than two frames; a teacher whose answer
             is not finite or has other shapes; a scale that cannot be told; no pixel above the confidence threshold;
             or if no question could be asked.
+
+    Example:
+        ```python
+        report = label_video("kitchen.mp4", "labels/kitchen", "path/to/vggt", scale=KnownBaseline(0, 5, 0.42))
+        rows = datasets.load_dataset("labels/kitchen", split="train", streaming=True)
+        ```
     """
     options, output_dir = LabelOptions(**options), Path(output_dir)
     old_files = _old_shards(output_dir, options.split, overwrite)
@@ -145,6 +155,7 @@ def label_video(
         options.confidence_percentile,
         progress,
     )
+    _warn_of_seams(name, windows)
     metric = estimate(reconstruction)
     if not isinstance(metric, MetricScale):
         raise TypeError(f"the scale estimator gave a {type(metric).__name__}; expected a MetricScale.")
@@ -193,7 +204,7 @@ def label_video(
         "questions": _plain_counts(counts),
         "num_rows": len(rows),
         "num_rows_with_label": sum(any(point["label"] for point in row["points"]) for row in rows),
-        "seed": options.seed,
+        "options": asdict(options),
     }
     for file in old_files:
         file.unlink()
@@ -238,13 +249,21 @@ def _old_shards(output_dir, split, overwrite):
 
 def _read_views(source, options):
     if isinstance(source, str | Path):
-        return read_video_views(source, options.num_frames, options.fps)
+        views = read_video_views(source, options.num_frames, options.fps)
+        return [_embed(view) for view in views] if options.embed_pictures else views
     if not isinstance(source, Sequence):
         raise TypeError(
             f"source is a {type(source).__name__}; expected a video file, a folder, or a list of pictures."
         )
     pictures = [to_rgb_image(picture, f"picture {index}") for index, picture in enumerate(source)]
     return [{"image": encode_png(np.asarray(picture)), "frame_id": i} for i, picture in enumerate(pictures)]
+
+
+def _embed(view):
+    image = view["image"]
+    if image["bytes"] is None:
+        image = {"bytes": Path(image["path"]).read_bytes(), "path": Path(image["path"]).name}
+    return {**view, "image": image}
 
 
 def _teacher_pixels(teacher, options):
@@ -263,6 +282,16 @@ def _plain_counts(counts):
     }
 
 
+def _warn_of_seams(name, windows):
+    for window in windows:
+        if window.relative_residual is not None and window.relative_residual > RESIDUAL_WARNING:
+            logger.warning(
+                f"{name}: the window of views {window.first_view} to {window.last_view} meets earlier ones only to "
+                f"{100 * window.relative_residual:.1f} % of the scene's size; what is asked across that seam is "
+                "doubtful. Use a larger overlap, or frames closer to each other."
+            )
+
+
 def _describe_reconstruction(pixels, windows):
     """What the report says of the teacher's work."""
     reconstruction = pixels.reconstruction
@@ -270,7 +299,7 @@ def _describe_reconstruction(pixels, windows):
     spread = np.percentile(np.concatenate([part.reshape(-1) for part in reconstruction.confidence]), (0, 50, 100))
     return {
         "num_views": len(reconstruction),
-        "teacher_pixels": sorted({depth.shape[::-1] for depth in reconstruction.depth}),
+        "teacher_pixels": [list(size) for size in sorted({depth.shape[::-1] for depth in reconstruction.depth})],
         "windows": [window.as_dict() for window in windows],
         "largest_relative_residual": max(residuals, default=None),
         "scene_size": pixels.size,

@@ -122,7 +122,11 @@ def test_a_correspondence_is_one_place_and_the_other_marks_are_elsewhere(room, s
         "behind_camera",
         "reprojection_off",
         "no_room_for_wrong_marks",
+        "no_room_at_the_border",
     }
+    for row in rows:
+        for mark in row["marks"]:  # the whole cross can be seen
+            assert all(10 <= value <= side - 11 for value, side in zip(mark["xy"], SIZE, strict=True))
 
 
 def test_depth_order_follows_the_rendered_depth_with_its_margin(room, scene):

@@ -172,9 +172,10 @@ def test_views_that_rows_share_are_stored_once(room, frames, tmp_path):
 
 def test_the_report_says_what_was_done(room, frames, tmp_path):
     report = label(frames, tmp_path / "out", rendered(room), scale=2.0, image_size=WIDTH, seed=5)
-    assert json.loads((tmp_path / "out" / "label_report.json").read_text()) == json.loads(json.dumps(report))
+    assert json.loads((tmp_path / "out" / "label_report.json").read_text()) == report
     assert report["teacher"] == "RenderedTeacher" and report["confidence"] == {"min": 2.0, "median": 2.0, "max": 2.0}
-    assert report["confidence_threshold"] == 2.0 and report["teacher_pixels"] == [(WIDTH, HEIGHT)]
+    assert report["confidence_threshold"] == 2.0 and report["teacher_pixels"] == [[WIDTH, HEIGHT]]
+    assert report["options"]["seed"] == 5 and report["options"]["rules"]["depth_margin"] == 0.15
     counts = report["pixels"]
     assert counts["total"] == NUM_VIEWS * HEIGHT * WIDTH and counts["low_confidence"] == 0 < counts["depth_edge"]
     assert report["questions"]["correspondence"]["not_asked"] and report["errors_against_truth"] is None
@@ -232,10 +233,36 @@ def test_pictures_of_unlike_sizes_and_a_teacher_from_a_folder(vggt, make_image, 
     options = {"device": "cpu", "edge_tolerance": 1e9, "questions_per_clip": {KIND: 6}, "scale": 1.5}
     report = label(pictures, tmp_path / "out", tmp_path / "tiny_vggt", **options)
     assert report["teacher"] == "GapMllmVggtForReconstruction tiny_vggt" and report["scene_id"] == "pictures"
-    assert report["teacher_pixels"] == [(42, 56), (56, 42)]
+    assert report["teacher_pixels"] == [[42, 56], [56, 42]]
     sample = SceneSample.from_row(read(tmp_path / "out", tmp_path)[0])
     assert [view.image.size for view in sample.views] == [(160, 120), (120, 160), (160, 120)]
     assert [view.depth_m.shape for view in sample.views] == [(42, 56), (56, 42), (42, 56)]
+
+
+def test_pictures_of_a_folder_stay_there_or_are_stored(room, frames, tmp_path):
+    options = {"image_size": WIDTH, "questions_per_clip": {KIND: 1}}
+    for embed in (False, True):
+        label(frames, tmp_path / str(embed), rendered(room), embed_pictures=embed, **options)
+        rows = read(tmp_path / str(embed), tmp_path)
+        feature = [{**rows.features["views"].feature, "image": datasets.Image(decode=False)}]
+        stored = rows.cast_column("views", feature)[0]["views"][0]["image"]
+        expected = (frames / "0.png").read_bytes() if embed else None
+        assert stored["bytes"] == expected and stored["path"] == ("0.png" if embed else str(frames / "0.png"))
+        assert rows[0]["views"][0]["image"].tobytes() == room.images[0].tobytes()
+
+
+def test_a_seam_that_does_not_fit_is_said(room, frames, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("gap_mllm.processing.data.video_labels.logger.warning", said.append)
+
+    def bend(answer, views):
+        if views[0] == 3:
+            answer.depth[:, :, 60:] *= 1.6
+
+    teacher = rendered(room, window=4, overlap=1, change=bend)
+    report = label(frames, tmp_path / "out", teacher, scale=1.0, window=4, overlap=1, image_size=WIDTH)
+    assert report["largest_relative_residual"] > 0.05
+    assert any("the window of views 3 to 6 meets earlier ones only to" in text for text in said)
 
 
 def test_a_labeller_names_the_marked_pixels(room, frames, tmp_path):
