@@ -8,7 +8,12 @@ from pathlib import Path
 
 
 HUB_FOLDER = Path(__file__).parent / "hub"
-METRICS = ("vsibench",)
+METRICS = (
+    "blink",
+    "cv_bench",
+    "mmsi",
+    "vsibench",
+)
 
 
 def load_metric(name: str, **kwargs):

@@ -1,0 +1,74 @@
+"""BLINK: multiple choice on one or more pictures; the mean of its tasks, and of the three spatial ones.
+
+Source: BLINK (arXiv:2404.12390); the group of spatial tasks is that of VG-LLM.
+"""
+
+from .letters import choice_score
+from .records import mean_or_nan, means_by_group
+
+
+MODES = ("strict", "vgllm", "lmms")
+LETTERS = "ABCDEF"
+SPATIAL_TASKS = ("multi_view_reasoning", "relative_depth", "spatial_relation")
+TASKS = (
+    "art_style",
+    "counting",
+    "forensic_detection",
+    "functional_correspondence",
+    "iq_test",
+    "jigsaw",
+    "multi_view_reasoning",
+    "object_localization",
+    "relative_depth",
+    "relative_reflectance",
+    "semantic_correspondence",
+    "spatial_relation",
+    "visual_correspondence",
+    "visual_similarity",
+)
+
+
+def blink_score(prediction: str, answer: str, mode: str = "strict") -> float:
+    """Score one answer.
+
+    Args:
+        prediction (`str`): the model's text.
+        answer (`str`): the true letter, as "(B)" or "B".
+        mode (`str`): how the letter is found, see `extract_choice`: "strict" (ours), or the rules of VG-LLM and
+            lmms-eval, "vgllm" and "lmms".
+    Returns:
+        `float`: 0 or 1; an answer without a readable letter is wrong.
+    Raises:
+        TypeError: if the prediction is no text. ValueError: on another mode, or a true answer that is not A to F.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    return choice_score(prediction, answer, LETTERS, mode)
+
+
+def blink_aggregate(scores, tasks) -> dict:
+    """Average scores: per task, then with equal weight over tasks.
+
+    Args:
+        scores (sequence of `float`): one for every question.
+        tasks (sequence of `str`): of `TASKS`, or as the release spells them ("Multi-view_Reasoning").
+    Returns:
+        `dict`: "overall" (mean over the tasks that are there), "spatial" (over those of `SPATIAL_TASKS`), the mean of
+        each task, "n", and "missing", the tasks without a question. NaN where there is no question.
+    Raises:
+        ValueError: on another task, differing lengths, or a score that is not finite.
+    """
+    names = [str(task).lower().replace("-", "_") for task in tasks]
+    for other in sorted(set(names) - set(TASKS)):
+        raise ValueError(f"unknown task {other!r}; known are {', '.join(TASKS)}.")
+    means = means_by_group(scores, names)
+    return {
+        "overall": mean_or_nan(means.values()),
+        "spatial": mean_or_nan(means[task] for task in SPATIAL_TASKS if task in means),
+        **{task: means[task] for task in TASKS if task in means},
+        "n": len(scores),
+        "missing": [task for task in TASKS if task not in means],
+    }
+
+
+__all__ = ["LETTERS", "MODES", "SPATIAL_TASKS", "TASKS", "blink_aggregate", "blink_score"]

@@ -1,0 +1,66 @@
+"""CV-Bench: multiple choice on single pictures, averaged over its three sources as the benchmark does.
+
+Source: Cambrian-1 (arXiv:2406.16860).
+"""
+
+from .letters import choice_score
+from .records import check_equal_lengths, mean_or_nan, means_by_group
+
+
+MODES = ("strict", "vgllm", "lmms")
+LETTERS = "ABCDEF"
+SOURCES_2D = ("ADE20K", "COCO")
+SOURCES_3D = ("Omni3D",)
+TASKS = ("Count", "Relation", "Depth", "Distance")
+
+
+def cv_bench_score(prediction: str, answer: str, mode: str = "strict") -> float:
+    """Score one answer.
+
+    Args:
+        prediction (`str`): the model's text.
+        answer (`str`): the true letter, as "(B)" or "B".
+        mode (`str`): how the letter is found, see `extract_choice`: "strict" (ours), or the rules of VG-LLM and
+            lmms-eval, "vgllm" and "lmms".
+    Returns:
+        `float`: 0 or 1; an answer without a readable letter is wrong.
+    Raises:
+        TypeError: if the prediction is no text. ValueError: on another mode, or a true answer that is not A to F.
+    """
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    return choice_score(prediction, answer, LETTERS, mode)
+
+
+def cv_bench_aggregate(scores, sources, tasks) -> dict:
+    """Average scores as the benchmark does: the sources of 2D questions first among themselves.
+
+    Args:
+        scores (sequence of `float`), sources (sequence of `str`, of ADE20K, COCO, Omni3D), tasks (sequence of `str`,
+            of `TASKS`): one each for every question.
+    Returns:
+        `dict`: "overall" (mean of 2D and 3D), "accuracy_2d", "accuracy_3d", the mean of each source and of each task
+        over all its questions, "n", and "missing", the sources without a question: with any, the overall is not that
+        of the benchmark. NaN where there is no question.
+    Raises:
+        ValueError: on other sources or tasks, differing lengths, or a score that is not finite.
+    """
+    check_equal_lengths(scores=scores, sources=sources, tasks=tasks)
+    for name, values, known in (("source", sources, SOURCES_2D + SOURCES_3D), ("task", tasks, TASKS)):
+        for other in sorted(set(map(str, values)) - set(known)):
+            raise ValueError(f"unknown {name} {other!r}; known are {', '.join(known)}.")
+    by_source, by_task = means_by_group(scores, sources), means_by_group(scores, tasks)
+    flat = mean_or_nan(by_source[source] for source in SOURCES_2D if source in by_source)
+    solid = mean_or_nan(by_source[source] for source in SOURCES_3D if source in by_source)
+    return {
+        "overall": mean_or_nan(value for value in (flat, solid) if value == value),
+        "accuracy_2d": flat,
+        "accuracy_3d": solid,
+        **{source: by_source[source] for source in SOURCES_2D + SOURCES_3D if source in by_source},
+        **{task: by_task[task] for task in TASKS if task in by_task},
+        "n": len(scores),
+        "missing": [source for source in SOURCES_2D + SOURCES_3D if source not in by_source],
+    }
+
+
+__all__ = ["LETTERS", "MODES", "SOURCES_2D", "SOURCES_3D", "TASKS", "cv_bench_aggregate", "cv_bench_score"]

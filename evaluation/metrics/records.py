@@ -1,0 +1,91 @@
+"""Predictions and references by id, and the averages that benchmarks of questions share."""
+
+import math
+from collections import Counter, defaultdict
+
+import numpy as np
+
+
+def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, dict]]:
+    """Pair the records of a prediction file with those of a benchmark, in the benchmark's order.
+
+    Args:
+        predictions, references (iterables of `dict`): each with its id under `key`.
+        key (`str`): the field of the id.
+    Returns:
+        `list` of (prediction, reference).
+    Raises:
+        ValueError: if a record has no id, an id is there twice, or the two differ in ids; it names up to five.
+    """
+    predicted, referred = _by_id(predictions, key, "predictions"), _by_id(references, key, "references")
+    missing = [name for name in referred if name not in predicted]
+    surplus = [name for name in predicted if name not in referred]
+    if missing or surplus:
+        raise ValueError(
+            f"predictions lack {len(missing)} of {len(referred)} ids of the references{_some(missing)} and have "
+            f"{len(surplus)} others{_some(surplus)}; give one prediction for each reference."
+        )
+    return [(predicted[name], reference) for name, reference in referred.items()]
+
+
+def check_unique(ids, name: str = "ids") -> None:
+    """Raise ValueError if an id is there twice, naming up to five."""
+    twice = [value for value, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise ValueError(f"{name} has {len(twice)} ids more than once{_some(twice)}; give each record once.")
+
+
+def check_equal_lengths(**columns) -> int:
+    """The common length of the columns; ValueError with all lengths if they differ."""
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"got {', '.join(f'{count} {name}' for name, count in lengths.items())}; give equally many.")
+    return next(iter(lengths.values()))
+
+
+def check_text(prediction, name: str = "prediction") -> str:
+    """The prediction itself; TypeError if it is no text (an answer that failed is an empty text)."""
+    if not isinstance(prediction, str):
+        raise TypeError(f"{name} is {prediction!r}; expected text, empty where the model gave none.")
+    return prediction
+
+
+def means_by_group(scores, groups) -> dict:
+    """The mean score of each group, in order of first appearance.
+
+    Args:
+        scores (sequence of `float`), groups (sequence of hashables): one each for every question.
+    Returns:
+        `dict` of group to `float`.
+    Raises:
+        ValueError: if the two differ in length, or a score is not finite.
+    """
+    check_equal_lengths(scores=scores, groups=groups)
+    members = defaultdict(list)
+    for index, (score, group) in enumerate(zip(scores, groups, strict=True)):
+        if not math.isfinite(score):
+            raise ValueError(f"score {index} is {score}; expected a finite number (an unreadable answer scores 0).")
+        members[group].append(float(score))
+    return {group: float(np.mean(values)) for group, values in members.items()}
+
+
+def mean_or_nan(values) -> float:
+    """The plain mean, NaN for no values."""
+    values = list(values)
+    return float(np.mean(values)) if values else math.nan
+
+
+def _by_id(records, key, name):
+    records = list(records)
+    without = sum(record.get(key) is None for record in records)
+    if without:
+        raise ValueError(f"{without} of {len(records)} {name} have no {key!r}.")
+    check_unique([record[key] for record in records], name)
+    return {record[key]: record for record in records}
+
+
+def _some(names):
+    return f" ({', '.join(map(repr, names[:5]))}{', ..' if len(names) > 5 else ''})" if names else ""
+
+
+__all__ = ["align_by_id", "check_equal_lengths", "check_text", "check_unique", "mean_or_nan", "means_by_group"]
