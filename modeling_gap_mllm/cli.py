@@ -7,6 +7,8 @@ takes the parsed arguments. Imports of the library stand inside `run`, so that `
 import argparse
 import sys
 
+from .cli_evaluate import add_evaluate
+
 
 def add_convert(subparsers) -> None:
     """Declare `gap-mllm convert`; see `convert_checkpoint` and `convert_base_models`."""
@@ -86,7 +88,7 @@ def _add_recipe_command(subparsers, name, text, run):
     parser.set_defaults(run=run)
 
 
-SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder)
+SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate)
 
 
 def main(argv: list[str] | None = None) -> int:

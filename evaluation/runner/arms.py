@@ -1,0 +1,61 @@
+"""What stands beside the model in the same run: the same questions with less to go by.
+
+Each arm turns a batch of questions into texts. "constant" needs no model and is not here.
+"""
+
+from .asking import Asker
+from .plan import view_set
+from .questions import QuestionSet, question_messages
+
+
+MODEL = "model"
+ARMS = {
+    MODEL: "all views",
+    "blind": "no picture, the text only",
+    "first_view": "the first view only, the answer wanted is the same",
+    "other_geometry": "the right pictures with the geometry of another scene",
+    "without_geometry": "a separately trained model without geometry",
+    "constant": "one answer to all questions of a kind, no model",
+}
+DAMAGE_NOTE = (
+    "Another scene's geometry, or switching geometry off in a model that was trained with it, shows what that model "
+    "loses without it: damage, not benefit. Benefit is the distance to a model that was trained without geometry "
+    "(--without-geometry)."
+)
+
+
+def answer_batch(arm: str, asker: Asker, questions: QuestionSet, ids: list[str], partners=None) -> list[str]:
+    """Answer a batch of questions in one call of generate().
+
+    Args:
+        arm (`str`): a key of `ARMS`, but not "constant".
+        asker (`Asker`), questions (`QuestionSet`), ids (`list[str]`)
+        partners (`dict[str, str]`, *optional*): for "other_geometry", the question whose views give the geometry.
+    Returns:
+        `list[str]`.
+    """
+    samples = [questions.sample(row_id, with_frames=arm != "blind") for row_id in ids]
+    if arm == "blind":
+        return asker.ask([question_messages(sample, []) for sample in samples])
+    pictures, scenes, others = _view_sets(arm, samples, questions, partners)
+    chats = [question_messages(sample, pictures[scene]) for sample, scene in zip(samples, scenes, strict=True)]
+    return asker.ask(chats, asker.encode(pictures, others), scenes)
+
+
+def _view_sets(arm, samples, questions, partners):
+    """Different sets of pictures of a batch, which of them each sample shows, and where geometry comes from."""
+    pictures, scenes, others, known = [], [], [], {}
+    for sample in samples:
+        partner = partners[sample.id] if arm == "other_geometry" else None
+        key = view_set(sample), partner
+        if key not in known:
+            known[key] = len(pictures)
+            images = sample.marked_images()
+            pictures.append(images[:1] if arm == "first_view" else images)
+            if partner is not None:
+                others.append([view.image for view in questions.sample(partner, with_frames=True).views])
+        scenes.append(known[key])
+    return pictures, scenes, others or None
+
+
+__all__ = ["ARMS", "DAMAGE_NOTE", "MODEL", "answer_batch"]

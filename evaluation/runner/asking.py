@@ -1,0 +1,139 @@
+"""Ask a model a batch of questions: each set of views is encoded once, then all its questions are answered.
+
+Only what depends on the batch alone enters a number: a batch gives the same texts whatever ran before it.
+"""
+
+from contextlib import contextmanager
+from copy import copy
+
+import torch
+
+from .json_stopping import JsonStopping, cut_after_json
+
+
+class Asker:
+    """A model that answers chats.
+
+    Args:
+        model (`GapMllmForConditionalGeneration`): in evaluation mode.
+        processor (`GapMllmProcessor`)
+        max_new_tokens (`int`): of generate(), which is greedy.
+        answer_keys (`tuple[str, ...]`), answer_is_list (`bool`): of a JSON answer, which ends generation; see
+            `JsonEnd`.
+    """
+
+    def __init__(self, model, processor, max_new_tokens, answer_keys=(), answer_is_list=False):
+        self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
+        self.answer_keys, self.answer_is_list = tuple(answer_keys), answer_is_list
+
+    @torch.no_grad()
+    def encode(self, view_sets, geometry_sets=None):
+        """Encode sets of views, each as one scene.
+
+        Args:
+            view_sets (`list[list[PIL.Image.Image]]`): pictures of each scene.
+            geometry_sets (the same, *optional*): pictures that geometry is taken from instead, of equal sizes.
+        Returns:
+            `tuple`: what `get_image_features` gives, the grid of each picture `(N, 3)`, and pictures of each scene.
+        """
+        if geometry_sets is not None:
+            taps = self._geometry(geometry_sets)
+            with _geometry_given(self.model.model, taps):
+                return self.encode(view_sets)
+        pixels, lengths = self._pixels(view_sets), [len(views) for views in view_sets]
+        features = self.model.model.get_image_features(**pixels, scene_lengths=lengths, return_dict=True)
+        return features, pixels["image_grid_thw"].cpu(), lengths
+
+    def _pixels(self, view_sets):
+        images = [image for views in view_sets for image in views]
+        pixels = self.processor.image_processor(images=images, return_tensors="pt")
+        return {name: pixels[name].to(self.model.device) for name in ("pixel_values", "image_grid_thw")}
+
+    def _geometry(self, view_sets):
+        """What the geometry encoder says of other views."""
+        taken = []
+        with _geometry_recorded(self.model.model, taken):
+            self.encode(view_sets)
+        return taken[0]
+
+    @torch.no_grad()
+    def ask(self, chats, encoded=None, scenes=None) -> list[str]:
+        """Answer chats, left-padded in one batch.
+
+        Args:
+            chats (`list`): messages, with image placeholders.
+            encoded (*optional*): from `encode`; None for chats without pictures.
+            scenes (`list[int]`, *optional*): for each chat, the scene of `encoded` that it is about.
+        Returns:
+            `list[str]`: JSON answers are cut where they end.
+        """
+        texts = [
+            self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats
+        ]
+        inputs = {}
+        if encoded is not None:
+            features, grid, lengths = encoded
+            starts = [sum(lengths[:scene]) for scene in range(len(lengths))]
+            shown = [list(range(starts[scene], starts[scene] + lengths[scene])) for scene in scenes]
+            texts = [self._with_image_tokens(text, grid[views]) for text, views in zip(texts, shown, strict=True)]
+            flat = [view for views in shown for view in views]
+            inputs = {"image_grid_thw": grid[flat], "mm_encoder_outputs": {"image": select_views(features, flat)}}
+            inputs["image_grid_thw"] = inputs["image_grid_thw"].to(self.model.device)
+        tokens = self.processor.tokenizer(
+            texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
+        ).to(self.model.device)
+        inputs |= {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+        inputs["mm_token_type_ids"] = (tokens["input_ids"] == self.model.config.image_token_id).int()
+        length = tokens["input_ids"].shape[1]
+        if self.answer_keys:
+            tokenizer = self.processor.tokenizer
+            inputs["stopping_criteria"] = [JsonStopping(tokenizer, length, self.answer_keys, self.answer_is_list)]
+        output = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        answers = self.processor.batch_decode(output[:, length:], skip_special_tokens=True)
+        if self.answer_keys:
+            answers = [cut_after_json(answer, self.answer_keys, self.answer_is_list) for answer in answers]
+        return answers
+
+    def _with_image_tokens(self, text, grid):
+        """The text with as many image tokens as each picture has."""
+        token, merge = self.processor.image_token, self.processor.image_processor.merge_size**2
+        parts = text.split(token)
+        if len(parts) - 1 != len(grid):
+            raise ValueError(f"the chat shows {len(parts) - 1} pictures, but its scene has {len(grid)}.")
+        counts = (grid.prod(-1) // merge).tolist()
+        return parts[0] + "".join(token * count + part for count, part in zip(counts, parts[1:], strict=True))
+
+
+def select_views(features, shown):
+    """The encoder's output for the pictures `shown`, which may repeat."""
+    selected = copy(features)
+    selected.pooler_output = tuple(features.pooler_output[view] for view in shown)
+    selected.deepstack_features = [tuple(level[view] for view in shown) for level in features.deepstack_features]
+    return selected
+
+
+@contextmanager
+def _geometry_recorded(base, taken):
+    encode = base._encode_geometry
+
+    def record(views, scene_lengths):
+        taken.append(encode(views, scene_lengths))
+        return taken[-1]
+
+    base._encode_geometry = record
+    try:
+        yield
+    finally:
+        del base._encode_geometry
+
+
+@contextmanager
+def _geometry_given(base, taps):
+    base._encode_geometry = lambda views, scene_lengths: taps
+    try:
+        yield
+    finally:
+        del base._encode_geometry
+
+
+__all__ = ["Asker", "select_views"]

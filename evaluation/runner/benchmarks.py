@@ -1,0 +1,97 @@
+"""The benchmarks that `evaluate_model` knows: which questions, how they are asked, and what scores the answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ...processing.answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
+from . import score_points, score_questions
+
+
+FLOWS = ("single", "two_stage_grounding")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Args:
+        name (`str`), title (`str`): for people.
+        source (`str`), split (`str`), tasks (`tuple[str, ...]`), options (`dict`): of `load_multiview`.
+        score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py.
+        constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
+        headline (`str`): the metric that stands for all; higher_is_better (`bool`).
+        max_new_tokens (`int`): of generate().
+        flow (`str`): "single", or "two_stage_grounding" (frame, then box).
+        answer_keys (`tuple[str, ...]`): the answer is JSON that holds one of these keys, and ends there; empty for
+            free text. answer_is_list (`bool`): and it is a list.
+        num_frames (`int`): taken of a video.
+    """
+
+    name: str
+    title: str
+    source: str
+    split: str
+    tasks: tuple[str, ...]
+    score: Callable
+    constant: Callable
+    headline: str
+    higher_is_better: bool = True
+    max_new_tokens: int = 64
+    flow: str = "single"
+    answer_keys: tuple[str, ...] = ()
+    answer_is_list: bool = False
+    num_frames: int = 32
+    options: dict = field(default_factory=dict)
+
+
+_POINTS = {
+    "tasks": ("reconstruction",),
+    "score": score_points.score,
+    "constant": score_points.constant,
+    "headline": "point_error_m",
+    "higher_is_better": False,
+    "answer_keys": (POINT_KEY,),
+}
+_BENCHMARKS = (
+    Benchmark(
+        "synthetic_rooms",
+        "a marked pixel of a rendered room: what is it, and where",
+        source="synthetic_rooms",
+        split="test",
+        options={"num_train": 256, "num_selection": 0, "num_test": 128, "questions_per_task": 2},
+        **_POINTS,
+    ),
+    Benchmark(
+        "gap_mllm_reconstruction",
+        "a marked pixel of a ScanNet scene: what is it, and where",
+        source="gap_mllm",
+        split="val",
+        **_POINTS,
+    ),
+    Benchmark(
+        "vsibench",
+        "VSI-Bench: questions about videos of rooms",
+        source="vsibench",
+        split="test",
+        tasks=("video_qa",),
+        score=score_questions.vsibench,
+        constant=score_questions.commonest_answer,
+        headline="overall",
+        max_new_tokens=16,
+    ),
+)
+BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """Return a benchmark by its name.
+
+    Raises:
+        ValueError: if there is none; the message lists them.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]
+
+
+__all__ = ["BENCHMARKS", "FLOWS", "FRAME_KEY", "BOX_KEYS", "Benchmark", "find_benchmark"]

@@ -1,0 +1,190 @@
+"""`evaluate_model`: one benchmark, one model and what stands beside it, from the questions to a folder of results.
+
+Questions are loaded and checked first (questions.py), then planned (plan.py), answered batch by batch (arms.py),
+merged and scored (results.py).
+"""
+
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers.utils import logging
+
+from .arms import ARMS, MODEL, answer_batch
+from .asking import Asker
+from .benchmarks import Benchmark, find_benchmark
+from .constants import constant_answers
+from .files import batch_file, pending_batches, read_answers, read_predictions, write_jsonl
+from .models import load_model, model_fingerprint, model_folder
+from .plan import choose_partners, make_batches, save_or_check_plan
+from .processes import Processes
+from .questions import load_questions
+from .results import save_results
+
+
+logger = logging.get_logger(__name__)
+
+
+def evaluate_model(
+    model_path=None,
+    benchmark: str = "synthetic_rooms",
+    data_dir=None,
+    output="outputs/evaluation",
+    split: str | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+    seed: int = 0,
+    baselines=None,
+    without_geometry=None,
+    predictions=None,
+    threads: int | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+    cache_dir=None,
+    with_report: bool = True,
+    show_progress: bool = True,
+    **options,
+) -> dict:
+    """Evaluate a model on a benchmark, beside baselines, into a folder; a second call resumes what was killed.
+
+    The folder gets plan.json, batches/, predictions.jsonl, metrics.json, timing.json, report.md and its pictures.
+    metrics.json is byte-equal however many processes shared the batches and however often they were killed.
+
+    Args:
+        model_path (`str` or path, *optional*): folder or repository of the Hub; not needed with `predictions`.
+        benchmark (`str`): a key of `BENCHMARKS`.
+        data_dir (`str` or path, *optional*): of the benchmark's source; "synthetic_rooms" needs none.
+        output (`str` or path): folder for the results.
+        split (`str`, *optional*): instead of the benchmark's.
+        limit (`int`, *optional*): ask an even subset of so many questions; metrics.json says so.
+        batch_size (`int`), seed (`int`): of the plan; the seed draws the subset and the bootstrap.
+        baselines (`list[str]`, *optional*): of `ARMS`; by default all that apply.
+        without_geometry (`str` or path, *optional*): a model trained without geometry, asked the same.
+        predictions (`str` or path, *optional*): JSON lines with id and text, scored instead of a model's answers.
+        threads (`int`, *optional*): CPU threads of a process; 1 on the CPU by default, as sums depend on it.
+        device (`str`, *optional*), dtype (`str`): of the model; CUDA where it is there, and the checkpoint's.
+        cache_dir (`str` or path, *optional*): of `datasets`.
+        with_report (`bool`): draw report.md, too. show_progress (`bool`): show bars.
+        **options: of the benchmark's source, over the benchmark's own.
+    Returns:
+        `dict`: what metrics.json holds.
+    Raises:
+        ValueError: on an unknown benchmark or baseline, neither model nor predictions, another plan in the folder, or
+            predictions that do not fit. FileNotFoundError, RecordError: on missing or bad data, before any model is
+            loaded.
+    """
+    started = time.perf_counter()
+    bench = find_benchmark(benchmark)
+    if (model_path is None) == (predictions is None):
+        raise ValueError("give either model_path, or predictions to score.")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    processes = Processes(on_cpu=device.type == "cpu")
+    device = processes.device or device
+    if not processes.is_main:
+        processes.wait()  # the main process prepares the data, the others find it
+    asked, total = load_questions(bench, data_dir, split, limit, seed, cache_dir, **options)
+    if processes.is_main:
+        processes.wait()
+    arms, left_out = choose_arms(baselines, bench, model_path is not None, without_geometry)
+    threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
+    run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
+    run |= {"questions": asked.fingerprint(), "max_new_tokens": bench.max_new_tokens, "batch_size": batch_size}
+    texts, timing = {}, {}
+    if predictions is not None:
+        texts[MODEL] = read_predictions(predictions, asked.ids)
+        run["predictions"] = True
+    else:
+        folders = {MODEL: model_folder(model_path)}
+        if without_geometry is not None:
+            folders["without_geometry"] = model_folder(without_geometry)
+        partners = choose_partners(asked) if "other_geometry" in arms else None
+        if "other_geometry" in arms and partners is None:
+            arms.remove("other_geometry")
+            left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"
+        plan = {**run, "threads": threads, "device": device.type, "dtype": str(dtype)}
+        if processes.is_main:
+            plan["models"] = {arm: model_fingerprint(folder) for arm, folder in folders.items()}
+            batches = make_batches(asked, batch_size, by_scene=bench.flow != "single")
+            problem = _plan_problem(output, {**plan, "batches": batches})
+        else:
+            plan, batches, problem = None, None, None
+        plan, batches, problem = processes.share((plan, batches, problem))
+        if problem:
+            raise ValueError(problem)
+        run["models"] = plan["models"]
+        torch.set_num_threads(threads)
+        with_model = [arm for arm in arms if arm != "constant"]
+        texts, timing = _answer(
+            bench, asked, batches, with_model, folders, partners, Path(output), processes, device, dtype, show_progress
+        )
+    if not processes.is_main:
+        processes.wait()
+        return {}
+    if "constant" in arms:
+        texts["constant"], note = constant_answers(bench, asked, data_dir, split, cache_dir, **options)
+        run["constant_fitted_on"] = note
+    timing["seconds"] = round(time.perf_counter() - started, 3)
+    timing["processes"] = processes.count
+    metrics = save_results(output, bench, asked, texts, run, total, left_out, timing, with_report)
+    processes.wait()
+    return metrics
+
+
+def choose_arms(baselines, benchmark: Benchmark, has_model: bool, without_geometry=None):
+    """Return the arms to run, the model first, and why others are left out.
+
+    Raises:
+        ValueError: on an unknown baseline, or "without_geometry" without such a model.
+    """
+    known = [arm for arm in ARMS if arm != MODEL]
+    wanted = list(known) if baselines is None else list(baselines)
+    unknown = [arm for arm in wanted if arm not in known]
+    if unknown:
+        raise ValueError(f"unknown baseline {unknown[0]!r}; known are {', '.join(known)}.")
+    left_out = {}
+    if without_geometry is None and "without_geometry" in wanted:
+        if baselines is not None:
+            raise ValueError("the baseline without_geometry needs a model: give --without-geometry MODEL.")
+        left_out["without_geometry"] = "no such model was given"
+    elif without_geometry is not None and "without_geometry" not in wanted:
+        wanted.append("without_geometry")
+    if not has_model:
+        return [MODEL, *(arm for arm in wanted if arm == "constant")], {
+            arm: "answers were read from a file" for arm in wanted if arm != "constant"
+        }
+    return [MODEL, *(arm for arm in wanted if arm not in left_out)], left_out
+
+
+def _plan_problem(output, plan):
+    """Save or check the plan; what is wrong is returned, so that all processes stop alike."""
+    try:
+        save_or_check_plan(output, plan)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _answer(bench, asked, batches, arms, folders, partners, output, processes, device, dtype, show_progress):
+    """Answer what no batch file holds yet; returns the answers of each arm by id, and seconds."""
+    timing, loaded = {}, None
+    for arm in arms:
+        started = time.perf_counter()
+        pending = processes.share(pending_batches(output, arm, len(batches)) if processes.is_main else None)
+        mine = pending[processes.rank :: processes.count]
+        folder = folders["without_geometry" if arm == "without_geometry" else MODEL]
+        if pending and (loaded is None or loaded[0] != folder):
+            loaded = folder, *load_model(folder, device, dtype)
+        for number in tqdm(mine, desc=arm, disable=not (show_progress and processes.is_main)):
+            asker = Asker(*loaded[1:], bench.max_new_tokens, bench.answer_keys, bench.answer_is_list)
+            texts = answer_batch(arm, asker, asked, batches[number], partners)
+            records = [{"id": row_id, "text": text} for row_id, text in zip(batches[number], texts, strict=True)]
+            write_jsonl(batch_file(output, arm, number), records)
+        processes.wait()
+        timing[arm] = {"seconds": round(time.perf_counter() - started, 3), "batches": len(pending)}
+    if not processes.is_main:
+        return {}, {}
+    return {arm: read_answers(output, arm, batches) for arm in arms}, timing
+
+
+__all__ = ["choose_arms", "evaluate_model"]

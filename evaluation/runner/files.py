@@ -1,0 +1,92 @@
+"""Files of a run: written whole or not at all, so that what a kill leaves behind can be trusted."""
+
+import json
+import os
+from pathlib import Path
+
+from ...processing.data.source_files import iter_jsonl
+
+
+def write_atomically(path, text: str) -> None:
+    """Write a text file that is there either whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def write_jsonl(path, records) -> None:
+    """Write records as JSON lines, whole or not at all."""
+    write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def batch_file(folder, arm: str, number: int) -> Path:
+    """Where the answers of a batch lie."""
+    return Path(folder) / "batches" / arm / f"{number:06d}.jsonl"
+
+
+def pending_batches(folder, arm: str, num_batches: int) -> list[int]:
+    """Numbers of the batches that have no answers yet."""
+    return [number for number in range(num_batches) if not batch_file(folder, arm, number).is_file()]
+
+
+def read_answers(folder, arm: str, batches: list[list[str]]) -> dict[str, dict]:
+    """Read the answers of all batches of an arm, by id.
+
+    Raises:
+        ValueError: if a batch file holds other ids than its plan says.
+    """
+    answers = {}
+    for number, ids in enumerate(batches):
+        path = batch_file(folder, arm, number)
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if [record["id"] for record in records] != ids:
+            raise ValueError(f"{path} does not hold the answers of its batch; delete it and run again.")
+        answers.update((record["id"], record) for record in records)
+    return answers
+
+
+def read_predictions(path, ids) -> dict[str, dict]:
+    """Read answers that were made elsewhere: JSON lines with "id" and "text".
+
+    Args:
+        path (`str` or path)
+        ids (`list[str]`): of the questions; each must be answered once.
+    Returns:
+        `dict[str, dict]`: by id.
+    Raises:
+        FileNotFoundError: if there is no such file. RecordError: if a line is no JSON.
+        ValueError: if the file is empty, a record has no id or text, an id is there twice, is not asked or is missing.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected JSON lines with id and text.")
+    answers, asked = {}, set(ids)
+    for number, record in enumerate((record for _, record in iter_jsonl(path)), 1):
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), str) for key in ("id", "text")):
+            raise ValueError(f"{path}, record {number}: expected an object with the texts id and text.")
+        if record["id"] in answers:
+            raise ValueError(f"{path}, record {number}: the id {record['id']!r} is there twice.")
+        answers[record["id"]] = record
+    if not answers:
+        raise ValueError(f"{path} holds no predictions; expected one for each of {len(asked)} questions.")
+    unknown, missing = sorted(set(answers) - asked), [row_id for row_id in ids if row_id not in answers]
+    if unknown or missing:
+        raise ValueError(
+            f"{path} does not fit the questions: {len(unknown)} ids are not asked {unknown[:5]}, {len(missing)} are "
+            f"missing {missing[:5]}. Score with the same benchmark, split and limit."
+        )
+    return answers
+
+
+__all__ = [
+    "batch_file",
+    "pending_batches",
+    "read_answers",
+    "read_predictions",
+    "write_atomically",
+    "write_jsonl",
+]

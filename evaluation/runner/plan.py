@@ -1,0 +1,102 @@
+"""The plan of a run: which questions are answered together, so that no split and no kill changes a number.
+
+A float depends on what shares its batch. So batches are formed over the whole benchmark before anything runs;
+processes take whole batches, and a resume repeats whole batches.
+"""
+
+import json
+from pathlib import Path
+
+from ...processing.data.source_files import read_json
+from .files import write_atomically
+from .questions import QuestionSet, view_shape
+
+
+PLAN_FILE = "plan.json"
+FORMAT = 1
+
+
+def make_batches(questions: QuestionSet, batch_size: int, by_scene: bool = False) -> list[list[str]]:
+    """Group questions by (shape of views, prompt length, id); questions of different shape never share a batch.
+
+    Args:
+        questions (`QuestionSet`)
+        batch_size (`int`): questions of a batch.
+        by_scene (`bool`): all questions about one set of views are one batch, whatever their number, for a flow that
+            encodes each set once and cuts into `batch_size` itself.
+    Returns:
+        `list[list[str]]`: ids.
+    Raises:
+        ValueError: if batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
+    keyed = []
+    for sample in questions:
+        shape = repr(view_shape(sample))
+        group = f"{shape} {view_set(sample)}" if by_scene else shape
+        keyed.append((group, len(sample.question or ""), sample.id))
+    batches, last = [], None
+    for group, _, row_id in sorted(keyed):
+        if group != last or (not by_scene and len(batches[-1]) == batch_size):
+            batches.append([])
+        batches[-1].append(row_id)
+        last = group
+    return batches
+
+
+def view_set(sample) -> str:
+    """What names the pictures of a sample: equal for questions that show the same views with the same marks."""
+    names = [view.picture["path"] if isinstance(view.picture, dict) else None for view in sample.views]
+    if not all(names):
+        names = [sample.scene_id, sample.video, *(view.frame_id for view in sample.views)]
+    return repr((names, sample.marks))
+
+
+def choose_partners(questions: QuestionSet) -> dict[str, str] | None:
+    """For each question, another scene of equal shape to take geometry from; None if one has no partner.
+
+    The partner is the next scene in the order of ids of scenes, so that each is used about equally.
+    """
+    scenes = {}
+    for sample in questions:
+        scenes.setdefault(repr(view_shape(sample)), {}).setdefault(sample.scene_id, sample.id)
+    partners = {}
+    for sample in questions:
+        of_shape = scenes[repr(view_shape(sample))]
+        names = list(of_shape)
+        if len(names) < 2:
+            return None
+        partners[sample.id] = of_shape[names[(names.index(sample.scene_id) + 1) % len(names)]]
+    return partners
+
+
+def save_or_check_plan(folder, plan: dict) -> None:
+    """Write the plan into a new folder; compare it with the one of a folder that is resumed.
+
+    Args:
+        folder (`str` or path): of the run.
+        plan (`dict`): JSON values.
+    Raises:
+        ValueError: if the folder holds the results of another plan; what differs is named.
+    """
+    path = Path(folder) / PLAN_FILE
+    plan = json.loads(json.dumps({"format": FORMAT, **plan}))
+    if not path.exists():
+        write_atomically(path, json.dumps(plan, indent=1) + "\n")
+        return
+    before = read_json(path)
+    differing = [key for key in sorted({*before, *plan}) if before.get(key) != plan.get(key)]
+    if differing:
+        shown = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(plan.get(key))} now" for key in differing)
+        raise ValueError(
+            f"{folder} holds results of another run ({shown}). Give another output folder, or that run's settings."
+        )
+
+
+def _short(value):
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+__all__ = ["PLAN_FILE", "choose_partners", "make_batches", "save_or_check_plan", "view_set"]

@@ -1,0 +1,164 @@
+"""The questions of a benchmark: loaded and checked before any model is, and read again one by one when they are asked.
+
+Rows hold paths or stored bytes; pictures are decoded only where a batch needs them.
+"""
+
+import hashlib
+import io
+import re
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from ...processing.data.loading import load_multiview
+from ...processing.data.scene_sample import SceneSample
+from ...processing.data.source_files import picture_header
+from ...processing.data.video_frames import read_video_views
+from ...processing.prompts_gap_mllm import IMAGE_TAG, TASKS, build_messages
+from .benchmarks import Benchmark
+
+
+_TAG = re.compile(rf"(?:Frame-\d+: ?)?{re.escape(IMAGE_TAG)}\n?")
+
+
+class QuestionSet:
+    """Questions in the benchmark's order, as samples with views.
+
+    Args:
+        rows (`datasets.Dataset`): with the fields of the schema.
+        num_frames (`int`): frames to take of a row that names a video and has no views.
+    Raises:
+        ValueError: if there are no rows, or two share an id.
+    """
+
+    def __init__(self, rows, num_frames: int = 32):
+        self._rows, self.num_frames = rows.with_format("arrow"), num_frames
+        self.ids = list(rows.with_format(None)["id"]) if len(rows) else []
+        if not self.ids:
+            raise ValueError("the benchmark has no questions: no row of its tasks is in the data.")
+        self._places = {row_id: place for place, row_id in enumerate(self.ids)}
+        if len(self._places) != len(self.ids):
+            twice = sorted({row_id for row_id in self.ids if self.ids.count(row_id) > 1})
+            raise ValueError(f"ids must be unique, but these are there twice or more: {', '.join(twice[:10])}.")
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __iter__(self):
+        return (self.sample(row_id) for row_id in self.ids)
+
+    def sample(self, row_id: str, with_frames: bool = False) -> SceneSample:
+        """Return a question by its id; `with_frames` reads the views of a video."""
+        row = self._rows[self._places[row_id]].to_pylist()[0]
+        if with_frames and not row["views"] and row["video"]:
+            row["views"] = _video_views(row["video"], self.num_frames)
+        return SceneSample.from_row(row)
+
+    def select(self, ids) -> "QuestionSet":
+        """The questions of some ids, in this set's order."""
+        wanted = set(ids)
+        places = [place for place, row_id in enumerate(self.ids) if row_id in wanted]
+        return QuestionSet(self._rows.select(places), self.num_frames)
+
+    def fingerprint(self) -> str:
+        """Hash of ids, questions and answers: another file under the same name is another benchmark."""
+        digest = hashlib.sha256()
+        for sample in self:
+            digest.update(repr((sample.id, sample.question, sample.answer, sample.references)).encode())
+        return digest.hexdigest()[:16]
+
+
+def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, seed=0, cache_dir=None, **options):
+    """Load the questions of a benchmark and check that what they speak of is there.
+
+    Args:
+        benchmark (`Benchmark`)
+        data_dir (`str` or path, *optional*): of `load_multiview`.
+        split (`str`, *optional*): instead of the benchmark's.
+        limit (`int`, *optional*): an even subset of so many, see `even_subset`.
+        seed (`int`): of the subset.
+        cache_dir (`str` or path, *optional*), **options: of `load_multiview`, over the benchmark's.
+    Returns:
+        `tuple[QuestionSet, int]`: the questions to ask, and how many there are in all.
+    Raises:
+        ValueError: if limit is below 1, ids repeat or nothing is there. RecordError, FileNotFoundError: on bad or
+            missing data; missing videos are listed.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected at least 1.")
+    rows = load_multiview(
+        benchmark.source,
+        data_dir,
+        split=split or benchmark.split,
+        tasks=benchmark.tasks,
+        cache_dir=cache_dir,
+        **{**benchmark.options, **options},
+    )
+    questions = QuestionSet(rows, benchmark.num_frames)
+    total = len(questions)
+    if limit is not None and limit < total:
+        questions = questions.select(even_subset(questions.ids, limit, seed))
+    return questions, total
+
+
+def even_subset(ids, limit: int, seed: int = 0) -> list[str]:
+    """Choose `limit` ids evenly over their order: one from each of so many equal parts, drawn by the seed."""
+    bounds = np.linspace(0, len(ids), limit + 1)
+    draws = np.random.default_rng(seed).random(limit)
+    places = (bounds[:-1] + draws * (bounds[1:] - bounds[:-1])).astype(int)
+    return [ids[place] for place in np.unique(places)] if limit < len(ids) else list(ids)
+
+
+@lru_cache(maxsize=4)
+def _video_views(path, num_frames):
+    return read_video_views(path, num_frames)
+
+
+def view_shape(sample: SceneSample) -> tuple:
+    """Width and height of each view, read from the headers; of a video its path, which stands for its size."""
+    if not sample.views:
+        return ("video", sample.video) if sample.video else ()
+    return tuple(_picture_size(view.picture) for view in sample.views)
+
+
+def _picture_size(picture):
+    if isinstance(picture, dict) and picture.get("bytes") is not None:
+        with Image.open(io.BytesIO(picture["bytes"])) as image:
+            return image.size
+    return picture_header(picture["path"])[0]
+
+
+def question_messages(sample: SceneSample, images) -> list[dict]:
+    """Chat messages of a question with these pictures, in the form that the model was trained with.
+
+    Args:
+        sample (`SceneSample`)
+        images (`list`): as many as the sample has views, or fewer: the first ones; `<image>` tags left over go.
+    Returns:
+        `list[dict]`.
+    """
+    question = sample.question or ""
+    count = question.count(IMAGE_TAG)
+    if count > len(images):
+        question = drop_tags(question, len(images))
+    if IMAGE_TAG in question or sample.task not in TASKS or not images:
+        changed = SceneSample(**{**_fields(sample), "question": question})
+        return changed.messages(images=images, with_answer=False)
+    system = {"system": sample.system} if sample.system else {}
+    return build_messages(sample.task, images, prompt=question, **system)
+
+
+def drop_tags(question: str, keep: int) -> str:
+    """Remove all `<image>` tags but the first `keep`, with the "Frame-3: " before them."""
+    places = list(_TAG.finditer(question))
+    for match in reversed(places[keep:]):
+        question = question[: match.start()] + question[match.end() :]
+    return question
+
+
+def _fields(sample):
+    return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
+
+
+__all__ = ["QuestionSet", "drop_tags", "even_subset", "load_questions", "question_messages", "view_shape"]

@@ -1,0 +1,68 @@
+"""From answers to files: predictions, metrics, times and the report."""
+
+import json
+import math
+from pathlib import Path
+
+from ..metrics_file import save_metrics
+from .arms import DAMAGE_NOTE, MODEL
+from .benchmarks import Benchmark
+from .files import write_atomically, write_jsonl
+from .questions import QuestionSet
+
+
+METRICS_FILE, TIMING_FILE = "metrics.json", "timing.json"
+
+
+def save_results(output, benchmark: Benchmark, asked: QuestionSet, texts, run, total, left_out, timing, with_report):
+    """Score all arms and write predictions, metrics.json, timing.json and report.md.
+
+    Args:
+        output (`str` or path): the folder.
+        benchmark (`Benchmark`), asked (`QuestionSet`)
+        texts (`dict[str, dict]`): answers of each arm, by id.
+        run (`dict`): what was run, for metrics.json. total (`int`): questions of the whole benchmark.
+        left_out (`dict[str, str]`): arms that were not run, and why.
+        timing (`dict`): goes to a file of its own, so that metrics.json is the same in every run.
+        with_report (`bool`)
+    Returns:
+        `dict`: what metrics.json holds.
+    """
+    output = Path(output)
+    samples = list(asked)
+    arms, records = {}, {}
+    for arm, answers in texts.items():
+        given = [answers[row_id]["text"] for row_id in asked.ids]
+        scores, of_samples = benchmark.score(samples, given, run["seed"])
+        records[arm] = [
+            {"id": sample.id, "scene_id": sample.scene_id, "text": text, **_extra(answers[sample.id]), **record}
+            for sample, text, record in zip(samples, given, of_samples, strict=True)
+        ]
+        arms[arm] = {"num_rejected": sum(record["rejected"] is not None for record in of_samples), **scores}
+        name = "predictions.jsonl" if arm == MODEL else f"predictions.{arm}.jsonl"
+        write_jsonl(output / name, [_plain(record) for record in records[arm]])
+    metrics = {**run, "title": benchmark.title, "headline": benchmark.headline, "n": len(samples)}
+    metrics |= {"num_in_benchmark": total, "num_scenes": len({sample.scene_id for sample in samples})}
+    metrics["is_subset"] = len(samples) < total
+    metrics |= {"arms": arms, "left_out": left_out, "notes": [DAMAGE_NOTE] if len(arms) > 1 else []}
+    save_metrics(metrics, output / METRICS_FILE)
+    write_atomically(output / TIMING_FILE, json.dumps(timing, indent=2) + "\n")
+    if with_report:
+        from .report import write_report
+
+        write_report(output, benchmark, asked, metrics, records, timing)
+    return metrics
+
+
+def _extra(answer):
+    return {key: value for key, value in answer.items() if key not in ("id", "text")}
+
+
+def _plain(record):
+    """Infinite numbers as text: JSON knows none."""
+    return {
+        key: str(value) if isinstance(value, float) and math.isinf(value) else value for key, value in record.items()
+    }
+
+
+__all__ = ["METRICS_FILE", "TIMING_FILE", "save_results"]
