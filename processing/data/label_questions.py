@@ -25,34 +25,29 @@ POINT_ONLY_PROMPT = (
     "in the camera coordinate system of the first frame.\n"
     "The 3D point format should be [x, y, z]."
 )
-# Frames are counted from 0, as in the answers of grounding.
+# No text numbers a frame: marks tell which one is meant, so views can be dropped or reordered afterwards.
 RELATION_PROMPTS = {
     "correspondence": (
-        "The frames are numbered from 0. A red cross marks a place in frame {view}. Which cross in frame {other} is "
-        "on the same place?",
-        "The frames are numbered from 0. Which of the crosses in frame {other} is on the place that the red cross in "
-        "frame {view} marks?",
+        "A red cross marks a place in one of the frames. Which cross in another frame marks the same place?",
+        "Which of the other crosses is on the place that the red cross marks?",
     ),
     "depth_nearer": (
-        "The frames are numbered from 0. Which of the two crosses in frame {view} marks the place nearer to the "
-        "camera?",
-        "The frames are numbered from 0. Two places are marked in frame {view}. Which one is closer to the camera?",
+        "A red and a blue cross mark two places in the same frame. Which of them is nearer to the camera?",
+        "Two places are marked in one of the frames. Which one is closer to the camera of that frame?",
     ),
     "depth_farther": (
-        "The frames are numbered from 0. Which of the two crosses in frame {view} marks the place farther from the "
-        "camera?",
-        "The frames are numbered from 0. Two places are marked in frame {view}. Which one is more distant from the "
-        "camera?",
+        "A red and a blue cross mark two places in the same frame. Which of them is farther from the camera?",
+        "Two places are marked in one of the frames. Which one is more distant from the camera of that frame?",
     ),
     "camera_motion": (
-        "The frames are numbered from 0. In which direction, as seen in frame 0, did the camera mostly move from "
-        "frame 0 to frame {view}?",
-        "The frames are numbered from 0. Seen in frame 0, where was the camera of frame {view}?",
+        "One frame has a red cross in its middle, another a blue one. In which direction, as seen in the frame with "
+        "the red cross, did the camera mostly move to the frame with the blue cross?",
+        "Seen in the frame with the red cross, where was the camera of the frame with the blue cross?",
     ),
     "farthest_view": (
-        "The frames are numbered from 0. Which of these frames was taken farthest from the place of frame 0?",
-        "The frames are numbered from 0. For which of these frames had the camera moved farthest away from where it "
-        "was in frame 0?",
+        "Some frames have crosses of different colours in their middle. Which of them was taken farthest from the "
+        "place of the frame with the red cross?",
+        "For which of the marked frames was the camera farthest from where it was in the frame with the red cross?",
     ),
 }
 OPTIONS_PROMPT = "{question}\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
@@ -72,7 +67,7 @@ class QuestionRules:
         depth_margin (`float`): depth order is asked where the farther place is at least this share farther.
         mark_gap (`float`): least distance of two marks in one picture, as a share of its diagonal.
         place_gap (`float`): least distance in 3D of a wrong place from the right one, as a share of the scene's size.
-        min_motion (`float`): least camera motion, as a share of the median depth in frame 0.
+        min_motion (`float`): least camera motion, as a share of the median depth in the view that it is seen from.
         motion_margin (`float`): the camera must have moved this many times as far along the main direction as along
             the next.
         distance_margin (`float`): the farthest view must be this many times as far as the next.
@@ -180,14 +175,18 @@ def _mark(index, pixel, color):
     return {"view": index, "kind": "cross", "color": color, "xy": whole, "unit": "pixel"}
 
 
+def _mark_frame(clip, index, color):
+    """A mark that tells which frame is meant, in its middle."""
+    return _mark(index, [(side - 1) // 2 for side in clip.images[index].size], color)
+
+
 def _choose(kind, wording, choices, right, rng, **parts):
     """A question with lettered options, in an order drawn from `rng`."""
-    template = RELATION_PROMPTS[wording][rng.integers(len(RELATION_PROMPTS[wording]))]
+    texts = RELATION_PROMPTS[wording]
     order = rng.permutation(len(choices)).tolist()
     lettered = [f"{'ABCDEFGH'[place]}. {choices[index]}" for place, index in enumerate(order)]
     place = order.index(right)
-    names = {name: parts.pop(name) for name in ("view", "other") if name in parts}
-    text = OPTIONS_PROMPT.format(question=template.format(**names), options="\n".join(lettered))
+    text = OPTIONS_PROMPT.format(question=texts[rng.integers(len(texts))], options="\n".join(lettered))
     return LabelQuestion("spatial_qa", kind, text, "ABCDEFGH"[place], choices=lettered, choice_index=place, **parts)
 
 
@@ -257,8 +256,6 @@ def ask_correspondence(clip: LabelClip, rng: np.random.Generator, number: int) -
         colors,
         0,
         rng,
-        view=index,
-        other=other,
         points=[clip.row_point(one, None, place) for one in (point, match)],
         marks=[
             _mark(index, point.pixel, MARK_COLOR),
@@ -289,7 +286,6 @@ def ask_depth_order(clip: LabelClip, rng: np.random.Generator, number: int) -> L
         ["red", "blue"],
         int(np.argmin(depths) if is_nearer else np.argmax(depths)),
         rng,
-        view=index,
         points=[clip.row_point(first), clip.row_point(second)],
         marks=[_mark(index, first.pixel, "red"), _mark(index, second.pixel, "blue")],
         details={"depth_ratio": max(depths) / min(depths)},
@@ -297,46 +293,60 @@ def ask_depth_order(clip: LabelClip, rng: np.random.Generator, number: int) -> L
 
 
 def ask_camera_motion(clip: LabelClip, rng: np.random.Generator, number: int) -> LabelQuestion:
-    """Ask in which of six directions the camera mostly moved from view 0 to another view.
+    """Ask in which of six directions the camera mostly moved from one view to another, as the first of them sees it.
 
     Raises:
         NoQuestionError: if it hardly moved, or between two directions.
     """
-    index = 1 + number % (len(clip.views) - 1)
-    motion = clip.poses[index, :3, 3]
+    start, end = (int(index) for index in rng.permutation(len(clip.views))[:2])
+    motion = (invert_rigid(clip.poses[start]) @ clip.poses[end])[:3, 3]
     size = np.sort(np.abs(motion))
-    if np.linalg.norm(motion) < clip.rules.min_motion * _median_depth(clip):
+    if np.linalg.norm(motion) < clip.rules.min_motion * _median_depth(clip, start):
         raise NoQuestionError("camera_stands_still")
     if size[2] < clip.rules.motion_margin * size[1]:
         raise NoQuestionError("between_two_directions")
     axis = int(np.argmax(np.abs(motion)))
-    right = 2 * axis + int(motion[axis] < 0)
-    details = {"camera_motion": motion}
-    return _choose("camera_motion", "camera_motion", list(DIRECTIONS), right, rng, view=index, details=details)
+    return _choose(
+        "camera_motion",
+        "camera_motion",
+        list(DIRECTIONS),
+        2 * axis + int(motion[axis] < 0),
+        rng,
+        marks=[_mark_frame(clip, start, MARK_COLOR), _mark_frame(clip, end, "blue")],
+        details={"camera_motion": motion},
+    )
 
 
 def ask_farthest_view(clip: LabelClip, rng: np.random.Generator, number: int) -> LabelQuestion:
-    """Ask which of up to four views was taken farthest from view 0.
+    """Ask which of two or three views was taken farthest from another one.
 
     Raises:
         NoQuestionError: if there are fewer than three views, the camera hardly moved, or two are about as far.
     """
     if len(clip.views) < 3:
         raise NoQuestionError("too_few_views")
-    others = np.sort(rng.permutation(np.arange(1, len(clip.views)))[:4])
-    distance = np.linalg.norm(clip.poses[others, :3, 3], axis=-1)
-    nearest_first = np.sort(distance)
-    if nearest_first[-1] < clip.rules.min_motion * _median_depth(clip):
+    base, *others = rng.permutation(len(clip.views))[: 1 + len(OTHER_COLORS)].tolist()
+    distance = np.linalg.norm(clip.poses[others, :3, 3] - clip.poses[base, :3, 3], axis=-1)
+    ascending = np.sort(distance)
+    if ascending[-1] < clip.rules.min_motion * _median_depth(clip, base):
         raise NoQuestionError("camera_stands_still")
-    if nearest_first[-1] < clip.rules.distance_margin * nearest_first[-2]:
+    if ascending[-1] < clip.rules.distance_margin * ascending[-2]:
         raise NoQuestionError("about_as_far")
-    details = {"views": others, "distance": distance}
-    names = [f"frame {view}" for view in others]
-    return _choose("farthest_view", "farthest_view", names, int(np.argmax(distance)), rng, details=details)
+    colors = rng.permutation(OTHER_COLORS).tolist()[: len(others)]
+    marks = [_mark_frame(clip, index, color) for index, color in zip(others, colors, strict=True)]
+    return _choose(
+        "farthest_view",
+        "farthest_view",
+        [f"the frame with the {color} cross" for color in colors],
+        int(np.argmax(distance)),
+        rng,
+        marks=[_mark_frame(clip, base, MARK_COLOR), *marks],
+        details={"distances": distance},
+    )
 
 
-def _median_depth(clip):
-    depth = clip.pixels.reconstruction.depth[clip.views[0]]
+def _median_depth(clip, index):
+    depth = clip.pixels.reconstruction.depth[clip.views[index]]
     return float(np.median(depth[depth > 0])) if (depth > 0).any() else np.inf
 
 

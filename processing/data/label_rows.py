@@ -140,9 +140,7 @@ def default_questions() -> dict[str, int]:
 def _ask(kind, number, clip, rng, counts):
     """Up to `number` different questions of one kind; what could not be asked is counted by its reason."""
     seen = set()
-    # Of camera motion there is one question for each view, and drawing again changes nothing.
-    attempts = len(clip.views) - 1 if kind == "camera_motion" else ATTEMPTS * number
-    for attempt in range(attempts):
+    for attempt in range(ATTEMPTS * number):
         if len(seen) == number:
             return
         try:
@@ -150,7 +148,7 @@ def _ask(kind, number, clip, rng, counts):
         except NoQuestionError as reason:
             counts[str(reason)] += 1
             continue
-        key = (question.question.split("\n")[0], str(question.marks)) if question.marks else str(question.details)
+        key = str(question.marks)
         if key in seen:
             counts["repeated"] += 1
             continue
