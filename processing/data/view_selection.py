@@ -25,7 +25,7 @@ def named_views(row: dict) -> set[int]:
     if row["target_frame"] is not None:
         named.add(row["target_frame"])
     mentions = {int(number) for text in _spoken_texts(row) for number in _MENTION.findall(text)}
-    first = _first_number(row["question"]) if mentions else None
+    first = first_frame_number(row["question"]) if mentions else None
     for number in mentions:
         if first is None or not 0 <= number - first < len(row["views"]):
             raise RecordError(
@@ -44,7 +44,7 @@ def _spoken_texts(row) -> list[str]:
     return [text for text in texts if text]
 
 
-def _first_number(question: str | None) -> int | None:
+def first_frame_number(question: str | None) -> int | None:
     """The number of view 0 in tags "Frame-0: <image>Frame-1: <image>"; None if they do not count the views."""
     numbers = [tag.group(1) for tag in _TAGGED.finditer(question or "")]
     if not numbers or numbers[0] is None:
@@ -95,7 +95,7 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
     if lost:
         raise RecordError(f"the row speaks of view {lost[0]}, which is not kept.", "views", record_id=row["id"])
     place = {old: new for new, old in enumerate(keep)}
-    row = _rename_frames(row, place)
+    row = rename_frames(row, place)
     row["views"] = [row["views"][view] for view in keep]
     row["question"] = retag_question(row["question"], num_views, keep)
     row["marks"] = [{**mark, "view": place[mark["view"]]} for mark in row["marks"]]
@@ -109,9 +109,16 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
     return row
 
 
-def _rename_frames(row, place):
-    """Texts that say "Frame-3" of a numbered view say its new number; tags are left to `retag_question`."""
-    first = _first_number(row["question"])
+def rename_frames(row: dict, place: dict[int, int]) -> dict:
+    """Texts that say "Frame-3" of a numbered view say its new number; tags are left to `retag_question`.
+
+    Args:
+        row (`dict`): of the schema, or its question, answer, choices and references alone.
+        place (`dict[int, int]`): old to new indices of views.
+    Returns:
+        `dict`: a new row.
+    """
+    first = first_frame_number(row["question"])
     if first is None:
         return dict(row)
 
@@ -137,7 +144,7 @@ def retag_question(question: str | None, num_views: int, keep: list[int]) -> str
     if len(tags) != num_views:
         raise RecordError(f"the text holds {len(tags)} {IMAGE_TAG} tags for {num_views} views.", "question")
     gaps = [question[a.end() : b.start()] for a, b in zip(tags, tags[1:], strict=False)] + [""]
-    first, parts = _first_number(question), [question[: tags[0].start()]]
+    first, parts = first_frame_number(question), [question[: tags[0].start()]]
     for place, view in enumerate(keep):
         tag = tags[view].group(0)
         parts.append(tag if first is None else tag.replace(f"Frame-{first + view}:", f"Frame-{first + place}:"))
@@ -146,4 +153,11 @@ def retag_question(question: str | None, num_views: int, keep: list[int]) -> str
     return "".join(parts) + question[tags[-1].end() :]
 
 
-__all__ = ["named_views", "retag_question", "select_row_views", "spread_views"]
+__all__ = [
+    "first_frame_number",
+    "named_views",
+    "rename_frames",
+    "retag_question",
+    "select_row_views",
+    "spread_views",
+]

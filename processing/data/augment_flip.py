@@ -1,0 +1,103 @@
+"""Mirroring a scene left to right: pictures, cameras, boxes, points, marks, and the words and numbers of its texts."""
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from .augment_answers import mirror_location
+from .augment_numbers import mirror_numbers
+from .augment_texts import check_answers, check_places, check_task, holds_numbers, refuse, replace_texts
+from .augment_views import depth_values, mark_pixels, place_mark
+from .mirror_words import mirror_text
+
+
+MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
+BOX_SIGNS = np.array([-1, 1, 1, 1, 1, 1, -1, 1, -1])  # the rotation M R M has the angles about z and y negated
+UNSAFE_TYPES = ("map", "ocr", "text", "compass")  # parts of a question_type
+
+
+def flip_horizontally(sample):
+    """Mirror the scene left to right, in its pictures and in 3D alike.
+
+    Every frame (camera, scan, aligned) is mirrored along its first axis: a point goes to (-x, y, z), a pose T to M T M
+    with M = diag(-1, 1, 1, 1), a rotation again; pixels go to (W - 1 - x, y), the principal point too. A box of
+    rotation R gets M R M, which in both Euler orders negates the angles about z and y; sizes stay. In texts left and
+    right, clockwise and counter-clockwise, east and west are exchanged, and numbers of answers mirrored. Metadata
+    stays as the source wrote it.
+    Frame: as before, mirrored. Units: metres, radians, pixels with integer centres.
+
+    Args:
+        sample (`SceneSample`): is not changed.
+    Returns:
+        `SceneSample`; mirrored twice it is the sample again (up to the spelling of "counterclockwise").
+    Raises:
+        AugmentationRefused: if a text is about writing, maps, clock faces or coordinates, is not in Latin letters, or
+            says "left" or "right" where that may not be a direction; if the task is not known.
+    """
+    step = "flip_horizontally"
+    check_task(step, sample)
+    if set((sample.question_type or "").lower().replace("-", "_").split("_")) & set(UNSAFE_TYPES):
+        raise refuse(step, sample, f"questions of type {sample.question_type!r} are about writing or maps.")
+    check_answers(step, sample)
+    check_places(step, sample)
+
+    def change(text):
+        return mirror_text(mirror_numbers(text) if holds_numbers(text) else text)
+
+    try:
+        flipped = replace_texts(replace(sample, question=mirror_location(sample)), change)
+    except ValueError as error:
+        raise refuse(step, sample, str(error)) from None
+    sizes = [view.image.size for view in sample.views]
+    return replace(
+        flipped,
+        views=tuple(map(_flip_view, sample.views)),
+        world_to_aligned=None if sample.world_to_aligned is None else MIRROR @ sample.world_to_aligned @ MIRROR,
+        boxes=tuple(replace(box, numbers=np.asarray(box.numbers) * BOX_SIGNS + 0.0) for box in flipped.boxes),
+        points=tuple(_flip_point(point, sizes) for point in flipped.points),
+        marks=tuple(_flip_mark(mark, sizes[mark.view]) for mark in sample.marks),
+    )
+
+
+def _flip_view(view):
+    changes = {"picture": view.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)}
+    if view.intrinsics is not None:
+        changes["intrinsics"] = _flip_intrinsics(view.intrinsics, view.image.width)
+    if view.depth_picture is not None:
+        values = depth_values(view)
+        changes["depth_picture"] = np.ascontiguousarray(values[:, ::-1])
+        if view.depth_intrinsics is not None:
+            changes["depth_intrinsics"] = _flip_intrinsics(view.depth_intrinsics, values.shape[1])
+    if view.camera_to_world is not None:
+        changes["camera_to_world"] = MIRROR @ view.camera_to_world @ MIRROR
+    return replace(view, **changes)
+
+
+def _flip_intrinsics(intrinsics, width):
+    flipped = np.array(intrinsics, dtype=np.float64)
+    flipped[0, 1] = 0.0 - flipped[0, 1]
+    flipped[0, 2] = width - 1 - flipped[0, 2]
+    return flipped
+
+
+def _flip_point(point, sizes):
+    changes = {}
+    if point.xyz is not None:
+        changes["xyz"] = np.asarray(point.xyz) * np.array([-1, 1, 1])
+    if point.pixel is not None and point.view is not None:
+        changes["pixel"] = (sizes[point.view][0] - 1 - point.pixel[0], point.pixel[1])
+    return replace(point, **changes)
+
+
+def _flip_mark(mark, size):
+    pixels = mark_pixels(mark, size)
+    last = size[0] - 1
+    if mark.kind == "box":
+        pixels = (last - pixels[2], pixels[1], last - pixels[0], pixels[3])
+    else:
+        pixels = (last - pixels[0], pixels[1])
+    return place_mark(mark, pixels, size)
+
+
+__all__ = ["flip_horizontally"]
