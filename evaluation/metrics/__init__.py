@@ -12,6 +12,8 @@ METRICS = (
     "blink",
     "cv_bench",
     "mmsi",
+    "scanqa",
+    "sqa3d",
     "vsibench",
 )
 

@@ -1,0 +1,134 @@
+"""Short free answers brought to one form, and the two matches that ScanQA and SQA3D count.
+
+Source: the cleaning of SQA3D (arXiv:2210.07474) and LEO (arXiv:2311.12871), which VLM-3R and Video-3D-LLM score with,
+is mode "reference".
+"""
+
+import re
+import unicodedata
+
+from .numbers import TENS, WORDS
+from .records import check_text
+
+
+CLEANING_MODES = ("corrected", "reference")
+_SPELLINGS = {
+    "letf": "left",
+    "let": "left",
+    "tehre": "there",
+    "rigth": "right",
+    "rght": "right",
+    "behine": "behind",
+    "tv": "TV",
+    "chai": "chair",
+    "wasing": "washing",
+    "waslked": "walked",
+    "oclock": "o'clock",
+}
+_PUBLISHED_NUMBERS = {str(value): word for value, word in enumerate([*WORDS, "twenty"])} | {"23": "twenty-three"}
+_NUMBERS = {str(value): word for value, word in enumerate(WORDS)} | {
+    str(20 + 10 * ten + one): f"{word}-{WORDS[one]}" if one else word
+    for ten, word in enumerate(TENS)
+    for one in range(10)
+}
+_TENS_AND_ONE = re.compile(rf"\b({'|'.join(TENS)}) ({'|'.join(WORDS[1:10])})\b")
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": " ", "\u201d": " "})
+_ARTICLES = ("a", "an", "the")
+
+
+def clean_answer(text: str, mode: str = "corrected") -> str:
+    """Bring a short answer to the form in which answers are compared.
+
+    Lower case; punctuation, articles and known misspellings go; "TV" is upper case, small numbers become words, and a
+    digit that ends a word is cut off ("table1").
+
+    Args:
+        text (`str`): an answer.
+        mode (`str`): "corrected" or "reference". `Differs:` the reference drops a character where a blank belongs
+            ("white/black", "1.5" is then fifteen), loses accented letters, takes away one of several articles, keeps
+            double blanks, commas and hyphens, and knows the numbers up to 20, and 23; ours know them below a hundred.
+    Returns:
+        `str`: may be empty.
+    Raises:
+        TypeError: if `text` is no string. ValueError: on an unknown mode.
+    """
+    if mode not in CLEANING_MODES:
+        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(CLEANING_MODES)}.")
+    text = check_text(text, "text").lower()
+    if mode == "reference":
+        return _clean_as_published(text)
+    plain = unicodedata.normalize("NFKD", text.translate(_QUOTES))
+    text = "".join(character for character in plain if not unicodedata.combining(character))
+    text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    text = re.sub(r"(?<!\d)[.,]|[.,](?!\d)|[^a-z0-9.,'\s\-]", " ", text)
+    text = _replace_words(text, _SPELLINGS | {"none": "zero"})
+    text = re.sub(r"\bo'\s+clock\b", "o'clock", text)
+    text = re.sub(r"\b([a-z]+)[0-9]\b", r"\1", text)
+    text = re.sub(r"(?<=[a-zA-Z])-(?=[a-zA-Z])|(?<=\d)-(?=\d)", " ", text)
+    text = _TENS_AND_ONE.sub(r"\1-\2", text)
+    words = [_NUMBERS.get(word, word) for word in _replace_words(text, {"backwards": "backward"}).split()]
+    kept = [word for word in words if word not in _ARTICLES]
+    return " ".join(kept or words)
+
+
+def exact_match(prediction: str, answers, mode: str = "corrected") -> bool:
+    """Whether a cleaned answer is one of the cleaned true ones; `Differs:` an empty one never is (corrected).
+
+    Args:
+        prediction (`str`), answers (iterable of `str`), mode (`str`): as `clean_answer` takes them.
+    Returns:
+        `bool`.
+    Raises:
+        TypeError, ValueError: as `clean_answer`.
+    """
+    cleaned = clean_answer(prediction, mode)
+    return cleaned in [clean_answer(answer, mode) for answer in answers] and bool(cleaned or mode == "reference")
+
+
+def refined_match(prediction: str, answers, mode: str = "corrected") -> bool:
+    """Whether one of the two, the cleaned answer or a cleaned true one, is within the other.
+
+    Args:
+        prediction (`str`), answers (iterable of `str`): as for `exact_match`.
+        mode (`str`): "corrected": whole words in a row, or the same text but for blanks. "reference": any characters,
+            blanks taken out first. `Differs:` there an empty answer is always right, and "no" is within "north wall".
+    Returns:
+        `bool`.
+    Raises:
+        TypeError, ValueError: as `clean_answer`.
+    """
+    cleaned = clean_answer(prediction, mode)
+    return any(_is_within(cleaned, clean_answer(answer, mode), mode) for answer in answers)
+
+
+def _is_within(first, second, mode):
+    if mode == "reference":
+        first, second = ("".join(text.split()) for text in (first, second))
+        return first in second or second in first
+    if not first or not second:
+        return False
+    if first.replace(" ", "") == second.replace(" ", ""):
+        return True
+    first, second = f" {first} ", f" {second} "
+    return first in second or second in first
+
+
+def _clean_as_published(text):
+    """The reference's rules in its order."""
+    text = re.sub(" {2,}", " ", text.strip(" "))
+    text = re.sub(r"[^a-z0-9,'\s\-:]+", "", re.sub(r"\. {2,}", ". ", text))
+    text = _replace_words(text, _SPELLINGS)
+    text = re.sub(r"\bo' +clock\b", "o'clock", text)
+    text = _replace_words(text, _PUBLISHED_NUMBERS | {"none": "zero"})
+    text = re.sub(r"\b([a-zA-Z]+)[0-9]\b", r"\1", text)
+    for article in _ARTICLES:
+        text = re.sub(rf"\b{article} ([a-zA-Z]+)", r"\1", text)
+    return _replace_words(text, {"backwards": "backward"})
+
+
+def _replace_words(text, table):
+    return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], text)
+
+
+__all__ = ["CLEANING_MODES", "clean_answer", "exact_match", "refined_match"]

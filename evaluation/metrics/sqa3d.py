@@ -1,0 +1,83 @@
+"""SQA3D: exact match of short answers to questions about a situation, per question type.
+
+Source: SQA3D (arXiv:2210.07474); the refined match is LEO's (arXiv:2311.12871).
+"""
+
+import re
+
+from .records import check_equal_lengths, check_text, mean_or_nan, means_by_group
+from .scanqa import scanqa_score
+
+
+MODES = ("corrected", "reference")
+QUESTION_TYPES = ("what", "is", "how", "can", "which", "others")
+_FIRST_WORD = re.compile(rf"({'|'.join(QUESTION_TYPES[:-1])})(?:'?s|n't|n\u2019t|\u2019s|'t)?\b")
+
+
+def sqa3d_question_type(question: str, mode: str = "corrected") -> str:
+    """The type of a question, which is its first word.
+
+    Args:
+        question (`str`): its text, without the situation.
+        mode (`str`): "corrected" looks at the first word ("what's", "isn't" included), "reference" at the first
+            letters. `Differs:` there "Island ..?" is of type "is" and "Canopy ..?" of type "can".
+    Returns:
+        `str`: one of `QUESTION_TYPES`.
+    Raises:
+        TypeError: if the question is no text. ValueError: on an unknown mode.
+    """
+    _check_mode(mode)
+    text = check_text(question, "question").strip().lower()
+    if mode == "reference":
+        return next((kind for kind in QUESTION_TYPES[:-1] if text.startswith(kind)), "others")
+    found = _FIRST_WORD.match(text)
+    return found[1] if found else "others"
+
+
+def sqa3d_score(prediction: str, answer: str, mode: str = "corrected") -> dict:
+    """Score one answer.
+
+    Args:
+        prediction (`str`): the model's text.
+        answer (`str`): the true answer.
+        mode (`str`): "corrected" or "reference", as for `scanqa_score`.
+    Returns:
+        `dict`: "em" and "em_refined", each 0 or 1.
+    Raises:
+        TypeError: if a text is none. ValueError: on an unknown mode.
+    """
+    _check_mode(mode)
+    return scanqa_score(prediction, [check_text(answer, "answer")], mode)
+
+
+def sqa3d_aggregate(scores, question_types) -> dict:
+    """Average the scores over all questions, and over those of each type.
+
+    Args:
+        scores (sequence of `dict`): from `sqa3d_score`.
+        question_types (sequence of `str`): of `QUESTION_TYPES`, one for each score.
+    Returns:
+        `dict`: "em", "em_refined", and for each type that is there "em_<type>" and "em_refined_<type>"; "n", and
+        "missing", the types without a question. NaN for no questions.
+    Raises:
+        ValueError: on another type, or if the two differ in length.
+    """
+    check_equal_lengths(scores=scores, question_types=question_types)
+    for other in sorted(set(map(str, question_types)) - set(QUESTION_TYPES)):
+        raise ValueError(f"unknown question type {other!r}; known are {', '.join(QUESTION_TYPES)}.")
+    result = {}
+    for key in ("em", "em_refined"):
+        values = [score[key] for score in scores]
+        means = means_by_group(values, question_types)
+        result[key] = mean_or_nan(values)
+        result |= {f"{key}_{kind}": means[kind] for kind in QUESTION_TYPES if kind in means}
+    missing = [kind for kind in QUESTION_TYPES if kind not in question_types]
+    return {**result, "n": len(scores), "missing": missing}
+
+
+def _check_mode(mode):
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+
+
+__all__ = ["MODES", "QUESTION_TYPES", "sqa3d_aggregate", "sqa3d_question_type", "sqa3d_score"]
