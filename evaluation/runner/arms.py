@@ -3,7 +3,7 @@
 Each arm turns a batch of questions into texts. "constant" needs no model and is not here.
 """
 
-from .asking import Asker
+from .asking import AnswerForm, Asker
 from .plan import view_set
 from .questions import QuestionSet, question_messages
 
@@ -24,22 +24,24 @@ DAMAGE_NOTE = (
 )
 
 
-def answer_batch(arm: str, asker: Asker, questions: QuestionSet, ids: list[str], partners=None) -> list[str]:
+def answer_batch(arm, asker: Asker, form: AnswerForm, questions: QuestionSet, ids, partners=None) -> list[dict]:
     """Answer a batch of questions in one call of generate().
 
     Args:
         arm (`str`): a key of `ARMS`, but not "constant".
-        asker (`Asker`), questions (`QuestionSet`), ids (`list[str]`)
+        asker (`Asker`), form (`AnswerForm`), questions (`QuestionSet`), ids (`list[str]`)
         partners (`dict[str, str]`, *optional*): for "other_geometry", the question whose views give the geometry.
     Returns:
-        `list[str]`.
+        `list[dict]`: "id" and "text".
     """
     samples = [questions.sample(row_id, with_frames=arm != "blind") for row_id in ids]
     if arm == "blind":
-        return asker.ask([question_messages(sample, []) for sample in samples])
+        texts = asker.ask([question_messages(sample, []) for sample in samples], form)
+        return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]
     pictures, scenes, others = _view_sets(arm, samples, questions, partners)
     chats = [question_messages(sample, pictures[scene]) for sample, scene in zip(samples, scenes, strict=True)]
-    return asker.ask(chats, asker.encode(pictures, others), scenes)
+    texts = asker.ask(chats, form, asker.encode(pictures, others), scenes)
+    return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]
 
 
 def _view_sets(arm, samples, questions, partners):

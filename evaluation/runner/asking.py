@@ -5,10 +5,26 @@ Only what depends on the batch alone enters a number: a batch gives the same tex
 
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import dataclass
 
 import torch
 
 from .json_stopping import JsonStopping, cut_after_json
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """What an answer may look like.
+
+    Args:
+        max_new_tokens (`int`): of generate(), which is greedy.
+        keys (`tuple[str, ...]`), is_list (`bool`): of a JSON answer, which ends generation; see `JsonEnd`. No keys:
+            free text.
+    """
+
+    max_new_tokens: int = 64
+    keys: tuple[str, ...] = ()
+    is_list: bool = False
 
 
 class Asker:
@@ -17,14 +33,10 @@ class Asker:
     Args:
         model (`GapMllmForConditionalGeneration`): in evaluation mode.
         processor (`GapMllmProcessor`)
-        max_new_tokens (`int`): of generate(), which is greedy.
-        answer_keys (`tuple[str, ...]`), answer_is_list (`bool`): of a JSON answer, which ends generation; see
-            `JsonEnd`.
     """
 
-    def __init__(self, model, processor, max_new_tokens, answer_keys=(), answer_is_list=False):
-        self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
-        self.answer_keys, self.answer_is_list = tuple(answer_keys), answer_is_list
+    def __init__(self, model, processor):
+        self.model, self.processor = model, processor
 
     @torch.no_grad()
     def encode(self, view_sets, geometry_sets=None):
@@ -57,11 +69,12 @@ class Asker:
         return taken[0]
 
     @torch.no_grad()
-    def ask(self, chats, encoded=None, scenes=None) -> list[str]:
+    def ask(self, chats, form: AnswerForm, encoded=None, scenes=None) -> list[str]:
         """Answer chats, left-padded in one batch.
 
         Args:
             chats (`list`): messages, with image placeholders.
+            form (`AnswerForm`): when to stop.
             encoded (*optional*): from `encode`; None for chats without pictures.
             scenes (`list[int]`, *optional*): for each chat, the scene of `encoded` that it is about.
         Returns:
@@ -85,13 +98,12 @@ class Asker:
         inputs |= {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
         inputs["mm_token_type_ids"] = (tokens["input_ids"] == self.model.config.image_token_id).int()
         length = tokens["input_ids"].shape[1]
-        if self.answer_keys:
-            tokenizer = self.processor.tokenizer
-            inputs["stopping_criteria"] = [JsonStopping(tokenizer, length, self.answer_keys, self.answer_is_list)]
-        output = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        if form.keys:
+            inputs["stopping_criteria"] = [JsonStopping(self.processor.tokenizer, length, form.keys, form.is_list)]
+        output = self.model.generate(**inputs, max_new_tokens=form.max_new_tokens, do_sample=False)
         answers = self.processor.batch_decode(output[:, length:], skip_special_tokens=True)
-        if self.answer_keys:
-            answers = [cut_after_json(answer, self.answer_keys, self.answer_is_list) for answer in answers]
+        if form.keys:
+            answers = [cut_after_json(answer, form.keys, form.is_list) for answer in answers]
         return answers
 
     def _with_image_tokens(self, text, grid):
@@ -136,4 +148,4 @@ def _geometry_given(base, taps):
         del base._encode_geometry
 
 
-__all__ = ["Asker", "select_views"]
+__all__ = ["AnswerForm", "Asker", "select_views"]

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...processing.answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
+from ...processing.answers_gap_mllm import POINT_KEY
 from . import score_points, score_questions
+from .asking import AnswerForm
 
 
-FLOWS = ("single", "two_stage_grounding")
+SINGLE, TWO_STAGE = "single", "two_stage_grounding"
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,8 @@ class Benchmark:
         score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py.
         constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
         headline (`str`): the metric that stands for all; higher_is_better (`bool`).
-        max_new_tokens (`int`): of generate().
-        flow (`str`): "single", or "two_stage_grounding" (frame, then box).
-        answer_keys (`tuple[str, ...]`): the answer is JSON that holds one of these keys, and ends there; empty for
-            free text. answer_is_list (`bool`): and it is a list.
+        forms (`tuple[AnswerForm, ...]`): of the answer, one for each stage.
+        flow (`str`): "single", or "two_stage_grounding" (frame, then box; see two_stage.py).
         num_frames (`int`): taken of a video.
     """
 
@@ -36,10 +35,8 @@ class Benchmark:
     constant: Callable
     headline: str
     higher_is_better: bool = True
-    max_new_tokens: int = 64
-    flow: str = "single"
-    answer_keys: tuple[str, ...] = ()
-    answer_is_list: bool = False
+    forms: tuple[AnswerForm, ...] = (AnswerForm(),)
+    flow: str = SINGLE
     num_frames: int = 32
     options: dict = field(default_factory=dict)
 
@@ -50,7 +47,7 @@ _POINTS = {
     "constant": score_points.constant,
     "headline": "point_error_m",
     "higher_is_better": False,
-    "answer_keys": (POINT_KEY,),
+    "forms": (AnswerForm(64, (POINT_KEY,)),),
 }
 _BENCHMARKS = (
     Benchmark(
@@ -77,7 +74,7 @@ _BENCHMARKS = (
         score=score_questions.vsibench,
         constant=score_questions.commonest_answer,
         headline="overall",
-        max_new_tokens=16,
+        forms=(AnswerForm(16),),
     ),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}
@@ -94,4 +91,4 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-__all__ = ["BENCHMARKS", "FLOWS", "FRAME_KEY", "BOX_KEYS", "Benchmark", "find_benchmark"]
+__all__ = ["BENCHMARKS", "SINGLE", "TWO_STAGE", "Benchmark", "find_benchmark"]

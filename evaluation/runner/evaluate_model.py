@@ -5,18 +5,18 @@ merged and scored (results.py).
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers.utils import logging
 
-from .arms import ARMS, MODEL, answer_batch
-from .asking import Asker
-from .benchmarks import Benchmark, find_benchmark
+from .answering import Job, answer_arms
+from .arms import ARMS, MODEL
+from .benchmarks import TWO_STAGE, Benchmark, find_benchmark
 from .constants import constant_answers
-from .files import batch_file, pending_batches, read_answers, read_predictions, write_jsonl
-from .models import load_model, model_fingerprint, model_folder
+from .files import read_predictions
+from .models import model_fingerprint, model_folder
 from .plan import choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
@@ -89,7 +89,8 @@ def evaluate_model(
     arms, left_out = choose_arms(baselines, bench, model_path is not None, without_geometry)
     threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
-    run |= {"questions": asked.fingerprint(), "max_new_tokens": bench.max_new_tokens, "batch_size": batch_size}
+    run |= {"questions": asked.fingerprint(), "forms": [asdict(form) for form in bench.forms]}
+    run["batch_size"] = batch_size
     texts, timing = {}, {}
     if predictions is not None:
         texts[MODEL] = read_predictions(predictions, asked.ids)
@@ -105,7 +106,7 @@ def evaluate_model(
         plan = {**run, "threads": threads, "device": device.type, "dtype": str(dtype)}
         if processes.is_main:
             plan["models"] = {arm: model_fingerprint(folder) for arm, folder in folders.items()}
-            batches = make_batches(asked, batch_size, by_scene=bench.flow != "single")
+            batches = make_batches(asked, batch_size, by_scene=bench.flow == TWO_STAGE)
             problem = _plan_problem(output, {**plan, "batches": batches})
         else:
             plan, batches, problem = None, None, None
@@ -114,10 +115,8 @@ def evaluate_model(
             raise ValueError(problem)
         run["models"] = plan["models"]
         torch.set_num_threads(threads)
-        with_model = [arm for arm in arms if arm != "constant"]
-        texts, timing = _answer(
-            bench, asked, batches, with_model, folders, partners, Path(output), processes, device, dtype, show_progress
-        )
+        job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), device, dtype)
+        texts, timing = answer_arms(job, [arm for arm in arms if arm != "constant"], processes, show_progress)
     if not processes.is_main:
         processes.wait()
         return {}
@@ -163,28 +162,6 @@ def _plan_problem(output, plan):
     except ValueError as error:
         return str(error)
     return None
-
-
-def _answer(bench, asked, batches, arms, folders, partners, output, processes, device, dtype, show_progress):
-    """Answer what no batch file holds yet; returns the answers of each arm by id, and seconds."""
-    timing, loaded = {}, None
-    for arm in arms:
-        started = time.perf_counter()
-        pending = processes.share(pending_batches(output, arm, len(batches)) if processes.is_main else None)
-        mine = pending[processes.rank :: processes.count]
-        folder = folders["without_geometry" if arm == "without_geometry" else MODEL]
-        if pending and (loaded is None or loaded[0] != folder):
-            loaded = folder, *load_model(folder, device, dtype)
-        for number in tqdm(mine, desc=arm, disable=not (show_progress and processes.is_main)):
-            asker = Asker(*loaded[1:], bench.max_new_tokens, bench.answer_keys, bench.answer_is_list)
-            texts = answer_batch(arm, asker, asked, batches[number], partners)
-            records = [{"id": row_id, "text": text} for row_id, text in zip(batches[number], texts, strict=True)]
-            write_jsonl(batch_file(output, arm, number), records)
-        processes.wait()
-        timing[arm] = {"seconds": round(time.perf_counter() - started, 3), "batches": len(pending)}
-    if not processes.is_main:
-        return {}, {}
-    return {arm: read_answers(output, arm, batches) for arm in arms}, timing
 
 
 __all__ = ["choose_arms", "evaluate_model"]

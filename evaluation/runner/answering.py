@@ -1,0 +1,78 @@
+"""Get the answers of all arms: what no batch file holds yet is asked, by this process its share of whole batches."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .arms import MODEL, answer_batch
+from .asking import Asker
+from .benchmarks import TWO_STAGE, Benchmark
+from .files import batch_file, pending_batches, read_answers, write_jsonl
+from .models import load_model
+from .processes import Processes
+from .questions import QuestionSet
+from .two_stage import answer_in_two_stages
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be answered, and by what.
+
+    Args:
+        benchmark (`Benchmark`), questions (`QuestionSet`)
+        batches (`list[list[str]]`): of the plan. batch_size (`int`): chats of one call of generate().
+        folders (`dict[str, Path]`): of the model, and of the one without geometry.
+        partners (`dict[str, str]`, *optional*): see `choose_partners`.
+        output (`Path`): the folder of the run.
+        device (`torch.device`), dtype (`str`): of the model.
+    """
+
+    benchmark: Benchmark
+    questions: QuestionSet
+    batches: list
+    batch_size: int
+    folders: dict
+    partners: dict | None
+    output: Path
+    device: torch.device
+    dtype: str
+
+
+def answer_arms(job: Job, arms, processes: Processes, show_progress: bool = True):
+    """Answer what no batch file holds yet, one arm after the other.
+
+    Args:
+        job (`Job`), arms (`list[str]`), processes (`Processes`), show_progress (`bool`)
+    Returns:
+        `tuple[dict, dict]`: the answers of each arm by id, and how long each took; both empty but in the main process.
+    """
+    timing, asker, loaded = {}, None, None
+    for arm in arms:
+        started = time.perf_counter()
+        count = len(job.batches)
+        pending = processes.share(pending_batches(job.output, arm, count) if processes.is_main else None)
+        folder = job.folders[arm if arm in job.folders else MODEL]
+        if pending and loaded != folder:
+            asker, loaded = None, folder  # one model at a time in memory
+            asker = Asker(*load_model(folder, job.device, job.dtype))
+        mine = pending[processes.rank :: processes.count]
+        for number in tqdm(mine, desc=arm, unit="batch", disable=not (show_progress and processes.is_main)):
+            write_jsonl(batch_file(job.output, arm, number), _answer(job, arm, asker, job.batches[number]))
+        processes.wait()
+        timing[arm] = {"seconds": round(time.perf_counter() - started, 3), "batches": len(pending), "of": count}
+    if not processes.is_main:
+        return {}, {}
+    return {arm: read_answers(job.output, arm, job.batches) for arm in arms}, timing
+
+
+def _answer(job, arm, asker, ids):
+    bench = job.benchmark
+    if bench.flow == TWO_STAGE:
+        return answer_in_two_stages(arm, asker, bench.forms, job.questions, ids, job.partners, job.batch_size)
+    return answer_batch(arm, asker, bench.forms[0], job.questions, ids, job.partners)
+
+
+__all__ = ["Job", "answer_arms"]

@@ -1,0 +1,131 @@
+"""Grounding in two stages: the frame that shows an object, then its box in that frame's camera.
+
+A batch holds all questions about one set of views, so that it is encoded once; so is each set of the second stage.
+Source: GAP-MLLM's evaluation of ScanRefer (arXiv:2603.16461). Differs: an answer without a usable frame means the
+first view, where the reference stops at some; the second stage shows what is there of the frames beside the chosen
+one, and never another frame in its place.
+"""
+
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from ...processing.answers_gap_mllm import parse_frame
+from ...processing.data.scene_sample import SceneSample, View
+from ...processing.prompts_gap_mllm import build_messages
+from .asking import Asker
+from .questions import QuestionSet
+
+
+STEP, REACH = 10, 90  # of frame numbers, forwards and backwards
+_DESCRIPTION = re.compile(r"Text:(.*?)(?:Output a JSON|\Z)", re.DOTALL)
+
+
+def answer_in_two_stages(arm, asker: Asker, forms, questions: QuestionSet, ids, partners, batch_size) -> list[dict]:
+    """Answer all questions about one set of views.
+
+    Args:
+        arm (`str`): of `ARMS`, but not "constant".
+        asker (`Asker`), forms (`tuple[AnswerForm, AnswerForm]`): of frame and box.
+        questions (`QuestionSet`), ids (`list[str]`): with equal views.
+        partners (`dict[str, str]`, *optional*): for "other_geometry".
+        batch_size (`int`): chats of one call of generate().
+    Returns:
+        `list[dict]`: "id", "text" (of the box), "frame_text", "frame" (index into the views), and "frame_rejected",
+        why the answer named no frame.
+    """
+    samples = [questions.sample(row_id) for row_id in ids]
+    described = [description_of(sample) for sample in samples]
+    views = list(samples[0].views[:1] if arm == "first_view" else samples[0].views)
+    others = None
+    if arm == "other_geometry":
+        others = questions.sample(partners[ids[0]]).views
+    shown = [] if arm == "blind" else views
+    texts = _ask(asker, forms[0], "grounding_frame", shown, others, described, batch_size)
+    records = []
+    for row_id, text in zip(ids, texts, strict=True):
+        parsed = parse_frame(text, len(views))
+        rejected = None if parsed.items else (parsed.rejected[0].reason if parsed.rejected else "no frame")
+        records.append({"id": row_id, "frame_text": text, "frame": parsed.first or 0, "frame_rejected": rejected})
+    for frame in sorted({record["frame"] for record in records}):
+        members = [place for place, record in enumerate(records) if record["frame"] == frame]
+        shown = []
+        if arm != "blind":
+            shown = views if arm == "first_view" else views_around(samples[0], frame)
+        asked = [described[place] for place in members]
+        texts = _ask(asker, forms[1], "grounding_box", shown, others, asked, batch_size)
+        for place, text in zip(members, texts, strict=True):
+            records[place]["text"] = text
+    return records
+
+
+def _ask(asker, form, task, views, others, descriptions, batch_size):
+    """Ask for several objects in the same views, which are encoded once."""
+    pictures, encoded = [view.image for view in views], None
+    if pictures:
+        geometry = None
+        if others is not None:  # as many pictures of the same sizes, of another scene
+            taken = [others[place % len(others)].image for place in range(len(pictures))]
+            geometry = [[_as_large(other, own) for other, own in zip(taken, pictures, strict=True)]]
+        encoded = asker.encode([pictures], geometry)
+    texts = []
+    for start in range(0, len(descriptions), batch_size):
+        chats = [_chat(task, pictures, text) for text in descriptions[start : start + batch_size]]
+        texts += asker.ask(chats, form, encoded, None if encoded is None else [0] * len(chats))
+    return texts
+
+
+def _chat(task, pictures, description):
+    if pictures:
+        return build_messages(task, pictures, description=description)
+    chat = build_messages(task, 1, description=description)
+    for message in chat:  # blind: neither the picture nor the name of its frame
+        message["content"] = [part for part in message["content"] if part["type"] == "text"]
+        message["content"] = [part for part in message["content"] if part["text"] != "Frame-0: "]
+    return chat
+
+
+def _as_large(picture, own):
+    return picture if picture.size == own.size else picture.resize(own.size, Image.Resampling.BICUBIC)
+
+
+def description_of(sample: SceneSample) -> str:
+    """What the question says of the object: the text between "Text:" and "Output a JSON".
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = _DESCRIPTION.search(sample.question or "")
+    if found is None or not found.group(1).strip():
+        raise ValueError(f"question {sample.id!r} has no 'Text: ...' that describes the object.")
+    return found.group(1).strip()
+
+
+def views_around(sample: SceneSample, frame: int) -> list[View]:
+    """The views of the second stage: the chosen one, then those 10, 20 .. 90 frames after and before it.
+
+    They are looked for among the files beside the chosen picture, named by the number of their frame; without such
+    files, or numbers, the other views of the sample follow in their order, those after the chosen one first.
+
+    Args:
+        sample (`SceneSample`), frame (`int`): index of the chosen view.
+    Returns:
+        `list[View]`: the chosen view first, at most 19.
+    """
+    chosen = sample.views[frame]
+    path = chosen.picture.get("path") if isinstance(chosen.picture, dict) else None
+    shifts = [*range(STEP, REACH + 1, STEP), *range(-STEP, -REACH - 1, -STEP)]
+    if path is None or not Path(path).stem.isdecimal():
+        rest = [*sample.views[frame + 1 :], *reversed(sample.views[:frame])]
+        return [chosen, *rest[: len(shifts)]]
+    path, found = Path(path), [chosen]
+    number, width = int(path.stem), len(path.stem)
+    for shift in shifts:
+        file = path.with_name(f"{number + shift:0{width}d}{path.suffix}")
+        if number + shift >= 0 and file.is_file():
+            found.append(View(picture={"path": str(file), "bytes": None}))
+    return found
+
+
+__all__ = ["answer_in_two_stages", "description_of", "views_around"]
