@@ -11,6 +11,7 @@ HUB_FOLDER = Path(__file__).parent / "hub"
 METRICS = (
     "blink",
     "cv_bench",
+    "detection3d",
     "mmsi",
     "scanqa",
     "sqa3d",
