@@ -61,7 +61,8 @@ def vggt():
 
 
 def label(source, output, teacher, **options):
-    return label_video(source, output, teacher, progress=False, **options)
+    """A few questions, unless a test asks for others; None gives the default."""
+    return label_video(source, output, teacher, progress=False, **{"questions_per_clip": {KIND: 3}, **options})
 
 
 def rendered(room, **options):
@@ -117,6 +118,7 @@ def test_overlapping_windows_of_rendered_depth_give_the_room(room, frames, tmp_p
         overlap=1,
         image_size=WIDTH,
         views_per_row=9,
+        questions_per_clip=None,
         truth=truth,
     )
     assert [window["shared_views"] for window in report["windows"]] == [0, 1, 2]
@@ -138,7 +140,7 @@ def test_overlapping_windows_of_rendered_depth_give_the_room(room, frames, tmp_p
 
 def test_a_video_file_is_labelled_from_end_to_end(room, video, tmp_path):
     report = label(
-        video, tmp_path / "out", rendered(room), scale=1.0, image_size=WIDTH, confidence_percentile=0, num_frames=9
+        video, tmp_path / "out", rendered(room), scale=1.0, image_size=WIDTH, num_frames=9, questions_per_clip=None
     )
     assert report["scene_id"] == "hall" and report["frames"] == list(range(9)) and report["num_views"] == 9
     rows = read(tmp_path / "out", tmp_path)
@@ -153,7 +155,9 @@ def test_a_video_file_is_labelled_from_end_to_end(room, video, tmp_path):
 
 
 def test_rows_come_back_equal_prepared_and_streamed(room, frames, tmp_path):
-    report = label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, rows_per_shard=10)
+    report = label(
+        frames, tmp_path / "out", rendered(room), image_size=WIDTH, rows_per_shard=10, questions_per_clip=None
+    )
     files = [f"data/train-{i:05d}-of-{len(report['files']):05d}.parquet" for i in range(len(report["files"]))]
     assert report["files"] == files and len(files) == -(-report["num_rows"] // 10)
     rows = read(tmp_path / "out", tmp_path)
@@ -171,7 +175,9 @@ def test_views_that_rows_share_are_stored_once(room, frames, tmp_path):
 
 
 def test_the_report_says_what_was_done(room, frames, tmp_path):
-    report = label(frames, tmp_path / "out", rendered(room), scale=2.0, image_size=WIDTH, seed=5)
+    report = label(
+        frames, tmp_path / "out", rendered(room), scale=2.0, image_size=WIDTH, seed=5, questions_per_clip=None
+    )
     assert json.loads((tmp_path / "out" / "label_report.json").read_text()) == report
     assert report["teacher"] == "RenderedTeacher" and report["confidence"] == {"min": 2.0, "median": 2.0, "max": 2.0}
     assert report["confidence_threshold"] == 2.0 and report["teacher_pixels"] == [[WIDTH, HEIGHT]]
@@ -275,14 +281,14 @@ def test_a_labeller_names_the_marked_pixels(room, frames, tmp_path):
 
 
 def test_old_labels_are_not_mixed_with_new_ones(room, frames, tmp_path):
-    options = {"image_size": WIDTH, "rows_per_shard": 5}
+    options = {"image_size": WIDTH, "rows_per_shard": 2}
     first = label(frames, tmp_path / "out", rendered(room), **options)
     with pytest.raises(FileExistsError, match="is there already; use another output_dir, or overwrite=True"):
         label(frames, tmp_path / "out", rendered(room), **options)
     with pytest.raises(ValueError, match="no question could be asked"):  # and nothing is lost by it
         label(frames, tmp_path / "out", rendered(room), overwrite=True, questions_per_clip={}, **options)
     assert all((tmp_path / "out" / file).is_file() for file in first["files"])
-    fewer = label(frames, tmp_path / "out", rendered(room), overwrite=True, questions_per_clip={KIND: 3}, **options)
+    fewer = label(frames, tmp_path / "out", rendered(room), overwrite=True, questions_per_clip={KIND: 1}, **options)
     assert len(list((tmp_path / "out" / "data").iterdir())) == len(fewer["files"]) < len(first["files"])
 
 
