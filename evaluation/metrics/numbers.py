@@ -17,6 +17,9 @@ _THOUSANDS = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
 _WORD = rf"(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(WORDS[1:10])}))?|{'|'.join(sorted(WORDS, key=len, reverse=True))}"
 _NUMBER = re.compile(rf"(?P<digits>{_DIGITS})|\b(?P<word>{_WORD})\b", re.IGNORECASE)
 _LONG_NUMBER = re.compile(rf"(?P<digits>{_THOUSANDS}|{_DIGITS})|\b(?P<word>{_WORD})\b", re.IGNORECASE)
+_SIGNED = re.compile(
+    r"(?<![\w^.])(?<!\^[-+])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE
+)
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 RELATIVE_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
@@ -36,6 +39,20 @@ def first_number(text: str, thousands: bool = False) -> float | None:
     if found["digits"]:
         return float(found["digits"].replace(",", ""))
     return float(sum(_VALUES[part] for part in re.split(r"[- ]", found["word"].lower())))
+
+
+def numbers_in(text: str) -> list[float]:
+    """Every number in a text, in digits: with its sign, "1,200" as 1200, "1e-2" as 0.01.
+
+    Digits of a name ("m2"), of a power ("10^2" is 10) and of a second point ("2.5.1" is 2.5) are none, and a dash
+    after a number is no sign ("3-4").
+
+    Args:
+        text (`str`): any text.
+    Returns:
+        `list[float]`: infinite where a number is too large.
+    """
+    return [float(found[0].replace(",", "")) for found in _SIGNED.finditer(text.replace("\u2212", "-"))]
 
 
 def last_answer_tag(text: str) -> str:
@@ -62,4 +79,4 @@ def mean_relative_accuracy(prediction: float | None, target: float) -> float:
     return float(np.mean(abs(prediction - target) / abs(target) <= 1 - RELATIVE_THRESHOLDS))
 
 
-__all__ = ["RELATIVE_THRESHOLDS", "first_number", "last_answer_tag", "mean_relative_accuracy"]
+__all__ = ["RELATIVE_THRESHOLDS", "first_number", "last_answer_tag", "mean_relative_accuracy", "numbers_in"]
