@@ -12,6 +12,7 @@ from .questions import QuestionSet
 
 
 METRICS_FILE, TIMING_FILE = "metrics.json", "timing.json"
+_INFINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
 def save_results(output, benchmark: Benchmark, asked: QuestionSet, texts, run, total, left_out, timing, with_report):
@@ -60,9 +61,7 @@ def _extra(answer):
 
 def _plain(record):
     """Infinite numbers as text: JSON knows none."""
-    return {
-        key: str(value) if isinstance(value, float) and math.isinf(value) else value for key, value in record.items()
-    }
+    return {key: _INFINITE.get(value, value) if isinstance(value, float) else value for key, value in record.items()}
 
 
 __all__ = ["METRICS_FILE", "TIMING_FILE", "save_results"]

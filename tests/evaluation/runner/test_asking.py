@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from gap_mllm.evaluation.runner.arms import answer_batch
+from gap_mllm.evaluation.runner.asking import AnswerForm, Asker
+from gap_mllm.evaluation.runner.questions import question_messages
+
+
+FORM = AnswerForm(40, ("pointmap",))
+
+
+def plain_answers(model, processor, chats, form):
+    """What generate() answers without anything of the runner."""
+    inputs = processor.apply_chat_template(
+        chats,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={"padding": True, "padding_side": "left"},
+    )
+    output = model.generate(**inputs, max_new_tokens=form.max_new_tokens, do_sample=False)
+    return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def test_answers_are_those_of_plain_generate(loaded, questions):
+    samples = list(questions)
+    chats = [question_messages(sample, sample.marked_images()) for sample in samples]
+    records = answer_batch("model", Asker(*loaded), FORM, questions, questions.ids)
+    assert [record["text"] for record in records] == plain_answers(*loaded, chats, FORM)
+    assert [record["id"] for record in records] == questions.ids
+
+
+def test_views_are_encoded_once_for_several_questions(loaded, questions, monkeypatch):
+    model, processor = loaded
+    asker, images = Asker(model, processor), questions.sample(questions.ids[0]).marked_images()
+    encode, calls = model.model._encode_geometry, []
+    monkeypatch.setattr(
+        model.model, "_encode_geometry", lambda views, lengths: calls.append(lengths) or encode(views, lengths)
+    )
+    chats = [
+        processor.build_messages("reconstruction", images, prompt=prompt) for prompt in ("What is at the cross?", "?")
+    ]
+    together = asker.ask(chats, FORM, asker.encode([images]), [0, 0])
+    assert calls == [[len(images)]]
+    assert together == plain_answers(model, processor, chats, FORM)
+
+
+def test_stopping_does_not_change_an_answer(loaded, questions, monkeypatch):
+    stopped = answer_batch("model", Asker(*loaded), FORM, questions, questions.ids)
+    lengths = []
+    generate = loaded[0].generate
+
+    def count(**inputs):
+        output = generate(**{**inputs, "eos_token_id": [], "stopping_criteria": inputs.get("stopping_criteria")})
+        lengths.append(output.shape[1] - inputs["input_ids"].shape[1])
+        return output
+
+    monkeypatch.setattr(loaded[0], "generate", count)
+    assert answer_batch("model", Asker(*loaded), FORM, questions, questions.ids) == stopped
+    assert lengths[0] < FORM.max_new_tokens  # although nothing else ends an answer
+    monkeypatch.setattr(loaded[0], "generate", lambda **inputs: generate(**{**inputs, "stopping_criteria": None}))
+    assert answer_batch("model", Asker(*loaded), FORM, questions, questions.ids) == stopped
+
+
+def test_geometry_comes_from_the_partner(loaded, questions):
+    model, processor = loaded
+    asker = Asker(model, processor)
+    own, other = ([questions.sample(row_id).marked_images()] for row_id in questions.ids[:2])
+    with torch.no_grad():
+        same, swapped = asker.encode(own, own)[0], asker.encode(own, other)[0]
+        plain = asker.encode(own)[0]
+    assert torch.equal(same.pooler_output[0], plain.pooler_output[0])
+    assert not torch.allclose(swapped.pooler_output[0], plain.pooler_output[0], atol=1e-3)
+    assert "_encode_geometry" not in vars(model.model)
+
+
+def test_blind_and_first_view_see_less(loaded, questions):
+    seen = []
+
+    class Listener(Asker):
+        def ask(self, chats, form, encoded=None, scenes=None):
+            seen.append(sum(part["type"] == "image" for part in chats[0][-1]["content"]))
+            return super().ask(chats, form, encoded, scenes)
+
+    for arm in ("model", "first_view", "blind"):
+        answer_batch(arm, Listener(*loaded), FORM, questions, questions.ids[:1])
+    assert seen == [4, 1, 0]
+
+
+def test_chats_must_show_what_their_scene_has(loaded, questions):
+    asker, images = Asker(*loaded), questions.sample(questions.ids[0]).marked_images()
+    chat = loaded[1].build_messages("reconstruction", images[:2])
+    with pytest.raises(ValueError, match="the chat shows 2 pictures, but its scene has 4"):
+        asker.ask([chat], FORM, asker.encode([images]), [0])

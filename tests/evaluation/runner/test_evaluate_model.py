@@ -1,0 +1,117 @@
+import json
+import time
+
+import pytest
+
+from gap_mllm.cli import main
+from gap_mllm.evaluation.runner import evaluate_model
+from gap_mllm.processing.data.record_errors import RecordError
+
+
+ARMS = ("--baselines", "blind", "constant")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, model_path, rooms):
+    """A run in this process; returns its folder."""
+    output = tmp_path_factory.mktemp("run")
+    arms = {"baselines": list(ARMS[1:]), "with_report": False, "show_progress": False, "device": "cpu"}
+    evaluate_model(model_path, output=output, batch_size=1, **arms, **rooms)
+    return output
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_writes_answers_and_metrics(finished):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    answers = read_jsonl(finished / "predictions.jsonl")
+    assert metrics["n"] == metrics["num_in_benchmark"] == len(answers) == 4
+    assert list(metrics["arms"]) == ["model", "blind", "constant"]
+    errors = sorted(float(answer["error_m"]) for answer in answers)
+    assert metrics["arms"]["model"]["point_error_m"] == pytest.approx((errors[1] + errors[2]) / 2)
+    assert "seconds" not in (finished / "metrics.json").read_text()
+    assert json.loads((finished / "timing.json").read_text())["processes"] == 1
+    assert metrics["constant_fitted_on"] == "4 of 4 questions of the training split"
+
+
+def test_two_processes_give_the_same_bytes(finished, command_words, tmp_path):
+    assert main(command_words(tmp_path, *ARMS, "--processes", "2")) == 0
+    assert json.loads((tmp_path / "timing.json").read_text())["processes"] == 2
+    for name in ("metrics.json", "predictions.jsonl"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(finished, start_command, tmp_path, model_path, rooms):
+    process = start_command(tmp_path, *ARMS)
+    first = tmp_path / "batches" / "model" / "000000.jsonl"
+    deadline = time.monotonic() + 120
+    while not first.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert first.exists() and not (tmp_path / "metrics.json").exists()
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "batches").rglob("*.jsonl")}
+    arms = {"baselines": list(ARMS[1:]), "with_report": False, "show_progress": False, "device": "cpu"}
+    evaluate_model(model_path, output=tmp_path, batch_size=1, **arms, **rooms)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())  # nothing is asked twice
+    for name in ("metrics.json", "predictions.jsonl"):
+        assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_another_plan_is_refused_before_the_model_loads(finished, model_path, rooms, monkeypatch):
+    monkeypatch.setattr("gap_mllm.evaluation.runner.answering.load_model", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(ValueError, match="batch_size: 1 there, 2 now"):
+        evaluate_model(model_path, output=finished, batch_size=2, baselines=[], device="cpu", **rooms)
+
+
+def test_missing_videos_are_listed_before_the_model_loads(tmp_path, model_path, formats, cache_dir, monkeypatch):
+    monkeypatch.setattr("gap_mllm.evaluation.runner.answering.load_model", lambda *_: pytest.fail("loaded"))
+    folder = formats / "damaged" / "vsibench_missing_video"
+    with pytest.raises((RecordError, FileNotFoundError), match=r"\.mp4"):
+        evaluate_model(model_path, "vsibench", folder, tmp_path, cache_dir=cache_dir)
+
+
+def test_predictions_of_a_file_are_scored(finished, tmp_path, rooms):
+    answers = [{"id": answer["id"], "text": answer["text"]} for answer in read_jsonl(finished / "predictions.jsonl")]
+    answers[0]["text"], answers[1]["text"] = "no idea", '{"label": "bed", "pointmap": [NaN, 0, 1]}'
+    path = tmp_path / "given.jsonl"
+    path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
+    metrics = evaluate_model(predictions=path, output=tmp_path, with_report=False, baselines=[], **rooms)
+    model = metrics["arms"]["model"]
+    assert model["num_rejected"] == 2 and model["parse_rate"] == 0.5
+    assert model["point_error_m"] == float("inf")  # the median of two finite errors and two misses
+    records = read_jsonl(tmp_path / "predictions.jsonl")
+    assert [record["rejected"] for record in records[:2]] == ["no object", records[1]["rejected"]]
+    assert records[0]["error_m"] == "Infinity"
+    assert json.loads((tmp_path / "metrics.json").read_text())["arms"]["model"]["point_error_m"] == "Infinity"
+
+
+def test_a_limit_says_so(tmp_path, finished, rooms):
+    path = tmp_path / "given.jsonl"
+    answers = read_jsonl(finished / "predictions.jsonl")
+    with pytest.raises(ValueError, match="4 questions|2 ids are not asked"):
+        path.write_text("".join(json.dumps({"id": answer["id"], "text": ""}) + "\n" for answer in answers))
+        evaluate_model(predictions=path, output=tmp_path, limit=2, baselines=[], **rooms)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model_path": "x", "benchmark": "none"}, "unknown benchmark 'none'; known are synthetic_rooms"),
+        ({}, "either model_path, or predictions"),
+        ({"model_path": "x", "limit": 0}, "limit is 0"),
+        ({"model_path": "x", "baselines": ["wild"]}, "unknown baseline 'wild'"),
+        ({"model_path": "x", "baselines": ["without_geometry"]}, "needs a model: give --without-geometry"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message, tmp_path, rooms):
+    with pytest.raises(ValueError, match=message):
+        evaluate_model(output=tmp_path, **arguments, **rooms)
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path, rooms, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match="holds no config.json"):
+        evaluate_model(tmp_path, output=tmp_path / "out", baselines=[], **rooms)
