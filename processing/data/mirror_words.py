@@ -19,6 +19,7 @@ _BEFORE = re.compile(
     r"|front|back|rear|top|bottom|upper|lower|middle|cent(?:er|re)|turn(?:s|ed|ing)?|go(?:es|ing)?|move[sd]?|moving"
     r"|face[sd]?|facing|look(?:s|ed|ing)?|rotat(?:e[sd]?|ing)|pan(?:s|ned|ning)?|shift(?:s|ed|ing)?|slightly|directly"
     r"|immediately|mostly|more|further|farther|and|or|either|forward|backward|above|below|up|down)[\s,_:-]+$"
+    r"|(?:^|[\s(])[a-h][.):]\s*$"
 )
 _AFTER = re.compile(
     r"[\s_-]+(?:of|sides?|hand|handed|wall|corner|edge|end|half|part|arm|leg|and|or|to|front|back|rear|forward|backward"
@@ -38,10 +39,12 @@ _ALONE = re.compile(
     r"(?:(?:left|right|front|back|behind|rear|above|below|up|down|forward|backward|turn|move|go|rotate|and|or)[\W_]*)+"
 )
 
+_LABEL = re.compile(r"(?:left|right) [a-z]+\.?")
+
 _UNSAFE = re.compile(
     r"\b(?:written|spell(?:s|ed|ing)?|logo|brand|barcode|licen[cs]e plate|o'clock|compass|floor ?plan|mirror(?:ed)? "
     r"image)\b"
-    r"|\bwhat (?:does|do|is|are|time)\b[^.?\n]*\b(?:say|says|read|reads|time)\b"
+    r"|\bwhat time\b|\bwhat (?:does|do|is|are)\b[^.?\n]*\b(?:say|says|read|reads|time)\b"
     r"|\b(?:sign|label|poster|screen|board|text|letters?|words?) (?:says?|reads?)\b"
     r"|\b(?:text|letters?|words?|numbers?|digits?) on\b"
     r"|(?<!point )(?<!depth )\bmaps?\b|\broute (?:id|no\.|number|#?\d)|\bbus \d|\b(?:azimuth|bearing)\b",
@@ -100,7 +103,7 @@ def _is_direction(text, found):
         return False
     if word == "left" and _LEFT_OTHER.match(after) and not is_definite:
         return False
-    return bool(_BEFORE.search(before) or _AFTER.match(after))
+    return bool(_BEFORE.search(before) or _AFTER.match(after) or _LABEL.fullmatch(line))
 
 
 def _like(word, pairs):
