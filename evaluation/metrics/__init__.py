@@ -12,8 +12,11 @@ METRICS = (
     "blink",
     "cv_bench",
     "detection3d",
+    "frame_accuracy",
+    "grounding3d",
     "mmsi",
     "scanqa",
+    "spar_bench",
     "sqa3d",
     "vsibench",
 )
