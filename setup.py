@@ -54,6 +54,7 @@ EXTRAS["dev"] = sorted(
         *EXTRAS["demo"],
         "hypothesis>=6.100",
         "ipykernel>=6.29",
+        "manifold3d>=3.0",
         "nbclient>=0.10",
         "pytest>=8.0",
         "ruff==0.17.5",
