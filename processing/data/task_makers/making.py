@@ -1,0 +1,129 @@
+"""From a scene to questions about it: the makers by name, and `make_tasks`, which runs them."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from ..scene_sample import SceneSample
+from .camera import CAMERA_MAKERS
+from .margins import TaskMargins
+from .measurements import MEASUREMENT_MAKERS
+from .objects import OBJECT_MAKERS
+from .pixels import PIXEL_MAKERS
+from .relations import RELATION_MAKERS
+from .task_scene import CannotAskError, Draft, TaskScene
+from .templates import PHRASINGS
+from .visibility import VISIBILITY_MAKERS
+
+
+TASK_MAKERS: dict[str, Callable[[TaskScene, np.random.Generator], Draft]] = {
+    **PIXEL_MAKERS,
+    **OBJECT_MAKERS,
+    **MEASUREMENT_MAKERS,
+    **RELATION_MAKERS,
+    **CAMERA_MAKERS,
+    **VISIBILITY_MAKERS,
+}
+REPEATED = "the same question was drawn before"
+_DRAWS = 5  # of one question, before it counts as repeated
+
+
+class MadeTasks(list):
+    """The questions that were made, a list of `SceneSample`; `refused` counts those that were not.
+
+    `refused` maps (maker, reason) to a number.
+    """
+
+    def __init__(self, samples=(), refused=None):
+        super().__init__(samples)
+        self.refused: Counter = Counter(refused or {})
+
+
+def make_tasks(
+    sample: SceneSample,
+    tasks: tuple[str, ...] | None = None,
+    num_per_task: int = 1,
+    seed: int = 0,
+    margins: TaskMargins | None = None,
+    phrasings: str = "all",
+) -> MadeTasks:
+    """Make questions about a scene; their answers are computed from its depth, poses and boxes.
+
+    What the scene does not allow, or does not decide by a margin, is not asked, and counted with the reason.
+    Frame: boxes and points in the camera of view 0, OpenCV axes, angles "zxy". Units: metres, radians; questions that
+    ask for centimetres or degrees say so.
+    Source: GAP-MLLM (arXiv:2603.16461) for marked pixels, detection, grounding and captions; the others are usual
+    kinds of spatial questions (VSI-Bench, SPAR), margins and wording are our choice.
+
+    Args:
+        sample (`SceneSample`): views with pose, intrinsics and depth. Objects are asked about if the row lists all of
+            the scene's boxes, as rows of the tasks "scene" and "detection3d" do.
+        tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`; None is all of them.
+        num_per_task (`int`, defaults to 1): questions of each maker. One that was made before is not made again.
+        seed (`int`, defaults to 0): same seed and sample id, same questions of a maker, whatever else is asked; the
+            first of many are those of few.
+        margins (`TaskMargins`, *optional*): how clear a thing must be.
+        phrasings (`str`, defaults to "all"): "first" words every question in the first way, which is the package's
+            own prompt for the tasks of GAP-MLLM.
+    Returns:
+        `MadeTasks`: rows in the order of the makers, ids "<sample>/<maker>-<number>", with `refused`.
+    Raises:
+        ValueError: if a maker is unknown, a number is too small, `phrasings` is another word, or the sample has
+            neither id nor scene_id.
+        RecordError: if a picture or depth map cannot be decoded.
+    """
+    names = tuple(TASK_MAKERS) if tasks is None else tuple(tasks)
+    unknown = [name for name in names if name not in TASK_MAKERS]
+    if unknown:
+        raise ValueError(f"tasks names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
+    if num_per_task < 1 or seed < 0:
+        raise ValueError(f"num_per_task is {num_per_task} and seed {seed}; expected at least 1 and at least 0.")
+    if phrasings not in PHRASINGS:
+        raise ValueError(f"phrasings is {phrasings!r}; expected one of {', '.join(PHRASINGS)}.")
+    name = sample.id or sample.scene_id
+    if not name:
+        raise ValueError("the sample has neither id nor scene_id; questions are drawn by it, so give it one.")
+    scene, made = TaskScene(sample, margins), MadeTasks()
+    for maker in names:
+        known = set()
+        for number in range(num_per_task):
+            stream = [seed, number, *_digest(name), *_digest(maker)]
+            try:
+                question = _new_question(scene, maker, stream, phrasings, known)
+            except CannotAskError as error:
+                made.refused[maker, str(error)] += 1
+                continue
+            metadata = {**question.metadata, "maker": maker, "seed": seed, "number": number}
+            made.append(replace(question, id=f"{name}/{maker}-{number}", metadata=metadata))
+    return made
+
+
+def _new_question(scene, maker, stream, phrasings, known):
+    """A question that is not among the known ones, drawn again some times; it is then known too."""
+    for draw in range(_DRAWS):
+        rng = np.random.default_rng([*stream, draw])
+        question = scene.pose(TASK_MAKERS[maker](scene, rng), rng, phrasings)
+        content = _content(question)
+        if content not in known:
+            known.add(content)
+            return question
+    raise CannotAskError(REPEATED)
+
+
+def _digest(text: str) -> list[int]:
+    """Four numbers that are the same for a text in every process."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return [int.from_bytes(digest[start : start + 4], "little") for start in range(0, 16, 4)]
+
+
+def _content(question: SceneSample):
+    """What makes a question another one: its words without the options' order may repeat, marks and answers not."""
+    marks = tuple((mark.view, mark.xy) for mark in question.marks)
+    asked = question.metadata["maker_facts"]
+    return marks, question.question_type, repr(sorted(asked.items())), tuple(box.label for box in question.boxes)
+
+
+__all__ = ["REPEATED", "TASK_MAKERS", "MadeTasks", "make_tasks"]

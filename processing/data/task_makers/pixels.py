@@ -1,0 +1,196 @@
+"""Marked pixels: one pixel with its label and point, sparse point maps of several, and where marks may lie.
+
+A mark lies away from depth edges and borders. Its label comes from the one box around its point, or from a labelled
+point of the row; where no label is known the question asks for the point alone.
+Frame: camera of view 0. Units: metres.
+"""
+
+import numpy as np
+
+from ...answers_gap_mllm import format_point
+from ...visual_prompt_gap_mllm import MARK_COLORS
+from .scene_cameras import SceneCamera
+from .scene_objects import SceneObject
+from .spatial_facts import visible_items
+from .task_scene import CannotAskError, Draft, Marked, TaskScene, draw_one, remembered
+
+
+LABELLED_SHARE = 0.7  # of the marked pixels, where both kinds can be had
+NUM_SPARSE = (3, 6)  # marks of a sparse point map, fewest and most
+COLORS = tuple(color for color in MARK_COLORS if color != "orange")  # between red and yellow, and "an orange"
+_NO_PIXEL = "no pixel is away from depth edges, the border and other marks"
+_DRAWS = 32  # pixels of a view that are tried
+
+
+def draw_mark(
+    scene: TaskScene,
+    rng: np.random.Generator,
+    color: str,
+    cameras: list[SceneCamera],
+    item: SceneObject | None = None,
+    taken: tuple[Marked, ...] = (),
+) -> Marked | None:
+    """Draw a pixel that may be marked, in a view drawn from those that have one.
+
+    Args:
+        scene (`TaskScene`), rng (`numpy.random.Generator`), color (`str`)
+        cameras (`list[SceneCamera]`): views to draw from, all with depth.
+        item (`SceneObject`, *optional*): what the pixel must show.
+        taken (`tuple[Marked, ...]`): other marks, to keep away from in the picture and in space.
+    Returns:
+        `Marked`, or None if there is no such pixel.
+    """
+    for place in rng.permutation(len(cameras)):
+        camera = cameras[int(place)]
+        pixels = _allowed_pixels(scene, camera, item)
+        if not len(pixels):
+            continue
+        pixels = pixels[rng.integers(len(pixels), size=_DRAWS)]
+        if camera.stride > 1:  # within the cells of the grid, and tested again there
+            pixels = pixels + rng.integers(camera.stride, size=pixels.shape) - camera.stride // 2
+        points = camera.points_at(pixels)
+        for index in np.flatnonzero(camera.is_markable(pixels) & _is_free(scene, camera, pixels, points, taken)):
+            if item is None or scene.objects.owner_of(points[index], camera.index) is item:
+                x, y = pixels[index].astype(int)
+                return Marked(camera.index, (int(x), int(y)), points[index], color, item)
+    return None
+
+
+@remembered
+def _allowed_pixels(scene, camera, item):
+    """The pixels of the grid that may be marked, `(n, 2)`; those that show an object where one is given."""
+    allowed = camera.grid_markable
+    if item is not None:
+        allowed = allowed & scene.objects.inner[camera.index] & (scene.objects.owners[camera.index] == item.index)
+    return camera.grid[allowed]
+
+
+def _is_free(scene, camera, pixels, points, taken):
+    """Whether pixels `(n, 2)` keep away from other marks, in the picture and in space, `(n,)` bool."""
+    free = np.ones(len(pixels), dtype=bool)
+    for other in taken:
+        free &= np.linalg.norm(points - other.xyz, axis=-1) >= scene.margins.point_gap_m
+        if other.view == camera.index:
+            gap = scene.margins.mark_gap_share * camera.size[0]
+            free &= np.linalg.norm(pixels - np.array(other.pixel), axis=-1) >= gap
+    return free
+
+
+def _labelled_points(scene: TaskScene) -> list[Marked]:
+    """Points that the row brings with a label and a whole pixel; their depth map, if any, must agree."""
+    found = []
+    for point in scene.sample.points:
+        if not point.label or point.view is None or point.pixel is None or point.xyz is None:
+            continue
+        camera = scene.cameras[point.view]
+        pixel = np.array(point.pixel, np.float64)
+        if camera is None or (pixel != np.rint(pixel)).any() or not camera.is_inside(pixel):
+            continue
+        xyz = scene.sample.point_in_view(point, 0)
+        depth = camera.depth_at(pixel)
+        if np.isfinite(depth) and np.linalg.norm(camera.points_at(pixel) - xyz) > scene.margins.edge_bend * depth:
+            continue
+        found.append(Marked(point.view, (int(pixel[0]), int(pixel[1])), xyz, "", None, point.label))
+    return found
+
+
+def _draw_labelled(scene, rng, color, taken=()):
+    """A mark whose label is known: on a visible object, each equally likely, or a labelled point of the row."""
+    try:
+        items = visible_items(scene)
+    except CannotAskError:
+        points = [mark for mark in _labelled_points(scene) if _is_apart(scene, mark, taken)]
+        if not points:
+            return None
+        mark = draw_one(points, rng, "")
+        mark.color = color
+        return mark
+    for place in rng.permutation(len(items)):
+        item = items[int(place)]
+        shown = [camera for camera in scene.measured if scene.objects.is_visible[item.index, camera.index]]
+        mark = draw_mark(scene, rng, color, shown, item, taken)
+        if mark is not None:
+            return mark
+    return None
+
+
+def _is_apart(scene, mark, taken):
+    camera = scene.cameras[mark.view]
+    return bool(_is_free(scene, camera, np.array([mark.pixel], np.float64), mark.xyz[None], taken)[0])
+
+
+def label_of(mark: Marked) -> str | None:
+    """The label of a mark as its answer names it."""
+    return mark.item.label if mark.item else mark.label
+
+
+def ask_marked_pixel(scene: TaskScene, rng: np.random.Generator) -> Draft:
+    """Label and point of one marked pixel; the point alone where no label is known, and sometimes where one is."""
+    color = COLORS[int(rng.integers(len(COLORS)))]
+    mark = None
+    if rng.random() < LABELLED_SHARE or not _has_depth(scene):
+        mark = _draw_labelled(scene, rng, color)
+    if mark is None:
+        mark = draw_mark(scene, rng, color, scene.measured)
+    if mark is None:
+        raise CannotAskError(_NO_PIXEL)
+    label = label_of(mark)
+    return Draft(
+        task="reconstruction",
+        question_type="marked_pixel",
+        kind="marked_pixel" if label else "marked_point",
+        words={"color": color},
+        answer=format_point(label, mark.xyz),
+        marks=[mark],
+        facts={"label": label},
+    )
+
+
+def _has_depth(scene):
+    return any(camera is not None and camera.depth_m is not None for camera in scene.cameras)
+
+
+def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
+    """Points, and labels where all are known, of several marked pixels: a sparse point map."""
+    count = int(rng.integers(NUM_SPARSE[0], NUM_SPARSE[1] + 1))
+    colors = [COLORS[int(place)] for place in rng.permutation(len(COLORS))[:count]]
+    marks = []
+    if rng.random() < LABELLED_SHARE or not _has_depth(scene):
+        marks = _draw_several(lambda color, taken: _draw_labelled(scene, rng, color, taken), colors)
+    if len(marks) < NUM_SPARSE[0]:
+        marks = _draw_several(lambda color, taken: draw_mark(scene, rng, color, scene.measured, None, taken), colors)
+    if len(marks) < NUM_SPARSE[0]:
+        raise CannotAskError(_NO_PIXEL)
+    is_labelled = all(label_of(mark) for mark in marks)
+    return Draft(
+        task="reconstruction",
+        question_type="sparse_points",
+        kind="sparse_objects" if is_labelled else "sparse_points",
+        words={"colors": ", ".join(mark.color for mark in marks), "count": len(marks)},
+        answer=_points_answer(marks, is_labelled),
+        marks=marks,
+        facts={"labels": [label_of(mark) for mark in marks]},
+    )
+
+
+def _draw_several(draw, colors):
+    marks = []
+    for color in colors:
+        mark = draw(color, tuple(marks))
+        if mark is None:
+            break
+        marks.append(mark)
+    return marks
+
+
+def _points_answer(marks, is_labelled):
+    """A list in the form of the detection answer, of objects in the form of the point answer."""
+    fence = "```json\n", "\n```"
+    entries = [format_point(label_of(mark) if is_labelled else None, mark.xyz) for mark in marks]
+    entries = [entry.removeprefix(fence[0]).removesuffix(fence[1]) for entry in entries]
+    return f"{fence[0]}[\n\t" + ",\n\t".join(entries) + "\n]```"
+
+
+PIXEL_MAKERS = {"marked_pixel": ask_marked_pixel, "sparse_points": ask_sparse_points}
+
+__all__ = ["COLORS", "PIXEL_MAKERS", "ask_marked_pixel", "ask_sparse_points", "draw_mark", "label_of"]

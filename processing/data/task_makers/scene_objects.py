@@ -1,0 +1,235 @@
+"""The objects of a scene as its boxes give them, and how much of each is seen in each view, tested against depth."""
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+
+from ..scene_sample import SceneSample
+from .box_geometry import AROUND_M, Solid, box_gap, contains, is_within, object_limits, ray_depths
+from .margins import TaskMargins
+from .scene_cameras import SceneCamera
+
+
+COMPLETE_TASKS = ("scene", "detection3d")  # rows that list every object; others hold the boxes of one question
+SAME_BOX_M = 0.05  # two boxes of one label are one object if middles and sizes agree so far
+_TRUE_ROLES = (None, "target")
+
+
+@dataclass(frozen=True, eq=False)
+class SceneObject:
+    """One object.
+
+    Frame: camera of view 0. Units: metres.
+
+    Args:
+        index (`int`): place in `SceneObjects.items`.
+        label (`str`): as the source writes it.
+        name (`str`): as texts call it.
+        instance_id (`str`, *optional*)
+        solid (`Solid`): its box.
+    """
+
+    index: int
+    label: str
+    name: str
+    instance_id: str | None
+    solid: Solid
+
+
+@cache
+def same_name(a: str, b: str, groups) -> bool:
+    """Whether one of two names may be taken for the other: equal, one ending in the other, or of one group."""
+    if a == b or a.endswith(f" {b}") or b.endswith(f" {a}"):
+        return True
+    return any(_is_of(a, group) and _is_of(b, group) for group in groups)
+
+
+def _is_of(name, group):
+    return any(name == word or name.endswith(f" {word}") for word in group)
+
+
+def read_objects(sample: SceneSample, margins: TaskMargins) -> list[SceneObject]:
+    """Return the objects of a row that lists all of its scene's; structure, unnamed boxes and repetitions left out.
+
+    Frame: camera of view 0. Units: metres.
+
+    Args:
+        sample (`SceneSample`): of a task in `COMPLETE_TASKS`.
+        margins (`TaskMargins`)
+    Returns:
+        `list[SceneObject]`.
+    Raises:
+        RecordError: if a box stands in a frame that the poses do not reach.
+    """
+    found = []
+    for box in sample.boxes:
+        if box.role not in _TRUE_ROLES or not box.label:
+            continue
+        name = " ".join(box.label.replace("_", " ").lower().split())
+        if name in margins.structure_names:
+            continue
+        solid = Solid.from_numbers(sample.box_in_view(box, 0), box.euler_order)
+        if any(_is_same(box, name, solid, other) for other in found):
+            continue
+        found.append(SceneObject(len(found), box.label, name, box.instance_id, solid))
+    return found
+
+
+def _is_same(box, name, solid, other):
+    if box.instance_id is not None and other.instance_id is not None:
+        return box.instance_id == other.instance_id
+    difference = np.concatenate([solid.center - other.solid.center, 2 * (solid.half - other.solid.half)])
+    return name == other.name and bool((np.abs(difference) < SAME_BOX_M).all())
+
+
+class SceneObjects:
+    """Objects and their visibility. Shares are of the pixels of a picture, counted on the grid of the camera.
+
+    Frame: camera of view 0. Units: metres.
+
+    Args:
+        items (`list[SceneObject]`)
+        cameras (`list` of `SceneCamera` or None): one for each view.
+        margins (`TaskMargins`)
+    """
+
+    def __init__(self, items: list[SceneObject], cameras: list[SceneCamera | None], margins: TaskMargins):
+        self.items, self.cameras, self.margins = items, cameras, margins
+        self._gaps = {}
+        shape = (len(items), len(cameras))
+        self.share, self.loose, self.missing = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self.limits = np.full((*shape, 2, 3), np.nan)  # see object_limits
+        self.owners = [None] * len(cameras)  # (h, w): index of the object that a grid pixel shows, -1 for none
+        self.contested = [None] * len(cameras)  # (h, w): the point lies in the box of another object too
+        for view, camera in enumerate(cameras):
+            if camera is not None and camera.depth_m is not None:
+                self._look(view, camera)
+
+    def _look(self, view, camera):
+        """Assign the pixels of a view to objects; of several boxes around a point the smallest takes it."""
+        margins, points = self.margins, camera.grid_points
+        slack, inset = margins.box_slack_m, margins.box_inset_m
+        owners = np.full(points.shape[:2], -1)
+        num_boxes = np.zeros(points.shape[:2], dtype=np.int16)
+        is_missing = np.isnan(points[..., 0])
+        rays = camera.rays(camera.grid) @ camera.to_first[:3, :3].T
+        for item in sorted(self.items, key=lambda item: (-np.prod(item.solid.half), item.index)):
+            around = _picture_part(camera, item.solid, AROUND_M)
+            limits = object_limits(item.solid, camera.center, rays[around], points[around], slack, inset)
+            self.limits[item.index, view] = limits
+            part = _picture_part(camera, item.solid, slack)
+            inside = is_within(item.solid, points[part], limits)
+            owners[part][inside] = item.index
+            loose = contains(item.solid, points[part], slack)
+            num_boxes[part] += loose
+            entry, leave = ray_depths(item.solid, camera.center, rays[part])
+            crossing = (leave > np.maximum(entry, 0)) & (leave > 0)
+            self.loose[item.index, view] = loose.sum() / owners.size
+            if crossing.any():
+                self.missing[item.index, view] = (crossing & is_missing[part]).sum() / crossing.sum()
+        counts = np.bincount(owners[owners >= 0], minlength=len(self.items))
+        self.share[:, view] = counts / owners.size
+        self.owners[view], self.contested[view] = owners, num_boxes > 1
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every view has a pose and a depth map, so that nothing is seen that is not known of."""
+        return all(camera is not None and camera.depth_m is not None for camera in self.cameras)
+
+    @cached_property
+    def is_visible(self) -> np.ndarray:
+        """`(objects, views)` bool."""
+        return self.share >= self.margins.visible_share
+
+    @cached_property
+    def is_clear(self) -> np.ndarray:
+        """`(objects, views)` bool: clearly visible."""
+        return self.share >= self.margins.clear_share
+
+    @cached_property
+    def is_absent(self) -> np.ndarray:
+        """`(objects, views)` bool: surely not seen. What is neither visible nor absent is not asked about."""
+        known = np.array([camera is not None and camera.depth_m is not None for camera in self.cameras], dtype=bool)
+        is_gone = (self.loose <= self.margins.absent_share) & (self.missing <= self.margins.missing_share)
+        return is_gone & known
+
+    @cached_property
+    def is_present(self) -> np.ndarray:
+        """`(objects,)` bool: may be seen in some view."""
+        return ~self.is_absent.all(1)
+
+    @cached_property
+    def in_picture(self) -> np.ndarray:
+        """`(objects, views)`: share of the box that lies inside the picture, whatever stands in front of it."""
+        shares = np.zeros(self.share.shape)
+        for item in self.items:
+            lattice = item.solid.lattice()
+            for view, camera in enumerate(self.cameras):
+                if camera is not None:
+                    pixels, _ = camera.project(lattice)
+                    shares[item.index, view] = camera.is_inside(pixels).mean()
+        return shares
+
+    @cached_property
+    def rivals(self) -> list[list[SceneObject]]:
+        """For each object the others that may be seen in some view and that its name fits too."""
+        groups = self.margins.name_groups
+        present = [item for item in self.items if self.is_present[item.index]]
+        return [
+            [other for other in present if other is not item and same_name(other.name, item.name, groups)]
+            for item in self.items
+        ]
+
+    @cached_property
+    def inner(self) -> list[np.ndarray | None]:
+        """For each view the grid pixels whose eight neighbours show the same object, in no other box, `(h, w)`."""
+        return [
+            None if owners is None else _inner(owners) & ~self.contested[view]
+            for view, owners in enumerate(self.owners)
+        ]
+
+    def gap(self, a: SceneObject, b: SceneObject) -> float:
+        """Smallest distance between the boxes of two objects."""
+        key = (min(a.index, b.index), max(a.index, b.index))
+        if key not in self._gaps:
+            self._gaps[key] = box_gap(self.items[key[0]].solid, self.items[key[1]].solid)
+        return self._gaps[key]
+
+    def seen(self, item: SceneObject, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """What a view shows of an object: colour pixels `(n, 2)` of the grid, and points `(n, 3)`."""
+        is_own = self.owners[view] == item.index
+        return self.cameras[view].grid[is_own], self.cameras[view].grid_points[is_own]
+
+    def owner_of(self, point, view: int) -> SceneObject | None:
+        """The object that a point measured in a view belongs to; None if it is in no box, or in two."""
+        near = [item for item in self.items if contains(item.solid, point, self.margins.box_slack_m)]
+        if len(near) != 1:
+            return None
+        return near[0] if is_within(near[0].solid, point, self.limits[near[0].index, view]) else None
+
+
+def _inner(owners):
+    inner = np.zeros(owners.shape, dtype=bool)
+    height, width = owners.shape
+    middle = owners[1:-1, 1:-1]
+    neighbours = [owners[y : height - 2 + y, x : width - 2 + x] == middle for y in range(3) for x in range(3)]
+    inner[1:-1, 1:-1] = np.logical_and.reduce(neighbours)
+    return inner
+
+
+def _picture_part(camera, solid, slack):
+    """The rows and columns of the grid that can show a box: all of them if it reaches behind the camera."""
+    everything = (slice(None), slice(None))
+    grown = Solid(solid.center, solid.half + slack, solid.rotation)
+    pixels, depth = camera.project(grown.corners())
+    if depth.min() < 0.05:
+        return everything
+    offset, stride = camera.stride // 2, camera.stride
+    low = np.floor((pixels.min(0) - offset) / stride).astype(int)
+    high = np.ceil((pixels.max(0) - offset) / stride).astype(int) + 1
+    low, high = np.maximum(low, 0), np.maximum(high, 0)
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+__all__ = ["COMPLETE_TASKS", "SceneObject", "SceneObjects", "read_objects", "same_name"]

@@ -1,0 +1,223 @@
+"""What task makers know of a scene, what keeps a question from being asked, and how a question becomes a row."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+
+import numpy as np
+
+from ...prompts_gap_mllm import IMAGE_TAG
+from ..record_errors import RecordError
+from ..scene_sample import Box, Point, SceneMark, SceneSample
+from .margins import TaskMargins
+from .scene_cameras import SceneCamera, scene_cameras
+from .scene_objects import COMPLETE_TASKS, SceneObject, SceneObjects, read_objects
+from .templates import phrase
+
+
+class CannotAskError(Exception):
+    """A question that the scene does not allow; the message is the reason, the same for all scenes."""
+
+
+@dataclass
+class Marked:
+    """A marked pixel. Frame: `xyz` in the camera of view 0. Units: metres; pixel (x, y) of the colour picture."""
+
+    view: int
+    pixel: tuple[int, int]
+    xyz: np.ndarray
+    color: str
+    item: SceneObject | None = None
+    label: str | None = None
+
+
+@dataclass
+class Draft:
+    """A question before it is a row; fields as in `SceneSample`.
+
+    Args:
+        task (`str`), question_type (`str`): of the row.
+        kind (`str`): key of `templates.TEMPLATES`.
+        words (`dict`): what the template is filled with.
+        answer (`str`)
+        targets, inputs (`list[SceneObject]`): objects of the answer, in its order, and objects that the text names.
+        marks (`list[Marked]`): crosses, in the order of the text.
+        named_views (`list[int]`): views that the text names by number; they then carry their numbers in the prompt.
+        facts (`dict`): the exact quantities that the answer came from.
+        ending (`str`): follows the text of the template.
+    """
+
+    task: str
+    question_type: str
+    kind: str
+    words: dict = field(default_factory=dict)
+    answer: str = ""
+    targets: list[SceneObject] = field(default_factory=list)
+    inputs: list[SceneObject] = field(default_factory=list)
+    marks: list[Marked] = field(default_factory=list)
+    named_views: list[int] = field(default_factory=list)
+    facts: dict = field(default_factory=dict)
+    ending: str = ""
+    number_views: bool = False
+    references: tuple[str, ...] = ()
+    target_frame: int | None = None
+    choices: tuple[str, ...] = ()
+    choice_index: int | None = None
+    number: float | None = None
+
+
+class TaskScene:
+    """A scene to ask about. Everything is computed when first needed.
+
+    Frame: camera of view 0, OpenCV axes. Units: metres.
+
+    Args:
+        sample (`SceneSample`): a row with views; boxes are used if its task lists all objects ("scene",
+            "detection3d").
+        margins (`TaskMargins`, *optional*)
+    """
+
+    def __init__(self, sample: SceneSample, margins: TaskMargins | None = None):
+        self.sample, self.margins = sample, margins or TaskMargins()
+        self.memo = {}  # of functions that are `remembered`
+
+    @cached_property
+    def _cameras(self):
+        return scene_cameras(self.sample, self.margins)
+
+    @property
+    def cameras(self) -> list[SceneCamera | None]:
+        """One for each view; raises CannotAskError if view 0 has no pose."""
+        if not self._cameras:
+            raise CannotAskError("the row has no views")
+        if self._cameras[0] is None:
+            raise CannotAskError("view 0 has no pose or no intrinsics")
+        return self._cameras
+
+    @property
+    def measured(self) -> list[SceneCamera]:
+        """The cameras with a depth map; raises CannotAskError if there is none."""
+        found = [camera for camera in self.cameras if camera is not None and camera.depth_m is not None]
+        if not found:
+            raise CannotAskError("no view has both a pose and a depth map")
+        return found
+
+    @cached_property
+    def _objects(self):
+        if self.sample.task not in COMPLETE_TASKS:
+            return "boxes of this task need not be all objects of the scene"
+        try:
+            items = read_objects(self.sample, self.margins)
+        except RecordError:
+            return "the boxes are in a frame that the poses do not reach"
+        if not items:
+            return "the row has no labelled boxes"
+        return SceneObjects(items, self.cameras, self.margins)
+
+    @property
+    def objects(self) -> SceneObjects:
+        """The objects and where they are seen; raises CannotAskError if they are not known."""
+        _ = self.measured
+        if isinstance(self._objects, str):
+            raise CannotAskError(self._objects)
+        return self._objects
+
+    @property
+    def all_seen(self) -> SceneObjects:
+        """`objects`; raises CannotAskError unless every view has pose and depth: nothing unknown may be seen."""
+        objects = self.objects
+        if not objects.is_complete:
+            raise CannotAskError("not every view has a pose and a depth map")
+        return objects
+
+    @cached_property
+    def _up(self):
+        world_is_known = self.sample.pose_frame == "aligned" or self.sample.world_to_aligned is not None
+        return self.sample.camera_to("aligned", 0)[2, :3] if world_is_known else None
+
+    @property
+    def up(self) -> np.ndarray:
+        """Unit vector against gravity; raises CannotAskError if the aligned world is not known."""
+        if self._up is None:
+            raise CannotAskError("the direction of gravity is not known")
+        return self._up
+
+    @property
+    def has_up(self) -> bool:
+        """Whether the direction of gravity is known."""
+        return self._up is not None
+
+    def pose(self, draft: Draft, rng: np.random.Generator, phrasings: str = "all") -> SceneSample:
+        """Make a row of a draft.
+
+        Args:
+            draft (`Draft`)
+            rng (`numpy.random.Generator`): chooses among the phrasings.
+            phrasings (`str`): "all", or "first" for the first phrasing always.
+        Returns:
+            `SceneSample`: without id. Boxes are in the camera of view 0, angles "zxy".
+        """
+        template, text = phrase(draft.kind, rng, phrasings, **draft.words)
+        if draft.number_views or any(view > 0 for view in draft.named_views):
+            tags = "".join(f"Frame-{view}: {IMAGE_TAG}" for view in range(len(self.sample.views)))
+            text = tags + ("" if text.startswith("\n") else "\n") + text
+        metadata = {"template": template, "maker_facts": draft.facts, "scene_row": self.sample.id}
+        if draft.named_views:
+            metadata["named_views"] = sorted(set(draft.named_views))
+        kept = ("source", "split", "scene_id", "views", "world_to_aligned", "pose_frame", "system")
+        boxes = [self._box(item, "target") for item in draft.targets]
+        boxes += [self._box(item, "input") for item in draft.inputs if item not in draft.targets]
+        return SceneSample(
+            **{name: getattr(self.sample, name) for name in kept},
+            task=draft.task,
+            question=text + draft.ending,
+            answer=draft.answer,
+            references=draft.references,
+            boxes=tuple(boxes),
+            points=tuple(_point(mark) for mark in draft.marks),
+            marks=tuple(SceneMark(mark.view, "cross", mark.color, mark.pixel) for mark in draft.marks),
+            target_frame=draft.target_frame,
+            choices=draft.choices,
+            choice_index=draft.choice_index,
+            number=draft.number,
+            question_type=draft.question_type,
+            metadata=metadata,
+        )
+
+    def _box(self, item: SceneObject, role: str) -> Box:
+        in_reference = bool(self.objects.is_visible[item.index, 0])
+        return Box(item.solid.numbers(), "zxy", "camera", 0, item.label, item.instance_id, role, in_reference)
+
+
+def _point(mark: Marked) -> Point:
+    label = mark.item.label if mark.item else mark.label
+    instance = mark.item.instance_id if mark.item else None
+    return Point(mark.view, mark.pixel, mark.xyz, "camera", label, instance)
+
+
+def remembered(function: Callable) -> Callable:
+    """A function of a scene, objects and views that computes each result once; results must not be changed."""
+
+    @wraps(function)
+    def recall(scene, *arguments):
+        key = (function.__name__, *arguments)
+        if key not in scene.memo:
+            scene.memo[key] = function(scene, *arguments)
+        return scene.memo[key]
+
+    return recall
+
+
+def view_name(view: int) -> str:
+    """How texts call a view: "the first frame", "Frame-3"."""
+    return "the first frame" if view == 0 else f"Frame-{view}"
+
+
+def draw_one(candidates: list, rng: np.random.Generator, reason: str):
+    """One of the candidates; CannotAskError with the reason if there is none."""
+    if not candidates:
+        raise CannotAskError(reason)
+    return candidates[int(rng.integers(len(candidates)))]
+
+
+__all__ = ["CannotAskError", "Draft", "Marked", "TaskScene", "draw_one", "remembered", "view_name"]
