@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...processing.answers_gap_mllm import POINT_KEY
-from . import score_points, score_questions
+from ...processing.answers_gap_mllm import BOX_KEYS, POINT_KEY
+from . import score_boxes, score_points, score_questions
 from .asking import AnswerForm
 
 
@@ -66,6 +66,17 @@ _BENCHMARKS = (
         **_POINTS,
     ),
     Benchmark(
+        "gap_mllm_detection",
+        "all objects of a few ScanNet views as boxes",
+        source="gap_mllm",
+        split="val",
+        tasks=("detection3d",),
+        score=score_boxes.score,
+        constant=score_boxes.constant,
+        headline="f1",
+        forms=(AnswerForm(1280, BOX_KEYS, is_list=True),),
+    ),
+    Benchmark(
         "vsibench",
         "VSI-Bench: questions about videos of rooms",
         source="vsibench",
@@ -75,6 +86,42 @@ _BENCHMARKS = (
         constant=score_questions.commonest_answer,
         headline="overall",
         forms=(AnswerForm(16),),
+    ),
+    Benchmark(
+        "spar_bench",
+        "SPAR-Bench: spatial questions with marks on one or several views",
+        source="spar",
+        split="test",
+        tasks=("spatial_qa",),
+        score=score_questions.spar_bench,
+        constant=score_questions.commonest_answer,
+        headline="overall",
+        forms=(AnswerForm(64),),
+        options={"release": "bench"},
+    ),
+    Benchmark(
+        "scanqa",
+        "ScanQA: questions about ScanNet scenes, answered in words",
+        source="scanqa",
+        split="val",
+        tasks=("scene_qa",),
+        score=score_questions.scanqa,
+        constant=score_questions.commonest_answer,
+        headline="em",
+        forms=(AnswerForm(32),),
+        options={"max_views": 32},
+    ),
+    Benchmark(
+        "sqa3d",
+        "SQA3D: questions from where somebody stands in a ScanNet scene",
+        source="sqa3d",
+        split="test",
+        tasks=("scene_qa",),
+        score=score_questions.sqa3d,
+        constant=score_questions.commonest_answer,
+        headline="em",
+        forms=(AnswerForm(32),),
+        options={"max_views": 32},
     ),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}

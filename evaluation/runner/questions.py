@@ -99,6 +99,12 @@ def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, 
     total = len(questions)
     if limit is not None and limit < total:
         questions = questions.select(even_subset(questions.ids, limit, seed))
+    without = [sample.id for sample in questions if not sample.views and not sample.video]
+    if without:
+        raise ValueError(
+            f"{len(without)} of {len(questions)} questions have no views ({', '.join(without[:3])}): source "
+            f"{benchmark.source!r} found no pictures of their scenes. Give its option that names their folder."
+        )
     return questions, total
 
 

@@ -39,7 +39,7 @@ def save_results(output, benchmark: Benchmark, asked: QuestionSet, texts, run, t
             {"id": sample.id, "scene_id": sample.scene_id, "text": text, **_extra(answers[sample.id]), **record}
             for sample, text, record in zip(samples, given, of_samples, strict=True)
         ]
-        arms[arm] = {"num_rejected": sum(record["rejected"] is not None for record in of_samples), **scores}
+        arms[arm] = {"num_unreadable": sum(record["rejected"] is not None for record in of_samples), **scores}
         name = "predictions.jsonl" if arm == MODEL else f"predictions.{arm}.jsonl"
         write_jsonl(output / name, [_plain(record) for record in records[arm]])
     metrics = {**run, "title": benchmark.title, "headline": benchmark.headline, "n": len(samples)}

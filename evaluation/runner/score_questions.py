@@ -5,6 +5,9 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from ..intervals import with_interval
+from ..metrics.scanqa import is_empty_answer, scanqa_aggregate, scanqa_score
+from ..metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
+from ..metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from ..metrics.vsibench import CHOICE_TYPES, NUMBER_TYPES, vsibench_aggregate, vsibench_score
 
 
@@ -14,35 +17,93 @@ def vsibench(samples, texts, seed: int = 0):
     Args:
         samples (`list[SceneSample]`), texts (`list[str]`), seed (`int`)
     Returns:
-        `tuple[dict, list[dict]]`: what `vsibench_aggregate` gives, "lenient_overall", "mean_score" with its interval.
+        `tuple[dict, list[dict]]`: what `vsibench_aggregate` gives, "lenient_overall", and "mean_score" over all
+        questions with its interval; questions of types that are not the benchmark's are counted only.
     """
     known = set(CHOICE_TYPES + NUMBER_TYPES)
-    records, kinds, lenient = [], [], []
-    for sample, text in zip(samples, texts, strict=True):
-        if sample.question_type not in known:
-            records.append(_record(text, 0.0, sample, "unknown question type"))
-            continue
-        scores = [
-            vsibench_score(text, sample.answer, sample.question_type, mode=mode) for mode in ("strict", "lenient")
-        ]
-        kinds.append(sample.question_type)
-        lenient.append(scores[1])
-        records.append(_record(text, scores[0], sample, None if text.strip() else "empty"))
-        records[-1]["lenient_score"] = scores[1]
     is_known = [sample.question_type in known for sample in samples]
-    counted = [record["score"] for record, counts in zip(records, is_known, strict=True) if counts]
-    metrics = vsibench_aggregate(counted, kinds)
-    metrics["lenient_overall"] = vsibench_aggregate(lenient, kinds)["overall"]
+    records, lenient = [], []
+    for sample, text, counts in zip(samples, texts, is_known, strict=True):
+        kind = sample.question_type
+        strict_score = vsibench_score(text, sample.answer, kind) if counts else 0.0
+        lenient.append(vsibench_score(text, sample.answer, kind, "lenient") if counts else 0.0)
+        rejected = "unknown question type" if not counts else None if text.strip() else "empty"
+        records.append(_record(text, strict_score, kind, rejected, lenient_score=lenient[-1]))
+    scored = _kept([record["score"] for record in records], is_known)
+    kinds = _kept([sample.question_type for sample in samples], is_known)
+    metrics = vsibench_aggregate(scored, kinds)
     metrics["num_other_types"] = len(samples) - len(kinds)
-    if counted:
-        scenes = [str(sample.scene_id) for sample in samples if sample.question_type in known]
-        metrics |= with_interval("mean_score", counted, np.mean, scenes, seed)
-    return metrics, records
+    metrics["lenient_overall"] = vsibench_aggregate(_kept(lenient, is_known), kinds)["overall"]
+    return metrics | _interval("mean_score", scored, _kept(samples, is_known), seed), records
 
 
-def _record(text, score, sample, rejected):
+def spar_bench(samples, texts, seed: int = 0):
+    """SPAR-Bench by the corrected rule, and by the published one under "reference_overall"; see `spar_bench_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `vsibench`.
+    """
+    kinds = [sample.question_type for sample in samples]
+    scores, published, records = [], [], []
+    for sample, text in zip(samples, texts, strict=True):
+        question = text, sample.answer, sample.question_type
+        scores.append(spar_bench_score(*question))
+        published.append(spar_bench_score(*question, mode="reference"))
+        rejected = "no letter, number or motion" if spar_bench_is_unparsed(*question) else None
+        records.append(_record(text, scores[-1], sample.question_type, rejected, reference_score=published[-1]))
+    metrics = spar_bench_aggregate(scores, kinds)
+    metrics["reference_overall"] = spar_bench_aggregate(published, kinds, "reference")["overall"]
+    return metrics | _interval("mean_score", scores, samples, seed), records
+
+
+def scanqa(samples, texts, seed: int = 0):
+    """ScanQA: exact and refined matches; see `scanqa_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `vsibench`; the interval is that of "em".
+    """
+    scores = [scanqa_score(text, sample.references) for sample, text in zip(samples, texts, strict=True)]
+    records = [
+        _record(text, score["em"], sample.question_type, _why_empty(text), em_refined=score["em_refined"])
+        for sample, text, score in zip(samples, texts, scores, strict=True)
+    ]
+    return scanqa_aggregate(scores) | _interval("em", [score["em"] for score in scores], samples, seed), records
+
+
+def sqa3d(samples, texts, seed: int = 0):
+    """SQA3D: exact and refined matches over all questions and by type; see `sqa3d_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `scanqa`.
+    """
+    kinds = [sqa3d_question_type(str(sample.metadata.get("question", ""))) for sample in samples]
+    scores = [sqa3d_score(text, sample.answer) for sample, text in zip(samples, texts, strict=True)]
+    records = [
+        _record(text, score["em"], kind, _why_empty(text), em_refined=score["em_refined"])
+        for text, score, kind in zip(texts, scores, kinds, strict=True)
+    ]
+    exact = [score["em"] for score in scores]
+    return sqa3d_aggregate(scores, kinds) | _interval("em", exact, samples, seed), records
+
+
+def _record(text, score, category, rejected, **more):
     parsed = None if rejected else text.strip()
-    return {"parsed": parsed, "rejected": rejected, "score": score, "category": sample.question_type}
+    return {"parsed": parsed, "rejected": rejected, "score": score, "category": category, **more}
+
+
+def _why_empty(text):
+    return "empty" if is_empty_answer(text) else None
+
+
+def _kept(values, keep):
+    return [value for value, is_kept in zip(values, keep, strict=True) if is_kept]
+
+
+def _interval(name, values, samples, seed):
+    """Mean and interval over scenes; nothing without values."""
+    if not values:
+        return {}
+    return with_interval(name, values, np.mean, [str(sample.scene_id) for sample in samples], seed)
 
 
 def commonest_answer(samples):
@@ -56,10 +117,10 @@ def commonest_answer(samples):
         if None not in numbers:
             texts[kind] = f"{float(np.median(numbers)):g}"
         else:
-            counts = Counter(text for sample in members for text in (sample.references or (sample.answer,)))
-            texts[kind] = counts.most_common(1)[0][0] or ""
+            counts = Counter(text or "" for sample in members for text in (sample.references or (sample.answer,)))
+            texts[kind] = counts.most_common(1)[0][0]
     overall = Counter(texts.values()).most_common(1)[0][0]
     return lambda sample: texts.get(sample.question_type, overall)
 
 
-__all__ = ["commonest_answer", "vsibench"]
+__all__ = ["commonest_answer", "scanqa", "spar_bench", "sqa3d", "vsibench"]

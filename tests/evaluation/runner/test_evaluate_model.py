@@ -80,7 +80,7 @@ def test_predictions_of_a_file_are_scored(finished, tmp_path, rooms):
     path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     metrics = evaluate_model(predictions=path, output=tmp_path, with_report=False, baselines=[], **rooms)
     model = metrics["arms"]["model"]
-    assert model["num_rejected"] == 2 and model["parse_rate"] == 0.5
+    assert model["num_unreadable"] == 2 and model["parse_rate"] == 0.5
     assert model["point_error_m"] == float("inf")  # the median of two finite errors and two misses
     records = read_jsonl(tmp_path / "predictions.jsonl")
     assert [record["rejected"] for record in records[:2]] == ["no object", records[1]["rejected"]]

@@ -1,0 +1,90 @@
+"""Answers that list the boxes of all objects, by the metrics of 3D detection; see score_points.py."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+
+from ...processing.answers_gap_mllm import format_boxes
+from ..intervals import with_interval
+from ..metrics.detection3d import detect_scene, detection_score
+
+
+THRESHOLD = 0.25
+
+
+def score(samples, texts, seed: int = 0):
+    """Score detection answers by the corrected rule; the published one stands beside it as "reference_f1".
+
+    Frame: camera of the first view. Units: metres and radians.
+
+    Args:
+        samples (`list[SceneSample]`): of task "detection3d", their boxes in one Euler order.
+        texts (`list[str]`): their answers. seed (`int`): of the bootstrap over scenes.
+    Returns:
+        `tuple[dict, list[dict]]`: what `detection_score` gives, "scene_f1", the mean F1 of the answers, with its
+        interval, and "reference_f1"; records.
+    Raises:
+        ValueError: if boxes come in different Euler orders.
+    """
+    orders = {box.euler_order for sample in samples for box in sample.boxes}
+    if len(orders) > 1:
+        raise ValueError(f"the boxes of the benchmark come in Euler orders {sorted(orders)}; read them in one.")
+    order = next(iter(orders), "zxy")
+    truths = [_truth(sample) for sample in samples]
+    metrics = detection_score(texts, truths, euler_order=order, threshold=THRESHOLD)
+    metrics["num_rejected_objects"] = metrics.pop("num_rejected")
+    metrics["reference_f1"] = detection_score(texts, truths, mode="reference")["f1"]
+    records = [_record(text, truth, order) for text, truth in zip(texts, truths, strict=True)]
+    scenes = [str(sample.scene_id) for sample in samples]
+    metrics |= with_interval("scene_f1", [record["score"] for record in records], np.mean, scenes, seed)
+    return metrics, records
+
+
+def _truth(sample):
+    return [{"label": box.label, "bbox_3d": sample.box_in_view(box, 0).tolist()} for box in sample.boxes]
+
+
+def _record(text, truth, order):
+    scene = detect_scene(text, truth, euler_order=order)
+    counts = scene.counts(THRESHOLD)
+    tp, fp, fn = (sum(values[name] for values in counts.values()) for name in ("tp", "fp", "fn"))
+    objects = scene.objects
+    rejected = None
+    if scene.is_unparsed:
+        rejected = objects.rejected[0].reason if objects.rejected else "cut off" if objects.truncated else "no object"
+    best = {
+        label: [float(value) for value in overlaps.max(axis=0, initial=0)]
+        for label, (_, overlaps) in scene.overlaps.items()
+    }
+    boxes = [{"label": label, "bbox_3d": list(box)} for label, box in zip(objects.labels, objects.boxes, strict=True)]
+    return {
+        "parsed": None if scene.is_unparsed else boxes,
+        "rejected": rejected,
+        "score": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0,
+        "category": None,
+        "num_rejected_objects": len(objects.rejected),
+        "counts": counts,
+        "best_iou": best,
+        "iou": float(np.mean([value for values in best.values() for value in values] or [0.0])),
+    }
+
+
+def constant(samples):
+    """One list to all: the labels that more than half of the scenes have, or the commonest; medians of their boxes.
+
+    The angles of a median box mean little; a blind guess has none better.
+    """
+    boxes, scenes = defaultdict(list), Counter()
+    for sample in samples:
+        for box in _truth(sample):
+            boxes[box["label"]].append(box["bbox_3d"])
+        scenes.update({box.label for box in sample.boxes})
+    if not boxes:
+        return lambda sample: "[]"
+    usual = [label for label, count in scenes.items() if count > len(samples) / 2]
+    labels = sorted(usual) or [scenes.most_common(1)[0][0]]
+    text = format_boxes(labels, [np.median(boxes[label], axis=0) for label in labels])
+    return lambda sample: text
+
+
+__all__ = ["constant", "score"]
