@@ -1,0 +1,83 @@
+"""Grounding with axis-aligned boxes of six numbers: ScanRefer by type of question, Nr3D by difficulty and viewpoint.
+
+Source: 3DRS's and Video-3D-LLM's evaluators, whose 1e-8 in the denominator mode "reference" keeps: an IoU of exactly
+0.25 is a miss there.
+"""
+
+import numpy as np
+
+from ..boxes import box_iou_axis_aligned
+from .box_overlaps import check_mode
+from .hits import overlap_summary
+from .records import check_equal_lengths
+
+
+def axis_aligned_overlaps(boxes, truths, mode: str = "corrected") -> tuple[np.ndarray, np.ndarray]:
+    """Return the IoU of each answered box with its true one, and which answers are no box.
+
+    Frame: any, the same for both. Units: metres. Box: centre, full sizes.
+
+    Args:
+        boxes (sequence of six floats or None): answers. None, an empty list, another length, NaN and infinity are no
+            box; in mode "corrected" so is a size that is not positive.
+        truths (sequence of six floats)
+        mode (`str`): "corrected" (exact) or "reference" (1e-8 added to the union).
+    Returns:
+        `tuple` of `numpy.ndarray` of shape `(N,)`: IoU, 0 where there is no box; bool.
+    Raises:
+        ValueError: on another mode, if the lengths differ, or a true box is not six finite numbers of positive size.
+    """
+    check_mode(mode)
+    check_equal_lengths(boxes=boxes, truths=truths)
+    truths = np.asarray(truths, dtype=np.float64).reshape(0, 6) if len(truths) == 0 else truths
+    box_iou_axis_aligned(truths, truths)  # checks them
+    is_missing = np.array([not is_box(box, mode) for box in boxes], dtype=bool)
+    overlaps, rows = np.zeros(len(boxes)), np.flatnonzero(~is_missing)
+    answered = np.array([boxes[row] for row in rows], dtype=np.float64).reshape(-1, 6)
+    paired = np.array([truths[row] for row in rows], dtype=np.float64).reshape(-1, 6)
+    overlaps[rows] = box_iou_axis_aligned(answered, paired, mode="reference" if mode == "reference" else "exact")
+    return overlaps, is_missing
+
+
+def is_box(box, mode: str = "corrected", length: int = 6) -> bool:
+    """Tell whether an answer is a list of `length` finite numbers, in mode "corrected" with positive sizes."""
+    if box is None or len(box) != length or not np.isfinite(np.asarray(box, dtype=np.float64)).all():
+        return False
+    return mode == "reference" or min(box[3:6]) > 0
+
+
+def grounding_axis_aligned_score(boxes, truths, question_types=None, mode: str = "corrected", nr3d: bool = False):
+    """Accuracy at 0.25 and 0.5 (reached, not exceeded) and mean IoU of axis-aligned boxes.
+
+    Args:
+        boxes, truths, mode: of `axis_aligned_overlaps`.
+        question_types (sequence of `str`, *optional*): one for each question.
+        nr3d (`bool`): read types as Nr3D's: "easy" or else "hard", "view-dep" or else "view-indep".
+    Returns:
+        `dict`: of `overlap_summary`, and "num_unparsed": answers that are no box; they count as wrong.
+    Raises:
+        ValueError: as `axis_aligned_overlaps`; if types are missing for `nr3d` or differ in number.
+    """
+    overlaps, is_missing = axis_aligned_overlaps(boxes, truths, mode)
+    slack = {"slack": 0.0} if mode == "reference" else {}
+    if not nr3d:
+        result = overlap_summary(overlaps, question_types, **slack)
+    else:
+        if question_types is None:
+            raise ValueError("nr3d needs question_types, such as 'easy-view-dep'; got None.")
+        result = overlap_summary(overlaps, **slack)
+        kinds = [nr3d_types(kind) for kind in question_types]
+        by_level, by_viewpoint = (
+            overlap_summary(overlaps, [kind[place] for kind in kinds], **slack)["per_type"] for place in (0, 1)
+        )
+        result["per_type"] = {**by_level, **by_viewpoint}
+    return {**result, "num_unparsed": int(is_missing.sum())}
+
+
+def nr3d_types(question_type: str) -> tuple[str, str]:
+    """Difficulty and viewpoint of an Nr3D question. Differs: the published code spells the last "vide-indep"."""
+    level = "easy" if "easy" in question_type else "hard"
+    return level, "view-dep" if "view-dep" in question_type else "view-indep"
+
+
+__all__ = ["axis_aligned_overlaps", "grounding_axis_aligned_score", "is_box", "nr3d_types"]

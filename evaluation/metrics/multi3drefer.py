@@ -1,0 +1,131 @@
+"""Multi3DRefer: F1 of a set of boxes against a set of truths, none, one or many, after one-to-one assignment.
+
+Source: 3DRS's evaluator. It selects boxes by scores of proposals, which a model that answers in text does not need.
+"""
+
+import numpy as np
+
+from ..boxes import box_iou_9dof, box_iou_axis_aligned
+from .box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK, check_mode
+from .grounding_axis_aligned import is_box
+from .hits import THRESHOLDS
+from .records import check_equal_lengths, mean_or_nan
+
+
+QUESTION_TYPES = ("zt_wo_d", "zt_w_d", "st_wo_d", "st_w_d", "mt")
+
+
+def select_proposals(boxes, scores, temperature: float = 0.07, mass: float = 0.4) -> list:
+    """Choose proposals by the published rule: the likeliest ones until they hold `mass` of the probability.
+
+    Args:
+        boxes (list): proposals, of any kind.
+        scores (sequence of `float`): one a proposal, and last that of "nothing is meant".
+        temperature (`float`): of the softmax over all scores. mass (`float`): reached with the last box that is kept.
+    Returns:
+        list of the chosen proposals, likeliest first; empty if the last score is the highest.
+    Raises:
+        ValueError: if there is not one finite score a proposal and one more.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (len(boxes) + 1,) or not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores are {scores.tolist()} for {len(boxes)} proposals; expected one finite score for each and one more "
+            "for no box, last."
+        )
+    if np.argmax(scores) == len(boxes):
+        return []
+    weights = np.exp((scores - scores.max()) / temperature)
+    weights = (weights / weights.sum())[:-1]
+    order = np.argsort(-weights, kind="stable")
+    num_kept = int(np.searchsorted(np.cumsum(weights[order]), mass)) + 1
+    return [boxes[index] for index in order[:num_kept]]
+
+
+def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | None = None) -> dict:
+    """Return the F1 of one question at an IoU of 0.25 and 0.5 (reached, not exceeded).
+
+    Boxes and truths are paired so that the sum of IoU is greatest, which is not always what gives most hits.
+    Frame: any, the same for all. Units: metres, radians. Box: centre, full sizes, and three angles if the truth has.
+
+    Args:
+        boxes (sequence of six or nine floats): answered boxes. One that is not so many finite numbers, or in mode
+            "corrected" has a size that is not positive, overlaps nothing and counts as a false positive.
+        truths (sequence of six or nine floats): all of one length.
+        mode (`str`): "corrected" (exact) or "reference" (1e-8 in the denominator, IoU rounded to float32).
+        euler_order (`str`, *optional*): of boxes with angles, "zxy" by default.
+    Returns:
+        `dict`: "f1_25", "f1_50". Two empty sets score 1, one empty set 0.
+    Raises:
+        ValueError: on another mode or order, or a true box that is not six or nine finite numbers of positive size.
+    """
+    from scipy.optimize import linear_sum_assignment  # of the extra "eval"
+
+    check_mode(mode)
+    lengths = {len(truth) for truth in truths}
+    if not lengths <= {6} and not lengths <= {9}:
+        raise ValueError(f"true boxes have {sorted(lengths)} numbers; expected 6 in all, or 9 in all.")
+    length = lengths.pop() if lengths else 6
+    if truths:
+        _overlaps(truths, truths, "corrected", euler_order)  # checks them
+    if not len(boxes) or not len(truths):
+        score = float(len(boxes) == len(truths))
+        return {_name(level): score for level in THRESHOLDS}
+    overlaps = np.zeros((len(boxes), len(truths)))
+    rows = [index for index, box in enumerate(boxes) if is_box(box, mode if length == 6 else "corrected", length)]
+    if rows:
+        overlaps[rows] = _overlaps([boxes[row] for row in rows], truths, mode, euler_order)
+    if mode == "reference":
+        overlaps = overlaps.astype(np.float32)
+    matched = overlaps[linear_sum_assignment(overlaps, maximize=True)]
+    slack = 0.0 if mode == "reference" else OVERLAP_SLACK
+    total = len(boxes) + len(truths)
+    return {_name(level): 2 * int((matched >= level - slack).sum()) / total for level in THRESHOLDS}
+
+
+def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", euler_order=None) -> dict:
+    """Average `multi3drefer_f1` over questions, all and by type.
+
+    Args:
+        boxes, truths (lists of lists of boxes): of each question. An answer that could not be read is None: it scores
+            0, also where nothing was to be found.
+        question_types (sequence of `str`, *optional*): as `QUESTION_TYPES`.
+        mode (`str`), euler_order (`str`, *optional*)
+    Returns:
+        `dict`: "f1_25", "f1_50" (NaN without questions), "n", "num_unparsed", and with types "per_type".
+    Raises:
+        ValueError: if lengths differ, and as `multi3drefer_f1`.
+    """
+    check_mode(mode)
+    check_equal_lengths(boxes=boxes, truths=truths)
+    scores = []
+    for answered, truth in zip(boxes, truths, strict=True):
+        score = multi3drefer_f1(answered or [], truth, mode, euler_order)
+        scores.append(dict.fromkeys(score, 0.0) if answered is None else score)
+    result = {**_means(scores), "num_unparsed": sum(answered is None for answered in boxes)}
+    if question_types is None:
+        return result
+    check_equal_lengths(boxes=boxes, question_types=question_types)
+    by_type = {}
+    for score, kind in zip(scores, question_types, strict=True):
+        by_type.setdefault(kind, []).append(score)
+    return {**result, "per_type": {kind: _means(members) for kind, members in by_type.items()}}
+
+
+def _means(scores):
+    return {_name(level): mean_or_nan(score[_name(level)] for score in scores) for level in THRESHOLDS} | {
+        "n": len(scores)
+    }
+
+
+def _name(level):
+    return f"f1_{round(100 * level)}"
+
+
+def _overlaps(boxes, truths, mode, euler_order):
+    if len(truths[0]) == 9:
+        return box_iou_9dof(boxes, truths, euler_order or EULER_ORDER_OF_MODE["corrected"], all_pairs=True)
+    return box_iou_axis_aligned(boxes, truths, True, "reference" if mode == "reference" else "exact")
+
+
+__all__ = ["QUESTION_TYPES", "multi3drefer_f1", "multi3drefer_score", "select_proposals"]
