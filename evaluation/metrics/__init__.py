@@ -10,6 +10,7 @@ from pathlib import Path
 HUB_FOLDER = Path(__file__).parent / "hub"
 METRICS = (
     "blink",
+    "captions",
     "cv_bench",
     "detection3d",
     "frame_accuracy",
@@ -17,6 +18,7 @@ METRICS = (
     "grounding_axis_aligned",
     "mmsi",
     "multi3drefer",
+    "reconstruction",
     "scanqa",
     "spar_bench",
     "sqa3d",
