@@ -20,6 +20,7 @@ from .marked_pixel import (
 from .metrics import METRICS, load_metric
 from .metrics.answer_cleaning import clean_answer
 from .metrics.blink import blink_aggregate, blink_score
+from .metrics.captions import caption_scores
 from .metrics.cv_bench import cv_bench_aggregate, cv_bench_score
 from .metrics.letters import choice_score, extract_choice
 from .metrics.mmsi import mmsi_aggregate, mmsi_score
@@ -45,6 +46,7 @@ __all__ = [
     "box_intersection_9dof",
     "box_iou_9dof",
     "box_iou_axis_aligned",
+    "caption_scores",
     "choice_score",
     "clean_answer",
     "cv_bench_aggregate",

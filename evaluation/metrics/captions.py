@@ -1,7 +1,7 @@
 """Captions of objects and free answers: CIDEr, BLEU-1 to 4, ROUGE-L and METEOR over a whole corpus.
 
-Source: Scan2Cap (arXiv:2012.02206), whose published evaluators are mode "reference", and ScanQA's use of the same scores
-(mode "scanqa"). The scores themselves are pycocoevalcap's.
+Source: Scan2Cap (arXiv:2012.02206), whose published evaluators are mode "reference", and ScanQA's use of the same
+scores (mode "scanqa"). The scores themselves are pycocoevalcap's.
 """
 
 import contextlib

@@ -7,16 +7,16 @@ from gap_mllm.evaluation.metrics.captions import caption_scores
 
 
 _DESCRIPTION = """\
-CIDEr, BLEU-1 to 4, ROUGE-L and METEOR of captions over a whole corpus, by pycocoevalcap; captions of boxes below an IoU
-can count as empty (Scan2Cap's m@kIoU). METEOR is computed where Java is.
+CIDEr, BLEU-1 to 4, ROUGE-L and METEOR of captions over a whole corpus, by pycocoevalcap; captions of boxes below an
+IoU can count as empty (Scan2Cap's m@kIoU). METEOR is computed where Java is.
 """
 _INPUTS = """\
 Args:
     predictions (list of str): one caption an item, empty where the model gave none.
     references (list of dict): "captions" (list of str, the true ones) and "iou" (float, or None where there is no
         gate) of each item.
-    mode (str): "corrected" (ours; a gated caption earns nothing), "reference" (Scan2Cap as published, between "sos" and
-        "eos") or "scanqa" (texts as they are).
+    mode (str): "corrected" (ours; a gated caption earns nothing), "reference" (Scan2Cap as published, between "sos"
+        and "eos") or "scanqa" (texts as they are).
     iou_threshold (float, optional): captions of a lower IoU count as empty; 0.25 and 0.5 are usual.
     meteor (bool, optional): by default where Java is.
     per_item (bool): add the scores of each item.
@@ -27,7 +27,8 @@ Returns:
 Example:
     >>> metric = gap_mllm.evaluation.load_metric("captions")
     >>> references = [{"captions": ["a brown chair"], "iou": 0.7}]
-    >>> metric.compute(predictions=["A brown chair"], references=references, iou_threshold=0.5, meteor=False)["rouge_l"]
+    >>> result = metric.compute(predictions=["A brown chair"], references=references, iou_threshold=0.5)
+    >>> result["rouge_l"]
     1.0
 """
 _CITATION = """\
