@@ -15,12 +15,14 @@ from ..evaluation.marked_pixel import marked_pixel_scorer
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.data import load_multiview
+from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from .recipes import read_recipe
 from .rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
 from .scene_collator import SceneCollator
+from .scene_questions import SceneQuestionDataset
 from .shared_scene_collator import SharedSceneCollator
 
 
@@ -50,6 +52,13 @@ class GeometryAlignedModelArguments:
         metadata={
             "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
         },
+    )
+    scene_tasks: dict = field(
+        default_factory=dict,
+        metadata={"help": "Arguments of SceneQuestionDataset (tasks, num_views, ...): ask about scenes of data."},
+    )
+    augmentation: dict = field(
+        default_factory=dict, metadata={"help": "Fields of AugmentationConfig, for data; none by default."}
     )
     collation: dict = field(
         default_factory=dict,
@@ -121,7 +130,7 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     if model_args.data:
         if model_args.num_selection_rooms:
             raise ValueError("num_selection_rooms asks about rooms; with data, give a scorer of your own.")
-        dataset = load_multiview(**{"split": "train", **model_args.data})
+        dataset = _questions_of_a_source(model_args, args)
         collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     else:
         dataset, scorer = _rooms(model_args, args, processor, scorer)
@@ -140,6 +149,20 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     trainer.save_model()
     processor.save_pretrained(args.output_dir)
     return trainer, processor
+
+
+def _questions_of_a_source(model_args, args):
+    """Rows of a source for every step of the run; questions are made for scenes that have none."""
+    rows = load_multiview(**{"split": "train", **model_args.data})
+    if not model_args.scene_tasks and not model_args.augmentation:
+        return rows
+    augmentation = None
+    if model_args.augmentation:
+        augmentation = SceneAugmentation(AugmentationConfig(**{"seed": args.seed, **model_args.augmentation}))
+    steps = args.max_steps * args.gradient_accumulation_steps * args.world_size
+    length = max(len(rows), steps * args.per_device_train_batch_size)
+    options = {"length": length, "augmentation": augmentation, "seed": args.seed, **model_args.scene_tasks}
+    return SceneQuestionDataset(rows, **options)
 
 
 def _rooms(model_args, args, processor, scorer):

@@ -1,0 +1,105 @@
+"""Questions drawn from scenes: deterministic, new in every round, and ready for the collator."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from gap_mllm.cli import main
+from gap_mllm.processing.answers_gap_mllm import parse_points
+from gap_mllm.processing.camera_geometry_gap_mllm import project_points
+from gap_mllm.processing.data import RecordError, load_multiview
+from gap_mllm.processing.data.augmentation import AugmentationConfig, SceneAugmentation
+from gap_mllm.training.recipes import find_recipe
+from gap_mllm.training.scene_collator import SceneCollator
+from gap_mllm.training.scene_questions import SceneQuestionDataset
+
+
+FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
+POSED = {"name": "scannet_posed", "data_dir": str(FORMATS / "scannet_posed_images")}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return load_multiview(**POSED, split="train", cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def test_items_are_always_the_same_and_rounds_differ(scenes):
+    dataset, again = (SceneQuestionDataset(scenes, 12, ("marked_pixel",), num_views=3) for _ in range(2))
+    samples = [dataset[index] for index in range(12)]
+    for index in (11, 0, 5):
+        assert again[index].id == samples[index].id and again[index].answer == samples[index].answer
+    assert len({sample.answer for sample in samples}) > 6 and len({sample.id for sample in samples}) == 12
+    assert {len(sample.views) for sample in samples} == {3}
+    with pytest.raises(IndexError, match="item 12 of 12"):
+        dataset[12]
+
+
+def test_marked_pixels_see_the_answered_points(scenes):
+    dataset = SceneQuestionDataset(scenes, 8, ("marked_pixel",), num_views=4)
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        point = dataclasses.replace(sample.points[0], xyz=np.array(parse_points(sample.answer).first.point))
+        pixel, _ = project_points(sample.point_in_view(point, point.view), sample.views[point.view].intrinsics)
+        assert np.abs(pixel - point.pixel).max() < 2  # two decimals in the answer
+
+
+def test_views_keep_their_distance(scenes):
+    frames = [view["frame_id"] for view in scenes[0]["views"]]
+    dataset = SceneQuestionDataset(scenes, 20, ("marked_pixel",), num_views=4, max_stride=2)
+    strides = set()
+    for index in range(20):
+        places = [frames.index(view.frame_id) for view in dataset[index].views]
+        assert len(set(np.diff(places).tolist())) == 1
+        strides.add(places[1] - places[0])
+    assert strides == {1, 2}
+
+
+def test_augmented_samples_go_into_batches(scenes, tiny_processor):
+    augmentation = SceneAugmentation(AugmentationConfig(flip_probability=1.0))
+    dataset = SceneQuestionDataset(scenes, 4, num_views=2, augmentation=augmentation)
+    batch = SceneCollator(tiny_processor, max_view_pixels=64 * 64)([dataset[index] for index in range(4)])
+    assert len(batch["scene_lengths"]) == 4
+    assert all("augmentation" in dataset[index].metadata for index in range(4))
+
+
+def test_questions_of_a_source_are_kept(tmp_path):
+    rows = load_multiview("gap_mllm", FORMATS / "gap_mllm", "train", tasks=["reconstruction"], cache_dir=tmp_path)
+    dataset = SceneQuestionDataset(rows)
+    assert [dataset[index].answer for index in range(len(dataset))] == [row["answer"] for row in rows]
+
+
+def test_a_scene_that_allows_no_question_is_named(scenes):
+    bare = [{**row, "views": [{**view, "depth": None} for view in row["views"]]} for row in scenes]
+    with pytest.raises(RecordError, match=r"no question could be asked about this scene in 10 tries: marked_pixel: "):
+        SceneQuestionDataset(bare, tasks=("marked_pixel",), num_views=2)[0]
+
+
+def test_bad_arguments_are_refused(scenes):
+    with pytest.raises(ValueError, match=r"tasks is \['cooking'\]; expected one or more of marked_pixel"):
+        SceneQuestionDataset(scenes, tasks=("cooking",))
+    with pytest.raises(ValueError, match="num_views is 0"):
+        SceneQuestionDataset(scenes, num_views=0)
+    with pytest.raises(ValueError, match="there are no rows"):
+        SceneQuestionDataset([])
+
+
+def test_a_recipe_asks_about_scenes(tmp_path, encoder_folder, capsys):
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text()) | {"data": {**POSED, "cache_dir": str(tmp_path)}}
+    recipe |= {"scene_tasks": {"tasks": ["marked_pixel", "detection"], "num_views": 2}}
+    recipe |= {"augmentation": {"flip_probability": 0.5}, "collation": {"max_view_pixels": 64 * 64}}
+    recipe |= {"max_steps": 2, "dataloader_num_workers": 0, "dataloader_persistent_workers": False}
+    recipe |= {"per_device_train_batch_size": 2, "logging_steps": 1}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    flags = [
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--geometry_encoder_path",
+        str(encoder_folder),
+        "--use_cpu",
+        "true",
+    ]
+    assert main(["train", str(tmp_path / "mine.yaml"), *flags, "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']) == 0
+    assert "loss_point_map" in capsys.readouterr().out
