@@ -20,6 +20,7 @@ class Benchmark:
         source (`str`), split (`str`), tasks (`tuple[str, ...]`), options (`dict`): of `load_multiview`.
         score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py.
         constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
+        curve (`Callable`, *optional*): (samples, texts) -> thresholds, precisions and recalls, to plot.
         headline (`str`): the metric that stands for all; higher_is_better (`bool`).
         forms (`tuple[AnswerForm, ...]`): of the answer, one for each stage.
         flow (`str`): "single", or "two_stage_grounding" (frame, then box; see two_stage.py).
@@ -34,6 +35,7 @@ class Benchmark:
     score: Callable
     constant: Callable
     headline: str
+    curve: Callable | None = None
     higher_is_better: bool = True
     forms: tuple[AnswerForm, ...] = (AnswerForm(),)
     flow: str = SINGLE
@@ -73,6 +75,7 @@ _BENCHMARKS = (
         tasks=("detection3d",),
         score=score_boxes.score,
         constant=score_boxes.constant,
+        curve=score_boxes.curve,
         headline="f1",
         forms=(AnswerForm(1280, BOX_KEYS, is_list=True),),
     ),

@@ -1,15 +1,114 @@
-"""report.md: the model and what stands beside it in tables, with intervals, plots and samples."""
+"""report.md: the model and what stands beside it in tables with intervals, plots, and the worst and best samples."""
 
+import math
 from pathlib import Path
 
-from .arms import ARMS
+from .arms import ARMS, MODEL
+from .files import write_atomically
+from .report_pictures import draw_samples
+from .report_plots import plot_categories, plot_histogram, plot_thresholds
 
 
-def write_report(output, benchmark, asked, metrics, records, timing) -> None:
-    """Write report.md into the folder of a run."""
-    lines = [f"# {benchmark.name}: {benchmark.title}", ""]
-    lines += [f"- {arm}: {ARMS[arm]}; {metrics['arms'][arm][benchmark.headline]}" for arm in metrics["arms"]]
-    (Path(output) / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+NUM_SHOWN = 3  # worst samples, and best
+
+
+def write_report(output, benchmark, asked, metrics: dict, records: dict, timing: dict) -> None:
+    """Write report.md and its pictures into the folder of a run.
+
+    Args:
+        output (`str` or path): the folder.
+        benchmark (`Benchmark`), asked (`QuestionSet`)
+        metrics (`dict`): what metrics.json holds. records (`dict[str, list[dict]]`): of each arm.
+        timing (`dict`): what timing.json holds.
+    """
+    output = Path(output)
+    lines = [f"# {benchmark.name}", "", f"{benchmark.title[0].upper()}{benchmark.title[1:]}.", ""]
+    lines += [*_facts(metrics, timing), "", "## Figures", "", *_table(metrics["arms"], benchmark), ""]
+    lines += ["In brackets: 95 % bootstrap intervals over scenes.", "", *_arms(metrics), ""]
+    lines += [*_plots(output, benchmark, asked, records), *_samples(output, asked, records[MODEL])]
+    write_atomically(output / "report.md", "\n".join(lines).rstrip() + "\n")
+
+
+def _facts(metrics, timing):
+    count, total = metrics["n"], metrics["num_in_benchmark"]
+    asked = f"all {total} questions" if not metrics["is_subset"] else (
+        f"**{count} of {total} questions**, an even subset drawn by seed {metrics['seed']}: not the benchmark's figure"
+    )  # fmt: skip
+    yield f"- Asked: {asked}, about {metrics['num_scenes']} scenes of split {metrics['split']!r}."
+    if "models" in metrics:
+        hashes = ", ".join(f"{arm} `{value}`" for arm, value in metrics["models"].items())
+        yield f"- Weights and settings (hash): {hashes}. Greedy answers, batches of {metrics['batch_size']}."
+    else:
+        yield "- The answers were read from a file."
+    yield f"- Time of the last call: {timing['seconds']:.0f} s, {timing['processes']} process(es); see timing.json."
+
+
+def _table(arms, benchmark):
+    """All plain numbers, one row each, the headline first."""
+    names = list(dict.fromkeys(name for scores in arms.values() for name in scores))
+    names = [name for name in names if not name.endswith("_ci95") and _is_number(arms[MODEL].get(name))]
+    names.sort(key=lambda name: name != benchmark.headline)
+    yield f"| | {' | '.join(arms)} |"
+    yield f"|---{'|---:' * len(arms)}|"
+    for name in names:
+        shown = f"**{name}**" if name == benchmark.headline else name
+        yield f"| {shown} | {' | '.join(_cell(scores, name) for scores in arms.values())} |"
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(scores, name):
+    value, interval = scores.get(name), scores.get(f"{name}_ci95")
+    if not _is_number(value):
+        return ""
+    text = _number(value)
+    if interval and not any(math.isnan(bound) for bound in interval):
+        text += f" [{_number(interval[0])}, {_number(interval[1])}]"
+    return text
+
+
+def _number(value):
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value).replace("inf", "∞").replace("nan", "n/a")
+    return f"{value:.3f}"
+
+
+def _arms(metrics):
+    yield from (f"- **{arm}**: {ARMS[arm]}." for arm in metrics["arms"])
+    if "constant_fitted_on" in metrics:
+        yield f"- The constant answers were fitted on {metrics['constant_fitted_on']}."
+    yield from (f"- Not run: {arm} ({why})." for arm, why in metrics["left_out"].items())
+    for note in metrics["notes"]:
+        yield from ("", note)
+
+
+def _plots(output, benchmark, asked, records):
+    direction = "higher" if benchmark.higher_is_better else "lower"
+    drawn = {
+        "How good the single answers are": plot_histogram(records, output / "histogram.png"),
+        "By kind of question": plot_categories(records, output / "categories.png"),
+    }
+    if benchmark.curve is not None:
+        texts = {arm: [record["text"] for record in given] for arm, given in records.items()}
+        curves = {arm: benchmark.curve(list(asked), given) for arm, given in texts.items()}
+        drawn["Precision and recall at each overlap"] = plot_thresholds(curves, output / "precision_recall.png")
+    if any(drawn.values()):
+        yield from ("## Plots", "", f"For the headline, {benchmark.headline}, {direction} is better.", "")
+    for title, path in drawn.items():
+        if path is not None:
+            yield from (f"![{title}]({path.name})", "")
+
+
+def _samples(output, asked, records):
+    ranked = sorted(records, key=lambda record: (record["score"], record["id"]))
+    count = min(NUM_SHOWN, len(ranked) // 2) or 1
+    for name, chosen in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
+        if name == "best" and len(ranked) == 1:
+            continue
+        path = draw_samples(asked, chosen, output / f"{name}.png", f"The {name} answers")
+        yield from (f"## The {name} answers", "", f"![The {name} answers]({path.name})", "")
 
 
 __all__ = ["write_report"]

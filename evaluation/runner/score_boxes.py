@@ -6,7 +6,7 @@ import numpy as np
 
 from ...processing.answers_gap_mllm import format_boxes
 from ..intervals import with_interval
-from ..metrics.detection3d import detect_scene, detection_score
+from ..metrics.detection3d import detect_scene, detection_aggregate, detection_score
 
 
 THRESHOLD = 0.25
@@ -38,6 +38,23 @@ def score(samples, texts, seed: int = 0):
     scenes = [str(sample.scene_id) for sample in samples]
     metrics |= with_interval("scene_f1", [record["score"] for record in records], np.mean, scenes, seed)
     return metrics, records
+
+
+def curve(samples, texts):
+    """Precision and recall over all objects at overlaps of 0.05 to 0.95.
+
+    Args:
+        samples (`list[SceneSample]`), texts (`list[str]`)
+    Returns:
+        `tuple` of three lists: overlaps, precisions, recalls.
+    """
+    order = next((box.euler_order for sample in samples for box in sample.boxes), "zxy")
+    scenes = [
+        detect_scene(text, _truth(sample), euler_order=order) for sample, text in zip(samples, texts, strict=True)
+    ]
+    thresholds = [round(float(level), 2) for level in np.linspace(0.05, 0.95, 19)]
+    micro = [detection_aggregate([scene.counts(level) for scene in scenes])["micro"] for level in thresholds]
+    return thresholds, [rates["precision"] for rates in micro], [rates["recall"] for rates in micro]
 
 
 def _truth(sample):
@@ -87,4 +104,4 @@ def constant(samples):
     return lambda sample: text
 
 
-__all__ = ["constant", "score"]
+__all__ = ["constant", "curve", "score"]

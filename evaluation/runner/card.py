@@ -1,0 +1,98 @@
+"""Write the results of a run into the metadata of a model card, where the Hub shows them."""
+
+import math
+import re
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard
+
+from ...processing.data.source_files import read_json
+from .arms import MODEL
+from .results import METRICS_FILE
+
+
+TASK_TYPE = "image-text-to-text"
+
+
+def update_card(card_path, output) -> list[EvalResult]:
+    """Put the model's figures of a run into a model card; the text below the metadata stays as it is.
+
+    Results of the same benchmark, split and subset are replaced, others are kept. Every figure that has an interval
+    is written, with the interval and what the baselines reach as arguments of the metric.
+
+    Args:
+        card_path (`str` or path): the Markdown file.
+        output (`str` or path): the folder of a finished run.
+    Returns:
+        `list[EvalResult]`: those that were written.
+    Raises:
+        FileNotFoundError: if there is no card, or the run has no metrics.json.
+        ValueError: if the card's metadata is broken, or the run has no finite figure.
+    """
+    card_path, metrics_file = Path(card_path), Path(output) / METRICS_FILE
+    for path, what in ((card_path, "a model card"), (metrics_file, "the metrics of a finished run")):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; expected {what}.")
+    results = eval_results(read_json(metrics_file))
+    text = card_path.read_bytes().decode("utf-8")
+    try:
+        card = ModelCard(text)
+    except Exception as error:  # huggingface_hub raises whatever yaml and its own checks do
+        raise ValueError(f"the metadata of {card_path} cannot be read: {error}") from error
+    written = {result.unique_identifier for result in results}
+    kept = [result for result in card.data.eval_results or [] if result.unique_identifier not in written]
+    card.data.eval_results = [*kept, *results]
+    if not card.data.model_name:
+        heading = re.search(r"^# +(.+?)\s*$", card.text, re.MULTILINE)
+        card.data.model_name = heading.group(1) if heading else card_path.parent.resolve().name
+    breaks = "\r\n" if "\r\n" in text else "\n"
+    header = card.data.to_yaml(line_break=breaks, original_order=list(card.data.to_dict()))
+    body = re.sub(r"\A\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(?=\r?\n|\Z)", "", text, count=1, flags=re.DOTALL)
+    body = body if body.startswith(breaks) else breaks + body
+    card_path.write_bytes(f"---{breaks}{header}{breaks}---{body}".encode())
+    return results
+
+
+def eval_results(metrics: dict) -> list[EvalResult]:
+    """The model's figures of metrics.json as `EvalResult`.
+
+    Args:
+        metrics (`dict`): as `evaluate_model` writes it.
+    Returns:
+        `list[EvalResult]`: the headline first; figures that are not finite are left out.
+    Raises:
+        ValueError: if no figure is finite.
+    """
+    arms, headline = metrics["arms"], metrics["headline"]
+    scores = arms[MODEL]
+    names = [headline, *(name.removesuffix("_ci95") for name in scores if name.endswith("_ci95"))]
+    subset = f"{metrics['n']} of {metrics['num_in_benchmark']} questions, seed {metrics['seed']}"
+    results = []
+    for name in dict.fromkeys(names):
+        if not _is_finite(scores.get(name)):
+            continue
+        others = {arm: given[name] for arm, given in arms.items() if arm != MODEL and _is_finite(given.get(name))}
+        interval = scores.get(f"{name}_ci95")
+        arguments = {"ci95": interval} if interval and all(map(_is_finite, interval)) else {}
+        result = EvalResult(
+            task_type=TASK_TYPE,
+            dataset_type=metrics["benchmark"],
+            dataset_name=metrics["title"],
+            dataset_config=f"subset: {subset}" if metrics["is_subset"] else None,
+            dataset_split=metrics["split"],
+            metric_type=name,
+            metric_name=name,
+            metric_value=scores[name],
+            metric_args={**arguments, **({"baselines": others} if others else {})} or None,
+        )
+        results.append(result)
+    if not results:
+        raise ValueError(f"the run of {metrics['benchmark']!r} has no finite figure to write into a card.")
+    return results
+
+
+def _is_finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+__all__ = ["eval_results", "update_card"]

@@ -1,0 +1,58 @@
+"""Samples of a report as a picture: views, truth and what the model answered, drawn into the same views."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ...processing.data.contact_sheet import contact_sheet
+from ...processing.data.scene_sample import Box, Point, SceneSample
+
+
+ANSWER = "ANSWER"
+
+
+def draw_samples(asked, records: list[dict], path, title: str) -> Path:
+    """Draw answered questions below each other.
+
+    Args:
+        asked (`QuestionSet`): their questions.
+        records (`list[dict]`): of the answers to draw, in this order.
+        path (`str` or path): the PNG file. title (`str`): above all.
+    Returns:
+        `Path`.
+    """
+    samples = [with_answer(asked.sample(record["id"], with_frames=True), record) for record in records]
+    contact_sheet(samples, title, max_views=8).save(path)
+    return Path(path)
+
+
+def with_answer(sample: SceneSample, record: dict) -> SceneSample:
+    """The sample with what was answered beside the truth: boxes and points named "ANSWER ..", and the text."""
+    points, boxes = list(sample.points), list(sample.boxes)
+    parsed = record["parsed"]
+    if isinstance(parsed, dict) and "pointmap" in parsed:
+        label = f"{ANSWER} {parsed['label'] or ''}".strip()
+        points.append(Point(view=None, pixel=None, xyz=np.asarray(parsed["pointmap"], float), label=label))
+    for entry in _boxes_of(parsed):
+        order = sample.boxes[0].euler_order if sample.boxes else "zxy"
+        numbers, label = np.asarray(entry["bbox_3d"], float), f"{ANSWER} {entry.get('label') or ''}".strip()
+        boxes.append(Box(numbers, order, "camera", entry.get("frame", 0), label=label, role="target"))
+    truth = sample.answer or " / ".join(sample.references) or "see the picture"
+    verdict = f"unreadable, {record['rejected']}" if record["rejected"] else _score(record)
+    text = f"{truth}\n{ANSWER} of the model ({verdict}): {record['text'].strip() or '(nothing)'}"
+    return replace(sample, points=tuple(points), boxes=tuple(boxes), answer=text)
+
+
+def _boxes_of(parsed):
+    entries = parsed if isinstance(parsed, list) else [parsed]
+    return [entry for entry in entries if isinstance(entry, dict) and "bbox_3d" in entry]
+
+
+def _score(record):
+    if "error_m" in record:
+        return f"{record['error_m']:.2f} m off"
+    return f"IoU {record['iou']:.2f}" if "iou" in record else f"score {record['score']:.2f}"
+
+
+__all__ = ["draw_samples", "with_answer"]

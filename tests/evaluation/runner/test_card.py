@@ -1,0 +1,96 @@
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from gap_mllm.evaluation.runner.card import eval_results, update_card
+
+
+ROOT = Path(__file__).parents[3]
+
+
+def metrics(**changes):
+    model = {"n": 4, "point_error_m": 0.9, "point_error_m_ci95": [0.7, 1.1], "near_share": 0.25}
+    model["near_share_ci95"] = ["NaN", "NaN"]
+    blind = {"point_error_m": "Infinity", "near_share": 0.0}
+    base = {"benchmark": "synthetic_rooms", "title": "a marked pixel", "headline": "point_error_m", "split": "test"}
+    base |= {"n": 4, "num_in_benchmark": 4, "seed": 0, "is_subset": False, "arms": {"model": model, "blind": blind}}
+    return {**base, **changes}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A function (**changes) -> a folder with metrics.json."""
+
+    def write(**changes):
+        (tmp_path / "metrics.json").write_text(json.dumps(metrics(**changes)))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def card(tmp_path):
+    path = tmp_path / "model_card.md"
+    path.write_bytes((ROOT / "model_card.md").read_bytes())
+    return path
+
+
+def test_results_are_in_the_metadata_and_the_text_is_as_it_was(card, run):
+    before = card.read_text()
+    update_card(card, run())
+    loaded, old = ModelCard.load(card), ModelCard(before)
+    assert loaded.text == old.text
+    assert [(result.metric_type, result.metric_value) for result in loaded.data.eval_results] == [
+        ("point_error_m", 0.9),
+        ("near_share", 0.25),
+    ]
+    assert loaded.data.eval_results[0].metric_args == {"ci95": [0.7, 1.1]}
+    assert loaded.data.eval_results[1].metric_args == {"baselines": {"blind": 0.0}}
+    assert loaded.data.model_name == "GAP-MLLM"
+    others = {key: value for key, value in loaded.data.to_dict().items() if key != "model-index"}
+    assert others == old.data.to_dict()
+
+
+def test_a_second_run_replaces_and_another_benchmark_is_added(card, run):
+    update_card(card, run())
+    once = card.read_bytes()
+    update_card(card, run())
+    assert card.read_bytes() == once
+    update_card(card, run(benchmark="vsibench"))
+    update_card(card, run(n=2, is_subset=True))
+    found = ModelCard.load(card).data.eval_results
+    assert [(result.dataset_type, result.dataset_config) for result in found[::2]] == [
+        ("synthetic_rooms", None),
+        ("vsibench", None),
+        ("synthetic_rooms", "subset: 2 of 4 questions, seed 0"),
+    ]
+
+
+def test_a_card_without_metadata_gets_some(tmp_path, run):
+    path = tmp_path / "README.md"
+    path.write_text("# My model\n\nIt answers.\n")
+    update_card(path, run())
+    assert path.read_text().endswith("\n---\n# My model\n\nIt answers.\n")
+    assert ModelCard.load(path).data.model_name == "My model"
+
+
+def test_line_ends_stay(tmp_path, run):
+    path = tmp_path / "README.md"
+    path.write_bytes(b"---\r\nlicense: mit\r\n---\r\n\r\n# Title\r\nText\r\n")
+    update_card(path, run())
+    assert path.read_bytes().endswith(b"\r\n---\r\n\r\n# Title\r\nText\r\n")
+    assert b"\n" not in path.read_bytes().replace(b"\r\n", b"")
+
+
+def test_what_cannot_be_written_is_refused(tmp_path, card, run):
+    with pytest.raises(FileNotFoundError, match="expected the metrics of a finished run"):
+        update_card(card, tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="expected a model card"):
+        update_card(tmp_path / "none.md", run())
+    card.write_text("---\nlicense: [mit\n---\ntext\n")
+    with pytest.raises(ValueError, match="metadata of .* cannot be read"):
+        update_card(card, run())
+    with pytest.raises(ValueError, match="no finite figure"):
+        eval_results(metrics(arms={"model": {"point_error_m": "Infinity"}}))
