@@ -46,7 +46,7 @@ class View:
 
     @cached_property
     def image(self) -> Image.Image:
-        """The upright picture, RGB. Raises RecordError, with the path, if it is missing or cannot be decoded."""
+        """The upright picture, RGB. Raises RecordError, with the path, if there is none or it cannot be decoded."""
         return _decode(self.picture, self.image_path, "image", to_rgb_image)
 
     @cached_property
@@ -322,6 +322,8 @@ def _matrix(values):
 
 def _decode(picture, path, name, read):
     """Decode what a row holds; errors name the path."""
+    if picture is None:
+        raise RecordError(f"the view {path or ''} has no picture.".replace("  ", " "), name, file=path)
     if isinstance(picture, dict):
         path = picture.get("path") or path
         if picture.get("bytes") is not None:

@@ -151,6 +151,8 @@ def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
     assert (caught.value.field, caught.value.file) == ("image", str(path))
     with pytest.raises(RecordError, match="the image b.jpg cannot be decoded"):
         _ = View(picture={"bytes": b"no picture", "path": None}, image_path="b.jpg").image
+    with pytest.raises(RecordError, match="the view c.jpg has no picture"):
+        _ = View(image_path="c.jpg").image
     with pytest.raises(RecordError, match="none.jpg cannot be decoded"):
         _ = View(picture=str(tmp_path / "none.jpg")).image
 
