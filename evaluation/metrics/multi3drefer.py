@@ -30,7 +30,7 @@ def select_proposals(boxes, scores, temperature: float = 0.07, mass: float = 0.4
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(boxes) + 1,) or not np.isfinite(scores).all():
         raise ValueError(
-            f"scores are {scores.tolist()} for {len(boxes)} proposals; expected one finite score for each and one more "
+            f"scores are {scores.tolist()} of {len(boxes)} proposals; expected one finite score for each and one more "
             "for no box, last."
         )
     if np.argmax(scores) == len(boxes):
