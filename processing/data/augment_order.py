@@ -8,7 +8,9 @@ from ..camera_geometry_gap_mllm import transform_box, transform_points
 from .augment_answers import AnswerNumbers, move_location
 from .augment_sight import find_lost, remove_lost
 from .augment_texts import (
+    asks_first_clear,
     check_answers,
+    check_coordinates,
     check_mentions,
     check_task,
     check_time,
@@ -19,9 +21,6 @@ from .augment_texts import (
 )
 from .record_errors import RecordError
 from .view_selection import named_views, rename_frames, retag_question
-
-
-FIRST_CLEAR = "first clear frame"  # of the grounding prompts: no view may come before the answered one that came after
 
 
 def reorder_views(sample, order: list[int], view_words: str = "refuse"):
@@ -80,7 +79,7 @@ def drop_views(sample, views: list[int], check_sight: bool = True, view_words: s
 def random_order(sample, rng: np.random.Generator) -> list[int]:
     """Draw an order of the views in which the first clear view stays so, where that is asked for."""
     order = [int(view) for view in rng.permutation(len(sample.views))]
-    if _asks_first_clear(sample):
+    if asks_first_clear(sample):
         later = [place for place, view in enumerate(order) if view >= sample.target_frame]
         place = order.index(sample.target_frame)
         order[later[0]], order[place] = order[place], order[later[0]]
@@ -106,10 +105,6 @@ def _named(step, sample) -> set[int]:
         raise refuse(step, sample, error.reason) from None
 
 
-def _asks_first_clear(sample) -> bool:
-    return sample.target_frame is not None and FIRST_CLEAR in (sample.question or "")
-
-
 def _select(step, sample, keep, view_words, check_sight):
     """Views `keep` in this order."""
     check_task(step, sample)
@@ -122,6 +117,7 @@ def _select(step, sample, keep, view_words, check_sight):
         check_time(step, sample)
     if keep[0] != 0:
         check_viewpoint(step, sample, view_words)
+        check_coordinates(step, sample)
     _check_first_clear(step, sample, places)
     answers = AnswerNumbers(step, sample)
     _check_named(step, sample, places, answers.own_camera)
@@ -135,7 +131,7 @@ def _select(step, sample, keep, view_words, check_sight):
 
 def _check_first_clear(step, sample, places):
     target = sample.target_frame
-    if not _asks_first_clear(sample) or target not in places:
+    if not asks_first_clear(sample) or target not in places:
         return
     before = [old for old, new in places.items() if old > target and new < places[target]]
     if before:

@@ -43,9 +43,12 @@ _TIME = re.compile(
     r"|route|path|trajectory|turn(?:s|ed|ing)?|rotat\w*)\b",
     re.IGNORECASE,
 )
+_COORDINATES = r"[\[(]\s*-?\d+(?:\.\d+)?\s*(?:,\s*-?\d+(?:\.\d+)?\s*)+[\])]|\b[xyzuv]\s*[:=]\s*-?\d"
+_FIRST = re.compile(r"\bfirst\b", re.IGNORECASE)
+_NUMBERS = re.compile(_COORDINATES, re.IGNORECASE)
 _PLACE = re.compile(
-    r"[\[(]\s*-?\d+(?:\.\d+)?\s*(?:,\s*-?\d+(?:\.\d+)?\s*)+[\])]|\b[xyuv]\s*[:=]\s*-?\d|\b0\s*(?:-|to)\s*1000\b"
-    r"|\bnormali[sz]ed\b|\bpixel coordinates?\b|\b(?:side|half|cent(?:er|re)|corner|edge|top|bottom|part)\s+of\s+the"
+    rf"{_COORDINATES}|\b0\s*(?:-|to)\s*1000\b|\bnormali[sz]ed\b|\bpixel coordinates?\b"
+    r"|\b(?:side|half|cent(?:er|re)|corner|edge|top|bottom|part)\s+of\s+the"
     r"\s+(?:image|picture|frame|photo|view)\b",
     re.IGNORECASE,
 )
@@ -148,6 +151,18 @@ def check_places(step: str, sample) -> None:
     _check(step, sample, _PLACE, "its text holds {word!r}, a place or coordinates that would have to move with it.")
 
 
+def check_coordinates(step: str, sample) -> None:
+    """Refuse texts with coordinates in a form that is not moved."""
+    _check(step, sample, _NUMBERS, "its text holds {word!r}, coordinates that would have to move with it.")
+
+
+def asks_first_clear(sample) -> bool:
+    """Whether the first view that shows something clearly is asked for: its answer depends on the order."""
+    if sample.target_frame is None or sample.task not in ("grounding", "grounding_frame"):
+        return False
+    return bool(_FIRST.search(_HARMLESS.sub(" ", sample.question or "")))
+
+
 def _check(step, sample, pattern, reason, harmless=None):
     for text in free_texts(sample):
         found = pattern.search(harmless.sub(" ", text) if harmless else text)
@@ -172,6 +187,8 @@ def replace_texts(sample, change):
 
 
 __all__ = [
+    "asks_first_clear",
+    "check_coordinates",
     "KNOWN_TASKS",
     "NUMBER_TASKS",
     "TEXT_TASKS",

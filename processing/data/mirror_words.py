@@ -15,7 +15,7 @@ _CLOCKWISE = re.compile(r"(?<![a-z])((?:counter|anti)[ -]?)?clockwise(?![a-z])",
 
 _DEFINITE = re.compile(r"\b(?:to|on|at|in|from) (?:the|my|your|his|her|its|their|one's)(?: (?:far|very|immediate))? $")
 _BEFORE = re.compile(
-    r"\b(?:to|on|at|in|from|of|towards?|into|by|near|along|against|the|an?|my|your|his|her|its|their|our|one's|far"
+    r"\b(?:left|right|to|on|at|in|from|of|towards?|into|by|near|along|against|the|an?|my|your|his|her|its|their|our|one's|far"
     r"|front|back|rear|top|bottom|upper|lower|middle|cent(?:er|re)|turn(?:s|ed|ing)?|go(?:es|ing)?|move[sd]?|moving"
     r"|face[sd]?|facing|look(?:s|ed|ing)?|rotat(?:e[sd]?|ing)|pan(?:s|ned|ning)?|shift(?:s|ed|ing)?|slightly|directly"
     r"|immediately|mostly|more|further|farther|and|or|either|forward|backward|above|below|up|down)[\s,_:-]+$"
@@ -97,7 +97,9 @@ def _is_direction(text, found):
         return True
     before, after = text[line_start : found.start()].lower(), text[found.end() :].lower()
     is_definite = bool(_DEFINITE.search(before))
-    if word == "right" and (_RIGHT_NOUN.match(after) or re.search(r"(?:all |that's |, )$", before)):
+    if word == "right" and (_RIGHT_NOUN.match(after) or re.search(r"\b(?:all|that's) $", before)):
+        return False
+    if word == "right" and before.endswith(", ") and after.lstrip().startswith("?"):
         return False
     if word == "right" and _RIGHT_PREPOSITION.match(after) and not is_definite:
         return False

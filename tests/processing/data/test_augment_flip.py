@@ -180,6 +180,12 @@ def test_texts_and_choices_exchange_their_words():
         ("on the right behind the sofa", "on the left behind the sofa"),
         ("is the bed left or right of it?", "is the bed right or left of it?"),
         ("Is it slightly left?", "Is it slightly right?"),
+        ("is the sofa to my left, right, or back?", "is the sofa to my right, left, or back?"),
+        (
+            "my front-left, front-right, back-left, or back-right?",
+            "my front-right, front-left, back-right, or back-left?",
+        ),
+        ("C. Turn Back, Turn Left, Turn Right", "C. Turn Back, Turn Right, Turn Left"),
         ("no direction", "no direction"),
     ],
 )

@@ -98,6 +98,9 @@ def test_grounding_answers_follow():
     assert moved.question == frame.question  # the tags count the places
     with refused("first clear view, which is 1, and view 3 would come before it"):
         reorder_views(frame, [3, 1, 0, 2], view_words="keep")
+    for question in ("Which frame is the first to show it clearly?", "Stop at the first one with a clear view."):
+        with refused("first clear view, which is 1, and view 3 would come before it"):
+            reorder_views(replace(frame, question=question), [3, 1, 0, 2])
     with refused("its answer says frame 1, but target_frame is 2"):
         reorder_views(replace(frame, target_frame=2), [0, 2, 1, 3])
 
@@ -247,6 +250,10 @@ def test_tags_with_numbers_and_names_of_frames_follow():
         ({"choices": ("A. view 1", "B. view 2")}, "speaks of 'view 1'"),
         ({"question": "Is the bed left of the desk?"}, "'left', which may be meant from the first view"),
         ({"question": "How far is it from the camera?"}, "'camera'"),
+        (
+            {"question": "What is at [1.0, 2.0, 3.0]?"},
+            "2.0, 3.0.*, coordinates that would have to move",
+        ),
         ({"question": "What appears first?"}, "'appears', which may be meant of the order"),
         ({"task": "video_qa"}, "the order of the views is the time"),
         ({"task": "counting"}, "task 'counting' refused|task is not known"),
