@@ -37,13 +37,9 @@ def vsibench_score(prediction: str, answer: str, question_type: str, mode: str =
     Raises:
         ValueError: on an unknown type or mode, or an answer that is no letter or finite number.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    _check(question_type, mode)
     if question_type in CHOICE_TYPES:
         return float(_choice(prediction, mode).lower() == answer.strip().lower() != "")
-    if question_type not in NUMBER_TYPES:
-        known = ", ".join(CHOICE_TYPES + NUMBER_TYPES)
-        raise ValueError(f"unknown question type {question_type!r}; known are {known}.")
     target = _target(answer, question_type)
     if "," in answer and mode in ("strict", "lmms_eval"):
         return 0.0  # these evaluators cannot read a target with thousands separated
@@ -51,6 +47,23 @@ def vsibench_score(prediction: str, answer: str, question_type: str, mode: str =
     if mode == "spatial_mllm":
         return _spatial_mllm_accuracy(number, target)
     return mean_relative_accuracy(number, target)
+
+
+def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "strict") -> bool:
+    """Whether an answer holds no single letter, or no finite number, where the rule looks for it; it scores 0.
+
+    Args:
+        prediction (`str`), question_type (`str`), mode (`str`): as for `vsibench_score`.
+    Returns:
+        `bool`.
+    Raises:
+        ValueError: on an unknown type or mode.
+    """
+    _check(question_type, mode)
+    if question_type in CHOICE_TYPES:
+        return re.fullmatch("[A-Za-z]", _choice(prediction, mode)) is None
+    number = _number(prediction, mode)
+    return number is None or not math.isfinite(number)
 
 
 def vsibench_aggregate(scores, question_types) -> dict:
@@ -84,6 +97,14 @@ def vsibench_aggregate(scores, question_types) -> dict:
         "num_other_types": sum(len(values) for kind, values in by_type.items() if kind not in known),
         "missing": [kind for kind in known if kind not in means],
     }
+
+
+def _check(question_type, mode):
+    if mode not in MODES:
+        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    if question_type not in CHOICE_TYPES + NUMBER_TYPES:
+        known = ", ".join(CHOICE_TYPES + NUMBER_TYPES)
+        raise ValueError(f"unknown question type {question_type!r}; known are {known}.")
 
 
 def _target(answer, question_type):
@@ -133,4 +154,12 @@ def _spatial_mllm_accuracy(number, target):
     return float(np.mean(error < 1 - thresholds))
 
 
-__all__ = ["CHOICE_TYPES", "MODES", "NUMBER_TYPES", "TASKS", "vsibench_aggregate", "vsibench_score"]
+__all__ = [
+    "CHOICE_TYPES",
+    "MODES",
+    "NUMBER_TYPES",
+    "TASKS",
+    "vsibench_aggregate",
+    "vsibench_is_unparsed",
+    "vsibench_score",
+]

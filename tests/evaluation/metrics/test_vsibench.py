@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gap_mllm.evaluation import load_metric
-from gap_mllm.evaluation.metrics.vsibench import TASKS, vsibench_aggregate, vsibench_score
+from gap_mllm.evaluation.metrics.vsibench import TASKS, vsibench_aggregate, vsibench_is_unparsed, vsibench_score
 
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -58,6 +58,32 @@ def test_relative_accuracy_over_a_sweep():
         for mode in ("strict", "spatial_mllm"):
             score = vsibench_score(text, repr(pair["target"]), "object_abs_distance", mode)
             assert score == pytest.approx(pair[EVALUATORS[mode]], abs=1e-6), pair
+
+
+@pytest.mark.parametrize(("mode", "rules"), [*zip(EVALUATORS, ("vgllm", "lmms_eval", "spatial_mllm"), strict=True)])
+def test_scores_are_those_of_the_second_set_of_goldens(mode, rules):
+    golden = json.loads((FIXTURES / "metrics" / "qa_extraction.json").read_text())["vsi_bench"]
+    for row in golden["rows"]:
+        score = vsibench_score(row["pred"], row["gt"], row["question_type"], mode)
+        assert score == pytest.approx(row[rules], abs=1e-6), row
+        assert not (score and vsibench_is_unparsed(row["pred"], row["question_type"], mode)), row
+    scores = golden["aggregate"]["scores"]
+    result = vsibench_aggregate([row["score"] for row in scores], [row["question_type"] for row in scores])
+    assert result["overall"] == pytest.approx(golden["aggregate"]["expected"]["overall"])
+
+
+def test_answers_that_cannot_be_read_are_counted():
+    number, choice = "object_counting", "route_planning"
+    texts = {("", choice): True, ("Chair", choice): True, ("b.", choice): False, ("", number): True}
+    texts |= {("nan", number): True, ("four", number): True, ("4", number): False}
+    assert {pair: vsibench_is_unparsed(*pair) for pair in texts} == texts
+    assert not vsibench_is_unparsed("four", number, "lenient")
+    assert not vsibench_is_unparsed("The answer is B.", choice, "lenient")
+    references = [{"answer": "B" if kind == choice else "4", "question_type": kind} for _, kind in texts]
+    result = load_metric("vsibench").compute(predictions=[text for text, _ in texts], references=references)
+    assert result["num_unparsed"] == 5 and result["overall"] == pytest.approx((1 / 3 + 1 / 4) / 2)
+    with pytest.raises(ValueError, match="unknown question type 'colour'"):
+        vsibench_is_unparsed("B", "colour")
 
 
 @pytest.mark.parametrize("mode", EVALUATORS)

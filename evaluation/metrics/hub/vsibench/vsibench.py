@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.vsibench import vsibench_aggregate, vsibench_score
+from gap_mllm.evaluation.metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_score
 
 
 _DESCRIPTION = """\
@@ -17,7 +17,8 @@ Args:
     mode (str): "strict" (official rule), "lenient" (the answer is looked for in the whole text), "lmms_eval" or
         "spatial_mllm" (the rules of these evaluators).
 Returns:
-    dict: "overall", the mean of each task, "n", "num_other_types", "missing" (tasks without a question).
+    dict: "overall", the mean of each task, "n", "num_unparsed" (answers without a letter or number,
+        wrong), "num_other_types", "missing" (tasks without a question).
 Example:
     >>> metric = gap_mllm.evaluation.load_metric("vsibench")
     >>> metric.compute(predictions=["B"], references=[{"answer": "B", "question_type": "route_planning"}])["overall"]
@@ -49,4 +50,7 @@ class VsiBench(evaluate.Metric):
             vsibench_score(prediction, reference["answer"], reference["question_type"], mode)
             for prediction, reference in zip(predictions, references, strict=True)
         ]
-        return vsibench_aggregate(scores, known)
+        num_unparsed = sum(
+            vsibench_is_unparsed(prediction, kind, mode) for prediction, kind in zip(predictions, known, strict=True)
+        )
+        return {**vsibench_aggregate(scores, known), "num_unparsed": num_unparsed}
