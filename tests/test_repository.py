@@ -40,7 +40,14 @@ DOCUMENTS = [
     ROOT / name for name in ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
 ]
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
-REPORTS = {"cli.py", "collate_scenes.py", "read_large_json.py", "render_rooms.py", "sample_frames.py"}  # commands
+REPORTS = {
+    "box_iou.py",
+    "cli.py",
+    "collate_scenes.py",
+    "read_large_json.py",
+    "render_rooms.py",
+    "sample_frames.py",
+}  # commands
 
 
 def short(file):
