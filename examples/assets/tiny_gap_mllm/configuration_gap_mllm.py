@@ -259,6 +259,10 @@ class GapMllmVggtConfig(PreTrainedConfig):
             if unknown:
                 raise ValueError(f"GapMllmVggtConfig does not know the keys {unknown} of {name}.")
             for key, value in section.items():
+                if fields[key] == "tap_layers" and list(self.tap_layers or value) != list(value):
+                    raise ValueError(
+                        f"tap_layers={list(self.tap_layers)} and {name}.{key}={list(value)} differ. Give one of them."
+                    )
                 setattr(self, fields[key], value)
         return kwargs
 

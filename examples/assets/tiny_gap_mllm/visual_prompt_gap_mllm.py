@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from transformers.image_utils import load_image
 
 
@@ -24,6 +24,14 @@ MARK_COLORS = {
     "orange": (255, 128, 0),
     "white": (255, 255, 255),
 }
+# Discs and outlines are drawn in the colours that SPAR's data was made with: PIL's own names, and where a label is
+# written, OpenCV's.
+PLAIN_COLORS = {**MARK_COLORS, "green": (0, 128, 0)}
+LABELLED_COLORS = {**MARK_COLORS, "cyan": (0, 225, 225)}
+MARK_KINDS = ("cross", "point", "box")
+MARK_UNITS = ("pixel", "permille")
+BOX_GROWTH = 0.875  # of the width of the outline; the outer edge lies that far outside of the box
+LABELLED_BOX_GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -185,6 +193,183 @@ def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -
     return views
 
 
+def draw_point(image, pixel, color="red", radius: int = 20, text: str | None = None):
+    """Draw a filled disc centred on one pixel, clipped at the border, with a label if asked for.
+
+    Source: SPAR (arXiv:2503.22976) marks points so, on pictures in their full size. Its green is (0, 128, 0).
+    Differs: labels are in the font that comes with PIL, white or black on the colour of the mark; SPAR has OpenCV's
+    stroked letters, in two of its tasks green ones without a ground.
+
+    Args:
+        image: one picture, as for `to_rgb_image`; it is not changed.
+        pixel (pair of `int`): x (column) and y (row) in the upright picture.
+        color (`str` or RGB triple): a name in `PLAIN_COLORS` (in `LABELLED_COLORS` with a text), or three values.
+        radius (`int`): in pixels; labels grow with it.
+        text (`str`, *optional*): label at the lower right of the disc.
+    Returns:
+        `PIL.Image.Image` (RGB), or `np.ndarray` (height, width, 3) of uint8 if an array was given.
+    Raises:
+        ValueError: if the pixel lies outside or is no pair of whole numbers, the colour is unknown, or the radius is
+            no whole number of at least 0.
+    """
+    _check_whole("radius", radius)
+    picture = to_rgb_image(image, "the image").copy()
+    _disc(picture, _check_pixel(pixel, picture.size, ""), color, radius, text)
+    return np.array(picture) if isinstance(image, np.ndarray) else picture
+
+
+def draw_box(image, box, color="red", width: int = 20, text: str | None = None):
+    """Draw the outline of a box, clipped at the border, with a label if asked for.
+
+    Source: SPAR, on pictures in their full size. The outer edge lies 7/8 of the width outside of the box (17.5 pixels
+    for 20), or 3/2 of it where there is a label; coordinates are cut to whole pixels towards 0.
+    Differs: labels, as for `draw_point`; and corners of labelled boxes are square.
+
+    Args:
+        image: one picture, as for `to_rgb_image`; it is not changed.
+        box (sequence of 4 numbers): x1, y1, x2, y2 in pixels of the upright picture.
+        color (`str` or RGB triple): as for `draw_point`.
+        width (`int`): of the outline, in pixels; labels grow with it.
+        text (`str`, *optional*): label below the lower right corner, above that edge where there is no room.
+    Returns:
+        As `draw_point`.
+    Raises:
+        ValueError: if the box is not x1 <= x2, y1 <= y2 in finite numbers or lies outside, the colour is unknown, or
+            the width is no whole number of at least 1.
+    """
+    _check_whole("width", width, at_least=1)
+    picture = to_rgb_image(image, "the image").copy()
+    _outline(picture, _check_box(box, picture.size, ""), color, width, text)
+    return np.array(picture) if isinstance(image, np.ndarray) else picture
+
+
+def draw_scene_marks(images, marks, radius: int = 20, width: int = 20, arm: int = 10, half_thickness: int = 2) -> list:
+    """Draw the marks of a scene, of all kinds, one after the other.
+
+    Args:
+        images (list): the views of one scene, each as for `to_rgb_image`.
+        marks (list): objects with `view`, `kind` ("cross", "point" or "box"), `color`, `xy` (x, y, or x1, y1, x2, y2),
+            `unit` ("pixel", or "permille" of width and height) and `text` (None or a label), as `SceneMark`.
+        radius, width, arm, half_thickness (`int`): of `draw_point`, `draw_box` and `draw_cross`.
+    Returns:
+        `list`: marked views as new pictures; views without a mark are the objects that were given.
+    Raises:
+        TypeError: if `images` is a single picture.
+        ValueError: if a mark is on no view or outside it, its kind or unit is unknown, or as the three functions.
+    """
+    if isinstance(images, str | os.PathLike | Image.Image):
+        raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
+    _check_whole("radius", radius)
+    _check_whole("width", width, at_least=1)
+    views = list(images)
+    pictures = {}
+    for mark in marks:
+        if not 0 <= mark.view < len(views):
+            raise ValueError(
+                f"mark {mark} is on view {mark.view}, but the scene has {len(views)} views (counted from 0)."
+            )
+        where = f"view {mark.view}: "
+        if mark.view not in pictures:
+            pictures[mark.view] = to_rgb_image(views[mark.view], f"{where}the image").copy()
+        picture = pictures[mark.view]
+        xy = _mark_pixels(mark, picture.size, where)
+        if mark.kind == "box":
+            _outline(picture, _check_box(xy, picture.size, where), mark.color, width, mark.text)
+        elif mark.kind == "point":
+            _disc(
+                picture,
+                xy if mark.unit == "permille" else _check_pixel(xy, picture.size, where),
+                mark.color,
+                radius,
+                mark.text,
+            )
+        else:
+            pictures[mark.view] = _draw(picture, xy, mark.color, arm, half_thickness, where)
+    for view, picture in pictures.items():
+        views[view] = np.array(picture) if isinstance(views[view], np.ndarray) else picture
+    return views
+
+
+def _mark_pixels(mark, size: tuple[int, int], where: str) -> tuple:
+    """Pixels of a mark; points of thousandths are cut to whole pixels, as SPAR does."""
+    if mark.kind not in MARK_KINDS or mark.unit not in MARK_UNITS:
+        kinds, units = ", ".join(MARK_KINDS), " or ".join(MARK_UNITS)
+        raise ValueError(f"{where}mark of kind {mark.kind!r} in {mark.unit!r}; expected {kinds}, in {units}.")
+    xy = tuple(float(value) for value in mark.xy)
+    if len(xy) != (4 if mark.kind == "box" else 2):
+        raise ValueError(f"{where}a {mark.kind} of {len(xy)} numbers; expected x, y, or x1, y1, x2, y2 of a box.")
+    if mark.unit == "pixel":
+        return xy
+    scaled = tuple(value / 1000 * length for value, length in zip(xy, size * 2, strict=False))
+    if mark.kind == "box":
+        return scaled
+    if not all(0 <= value <= 1000 for value in xy):
+        raise ValueError(f"{where}{mark.kind} {xy} lies outside the picture; expected thousandths from 0 to 1000.")
+    pixel = tuple(int(value) for value in scaled)
+    return (
+        pixel
+        if mark.kind == "point"
+        else tuple(min(value, length - 1) for value, length in zip(pixel, size, strict=True))
+    )
+
+
+def _disc(picture: Image.Image, pixel, color, radius: int, text: str | None) -> None:
+    x, y = pixel
+    rgb = _rgb(color, LABELLED_COLORS if text else PLAIN_COLORS)
+    ImageDraw.Draw(picture).ellipse([x - radius, y - radius, x + radius, y + radius], fill=rgb)
+    if text:
+        _label(picture, text, rgb, radius, bottom=y + radius, right=x - radius, left=x + radius)
+
+
+def _outline(picture: Image.Image, box, color, width: int, text: str | None) -> None:
+    rgb = _rgb(color, LABELLED_COLORS if text else PLAIN_COLORS)
+    growth = width * (LABELLED_BOX_GROWTH if text else BOX_GROWTH)
+    x1, y1, x2, y2 = box
+    outer = [int(x1 - growth), int(y1 - growth), int(x2 + growth), int(y2 + growth)]
+    ImageDraw.Draw(picture).rectangle(outer, outline=rgb, width=width)
+    if text:
+        _label(picture, text, rgb, width, top=int(y2), right=int(x2))
+
+
+def _label(picture, text, rgb, size: int, right: int, left=None, top=None, bottom=None) -> None:
+    """Text about 2.2 `size` high on a ground, kept inside the picture where it is not larger.
+
+    The ground begins at `left`, or ends at `right` where that is None or leaves no room; it begins at `top`, or ends
+    there where it leaves no room, or ends at `bottom`.
+    """
+    font = ImageFont.load_default(max(3.1 * size, 1))
+    x1, y1, x2, y2 = font.getbbox(text)
+    margin = size // 4
+    width, height = int(x2 - x1) + 2 * margin, int(y2 - y1) + 2 * margin
+    if left is None or left + width > picture.width:
+        left = right - width
+    if top is None or top + height > picture.height:
+        top = (bottom if top is None else top) - height
+    left, top = max(min(left, picture.width - width), 0), max(min(top, picture.height - height), 0)
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle([left, top, left + width - 1, top + height - 1], fill=rgb)
+    brightness = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
+    draw.text((left + margin - x1, top + margin - y1), text, font=font, fill="black" if brightness > 200 else "white")
+
+
+def _check_whole(name: str, value, at_least: int = 0) -> None:
+    if not isinstance(value, Integral) or value < at_least:
+        raise ValueError(f"{name} is {value!r}; expected a whole number of pixels, {at_least} or more.")
+
+
+def _check_box(box, size: tuple[int, int], where: str) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in box)
+    if (
+        len(numbers) != 4
+        or not (numbers[0] <= numbers[2] and numbers[1] <= numbers[3])
+        or not np.isfinite(numbers).all()
+    ):
+        raise ValueError(f"{where}box {numbers} is not x1, y1, x2, y2 with x1 <= x2 and y1 <= y2.")
+    if numbers[2] < 0 or numbers[3] < 0 or numbers[0] >= size[0] or numbers[1] >= size[1]:
+        raise ValueError(f"{where}box {numbers} lies outside the picture of {size[0]} x {size[1]} (width x height).")
+    return numbers
+
+
 def _as_marks(marks) -> list[Mark]:
     # By attribute: a processor loaded as remote code has its own copy of the class.
     entries = [marks] if hasattr(marks, "pixel") else list(marks)
@@ -204,9 +389,8 @@ def _as_mark(entry) -> Mark:
 
 
 def _draw(image, pixel, color, arm: int, half_thickness: int, where: str):
-    for name, value in (("arm", arm), ("half_thickness", half_thickness)):
-        if not isinstance(value, Integral) or value < 0:
-            raise ValueError(f"{name} is {value!r}; expected a whole number of pixels, 0 or more.")
+    _check_whole("arm", arm)
+    _check_whole("half_thickness", half_thickness)
     picture = np.array(to_rgb_image(image, f"{where}the image"))  # (height, width, 3), a copy
     height, width = picture.shape[:2]
     x, y = _check_pixel(pixel, (width, height), where)
@@ -229,13 +413,11 @@ def _check_pixel(pixel, size: tuple[int, int], where: str) -> tuple[int, int]:
     return x, y
 
 
-def _rgb(color) -> tuple[int, int, int]:
+def _rgb(color, names=MARK_COLORS) -> tuple[int, int, int]:
     if isinstance(color, str):
-        if color not in MARK_COLORS:
-            raise ValueError(
-                f"unknown mark colour {color!r}; known are {', '.join(MARK_COLORS)}, or give an RGB triple."
-            )
-        return MARK_COLORS[color]
+        if color not in names:
+            raise ValueError(f"unknown mark colour {color!r}; known are {', '.join(names)}, or give an RGB triple.")
+        return names[color]
     if len(color) != 3 or not all(0 <= value <= 255 for value in color):
         raise ValueError(f"a mark colour must be a name or three values 0..255, got {color!r}.")
     return tuple(color)
