@@ -11,7 +11,9 @@ HUB_FOLDER = Path(__file__).parent / "hub"
 METRICS = (
     "blink",
     "captions",
+    "camera_pose",
     "cv_bench",
+    "depth",
     "detection3d",
     "frame_accuracy",
     "grounding3d",

@@ -1,0 +1,99 @@
+"""Depth maps against measured depth: AbsRel, RMSE and the share of pixels within 1.25, 1.25^2 and 1.25^3.
+
+Source: Eigen et al. (arXiv:1406.2283), averaged per map as usual since. Which pixels count, and whether scale is
+aligned, is said in the call: published numbers differ in both.
+"""
+
+import numpy as np
+
+from .records import check_equal_lengths, mean_or_nan
+
+
+ALIGNMENTS = ("none", "median")
+DELTA = 1.25
+_MEANS = ("abs_rel", "rmse_m", "delta1", "delta2", "delta3", "coverage")
+
+
+def depth_errors(prediction, truth, mask=None, alignment: str = "none", max_depth_m: float | None = None) -> dict:
+    """Compare one depth map with the truth, where the truth is known.
+
+    A pixel counts if its true depth is finite and positive, it is in the mask, and it is not beyond `max_depth_m`.
+    Frame: camera of the map; both are of the same kind, z-depth or along the ray. Units: metres.
+
+    Args:
+        prediction (array-like of shape `(H, W)` or any): a pixel without prediction is NaN, infinite, 0 or less; it
+            fails all three deltas, lowers the coverage, and is left out of the means of errors.
+        truth (array-like of the same shape): 0, NaN or infinity where nothing was measured.
+        mask (array-like of bool, same shape, *optional*)
+        alignment (`str`): "none", or "median": predictions are scaled so that their median is the true one.
+        max_depth_m (`float`, *optional*): pixels beyond it do not count.
+    Returns:
+        `dict`: "abs_rel", "rmse_m" (NaN without predictions), "delta1", "delta2", "delta3" and "coverage" in 0..1,
+        "scale", "num_pixels" that count. All means are NaN if no pixel counts.
+    Raises:
+        ValueError: if shapes differ, or the alignment is another one.
+    """
+    if alignment not in ALIGNMENTS:
+        raise ValueError(f'alignment is {alignment!r}; expected "none" or "median".')
+    prediction, truth = np.asarray(prediction, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    mask = np.ones(truth.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    if not prediction.shape == truth.shape == mask.shape:
+        raise ValueError(
+            f"prediction has shape {prediction.shape}, truth {truth.shape} and mask {mask.shape}; expected the same: "
+            "resize the prediction to the measured map."
+        )
+    counts = mask & np.isfinite(truth) & (truth > 0)
+    if max_depth_m is not None:
+        counts &= truth <= max_depth_m
+    prediction, truth = prediction[counts], truth[counts]
+    known = np.isfinite(prediction) & (prediction > 0)
+    guess, true = prediction[known], truth[known]
+    scale = float(np.median(true) / np.median(guess)) if alignment == "median" and len(guess) else 1.0
+    guess = guess * scale
+    ratio = np.maximum(guess / true, true / guess)
+    deltas = {
+        f"delta{power}": float((ratio < DELTA**power).sum() / len(truth)) if len(truth) else float("nan")
+        for power in (1, 2, 3)
+    }
+    return {
+        "abs_rel": mean_or_nan(np.abs(guess - true) / true),
+        "rmse_m": float(np.sqrt(mean_or_nan((guess - true) ** 2))),
+        **deltas,
+        "coverage": mean_or_nan(known),
+        "scale": scale,
+        "num_pixels": len(truth),
+    }
+
+
+def depth_score(predictions, truths, masks=None, alignment: str = "none", max_depth_m: float | None = None) -> dict:
+    """Average `depth_errors` over maps; every map weighs the same.
+
+    Args:
+        predictions, truths (lists of array-likes), masks (list of array-likes, *optional*): one each for every map.
+        alignment (`str`), max_depth_m (`float`, *optional*): of `depth_errors`.
+    Returns:
+        `dict`: the means of "abs_rel", "rmse_m", "delta1", "delta2", "delta3" and "coverage"; "n" maps,
+        "num_without_truth" (no pixel counts: in no mean), "num_without_prediction" (in no mean of errors, and all
+        wrong in the deltas), "per_map".
+    Raises:
+        ValueError: if lengths differ, and as `depth_errors`, with the number of the map.
+    """
+    masks = [None] * len(truths) if masks is None else masks
+    check_equal_lengths(predictions=predictions, truths=truths, masks=masks)
+    per_map = []
+    for index, (prediction, truth, mask) in enumerate(zip(predictions, truths, masks, strict=True)):
+        try:
+            per_map.append(depth_errors(prediction, truth, mask, alignment, max_depth_m))
+        except ValueError as error:
+            raise ValueError(f"map {index}: {error}") from error
+    means = {name: mean_or_nan(e[name] for e in per_map if not np.isnan(e[name])) for name in _MEANS}
+    return {
+        **means,
+        "n": len(per_map),
+        "num_without_truth": sum(errors["num_pixels"] == 0 for errors in per_map),
+        "num_without_prediction": sum(errors["coverage"] == 0 for errors in per_map),
+        "per_map": per_map,
+    }
+
+
+__all__ = ["ALIGNMENTS", "depth_errors", "depth_score"]
