@@ -19,11 +19,20 @@ from .marked_pixel import (
 )
 from .metrics import METRICS, load_metric
 from .metrics.answer_cleaning import clean_answer
+from .metrics.average_precision import average_precision
 from .metrics.blink import blink_aggregate, blink_score
+from .metrics.camera_pose import camera_pose_score, pose_auc, relative_pose_errors
 from .metrics.captions import caption_scores
 from .metrics.cv_bench import cv_bench_aggregate, cv_bench_score
+from .metrics.depth import depth_errors, depth_score
+from .metrics.detection3d import detection_aggregate, detection_counts, detection_score, read_detections
+from .metrics.frame_accuracy import frame_accuracy, read_frame
+from .metrics.grounding3d import GroundedBox, ground_box, grounding_of_texts, grounding_score
+from .metrics.grounding_axis_aligned import grounding_axis_aligned_score
 from .metrics.letters import choice_score, extract_choice
 from .metrics.mmsi import mmsi_aggregate, mmsi_score
+from .metrics.multi3drefer import multi3drefer_f1, multi3drefer_score, select_proposals
+from .metrics.reconstruction import align_points, point_cloud_errors, reconstruction_scene, reconstruction_score
 from .metrics.records import align_by_id
 from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
@@ -37,39 +46,63 @@ __all__ = [
     "METRICS",
     "AnswerExample",
     "BlindBaselines",
+    "GroundedBox",
     "MarkedPixelSample",
     "align_by_id",
+    "align_points",
     "answer_marked_pixels",
+    "average_precision",
     "blink_aggregate",
     "blink_score",
     "bootstrap_interval",
     "box_intersection_9dof",
     "box_iou_9dof",
     "box_iou_axis_aligned",
+    "camera_pose_score",
     "caption_scores",
     "choice_score",
     "clean_answer",
     "cv_bench_aggregate",
     "cv_bench_score",
+    "depth_errors",
+    "depth_score",
+    "detection_aggregate",
+    "detection_counts",
+    "detection_score",
     "draw_answers",
     "evaluate_geometry_encoder",
     "evaluate_point_maps",
     "extract_choice",
     "fit_baselines",
+    "frame_accuracy",
     "geometry_of_another_scene",
+    "ground_box",
+    "grounding_axis_aligned_score",
+    "grounding_of_texts",
+    "grounding_score",
     "load_metric",
     "make_marked_pixel_samples",
     "marked_pixel_scorer",
     "mmsi_aggregate",
     "mmsi_score",
+    "multi3drefer_f1",
+    "multi3drefer_score",
     "plot_curves",
+    "point_cloud_errors",
+    "pose_auc",
     "pose_errors",
     "project_wireframe",
+    "read_detections",
+    "read_frame",
+    "reconstruction_scene",
+    "reconstruction_score",
+    "relative_pose_errors",
     "render_split",
     "save_metrics",
     "scanqa_aggregate",
     "scanqa_score",
     "score_marked_pixels",
+    "select_proposals",
     "spar_bench_aggregate",
     "spar_bench_is_unparsed",
     "spar_bench_score",
