@@ -17,6 +17,7 @@ from .record_errors import RecordError
 
 
 _FRAME = re.compile(r'(?P<head>"frame"\s*:\s*)(?P<frame>\d+)')
+USUAL_DECIMALS = 2  # of all released answers
 _SLACK = 1e-3  # beyond the rounding of the text: stored numbers are float32
 
 
@@ -146,7 +147,16 @@ class AnswerNumbers:
             box = moved.box_in_view(moved.boxes[matches[index]], 0)
             return [*box[:3], *numbers[3:6], *box[6:]]
 
-        return rewrite_lists(text, move)
+        return rewrite_lists(text, move, self._min_decimals(text))
+
+    def _min_decimals(self, text):
+        """Two for an answer such as [1.0, 0.5, 2.0] that happens to need fewer, told by the numbers that it is of."""
+        matches = self.matches[text]
+        if len(matches) != 1 or POINT_KEY not in text:
+            return 0
+        point = self.sample.points[matches[0]]
+        numbers = np.array(parse_points(text).items[0].point)
+        return USUAL_DECIMALS if self._point_differs(point, numbers, 0.5 * 10.0**-USUAL_DECIMALS) <= 1 else 0
 
     def _places_of(self, text, boxes):
         """Which objects of an answer, counted from 0, are these boxes."""
@@ -156,6 +166,8 @@ class AnswerNumbers:
 
     def _exchange_frame(self, text, places):
         """The text with the number of its view exchanged; it must be that of `target_frame`."""
+        if all(old == new for old, new in places.items()):
+            return text
         target = self.sample.target_frame
 
         def change(found):

@@ -54,10 +54,13 @@ def write_numbers(text: str, numbers, decimals: int, is_padded: bool = False) ->
     return _NUMBER.sub(write, text)
 
 
-def rewrite_lists(text: str, move) -> str:
-    """Apply `move(key, numbers, index) -> numbers` to every list of an answer; `index` counts them."""
+def rewrite_lists(text: str, move, min_decimals: int = 0) -> str:
+    """Apply `move(key, numbers, index) -> numbers` to every list of an answer; `index` counts them.
+
+    As many decimals are written as the answer has, and at least `min_decimals`.
+    """
     lists = [found.group("list") for found in NUMBER_LIST.finditer(text)]
-    decimals = max(map(num_decimals, lists), default=0)
+    decimals = max([min_decimals, *map(num_decimals, lists)])
     is_padded = decimals > 1 and any(
         number.endswith("0") and len(number.partition(".")[2]) == decimals
         for entry in lists

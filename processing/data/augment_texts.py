@@ -187,13 +187,13 @@ def replace_texts(sample, change):
 
 
 __all__ = [
-    "asks_first_clear",
-    "check_coordinates",
     "KNOWN_TASKS",
     "NUMBER_TASKS",
     "TEXT_TASKS",
     "AugmentationRefused",
+    "asks_first_clear",
     "check_answers",
+    "check_coordinates",
     "check_mentions",
     "check_places",
     "check_task",

@@ -11,6 +11,7 @@ from gap_mllm.processing.data import ROOM_TASKS
 from gap_mllm.processing.data.augmentation import AugmentationRefused, flip_horizontally
 from gap_mllm.processing.data.mirror_words import mirror_text
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
+from gap_mllm.processing.data.task_makers import make_tasks
 from gap_mllm.processing.prompts_gap_mllm import prompt_text
 from tests.processing.data.room_samples import (
     HEIGHT,
@@ -242,3 +243,23 @@ def test_what_cannot_be_mirrored_is_refused(changes, match):
     assert flip_horizontally(sample).answer == "the bed"
     with refused(match):
         flip_horizontally(replace(sample, **changes))
+
+
+def test_a_mirrored_question_has_the_answer_of_the_mirrored_scene():
+    """The makers of questions ask the same of a mirrored scene; what they find true is the mirrored answer."""
+    names = ("left_right", "facing_direction", "camera_motion", "camera_turn", "front_behind", "object_distance")
+    compared, turned = 0, 0
+    for seed in range(6):
+        scene = room_sample("scene", seed)
+        of_mirrored = {question.id: question for question in make_tasks(flip_horizontally(scene), names, seed=seed)}
+        for question in make_tasks(scene, names, seed=seed):
+            flipped, made = flip_horizontally(question), of_mirrored.get(question.id)
+            if made is None:
+                continue
+            answers = [
+                part.choices[part.choice_index].removeprefix(part.answer) if part.choices else part.answer
+                for part in (flipped, made, question)
+            ]
+            assert answers[0] == answers[1]
+            compared, turned = compared + 1, turned + (answers[0] != answers[2])
+    assert compared > 15 and turned > 4

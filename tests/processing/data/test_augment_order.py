@@ -83,6 +83,19 @@ def test_a_marked_pixel_follows_the_first_view(order):
         assert moved.answer == format_point(point.label, point.xyz)
 
 
+def test_points_that_need_fewer_decimals_get_two():
+    sample = room_sample("reconstruction", 1)
+    xyz = np.array([1.0, 0.5, 2.0])
+    point = replace(sample.points[0], xyz=xyz)
+    even = replace(sample, points=(point,), answer=format_point("bed", xyz))
+    assert "[1.0, 0.5, 2.0]" in even.answer
+    moved = reorder_views(even, [1, 0, 2, 3])
+    assert moved.answer == format_point("bed", moved.points[0].xyz, 2)
+    coarse = replace(even, points=(replace(point, xyz=xyz + 0.03),))
+    moved = reorder_views(coarse, [1, 0, 2, 3])
+    assert moved.answer == format_point("bed", moved.points[0].xyz, 1)
+
+
 def test_grounding_answers_follow():
     order = [2, 0, 3, 1]
     sample = room_sample("grounding_box", 1)
@@ -101,8 +114,10 @@ def test_grounding_answers_follow():
     for question in ("Which frame is the first to show it clearly?", "Stop at the first one with a clear view."):
         with refused("first clear view, which is 1, and view 3 would come before it"):
             reorder_views(replace(frame, question=question), [3, 1, 0, 2])
+    wrong = replace(frame, target_frame=2)
     with refused("its answer says frame 1, but target_frame is 2"):
-        reorder_views(replace(frame, target_frame=2), [0, 2, 1, 3])
+        reorder_views(wrong, [0, 2, 1, 3])
+    assert drop_views(wrong, [3]).answer == wrong.answer  # the numbers of the others stay
 
 
 def one_stage(frame=2):
