@@ -43,6 +43,8 @@ OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
 REPORTS = {
     "box_iou.py",
     "cli.py",
+    "cli_data.py",
+    "cli_evaluate.py",
     "collate_scenes.py",
     "read_large_json.py",
     "render_rooms.py",
