@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from ...camera_geometry_gap_mllm import invert_rigid, project_points, scale_intrinsics, transform_points
-from ..label_pixels import depth_edges
 from ..scene_sample import SceneSample, View
+from ..video_labels.pixels import depth_edges
 from .margins import TaskMargins
 
 

@@ -32,16 +32,17 @@ def pixel_range(scene: TaskScene, item: SceneObject, view: int) -> tuple[float, 
 def side_in_view(scene: TaskScene, a: SceneObject, b: SceneObject, view: int) -> str | None:
     """ "left" or "right": where `a` is of `b` in the picture of a view that shows both.
 
-    What is seen of them overlaps nowhere along x, and the middles of their boxes are in the same order.
+    What is seen of them is apart along x by a quarter of the margin, the middles of what is seen and the middles of
+    their boxes by the whole of it.
     """
     (a_low, a_high), (b_low, b_high) = pixel_range(scene, a, view), pixel_range(scene, b, view)
     camera = scene.cameras[view]
     (a_x, _), (b_x, _) = camera.project(np.stack([a.solid.center, b.solid.center]))[0]
     gap = scene.margins.side_share * camera.size[0]
     shift = (b_low + b_high - a_low - a_high) / 2
-    if a_high < b_low and shift >= gap and b_x - a_x >= gap:
+    if a_high + gap / 4 <= b_low and shift >= gap and b_x - a_x >= gap:
         return "left"
-    if b_high < a_low and -shift >= gap and a_x - b_x >= gap:
+    if b_high + gap / 4 <= a_low and -shift >= gap and a_x - b_x >= gap:
         return "right"
     return None
 

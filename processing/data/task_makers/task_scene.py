@@ -132,6 +132,7 @@ class TaskScene:
 
     @cached_property
     def _up(self):
+        _ = self.cameras
         world_is_known = self.sample.pose_frame == "aligned" or self.sample.world_to_aligned is not None
         return self.sample.camera_to("aligned", 0)[2, :3] if world_is_known else None
 

@@ -10,7 +10,7 @@ from string import Formatter
 import numpy as np
 
 from ...prompts_gap_mllm import prompt_text
-from ..label_questions import POINT_ONLY_PROMPT
+from ..video_labels.questions import POINT_ONLY_PROMPT
 
 
 # Kind -> task of prompt_text that words its first phrasing.

@@ -65,7 +65,7 @@ def box_scene(boxes, poses, size=(96, 72), focal=80.0, depth_size=None, aligned=
         poses (list of `(4, 4)`): camera to world.
         depth_size (`tuple[int, int]`, *optional*): of depth maps that differ from the pictures.
         aligned (`bool`): whether the world is known to be aligned with gravity.
-        depths (`dict[int, np.ndarray]`, *optional*): maps in millimetres in the place of the rendered ones; None drops.
+        depths (`dict[int, np.ndarray]`, *optional*): in millimetres, instead of the rendered maps; None for none.
     """
     numbers = [np.array(box, np.float64) for box in boxes.values()]
     intrinsics = pinhole(*size, focal)
@@ -99,3 +99,34 @@ def box_scene(boxes, poses, size=(96, 72), focal=80.0, depth_size=None, aligned=
     )
     sample = SceneSample(id="boxes", source="test", split="train", task="scene", scene_id="boxes", views=tuple(views))
     return replace(sample, boxes=stored, pose_frame=world), np.stack(maps)
+
+
+def of_type(rooms, made, *question_types):
+    """(room, question) of these types."""
+    return [
+        (room, row)
+        for room, rows in zip(rooms, made, strict=True)
+        for row in rows
+        if row.question_type in question_types
+    ]
+
+
+def piece_of(box) -> int:
+    """Index of a room's piece of furniture that a box of a row is."""
+    return int(box.instance_id) - 1
+
+
+def true_shares(room) -> np.ndarray:
+    """Share of each view's pixels that shows each piece, (pieces, views)."""
+    return np.stack([(room.instance_ids == piece + 1).mean((1, 2)) for piece in range(len(room.labels))])
+
+
+def true_choice(row) -> str:
+    """The text of the option that is marked as true, which its letter names."""
+    assert row.answer == "ABCDEFGH"[row.choice_index] and row.choices[row.choice_index].startswith(f"{row.answer}. ")
+    return row.choices[row.choice_index][3:]
+
+
+def cloud(room, piece) -> np.ndarray:
+    """All points that any view shows of a piece of furniture, in the camera of view 0."""
+    return room.points_in_first_view()[room.instance_ids == piece + 1].astype(np.float64)
