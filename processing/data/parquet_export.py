@@ -1,0 +1,258 @@
+"""Data of any source as sharded parquet with the pictures inside: a folder that `datasets.load_dataset` reads, also
+from the Hub and streaming. The text of its README is in dataset_card.py.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet
+from datasets.table import embed_table_storage
+from datasets.utils.py_utils import convert_file_size_to_int
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from .dataset_card import write_dataset_card
+from .loading import load_multiview, source_builder_class
+from .picture_checks import PictureChecks
+from .record_errors import ReadReport, RecordError
+from .schema import scene_features
+
+
+logger = logging.get_logger(__name__)
+
+ROW_GROUP_BYTES = 64_000_000  # of pictures; within a group a picture that many rows share is stored once
+MAX_GROUP_ROWS = 1000
+
+
+@dataclass
+class ExportedSplit:
+    """What was written of a split.
+
+    Args:
+        num_rows (`int`), num_left_out (`int`): rows written, and left out for pictures that cannot be decoded.
+        num_without_views (`int`): rows that name a video and hold no pictures.
+        num_bytes (`int`): size of the files.
+        files (`list[str]`): relative to the folder.
+        tasks (`dict[str, int]`): rows of each task.
+    """
+
+    num_rows: int
+    num_left_out: int
+    num_without_views: int
+    num_bytes: int
+    files: list[str]
+    tasks: dict[str, int]
+
+
+def convert_to_parquet(
+    name: str,
+    data_dir,
+    output_dir,
+    split: str | None = None,
+    max_shard_size: int | str = "500MB",
+    check_pictures: bool = True,
+    license: str | None = None,
+    skip_bad_samples: bool = False,
+    report_file=None,
+    cache_dir=None,
+    num_proc: int | None = None,
+    **options,
+) -> dict[str, ExportedSplit]:
+    """Write a source as `data/<split>-00000-of-0000N.parquet` with pictures inside, and a dataset card.
+
+    The folder is read by `datasets.load_dataset(output_dir)` and can be uploaded to the Hub as it is; rows and pixels
+    are those of `load_multiview`. Nothing is left behind if it fails.
+
+    Args:
+        name (`str`), data_dir (`str` or `Path`, *optional*): as for `load_multiview`.
+        output_dir (`str` or `Path`): folder to make; it must not exist, or be empty.
+        split (`str`, *optional*): only this one, or a part of it as "train[:1000]".
+        max_shard_size (`int` or `str`): of the pictures in a file, before sharing, as "500MB".
+        check_pictures (`bool`): decode every picture first, once; else broken ones are copied as they are.
+        license (`str`, *optional*): identifier for the card; by default what is known of the source's.
+        skip_bad_samples (`bool`): leave bad records out, and rows with a picture that cannot be decoded.
+        report_file (`str` or `Path`, *optional*): lists what was left out and what is marked, see `read_report`; by
+            default `<output_dir>.report.jsonl`, if there is anything to list.
+        cache_dir (`str` or `Path`, *optional*): where the data is prepared; by default a temporary folder.
+        num_proc (`int`, *optional*), **options: as for `load_multiview`.
+    Returns:
+        `dict[str, ExportedSplit]`.
+    Raises:
+        FileExistsError: if `output_dir` holds something.
+        RecordError: for a bad record or picture, without `skip_bad_samples`.
+        ValueError, FileNotFoundError: as `load_multiview`; on a sum of splits; or if there are no rows.
+    """
+    output_dir, split_name = Path(output_dir), split and split.split("[")[0]
+    if split and "+" in split:
+        raise ValueError(f"split is {split!r}; give one split, or none to convert all.")
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"output_dir {output_dir} is there already and not empty; give another one.")
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    report_file = Path(report_file or f"{output_dir}.report.jsonl")
+    report_file.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as scratch:
+        options = options if name == "synthetic_rooms" else {**options, "report_file": report_file}
+        rows = load_multiview(
+            name,
+            data_dir,
+            split,
+            skip_bad_samples=skip_bad_samples,
+            cache_dir=cache_dir or Path(scratch) / "cache",
+            num_proc=num_proc,
+            **options,
+        )
+        splits = {split_name: rows} if split else rows
+        folder = Path(scratch) / "data_set"
+        report = ReadReport(report_file) if skip_bad_samples else None
+        written = write_parquet(splits, folder, max_shard_size, check_pictures, report)
+        write_dataset_card(folder, name, source_builder_class(name), written, license)
+        if output_dir.exists():
+            output_dir.rmdir()
+        os.replace(folder, output_dir)
+    if report_file.is_file() and not report_file.stat().st_size:
+        report_file.unlink()
+    return written
+
+
+def write_parquet(
+    splits: dict, output_dir, max_shard_size: int | str = "500MB", check_pictures: bool = True, report=None
+) -> dict[str, ExportedSplit]:
+    """Write splits of the schema as parquet files with their pictures inside; empty ones are left out.
+
+    Args:
+        splits (`dict[str, datasets.Dataset]`): with the features of `scene_features`.
+        output_dir (`str` or `Path`): `data/` is made in it.
+        max_shard_size (`int` or `str`), check_pictures (`bool`): see `convert_to_parquet`.
+        report (`ReadReport`, *optional*): rows with a picture that cannot be decoded are listed there and left out.
+    Returns:
+        `dict[str, ExportedSplit]`.
+    Raises:
+        RecordError: for a picture that cannot be decoded, without `report`.
+        ValueError: if no split has rows, `max_shard_size` is not positive, or features are others.
+    """
+    limit = convert_file_size_to_int(max_shard_size)
+    if limit < 1:
+        raise ValueError(f"max_shard_size is {max_shard_size!r}; expected a positive number of bytes.")
+    checks, written = PictureChecks() if check_pictures else None, {}
+    for split, rows in splits.items():
+        if rows.features != scene_features():
+            raise ValueError(f"split {split!r} has other features than scene_features().")
+        kept, sizes, left_out = _look_through(rows, split, checks, report)
+        if kept:
+            shards = _divide(kept, sizes, limit)
+            names = [f"data/{split}-{index:05d}-of-{len(shards):05d}.parquet" for index in range(len(shards))]
+            with tqdm(total=len(kept), desc=f"Writing {split}", unit=" rows") as progress:
+                for file, shard in zip(names, shards, strict=True):
+                    _write_shard(rows, shard, sizes, Path(output_dir) / file, progress)
+            written[split] = _describe(rows, kept, left_out, output_dir, names)
+        else:
+            logger.warning(f"split {split!r} has no rows to write ({left_out} were left out).")
+    if not written:
+        raise ValueError("there are no rows to write.")
+    return written
+
+
+def _look_through(rows, split, checks, report):
+    """Indices of the rows to write, the bytes of the pictures of all rows, and how many are left out."""
+    kept, sizes, left_out = [], [], 0
+    file_sizes = {}
+    for index, row in enumerate(_stored_rows(rows, f"Checking {split}")):
+        errors = checks.errors(row) if checks else []
+        size = 0
+        if not errors:
+            try:
+                size = sum(_picture_size(picture, file_sizes) for view in row["views"] for picture in _pictures(view))
+            except RecordError as error:
+                errors = [error.locate(row["source"], None, row["id"])]
+        if errors and report is None:
+            raise errors[0]
+        for error in errors[:1]:
+            report.skip(error)
+        left_out += bool(errors)
+        sizes.append(size)
+        if not errors:
+            kept.append(index)
+    return kept, sizes, left_out
+
+
+def _stored_rows(rows, text):
+    """Rows with pictures as they are stored, not decoded."""
+    columns = rows.select_columns(["id", "source", "views"]).with_format("arrow")
+    with tqdm(total=len(rows), desc=text, unit=" rows") as progress:
+        for table in columns.iter(batch_size=100):
+            for row in table.to_pylist():
+                yield row
+                progress.update()
+
+
+def _pictures(view):
+    return [view[name] for name in ("image", "depth") if view[name] is not None]
+
+
+def _picture_size(picture, file_sizes):
+    if picture["bytes"] is not None:
+        return len(picture["bytes"])
+    path = picture["path"]
+    if path not in file_sizes:
+        if not os.path.isfile(path):
+            raise RecordError(f"the picture {path} is not there.", "views", missing=path)
+        file_sizes[path] = os.path.getsize(path)
+    return file_sizes[path]
+
+
+def _divide(kept, sizes, limit):
+    """Rows in their order, as few to a shard as `limit` bytes allow, at least one."""
+    shards, filled = [[]], 0
+    for index in kept:
+        if shards[-1] and filled + sizes[index] > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(index)
+        filled += sizes[index]
+    return shards
+
+
+def _write_shard(rows, shard, sizes, file, progress):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = rows.with_format("arrow")
+    # Pictures are long, so the usual bound of a dictionary would end it after a few of them.
+    settings = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "write_page_index": True}
+    with pyarrow.parquet.ParquetWriter(file, scene_features().arrow_schema, **settings) as writer:
+        for group in _groups(shard, sizes):
+            writer.write_table(embed_table_storage(rows[group]))
+            progress.update(len(group))
+
+
+def _groups(shard, sizes):
+    group, filled = [], 0
+    for index in shard:
+        if group and (filled + sizes[index] > ROW_GROUP_BYTES or len(group) == MAX_GROUP_ROWS):
+            yield group
+            group, filled = [], 0
+        group.append(index)
+        filled += sizes[index]
+    yield group
+
+
+def _describe(rows, kept, left_out, output_dir, names):
+    facts = rows.select_columns(["task", "views", "video"]).with_format("arrow")
+    tasks, num_without_views = {}, 0
+    for table in facts.select(kept).iter(batch_size=1000):
+        for task in table["task"].to_pylist():
+            tasks[task] = tasks.get(task, 0) + 1
+        lengths, videos = table["views"].combine_chunks().value_lengths().to_pylist(), table["video"].to_pylist()
+        num_without_views += sum(
+            video is not None and not length for length, video in zip(lengths, videos, strict=True)
+        )
+    if num_without_views:
+        logger.warning(
+            f"{num_without_views} rows name a video and hold no pictures of it: other machines will not find it. Pass "
+            "max_views to store that many frames."
+        )
+    num_bytes = sum((Path(output_dir) / name).stat().st_size for name in names)
+    return ExportedSplit(len(kept), left_out, num_without_views, num_bytes, names, tasks)
+
+
+__all__ = ["ExportedSplit", "convert_to_parquet", "write_parquet"]
