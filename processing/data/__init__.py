@@ -4,12 +4,21 @@
 that rendering works without them.
 """
 
+# ruff: noqa: F822 (names that are imported when first asked for)
+
 from .room_layout import SPLIT_SEEDS, make_layout, room_seed
 from .room_renderer import RoomScene, render_room
 from .room_tasks import ROOM_TASKS, RoomQuestion, make_question
 
 
 _NEED_DATASETS = {
+    "AugmentationConfig": "augmentation",
+    "AugmentationRefused": "augmentation",
+    "SceneAugmentation": "augmentation",
+    "coarse_correspondences": "augmentation",
+    "label_video": "video_labels",
+    "make_tasks": "task_makers",
+    "read_video_views": "video_frames",
     "SOURCES": "sources",
     "RecordError": "record_errors",
     "SceneSample": "scene_sample",
@@ -22,23 +31,30 @@ _NEED_DATASETS = {
 }
 
 __all__ = [
+    "AugmentationConfig",
+    "AugmentationRefused",
+    "SceneAugmentation",
+    "coarse_correspondences",
+    "label_video",
+    "make_tasks",
+    "read_video_views",
     "ROOM_TASKS",
-    "SOURCES",  # noqa: F822
+    "SOURCES",
     "SPLIT_SEEDS",
-    "RecordError",  # noqa: F822
+    "RecordError",
     "RoomQuestion",
     "RoomScene",
-    "SceneSample",  # noqa: F822
-    "SyntheticRooms",  # noqa: F822
-    "SyntheticRoomsConfig",  # noqa: F822
-    "complete_row",  # noqa: F822
-    "load_multiview",  # noqa: F822
+    "SceneSample",
+    "SyntheticRooms",
+    "SyntheticRoomsConfig",
+    "complete_row",
+    "load_multiview",
     "make_layout",
     "make_question",
-    "read_report",  # noqa: F822
+    "read_report",
     "render_room",
     "room_seed",
-    "scene_features",  # noqa: F822
+    "scene_features",
 ]
 
 

@@ -77,7 +77,7 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
     """Keep these views, in this order; indices in tags, marks, boxes, points, texts and frame answers follow.
 
     Texts are followed where they say "Frame-3" or `"frame": 3`, not in free words ("the second picture").
-    View 0 must stay first: another first view moves the frame of boxes and points (see augmentation.py).
+    View 0 must stay first: another first view moves the frame of boxes and points (see augmentation/).
 
     Args:
         row (`dict`): of the schema.

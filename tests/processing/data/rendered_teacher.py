@@ -14,8 +14,8 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     unproject_depth,
     view_to_first_view,
 )
-from gap_mllm.processing.data.metric_scale import read_nearest
-from gap_mllm.processing.data.teacher_windows import plan_windows
+from gap_mllm.processing.data.video_labels.metric_scale import read_nearest
+from gap_mllm.processing.data.video_labels.teacher_windows import plan_windows
 
 
 WINDOW_SCALES = (1.0, 0.6, 1.7, 0.9)

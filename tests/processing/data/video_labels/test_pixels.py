@@ -12,8 +12,8 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from gap_mllm.processing.data import render_room
-from gap_mllm.processing.data.label_pixels import depth_edges, find_label_pixels
-from gap_mllm.processing.data.teacher_windows import reconstruct_in_windows
+from gap_mllm.processing.data.video_labels.pixels import depth_edges, find_label_pixels
+from gap_mllm.processing.data.video_labels.teacher_windows import reconstruct_in_windows
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..visual_prompt_gap_mllm import MARK_COLORS
+from ...visual_prompt_gap_mllm import MARK_COLORS
+from ..scene_sample import SceneMark
 from .correspondence_candidates import (
     PLACE_GAP_M,
     Candidate,
@@ -18,7 +19,6 @@ from .correspondence_candidates import (
     surface_candidates,
     track_candidates,
 )
-from .scene_sample import SceneMark
 
 
 SOURCES = ("instances", "points", "tracks", "geometry")

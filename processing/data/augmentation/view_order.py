@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import transform_box, transform_points
-from .augment_answers import AnswerNumbers, move_location
-from .augment_sight import find_lost, remove_lost
-from .augment_texts import (
+from ...camera_geometry_gap_mllm import transform_box, transform_points
+from ..record_errors import RecordError
+from ..view_selection import named_views, rename_frames, retag_question
+from .answers import AnswerNumbers, move_location
+from .sight import find_lost, remove_lost
+from .texts import (
     asks_first_clear,
     check_answers,
     check_coordinates,
@@ -19,8 +21,6 @@ from .augment_texts import (
     names_view,
     refuse,
 )
-from .record_errors import RecordError
-from .view_selection import named_views, rename_frames, retag_question
 
 
 def reorder_views(sample, order: list[int], view_words: str = "refuse"):

@@ -7,15 +7,15 @@ from PIL import Image
 
 from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid, is_rigid, view_to_first_view
 from gap_mllm.processing.data import render_room
-from gap_mllm.processing.data.depth_teacher import (
+from gap_mllm.processing.data.video_labels.depth_teacher import (
     load_teacher,
     run_teacher,
     teacher_inputs,
     teacher_name,
     teacher_size,
 )
-from gap_mllm.processing.data.reconstruction_errors import reconstruction_errors
-from gap_mllm.processing.data.teacher_windows import (
+from gap_mllm.processing.data.video_labels.reconstruction_errors import reconstruction_errors
+from gap_mllm.processing.data.video_labels.teacher_windows import (
     align_points,
     plan_windows,
     reconstruct_in_windows,

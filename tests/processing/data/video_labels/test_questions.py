@@ -10,12 +10,18 @@ import pytest
 from gap_mllm.processing.answers_gap_mllm import parse_choice, parse_points
 from gap_mllm.processing.camera_geometry_gap_mllm import project_points, scale_intrinsics, view_to_first_view
 from gap_mllm.processing.data import SceneSample, render_room
-from gap_mllm.processing.data.label_pixels import find_label_pixels
-from gap_mllm.processing.data.label_questions import DIRECTIONS, LabelClip, NoQuestionError, QuestionRules
-from gap_mllm.processing.data.label_questions import QUESTIONS as ASK
-from gap_mllm.processing.data.label_rows import default_questions, encode_depth, label_views, make_rows, plan_clips
 from gap_mllm.processing.data.source_files import encode_png
-from gap_mllm.processing.data.teacher_windows import reconstruct_in_windows
+from gap_mllm.processing.data.video_labels.pixels import find_label_pixels
+from gap_mllm.processing.data.video_labels.questions import DIRECTIONS, LabelClip, NoQuestionError, QuestionRules
+from gap_mllm.processing.data.video_labels.questions import QUESTIONS as ASK
+from gap_mllm.processing.data.video_labels.rows import (
+    default_questions,
+    encode_depth,
+    label_views,
+    make_rows,
+    plan_clips,
+)
+from gap_mllm.processing.data.video_labels.teacher_windows import reconstruct_in_windows
 from gap_mllm.processing.data.view_selection import select_row_views, spread_views
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs, room_pictures
 

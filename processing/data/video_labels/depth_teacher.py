@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
+from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
 
 
 IMAGE_SIZE, PATCH_SIZE = 518, 14  # of VGGT-1B, for a teacher that has no config to say so
@@ -101,7 +101,7 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
     Raises:
         OSError: if there are no such weights.
     """
-    from ...vggt_heads_gap_mllm import GapMllmVggtForReconstruction
+    from ....vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return GapMllmVggtForReconstruction.from_pretrained(path, dtype=dtype).to(device).eval()

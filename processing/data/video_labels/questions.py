@@ -1,7 +1,7 @@
 """Questions about a reconstruction, whose answers follow from depth and cameras alone: no 3D annotation is needed.
 
 Marked pixel, correspondence, depth order, camera motion, farthest view. What is ambiguous is not asked: each relation
-has a margin, and what fell short of it is counted. Which pixels can be asked about is decided in label_pixels.py.
+has a margin, and what fell short of it is counted. Which pixels can be asked about is decided in pixels.py.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from ..answers_gap_mllm import format_point
-from ..camera_geometry_gap_mllm import invert_rigid, transform_points, view_to_first_view
-from ..prompts_gap_mllm import prompt_text
-from .label_pixels import LabelPixels, SeenPoint
+from ...answers_gap_mllm import format_point
+from ...camera_geometry_gap_mllm import invert_rigid, transform_points, view_to_first_view
+from ...prompts_gap_mllm import prompt_text
+from .pixels import LabelPixels, SeenPoint
 
 
 Labeller = Callable[[Image.Image, tuple[int, int]], str | None]  # picture and pixel (x, y) -> what is seen there

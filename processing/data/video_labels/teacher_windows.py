@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..camera_geometry_gap_mllm import fit_similarity
+from ...camera_geometry_gap_mllm import fit_similarity
 from .depth_teacher import Reconstruction, Teacher, run_teacher
 
 

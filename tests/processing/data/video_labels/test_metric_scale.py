@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gap_mllm.processing.data import RecordError, render_room
-from gap_mllm.processing.data.metric_scale import (
+from gap_mllm.processing.data.video_labels.metric_scale import (
     KnownBaseline,
     KnownDepth,
     MetricScale,
@@ -14,7 +14,7 @@ from gap_mllm.processing.data.metric_scale import (
     known_depth_from_folder,
     read_nearest,
 )
-from gap_mllm.processing.data.teacher_windows import reconstruct_in_windows
+from gap_mllm.processing.data.video_labels.teacher_windows import reconstruct_in_windows
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs
 
 

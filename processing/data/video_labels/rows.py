@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from .label_pixels import LabelPixels
-from .label_questions import QUESTIONS, LabelClip, Labeller, NoQuestionError, QuestionRules
-from .schema import complete_row
-from .source_files import encode_png
+from ..schema import complete_row
+from ..source_files import encode_png
+from .pixels import LabelPixels
+from .questions import QUESTIONS, LabelClip, Labeller, NoQuestionError, QuestionRules
 
 
 SOURCE = "video_labels"

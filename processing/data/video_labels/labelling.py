@@ -2,7 +2,7 @@
 
 A teacher (VGGT with its heads) gives depth and cameras; what it is sure of becomes questions with answers. Frames come
 from video_frames.py, the teacher and its windows from depth_teacher.py and teacher_windows.py, metres from
-metric_scale.py, questions from label_questions.py. Here these are put together, and rows, a report and a picture are
+metric_scale.py, questions from questions.py. Here these are put together, and rows, a report and a picture are
 written.
 """
 
@@ -16,19 +16,19 @@ import numpy as np
 import pyarrow.parquet
 from transformers.utils import logging
 
-from ..visual_prompt_gap_mllm import to_rgb_image
+from ...visual_prompt_gap_mllm import to_rgb_image
+from ..scene_sample import View
+from ..schema import scene_features
+from ..source_files import encode_png
+from ..video_frames import read_video_views
 from .depth_teacher import IMAGE_SIZE, PATCH_SIZE, Teacher, load_teacher, teacher_inputs, teacher_name
-from .label_picture import label_picture
-from .label_pixels import find_label_pixels
-from .label_questions import Labeller, QuestionRules
-from .label_rows import label_views, make_rows
 from .metric_scale import TEACHER_UNITS, MetricScale, ScaleEstimator, as_scale_estimator
+from .picture import label_picture
+from .pixels import find_label_pixels
+from .questions import Labeller, QuestionRules
 from .reconstruction_errors import reconstruction_errors
-from .scene_sample import View
-from .schema import scene_features
-from .source_files import encode_png
+from .rows import label_views, make_rows
 from .teacher_windows import plan_windows, reconstruct_in_windows
-from .video_frames import read_video_views
 
 
 logger = logging.get_logger(__name__)

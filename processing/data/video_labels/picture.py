@@ -6,7 +6,7 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .label_pixels import LabelPixels
+from .pixels import LabelPixels
 
 
 TILE_WIDTH = 240

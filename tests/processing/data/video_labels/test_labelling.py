@@ -16,9 +16,9 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from gap_mllm.processing.data import RecordError, SceneSample, render_room
-from gap_mllm.processing.data.depth_teacher import teacher_inputs
-from gap_mllm.processing.data.metric_scale import KnownBaseline, KnownDepth
 from gap_mllm.processing.data.video_labels import label_video
+from gap_mllm.processing.data.video_labels.depth_teacher import teacher_inputs
+from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
 
@@ -218,7 +218,7 @@ def test_scale_sources_move_all_lengths(room, frames, tmp_path):
 
 def test_without_a_scale_lengths_are_the_teachers_and_said_to_be(room, frames, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("gap_mllm.processing.data.video_labels.logger.warning", said.append)
+    monkeypatch.setattr("gap_mllm.processing.data.video_labels.labelling.logger.warning", said.append)
     report = label(frames, tmp_path / "out", rendered(room), image_size=WIDTH)
     assert not report["is_metric"] and report["scale_source"].startswith("none")
     assert len(said) == 1 and "not in metres" in said[0]
@@ -259,7 +259,7 @@ def test_pictures_of_a_folder_stay_there_or_are_stored(room, frames, tmp_path):
 
 def test_a_seam_that_does_not_fit_is_said(room, frames, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr("gap_mllm.processing.data.video_labels.logger.warning", said.append)
+    monkeypatch.setattr("gap_mllm.processing.data.video_labels.labelling.logger.warning", said.append)
 
     def bend(answer, views):
         if views[0] == 3:

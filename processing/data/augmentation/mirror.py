@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from .augment_answers import mirror_location
-from .augment_numbers import mirror_numbers
-from .augment_texts import check_answers, check_places, check_task, holds_numbers, refuse, replace_texts
-from .augment_views import depth_values, mark_pixels, place_mark
+from .answers import mirror_location
+from .crops import depth_values, mark_pixels, place_mark
 from .mirror_words import mirror_text
+from .numbers import mirror_numbers
+from .texts import check_answers, check_places, check_task, holds_numbers, refuse, replace_texts
 
 
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])

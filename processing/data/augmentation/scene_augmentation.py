@@ -1,6 +1,6 @@
 """Changes of a scene's views that keep its geometry and its answers true: colours, crops, sizes, order, mirroring.
 
-Colours are changed here; what the others do is in augment_views.py, augment_order.py and augment_flip.py. A change
+Colours are changed here; what the others do is in crops.py, view_order.py and mirror.py. A change
 that would make a sample untrue is refused. `SceneAugmentation` draws them all from a seed.
 """
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from PIL import Image
 
-from .augment_flip import flip_horizontally
-from .augment_order import drop_views, droppable_views, random_order, reorder_views
-from .augment_texts import VIEW_WORDS, AugmentationRefused, refuse
-from .augment_views import crop_views, random_crop, resize_views
+from .crops import random_crop, resize_views
+from .mirror import flip_horizontally
+from .texts import VIEW_WORDS, AugmentationRefused, refuse
+from .view_order import drop_views, droppable_views, random_order, reorder_views
 
 
 def jitter_colors(images, rng: np.random.Generator, strength: float = 1.0):
@@ -229,18 +229,4 @@ class SceneAugmentation:
         return jitter_views(sample, rng, strength, self.config.is_color_per_view)
 
 
-__all__ = [
-    "AugmentationConfig",
-    "AugmentationRefused",
-    "SceneAugmentation",
-    "crop_views",
-    "drop_views",
-    "droppable_views",
-    "flip_horizontally",
-    "jitter_colors",
-    "jitter_views",
-    "random_crop",
-    "random_order",
-    "reorder_views",
-    "resize_views",
-]
+__all__ = ["AugmentationConfig", "SceneAugmentation", "jitter_colors", "jitter_views"]

@@ -8,7 +8,6 @@ import pytest
 
 from gap_mllm.processing.answers_gap_mllm import format_box, format_boxes, format_point, parse_boxes, parse_points
 from gap_mllm.processing.camera_geometry_gap_mllm import euler_to_matrix, matrix_to_euler
-from gap_mllm.processing.data.augment_sight import count_box_pixels
 from gap_mllm.processing.data.augmentation import (
     AugmentationRefused,
     drop_views,
@@ -16,6 +15,7 @@ from gap_mllm.processing.data.augmentation import (
     random_order,
     reorder_views,
 )
+from gap_mllm.processing.data.augmentation.sight import count_box_pixels
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
 from gap_mllm.processing.prompts_gap_mllm import prompt_text
 from tests.processing.data.room_samples import (

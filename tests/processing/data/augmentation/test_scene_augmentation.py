@@ -11,7 +11,6 @@ from PIL import Image
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_points
 from gap_mllm.processing.camera_geometry_gap_mllm import scale_pixels
 from gap_mllm.processing.data import ROOM_TASKS
-from gap_mllm.processing.data.augment_sight import count_box_pixels
 from gap_mllm.processing.data.augmentation import (
     AugmentationConfig,
     AugmentationRefused,
@@ -22,6 +21,7 @@ from gap_mllm.processing.data.augmentation import (
     random_crop,
     resize_views,
 )
+from gap_mllm.processing.data.augmentation.sight import count_box_pixels
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
 from tests.processing.data.room_samples import (
     HEIGHT,

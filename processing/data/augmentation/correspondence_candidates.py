@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import project_points, transform_points
-from .augment_sight import depth_camera
-from .record_errors import RecordError
+from ...camera_geometry_gap_mllm import project_points, transform_points
+from ..record_errors import RecordError
+from .sight import depth_camera
 
 
 GRID_CELLS = 16  # a side: where places are looked for in each view

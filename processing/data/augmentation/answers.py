@@ -1,6 +1,6 @@
 """Answers whose numbers follow the views: each is found among the boxes and points of its sample, and moved with it.
 
-How the text is edited is in augment_numbers.py.
+How the text is edited is in numbers.py.
 """
 
 import re
@@ -9,11 +9,11 @@ from functools import cached_property
 
 import numpy as np
 
-from ..answers_gap_mllm import BOX_KEYS, POINT_KEY, parse_boxes, parse_points
-from ..camera_geometry_gap_mllm import euler_to_matrix
-from .augment_numbers import NUMBER_LIST, num_decimals, read_numbers, remove_objects, rewrite_lists, write_numbers
-from .augment_texts import holds_numbers, location_span, refuse
-from .record_errors import RecordError
+from ...answers_gap_mllm import BOX_KEYS, POINT_KEY, parse_boxes, parse_points
+from ...camera_geometry_gap_mllm import euler_to_matrix
+from ..record_errors import RecordError
+from .numbers import NUMBER_LIST, num_decimals, read_numbers, remove_objects, rewrite_lists, write_numbers
+from .texts import holds_numbers, location_span, refuse
 
 
 _FRAME = re.compile(r'(?P<head>"frame"\s*:\s*)(?P<frame>\d+)')

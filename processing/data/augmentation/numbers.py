@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from ..answers_gap_mllm import BOX_KEYS, POINT_KEY
+from ...answers_gap_mllm import BOX_KEYS, POINT_KEY
 
 
 NUMBER_LIST = re.compile(rf'"(?P<key>{"|".join((*BOX_KEYS, POINT_KEY))})"\s*:\s*(?P<list>\[[^\[\]]*\])')

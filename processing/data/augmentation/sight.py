@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import euler_to_matrix, scale_intrinsics, unproject_depth
-from .augment_answers import AnswerNumbers
-from .augment_texts import TEXT_TASKS, refuse
-from .record_errors import RecordError
+from ...camera_geometry_gap_mllm import euler_to_matrix, scale_intrinsics, unproject_depth
+from ..record_errors import RecordError
+from .answers import AnswerNumbers
+from .texts import TEXT_TASKS, refuse
 
 
 SEEN_SHARE = 0.004  # of a view's pixels, as in room_tasks.py: from here on an object is visible

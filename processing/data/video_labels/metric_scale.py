@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from ..camera_geometry_gap_mllm import scale_pixels
+from ...camera_geometry_gap_mllm import scale_pixels
+from ..record_errors import RecordError
+from ..source_files import check_depth_file
 from .depth_teacher import Reconstruction
-from .record_errors import RecordError
-from .source_files import check_depth_file
 
 
 TEACHER_UNITS = "none: the teacher's own units"

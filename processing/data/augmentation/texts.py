@@ -1,14 +1,14 @@
 """Why a change of the views would make a sample untrue: what its texts say of views, directions, order and places.
 
-Refusals are `AugmentationRefused`. Numbers in answers are moved in augment_answers.py, words of direction are
+Refusals are `AugmentationRefused`. Numbers in answers are moved in answers.py, words of direction are
 exchanged in mirror_words.py.
 """
 
 import re
 from dataclasses import replace
 
-from ..prompts_gap_mllm import IMAGE_TAG
-from .view_selection import first_frame_number
+from ...prompts_gap_mllm import IMAGE_TAG
+from ..view_selection import first_frame_number
 
 
 NUMBER_TASKS = ("reconstruction", "detection3d", "grounding", "grounding_box", "grounding_frame")
@@ -74,7 +74,7 @@ def refuse(step: str, sample, reason: str) -> AugmentationRefused:
 
 
 def holds_numbers(text: str | None) -> bool:
-    """Whether a text is an answer whose numbers augment_answers.py can move."""
+    """Whether a text is an answer whose numbers answers.py can move."""
     return bool(text and _NUMBER_LISTS.search(text))
 
 

@@ -9,7 +9,7 @@ from gap_mllm.processing.answers_gap_mllm import format_boxes, format_point, par
 from gap_mllm.processing.camera_geometry_gap_mllm import euler_to_matrix, project_points, transform_box
 from gap_mllm.processing.data import ROOM_TASKS
 from gap_mllm.processing.data.augmentation import AugmentationRefused, flip_horizontally
-from gap_mllm.processing.data.mirror_words import mirror_text
+from gap_mllm.processing.data.augmentation.mirror_words import mirror_text
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
 from gap_mllm.processing.data.task_makers import make_tasks
 from gap_mllm.processing.prompts_gap_mllm import prompt_text

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import (
+from ...camera_geometry_gap_mllm import (
     fit_similarity,
     invert_rigid,
     scale_intrinsics,

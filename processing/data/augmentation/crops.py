@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from ..camera_geometry_gap_mllm import scale_intrinsics, scale_pixels
-from .augment_answers import AnswerNumbers
-from .augment_sight import depth_camera, find_lost, remove_lost
-from .augment_texts import AugmentationRefused, check_places, check_task, refuse
+from ...camera_geometry_gap_mllm import scale_intrinsics, scale_pixels
+from .answers import AnswerNumbers
+from .sight import depth_camera, find_lost, remove_lost
+from .texts import AugmentationRefused, check_places, check_task, refuse
 
 
 CROP_ATTEMPTS = 4

@@ -1,7 +1,7 @@
 """Which pixels of a reconstruction are sure enough to be asked about, what they see, and where other views see it.
 
 A pixel can be used where the teacher is confident and the depth has no edge: between a chair and the wall behind it a
-mark is ambiguous and an interpolated depth is neither. Questions are made of these pixels in label_questions.py.
+mark is ambiguous and an interpolated depth is neither. Questions are made of these pixels in questions.py.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import invert_rigid, project_points, scale_intrinsics, scale_pixels, transform_points
+from ...camera_geometry_gap_mllm import invert_rigid, project_points, scale_intrinsics, scale_pixels, transform_points
 from .depth_teacher import Reconstruction
 from .teacher_windows import scene_size
 

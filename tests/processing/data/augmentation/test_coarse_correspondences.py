@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from gap_mllm.processing.camera_geometry_gap_mllm import project_points
-from gap_mllm.processing.data.coarse_correspondences import (
+from gap_mllm.processing.data.augmentation.coarse_correspondences import (
     CORRESPONDENCE_PROMPT,
     MIN_RADIUS_PX,
     coarse_correspondences,
     draw_numbers,
     marked_sample,
 )
-from gap_mllm.processing.data.correspondence_candidates import square_cover
+from gap_mllm.processing.data.augmentation.correspondence_candidates import square_cover
 from gap_mllm.processing.data.record_errors import RecordError
 from gap_mllm.processing.data.scene_sample import Point, SceneSample
 from gap_mllm.processing.visual_prompt_gap_mllm import draw_scene_marks
