@@ -37,7 +37,7 @@ def add_evaluate(subparsers) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Evaluate, in several processes if asked for. Raises ValueError where an argument does not fit."""
-    from .evaluation.runner.evaluate_model import evaluate_model
+    from .evaluation.runner import evaluate_model
     from .evaluation.runner.processes import is_launched, launch
 
     options = dict(_option(text) for text in args.option)

@@ -1,8 +1,9 @@
-"""One command from a model and a benchmark to a folder of results: see evaluate_model.py."""
+"""One command from a model and a benchmark to a folder of results: see run.py."""
 
 from .benchmarks import BENCHMARKS, Benchmark
-from .evaluate_model import evaluate_model
+from .card import update_card
 from .json_stopping import JsonStopping, cut_after_json
+from .run import evaluate_model
 
 
-__all__ = ["BENCHMARKS", "Benchmark", "JsonStopping", "cut_after_json", "evaluate_model"]
+__all__ = ["BENCHMARKS", "Benchmark", "JsonStopping", "cut_after_json", "evaluate_model", "update_card"]

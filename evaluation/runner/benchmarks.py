@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...processing.answers_gap_mllm import BOX_KEYS, POINT_KEY
-from . import score_boxes, score_points, score_questions
+from ...processing.answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
+from . import score_boxes, score_captions, score_grounding, score_points, score_questions
 from .asking import AnswerForm
 
 
@@ -18,7 +18,8 @@ class Benchmark:
     Args:
         name (`str`), title (`str`): for people.
         source (`str`), split (`str`), tasks (`tuple[str, ...]`), options (`dict`): of `load_multiview`.
-        score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py.
+        score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py. In two
+            stages it takes `frames`, too.
         constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
         curve (`Callable`, *optional*): (samples, texts) -> thresholds, precisions and recalls, to plot.
         headline (`str`): the metric that stands for all; higher_is_better (`bool`).
@@ -51,6 +52,14 @@ _POINTS = {
     "higher_is_better": False,
     "forms": (AnswerForm(64, (POINT_KEY,)),),
 }
+_GROUNDING = {
+    "source": "gap_mllm",
+    "split": "val",
+    "tasks": ("grounding",),
+    "score": score_grounding.score,
+    "constant": score_grounding.constant,
+    "headline": "miou",
+}
 _BENCHMARKS = (
     Benchmark(
         "synthetic_rooms",
@@ -65,7 +74,7 @@ _BENCHMARKS = (
         "a marked pixel of a ScanNet scene: what is it, and where",
         source="gap_mllm",
         split="val",
-        **_POINTS,
+        **{**_POINTS, "score": score_points.score_clouds},
     ),
     Benchmark(
         "gap_mllm_detection",
@@ -78,6 +87,30 @@ _BENCHMARKS = (
         curve=score_boxes.curve,
         headline="f1",
         forms=(AnswerForm(1280, BOX_KEYS, is_list=True),),
+    ),
+    Benchmark(
+        "gap_mllm_grounding",
+        "ScanRefer in one stage: view and box of a described object",
+        forms=(AnswerForm(100, BOX_KEYS),),
+        **_GROUNDING,
+    ),
+    Benchmark(
+        "gap_mllm_grounding_two_stage",
+        "ScanRefer in two stages: the view of a described object, then its box",
+        forms=(AnswerForm(32, (FRAME_KEY,)), AnswerForm(128, BOX_KEYS)),
+        flow=TWO_STAGE,
+        **_GROUNDING,
+    ),
+    Benchmark(
+        "gap_mllm_captions",
+        "Scan2Cap: describe the object at a place",
+        source="gap_mllm",
+        split="val",
+        tasks=("dense_caption",),
+        score=score_captions.score,
+        constant=score_captions.constant,
+        headline="cider",
+        forms=(AnswerForm(100),),
     ),
     Benchmark(
         "vsibench",

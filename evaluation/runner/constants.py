@@ -32,7 +32,7 @@ def constant_answers(benchmark: Benchmark, asked: QuestionSet, data_dir=None, sp
             logger.warning(f"{benchmark.name}: no training split to fit the constant answer on ({error})")
     if fitted_on is None:
         fitted_on, note = asked, "the asked questions themselves, for want of a training split: an upper bound"
-    answer = benchmark.constant(list(fitted_on))
+    answer = benchmark.constant(fitted_on.without_pictures())
     return {sample.id: {"id": sample.id, "text": answer(sample)} for sample in asked}, note
 
 

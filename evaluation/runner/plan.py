@@ -4,6 +4,7 @@ A float depends on what shares its batch. So batches are formed over the whole b
 processes take whole batches, and a resume repeats whole batches.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -47,10 +48,15 @@ def make_batches(questions: QuestionSet, batch_size: int, by_scene: bool = False
 
 def view_set(sample) -> str:
     """What names the pictures of a sample: equal for questions that show the same views with the same marks."""
-    names = [view.picture["path"] if isinstance(view.picture, dict) else None for view in sample.views]
-    if not all(names):
-        names = [sample.scene_id, sample.video, *(view.frame_id for view in sample.views)]
+    names = [_picture_name(view.picture) for view in sample.views] or [sample.video]
     return repr((names, sample.marks))
+
+
+def _picture_name(picture):
+    """The file of a stored picture, or the hash of its bytes: sources may give many the same name, or none."""
+    if picture.get("bytes") is None:
+        return picture["path"]
+    return hashlib.sha256(picture["bytes"]).hexdigest()
 
 
 def choose_partners(questions: QuestionSet) -> dict[str, str] | None:

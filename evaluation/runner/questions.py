@@ -6,6 +6,7 @@ Rows hold paths or stored bytes; pictures are decoded only where a batch needs t
 import hashlib
 import io
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -48,6 +49,14 @@ class QuestionSet:
     def __iter__(self):
         return (self.sample(row_id) for row_id in self.ids)
 
+    def without_pictures(self) -> list[SceneSample]:
+        """All questions at once, without pictures, which together may not fit into memory."""
+        samples = []
+        for sample in self:
+            views = tuple(replace(view, picture=None, depth_picture=None) for view in sample.views)
+            samples.append(replace(sample, views=views))
+        return samples
+
     def sample(self, row_id: str, with_frames: bool = False) -> SceneSample:
         """Return a question by its id; `with_frames` reads the views of a video."""
         row = self._rows[self._places[row_id]].to_pylist()[0]
@@ -62,10 +71,11 @@ class QuestionSet:
         return QuestionSet(self._rows.select(places), self.num_frames)
 
     def fingerprint(self) -> str:
-        """Hash of ids, questions and answers: another file under the same name is another benchmark."""
+        """Hash of ids, questions, answers and sizes of views, by which another file under the same name is told."""
         digest = hashlib.sha256()
         for sample in self:
-            digest.update(repr((sample.id, sample.question, sample.answer, sample.references)).encode())
+            asked = sample.id, sample.question, sample.answer, sample.references, view_shape(sample)
+            digest.update(repr(asked).encode())
         return digest.hexdigest()[:16]
 
 
@@ -149,8 +159,7 @@ def question_messages(sample: SceneSample, images) -> list[dict]:
     if count > len(images):
         question = drop_tags(question, len(images))
     if IMAGE_TAG in question or sample.task not in TASKS or not images:
-        changed = SceneSample(**{**_fields(sample), "question": question})
-        return changed.messages(images=images, with_answer=False)
+        return replace(sample, question=question).messages(images=images, with_answer=False)
     system = {"system": sample.system} if sample.system else {}
     return build_messages(sample.task, images, prompt=question, **system)
 
@@ -161,10 +170,6 @@ def drop_tags(question: str, keep: int) -> str:
     for match in reversed(places[keep:]):
         question = question[: match.start()] + question[match.end() :]
     return question
-
-
-def _fields(sample):
-    return {name: getattr(sample, name) for name in sample.__dataclass_fields__}
 
 
 __all__ = ["QuestionSet", "drop_tags", "even_subset", "load_questions", "question_messages", "view_shape"]

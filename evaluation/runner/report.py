@@ -91,8 +91,9 @@ def _plots(output, benchmark, asked, records):
         "By kind of question": plot_categories(records, output / "categories.png"),
     }
     if benchmark.curve is not None:
+        samples = asked.without_pictures()
         texts = {arm: [record["text"] for record in given] for arm, given in records.items()}
-        curves = {arm: benchmark.curve(list(asked), given) for arm, given in texts.items()}
+        curves = {arm: benchmark.curve(samples, given) for arm, given in texts.items()}
         drawn["Precision and recall at each overlap"] = plot_thresholds(curves, output / "precision_recall.png")
     if any(drawn.values()):
         yield from ("## Plots", "", f"For the headline, {benchmark.headline}, {direction} is better.", "")

@@ -10,6 +10,7 @@ from ...processing.data.scene_sample import Box, Point, SceneSample
 
 
 ANSWER = "ANSWER"
+MAX_CHARS = 300
 
 
 def draw_samples(asked, records: list[dict], path, title: str) -> Path:
@@ -34,19 +35,29 @@ def with_answer(sample: SceneSample, record: dict) -> SceneSample:
     if isinstance(parsed, dict) and "pointmap" in parsed:
         label = f"{ANSWER} {parsed['label'] or ''}".strip()
         points.append(Point(view=None, pixel=None, xyz=np.asarray(parsed["pointmap"], float), label=label))
-    for entry in _boxes_of(parsed):
+    for numbers, label, frame in _boxes_of(parsed):
         order = sample.boxes[0].euler_order if sample.boxes else "zxy"
-        numbers, label = np.asarray(entry["bbox_3d"], float), f"{ANSWER} {entry.get('label') or ''}".strip()
-        boxes.append(Box(numbers, order, "camera", entry.get("frame", 0), label=label, role="target"))
-    truth = sample.answer or " / ".join(sample.references) or "see the picture"
+        index = 0 if frame == "camera" else None
+        boxes.append(Box(np.asarray(numbers, float), order, frame, index, f"{ANSWER} {label}".strip(), role="target"))
+    truth = " ".join((sample.answer or " / ".join(sample.references) or "as drawn").split())
     verdict = f"unreadable, {record['rejected']}" if record["rejected"] else _score(record)
-    text = f"{truth}\n{ANSWER} of the model ({verdict}): {record['text'].strip() or '(nothing)'}"
+    text = " ".join(record["text"].split()) or "(nothing)"
+    text = f"of the model ({verdict}): {_shorten(text)}\nTRUTH: {_shorten(truth)}"
     return replace(sample, points=tuple(points), boxes=tuple(boxes), answer=text)
 
 
 def _boxes_of(parsed):
-    entries = parsed if isinstance(parsed, list) else [parsed]
-    return [entry for entry in entries if isinstance(entry, dict) and "bbox_3d" in entry]
+    """Numbers, label and frame of the boxes of an answer."""
+    for entry in parsed if isinstance(parsed, list) else [parsed]:
+        if isinstance(entry, dict) and "bbox_3d" in entry:
+            yield entry["bbox_3d"], entry["label"] or "", "camera"
+        elif isinstance(entry, dict) and "bbox_3d_aligned" in entry:
+            yield entry["bbox_3d_aligned"], f"in view {entry['frame']}", "aligned"
+
+
+def _shorten(text):
+    text = text.replace("```json", "").replace("```", "").strip()
+    return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]} ..."
 
 
 def _score(record):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..metrics_file import save_metrics
 from .arms import DAMAGE_NOTE, MODEL
-from .benchmarks import Benchmark
+from .benchmarks import TWO_STAGE, Benchmark
 from .files import write_atomically, write_jsonl
 from .questions import QuestionSet
 
@@ -30,11 +30,14 @@ def save_results(output, benchmark: Benchmark, asked: QuestionSet, texts, run, t
         `dict`: what metrics.json holds.
     """
     output = Path(output)
-    samples = list(asked)
+    samples = asked.without_pictures()
     arms, records = {}, {}
     for arm, answers in texts.items():
         given = [answers[row_id]["text"] for row_id in asked.ids]
-        scores, of_samples = benchmark.score(samples, given, run["seed"])
+        stages = {}
+        if benchmark.flow == TWO_STAGE:
+            stages["frames"] = [answers[row_id].get("frame") for row_id in asked.ids]
+        scores, of_samples = benchmark.score(samples, given, run["seed"], **stages)
         records[arm] = [
             {"id": sample.id, "scene_id": sample.scene_id, "text": text, **_extra(answers[sample.id]), **record}
             for sample, text, record in zip(samples, given, of_samples, strict=True)

@@ -103,7 +103,7 @@ def evaluate_model(
         if "other_geometry" in arms and partners is None:
             arms.remove("other_geometry")
             left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"
-        plan = {**run, "threads": threads, "device": device.type, "dtype": str(dtype)}
+        plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": str(dtype)}
         if processes.is_main:
             plan["models"] = {arm: model_fingerprint(folder) for arm, folder in folders.items()}
             batches = make_batches(asked, batch_size, by_scene=bench.flow == TWO_STAGE)

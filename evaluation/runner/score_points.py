@@ -10,6 +10,7 @@ import numpy as np
 
 from ...processing.answers_gap_mllm import format_point, parse_points
 from ..intervals import with_interval
+from ..metrics.reconstruction import reconstruction_score
 
 
 NEAR_M = 0.5  # an answer within this distance is counted as near
@@ -40,6 +41,20 @@ def score(samples, texts, seed: int = 0):
     metrics |= rate("near_share", errors <= NEAR_M)
     metrics |= rate("label_accuracy", [record["is_right_label"] for record in records])
     return metrics, records
+
+
+def score_clouds(samples, texts, seed: int = 0):
+    """`score`, and accuracy and completion of each scene's cloud as published; see `reconstruction_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `score`.
+    """
+    metrics, records = score(samples, texts, seed)
+    points = [sample.point_in_view(sample.points[0]) for sample in samples]
+    scenes = [str(sample.scene_id) for sample in samples]
+    first_views = [sample.views[0].image_path or sample.views[0].frame_id for sample in samples]
+    clouds = reconstruction_score(texts, points, scenes, first_views=first_views)
+    return metrics | {name: value for name, value in clouds.items() if name != "per_scene"}, records
 
 
 def _record(sample, text):
@@ -74,4 +89,4 @@ def constant(samples):
     return lambda sample: text
 
 
-__all__ = ["NEAR_M", "constant", "score", "why_rejected"]
+__all__ = ["NEAR_M", "constant", "score", "score_clouds", "why_rejected"]

@@ -115,3 +115,12 @@ def test_a_model_that_is_not_there_is_named(tmp_path, rooms, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match="holds no config.json"):
         evaluate_model(tmp_path, output=tmp_path / "out", baselines=[], **rooms)
+
+
+def test_a_model_without_geometry_stands_beside(finished, tmp_path, model_path, rooms):
+    quiet = {"baselines": [], "with_report": False, "show_progress": False, "device": "cpu"}
+    metrics = evaluate_model(model_path, output=tmp_path, batch_size=1, without_geometry=model_path, **quiet, **rooms)
+    assert metrics["arms"]["without_geometry"] == metrics["arms"]["model"]  # it is the very same model
+    assert metrics["models"]["without_geometry"] == metrics["models"]["model"]
+    before = json.loads((finished / "metrics.json").read_text())
+    assert metrics["arms"]["model"]["point_error_m"] == before["arms"]["model"]["point_error_m"]

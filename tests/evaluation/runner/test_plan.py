@@ -1,7 +1,8 @@
 import pytest
 
-from gap_mllm.evaluation.runner.plan import choose_partners, make_batches, save_or_check_plan
+from gap_mllm.evaluation.runner.plan import choose_partners, make_batches, save_or_check_plan, view_set
 from gap_mllm.evaluation.runner.questions import QuestionSet, drop_tags, even_subset
+from gap_mllm.processing.data.scene_sample import SceneSample, View
 
 
 def test_batches_hold_each_question_once_in_sorted_order(questions):
@@ -52,3 +53,11 @@ def test_tags_go_with_the_names_of_their_frames():
     question = "Frame-0: <image>Frame-1: <image>\nWhere is <image>it?"
     assert drop_tags(question, 1) == "Frame-0: <image>Where is it?"
     assert drop_tags(question, 0) == "Where is it?"
+
+
+def test_pictures_are_told_apart_by_file_or_content(questions):
+    samples = list(questions)
+    assert len({view_set(sample) for sample in samples}) == 4
+    assert view_set(samples[0]) == view_set(questions.sample(samples[0].id))
+    views = [View(picture={"path": "one.png", "bytes": content}) for content in (b"a", b"b", None)]
+    assert len({view_set(SceneSample(views=(view,))) for view in views}) == 3

@@ -1,0 +1,101 @@
+"""Each benchmark's mapping to its metric: the truth as the answer is right, nothing as the answer is wrong."""
+
+import json
+import math
+
+import pytest
+
+from gap_mllm.evaluation.runner import evaluate_model
+from gap_mllm.evaluation.runner.benchmarks import BENCHMARKS, find_benchmark
+from gap_mllm.evaluation.runner.questions import load_questions
+from gap_mllm.processing.answers_gap_mllm import format_boxes, format_point
+
+
+FOLDERS = {"vsibench": "vsibench", "spar_bench": "spar_bench"}
+NAMES = [name for name in BENCHMARKS if name.startswith("gap_mllm") or name in FOLDERS]
+
+
+@pytest.fixture(autouse=True)
+def no_java(monkeypatch):
+    """METEOR's start takes seconds; it has tests of its own."""
+    monkeypatch.setattr("gap_mllm.evaluation.metrics.captions.shutil.which", lambda name: None)
+
+
+def truth(name, sample):
+    if name == "gap_mllm_reconstruction":
+        return format_point(sample.points[0].label, sample.point_in_view(sample.points[0]), decimals=6)
+    if name == "gap_mllm_detection":
+        boxes = [sample.box_in_view(box, 0) for box in sample.boxes]
+        return format_boxes([box.label for box in sample.boxes], boxes, decimals=6)
+    if name.startswith("gap_mllm_grounding"):
+        numbers = [round(float(value), 6) for value in sample.box_in_view(sample.boxes[0], 1)]
+        return json.dumps({"frame": 1, "bbox_3d": numbers})
+    return sample.references[0]
+
+
+@pytest.fixture(scope="module")
+def ask(formats, cache_dir):
+    def load(name):
+        benchmark = find_benchmark(name)
+        return benchmark, load_questions(benchmark, formats / FOLDERS.get(name, "gap_mllm"), cache_dir=cache_dir)[0]
+
+    return load
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_truth_is_right_and_nothing_is_wrong(name, ask):
+    benchmark, asked = ask(name)
+    samples = list(asked)
+    metrics, records = benchmark.score(samples, [truth(name, sample) for sample in samples])
+    nothing, missed = benchmark.score(samples, [""] * len(samples))
+    assert len(records) == len(missed) == len(samples)
+    assert all(record["rejected"] is None for record in records)
+    assert all(record["rejected"] is not None and record["parsed"] is None for record in missed)
+    assert all(not math.isnan(record["score"]) for record in records + missed)
+    assert all(good["score"] >= bad["score"] for good, bad in zip(records, missed, strict=True))
+    if name == "gap_mllm_reconstruction":
+        assert metrics["point_error_m"] < 1e-5 and metrics["label_accuracy"] == metrics["coverage"] == 1
+        assert nothing["point_error_m"] == math.inf and nothing["parse_rate"] == 0
+    elif name == "gap_mllm_detection":
+        assert metrics["micro"]["f1"] == 1 and nothing["micro"]["f1"] == 0
+        overlaps, precisions, recalls = benchmark.curve(samples, [truth(name, sample) for sample in samples])
+        assert overlaps[-1] == 0.95 and set(precisions) == set(recalls) == {1.0}
+    elif name == "gap_mllm_captions":
+        assert metrics["cider"] > nothing["cider"] == 0 and metrics["num_gated"] == 1
+    elif name.startswith("gap_mllm_grounding"):
+        assert metrics["miou"] == pytest.approx(1, abs=1e-4) and nothing["miou"] == 0
+        assert metrics["acc50"] == 1
+    else:
+        assert metrics["overall"] == 1 and nothing["overall"] == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_constant_answer_can_be_read(name, ask):
+    benchmark, asked = ask(name)
+    samples = list(asked)
+    answer = benchmark.constant(samples)
+    _, records = benchmark.score(samples, [answer(sample) for sample in samples])
+    assert all(record["rejected"] is None for record in records)
+
+
+def test_a_report_has_tables_plots_and_samples(formats, cache_dir, tmp_path, ask):
+    benchmark, asked = ask("gap_mllm_detection")
+    path = tmp_path / "given.jsonl"
+    texts = [truth("gap_mllm_detection", asked.sample(row_id)) for row_id in asked.ids]
+    texts[1] = "nothing here"
+    records = [{"id": row_id, "text": text} for row_id, text in zip(asked.ids, texts, strict=True)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    folder, output = formats / "gap_mllm", tmp_path / "run"
+    metrics = evaluate_model(None, benchmark.name, folder, output, predictions=path, cache_dir=cache_dir)
+    report = (output / "report.md").read_text()
+    assert f"| **f1** | {metrics['arms']['model']['f1']:.3f} |" in report
+    assert "| num_unreadable | 1 | 0 |" in report
+    assert "damage, not benefit" in report and "Not run: blind (answers were read from a file)." in report
+    for name in ("histogram", "precision_recall", "worst", "best"):
+        assert f"]({name}.png)" in report and (output / f"{name}.png").stat().st_size > 1000
+    assert "](categories.png)" not in report  # detection has no kinds of questions
+
+
+def test_questions_without_views_are_refused(formats, cache_dir):
+    with pytest.raises(ValueError, match="2 of 2 questions have no views .*source 'scanqa' found no pictures"):
+        load_questions(find_benchmark("scanqa"), formats / "scanqa", cache_dir=cache_dir)
