@@ -12,6 +12,7 @@ from .results import METRICS_FILE
 
 
 TASK_TYPE = "image-text-to-text"
+_METADATA = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\r?\n)---[ \t]*(?=\r?\n|\Z)", re.DOTALL)
 
 
 def update_card(card_path, output) -> list[EvalResult]:
@@ -46,9 +47,11 @@ def update_card(card_path, output) -> list[EvalResult]:
         heading = re.search(r"^# +(.+?)\s*$", card.text, re.MULTILINE)
         card.data.model_name = heading.group(1) if heading else card_path.parent.resolve().name
     breaks = "\r\n" if "\r\n" in text else "\n"
-    header = card.data.to_yaml(line_break=breaks, original_order=list(card.data.to_dict()))
-    body = re.sub(r"\A\s*---[ \t]*\r?\n.*?\r?\n---[ \t]*(?=\r?\n|\Z)", "", text, count=1, flags=re.DOTALL)
-    body = body if body.startswith(breaks) else breaks + body
+    found = _METADATA.match(text)
+    order = re.findall(r"^([\w-]+):", found.group(1), re.MULTILINE) if found else []
+    order += [key for key in card.data.to_dict() if key not in order]
+    header = card.data.to_yaml(line_break=breaks, original_order=order)
+    body = text[found.end() :] if found else breaks + text
     card_path.write_bytes(f"---{breaks}{header}{breaks}---{body}".encode())
     return results
 

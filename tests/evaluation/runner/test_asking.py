@@ -1,3 +1,5 @@
+"""Asking a model: equal to plain generate, each set of views encoded once, arms that see less."""
+
 import pytest
 import torch
 

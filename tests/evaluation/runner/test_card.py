@@ -1,4 +1,7 @@
+"""Results in a model card: valid, replaced not doubled, and all else as it was."""
+
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,8 @@ def test_results_are_in_the_metadata_and_the_text_is_as_it_was(card, run):
     assert loaded.data.model_name == "GAP-MLLM"
     others = {key: value for key, value in loaded.data.to_dict().items() if key != "model-index"}
     assert others == old.data.to_dict()
+    keys = re.findall(r"^([a-z_-]+):", before.split("---")[1], re.MULTILINE)
+    assert re.findall(r"^([a-z_-]+):", card.read_text().split("---")[1], re.MULTILINE)[: len(keys)] == keys
 
 
 def test_a_second_run_replaces_and_another_benchmark_is_added(card, run):

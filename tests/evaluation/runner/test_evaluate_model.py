@@ -1,3 +1,5 @@
+"""Whole runs: one process, two, killed and resumed give equal bytes; what is wrong is said before a model loads."""
+
 import json
 import time
 

@@ -1,3 +1,5 @@
+"""Prediction files that do not fit are refused; a batch counts only when its file is whole."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""Where a JSON answer ends, read at once, in pieces, and in rows of a batch."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Batches, partners, subsets, and the refusal of another plan."""
+
 import pytest
 
 from gap_mllm.evaluation.runner.plan import choose_partners, make_batches, save_or_check_plan, view_set

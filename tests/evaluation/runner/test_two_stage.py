@@ -1,3 +1,5 @@
+"""Grounding in two stages: which views are shown, encoded once, and what arms leave out."""
+
 import pytest
 
 from gap_mllm.evaluation.runner.asking import AnswerForm, Asker
