@@ -13,7 +13,7 @@ from .scene_cameras import SceneCamera
 
 COMPLETE_TASKS = ("scene", "detection3d")  # rows that list every object; others hold the boxes of one question
 SAME_BOX_M = 0.05  # two boxes of one label are one object if middles and sizes agree so far
-_TRUE_ROLES = (None, "target")
+TRUE_ROLES = (None, "target")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ def _is_of(name, group):
 
 
 def read_objects(sample: SceneSample, margins: TaskMargins) -> list[SceneObject]:
-    """Return the objects of a row that lists all of its scene's; structure, unnamed boxes and repetitions left out.
+    """Return the objects of a row that lists all of its scene's; structure and repetitions are left out.
 
     Frame: camera of view 0. Units: metres.
 
     Args:
-        sample (`SceneSample`): of a task in `COMPLETE_TASKS`.
+        sample (`SceneSample`): of a task in `COMPLETE_TASKS`, each box of a role in `TRUE_ROLES` with a label.
         margins (`TaskMargins`)
     Returns:
         `list[SceneObject]`.
@@ -64,7 +64,7 @@ def read_objects(sample: SceneSample, margins: TaskMargins) -> list[SceneObject]
     """
     found = []
     for box in sample.boxes:
-        if box.role not in _TRUE_ROLES or not box.label:
+        if box.role not in TRUE_ROLES:
             continue
         name = " ".join(box.label.replace("_", " ").lower().split())
         if name in margins.structure_names:
@@ -232,4 +232,4 @@ def _picture_part(camera, solid, slack):
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-__all__ = ["COMPLETE_TASKS", "SceneObject", "SceneObjects", "read_objects", "same_name"]
+__all__ = ["COMPLETE_TASKS", "TRUE_ROLES", "SceneObject", "SceneObjects", "read_objects", "same_name"]

@@ -11,7 +11,7 @@ from ..record_errors import RecordError
 from ..scene_sample import Box, Point, SceneMark, SceneSample
 from .margins import TaskMargins
 from .scene_cameras import SceneCamera, scene_cameras
-from .scene_objects import COMPLETE_TASKS, SceneObject, SceneObjects, read_objects
+from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects, read_objects
 from .templates import phrase
 
 
@@ -106,12 +106,14 @@ class TaskScene:
     def _objects(self):
         if self.sample.task not in COMPLETE_TASKS:
             return "boxes of this task need not be all objects of the scene"
+        if any(not box.label for box in self.sample.boxes if box.role in TRUE_ROLES):
+            return "a box has no label, so that names do not tell objects apart"
         try:
             items = read_objects(self.sample, self.margins)
         except RecordError:
             return "the boxes are in a frame that the poses do not reach"
         if not items:
-            return "the row has no labelled boxes"
+            return "the row has no boxes of objects"
         return SceneObjects(items, self.cameras, self.margins)
 
     @property

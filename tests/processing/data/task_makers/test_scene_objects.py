@@ -84,14 +84,13 @@ def test_an_object_behind_another_is_absent_and_one_without_depth_is_not():
     assert objects.missing[0, 0] > 0.9
 
 
-def test_boxes_are_read_once_without_structure_inputs_and_unnamed_ones():
+def test_boxes_are_read_once_without_structure_and_inputs():
     sample, _ = box_scene(BOXES, POSES[:1])
     first = sample.boxes[0]
     more = (
         replace(first, label="floor", instance_id="7"),
         replace(first, label="Wall", instance_id="8"),
         replace(first, role="input", instance_id="9"),
-        replace(first, label=None, instance_id="10"),
         replace(first, numbers=first.numbers + 1),  # same id
         replace(first, instance_id=None, numbers=first.numbers + 0.01),  # same name, same place
         replace(first, instance_id=None, numbers=first.numbers + np.r_[2.0, np.zeros(8)], label="Kitchen_Cabinet"),
@@ -123,7 +122,7 @@ def test_boxes_of_any_frame_and_order_end_in_the_camera_of_view_0():
     ("change", "reason"),
     [
         ({"task": "grounding_box"}, "need not be all objects"),
-        ({"boxes": ()}, "no labelled boxes"),
+        ({"boxes": ()}, "no boxes of objects"),
         ({"views": ()}, "no views"),
         ({"pose_frame": "scan"}, "frame that the poses do not reach"),
     ],
@@ -132,6 +131,15 @@ def test_what_a_row_lacks_is_the_reason(change, reason):
     sample, _ = box_scene(BOXES, POSES)
     with pytest.raises(CannotAskError, match=reason):
         _ = TaskScene(replace(sample, **change)).objects
+
+
+def test_one_box_without_a_label_makes_all_names_unsure():
+    sample, _ = box_scene(BOXES, POSES)
+    boxes = (*sample.boxes, replace(sample.boxes[0], label=None, instance_id="10"))
+    with pytest.raises(CannotAskError, match="no label"):
+        _ = TaskScene(replace(sample, boxes=boxes)).objects
+    given = (*sample.boxes, replace(sample.boxes[0], label=None, instance_id="10", role="proposal"))
+    assert len(TaskScene(replace(sample, boxes=given)).objects.items) == 2
 
 
 def test_missing_poses_depth_and_gravity_are_reasons():
