@@ -9,6 +9,7 @@ import numpy as np
 
 from ...answers_gap_mllm import format_point
 from ...visual_prompt_gap_mllm import MARK_COLORS
+from ..record_errors import RecordError
 from .scene_cameras import SceneCamera
 from .scene_objects import SceneObject
 from .spatial_facts import visible_items
@@ -86,7 +87,10 @@ def _labelled_points(scene: TaskScene) -> list[Marked]:
         pixel = np.array(point.pixel, np.float64)
         if camera is None or (pixel != np.rint(pixel)).any() or not camera.is_inside(pixel):
             continue
-        xyz = scene.sample.point_in_view(point, 0)
+        try:
+            xyz = scene.sample.point_in_view(point, 0)
+        except RecordError:  # in a frame that the poses do not reach
+            continue
         depth = camera.depth_at(pixel)
         if np.isfinite(depth) and np.linalg.norm(camera.points_at(pixel) - xyz) > scene.margins.edge_bend * depth:
             continue

@@ -45,6 +45,7 @@ class Draft:
         named_views (`list[int]`): views that the text names by number; they then carry their numbers in the prompt.
         facts (`dict`): the exact quantities that the answer came from.
         ending (`str`): follows the text of the template.
+        number_views (`bool`): views carry their numbers in any case, as where the answer is one.
     """
 
     task: str

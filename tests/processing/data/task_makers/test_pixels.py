@@ -115,6 +115,7 @@ def test_labelled_points_of_a_row_serve_where_it_has_no_boxes():
         replace(good, pixel=(48.5, 36.0), label="half"),
         replace(good, pixel=(480.0, 36.0), label="outside"),
         replace(good, label=None),
+        replace(good, frame="scan", label="unreachable"),
     ]
     given = replace(sample, task="reconstruction", boxes=(), points=(*wrong, good))
     rows = make_tasks(given, ("marked_pixel",), num_per_task=10)
