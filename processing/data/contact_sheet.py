@@ -111,6 +111,7 @@ def _tile(sample, view, width, colors):
 
 def _header(sample, number, width):
     facts = {"task": sample.task, "type": sample.question_type, "split": sample.split, "scene": sample.scene_id}
+    facts["video"] = Path(sample.video).name if sample.video else None
     facts = [f"{name} {value}" for name, value in facts.items() if value] + [f"views {len(sample.views)}"]
     return _text(f"{number}: {sample.id}\n{' | '.join(facts)}", width, TEXT, "white", HEADER)
 
@@ -151,7 +152,7 @@ def _texts(sample, width):
     if sample.question is None and sample.answer is None:  # a scene, which nothing is asked about
         return
     question = _TAG_RUN.sub(lambda run: f"[{run.group(0).count(IMAGE_TAG)} pictures] ", sample.question or "none")
-    yield _text(f"Question: {question.strip()}", width, TEXT, max_lines=5)
+    yield _text(f"Question: {question.strip()}", width, TEXT, max_lines=8)
     if sample.choices:
         yield _text(f"Choices: {' / '.join(sample.choices)}", width, TEXT, max_lines=3)
     facts = {"number": sample.number, "choice": sample.choice_index, "target frame": sample.target_frame}

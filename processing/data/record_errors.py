@@ -54,7 +54,7 @@ class ReadReport:
     """
 
     def __init__(self, path=None):
-        self.path = None if path is None else Path(path)
+        self.path, self.is_quiet = None if path is None else Path(path), False
         self.num_rows = 0
         self.skipped = Counter()
         self.markers = Counter()
@@ -64,9 +64,10 @@ class ReadReport:
         self.num_rows += 1
 
     def skip(self, error: RecordError):
-        """Count, log and list a record that was left out."""
+        """Count, log (unless `is_quiet`) and list a record that was left out."""
         self.skipped[error.field or "record"] += 1
-        logger.warning(f"Skipped: {error}")
+        if not self.is_quiet:
+            logger.warning(f"Skipped: {error}")
         self._write("skipped", error)
 
     def refuse(self, error: RecordError):

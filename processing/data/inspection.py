@@ -1,0 +1,279 @@
+"""Looking through a source before training on it: counts, what is missing or broken, Euler orders, a contact sheet.
+
+Nothing is cached: the files are read as they are now, leniently, and one broken file does not hide the others.
+"""
+
+import json
+import os
+import random
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from statistics import median_low
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from .contact_sheet import contact_sheet
+from .euler_order import detect_euler_order
+from .inspection_report import Inspection, SplitCounts
+from .loading import open_source, source_builder_class
+from .picture_checks import PictureChecks
+from .record_errors import RecordError, read_report
+from .scene_sample import SceneSample
+
+
+NUM_EVIDENCE_ROWS = 500  # of a file, for its Euler order
+NUM_VIDEO_FRAMES = 8  # of a video that the sheet shows
+REPORT_FILE, SHEET_FILE = "inspection.json", "contact_sheet.png"
+
+
+def inspect_source(
+    name: str,
+    data_dir=None,
+    split: str | None = None,
+    output_dir=None,
+    num_samples: int = 6,
+    decode_all: bool = False,
+    seed: int = 0,
+    **options,
+) -> Inspection:
+    """Read all records of a source, and decode the pictures of some rows or of all.
+
+    Args:
+        name (`str`), data_dir (`str` or `Path`, *optional*): as for `load_multiview`.
+        split (`str`, *optional*): only this one.
+        output_dir (`str` or `Path`, *optional*): folder for `inspection.json` and `contact_sheet.png`, which has
+            `num_samples` rows.
+        num_samples (`int`): rows to look at, spread over splits and tasks.
+        decode_all (`bool`): decode every picture of every row, once.
+        seed (`int`): which rows.
+        **options: as for `load_multiview`: `tasks`, `max_views`, and those of the source.
+    Returns:
+        `Inspection`.
+    Raises:
+        ValueError: on an unknown source, split or option, or if `num_samples` is below 0.
+        FileNotFoundError: if data_dir does not hold the source.
+    """
+    if num_samples < 0:
+        raise ValueError(f"num_samples is {num_samples}; expected 0 or more.")
+    builder_class = source_builder_class(name)
+    found = Inspection(
+        name,
+        None if data_dir is None else str(data_dir),
+        getattr(builder_class, "LICENSE", "") or "",
+        getattr(builder_class, "LAYOUT", "") or "",
+        {key: value for key, value in options.items() if value is not None},
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        builder = open_source(name, data_dir, skip_bad_samples=True, cache_dir=scratch, **options)
+        events_file = Path(scratch) / "events.jsonl"
+        if hasattr(builder.config, "report_file"):
+            builder.config.report_file = str(events_file)
+            builder.report.is_quiet = True  # all that is wrong is listed at the end
+        checks = PictureChecks()
+        chosen = _Chosen(num_samples, seed)
+        _read(builder, split, found, chosen, checks if decode_all else None)
+        _sort_events(found, read_report(events_file))
+    for row in chosen.rows():
+        if not decode_all:
+            _check_pictures(found, checks, row)
+        found.samples.append(_shown_sample(found, row))
+    found.pictures = {
+        "decoded": checks.num_pictures,
+        "depth maps": checks.num_depth_maps,
+        "depth maps without any reading": checks.num_empty_depth_maps,
+    }
+    if output_dir is not None:
+        output_dir = Path(output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+        report = json.dumps(found.as_dict(), indent=2, ensure_ascii=False, default=str)
+        (output_dir / REPORT_FILE).write_text(report + "\n", encoding="utf-8")
+        contact_sheet(found.samples, f"{name}: {len(found.samples)} rows").save(output_dir / SHEET_FILE)
+    return found
+
+
+# Reading
+
+
+def _read(builder, split, found, chosen, checks):
+    """Go through the files one by one, so that a broken one ends only itself."""
+    generators = {generator.name: generator.gen_kwargs for generator in builder._split_generators(None)}
+    if split is not None and split not in generators:
+        raise ValueError(f"split {split!r} is not in {found.data_dir}; there are {', '.join(generators)}.")
+    videos = {}
+    for name in generators if split is None else [split]:
+        counts = found.splits[name] = SplitCounts()
+        scenes, lengths = set(), Counter()
+        with tqdm(desc=f"Inspecting {name}", unit=" rows", delay=1) as progress:
+            for kwargs in _one_file_each(generators[name]):
+                file = _FileFacts()
+                try:
+                    for _, row in builder._generate_examples(**kwargs):
+                        progress.update()
+                        scenes.add(row["scene_id"])
+                        lengths[len(row["views"])] += 1
+                        _count_row(counts, row)
+                        file.add(row)
+                        chosen.offer(name, row)
+                        _check_video(found, row["video"], videos)
+                        if checks is not None:
+                            _check_pictures(found, checks, row)
+                except RecordError:
+                    pass  # the builder lists it as "refused"
+                if "files" in kwargs:
+                    found.files[_relative(kwargs["files"][0], builder.config.data_dir)] = file.as_dict(name)
+        counts.scenes = len(scenes - {None})
+        counts.views_per_row = _spread(lengths)
+
+
+def _one_file_each(kwargs):
+    return [{**kwargs, "files": [file]} for file in kwargs["files"]] if "files" in kwargs else [kwargs]
+
+
+def _relative(file, data_dir):
+    path = Path(file)
+    return str(path.relative_to(data_dir)) if data_dir and path.is_relative_to(data_dir) else str(path)
+
+
+def _spread(lengths):
+    if not lengths:
+        return {}
+    return {"min": min(lengths), "median": median_low(sorted(lengths.elements())), "max": max(lengths)}
+
+
+def _count_row(counts, row):
+    counts.rows += 1
+    counts.tasks[row["task"]] += 1
+    counts.answers += row["answer"] is not None
+    counts.videos_without_views += row["video"] is not None and not row["views"]
+    if row["question_type"]:
+        counts.question_types[row["question_type"]] += 1
+    for view in row["views"]:
+        counts.views["all"] += 1
+        parts = {"picture": "image", "pose": "camera_to_world", "intrinsics": "intrinsics", "depth": "depth"}
+        for name, key in parts.items():
+            counts.views[name] += view[key] is not None
+    counts.boxes.update(f"{box['frame']} {box['euler_order']}" for box in row["boxes"])
+    counts.points.update(point["frame"] or "no frame" for point in row["points"])
+    counts.marks.update(mark["kind"] for mark in row["marks"])
+
+
+class _FileFacts:
+    """Rows and Euler orders of a file."""
+
+    def __init__(self):
+        self.rows, self.orders, self.evidence = 0, Counter(), []
+
+    def add(self, row):
+        self.rows += 1
+        self.orders.update(box["euler_order"] for box in row["boxes"])
+        boxes = [box for box in row["boxes"] if box["frame"] == "camera"]
+        if not boxes or len(self.evidence) == NUM_EVIDENCE_ROWS:
+            return
+        view = boxes[0]["frame_index"] or 0
+        sample = SceneSample.from_row({**row, "metadata": None})
+        try:
+            pose = sample.camera_to("aligned", view)
+        except RecordError:
+            pose = None
+        numbers = [box.numbers for box in sample.boxes if box.frame == "camera" and (box.frame_index or 0) == view]
+        self.evidence.append((np.stack(numbers), pose))
+
+    def as_dict(self, split):
+        evidence = detect_euler_order(self.evidence)
+        text = str(evidence) if evidence.total else None
+        if evidence.order is not None and set(self.orders) != {evidence.order}:
+            text += ", NOT AS STORED"
+        return {"split": split, "rows": self.rows, "euler_orders": dict(self.orders), "euler_evidence": text}
+
+
+class _Chosen:
+    """A few rows of each split and task, at random but the same for a seed, without knowing how many there are."""
+
+    def __init__(self, number, seed):
+        self.number, self.random = number, random.Random(seed)
+        self.groups, self.seen = {}, Counter()
+
+    def offer(self, split, row):
+        group = (split, row["task"])
+        kept = self.groups.setdefault(group, [])
+        self.seen[group] += 1
+        if len(kept) < self.number:
+            kept.append((self.seen[group], row))
+        elif (place := self.random.randrange(self.seen[group])) < self.number:
+            kept[place] = (self.seen[group], row)
+
+    def rows(self):
+        """As many rows as asked for, taking turns among the groups."""
+        queues = [sorted(kept, key=lambda entry: entry[0]) for kept in self.groups.values()]
+        turns = [(turn, place, queue[turn][1]) for place, queue in enumerate(queues) for turn in range(len(queue))]
+        taken = sorted(turns, key=lambda entry: entry[:2])[: self.number]
+        return [row for _, _, row in sorted(taken, key=lambda entry: (entry[1], entry[0]))]
+
+
+# What is wrong
+
+
+def _sort_events(found, events):
+    for event in events:
+        kind = event.pop("event")
+        if kind == "refused":
+            found.broken_files.append(event)
+        elif kind == "skipped":
+            found.broken_records.append(event)
+        else:
+            found.markers[kind] = found.markers.get(kind, 0) + 1
+        if "missing" in event:
+            found.missing_files[event["missing"]] = found.missing_files.get(event["missing"], 0) + 1
+
+
+def _check_video(found, video, known):
+    """Count a video that is not there; `known` remembers which are."""
+    if video is None:
+        return
+    if video not in known:
+        known[video] = os.path.exists(video)
+    if not known[video]:
+        found.missing_files[video] = found.missing_files.get(video, 0) + 1
+
+
+def _check_pictures(found, checks, row):
+    for error in checks.errors(row):
+        found.broken_pictures.append({"record": error.record_id, "field": error.field, "reason": error.reason})
+        if error.missing is not None:
+            found.missing_files[error.missing] = found.missing_files.get(error.missing, 0) + 1
+
+
+def _shown_sample(found, row):
+    """A row as the sheet shows it: with some frames of its video where it has no views."""
+    sample = SceneSample.from_row(row)
+    if not sample.views and sample.video is not None and os.path.exists(sample.video):
+        from .video_frames import read_video_views
+
+        try:
+            views = read_video_views(sample.video, NUM_VIDEO_FRAMES)
+        except (RecordError, ImportError) as error:
+            found.broken_pictures.append({"record": sample.id, "field": "video", "reason": str(error)})
+        else:
+            sample = replace(sample, views=SceneSample.from_row({**row, "views": views}).views)
+    for index, view in enumerate(sample.views):
+        if view.picture is not None and view.intrinsics is not None:
+            _check_intrinsics(found, sample.id, index, view)
+    return sample
+
+
+def _check_intrinsics(found, record, index, view):
+    """Intrinsics of another resolution put the principal point off the middle."""
+    try:
+        width, height = view.image.size
+    except RecordError:
+        return  # listed already
+    x, y = float(view.intrinsics[0, 2]), float(view.intrinsics[1, 2])
+    if not (0.25 < x / width < 0.75 and 0.25 < y / height < 0.75):
+        reason = f"the principal point ({x:.1f}, {y:.1f}) is far from the middle of {width} x {height} pixels."
+        found.odd_intrinsics.append({"record": record, "field": f"views[{index}].intrinsics", "reason": reason})
+
+
+__all__ = ["inspect_source"]
