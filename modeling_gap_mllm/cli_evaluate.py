@@ -64,7 +64,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         if not metrics:
             return  # not the main process
         print(f"wrote {args.output}: {metrics['headline']} {metrics['arms']['model'][metrics['headline']]}")
-    if args.update_card and not is_launched():
+    if args.update_card:
         from .evaluation.runner.card import update_card
 
         update_card(args.update_card, args.output)

@@ -145,7 +145,6 @@ _BENCHMARKS = (
         constant=score_questions.commonest_answer,
         headline="em",
         forms=(AnswerForm(32),),
-        options={"max_views": 32},
     ),
     Benchmark(
         "sqa3d",
@@ -157,7 +156,6 @@ _BENCHMARKS = (
         constant=score_questions.commonest_answer,
         headline="em",
         forms=(AnswerForm(32),),
-        options={"max_views": 32},
     ),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}

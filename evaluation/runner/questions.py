@@ -113,7 +113,8 @@ def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, 
     if without:
         raise ValueError(
             f"{len(without)} of {len(questions)} questions have no views ({', '.join(without[:3])}): source "
-            f"{benchmark.source!r} found no pictures of their scenes. Give its option that names their folder."
+            f"{benchmark.source!r} found no pictures of their scenes. Give its option that names their folder, "
+            "as posed_root=DIR."
         )
     return questions, total
 
