@@ -1,1 +1,30 @@
-"""Losses, collators and `Trainer` subclasses for geometry-aligned pre-training."""
+"""Losses, collators and `Trainer` subclasses for geometry-aligned pre-training; imported when first asked for."""
+
+from importlib import import_module
+
+
+_MODULES = {
+    "GeometryAlignedTrainer": "geometry_aligned_trainer",
+    "GeometryAlignedTrainingArguments": "geometry_aligned_trainer",
+    "GeometryEncoderTrainer": "geometry_encoder_trainer",
+    "GeometryEncoderTrainingArguments": "geometry_encoder_trainer",
+    "SceneCollator": "scene_collator",
+    "SceneQuestionDataset": "scene_questions",
+    "SharedSceneCollator": "shared_scene_collator",
+}
+
+__all__ = [
+    "GeometryAlignedTrainer",
+    "GeometryAlignedTrainingArguments",
+    "GeometryEncoderTrainer",
+    "GeometryEncoderTrainingArguments",
+    "SceneCollator",
+    "SceneQuestionDataset",
+    "SharedSceneCollator",
+]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
