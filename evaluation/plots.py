@@ -37,8 +37,8 @@ class AnswerExample:
     text: str
 
 
-def _figure(width, height):
-    """A figure that saves itself without a display."""
+def new_figure(width, height):
+    """A matplotlib figure of this size, in inches, that saves itself without a display; ImportError without it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -72,7 +72,7 @@ def plot_curves(log_history, path, baselines=None):
     names = (["loss"] if losses else []) + list(metrics)
     columns = min(3, len(names))
     rows = -(-len(names) // columns)
-    figure = _figure(5.2 * columns, 3.8 * rows)
+    figure = new_figure(5.2 * columns, 3.8 * rows)
     for place, name in enumerate(names, 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.set_xlabel("optimiser step")
@@ -192,7 +192,7 @@ def draw_answers(examples, path, title="What the model answers about rooms that 
     num_views = max(len(example.scene.images) for example in examples)
     side, gap, head, foot = 3.0, 1.7, 1.4, 1.2  # inches: of a picture, between rows, above and below
     width, height = side * (num_views + 1.35) + 2.4, head + foot + (side + gap) * len(examples) - gap
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     figure.suptitle(title, fontsize=17, fontweight="bold", y=1 - 0.2 / height)
     figure.text(0.5, 1 - 0.65 / height, KEY, fontsize=12.5, ha="center", va="top")
     grid = figure.add_gridspec(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..plots import _figure
+from ..plots import new_figure
 from .arms import MODEL
 
 
@@ -42,7 +42,7 @@ def plot_histogram(records: dict, path) -> Path:
     finite = np.concatenate([part[np.isfinite(part)] for part in values.values()])
     top = 1.0 if field != "error_m" else float(np.quantile(finite, 0.98)) if len(finite) else 1.0
     edges = np.linspace(0, max(top, 1e-6), 25)
-    figure = _figure(8.5, 1.1 + 1.35 * len(values))
+    figure = new_figure(8.5, 1.1 + 1.35 * len(values))
     panels = figure.subplots(len(values), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (arm, part) in zip(panels, values.items(), strict=True):
         shown = np.clip(part, edges[0], edges[-1] * (1 - 1e-9))  # what lies beyond stands in the last bar
@@ -76,7 +76,7 @@ def plot_categories(records: dict, path) -> Path | None:
     names = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_CATEGORIES]
     if not names:
         return None
-    figure = _figure(9.0, 1.8 + 0.13 * len(names) * (len(records) + 1))
+    figure = new_figure(9.0, 1.8 + 0.13 * len(names) * (len(records) + 1))
     axes = figure.add_subplot()
     height = 0.85 / len(records)
     for place, (arm, given) in enumerate(records.items()):
@@ -108,7 +108,7 @@ def plot_thresholds(curves: dict, path) -> Path:
     Returns:
         `Path`.
     """
-    figure = _figure(11.0, 4.6)
+    figure = new_figure(11.0, 4.6)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for arm, (thresholds, precisions, recalls) in curves.items():
         left.plot(thresholds, precisions, color=COLORS[arm], label=f"{arm}, precision")
