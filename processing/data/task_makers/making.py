@@ -53,6 +53,8 @@ def make_tasks(
     """Make questions about a scene; their answers are computed from its depth, poses and boxes.
 
     What the scene does not allow, or does not decide by a margin, is not asked, and counted with the reason.
+    Choose the views first, for instance by `load_multiview(max_views=...)`: what is visible, and so what is true,
+    depends on all of them. `metadata["keep_views"]` lists those that a question cannot lose.
     Frame: boxes and points in the camera of view 0, OpenCV axes, angles "zxy". Units: metres, radians; questions that
     ask for centimetres or degrees say so.
     Source: GAP-MLLM (arXiv:2603.16461) for marked pixels, detection, grounding and captions; the others are usual

@@ -168,6 +168,7 @@ class TaskScene:
         metadata = {"template": template, "maker_facts": draft.facts, "scene_row": self.sample.id}
         if draft.named_views:
             metadata["named_views"] = sorted(set(draft.named_views))
+        metadata["keep_views"] = self._kept_views(draft)
         kept = ("source", "split", "scene_id", "views", "world_to_aligned", "pose_frame", "system")
         boxes = [self._box(item, "target") for item in draft.targets]
         boxes += [self._box(item, "input") for item in draft.inputs if item not in draft.targets]
@@ -187,6 +188,15 @@ class TaskScene:
             question_type=draft.question_type,
             metadata=metadata,
         )
+
+    def _kept_views(self, draft):
+        """The views without which text or answer would not be true: all where objects are spoken of.
+
+        Views before a named one stay too, so that its number does not change.
+        """
+        if draft.targets or draft.inputs:
+            return list(range(len(self.sample.views)))
+        return list(range(max([0, *draft.named_views]) + 1))
 
     def _box(self, item: SceneObject, role: str) -> Box:
         in_reference = bool(self.objects.is_visible[item.index, 0])

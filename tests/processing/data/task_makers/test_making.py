@@ -85,6 +85,17 @@ def test_views_that_a_text_names_carry_their_numbers(made):
     assert num_numbered > 100
 
 
+def test_rows_say_which_views_they_cannot_lose(made):
+    for rows in made:
+        for row in rows:
+            keep = row.metadata["keep_views"]
+            assert keep == list(range(len(keep))) and set(row.metadata.get("named_views", ())) <= set(keep)
+            if row.boxes:
+                assert len(keep) == len(row.views)
+            elif row.question_type == "marked_pixel":
+                assert keep == [0]
+
+
 def test_the_same_seed_gives_the_same_questions_and_another_seed_others(scenes, made):
     assert same(make_tasks(scenes[5], num_per_task=2, seed=7), made[5])
     assert not same(make_tasks(scenes[5], num_per_task=2, seed=8), made[5])
