@@ -1,5 +1,6 @@
 """Keeping some of the views of a row, with everything that speaks of them: tags, marks, boxes, points and answers."""
 
+import json
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ from ..prompts_gap_mllm import IMAGE_TAG
 from .record_errors import RecordError
 
 
+KEPT_VIEWS = '"keep_views"'  # a key of metadata
 _TAGGED = re.compile(r"(?:Frame-(\d+): ?)?" + re.escape(IMAGE_TAG))
 _MENTION = re.compile(r"Frame-(\d+)\b")
 
@@ -24,6 +26,7 @@ def named_views(row: dict) -> set[int]:
     named.update(box["frame_index"] for box in row["boxes"] if box["frame_index"] is not None)
     if row["target_frame"] is not None:
         named.add(row["target_frame"])
+    named.update(_kept_views(row))
     mentions = {int(number) for text in _spoken_texts(row) for number in _MENTION.findall(text)}
     first = first_frame_number(row["question"]) if mentions else None
     for number in mentions:
@@ -36,6 +39,12 @@ def named_views(row: dict) -> set[int]:
             )
         named.add(number - first)
     return named
+
+
+def _kept_views(row) -> list[int]:
+    """The views that the answer was computed from, as makers of questions list them in metadata."""
+    metadata = row["metadata"] or ""
+    return json.loads(metadata).get("keep_views", []) if KEPT_VIEWS in metadata else []
 
 
 def _spoken_texts(row) -> list[str]:
@@ -106,6 +115,9 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
         if row["answer"] and old != new:
             row["answer"] = re.sub(r'("frame"\s*:\s*)' + str(old) + r"\b", rf"\g<1>{new}", row["answer"])
         row["target_frame"] = new
+    if _kept_views(row):
+        kept = [place[view] for view in _kept_views(row)]
+        row["metadata"] = json.dumps({**json.loads(row["metadata"]), "keep_views": kept}, ensure_ascii=False)
     return row
 
 

@@ -1,5 +1,7 @@
 """Thinning the views of a row: what must stay, and that tags, marks, boxes, points and texts follow."""
 
+import json
+
 import pytest
 
 from gap_mllm.processing.data import RecordError, complete_row
@@ -123,3 +125,12 @@ def test_tags_of_another_number_than_views_are_refused():
 def test_a_row_that_keeps_all_its_views_stays_as_it_is():
     row = row_with(question=numbered(6) + "Frame-3?", answer="Frame-2", target_frame=5)
     assert select_row_views(row, list(range(6))) == row
+
+
+def test_views_that_an_answer_was_computed_from_are_kept():
+    row = {**row_with(), "metadata": '{"keep_views": [0, 2, 4], "note": "é"}'}
+    assert named_views(row) == {0, 2, 4}
+    thinned = select_row_views(row, spread_views(row, 4))
+    assert json.loads(thinned["metadata"])["note"] == "é"
+    kept = json.loads(thinned["metadata"])["keep_views"]
+    assert [thinned["views"][view] for view in kept] == [row["views"][view] for view in (0, 2, 4)]
