@@ -1,5 +1,6 @@
 """Dropping and reordering the views of a sample: boxes, points, marks, tags and answers follow, or it is refused."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,7 @@ def droppable_views(sample) -> list[int]:
 def _named(step, sample) -> set[int]:
     parts = {name: [part.row() for part in getattr(sample, name)] for name in ("marks", "points", "boxes")}
     others = ("id", "views", "target_frame", "question", "answer", "choices", "references")
+    parts["metadata"] = json.dumps({"keep_views": sample.metadata.get("keep_views", [])})
     try:
         return named_views({**parts, **{name: getattr(sample, name) for name in others}})
     except RecordError as error:
@@ -142,6 +144,7 @@ def _check_first_clear(step, sample, places):
 def _check_named(step, sample, places, own_camera):
     named = _named(step, sample)
     shown = {sample.target_frame, *(mark.view for mark in sample.marks), *(point.view for point in sample.points)}
+    shown.update(sample.metadata.get("keep_views", ()))
     if 0 not in shown and not own_camera and not names_view(sample, 0):
         named.discard(0)  # boxes in its camera move to that of the new view 0
     lost = sorted(named - set(places))
@@ -153,8 +156,12 @@ def _move(step, sample, keep, places, answers):
     """Views, boxes, points, marks and tags in their new places; answers are still the old ones."""
     texts = {name: getattr(sample, name) for name in ("question", "answer", "choices", "references")}
     texts = rename_frames(texts, places)
+    metadata = sample.metadata
+    if "keep_views" in metadata:
+        metadata = {**metadata, "keep_views": [places[view] for view in metadata["keep_views"]]}
     moved = replace(
         sample,
+        metadata=metadata,
         answer=texts["answer"],
         choices=tuple(texts["choices"]),
         references=tuple(texts["references"]),
