@@ -7,6 +7,7 @@ takes the parsed arguments. Imports of the library stand inside `run`, so that `
 import argparse
 import sys
 
+from .cli_data import add_data, parse_with_options
 from .cli_evaluate import add_evaluate
 
 
@@ -88,7 +89,7 @@ def _add_recipe_command(subparsers, name, text, run):
     parser.set_defaults(run=run)
 
 
-SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate)
+SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,12 +98,15 @@ def main(argv: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:
         add(subparsers)
-    args, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    args, rest = parser.parse_known_args(words)
+    has_options = getattr(args, "has_options", False)  # of a data source: flags that are known now
     if hasattr(args, "folders") and not any(word.startswith("-") for word in rest):
         args.folders += rest  # argparse takes no positional after a flag that stands between two
-    elif rest:
+    elif rest and not has_options:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        args = parse_with_options(words, args) if rest and has_options else args
         args.run(args)
     except (ValueError, OSError, ImportError) as error:
         print(f"gap-mllm: error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -131,6 +131,8 @@ def open_source(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"source {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
+    if name == "synthetic_rooms" and max_views is not None:
+        raise ValueError(f"max_views is {max_views}, but rooms are rendered: give num_views.")
     given = {"max_views": max_views, "tasks": (tasks,) if isinstance(tasks, str) else tasks}
     given = {key: tuple(value) if key == "tasks" else value for key, value in given.items() if value is not None}
     if name != "synthetic_rooms":
