@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..processing.data.room_layout import room_seed
-from ..processing.data.room_renderer import render_room
-from ..processing.data.room_tasks import FURNITURE_SHARE, make_question
+from ..processing.data.rooms.layout import room_seed
+from ..processing.data.rooms.renderer import render_room
+from ..processing.data.rooms.tasks import FURNITURE_SHARE, make_question
 
 
 GRID = (32, 32)  # cells of the point priors, rows and columns

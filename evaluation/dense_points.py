@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..processing.camera_geometry_gap_mllm import invert_rigid
-from ..processing.data.room_tasks import make_question
+from ..processing.data.rooms.tasks import make_question
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
 from ..training.rooms import RoomGeometryDataset, collate_scenes

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..processing.answers_gap_mllm import parse_points
-from ..processing.data.room_tasks import RoomQuestion, make_question
+from ..processing.data.rooms.tasks import RoomQuestion, make_question
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
 from .intervals import with_interval

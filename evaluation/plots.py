@@ -9,8 +9,8 @@ import numpy as np
 
 from ..processing.answers_gap_mllm import parse_boxes, parse_points
 from ..processing.camera_geometry_gap_mllm import box_corners, project_points, transform_points
-from ..processing.data.room_renderer import RoomScene
-from ..processing.data.room_tasks import RoomQuestion
+from ..processing.data.rooms.renderer import RoomScene
+from ..processing.data.rooms.tasks import RoomQuestion
 
 
 TRUE_COLOR, ANSWER_COLOR = "#008f30", "#e65100"

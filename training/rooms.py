@@ -16,9 +16,9 @@ from ..processing.camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from ..processing.data.augmentation import jitter_colors
-from ..processing.data.room_layout import room_seed
-from ..processing.data.room_renderer import render_room
-from ..processing.data.room_tasks import make_question
+from ..processing.data.rooms.layout import room_seed
+from ..processing.data.rooms.renderer import render_room
+from ..processing.data.rooms.tasks import make_question
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from ..vggt_heads_gap_mllm import cameras_to_pose_encoding

@@ -6,52 +6,59 @@ that rendering works without them.
 
 # ruff: noqa: F822 (names that are imported when first asked for)
 
-from .room_layout import SPLIT_SEEDS, make_layout, room_seed
-from .room_renderer import RoomScene, render_room
-from .room_tasks import ROOM_TASKS, RoomQuestion, make_question
+from .rooms import (
+    ROOM_TASKS,
+    SPLIT_SEEDS,
+    RoomQuestion,
+    RoomScene,
+    make_layout,
+    make_question,
+    render_room,
+    room_seed,
+)
 
 
 _NEED_DATASETS = {
+    "SOURCES": "sources",
     "AugmentationConfig": "augmentation",
     "AugmentationRefused": "augmentation",
-    "SceneAugmentation": "augmentation",
-    "coarse_correspondences": "augmentation",
-    "label_video": "video_labels",
-    "make_tasks": "task_makers",
-    "read_video_views": "video_frames",
-    "SOURCES": "sources",
     "RecordError": "record_errors",
+    "SceneAugmentation": "augmentation",
     "SceneSample": "scene_sample",
-    "SyntheticRooms": "synthetic_rooms",
-    "SyntheticRoomsConfig": "synthetic_rooms",
+    "SyntheticRooms": "rooms.synthetic_rooms",
+    "SyntheticRoomsConfig": "rooms.synthetic_rooms",
+    "coarse_correspondences": "augmentation",
     "complete_row": "schema",
+    "label_video": "video_labels",
     "load_multiview": "loading",
+    "make_tasks": "task_makers",
     "read_report": "record_errors",
+    "read_video_views": "video_frames",
     "scene_features": "schema",
 }
 
 __all__ = [
-    "AugmentationConfig",
-    "AugmentationRefused",
-    "SceneAugmentation",
-    "coarse_correspondences",
-    "label_video",
-    "make_tasks",
-    "read_video_views",
     "ROOM_TASKS",
     "SOURCES",
     "SPLIT_SEEDS",
+    "AugmentationConfig",
+    "AugmentationRefused",
     "RecordError",
     "RoomQuestion",
     "RoomScene",
+    "SceneAugmentation",
     "SceneSample",
     "SyntheticRooms",
     "SyntheticRoomsConfig",
+    "coarse_correspondences",
     "complete_row",
+    "label_video",
     "load_multiview",
     "make_layout",
     "make_question",
+    "make_tasks",
     "read_report",
+    "read_video_views",
     "render_room",
     "room_seed",
     "scene_features",

@@ -13,7 +13,7 @@ from .answers import AnswerNumbers
 from .texts import TEXT_TASKS, refuse
 
 
-SEEN_SHARE = 0.004  # of a view's pixels, as in room_tasks.py: from here on an object is visible
+SEEN_SHARE = 0.004  # of a view's pixels, as in rooms/tasks.py: from here on an object is visible
 KEPT_SHARE = 0.5  # of the pixels that showed it best: a smaller object is visible from here on
 BOX_SLACK_M = 0.01
 NUM_PIXELS = 20_000  # of a depth map that are looked at

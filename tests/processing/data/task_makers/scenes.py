@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from gap_mllm.processing.data.rooms.synthetic_rooms import scene_views
 from gap_mllm.processing.data.scene_sample import Box, SceneSample, View
-from gap_mllm.processing.data.synthetic_rooms import scene_views
 
 
 def scene_of_room(room) -> SceneSample:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..answers_gap_mllm import format_box, format_boxes, format_frame, format_point
-from ..camera_geometry_gap_mllm import transform_points, unproject_depth
-from ..prompts_gap_mllm import prompt_text
-from ..visual_prompt_gap_mllm import Mark
-from .room_renderer import RoomScene
+from ...answers_gap_mllm import format_box, format_boxes, format_frame, format_point
+from ...camera_geometry_gap_mllm import transform_points, unproject_depth
+from ...prompts_gap_mllm import prompt_text
+from ...visual_prompt_gap_mllm import Mark
+from .renderer import RoomScene
 
 
-QUESTION_STREAM = 2  # of the room's seed; see room_layout.py
+QUESTION_STREAM = 2  # of the room's seed; see layout.py
 VISIBLE_SHARE = 0.004  # of a view's pixels: from here on a piece counts as visible
 CLEAR_SHARE = 0.012  # ... as clearly visible
 FURNITURE_SHARE = 0.6  # of the marked pixels

@@ -1,14 +1,14 @@
 """What stands where in a rendered room: its size, its furniture and the path of a hand-held camera. No pixels.
 
 Everything follows from one integer, the seed. The appearance is drawn from a second stream of the same seed
-(room_appearance.py), so surfaces can be changed without moving a camera.
+(appearance.py), so surfaces can be changed without moving a camera.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from .room_furniture import FURNITURE, Part, build_furniture
+from .furniture import FURNITURE, Part, build_furniture
 
 
 # Disjoint seeds: what is trained on, what choices are made on, what is reported.
@@ -39,7 +39,7 @@ class Furniture:
     Frame: world, +z up, floor at z = 0. Units: metres, radians.
 
     Args:
-        label (`str`): category, a key of `room_furniture.FURNITURE`.
+        label (`str`): category, a key of `furniture.FURNITURE`.
         color (`str`): one of `COLOR_NAMES`; (color, label) is unique in a room.
         parts (`list[Part]`): primitives in the frame of the piece.
         center (`numpy.ndarray` of shape `(3,)`): middle of the tight box.

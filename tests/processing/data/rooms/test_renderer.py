@@ -19,8 +19,8 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     unproject_depth,
 )
 from gap_mllm.processing.data import SPLIT_SEEDS, make_layout, render_room, room_seed
-from gap_mllm.processing.data.room_furniture import FURNITURE, build_furniture
-from gap_mllm.processing.data.room_layout import CAMERA_HEIGHT, COLOR_NAMES, STEP_DEGREES, STEP_METRES
+from gap_mllm.processing.data.rooms.furniture import FURNITURE, build_furniture
+from gap_mllm.processing.data.rooms.layout import CAMERA_HEIGHT, COLOR_NAMES, STEP_DEGREES, STEP_METRES
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_every_pixel_is_finite_and_of_the_documented_kind(scenes):
 
 def test_grazing_rays_stay_finite():
     """A camera looking exactly along an axis: a whole column and a whole row of rays run parallel to walls."""
-    from gap_mllm.processing.data.room_rays import cast_rays, collect_parts, ray_directions
+    from gap_mllm.processing.data.rooms.rays import cast_rays, collect_parts, ray_directions
 
     layout = make_layout(3, num_views=1, height=33, width=33)
     layout.intrinsics[0] = [[20.0, 0, 16], [0, 20.0, 16], [0, 0, 1]]
@@ -296,9 +296,9 @@ def test_arguments_out_of_range_raise():
 
 
 def test_a_path_that_does_not_fit_raises(monkeypatch):
-    from gap_mllm.processing.data import room_layout
+    from gap_mllm.processing.data.rooms import layout
 
-    monkeypatch.setattr(room_layout, "_camera_path", lambda *args: None)
+    monkeypatch.setattr(layout, "_camera_path", lambda *args: None)
     with pytest.raises(RuntimeError, match="seed 0: no path of 4 views"):
         make_layout(0)
 

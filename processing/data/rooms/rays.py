@@ -1,15 +1,15 @@
 """Analytic ray casting for the rendered rooms: what each ray hits first, the surface there, and shadows. Numpy only.
 
-Works on a RoomLayout (room_layout.py); the shapes of furniture are boxes, frusta and ellipsoids (room_furniture.py).
-A primitive is only tested inside its screen rectangle. Colours are left to room_appearance.py.
+Works on a RoomLayout (layout.py); the shapes of furniture are boxes, frusta and ellipsoids (furniture.py).
+A primitive is only tested inside its screen rectangle. Colours are left to appearance.py.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..data import room_appearance as appearance
-from .room_layout import RoomLayout
+from . import appearance
+from .layout import RoomLayout
 
 
 _TINY = np.float32(1e-6)  # direction components are kept this far from 0, so that no grazing ray divides by it
@@ -84,7 +84,7 @@ def cast_rays(layout: RoomLayout, parts: Parts, directions: list[np.ndarray]) ->
         directions (`list[numpy.ndarray]`): of `ray_directions`.
     Returns:
         `tuple[numpy.ndarray, numpy.ndarray]`, both `(V, H, W)`: z-depth, float32, always finite; and the number of
-        the primitive, int16, as in room_appearance.py.
+        the primitive, int16, as in appearance.py.
     """
     origin = layout.camera_to_world[:, :3, 3]
     exits = []
@@ -266,7 +266,7 @@ def _hit_frustum(offset, direction, taper):
 def find_surface(layout: RoomLayout, parts: Parts, hit, points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the normal and the place on its face of every hit.
 
-    Frame: normals in the world, pointing out of what was hit; u and v as in `room_appearance.face_coordinates`.
+    Frame: normals in the world, pointing out of what was hit; u and v as in `appearance.face_coordinates`.
     Units: metres.
 
     Args:

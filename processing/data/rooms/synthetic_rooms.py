@@ -1,6 +1,6 @@
 """`SyntheticRooms`: a `datasets` builder that renders labelled rooms from seeds, in the package's one schema.
 
-Nothing is downloaded. Rendering is in room_renderer.py, questions are in room_tasks.py, the schema is in schema.py.
+Nothing is downloaded. Rendering is in renderer.py, questions are in tasks.py, the schema is in schema.py.
 """
 
 import io
@@ -11,10 +11,10 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from .room_layout import SPLIT_SEEDS, room_seed
-from .room_renderer import RoomScene, render_room
-from .room_tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
-from .schema import scene_features
+from ..schema import scene_features
+from .layout import SPLIT_SEEDS, room_seed
+from .renderer import RoomScene, render_room
+from .tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
 
 
 DEPTH_SCALE = 1000.0  # depth PNGs hold millimetres
@@ -27,7 +27,7 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
     Args:
         num_train, num_selection, num_test (`int`): rooms of each split.
         num_views (`int`, defaults to 4), height (`int`, defaults to 128), width (`int`, defaults to 128): of a room.
-        tasks (`tuple[str, ...]`): keys of `room_tasks.ROOM_TASKS`; each room gives rows for every task.
+        tasks (`tuple[str, ...]`): keys of `tasks.ROOM_TASKS`; each room gives rows for every task.
         questions_per_task (`int`, defaults to 1): rows for one room and task, with different questions;
             "detection3d" has one answer only and always gives one row.
     Raises:

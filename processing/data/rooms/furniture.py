@@ -1,7 +1,7 @@
 """Furniture for the rendered rooms: each piece is a handful of boxes, frusta and ellipsoids that a person recognises.
 
-Only shapes live here. Where a piece stands is decided in room_layout.py, what its surfaces look like in
-room_appearance.py.
+Only shapes live here. Where a piece stands is decided in layout.py, what its surfaces look like in
+appearance.py.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Part(NamedTuple):
             "ellipsoid".
         center (`tuple[float, float, float]`): middle of the part.
         half (`tuple[float, float, float]`): half extents along x, y and z.
-        surface (`str`): key of `room_appearance.SURFACES`; "main" and the other "main_*" take the named colour.
+        surface (`str`): key of `appearance.SURFACES`; "main" and the other "main_*" take the named colour.
         taper (`float`): top radius over bottom radius, in (0, 1]; frusta only.
     """
 

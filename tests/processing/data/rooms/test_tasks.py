@@ -5,7 +5,7 @@ import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from gap_mllm.processing.data import ROOM_TASKS, make_question, render_room
-from gap_mllm.processing.data.room_tasks import captions, count_pixels, size_word, visible_pieces
+from gap_mllm.processing.data.rooms.tasks import captions, count_pixels, size_word, visible_pieces
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What the surfaces of a rendered room look like: colours, patterns, doors, windows, pictures, rugs and light.
 
-Works on flat lists of ray hits, so it knows nothing about cameras. The shapes come from room_layout.py; the hits from
-room_renderer.py. Every random choice is drawn from stream 1 of the seed.
+Works on flat lists of ray hits, so it knows nothing about cameras. The shapes come from layout.py; the hits from
+renderer.py. Every random choice is drawn from stream 1 of the seed.
 """
 
 from dataclasses import dataclass

@@ -1,22 +1,22 @@
 """Renders a furnished room in numpy: colour, depth, normals and instance ids of every view.
 
-The room is closed, so every pixel has a finite depth. Shapes and cameras come from room_layout.py, hits and shadows
-from room_rays.py, colours from room_appearance.py.
+The room is closed, so every pixel has a finite depth. Shapes and cameras come from layout.py, hits and shadows
+from rays.py, colours from appearance.py.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import (
+from ...camera_geometry_gap_mllm import (
     transform_box,
     transform_points,
     unproject_depth,
     view_to_first_view,
 )
-from ..data import room_appearance as appearance
-from .room_layout import make_layout
-from .room_rays import cast_rays, cast_shadows, collect_parts, find_surface, ray_directions
+from . import appearance
+from .layout import make_layout
+from .rays import cast_rays, cast_shadows, collect_parts, find_surface, ray_directions
 
 
 @dataclass
@@ -32,7 +32,7 @@ class RoomScene:
         depth_m (`numpy.ndarray` of shape `(V, H, W)`, float32): z-depth; finite and positive everywhere.
         normals (`numpy.ndarray` of shape `(V, H, W, 3)`, float32): unit normals towards the camera, camera frame.
         instance_ids (`numpy.ndarray` of shape `(V, H, W)`, int16): i + 1 for piece i of furniture; 0 floor, -1 wall,
-            -2 ceiling, -3 door, -4 window, -5 picture, -6 rug (`room_appearance.STRUCTURE_LABELS`).
+            -2 ceiling, -3 door, -4 window, -5 picture, -6 rug (`appearance.STRUCTURE_LABELS`).
         intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`, float64).
         camera_to_world (`numpy.ndarray` of shape `(V, 4, 4)`, float64).
         boxes (`numpy.ndarray` of shape `(N, 9)`, float64): tight boxes of the furniture, world frame.
@@ -111,14 +111,14 @@ def render_room(seed: int, num_views: int = 4, height: int = 128, width: int = 1
     Frame: see `RoomScene`. Units: metres. Source: our choice; the paper trains on ScanNet scans.
 
     Args:
-        seed (`int`): same seed and arguments, same bytes. `room_layout.room_seed` gives the seeds of a split.
+        seed (`int`): same seed and arguments, same bytes. `layout.room_seed` gives the seeds of a split.
         num_views (`int`, defaults to 4): views along a hand-held path.
         height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
     Returns:
         `RoomScene`.
     Raises:
-        ValueError: if an argument is out of range, see `room_layout.make_layout`.
-        RuntimeError: if no path of so many views fits, see `room_layout.make_layout`.
+        ValueError: if an argument is out of range, see `layout.make_layout`.
+        RuntimeError: if no path of so many views fits, see `layout.make_layout`.
     """
     layout = make_layout(seed, num_views, height, width)
     look = appearance.draw_appearance(layout)

@@ -1,0 +1,20 @@
+"""Furnished rooms rendered from a seed, numpy only: layout, furniture, surfaces, rays, pictures, questions.
+
+`SyntheticRooms` in synthetic_rooms.py is their `datasets` builder, and needs that package.
+"""
+
+from .layout import SPLIT_SEEDS, make_layout, room_seed
+from .renderer import RoomScene, render_room
+from .tasks import ROOM_TASKS, RoomQuestion, make_question
+
+
+__all__ = [
+    "ROOM_TASKS",
+    "SPLIT_SEEDS",
+    "RoomQuestion",
+    "RoomScene",
+    "make_layout",
+    "make_question",
+    "render_room",
+    "room_seed",
+]
