@@ -409,9 +409,7 @@ def test_config_reads_the_official_forms_and_refuses_the_rest():
         GapMllmVggtConfig(num_hidden_layers=4, tap_layers=[0, 1, 2, 4])
     with pytest.raises(ValueError, match="rising order"):
         GapMllmVggtConfig(tap_layers=[11, 4, 17, 23])
-    with pytest.raises(
-        ValueError, match=r"tap_layers=\[0, 1, 2, 3\] and dpt.intermediate_layer_idx=\[4"
-    ):
+    with pytest.raises(ValueError, match=r"tap_layers=\[0, 1, 2, 3\] and dpt.intermediate_layer_idx=\[4"):
         GapMllmVggtConfig(tap_layers=[0, 1, 2, 3], dpt={"intermediate_layer_idx": [4, 11, 17, 23]})
 
 

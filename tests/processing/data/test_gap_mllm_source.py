@@ -5,9 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, euler_to_matrix, project_points, transform_points
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
-
 from tests.processing.data.formats import FORMATS, load_damaged, rows_equal
 
 
