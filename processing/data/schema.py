@@ -5,6 +5,7 @@ Each field is described where it is declared. Fields that a source does not know
 
 import functools
 import json
+import math
 import os
 
 import numpy as np
@@ -167,7 +168,17 @@ def _stored(value, feature, name):
         return value
     dtype = feature.feature.dtype if isinstance(feature, List) else feature.dtype
     if dtype == "string":
-        return _text(value, name)
+        return value if type(value) is str else _text(value, name)
+    if isinstance(feature, Value) and type(value) is _PLAIN.get(dtype):  # the common case, without numpy
+        if dtype != "int32" or -(2**31) <= value < 2**31:
+            return value
+    return _stored_array(value, feature, dtype, name)
+
+
+_PLAIN = {"bool": bool, "int32": int}
+
+
+def _stored_array(value, feature, dtype, name):
     try:
         given = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -177,14 +188,13 @@ def _stored(value, feature, name):
         shape = (feature.length if feature.length >= 0 else len(value),)
     if given.shape != shape:
         raise ValueError(f"{name} has shape {given.shape}, expected {shape or 'one value'}.")
-    is_fit = given.dtype.kind == "b" if dtype == "bool" else given.dtype.kind in "iuf" and np.isfinite(given).all()
-    if not is_fit:
+    stored = given.astype(dtype) if given.dtype.kind in ("b" if dtype == "bool" else "iuf") else None
+    if stored is None or not math.isfinite(stored.sum()):  # one number that is not finite spoils the sum
         shown, expected = repr(given.tolist())[:80], "True or False" if dtype == "bool" else "finite numbers"
         raise ValueError(f"{name} is {shown}, expected {expected}.")
-    array = given.astype(dtype)
-    if dtype.startswith("int") and not (array == given).all():
+    if dtype.startswith("int") and not (given == stored).all():
         raise ValueError(f"{name} is {value!r}, expected {dtype}.")
-    return array.tolist()
+    return stored.tolist()
 
 
 def _text(value, name):

@@ -48,12 +48,13 @@ def resolve_inside(root, relative: str, field: str | None = None) -> Path:
     """
     if not isinstance(relative, str) or not relative or "\0" in relative:
         raise RecordError(f"{relative!r} is no path.", field)
-    tail, root = os.path.normpath(relative), Path(root)
-    joined = root.absolute() / tail  # the root as the user wrote it: it may climb or be a link
+    # Texts instead of Paths: this is done for every picture. The root stays as it is: it may climb or be a link.
+    tail, root = os.path.normpath(relative), os.fspath(root)
+    joined, folder = os.path.join(os.getcwd(), root, tail), os.path.realpath(root)
     climbs = os.path.isabs(relative) or tail.split(os.sep)[0] == os.pardir
-    if climbs or not joined.resolve().is_relative_to(root.resolve()):
+    if climbs or os.path.commonpath((folder, os.path.realpath(joined))) != folder:
         raise RecordError(f"path {relative!r} leads out of {root}; paths of records must stay inside it.", field)
-    return joined
+    return Path(joined)
 
 
 def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""`gap-mllm data`: commands reach their functions with the right values, options of sources are flags, errors short."""
+"""`gap-mllm data`: commands reach their functions with the right values, source options are flags, errors short."""
 
 import argparse
 import json
