@@ -181,7 +181,7 @@ def _stored_rows(rows, text):
     """Rows with pictures as they are stored, not decoded."""
     columns = rows.select_columns(["id", "source", "views"]).with_format("arrow")
     with tqdm(total=len(rows), desc=text, unit=" rows") as progress:
-        for table in columns.iter(batch_size=100):
+        for table in columns.iter(batch_size=1):  # a row may hold hundreds of pictures
             for row in table.to_pylist():
                 yield row
                 progress.update()
