@@ -24,7 +24,7 @@ class _Recording:
 
     def __init__(self, base, layers, heads):
         self.base, self.layers, self.heads = base, set(layers), list(heads)
-        self.rows, self.loss = (), 0.0
+        self.rows, self.loss, self._parts = (), 0.0, None
 
     def watch(self, document_ids, targets):
         """Start afresh on a batch.
@@ -35,21 +35,30 @@ class _Recording:
         """
         self.rows = (targets != PADDING).nonzero()  # (R, 2): row of the batch, query position
         self.targets = targets[targets != PADDING]
-        self.document_ids, self.loss = document_ids, 0.0
+        self.document_ids, self.loss, self._parts = document_ids, 0.0, None
 
     def add(self, query, key, scaling):
         """Add the negative log-probabilities of the targets. query (B, H, S, d), key (B, H_kv, S, d)."""
-        batch, position = self.rows.unbind(1)
-        documents = self.document_ids[batch]  # (R, S)
-        own = documents.gather(1, position[:, None])
-        columns = torch.arange(documents.shape[1], device=documents.device)
-        allowed = (columns <= position[:, None]) & ((documents == own) | (documents == SHARED))
         shared_by = query.shape[1] // key.shape[1]  # query heads of one key head
-        for head in self.heads:
-            rows = query[batch, head, position].float()
-            scores = torch.einsum("rd,rsd->rs", rows, key[batch, head // shared_by].float()) * scaling
-            scores = scores.masked_fill(~allowed, float("-inf")).log_softmax(-1)
-            self.loss = self.loss - scores.gather(1, self.targets[:, None]).sum()
+        key_heads = [head // shared_by for head in self.heads]
+        for row, position, targets, is_hidden in self._by_row():
+            queries = query[row, self.heads][:, position].float()  # (heads, R, d)
+            scores = queries @ key[row, key_heads].float().transpose(1, 2) * scaling  # (heads, R, S)
+            scores = scores.masked_fill(is_hidden, float("-inf")).log_softmax(-1)
+            self.loss = self.loss - scores.gather(2, targets.expand(len(self.heads), -1)[..., None]).sum()
+
+    def _by_row(self):
+        """Row of the batch, its watched positions (R,), their targets (R,), and what they may not see (R, S)."""
+        if self._parts is None:
+            self._parts = []
+            columns = torch.arange(self.document_ids.shape[1], device=self.document_ids.device)
+            for row in self.rows[:, 0].unique().tolist():
+                is_here = self.rows[:, 0] == row
+                position, documents = self.rows[is_here, 1], self.document_ids[row]
+                is_seen = (documents == documents[position][:, None]) | (documents == SHARED)
+                is_hidden = ~is_seen | (columns > position[:, None])
+                self._parts.append((row, position, self.targets[is_here], is_hidden))
+        return self._parts
 
 
 _active = None
