@@ -1,7 +1,7 @@
 """Which Euler order the boxes of a file are stored in: nothing in public files says so, and two orders are in use.
 
-Two tests, both on the fact that furniture stands upright. With cameras: in the right order the boxes, moved to the
-aligned world, are turned about the vertical alone. Without: boxes of one row then share their last two angles.
+Two tests, both on the fact that furniture stands upright. With cameras: in the right order the upward axes of boxes
+are the world's. Without, or where that decides nothing: the boxes of one row share their upward axis.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class EulerEvidence:
         order (`str`, *optional*): "zxy" or "ZXY".
         fitting (`dict[str, int]`): how many boxes or rows fit each order.
         total (`int`): of how many.
-        method (`str`): "upright in the world", "shared angles" or "none".
+        method (`str`): "upright in the world", "shared axis" or "none".
     """
 
     order: str | None
@@ -50,26 +50,29 @@ def detect_euler_order(rows) -> EulerEvidence:
         `EulerEvidence`.
     """
     upright, upright_total = dict.fromkeys(EULER_ORDERS, 0), 0
-    shared, shared_total = 0, 0
+    shared, shared_total = dict.fromkeys(EULER_ORDERS, 0), 0
     for boxes, camera_to_aligned in rows:
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 9)
+        axes = {order: euler_to_matrix(boxes[:, 6:], order)[:, :, 2] for order in EULER_ORDERS}  # (n, 3), upward
         if camera_to_aligned is not None:
-            rotation = np.asarray(camera_to_aligned)[:3, :3]
+            up = np.asarray(camera_to_aligned)[2, :3]  # of the world, in the camera
             upright_total += len(boxes)
             for order in EULER_ORDERS:
-                vertical = (rotation @ euler_to_matrix(boxes[:, 6:], order))[:, 2, 2]
-                upright[order] += int((np.abs(vertical) > np.cos(TOLERANCE_RAD)).sum())
+                upright[order] += int(_is_parallel(axes[order], up).sum())
         turned = np.abs(_wrap(boxes[:, 6] - boxes[:1, 6])) > 3 * TOLERANCE_RAD if len(boxes) else np.zeros(0, bool)
-        if turned.any():  # boxes of one yaw share all angles in either order
+        if turned.any():  # boxes of one yaw have one upward axis in either order
             shared_total += 1
-            differences = _wrap(boxes[turned, 7:] - boxes[:1, 7:])
-            shared += int((np.abs(differences) < TOLERANCE_RAD).all())
-    if upright_total:
-        return EulerEvidence(_choose(upright, upright_total), upright, upright_total, "upright in the world")
-    fitting = {"zxy": shared, "ZXY": shared_total - shared}
-    return EulerEvidence(
-        _choose(fitting, shared_total), fitting, shared_total, "shared angles" if shared_total else "none"
-    )
+            for order in EULER_ORDERS:
+                shared[order] += int(_is_parallel(axes[order], axes[order][0]).all())
+    by_axis = EulerEvidence(_choose(shared, shared_total), shared, shared_total, "shared axis")
+    by_world = EulerEvidence(_choose(upright, upright_total), upright, upright_total, "upright in the world")
+    if by_world.order is not None or (upright_total and by_axis.order is None):
+        return by_world
+    return by_axis if shared_total else EulerEvidence(None, shared, 0, "none")
+
+
+def _is_parallel(axes, axis):
+    return np.abs(axes @ axis) > np.cos(TOLERANCE_RAD)
 
 
 def _wrap(angles):

@@ -17,7 +17,7 @@ from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder, SourceConfig
 from ..source_files import as_numbers, check_box, check_pose, find_file, iter_records, picture_header
 from .conversations import check_tags, read_conversation
-from .posed_frames import posed_view, read_axis_alignment
+from .posed_frames import posed_view, read_axis_alignment, read_pose
 
 
 logger = logging.get_logger(__name__)
@@ -87,8 +87,15 @@ class GapMllmSource(SceneSourceBuilder):
     def prepare_file(self, split, file):
         if self.config.euler_order:
             return self.config.euler_order
-        evidence = detect_euler_order(self._evidence(file))
+        boxes = list(self._evidence(file))
+        evidence = detect_euler_order(boxes)
         if evidence.order is None:
+            if boxes:
+                logger.warning(
+                    f"{file}: nothing tells the Euler order of its boxes ({evidence}). Reading them as "
+                    f"{self.DEFAULT_EULER_ORDER}; pass euler_order if that is wrong."
+                )
+                self.mark("euler_order_undecided", file, detail=str(evidence))
             return self.DEFAULT_EULER_ORDER
         if evidence.order != self.DEFAULT_EULER_ORDER:
             logger.warning(
@@ -105,15 +112,23 @@ class GapMllmSource(SceneSourceBuilder):
             try:
                 boxes = [box["bbox_3d"] for box in record.get("boxes") or ()]
                 boxes = [check_box(box) for box in boxes]
-                cameras = record.get("cam2global"), record.get("axis_align_matrix")
-                pose = None
-                if all(cameras):
-                    pose = check_pose(cameras[1]) @ check_pose(cameras[0][0])
+                pose = self._first_pose(record) if boxes else None
             except (RecordError, KeyError, TypeError, IndexError, AttributeError):
                 continue
             if boxes:
                 found += 1
                 yield np.stack(boxes), pose
+
+    def _first_pose(self, record):
+        """Camera of the first view in a world with its third axis up: of the record, or beside the picture."""
+        if record.get("cam2global"):
+            pose = check_pose(record["cam2global"][0])
+        else:
+            path = find_file(self.media, record["images"][0], dropped=("scannet/posed_images/", "scannet/"))
+            file = path.with_suffix(".txt")
+            pose = read_pose(file) if file.is_file() else None
+        alignment = record.get("axis_align_matrix")  # turns about the vertical alone, so it may be missing
+        return pose if pose is None or alignment is None else check_pose(alignment) @ pose
 
     def rows(self, split, file, record_id, record, context):
         task = self.task_of(record)

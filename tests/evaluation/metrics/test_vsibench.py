@@ -140,3 +140,9 @@ def test_the_metric_loads_offline_and_agrees():
 def test_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="unknown metric 'accuracy'; known are"):
         load_metric("accuracy")
+
+
+def test_predictions_without_references_and_the_other_way_are_refused():
+    reference = {"answer": "B", "question_type": "route_planning"}
+    with pytest.raises(ValueError, match="0 predictions came with 1 references"):
+        load_metric("vsibench").compute(predictions=[], references=[reference])

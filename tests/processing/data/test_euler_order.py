@@ -43,7 +43,7 @@ def test_upright_furniture_tells_the_order(order):
 def test_shared_angles_tell_the_order_without_cameras(order):
     rows = [(upright_boxes(camera_pose(seed), order, seed=seed), None) for seed in range(8)]
     evidence = detect_euler_order(rows)
-    assert (evidence.order, evidence.total, evidence.method) == (order, 8, "shared angles")
+    assert (evidence.order, evidence.total, evidence.method) == (order, 8, "shared axis")
 
 
 def test_angles_that_differ_by_a_turn_are_shared():
@@ -90,3 +90,17 @@ def test_a_few_leaning_boxes_do_not_matter():
 def test_boxes_need_nine_numbers():
     with pytest.raises(ValueError, match="reshape"):
         detect_euler_order([(np.zeros((2, 7)), None)])
+
+
+def test_a_leaning_box_is_no_evidence_for_the_other_order():
+    boxes = upright_boxes(camera_pose(1), "zxy", seed=1)
+    boxes[1, 7] += 0.2
+    evidence = detect_euler_order([(boxes, None)])
+    assert evidence.order is None and evidence.fitting == {"zxy": 0, "ZXY": 0}
+
+
+def test_boxes_decide_where_the_world_of_the_poses_is_not_upright():
+    boxes = [upright_boxes(camera_pose(seed), "ZXY", seed=seed) for seed in range(4)]
+    fallen = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    evidence = detect_euler_order([(part, fallen @ camera_pose(seed)) for seed, part in enumerate(boxes)])
+    assert (evidence.order, evidence.method) == ("ZXY", "shared axis")

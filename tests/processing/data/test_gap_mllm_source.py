@@ -8,7 +8,7 @@ import pytest
 
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, euler_to_matrix, project_points, transform_points
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
-from tests.processing.data.formats import FORMATS, load_damaged, rows_equal
+from tests.processing.data.formats import DAMAGED, FORMATS, load_damaged, rows_equal
 
 
 MEDIA = FORMATS / "gap_mllm" / "data" / "media"
@@ -182,3 +182,27 @@ def test_lost_tracking_is_counted_not_refused(tmp_path):
     poses = [view["camera_to_world"] for view in rows[0]["views"]]
     assert [pose is None for pose in poses] == [False, True, False, False]
     assert {event["event"] for event in read_report(report)} == {"lost_tracking"}
+
+
+@pytest.mark.parametrize("cameras", ["cam2global", "beside"])
+def test_one_box_and_a_pose_tell_the_euler_order(cameras, tmp_path):
+    """No axis alignment, one box a record: the pose alone says which way is up."""
+    other = json.loads((DAMAGED / "box_euler_other_convention" / "scannet_det_val_4frames.json").read_text())[0]
+    del other["axis_align_matrix"]
+    if cameras == "beside":
+        del other["cam2global"]
+    records = [{**other, "boxes": [box]} for box in other["boxes"]]
+    (tmp_path / "scannet_det_val_4frames.json").write_text(json.dumps(records))
+    rows = load_multiview("gap_mllm", tmp_path, "val", media_dir=str(MEDIA), cache_dir=tmp_path / "cache")
+    assert {box["euler_order"] for row in rows for box in row["boxes"]} == {"ZXY"}
+
+
+def test_an_undecided_euler_order_is_said(tmp_path):
+    record = json.loads((FORMATS / "gap_mllm" / "data" / "train" / "scannet_det_train_4frames.json").read_text())[0]
+    record["boxes"], record["images"] = record["boxes"][:1], ["lone.jpg"] * 4
+    shutil.copy(next(MEDIA.rglob("00000.jpg")), tmp_path / "lone.jpg")
+    (tmp_path / "scannet_det_train_4frames.json").write_text(json.dumps([record]))
+    report = tmp_path / "report.jsonl"
+    rows = load_multiview("gap_mllm", tmp_path, "train", report_file=report, cache_dir=tmp_path / "cache")
+    assert rows[0]["boxes"][0]["euler_order"] == "zxy"
+    assert [event["event"] for event in read_report(report)] == ["euler_order_undecided"]

@@ -62,7 +62,7 @@ def test_euler_orders_of_each_file():
     files = inspect_source("gap_mllm", FORMATS / "gap_mllm").files
     train = files["data/train/scannet_det_train_4frames.json"]
     assert train["euler_orders"] == {"zxy": 6} and (train["split"], train["rows"]) == ("train", 2)
-    assert train["euler_evidence"].startswith("zxy (shared angles: 2 of 2")
+    assert train["euler_evidence"].startswith("zxy (shared axis: 2 of 2")
     val = files["data/evaluation/threedod/scannet_det_val_4frames.json"]
     assert val["euler_evidence"].startswith("zxy (upright in the world: 6 of 6")
     assert files["data/train/scannet_recons_train_4frames.json"]["euler_evidence"] is None
