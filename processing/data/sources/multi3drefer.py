@@ -1,8 +1,11 @@
 """Multi3DRefer: descriptions of any number of objects in ScanNet scenes, also of none."""
 
+from ...answers_gap_mllm import format_boxes
 from ..record_errors import RecordError
-from .scannet_annotations import ScannetAnnotationSource, check_object_id, check_text, other_keys
-from .text_set_prompts import GROUND_TOKEN, video3dllm_question
+from .box_visibility import box_in_camera
+from .scannet_annotations import check_object_id, check_text, other_keys
+from .scannet_grounding import PromptStyleSource
+from .text_set_prompts import GROUND_TOKEN, gap_mllm_question, video3dllm_question
 
 
 USED_KEYS = {"scene_id", "eval_type"}
@@ -10,15 +13,19 @@ FILE_NAMES = {split: f"multi3drefer_{split}.json" for split in ("train", "val")}
 ZERO_TARGETS = "zt"  # how the evaluation types of descriptions without object begin
 
 
-class Multi3dReferSource(ScannetAnnotationSource):
-    """Multi3DRefer's `multi3drefer_{train,val}.json` on ScanNet frames, worded as Video-3D-LLM does.
+class Multi3dReferSource(PromptStyleSource):
+    """Multi3DRefer's `multi3drefer_{train,val}.json` on ScanNet frames.
 
     `eval_type` becomes the question type: zt (no object), st (one), mt (several), with or without distractors. A row
-    without boxes is right where `object_ids` in its metadata is empty.
+    without boxes is right where `object_ids` in its metadata is empty. Worded as Video-3D-LLM does, the answer is a
+    token; in the wording of "gap_mllm", which is ours here, it is the list of all boxes, also of objects that no view
+    shows.
+    Frame: boxes of a row in the aligned frame, those of its answer in the camera of view 0. Units: metres.
     """
 
     SOURCE = "multi3drefer"
     TASKS = ("grounding",)
+    STYLE_TASKS = dict.fromkeys(("video3dllm", "gap_mllm"), TASKS)
     LAYOUT = "multi3drefer_{train,val}.json (or multi3drefer/ or benchmark/multi3drefer/ with them)"
     LICENSE = "mit"
     FOLDER_NAME = "multi3drefer"
@@ -34,17 +41,21 @@ class Multi3dReferSource(ScannetAnnotationSource):
         if eval_type is not None and str(eval_type).startswith(ZERO_TARGETS) != (not object_ids):
             raise RecordError(f"eval_type is {eval_type!r} with {len(object_ids)} objects.", "object_ids")
         description, label = check_text(record, "description"), check_text(record, "object_name").replace("_", " ")
-        fields = self.scene_fields(split, file, scene_id)
-        num_views = len(fields.get("views", ()))
-        yield {
-            **fields,
+        row = {
+            **self.scene_fields(split, file, scene_id),
             "task": "grounding",
-            "question": video3dllm_question("grounding_any_number", num_views, description=description),
-            "answer": GROUND_TOKEN,
-            "boxes": self.object_boxes(split, file, scene_id, object_ids, label=label, role="target"),
+            "boxes": self.target_boxes(split, file, record_id, scene_id, object_ids, label),
             "question_type": eval_type,
             "metadata": other_keys(record, USED_KEYS),
         }
+        views = row.get("views", ())
+        if self.config.prompt_style == "video3dllm":
+            question = video3dllm_question("grounding_any_number", len(views), description=description)
+            yield {**row, "question": question, "answer": GROUND_TOKEN}
+        elif views and len(row["boxes"]) == len(object_ids):
+            boxes = [box_in_camera(box, views[0], row["world_to_aligned"]) for box in row["boxes"]]
+            question = gap_mllm_question("grounding_any_number", len(views), description)
+            yield {**row, "question": question, "answer": format_boxes([None] * len(boxes), boxes)}
 
 
 __all__ = ["Multi3dReferSource"]

@@ -1,8 +1,8 @@
-"""From a description and the box of what it names to rows, worded as one of two lines of models expects them.
+"""From a description and the box of what it names to rows, worded as one of three lines of models expects them.
 
 "video3dllm": one row, all views, the answer is a token that stands for a proposal. "gap_mllm": two rows, the view that
-shows the object best, then the box in that view's camera.
-Frame: the described box is in the aligned frame, the answered one in the camera of view 0. Units: metres.
+shows the object best, then the box in that view's camera. "vgllm": one row, the answer is that view and the box.
+Frame: the described box is in the aligned frame, the answered one in the camera of the answered view. Units: metres.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ...answers_gap_mllm import format_box, format_frame
 from .box_visibility import box_in_camera, most_visible_view
 from .gap_mllm import camera_box
 from .scannet_annotations import ScannetAnnotationConfig, ScannetAnnotationSource
-from .text_set_prompts import GROUND_TOKEN, PROMPT_STYLES, gap_mllm_question, video3dllm_question
+from .text_set_prompts import GROUND_TOKEN, PROMPT_STYLES, gap_mllm_question, vgllm_question, video3dllm_question
 
 
 WINDOW_STEP, WINDOW_REACH = 10, 90  # frames around the chosen one that the second stage shows
@@ -24,7 +24,7 @@ class PromptStyleConfig(ScannetAnnotationConfig):
     """`ScannetAnnotationConfig`, and how questions are worded.
 
     Args:
-        prompt_style (`str`): "video3dllm" or "gap_mllm"; the latter needs posed frames and boxes.
+        prompt_style (`str`): "video3dllm", "gap_mllm" or "vgllm"; the latter two need posed frames and boxes.
         box_kind (`str`): "axis_aligned", ScanNet's boxes; "oriented", EmbodiedScan's where they overlap with those by
             an IoU of 0.5, which needs infos_file. Objects without one are counted under "no_oriented_box".
     Raises:
@@ -54,15 +54,21 @@ class PromptStyleSource(ScannetAnnotationSource):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        style, tasks = self.config.prompt_style, self.STYLE_TASKS[self.config.prompt_style]
+        style = self.config.prompt_style
+        if style not in self.STYLE_TASKS:
+            raise ValueError(
+                f"prompt_style is {style!r}; source {self.SOURCE!r} has {' and '.join(map(repr, self.STYLE_TASKS))}."
+            )
+        tasks = self.STYLE_TASKS[style]
         other = [task for task in self.config.tasks or () if task not in tasks]
         if other:
             raise ValueError(f"tasks is {list(self.config.tasks)}; prompt_style {style!r} has {list(tasks)}.")
 
     def _split_generators(self, dl_manager):
-        if self.config.prompt_style == "gap_mllm" and (self.scenes is None or self.scenes.id_space != "scannet"):
+        style = self.config.prompt_style
+        if style != "video3dllm" and (self.scenes is None or self.scenes.id_space != "scannet"):
             raise FileNotFoundError(
-                "prompt_style 'gap_mllm' answers in the camera of a frame, but there are no "
+                f"prompt_style {style!r} answers in the camera of a frame, but there are no "
                 f"{'posed frames' if self.scenes is None else 'boxes'}. Give posed_root, with scannet/posed_images, "
                 "scannet/scans and scannet/pcd_with_object_aabbs, or use prompt_style='video3dllm'."
             )
@@ -89,7 +95,11 @@ class ScannetGroundingSource(PromptStyleSource):
     """Base of the sources with descriptions of single objects."""
 
     TASKS = ("grounding", "grounding_frame", "grounding_box")
-    STYLE_TASKS = {"video3dllm": ("grounding",), "gap_mllm": ("grounding_frame", "grounding_box")}
+    STYLE_TASKS = {
+        "video3dllm": ("grounding",),
+        "gap_mllm": ("grounding_frame", "grounding_box"),
+        "vgllm": ("grounding",),
+    }
 
     def grounding_rows(self, split, file, record_id, scene_id, description, object_id, label, **fields):
         """Yield the rows of one description.
@@ -111,6 +121,9 @@ class ScannetGroundingSource(PromptStyleSource):
             yield row
         elif not self.has_frames(split, file, scene_id):
             return
+        elif self.config.prompt_style == "vgllm":
+            if boxes or object_id is None:
+                yield from self._one_stage_rows(split, file, record_id, scene_id, description, boxes, fields)
         elif object_id is None:
             if self.wants("grounding_frame"):
                 yield self._frame_row(scene_id, description, None, [], fields)
@@ -123,6 +136,32 @@ class ScannetGroundingSource(PromptStyleSource):
                 yield self._frame_row(scene_id, description, target, boxes, fields)
             if self.wants("grounding_box"):
                 yield self._box_row(scene_id, description, target, boxes, fields)
+
+    def _one_stage_rows(self, split, file, record_id, scene_id, description, boxes, fields):
+        """The question for view and box at once. Its answer is not known where no view shows the object: counted,
+        and left out of what is trained on."""
+        views = self.scene_views(scene_id, self.num_views)
+        target, answer = None, None
+        if boxes:
+            target = self._target_view(scene_id, boxes[0]["instance_id"], boxes[0])
+            if target is None:
+                self.mark("not_visible", file, record_id, f"{scene_id}, object {boxes[0]['instance_id']}")
+                if split == "train":
+                    return
+            else:
+                numbers = box_in_camera(boxes[0], views[target], self.scenes.world_to_aligned(scene_id))
+                answer = one_stage_answer(target, numbers)
+                boxes = [*boxes, camera_box(numbers, "zxy", target)]
+        yield {
+            **fields,
+            **self.world_fields(scene_id),
+            "task": "grounding",
+            "views": views,
+            "question": vgllm_question(len(views), description),
+            "answer": answer,
+            "target_frame": target,
+            "boxes": boxes,
+        }
 
     def _target_view(self, scene_id, object_id, box):
         """The view that shows an object best; kept, since an object has several descriptions."""
@@ -166,6 +205,19 @@ class ScannetGroundingSource(PromptStyleSource):
         }
 
 
+def one_stage_answer(frame: int, box) -> str:
+    """Write VG-LLM's answer of one stage: a view and the box in its camera.
+
+    Frame: camera of the view. Units: metres and radians (order as in `LabelledBox`).
+
+    Args:
+        frame (`int`): index of the view. box (array-like of 9 floats)
+    Returns:
+        `str`: fenced JSON, one object.
+    """
+    return format_box(box).replace("{", f'{{"frame": {frame}, ', 1)
+
+
 def frames_around(chosen: dict, views: list[dict]) -> list[dict]:
     """Return the views of GAP-MLLM's second stage: the chosen frame, those after it, then those before it.
 
@@ -181,4 +233,4 @@ def frames_around(chosen: dict, views: list[dict]) -> list[dict]:
     return [chosen, *(by_number[number] for number in numbers if number in by_number)]
 
 
-__all__ = ["PromptStyleConfig", "PromptStyleSource", "ScannetGroundingSource", "frames_around"]
+__all__ = ["PromptStyleConfig", "PromptStyleSource", "ScannetGroundingSource", "frames_around", "one_stage_answer"]

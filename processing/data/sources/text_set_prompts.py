@@ -1,15 +1,16 @@
 """How questions on ScanNet's text sets are worded, one named set of templates for each line of models.
 
 The wording of "video3dllm" is that which Video-3D-LLM and 3DRS are trained on. "gap_mllm" is GAP-MLLM's own, which
-prompts_gap_mllm.py holds. `str.capitalize()` is theirs: it lowers all letters but the first.
+prompts_gap_mllm.py holds. "vgllm" is VG-LLM's, which asks for frame and box at once. `str.capitalize()` is theirs: it
+lowers all letters but the first.
 """
 
 import re
 
-from ...prompts_gap_mllm import IMAGE_TAG, prompt_text
+from ...prompts_gap_mllm import GROUNDING_BOX_PROMPT, IMAGE_TAG, prompt_text
 
 
-PROMPT_STYLES = ("video3dllm", "gap_mllm")
+PROMPT_STYLES = ("video3dllm", "gap_mllm", "vgllm")
 GROUND_TOKEN = "<ground>"  # the answer of "video3dllm": which proposal it stands for is not text
 
 # The tag becomes one for each view.
@@ -23,6 +24,21 @@ VIDEO3DLLM_PROMPTS = {
     "scene_qa": "<image> {question} Answer the question simply.",
     "situated_qa": "<image> {situation} {question} Answer the question using a single word or phrase.",
 }
+VGLLM_GROUNDING_PROMPT = (
+    "\nLocalize the first clear frame in the video showing the object described in the text.\n"
+    "Text: {description}\n"
+    'Output a JSON dictionary with the frame index in "frame" and its 3D bounding box in "bbox_3d" in the frame\'s '
+    "coordinates.\n"
+)
+# Differs: no model of this line was trained on such questions; the wording is ours, near that of its other boxes.
+ANY_NUMBER_PROMPT = (
+    "Localize all objects described in the text.\n"
+    "Text: {description}\n"
+    "There may be no corresponding object, or there may be one or more objects.\n"
+    'Output a JSON list where each entry contains the 3D bounding box of one object in "bbox_3d" in the camera '
+    "coordinate system of the first frame. Output an empty list if there is none.\n"
+    f"{GROUNDING_BOX_PROMPT.rstrip().splitlines()[-1]}\n"
+)
 
 
 def video3dllm_question(kind: str, num_views: int, **texts) -> str:
@@ -51,19 +67,46 @@ def gap_mllm_question(task: str, num_views: int, description: str | None = None,
     Frame: the location is in the camera of view 0. Units: metres.
 
     Args:
-        task (`str`): "grounding_frame", "grounding_box" or "dense_caption".
+        task (`str`): "grounding_frame", "grounding_box", "dense_caption", or "grounding_any_number", which asks for
+            the boxes of all objects that a description fits.
         num_views (`int`), description (`str`, *optional*), location (3 floats, *optional*): see `prompt_text`.
     Returns:
         `str`.
     Raises:
         ValueError: as `prompt_text`.
     """
-    if task == "grounding_frame":
-        tags = "".join(f"Frame-{index}: {IMAGE_TAG}" for index in range(num_views))
-    else:
-        tags = IMAGE_TAG * num_views
+    tags = numbered_tags(num_views) if task == "grounding_frame" else IMAGE_TAG * num_views
     text = None if description is None else description.capitalize()
+    if task == "grounding_any_number":
+        return tags + ANY_NUMBER_PROMPT.replace("{description}", text)
     return tags + prompt_text(task, description=text, location=location)
 
 
-__all__ = ["GROUND_TOKEN", "PROMPT_STYLES", "VIDEO3DLLM_PROMPTS", "gap_mllm_question", "video3dllm_question"]
+def vgllm_question(num_views: int, description: str) -> str:
+    """Ask as VG-LLM does for the view that shows an object and its box in that view's camera, in one answer.
+
+    Args:
+        num_views (`int`): written as numbered tags, from 0.
+        description (`str`): capitalised as there.
+    Returns:
+        `str`.
+    """
+    return numbered_tags(num_views) + VGLLM_GROUNDING_PROMPT.replace("{description}", description.capitalize())
+
+
+def numbered_tags(num_views: int) -> str:
+    """A tag for each view behind its number, as both lines write them where an answer names a view."""
+    return "".join(f"Frame-{index}: {IMAGE_TAG}" for index in range(num_views))
+
+
+__all__ = [
+    "ANY_NUMBER_PROMPT",
+    "GROUND_TOKEN",
+    "PROMPT_STYLES",
+    "VGLLM_GROUNDING_PROMPT",
+    "VIDEO3DLLM_PROMPTS",
+    "gap_mllm_question",
+    "numbered_tags",
+    "vgllm_question",
+    "video3dllm_question",
+]

@@ -8,11 +8,11 @@ import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners
-from gap_mllm.processing.data import RecordError, SceneSample, read_report
+from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
 from gap_mllm.processing.data.sources.box_visibility import NEAR_M, most_visible_view, projected_area
 from gap_mllm.processing.data.sources.scan2cap import axis_aligned_iou, best_proposal
 from gap_mllm.processing.data.sources.scannet_grounding import frames_around
-from tests.processing.data.formats import FORMATS
+from tests.processing.data.formats import FORMATS, rows_equal
 from tests.processing.data.text_sets import FRAMES, INFOS, POSED, change_set, load
 
 
@@ -187,6 +187,91 @@ def test_one_bad_description_leaves_out_its_object(changed, tmp_path):
         load("scan2cap", tmp_path, folder=folder)
     assert caught.value.field == "description"
     assert len(load("scan2cap", tmp_path, "val", folder, skip_bad_samples=True)) == 2
+
+
+# One stage, in the wording of VG-LLM
+
+
+def test_one_stage_equals_the_released_form(tmp_path):
+    record = json.loads((FORMATS / "vgllm" / "data" / "train" / "scanrefer_train_32frames.json").read_text())[0]
+    rows = load("scanrefer", tmp_path, "train", prompt_style="vgllm", num_views=6, **FRAMES)
+    row = next(row for row in rows if row["id"] == "scene9000_00-1-0")
+    assert f"scannet/{row['views'][0]['image_path']}" == record["images"][0]  # the answered one
+    assert row["question"] == record["conversations"][0]["value"]
+    assert row["answer"] == record["conversations"][1]["value"]
+    assert row["target_frame"] == record["target"]["frame"] and row["task"] == "grounding"
+
+
+def test_the_answered_box_is_in_the_camera_of_the_answered_view(tmp_path):
+    for split in ("train", "val"):
+        for row in load("scanrefer", tmp_path, split, prompt_style="vgllm", num_views=6, **FRAMES):
+            sample = SceneSample.from_row(row)
+            aligned, camera = sample.boxes
+            assert parse_frame(sample.answer).first == sample.target_frame == camera.frame_index
+            there = sample.box_in_view(aligned, sample.target_frame)
+            assert np.allclose(box_corners(camera.numbers, "zxy"), box_corners(there, "zxy"), atol=1e-5)
+            assert np.allclose(parse_boxes(sample.answer).first.bbox_3d, camera.numbers, atol=0.0051)
+
+
+def test_an_object_that_no_view_shows_is_asked_but_not_trained_on(tmp_path):
+    shutil.copytree(POSED / "scannet", tmp_path / "scannet")
+    import torch
+
+    for split, scene in (("train", "scene9000_00"), ("val", "scene9001_00")):
+        file = tmp_path / "scannet" / "pcd_with_object_aabbs" / split / f"{scene}.pth"
+        content = torch.load(file, weights_only=False)  # a fixture of ours
+        content["aabb_corner_xyz"] = np.asarray(content["aabb_corner_xyz"]).copy()
+        content["aabb_corner_xyz"][2] += 10
+        torch.save(content, file)
+    report = tmp_path / "report.jsonl"
+    options = {"posed_root": str(tmp_path), "prompt_style": "vgllm", "report_file": report}
+    splits = load("scanrefer", tmp_path, **options)
+    assert {row["boxes"][0]["instance_id"] for row in splits["train"]} == {"0", "1"}
+    row = splits["val"][3]
+    assert (row["answer"], row["target_frame"]) == (None, None) and len(row["boxes"]) == 1
+    reasons = [event["reason"] for event in read_report(report) if event["event"] == "not_visible"]
+    assert sorted(reasons) == ["scene9000_00, object 2", "scene9001_00, object 2"]
+
+
+def test_one_stage_streams_and_asks_nr3d_too(tmp_path):
+    for name, split in (("scanrefer", "val"), ("nr3d", "test")):
+        options = {"prompt_style": "vgllm", "num_views": 3, **FRAMES}
+        rows = load(name, tmp_path, split, **options)
+        folder = FORMATS / name
+        assert rows_equal(rows, load_multiview(name, folder, split, streaming=True, cache_dir=tmp_path, **options))
+        assert all('"frame" and its 3D bounding box in "bbox_3d"' in question for question in rows["question"])
+
+
+# Any number of objects, as lists of boxes
+
+
+def test_all_boxes_are_answered_in_the_camera_of_the_first_view(tmp_path):
+    options = {"prompt_style": "gap_mllm", "num_views": 3, **FRAMES}
+    rows = load("multi3drefer", tmp_path, "val", **options)
+    for row, count in zip(rows, (1, 2, 0), strict=True):
+        sample = SceneSample.from_row(row)
+        assert sample.question.count("<image>") == 3 and sample.question.startswith("<image>" * 3 + "Localize all")
+        answered = parse_boxes(sample.answer).items
+        assert len(answered) == len(sample.boxes) == count
+        for box, answer in zip(sample.boxes, answered, strict=True):
+            assert box.frame == "aligned"
+            assert np.allclose(answer.bbox_3d[:6], sample.box_in_view(box, 0)[:6], atol=0.0051)
+    assert "Text: The pieces made of wood\n" in rows[1]["question"] and rows[2]["answer"] == "```json\n[\n\t\n]```"
+    streamed = load_multiview(
+        "multi3drefer", FORMATS / "multi3drefer", "val", streaming=True, cache_dir=tmp_path, **options
+    )
+    assert rows_equal(rows, streamed) == 3
+
+
+def test_all_oriented_boxes_or_none(tmp_path):
+    options = {"prompt_style": "gap_mllm", "box_kind": "oriented", "infos_file": INFOS, **FRAMES}
+    rows = load("multi3drefer", tmp_path, "train", **options)
+    assert [len(row["boxes"]) for row in rows] == [1, 2, 0]
+    chair = rows[0]["boxes"][0]
+    assert chair["euler_order"] == "ZXY" and chair["euler"][0] == pytest.approx(0.5)
+    assert np.allclose(parse_boxes(rows[0]["answer"]).first.bbox_3d[3:6], chair["size"], atol=0.0051)
+    text_only = load("multi3drefer", tmp_path, "train", **{**options, "prompt_style": "video3dllm"})
+    assert text_only[0]["boxes"][0]["euler"][0] == pytest.approx(0.5)
 
 
 # Which view shows a box

@@ -106,7 +106,11 @@ def test_without_boxes_rows_have_views_and_that_is_counted(tmp_path):
     [
         ("scanrefer", {"posed_root": "/nowhere"}, FileNotFoundError, "/nowhere"),
         ("scanrefer", {"infos_file": INFOS}, ValueError, "infos_file given, but no frames"),
-        ("scanrefer", {"prompt_style": "vgllm"}, ValueError, "video3dllm.*gap_mllm"),
+        ("scanrefer", {"prompt_style": "own"}, ValueError, "video3dllm.*gap_mllm.*vgllm"),
+        ("scan2cap", {"prompt_style": "vgllm"}, ValueError, "'scan2cap' has 'video3dllm' and 'gap_mllm'"),
+        ("multi3drefer", {"prompt_style": "vgllm"}, ValueError, "'multi3drefer' has 'video3dllm' and 'gap_mllm'"),
+        ("multi3drefer", {"prompt_style": "gap_mllm"}, FileNotFoundError, "no posed frames"),
+        ("nr3d", {"prompt_style": "vgllm"}, FileNotFoundError, "'vgllm' answers in the camera .* no posed frames"),
         ("scanrefer", {"box_kind": "round"}, ValueError, "axis_aligned.*oriented"),
         ("scanrefer", {"box_kind": "oriented"}, ValueError, "needs infos_file"),
         ("scanrefer", {"prompt_style": "gap_mllm"}, FileNotFoundError, "no posed frames"),
