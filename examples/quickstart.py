@@ -12,6 +12,7 @@ import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -36,17 +37,19 @@ def main():
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
 
-    # What the measurement needs is made by a process of its own, beside the training.
+    # A second process makes what the measurement needs during the training, and measures point maps after it.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         prepared = pool.submit(prepare_measurement, args.test_rooms)
         print(f"1. Pre-training on rendered rooms ({args.steps or 'all'} steps; other processes render)", flush=True)
         trainer, processor = train(args, output)
+        print("2. Saving for the Hub, and loading it back as a stranger would", flush=True)
+        model, processor = publish_and_reload(trainer.model, processor, output / "model")
+        print("3. Asking about rooms that were never seen, and about the same with nothing but a guess", flush=True)
         rooms, baselines = prepared.result()
-    print("2. Asking about rooms that were never seen, and about the same with nothing but a blind guess", flush=True)
-    metrics, examples = measure(trainer.model, processor, rooms, baselines)
-    print("3. Saving for the Hub, and loading it back as a stranger would", flush=True)
-    model, processor = publish_and_reload(trainer.model, processor, output / "model")
-    check_reloaded(model, processor, examples)
+        dense = pool.submit(measure_point_maps, output / "model", args.test_rooms, args.threads)
+        metrics, examples = measure_answers(trainer.model, processor, rooms, baselines)
+        check_reloaded(model, processor, examples)
+        metrics |= {name: value for name, value in dense.result().items() if name != "n"}
 
     from gap_mllm.evaluation import draw_answers, plot_curves, save_metrics
 
@@ -84,35 +87,43 @@ def train(args, output):
     return train_geometry_aligned("quickstart", overrides)
 
 
+@cache
 def prepare_measurement(num_rooms):
-    """Test rooms, and blind baselines fitted on training rooms."""
+    """Test rooms, and blind baselines fitted on training rooms; made once in a process."""
     from gap_mllm.evaluation import fit_baselines, render_split
 
     test_rooms = render_split("test", num_rooms, first_scene=FIRST_TEST_ROOM, **VIEW)
     return list(test_rooms), fit_baselines(render_split("train", 256, **VIEW))
 
 
-def measure(model, processor, rooms, baselines):
-    """Decoded and dense point errors on test rooms, next to blind baselines; and a few answers to draw."""
-    from gap_mllm.evaluation import (
-        answer_marked_pixels,
-        evaluate_point_maps,
-        make_marked_pixel_samples,
-        score_marked_pixels,
-    )
+def measure_answers(model, processor, rooms, baselines):
+    """Decoded point errors on test rooms, next to blind baselines; and a few answers to draw."""
+    from gap_mllm.evaluation import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
     from gap_mllm.evaluation.plots import AnswerExample
     from gap_mllm.processing.data import SPLIT_SEEDS
 
     samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
     texts = answer_marked_pixels(model, processor, samples, batch_size=32, **CROSS)
-    metrics, records = score_marked_pixels(texts, samples, baselines)
-    dense = evaluate_point_maps(model, processor, rooms, baselines, **CROSS)
-    metrics |= {name: value for name, value in dense.items() if name != "n"}
+    metrics, _ = score_marked_pixels(texts, samples, baselines)
     metrics["seeds"] = {split: f"{seeds[0]} to {seeds[-1]}" for split, seeds in SPLIT_SEEDS.items()}
     by_seed = {room.seed: room for room in rooms}
     chosen = range(0, min(6, len(samples)), 2)
     examples = [AnswerExample(by_seed[samples[i].scene_seed], samples[i].question, texts[i]) for i in chosen]
     return metrics, examples + [ask_for_box(model, processor, rooms[0])]
+
+
+def measure_point_maps(folder, num_rooms, threads):
+    """Dense point errors of a saved model on the same rooms."""
+    import torch
+
+    from gap_mllm import GapMllmForPreTraining
+    from gap_mllm.evaluation import evaluate_point_maps
+    from gap_mllm.processing import GapMllmProcessor
+
+    torch.set_num_threads(threads)
+    model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+    processor = GapMllmProcessor.from_pretrained(folder)
+    return evaluate_point_maps(model, processor, *prepare_measurement(num_rooms), show_progress=False, **CROSS)
 
 
 def ask_for_box(model, processor, room):

@@ -1,4 +1,4 @@
-"""The geometry encoder's images, rebuilt from Qwen3-VL's `pixel_values`: no second pixel input exists.
+"""The geometry encoder's images, rebuilt from Qwen3-VL's `pixel_values` (no second pixel input exists), and encoded.
 
 Qwen's processor resizes, normalises and cuts an image into patches in the order of its 2x2 merger. All of it can be
 undone, so every tool that handles Qwen3-VL handles GAP-MLLM.
@@ -60,6 +60,94 @@ def resize_to_grid(images, grid, patch_size):
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
 
 
+def image_views(config, pixel_values, grid):
+    """The encoder's image of each of Qwen's images.
+
+    Args:
+        config (`GapMllmConfig`), pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): as the processor
+            returned them.
+    Returns:
+        `list[torch.Tensor]`, each of shape `(3, h, w)` float32 in 0..1.
+    Raises:
+        ValueError: as `recover_images`.
+    """
+    images, patch = _recover(config, pixel_values, grid), config.geometry_config.patch_size
+    # The processor repeats an image to fill the temporal patch: one of the frames is the view.
+    return [resize_to_grid(image[:, 0], row[1:], patch)[0] for image, row in zip(images, grid, strict=True)]
+
+
+def video_views(config, pixel_values, grid):
+    """The encoder's images of videos. The frame that the processor repeats to fill up an odd number is one view.
+
+    Args:
+        config (`GapMllmConfig`), pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): as the processor
+            returned them.
+    Returns:
+        `tuple`: the images `(3, h, w)` of all videos, the number of each video, and the number of each temporal patch.
+    Raises:
+        ValueError: as `recover_images`.
+    """
+    views, lengths, views_per_slice = [], [], []
+    for video, (_, height, width) in zip(_recover(config, pixel_values, grid), grid, strict=True):
+        frames = video.flatten(0, 1)
+        counts = [video.shape[1]] * len(video)
+        if (video[-1] == video[-1, :1]).all():
+            counts[-1] = 1
+        frames = frames[: sum(counts)]
+        views.extend(resize_to_grid(frames, (height, width), config.geometry_config.patch_size))
+        views_per_slice.extend(counts)
+        lengths.append(len(frames))
+    return views, lengths, views_per_slice
+
+
+def _recover(config, pixel_values, grid):
+    vision = config.vision_config
+    return recover_images(
+        pixel_values,
+        grid,
+        config.image_mean,
+        config.image_std,
+        vision.patch_size,
+        vision.temporal_patch_size,
+        vision.spatial_merge_size,
+    )
+
+
+def encode_scenes(encoder, views, scene_lengths, reference_frame="first"):
+    """Run a geometry encoder over scenes, outside of any autocast; without a graph if nothing of it is trained.
+
+    Args:
+        encoder (`GapMllmVggtModel`): or another of `GEOMETRY_ENCODERS`.
+        views (`list[torch.Tensor]`, each of shape `(3, h, w)`): of all scenes, in order.
+        scene_lengths (`list[int]`): views of each scene.
+        reference_frame (`str`): "first" or "last", the view of a scene whose camera is the encoder's world.
+    Returns:
+        `tuple`: the tapped features `(P, C)` of each level, and the patch grid of each view; in the order of `views`.
+    """
+    order = list(range(len(views)))
+    if reference_frame == "last":
+        # The encoder's world is its first view: every scene goes in backwards, and its features come back.
+        order, start = [], 0
+        for length in scene_lengths:
+            order += range(start + length - 1, start - 1, -1)
+            start += length
+    is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
+    with (
+        torch.autocast(views[0].device.type, enabled=False),
+        torch.set_grad_enabled(torch.is_grad_enabled() and is_trained),
+    ):
+        geometry = encoder([views[index] for index in order], scene_lengths)
+    if reference_frame == "first":
+        return geometry.tap_features, geometry.grid
+    counts = [height * width for height, width in geometry.grid]
+    back = sorted(range(len(order)), key=order.__getitem__)
+    taps = []
+    for features in geometry.tap_features:
+        parts = features.split(counts)
+        taps.append(torch.cat([parts[index] for index in back]))
+    return tuple(taps), [geometry.grid[index] for index in back]
+
+
 def group_scenes(num_items, tokens_per_item, mm_token_type_ids=None, scene_lengths=None, token_type=1):
     """Say which images form one scene.
 
@@ -116,4 +204,4 @@ def group_scenes(num_items, tokens_per_item, mm_token_type_ids=None, scene_lengt
     return lengths
 
 
-__all__ = ["group_scenes", "recover_images", "resize_to_grid"]
+__all__ = ["encode_scenes", "group_scenes", "image_views", "recover_images", "resize_to_grid", "video_views"]

@@ -20,7 +20,7 @@ from transformers.utils.generic import accepts_precomputed_kwargs
 
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
-from .geometry_views_gap_mllm import group_scenes, recover_images, resize_to_grid
+from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, video_views
 from .vggt_gap_mllm import GapMllmVggtModel
 
 
@@ -167,7 +167,13 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     @accepts_precomputed_kwargs(modality="image")
     @can_return_tuple
     def get_image_features(
-        self, pixel_values, image_grid_thw=None, mm_token_type_ids=None, scene_lengths=None, **kwargs
+        self,
+        pixel_values,
+        image_grid_thw=None,
+        mm_token_type_ids=None,
+        scene_lengths=None,
+        geometry_features=None,
+        **kwargs,
     ):
         """Encode images, geometry included.
 
@@ -177,28 +183,39 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): says which images share a row, and so a
                 scene.
             scene_lengths (`torch.Tensor` or `list[int]`, *optional*): views of each scene; overrides the above.
+            geometry_features (`torch.Tensor` of shape `(levels, P, C)`, *optional*): what the geometry encoder made
+                of the same images, as `get_geometry_features` returns it; it is not run again then.
         Returns:
             Qwen3-VL's output: `pooler_output`, a tuple of `(tokens, D)` for each image, and `deepstack_features`.
         Raises:
-            ValueError: if counts do not agree, pixels are not finite, the grid is missing, or nothing says which
-                images form a scene.
+            ValueError: if counts do not agree, pixels are not finite, the grid is missing, nothing says which
+                images form a scene, or `geometry_features` has another shape or comes while the encoder is trained.
         """
         if image_grid_thw is None:
             raise ValueError("pixel_values came without image_grid_thw. Pass both as the processor returned them.")
         output = Qwen3VLModel.get_image_features(self, pixel_values, image_grid_thw, return_dict=True, **kwargs)
         if not self.uses_geometry:
             return output
-        grid = image_grid_thw.tolist()
-        images = self._recover(pixel_values, grid)
-        merge = self.config.vision_config.spatial_merge_size**2
-        tokens = [t * h * w // merge for t, h, w in grid]
-        lengths = group_scenes(len(grid), tokens, mm_token_type_ids, scene_lengths, IMAGE_TOKEN_TYPE)
-        # The processor repeats an image to fill the temporal patch: one of the frames is the view.
-        views = [
-            resize_to_grid(image[:, 0], row[1:], self._geometry_patch)[0]
-            for image, row in zip(images, grid, strict=True)
-        ]
-        return self._fuse(output, views, lengths, [1] * len(views))
+        if geometry_features is None:
+            taps, grid = self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)
+        else:
+            taps, grid = self._given_geometry(geometry_features, image_grid_thw)
+        return self._fuse(output, taps, grid, [1] * len(grid))
+
+    @torch.no_grad()
+    def get_geometry_features(self, pixel_values, image_grid_thw, mm_token_type_ids=None, scene_lengths=None):
+        """Encode the geometry of images alone, to be passed to `get_image_features` or `forward` any number of times.
+
+        Args:
+            pixel_values (`torch.Tensor`), image_grid_thw (`torch.Tensor`), mm_token_type_ids (`torch.Tensor`,
+                *optional*), scene_lengths (`torch.Tensor` or `list[int]`, *optional*): as `get_image_features`.
+        Returns:
+            `torch.Tensor` of shape `(levels, P, C)`: the tapped features of all P patches, in the order of the images
+            and row by row within each. No gradient.
+        Raises:
+            ValueError: as `get_image_features`.
+        """
+        return torch.stack(self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)[0])
 
     @accepts_precomputed_kwargs(modality="video")
     @can_return_tuple
@@ -227,22 +244,10 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         if not self.uses_geometry:
             return output
         grid = video_grid_thw.tolist()
-        videos = self._recover(pixel_values_videos, grid)
-        merge = self.config.vision_config.spatial_merge_size**2
         if mm_token_type_ids is not None:
-            tokens = [t * h * w // merge for t, h, w in grid]
-            group_scenes(len(grid), tokens, mm_token_type_ids, None, VIDEO_TOKEN_TYPE)
-        views, lengths, views_per_slice = [], [], []
-        for video, (_, height, width) in zip(videos, grid, strict=True):
-            frames = video.flatten(0, 1)
-            counts = [video.shape[1]] * len(video)
-            if (video[-1] == video[-1, :1]).all():
-                counts[-1] = 1
-            frames = frames[: sum(counts)]
-            views.extend(resize_to_grid(frames, (height, width), self._geometry_patch))
-            views_per_slice.extend(counts)
-            lengths.append(len(frames))
-        return self._fuse(output, views, lengths, views_per_slice)
+            group_scenes(len(grid), self._tokens(grid), mm_token_type_ids, None, VIDEO_TOKEN_TYPE)
+        views, lengths, views_per_slice = video_views(self.config, pixel_values_videos, grid)
+        return self._fuse(output, *self._encode_geometry(views, lengths), views_per_slice)
 
     def get_rope_index(self, *args, **kwargs):
         """As in Qwen3-VL; generate() asks for it before anything is encoded.
@@ -258,49 +263,41 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 "the pixels and grids of all of them, as the processor returned them."
             ) from None
 
-    @property
-    def _geometry_patch(self):
-        return self.config.geometry_config.patch_size
+    def _tokens(self, grid):
+        """Visual tokens of each image or video."""
+        merge = self.config.vision_config.spatial_merge_size**2
+        return [t * h * w // merge for t, h, w in grid]
 
-    def _recover(self, pixel_values, grid):
-        vision = self.config.vision_config
-        return recover_images(
-            pixel_values,
-            grid,
-            self.config.image_mean,
-            self.config.image_std,
-            vision.patch_size,
-            vision.temporal_patch_size,
-            vision.spatial_merge_size,
-        )
+    def _encode_images(self, pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths):
+        """As `_encode_geometry`, for images as the processor returned them."""
+        grid = image_grid_thw.tolist()
+        views = image_views(self.config, pixel_values, grid)
+        lengths = group_scenes(len(grid), self._tokens(grid), mm_token_type_ids, scene_lengths, IMAGE_TOKEN_TYPE)
+        return self._encode_geometry(views, lengths)
+
+    def _given_geometry(self, features, image_grid_thw):
+        """As `_encode_geometry`, from features that were made before."""
+        if self.training and torch.is_grad_enabled() and _is_trainable(self.geometry):
+            raise ValueError(
+                "geometry_features came although the geometry encoder is trained, which would get no gradient. Freeze "
+                "it with model.model.geometry.requires_grad_(False), or pass the pixels alone."
+            )
+        grid = [(height, width) for _, height, width in image_grid_thw.tolist()]
+        encoder = self.config.geometry_config
+        expected = (len(encoder.tap_layers), sum(height * width for height, width in grid), encoder.feature_size)
+        if tuple(features.shape) != expected:
+            raise ValueError(
+                f"geometry_features has shape {tuple(features.shape)}, but these {len(grid)} images need {expected}: "
+                "levels, patches of all images, features. Pass what get_geometry_features made of the same images."
+            )
+        return tuple(features), grid
 
     def _encode_geometry(self, views, scene_lengths):
         """Tapped features (P, C) of each level and the patch grid of each view, in the order of `views`."""
-        order = list(range(len(views)))
-        if self.config.reference_frame == "last":
-            # The encoder's world is its first view: every scene goes in backwards, and its features come back.
-            order, start = [], 0
-            for length in scene_lengths:
-                order += range(start + length - 1, start - 1, -1)
-                start += length
-        with (
-            torch.autocast(views[0].device.type, enabled=False),
-            torch.set_grad_enabled(torch.is_grad_enabled() and _is_trainable(self.geometry)),
-        ):
-            geometry = self.geometry([views[index] for index in order], scene_lengths)
-        if self.config.reference_frame == "first":
-            return geometry.tap_features, geometry.grid
-        counts = [height * width for height, width in geometry.grid]
-        back = sorted(range(len(order)), key=order.__getitem__)
-        taps = []
-        for features in geometry.tap_features:
-            parts = features.split(counts)
-            taps.append(torch.cat([parts[index] for index in back]))
-        return tuple(taps), [geometry.grid[index] for index in back]
+        return encode_scenes(self.geometry, views, scene_lengths, self.config.reference_frame)
 
-    def _fuse(self, output, views, scene_lengths, views_per_slice):
+    def _fuse(self, output, taps, grid, views_per_slice):
         """Put geometry into the tower's output, level by level."""
-        taps, grid = self._encode_geometry(views, scene_lengths)
         sizes = [len(tokens) for tokens in output.pooler_output]
         levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
         taps = tuple(features.to(levels[-1].dtype) for features in taps)
@@ -324,7 +321,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         else:
             levels = [parameter.new_zeros(1, vision.out_hidden_size) for _ in tap_layers]
         if _is_trainable(self.geometry):
-            size = merge * self._geometry_patch
+            size = merge * self.config.geometry_config.patch_size
             taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=parameter.device)], [1])
         else:
             taps = [parameter.new_zeros(merge * merge, self.config.geometry_config.feature_size) for _ in tap_layers]
@@ -381,15 +378,16 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         video_grid_thw=None,
         mm_token_type_ids=None,
         scene_lengths=None,
+        geometry_features=None,
         mm_encoder_outputs=None,
         **kwargs,
     ):
-        """As `Qwen3VLModel.forward`, with `scene_lengths` as in `get_image_features`.
+        """As `Qwen3VLModel.forward`, with `scene_lengths` and `geometry_features` as in `get_image_features`.
 
         Raises:
             ValueError: as `get_image_features`; if pixels and `mm_encoder_outputs` both come, or neither comes for
-                image tokens; if a packed row comes without `scene_lengths`; if pixels come with a cache that is not
-                empty and without `position_ids`; under `nn.DataParallel`.
+                image tokens; if `geometry_features` come without pixels, or a packed row without `scene_lengths`; if
+                pixels come with a cache that is not empty and without `position_ids`; under `nn.DataParallel`.
         """
         if getattr(self, "_is_replica", False):
             raise ValueError(
@@ -401,6 +399,11 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             raise ValueError(
                 "pixel_values (or pixel_values_videos) and mm_encoder_outputs both came. Pass the pixels, or what "
                 "get_image_features made of them."
+            )
+        if geometry_features is not None and pixel_values is None:
+            raise ValueError(
+                "geometry_features came without pixel_values: the vision tower needs the pixels of the same images. "
+                "Pass both."
             )
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
         if has_pixels and position_ids is None and _cached_length(past_key_values):
@@ -419,7 +422,11 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             if self.uses_geometry:
                 self._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
             mm_encoder_outputs["image"] = self.get_image_features(
-                pixel_values, image_grid_thw, scene_lengths=scene_lengths, **shared
+                pixel_values,
+                image_grid_thw,
+                scene_lengths=scene_lengths,
+                geometry_features=geometry_features,
+                **shared,
             )
         if pixel_values_videos is not None:
             mm_encoder_outputs["video"] = self.get_video_features(pixel_values_videos, video_grid_thw, **shared)
@@ -487,11 +494,12 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
         video_grid_thw=None,
         mm_token_type_ids=None,
         scene_lengths=None,
+        geometry_features=None,
         logits_to_keep=0,
         mm_encoder_outputs=None,
         **kwargs,
     ):
-        """As `Qwen3VLForConditionalGeneration.forward`, with `scene_lengths` as in `GapMllmModel`.
+        """As `Qwen3VLForConditionalGeneration.forward`; `scene_lengths`, `geometry_features` as for `GapMllmModel`.
 
         Raises:
             ValueError: as `GapMllmModel.forward`.
@@ -511,6 +519,7 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
             logits_to_keep=logits_to_keep,
             mm_encoder_outputs=mm_encoder_outputs,
             scene_lengths=scene_lengths,
+            geometry_features=geometry_features,
             return_dict=True,
             **kwargs,
         )

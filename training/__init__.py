@@ -4,6 +4,7 @@ from importlib import import_module
 
 
 _MODULES = {
+    "FrozenGeometry": "frozen_geometry",
     "GeometryAlignedTrainer": "geometry_aligned_trainer",
     "GeometryAlignedTrainingArguments": "geometry_aligned_trainer",
     "GeometryEncoderTrainer": "geometry_encoder_trainer",
@@ -14,6 +15,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "FrozenGeometry",
     "GeometryAlignedTrainer",
     "GeometryAlignedTrainingArguments",
     "GeometryEncoderTrainer",

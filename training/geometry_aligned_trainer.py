@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .losses import point_loss, text_loss
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
+from .patch_embedding import linear_patch_embedding
 from .readout import record_readout
 from .shared_scene_collator import PADDING
 from .term_trainer import TermTrainer
@@ -125,7 +126,8 @@ class GeometryAlignedTrainer(TermTrainer):
         return terms, output
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        with self._watched(model):  # the backward pass included
+        visual = self.accelerator.unwrap_model(model).model.visual
+        with self._watched(model), linear_patch_embedding(visual):  # the backward pass included
             return super().training_step(model, inputs, num_items_in_batch)
 
     def _watched(self, model):

@@ -98,21 +98,37 @@ def scene_targets(depth_m, intrinsics, camera_to_world, size):
     Returns:
         `dict` of `torch.Tensor`: depth `(V, h, w)`, points `(V, h, w, 3)`, valid `(V, h, w)`, pose_enc `(V, 9)`.
     """
-    height, width = depth_m.shape[1:]
-    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
-    depth = depth_m[:, rows[:, None], columns].astype(np.float64)
-    resized = scale_intrinsics(intrinsics, size[1] / width, size[0] / height)
     to_first = view_to_first_view(camera_to_world)
-    points = transform_points(to_first, unproject_depth(depth, resized))
+    depth, points, resized = point_targets(depth_m, intrinsics, to_first, size)
     extrinsics = torch.as_tensor(invert_rigid(to_first)[:, :3])
     pose = cameras_to_pose_encoding(extrinsics, torch.as_tensor(resized), size)
     return {
         "depth": torch.as_tensor(depth, dtype=torch.float32),
         "points": torch.as_tensor(points, dtype=torch.float32),
-        "valid": torch.as_tensor(np.isfinite(points).all(-1) & (depth > 0)),
+        "valid": torch.as_tensor(np.isfinite(points).all(-1)),
         "pose_enc": pose.float(),
     }
+
+
+def point_targets(depth_m, intrinsics, camera_to_frame, size):
+    """Nearest depth, and points on the exact rays of the pixels, of views resampled to another size.
+
+    Frame: any; the one that `camera_to_frame` leads to. Units: metres.
+
+    Args:
+        depth_m (`numpy.ndarray` of shape `(V, H, W)`): z-depth; 0 marks no measurement.
+        intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`), camera_to_frame (`numpy.ndarray` of shape `(V, 4, 4)`).
+        size (`tuple[int, int]`): height and width to resample to.
+    Returns:
+        `tuple` of float64 `numpy.ndarray`: depth `(V, h, w)`, points `(V, h, w, 3)` with NaN where nothing was
+        measured, and the intrinsics `(V, 3, 3)` at the new size.
+    """
+    height, width = depth_m.shape[1:]
+    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
+    depth = depth_m[:, rows[:, None], columns].astype(np.float64)
+    resized = scale_intrinsics(intrinsics, size[1] / width, size[0] / height)
+    return depth, transform_points(camera_to_frame, unproject_depth(depth, resized)), resized
 
 
 class _RoomDataset(Dataset):
@@ -262,5 +278,6 @@ __all__ = [
     "RoomVariety",
     "collate_scenes",
     "draw_room",
+    "point_targets",
     "scene_targets",
 ]

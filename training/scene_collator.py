@@ -41,6 +41,7 @@ class SceneCollator:
             targets); without it a batch holds what `GapMllmForConditionalGeneration.forward` takes, for any `Trainer`.
         point_map_side (`int`, *optional*), answer_weights (`dict[str, float]`, *optional*): as `SharedSceneCollator`;
             for pre-training.
+        geometry (`FrozenGeometry`, *optional*): as `SharedSceneCollator`.
     Raises:
         ValueError: on an unknown layout, a bound below 1, or pre-training arguments without `for_pretraining`.
         RecordError: when called, for a row without answer, with an undecoded video, or longer than `max_length`.
@@ -64,6 +65,7 @@ class SceneCollator:
         for_pretraining=False,
         point_map_side=None,
         answer_weights=None,
+        geometry=None,
     ):
         bounds = {"max_views": max_views, "max_view_pixels": max_view_pixels}
         bounds |= {"max_sample_pixels": max_sample_pixels, "max_length": max_length}
@@ -75,7 +77,7 @@ class SceneCollator:
         self.max_views, self.max_length, self.max_sample_pixels = max_views, max_length, max_sample_pixels
         self.for_pretraining = for_pretraining
         self.max_view_pixels = max_view_pixels
-        self.shared = SharedSceneCollator(processor, layout, point_map_side, answer_weights, max_view_pixels)
+        self.shared = SharedSceneCollator(processor, layout, point_map_side, answer_weights, max_view_pixels, geometry)
         self.counts = Counter()  # "views_dropped", "pixels_reduced": rows, in this process
 
     def __call__(self, rows):

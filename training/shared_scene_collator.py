@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from ..processing.answers_gap_mllm import ANSWER_PARTS, answer_parts
+from ..processing.camera_geometry_gap_mllm import view_to_first_view
 from ..processing.visual_prompt_gap_mllm import marks_to_tokens, to_rgb_image
 from .losses import IGNORE_INDEX
-from .rooms import scene_targets
+from .rooms import point_targets
 
 
 LAYOUTS = ("block_mask", "packed", "padded")
@@ -82,12 +83,22 @@ class SharedSceneCollator:
             1 where none is given). Late decimals are noise as long as the metres are wrong: less weight on them lets
             a small model find the metres sooner.
         max_view_pixels (`int`, *optional*): bound of a resized view, instead of the image processor's.
+        geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, so that
+            the model need not (`geometry_features` of the batch).
     Raises:
         ValueError: on an unknown layout or part, a sample without questions, or questions whose views or system turn
             differ.
     """
 
-    def __init__(self, processor, layout="block_mask", point_map_side=None, answer_weights=None, max_view_pixels=None):
+    def __init__(
+        self,
+        processor,
+        layout="block_mask",
+        point_map_side=None,
+        answer_weights=None,
+        max_view_pixels=None,
+        geometry=None,
+    ):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
         self.processor, self.layout, self.point_map_side = processor, layout, point_map_side
@@ -95,7 +106,7 @@ class SharedSceneCollator:
         if unknown:
             raise ValueError(f"answer_weights names the unknown parts {unknown}; known are {list(ANSWER_PARTS)}.")
         self.answer_weights = answer_weights or {}
-        self.max_view_pixels = max_view_pixels
+        self.max_view_pixels, self.geometry = max_view_pixels, geometry
         self.merge_size = processor.image_processor.merge_size
 
     def __call__(self, samples):
@@ -107,6 +118,9 @@ class SharedSceneCollator:
             batch["pixel_values"] = torch.cat([scene["pixel_values"] for scene in shown])
             batch["image_grid_thw"] = torch.cat([scene["image_grid_thw"] for scene in shown])
             batch["scene_lengths"] = torch.tensor([len(scene["image_grid_thw"]) for scene in shown])
+            if self.geometry is not None:
+                names = ("pixel_values", "image_grid_thw", "scene_lengths")
+                batch["geometry_features"] = self.geometry(**{name: batch[name] for name in names})
         batch["sample_ids"] = [sample.get("sample_id") for sample in samples]
         if self.point_map_side is not None and shown and all("depth_m" in sample for sample in samples):
             targets = [self._point_maps(s, scene) for s, scene in zip(samples, scenes, strict=True)]
@@ -292,19 +306,15 @@ class SharedSceneCollator:
     def _point_maps(self, sample, scene):
         """Target points (T, side, side, 3) of the visual tokens; NaN where there is none."""
         side, maps = self.point_map_side, []
-        cameras = sample["intrinsics"], sample["camera_to_world"]
+        to_first = view_to_first_view(np.asarray(sample["camera_to_world"]))
+        depth_m, intrinsics = np.asarray(sample["depth_m"]), np.asarray(sample["intrinsics"])
         sizes = [tuple(int(patches) // self.merge_size for patches in grid[1:]) for grid in scene["image_grid_thw"]]
         for view, (rows, columns) in enumerate(sizes):
-            views = [0, view]  # the first view is the frame of the points
-            target = scene_targets(
-                np.asarray(sample["depth_m"])[views],
-                *(np.asarray(c)[views] for c in cameras),
-                (rows * side, columns * side),
-            )
-            points = torch.where(target["valid"][1, ..., None], target["points"][1], float("nan"))
-            cells = points.view(rows, side, columns, side, 3).transpose(1, 2)
+            one = slice(view, view + 1)
+            _, points, _ = point_targets(depth_m[one], intrinsics[one], to_first[one], (rows * side, columns * side))
+            cells = points.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
             maps.append(cells.reshape(rows * columns, side, side, 3))
-        return torch.cat(maps)
+        return torch.as_tensor(np.concatenate(maps), dtype=torch.float32)
 
 
 def _pad(values, length, fill):

@@ -18,7 +18,9 @@ from ..processing.data import load_multiview
 from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
+from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+from .module_groups import freeze_groups
 from .recipes import read_recipe
 from .rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
 from .scene_collator import SceneCollator
@@ -38,6 +40,13 @@ class GeometryAlignedModelArguments:
     )
     geometry_encoder_path: str | None = field(
         default=None, metadata={"help": "Folder of a trained geometry encoder for a new model."}
+    )
+    geometry_in_loader: bool = field(
+        default=False,
+        metadata={
+            "help": "Let the data loader's processes run the frozen geometry encoder, on the CPU in float32: for "
+            "small encoders and spare cores."
+        },
     )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
@@ -111,8 +120,9 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
-        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, without an encoder, or
-            for selection rooms with `data`. RecordError: as `load_multiview` and `SceneCollator`.
+        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, without an encoder, for
+            selection rooms with `data`, or for `geometry_in_loader` with an encoder that is trained. RecordError: as
+            `load_multiview` and `SceneCollator`.
     """
     parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
     model_args, args = read_recipe(parser, recipe, overrides)
@@ -127,6 +137,9 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
     layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
+    if model_args.geometry_in_loader:
+        freeze_groups(model, args.module_learning_rates)
+        shared["geometry"] = FrozenGeometry(model)
     if model_args.data:
         if model_args.num_selection_rooms:
             raise ValueError("num_selection_rooms asks about rooms; with data, give a scorer of your own.")

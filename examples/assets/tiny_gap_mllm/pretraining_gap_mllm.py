@@ -80,6 +80,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         mm_token_type_ids=None,
         scene_lengths=None,
         scene_repeats=None,
+        geometry_features=None,
         logits_to_keep=0,
         mm_encoder_outputs=None,
         **kwargs,
@@ -90,6 +91,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             labels (`torch.Tensor` of shape `(B, S)`, *optional*): -100 where a token is not supervised.
             scene_repeats (`torch.Tensor` of shape `(scenes,)`, *optional*): how many documents of a packed row show
                 each scene; it is encoded once and its features are repeated. With labels only.
+            geometry_features (`torch.Tensor`, *optional*): as in `GapMllmModel.get_image_features`.
         Returns:
             `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
         Raises:
@@ -112,6 +114,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 pixel_values_videos=pixel_values_videos,
                 image_grid_thw=image_grid_thw,
                 scene_lengths=scene_lengths,
+                geometry_features=geometry_features,
                 logits_to_keep=logits_to_keep,
                 mm_encoder_outputs=mm_encoder_outputs,
                 **kwargs,
@@ -126,7 +129,9 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         if pixel_values is not None:
             if self.model.uses_geometry:
                 self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
-            encoded["image"] = self.model.get_image_features(pixel_values, image_grid_thw, **shared)
+            encoded["image"] = self.model.get_image_features(
+                pixel_values, image_grid_thw, geometry_features=geometry_features, **shared
+            )
         if pixel_values_videos is not None:
             encoded["video"] = self.model.get_video_features(pixel_values_videos, video_grid_thw, **shared)
         features, shown = encoded.get("image"), []
