@@ -4,13 +4,13 @@ Works on indices and point maps only. Decoding videos and running a geometry mod
 comes either from VGGT's point head or, by `world_points_from_depth`, from a depth sensor.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from .argument_checks import check_count, check_flag, check_positive
 from .camera_geometry_gap_mllm import Array, check_rigid, transform_points, unproject_depth
 
 
@@ -62,8 +62,8 @@ def uniform_sample(num_candidates: int, num_frames: int) -> list[int]:
         TypeError: if a count is not an integer.
         ValueError: if a count is below 1.
     """
-    num_candidates = _check_count("num_candidates", num_candidates)
-    num_frames = _check_count("num_frames", num_frames)
+    num_candidates = check_count("num_candidates", num_candidates)
+    num_frames = check_count("num_frames", num_frames)
     return np.linspace(0, num_candidates - 1, min(num_frames, num_candidates)).astype(int).tolist()
 
 
@@ -81,17 +81,17 @@ def fps_sample(num_frames_total: int, video_fps: float, target_fps: float, max_f
     Returns:
         `list[int]`: ascending, each once.
     Raises:
-        TypeError: if a count is not an integer.
+        TypeError: if a count is not an integer, or a rate no number.
         ValueError: if a count is below 1, or a rate is not a positive finite number.
     """
-    num_frames_total = _check_count("num_frames_total", num_frames_total)
-    _check_positive("video_fps", video_fps)
-    _check_positive("target_fps", target_fps)
+    num_frames_total = check_count("num_frames_total", num_frames_total)
+    check_positive("video_fps", video_fps)
+    check_positive("target_fps", target_fps)
     step = min(max(video_fps / target_fps, 1.0), float(num_frames_total))
     positions = np.arange(int(np.ceil(num_frames_total / step)) + 1) * step
     frames = np.floor(positions + 1e-6).astype(np.int64)  # 0.3 / 0.1 is a little less than 3
     frames = frames[frames < num_frames_total]
-    if max_frames is not None and len(frames) > _check_count("max_frames", max_frames):
+    if max_frames is not None and len(frames) > check_count("max_frames", max_frames):
         return uniform_sample(num_frames_total, max_frames)
     return frames.tolist()
 
@@ -170,11 +170,11 @@ def space_aware_sample(
         `list[int]`: ascending, each once; `num_frames` of them or all S, whichever is less. "reference" may return
         fewer.
     Raises:
-        TypeError: if `num_frames` is not an integer.
+        TypeError: if `num_frames` is not an integer, `keep_first` no bool, or `voxel_size` no number.
         ValueError: if `num_frames` is below 1, the mode is unknown or does not take an option, or for what
             `voxelize_frames` raises.
     """
-    num_frames = _check_count("num_frames", num_frames)
+    num_frames, keep_first = check_count("num_frames", num_frames), check_flag("keep_first", keep_first)
     if mode == "reference" and keep_first:
         raise ValueError('keep_first is True, but mode="reference" has no such rule; use mode="robust".')
     voxels = voxelize_frames(world_points, confidence, mode, voxel_size)
@@ -197,6 +197,7 @@ def voxelize_frames(
     Returns:
         `FrameVoxels`.
     Raises:
+        TypeError: if the voxel size is no number.
         ValueError: if a shape does not fit, the mode is unknown or does not take a voxel size, a confidence is not
             finite, a point with a confidence above 0 is not finite, no confidence is above 0.1, the scene has no
             extent along an axis ("reference"), or the voxel size is not positive or too small for the scene.
@@ -204,7 +205,7 @@ def voxelize_frames(
     if mode not in SAMPLING_MODES:
         raise ValueError(f'mode is {mode!r}; expected "robust" or "reference".')
     if voxel_size is not None:
-        _check_positive("voxel_size", voxel_size)
+        check_positive("voxel_size", voxel_size)
         if mode == "reference":
             raise ValueError(f'voxel_size is {voxel_size}, but mode="reference" derives its own; use mode="robust".')
     points, confidence = _check_point_maps(_as_numpy(world_points), _as_numpy(confidence))
@@ -354,18 +355,3 @@ def _check_finite(name, is_good, expected):
         f"{name} of frame {frame} is NaN or infinite at {num_bad[frame]} pixels; expected {expected}. Set the "
         "confidence to 0 there, or leave the frame out."
     )
-
-
-def _check_count(name, count):
-    try:
-        count = operator.index(count)
-    except TypeError:
-        raise TypeError(f"{name} is {count!r}; expected an integer.") from None
-    if count < 1:
-        raise ValueError(f"{name} is {count}; expected 1 or more.")
-    return count
-
-
-def _check_positive(name, value):
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value}; expected a positive finite number.")

@@ -7,14 +7,28 @@ from importlib import import_module
 from pathlib import Path
 
 import datasets
+import pyarrow.compute
 from transformers.utils import logging
 
+from ..argument_checks import (
+    WrongKindError,
+    check_count,
+    check_flag,
+    check_kinds,
+    check_output_file,
+    check_output_folder,
+    check_path,
+    check_text,
+)
 from .record_errors import RecordError, read_report
 from .source_builder import SourceConfig, hash_id
 from .sources import SOURCES
 
 
 logger = logging.get_logger(__name__)
+
+ROOMS = "synthetic_rooms"
+READ_WHEN_ASKED = ("vsibench",)  # `gap-mllm evaluate` reads the frames of its videos itself
 
 
 def source_builder_class(name: str):
@@ -23,8 +37,10 @@ def source_builder_class(name: str):
     Args:
         name (`str`): a key of `SOURCES`.
     Raises:
-        ValueError: if there is no such source; the message lists them.
+        TypeError: if the name is no text. ValueError: if there is no such source. Messages list them.
     """
+    if not isinstance(name, str):
+        raise WrongKindError(f"name is {name!r}; expected that of a source: {', '.join(SOURCES)}.")
     if name not in SOURCES:
         raise ValueError(f"unknown source {name!r}; known are {', '.join(SOURCES)}.")
     module, class_name = SOURCES[name]
@@ -64,9 +80,11 @@ def load_multiview(
 
     Pictures stay files in `data_dir` and are decoded on access. The prepared data set is cached by `datasets`; after a
     change of the files below `data_dir` pass `refresh=True`.
+    Rows that name a video have views with `max_views` only, rows about ScanNet scenes only where its frames are found;
+    once for each source a warning says so (but for "vsibench", whose videos `gap-mllm evaluate` reads itself).
 
     Args:
-        name (`str`): a key of `SOURCES`, as "scannet" or "gap_mllm"; "synthetic_rooms" needs no data_dir.
+        name (`str`): a key of `SOURCES`, as "scannet" or "gap_mllm"; "synthetic_rooms" takes no data_dir.
         data_dir (`str` or `Path`): folder with the layout that the source has when it is downloaded.
         split (`str`, *optional*): None gives all splits as a dict. Prepared data takes "train[:100]" and "train+val",
             too.
@@ -77,16 +95,25 @@ def load_multiview(
         report_file (`str` or `Path`, *optional*): written with one JSON line for each event, see `read_report`; by
             default beside the cached data.
         cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): of `datasets`; each process reads whole
-            files.
+            files. Streaming is by one process.
         refresh (`bool`): read the files again.
         **options: of the source's own config.
     Returns:
         `datasets.Dataset` or `IterableDataset`, or a dict of them without `split`.
     Raises:
-        ValueError: on an unknown source, split, task or option.
+        TypeError: if an argument or option is of another kind.
+        ValueError: on an unknown source, split, task or option, or a value out of range.
         FileNotFoundError: if data_dir does not hold the source.
+        IsADirectoryError, NotADirectoryError: if report_file or cache_dir cannot be written to.
         RecordError: for a bad record, with source, file, record id and field (strict reading).
     """
+    streaming, refresh = check_flag("streaming", streaming), check_flag("refresh", refresh)
+    if split is not None:
+        check_text("split", split, 'the name of a split, as "train"')
+    if report_file is not None:
+        report_file = check_output_file("report_file", report_file)
+    if num_proc is not None and check_count("num_proc", num_proc) > 1 and streaming:
+        raise ValueError(f"num_proc is {num_proc}, but rows are streamed by one process; leave one of the two out.")
     builder = open_source(
         name,
         data_dir,
@@ -97,7 +124,8 @@ def load_multiview(
         **options,
     )
     if streaming:
-        _set_report(builder, Path(report_file or f"{builder.cache_dir.rstrip('/')}.streamed.jsonl"), is_new=True)
+        _set_report(builder, report_file or Path(f"{builder.cache_dir.rstrip('/')}.streamed.jsonl"), is_new=True)
+        builder.warns_of_missing_views = name not in READ_WHEN_ASKED
         return builder.as_streaming_dataset(split=split)
     report = Path(f"{builder.cache_dir.rstrip('/')}.report.jsonl")
     _set_report(builder, report, is_new=refresh or not Path(builder.cache_dir).exists())
@@ -109,14 +137,15 @@ def load_multiview(
         raise _what_is_wrong(error, report) from None
     finally:
         if report_file is not None:
-            _copy_report(report, Path(report_file))
+            _copy_report(report, report_file)
     _log_report(builder, report_file or report)
     if num_proc is not None and num_proc > 1:
         _refuse_duplicates(builder)
     _known_split(builder, split)
-    if split is None:
-        return datasets.DatasetDict({name: _prepared_split(builder, name) for name in builder.info.splits})
-    return _prepared_split(builder, split)
+    splits = {part: _prepared_split(builder, part) for part in (builder.info.splits if split is None else [split])}
+    if name not in READ_WHEN_ASKED:
+        _warn_of_missing_views(builder, splits.values())
+    return datasets.DatasetDict(splits) if split is None else splits[split]
 
 
 def open_source(
@@ -125,24 +154,40 @@ def open_source(
     """Return the `datasets` builder of a source for a folder; nothing is read yet. See `load_multiview`.
 
     Raises:
-        ValueError: on an unknown source, task or option, or without data_dir.
+        TypeError: if an argument or option is of another kind.
+        ValueError: on an unknown source, task or option, without data_dir, or with one for rendered rooms.
+        NotADirectoryError: if cache_dir is a file.
     """
     builder_class, known = source_builder_class(name), source_options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ValueError(f"source {name!r} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}.")
-    if name == "synthetic_rooms" and max_views is not None:
-        raise ValueError(f"max_views is {max_views}, but rooms are rendered: give num_views.")
-    given = {"max_views": max_views, "tasks": (tasks,) if isinstance(tasks, str) else tasks}
-    given = {key: tuple(value) if key == "tasks" else value for key, value in given.items() if value is not None}
-    if name != "synthetic_rooms":
+    given = {} if tasks is None else {"tasks": _task_names(tasks)}
+    if max_views is not None:
+        given["max_views"] = check_count("max_views", max_views)
+    if name == ROOMS:
+        check_flag("skip_bad_samples", skip_bad_samples)
+        if data_dir is not None:
+            raise ValueError(f"data_dir is {str(data_dir)!r}, but rooms are rendered and take none; leave it out.")
+        if max_views is not None:
+            raise ValueError(f"max_views is {max_views}, but rooms are rendered: give num_views.")
+    else:
         if data_dir is None:
             raise ValueError(f"source {name!r} needs data_dir, the folder that holds {builder_class.LAYOUT}.")
-        given["skip_bad_samples"] = skip_bad_samples
-    data_dir = None if data_dir is None else str(Path(data_dir).absolute())
-    return builder_class(
-        data_dir=data_dir, cache_dir=None if cache_dir is None else str(cache_dir), **given, **options
-    )
+        data_dir = str(check_path("data_dir", data_dir, "the folder that holds the source").absolute())
+        given["skip_bad_samples"] = check_flag("skip_bad_samples", skip_bad_samples)
+    check_kinds(builder_class.BUILDER_CONFIG_CLASS, options)
+    cache_dir = None if cache_dir is None else str(check_output_folder("cache_dir", cache_dir))
+    return builder_class(data_dir=data_dir, cache_dir=cache_dir, **given, **options)
+
+
+def _task_names(tasks):
+    """One task or several as a tuple."""
+    if isinstance(tasks, str):
+        return (tasks,)
+    if not isinstance(tasks, list | tuple):
+        raise WrongKindError(f"tasks is {tasks!r}; expected a list of names, or one name.")
+    return tuple(tasks)
 
 
 def _what_is_wrong(error, report):
@@ -180,6 +225,17 @@ def _prepared_split(builder, split):
         empty = {field: [] for field in builder.info.features}
         return datasets.Dataset.from_dict(empty, features=builder.info.features, split=split)
     return builder.as_dataset(split=split)
+
+
+def _warn_of_missing_views(builder, prepared):
+    """Warn of rows without views; only their number is read, not the views themselves."""
+    without = set()  # whether such rows name a video
+    for rows in prepared:
+        for views, videos in zip(*(rows.data.column(name).chunks for name in ("views", "video")), strict=True):
+            is_empty = pyarrow.compute.equal(pyarrow.compute.list_value_length(views), 0)
+            without.update(videos.is_valid().filter(is_empty).unique().to_pylist())
+    for has_video in sorted(without):
+        builder.warn_of_missing_views(has_video)
 
 
 def _set_report(builder, path, is_new):

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import datasets
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
+from ..argument_checks import check_count, check_flag
 from .record_errors import ReadReport, RecordError
 from .schema import complete_row, scene_features
 from .view_selection import select_row_views, spread_views
 
+
+logger = logging.get_logger(__name__)
 
 # What reading a record of another form ends in; RecordError is a ValueError and caught before.
 _BAD_FORM = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
@@ -33,7 +37,7 @@ class SourceConfig(datasets.BuilderConfig):
             raising at the first.
         report_file (`str`, *optional*): where events are listed, one JSON object a line.
     Raises:
-        ValueError: if `max_views` is below 1.
+        TypeError: if `max_views` is no integer, or `skip_bad_samples` no bool. ValueError: if `max_views` is below 1.
     """
 
     tasks: tuple | None = None
@@ -45,8 +49,9 @@ class SourceConfig(datasets.BuilderConfig):
         super().__post_init__()
         self.tasks = (self.tasks,) if isinstance(self.tasks, str) else self.tasks
         self.tasks = None if self.tasks is None else tuple(self.tasks)
-        if self.max_views is not None and self.max_views < 1:
-            raise ValueError(f"max_views is {self.max_views}; expected 1 or more.")
+        if self.max_views is not None:
+            self.max_views = check_count("max_views", self.max_views)
+        check_flag("skip_bad_samples", self.skip_bad_samples)
 
     def create_config_id(self, config_kwargs, custom_features=None):
         # The report is a by-product: it must not change which cached data set is found.
@@ -67,6 +72,7 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
     TASKS = ()
     LAYOUT = ""
     LICENSE = ""
+    warns_of_missing_views = False  # while rows are streamed; prepared ones are looked through afterwards
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -115,6 +121,16 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
     def mark(self, name: str, file, record_id=None, detail=None) -> None:
         """Count something normal that a user should know of; see `ReadReport.mark`."""
         self.report.mark(name, file, record_id, detail)
+
+    def warn_of_missing_views(self, has_video: bool) -> None:
+        """Warn that rows have no views, once for each source, where an option would give them some."""
+        if has_video:
+            logger.warning_once(missing_views(self.SOURCE))
+        elif getattr(self.config, "posed_root", "") is None and self.scenes is None:
+            logger.warning_once(
+                f"{self.SOURCE}: rows have no views, as {self.root} holds no frames of their scenes. Pass posed_root, "
+                "the folder with scannet/posed_images."
+            )
 
     @property
     def report(self) -> ReadReport:
@@ -197,6 +213,8 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
 
     def _finish(self, fields, split, record_id):
         row = complete_row(**{"id": record_id, "source": self.SOURCE, "split": split, **fields})
+        if self.warns_of_missing_views and not row["views"]:
+            self.warn_of_missing_views(row["video"] is not None)
         if self.config.max_views and len(row["views"]) > self.config.max_views:
             row = select_row_views(row, spread_views(row, self.config.max_views))
         return row
@@ -208,9 +226,17 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
         self.report.skip(error)
 
 
+def missing_views(source: str) -> str:
+    """What to tell a user whose rows name videos and have no views."""
+    return (
+        f"{source}: rows name a video and have no views; they hold nothing but its path on this machine. Pass "
+        "max_views=N to store N frames of each video as views."
+    )
+
+
 def hash_id(row_id: str) -> int:
     """64 bits of an id: millions of ids are remembered to find those that are there twice."""
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
 
 
-__all__ = ["SceneSourceBuilder", "SourceConfig", "hash_id"]
+__all__ = ["SceneSourceBuilder", "SourceConfig", "hash_id", "missing_views"]

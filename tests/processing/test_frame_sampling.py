@@ -399,6 +399,22 @@ def test_counts_that_are_not_integers(scenes):
         uniform_sample("8", 2)
     with pytest.raises(TypeError, match="max_frames is 2.0"):
         fps_sample(10, 30, 1, 2.0)
+    with pytest.raises(TypeError, match="num_frames is True; expected an integer"):
+        uniform_sample(8, True)
+
+
+def test_flags_and_numbers_of_another_kind(scenes):
+    scene = scenes["constant_confidence"]
+    with pytest.raises(TypeError, match="keep_first is 'no'; expected True or False"):
+        space_aware_sample(*scene, 4, keep_first="no")
+    for size in ("0.1", True):
+        with pytest.raises(TypeError, match="voxel_size is .*; expected a positive finite number"):
+            space_aware_sample(*scene, 4, voxel_size=size)
+    for rate in ("2", True, None):
+        with pytest.raises(TypeError, match="target_fps is .*; expected a positive finite number"):
+            fps_sample(10, 30, rate)
+        with pytest.raises(TypeError, match="video_fps is .*; expected a positive finite number"):
+            fps_sample(10, rate, 2)
 
 
 def test_modes_and_their_options(scenes):

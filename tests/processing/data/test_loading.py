@@ -137,6 +137,75 @@ def test_bad_options_are_refused(load):
         open_source("toy")
 
 
+WHOLE, FLAG = "expected an integer of at least 1", "expected True or False"
+WRONG_KINDS = [
+    ("split", ["train"], 'expected the name of a split, as "train"'),
+    ("split", 3, 'expected the name of a split, as "train"'),
+    ("tasks", 3, "expected a list of names, or one name"),
+    ("tasks", {"scene_qa": 1}, "expected a list of names, or one name"),
+    *[("max_views", value, WHOLE) for value in ("2", 1.5, 2.0, True, float("nan"))],
+    *[("num_proc", value, WHOLE) for value in ("2", 1.5, True)],
+    ("data_dir", ["data"], "expected the folder that holds the source, as text or Path"),
+    ("data_dir", b"data", "expected the folder that holds the source, as text or Path"),
+    *[(name, "no", FLAG) for name in ("streaming", "skip_bad_samples", "refresh")],
+    *[(name, None, FLAG) for name in ("streaming", "skip_bad_samples", "refresh")],
+    ("name", None, "expected that of a source: synthetic_rooms, "),
+    ("name", ["toy"], "expected that of a source: synthetic_rooms, "),
+    ("cache_dir", 3, "expected the folder to write to, as text or Path"),
+    ("report_file", ["a"], "expected the file to write, as text or Path"),
+    ("prefix", 3, "expected a text or None"),
+    ("scale", "2", "expected a number"),
+    ("repeat", True, "expected an integer or None"),
+    ("loud", "no", FLAG),
+    ("names", "ab", "expected a list of a text"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "expected"), WRONG_KINDS)
+def test_arguments_of_another_kind_are_refused(name, value, expected, folder, tmp_path):
+    given = {"name": "toy", "data_dir": folder, "cache_dir": tmp_path / "cache", name: value}
+    with pytest.raises(TypeError) as caught:
+        load_multiview(**given)
+    assert str(caught.value).startswith(f"{name} is {value!r}; {expected}")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("split", "", ValueError, "split is empty; expected the name of a split"),
+        ("data_dir", "", ValueError, "data_dir is empty; expected the folder that holds the source"),
+        ("num_proc", 0, ValueError, "num_proc is 0; expected 1 or more"),
+        ("num_proc", -1, ValueError, "num_proc is -1; expected 1 or more"),
+        ("prefix", "", ValueError, "prefix is ''; expected a text or None"),
+        ("scale", float("nan"), ValueError, "scale is nan; expected a number"),
+        ("report_file", ".", IsADirectoryError, "report_file is ., which is a folder; give a file"),
+        ("cache_dir", __file__, NotADirectoryError, "cache_dir is .*, but .* is a file; give a folder"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(name, value, error, message, folder, tmp_path):
+    given = {"name": "toy", "data_dir": folder, "cache_dir": tmp_path / "cache", name: value}
+    with pytest.raises(error, match=message):
+        load_multiview(**given)
+
+
+def test_streaming_is_by_one_process(load):
+    assert len(list(load("val", streaming=True, num_proc=1))) == 1
+    with pytest.raises(ValueError, match="num_proc is 2, but rows are streamed by one process"):
+        load("val", streaming=True, num_proc=2)
+
+
+def test_rooms_take_no_folder_and_no_bound_on_views():
+    with pytest.raises(ValueError, match="data_dir is '/nope', but rooms are rendered and take none; leave it out"):
+        load_multiview("synthetic_rooms", "/nope")
+    with pytest.raises(ValueError, match="max_views is 2, but rooms are rendered: give num_views"):
+        load_multiview("synthetic_rooms", max_views=2)
+    with pytest.raises(TypeError, match="num_train is 1.5; expected an integer"):
+        load_multiview("synthetic_rooms", num_train=1.5)
+    with pytest.raises(TypeError, match="skip_bad_samples is 'no'; expected True or False"):
+        load_multiview("synthetic_rooms", skip_bad_samples="no")
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_folder_that_is_not_the_source_is_refused(streaming, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds nothing of source 'toy'; expected train\*.jsonl"):
@@ -154,6 +223,63 @@ def test_a_builder_without_a_folder_is_refused():
 def test_options_of_a_source():
     assert list(source_options("toy")) == ["prefix", "scale", "repeat", "loud", "names"]
     assert "num_train" in source_options("synthetic_rooms") and "tasks" not in source_options("synthetic_rooms")
+
+
+# Rows without views
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """What is said by builders from now on."""
+    said = []
+    monkeypatch.setattr("gap_mllm.processing.data.source_builder.logger.warning_once", said.append)
+    return said
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("name", "videos"), [("vsi590k", 2), ("vlm3r", 2)])
+def test_videos_without_views_are_said_and_what_gives_them(name, videos, streaming, warnings, tmp_path):
+    rows = load_multiview(name, FORMATS / name, "train", streaming=streaming, cache_dir=tmp_path)
+    without = [row for row in rows if row["video"] is not None]
+    assert len(without) >= videos and not any(row["views"] for row in without)
+    expected = (
+        f"{name}: rows name a video and have no views; they hold nothing but its path on this machine. Pass "
+        "max_views=N to store N frames of each video as views."
+    )
+    assert set(warnings) == {expected} and (streaming or len(warnings) == 1)
+    warnings.clear()
+    options = {"max_views": 2, "cache_dir": tmp_path}
+    rows = load_multiview(name, FORMATS / name, "train", streaming=streaming, **options)
+    assert all(row["views"] for row in rows) and not warnings
+
+
+def test_the_warning_comes_again_from_the_cache(warnings, tmp_path):
+    for _ in range(2):
+        load_multiview("vsi590k", FORMATS / "vsi590k", cache_dir=tmp_path)
+    assert len(warnings) == 2  # `warning_once` then says it once
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_scenes_without_frames_are_said_and_what_gives_them(streaming, warnings, tmp_path):
+    folder, frames = FORMATS / "video3dllm_processed", FORMATS / "scannet_posed_images"
+    options = {"cache_dir": tmp_path, "streaming": streaming}
+    list(load_multiview("video3dllm", folder, "train", **options))
+    assert len(set(warnings)) == 1 and warnings[0].startswith("video3dllm: rows have no views, as ")
+    assert f"{folder} holds no frames of their scenes. Pass posed_root" in warnings[0]
+    warnings.clear()
+    rows = load_multiview("video3dllm", folder, "train", posed_root=str(frames), **options)
+    assert all(row["views"] for row in rows) and not warnings
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_whose_views_come_otherwise_are_not_warned_of(streaming, warnings, load, tmp_path):
+    options = {"streaming": streaming, "cache_dir": tmp_path / "others"}
+    media = str(FORMATS / "gap_mllm" / "data" / "media")
+    rows = load_multiview("vgllm", FORMATS / "vgllm", "train", media_dir=media, **options)
+    assert any(row["video"] for row in rows) and all(row["views"] for row in rows)  # folders of frames
+    assert len(list(load_multiview("vsibench", FORMATS / "vsibench", "test", **options)))  # read by `evaluate`
+    assert len(list(load("train", streaming=streaming))) == 3  # rows of text alone
+    assert not warnings
 
 
 # Bad records

@@ -1,0 +1,208 @@
+"""Checks of what a caller passes: each error says which argument it is, what was got and what was expected.
+
+For the borders of the package only; fields of records are checked in data/source_files.py.
+"""
+
+import math
+import operator
+import os
+import types
+import typing
+from collections.abc import Mapping
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+
+
+class WrongKindError(TypeError, ValueError):
+    """An argument of the wrong kind. A ValueError, too: the command line reports those in one line."""
+
+
+def check_flag(name: str, value) -> bool:
+    """Return a flag; texts and numbers are none, as "no" counts as true.
+
+    Raises:
+        TypeError: if it is no bool.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise WrongKindError(f"{name} is {value!r}; expected True or False.")
+    return bool(value)
+
+
+def check_count(name: str, value, least: int = 1) -> int:
+    """Return a whole number of at least `least` as an `int`.
+
+    Raises:
+        TypeError: if it is no integer (a bool is none, nor is 2.0). ValueError: if it is below `least`.
+    """
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None:
+        raise WrongKindError(f"{name} is {value!r}; expected an integer of at least {least}.")
+    if count < least:
+        raise ValueError(f"{name} is {value}; expected {least} or more.")
+    return count
+
+
+def check_number(name: str, value, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return a finite number of a range, both ends included, as a `float`.
+
+    Raises:
+        TypeError: if it is no number (a bool is none). ValueError: if it is NaN, infinite or out of range.
+    """
+    expected = f"a finite number of at least {least:g}" if math.isfinite(least) else "a finite number"
+    if math.isfinite(most):
+        expected = f"a number from {least:g} to {most:g}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise WrongKindError(f"{name} is {value!r}; expected {expected}.")
+    if not (-math.inf < value < math.inf and least <= value <= most):
+        raise ValueError(f"{name} is {value}; expected {expected}.")
+    return float(value)
+
+
+def check_positive(name: str, value) -> float:
+    """Return a finite number above 0 as a `float`.
+
+    Raises:
+        TypeError: if it is no number (a bool is none). ValueError: if it is NaN, infinite, 0 or negative.
+    """
+    expected = "a positive finite number"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise WrongKindError(f"{name} is {value!r}; expected {expected}.")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value}; expected {expected}.")
+    return float(value)
+
+
+def check_text(name: str, value, expected: str = "a text") -> str:
+    """Return a text that is not empty; `expected` says what it should be.
+
+    Raises:
+        TypeError: if it is no text. ValueError: if it is empty.
+    """
+    if not isinstance(value, str):
+        raise WrongKindError(f"{name} is {value!r}; expected {expected}.")
+    if not value:
+        raise ValueError(f"{name} is empty; expected {expected}.")
+    return value
+
+
+def check_path(name: str, value, expected: str = "the path of a file or folder") -> Path:
+    """Return a path; an empty text is none, which would be the working folder.
+
+    Raises:
+        TypeError: if it is neither text nor path. ValueError: if it is empty.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise WrongKindError(f"{name} is {value!r}; expected {expected}, as text or Path.")
+    if value == "":
+        raise ValueError(f"{name} is empty; expected {expected}.")
+    return Path(value)
+
+
+def check_output_folder(name: str, value) -> Path:
+    """Return the path of a folder to write to, before any work is done for it.
+
+    Raises:
+        TypeError, ValueError: as `check_path`. NotADirectoryError: if there is a file of that name, or on the way.
+    """
+    path = check_path(name, value, "the folder to write to")
+    for part in (path, *path.parents):
+        if part.exists():
+            if not part.is_dir():
+                raise NotADirectoryError(f"{name} is {path}, but {part} is a file; give a folder to write to.")
+            break
+    return path
+
+
+def check_output_file(name: str, value) -> Path:
+    """Return the path of a file to write, before any work is done for it.
+
+    Raises:
+        TypeError, ValueError: as `check_path`. IsADirectoryError: if it is a folder. NotADirectoryError: if a file
+            stands in the place of its folder.
+    """
+    path = check_path(name, value, "the file to write")
+    if path.is_dir():
+        raise IsADirectoryError(f"{name} is {path}, which is a folder; give a file to write.")
+    check_output_folder(name, path.parent)
+    return path
+
+
+def check_kinds(config_class: type, values: Mapping) -> None:
+    """Check values for the fields of a dataclass by the types that it declares, element by element.
+
+    A path may stand for a text, a list for a tuple, a whole number for a number; a bool is never a number.
+
+    Args:
+        config_class (`type`): the dataclass.
+        values (`Mapping`): by name of the field; not all are needed.
+    Raises:
+        TypeError: if a value is of another type. ValueError: if a number is NaN, or a text empty.
+    """
+    kinds = typing.get_type_hints(config_class)
+    for name, value in values.items():
+        if not _fits(value, kinds[name]):
+            raise WrongKindError(f"{name} is {value!r}; expected {_describe(kinds[name])}.")
+        if value == "" or (isinstance(value, float | np.floating) and math.isnan(value)):
+            raise ValueError(f"{name} is {value!r}; expected {_describe(kinds[name])}.")
+
+
+def _fits(value, kind) -> bool:
+    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in parts)
+    if origin in (int, float):
+        return isinstance(value, Real if origin is float else Integral) and not isinstance(value, bool)
+    if origin is str:
+        return isinstance(value, str | os.PathLike)
+    if origin is tuple:
+        return isinstance(value, tuple | list) and (not parts or _fit_elements(value, parts))
+    if origin is dict:
+        names, entries = parts or (object, object)
+        return isinstance(value, Mapping) and all(_fits(k, names) and _fits(v, entries) for k, v in value.items())
+    return origin is typing.Any or isinstance(value, origin)
+
+
+def _fit_elements(values, kinds):
+    kinds = kinds[:1] * len(values) if kinds[-1] is Ellipsis else kinds
+    return len(values) == len(kinds) and all(_fits(v, kind) for v, kind in zip(values, kinds, strict=True))
+
+
+_WORDS = {
+    bool: "True or False",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    tuple: "a list",
+    dict: "a mapping",
+    types.NoneType: "None",
+}
+
+
+def _describe(kind) -> str:
+    origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_describe(part) for part in parts)
+    text = _WORDS.get(origin, getattr(origin, "__name__", str(origin)))
+    parts = [_describe(part) for part in parts if part is not Ellipsis]
+    if origin is dict and parts:
+        return f"{text} from {parts[0]} to {parts[1]}"
+    return f"{text} of {' and '.join(parts)}" if parts else text
+
+
+__all__ = [
+    "WrongKindError",
+    "check_count",
+    "check_flag",
+    "check_kinds",
+    "check_number",
+    "check_output_file",
+    "check_output_folder",
+    "check_path",
+    "check_positive",
+    "check_text",
+]
