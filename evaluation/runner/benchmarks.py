@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ...processing.answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
-from . import score_boxes, score_captions, score_grounding, score_points, score_questions
+from . import score_axis_aligned, score_boxes, score_captions, score_grounding, score_points, score_questions
 from .asking import AnswerForm
 
 
@@ -21,6 +21,8 @@ class Benchmark:
         score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py. In two
             stages it takes `frames`, too.
         constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
+        check (`Callable`, *optional*): (sample), raises ValueError or RecordError where an answer could not be scored;
+            called before any model is loaded.
         curve (`Callable`, *optional*): (samples, texts) -> thresholds, precisions and recalls, to plot.
         headline (`str`): the metric that stands for all; higher_is_better (`bool`).
         forms (`tuple[AnswerForm, ...]`): of the answer, one for each stage.
@@ -36,6 +38,7 @@ class Benchmark:
     score: Callable
     constant: Callable
     headline: str
+    check: Callable | None = None
     curve: Callable | None = None
     higher_is_better: bool = True
     forms: tuple[AnswerForm, ...] = (AnswerForm(),)
@@ -58,7 +61,26 @@ _GROUNDING = {
     "tasks": ("grounding",),
     "score": score_grounding.score,
     "constant": score_grounding.constant,
+    "check": score_grounding.check,
     "headline": "miou",
+}
+_ONE_STAGE = {"forms": (AnswerForm(100, BOX_KEYS),)}
+_TWO_STAGES = {"forms": (AnswerForm(32, (FRAME_KEY,)), AnswerForm(128, BOX_KEYS)), "flow": TWO_STAGE}
+_AXIS_ALIGNED = {
+    "tasks": ("grounding",),
+    "score": score_axis_aligned.score,
+    "constant": score_axis_aligned.constant,
+    "check": score_axis_aligned.check,
+    "headline": "acc25",
+}
+_SCANREFER = {**_AXIS_ALIGNED, "source": "scanrefer", "split": "val", "options": {"prompt_style": "vgllm"}}
+_NR3D = {
+    **_AXIS_ALIGNED,
+    "source": "nr3d",
+    "split": "test",
+    "score": score_axis_aligned.score_nr3d,
+    # ReferIt3D evaluates on utterances that name the class.
+    "options": {"prompt_style": "vgllm", "mentions_target_class_only": True},
 }
 _BENCHMARKS = (
     Benchmark(
@@ -91,15 +113,41 @@ _BENCHMARKS = (
     Benchmark(
         "gap_mllm_grounding",
         "ScanRefer in one stage: view and box of a described object",
-        forms=(AnswerForm(100, BOX_KEYS),),
+        **_ONE_STAGE,
         **_GROUNDING,
     ),
     Benchmark(
         "gap_mllm_grounding_two_stage",
         "ScanRefer in two stages: the view of a described object, then its box",
-        forms=(AnswerForm(32, (FRAME_KEY,)), AnswerForm(128, BOX_KEYS)),
-        flow=TWO_STAGE,
+        **_TWO_STAGES,
         **_GROUNDING,
+    ),
+    Benchmark(
+        "scanrefer",
+        "ScanRefer's own files, in one stage: view and box of a described object",
+        **_ONE_STAGE,
+        **_SCANREFER,
+    ),
+    Benchmark(
+        "scanrefer_two_stage",
+        "ScanRefer's own files, in two stages: the view of a described object, then its box",
+        **_TWO_STAGES,
+        **_SCANREFER,
+    ),
+    Benchmark("nr3d", "Nr3D: an object among others of its class, view and box in one stage", **_ONE_STAGE, **_NR3D),
+    Benchmark("nr3d_two_stage", "Nr3D in two stages: the view of an object, then its box", **_TWO_STAGES, **_NR3D),
+    Benchmark(
+        "multi3drefer",
+        "Multi3DRefer: the boxes of all objects that a description fits, or of none",
+        source="multi3drefer",
+        split="val",
+        tasks=("grounding",),
+        score=score_axis_aligned.score_any_number,
+        constant=score_axis_aligned.constant_any_number,
+        check=score_axis_aligned.check_any_number,
+        headline="f1_25",
+        forms=(AnswerForm(640, BOX_KEYS, is_list=True),),
+        options={"prompt_style": "gap_mllm"},
     ),
     Benchmark(
         "gap_mllm_captions",

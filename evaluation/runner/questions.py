@@ -92,8 +92,8 @@ def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, 
     Returns:
         `tuple[QuestionSet, int]`: the questions to ask, and how many there are in all.
     Raises:
-        ValueError: if limit is below 1, ids repeat or nothing is there. RecordError, FileNotFoundError: on bad or
-            missing data; missing videos are listed.
+        ValueError: if limit is below 1, ids repeat, nothing is there, or the answer to a question could not be scored.
+            RecordError, FileNotFoundError: on bad or missing data; missing videos are listed.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; expected at least 1.")
@@ -116,6 +116,9 @@ def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, 
             f"{benchmark.source!r} found no pictures of their scenes. Give its option that names their folder, "
             "as posed_root=DIR."
         )
+    if benchmark.check is not None:
+        for sample in questions:
+            benchmark.check(sample)
     return questions, total
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...processing.data.contact_sheet import contact_sheet
 from ...processing.data.scene_sample import Box, Point, SceneSample
+from .score_grounding import answer_order
 
 
 ANSWER = "ANSWER"
@@ -35,8 +36,8 @@ def with_answer(sample: SceneSample, record: dict) -> SceneSample:
     if isinstance(parsed, dict) and "pointmap" in parsed:
         label = f"{ANSWER} {parsed['label'] or ''}".strip()
         points.append(Point(view=None, pixel=None, xyz=np.asarray(parsed["pointmap"], float), label=label))
+    order = answer_order(sample)
     for numbers, label, frame in _boxes_of(parsed):
-        order = sample.boxes[0].euler_order if sample.boxes else "zxy"
         index = 0 if frame == "camera" else None
         boxes.append(Box(np.asarray(numbers, float), order, frame, index, f"{ANSWER} {label}".strip(), role="target"))
     truth = " ".join((sample.answer or " / ".join(sample.references) or "as drawn").split())

@@ -11,8 +11,11 @@ from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.processing.answers_gap_mllm import format_boxes, format_point
 
 
-FOLDERS = {name: name for name in ("vsibench", "spar_bench", "scanqa", "sqa3d")}
+FOLDERS = {name: name for name in ("vsibench", "spar_bench", "scanqa", "sqa3d", "scanrefer", "nr3d", "multi3drefer")}
+FOLDERS |= {name: name.removesuffix("_two_stage") for name in ("scanrefer_two_stage", "nr3d_two_stage")}
 SPLITS = {"sqa3d": "val"}  # the fixture has no test questions
+ON_SCANNET = ("scanqa", "sqa3d", "scanrefer", "scanrefer_two_stage", "nr3d", "nr3d_two_stage", "multi3drefer")
+GROUNDING = [name for name in BENCHMARKS if name.startswith(("gap_mllm_grounding", "scanrefer", "nr3d"))]
 NAMES = [name for name in BENCHMARKS if name.startswith("gap_mllm") or name in FOLDERS]
 
 
@@ -28,7 +31,10 @@ def truth(name, sample):
     if name == "gap_mllm_detection":
         boxes = [sample.box_in_view(box, 0) for box in sample.boxes]
         return format_boxes([box.label for box in sample.boxes], boxes, decimals=6)
-    if name.startswith("gap_mllm_grounding"):
+    if name == "multi3drefer":
+        boxes = [sample.box_in_view(box, 0) for box in sample.boxes]
+        return format_boxes([None] * len(boxes), boxes, decimals=6)
+    if name in GROUNDING:
         numbers = [round(float(value), 6) for value in sample.box_in_view(sample.boxes[0], 1)]
         return json.dumps({"frame": 1, "bbox_3d": numbers})
     return sample.references[0]
@@ -38,7 +44,7 @@ def truth(name, sample):
 def ask(formats, cache_dir):
     def load(name):
         benchmark = find_benchmark(name)
-        options = {"posed_root": str(formats / "scannet_posed_images")} if name in ("scanqa", "sqa3d") else {}
+        options = {"posed_root": str(formats / "scannet_posed_images"), "num_views": 4} if name in ON_SCANNET else {}
         folder = formats / FOLDERS.get(name, "gap_mllm")
         return benchmark, load_questions(benchmark, folder, SPLITS.get(name), cache_dir=cache_dir, **options)[0]
 
@@ -65,7 +71,7 @@ def test_the_truth_is_right_and_nothing_is_wrong(name, ask):
         assert overlaps[-1] == 0.95 and set(precisions) == set(recalls) == {1.0}
     elif name == "gap_mllm_captions":
         assert metrics["cider"] > nothing["cider"] == 0 and metrics["num_gated"] == 1
-    elif name.startswith("gap_mllm_grounding"):
+    elif name in GROUNDING:
         assert metrics["miou"] == pytest.approx(1, abs=1e-4) and nothing["miou"] == 0
         assert metrics["acc50"] == 1
     else:
