@@ -107,8 +107,8 @@ def score_any_number(samples, texts, seed: int = 0):
         samples (`list[SceneSample]`): with the boxes of all objects that are meant, and poses.
         texts (`list[str]`), seed (`int`)
     Returns:
-        `tuple[dict, list[dict]]`: what `multi3drefer_score` gives, by type where all are the benchmark's types; "f1_25"
-        and "f1_50" with their intervals; records.
+        `tuple[dict, list[dict]]`: what `multi3drefer_score` gives, by type where all are the benchmark's;
+        "f1_25" and "f1_50" with their intervals; records.
     Raises:
         RecordError: if a sample has no poses or no alignment.
     """

@@ -1,9 +1,11 @@
-"""Rows of parquet files that somebody else wrote, a few at a time."""
+"""Rows of parquet files that somebody else wrote, a few at a time, and the pictures in them."""
 
+import io
 from collections.abc import Iterator
 
 import pyarrow
 import pyarrow.parquet
+from PIL import Image, UnidentifiedImageError
 
 from ..record_errors import RecordError
 from ..source_files import refuse_lfs_pointer
@@ -33,4 +35,24 @@ def iter_parquet_rows(path, batch_size: int = 16) -> Iterator[tuple[int, dict]]:
         ) from None
 
 
-__all__ = ["iter_parquet_rows"]
+def embedded_view(picture, field: str, image_path: str | None = None) -> dict:
+    """A view whose picture is in the table.
+
+    Args:
+        picture (`dict` of bytes and path, or `bytes`): of a cell.
+        field (`str`): for the error.
+        image_path (`str`, *optional*): what the table calls it; by default the path beside the bytes.
+    Returns:
+        `dict`: fields of a view; bytes are kept as they are.
+    Raises:
+        RecordError: if the bytes are no picture.
+    """
+    content, path = (picture.get("bytes"), picture.get("path")) if isinstance(picture, dict) else (picture, None)
+    try:
+        with Image.open(io.BytesIO(content)):
+            return {"image": {"bytes": content, "path": None}, "image_path": image_path or path}
+    except (UnidentifiedImageError, OSError, TypeError) as error:
+        raise RecordError(f"this is no readable picture: {error}.", field) from None
+
+
+__all__ = ["embedded_view", "iter_parquet_rows"]

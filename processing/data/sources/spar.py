@@ -4,20 +4,18 @@ Marks are stored as coordinates, see spar_marks.py; `SceneSample.marked_images` 
 come with their marks painted in.
 """
 
-import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from transformers.utils import logging
 
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder, SourceConfig
 from ..source_files import find_file, iter_records, read_json
 from .conversations import read_conversation
-from .parquet_rows import iter_parquet_rows
+from .parquet_rows import embedded_view, iter_parquet_rows
 from .spar_marks import MARK_KEYS, UNMARKED, spar_marks
 from .spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
 
@@ -195,7 +193,7 @@ class SparSource(SceneSourceBuilder):
         return {
             "id": str(record["id"]) if record.get("id") is not None else record_id,
             "task": "spatial_qa",
-            "views": [_embedded_view(picture, index) for index, picture in enumerate(pictures)],
+            "views": [embedded_view(picture, f"image[{index}]") for index, picture in enumerate(pictures)],
             "question": bench_prompt(question, task, record["format_type"]),
             "answer": record["answer"],
             "references": [record["answer"]],
@@ -252,15 +250,6 @@ def split_of(file: Path) -> str:
     if place is not None or file.suffix == ".parquet":
         return "test" if place is None else place.split
     return next((split for split in ("val", "test") if split in file.stem.split("_")), "train")
-
-
-def _embedded_view(picture, index):
-    """A view whose picture is in the file of the questions."""
-    try:
-        with Image.open(io.BytesIO(picture["bytes"])):
-            return {"image": {"bytes": picture["bytes"], "path": None}, "image_path": picture.get("path")}
-    except (UnidentifiedImageError, OSError, TypeError) as error:
-        raise RecordError(f"this is no readable picture: {error}.", f"image[{index}]") from None
 
 
 __all__ = ["SparConfig", "SparSource", "TreePlace", "bench_prompt", "split_of"]
