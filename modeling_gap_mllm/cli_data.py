@@ -47,6 +47,12 @@ def _add_inspect(commands, name):
     )
     parser.add_argument("--all", action="store_true", help="decode the pictures of all rows")
     parser.add_argument("--seed", type=int, default=0, help="which rows")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 1 if a problem was found: a broken file, record or picture, a missing file, odd intrinsics, "
+        "an Euler order that is not as stored, or no rows; normal markers are none",
+    )
     parser.set_defaults(run=run_inspect)
 
 
@@ -175,7 +181,7 @@ def _indented(text):
 
 
 def run_inspect(args: argparse.Namespace) -> None:
-    """Inspect a source and print the summary; see `inspect_source`."""
+    """Inspect a source and print the summary; see `inspect_source`. SystemExit(1) for problems with `--strict`."""
     from .processing.data.inspection import inspect_source
 
     output = args.output or f"outputs/inspection/{args.name}"
@@ -191,6 +197,8 @@ def run_inspect(args: argparse.Namespace) -> None:
     )
     print(found.summary())
     print(f"wrote {output}")
+    if args.strict and found.problems:
+        raise SystemExit(1)
 
 
 def run_convert(args: argparse.Namespace) -> None:
@@ -212,8 +220,9 @@ def run_convert(args: argparse.Namespace) -> None:
         **_options(args),
     )
     for split, facts in written.items():
-        left_out = f", {facts.num_left_out} left out" if facts.num_left_out else ""
-        print(f"{split}: {facts.num_rows} rows{left_out}, {len(facts.files)} files of {facts.num_bytes / 1e6:.1f} MB")
+        notes = f", {facts.num_left_out} left out" if facts.num_left_out else ""
+        notes += f", {facts.num_without_views} with a video and no pictures" if facts.num_without_views else ""
+        print(f"{split}: {facts.num_rows} rows{notes}, {len(facts.files)} files of {facts.num_bytes / 1e6:.1f} MB")
     print(f"wrote {args.output}")
 
 

@@ -15,6 +15,7 @@ from statistics import median_low
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..argument_checks import check_count, check_flag, check_output_folder, check_text
 from .contact_sheet import contact_sheet
 from .euler_order import detect_euler_order
 from .inspection_report import Inspection, SplitCounts
@@ -53,11 +54,16 @@ def inspect_source(
     Returns:
         `Inspection`.
     Raises:
-        ValueError: on an unknown source, split or option, or if `num_samples` is below 0.
-        FileNotFoundError: if data_dir does not hold the source.
+        TypeError: if an argument or option is of another kind.
+        ValueError: on an unknown source, split or option, or if `num_samples` or `seed` is below 0.
+        FileNotFoundError: if data_dir does not hold the source. NotADirectoryError: if output_dir is a file.
     """
-    if num_samples < 0:
-        raise ValueError(f"num_samples is {num_samples}; expected 0 or more.")
+    num_samples, seed = check_count("num_samples", num_samples, least=0), check_count("seed", seed, least=0)
+    check_flag("decode_all", decode_all)
+    if split is not None:
+        check_text("split", split, 'the name of a split, as "train"')
+    if output_dir is not None:
+        output_dir = check_output_folder("output_dir", output_dir)
     builder_class = source_builder_class(name)
     found = Inspection(
         name,
@@ -86,7 +92,6 @@ def inspect_source(
         "depth maps without any reading": checks.num_empty_depth_maps,
     }
     if output_dir is not None:
-        output_dir = Path(output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
         report = json.dumps(found.as_dict(), indent=2, ensure_ascii=False, default=str)
         (output_dir / REPORT_FILE).write_text(report + "\n", encoding="utf-8")
@@ -184,9 +189,11 @@ class _FileFacts:
     def as_dict(self, split):
         evidence = detect_euler_order(self.evidence)
         text = str(evidence) if evidence.total else None
-        if evidence.order is not None and set(self.orders) != {evidence.order}:
+        is_as_stored = evidence.order is None or set(self.orders) == {evidence.order}
+        if not is_as_stored:
             text += ", NOT AS STORED"
-        return {"split": split, "rows": self.rows, "euler_orders": dict(self.orders), "euler_evidence": text}
+        facts = {"split": split, "rows": self.rows, "euler_orders": dict(self.orders)}
+        return {**facts, "euler_evidence": text, "euler_as_stored": is_as_stored}
 
 
 class _Chosen:

@@ -30,8 +30,8 @@ class Inspection:
     Args:
         source, data_dir, licence, layout (`str`), options (`dict`): what was read.
         splits (`dict[str, SplitCounts]`): counts.
-        files (`dict[str, dict]`): for each file "split", "rows", "euler_orders" (as stored on its boxes) and
-            "euler_evidence", a test of the boxes themselves.
+        files (`dict[str, dict]`): for each file "split", "rows", "euler_orders" (as stored on its boxes),
+            "euler_evidence", a test of the boxes themselves, and "euler_as_stored", whether both agree.
         broken_records (`list[dict]`): "file", "record", "field" and "reason"; left out when skipping.
         broken_files (`list[dict]`): which end any reading.
         missing_files (`dict[str, int]`): path, and how many records name it; of a record that is left out, the first
@@ -59,10 +59,36 @@ class Inspection:
     pictures: dict[str, int] = field(default_factory=dict)
     samples: list[SceneSample] = field(default_factory=list)
 
+    @property
+    def problems(self) -> dict[str, int]:
+        """What a user should look at before training, by kind, and how many; empty where nothing was found.
+
+        What is normal for a source (markers, videos that no views were asked of, depth maps without a reading) is no
+        problem; that there are no rows at all is one.
+        """
+        num_rows = sum(counts.rows for counts in self.splits.values())
+        counts = {
+            **{title: len(entries) for title, entries in self._lists()},
+            "files whose Euler order is not as stored": sum(not f["euler_as_stored"] for f in self.files.values()),
+            "splits without rows": 0 if num_rows else len(self.splits),
+        }
+        return {title: count for title, count in counts.items() if count}
+
+    def _lists(self):
+        """What is listed one by one, under its title."""
+        return (
+            ("broken files", [_where(event) for event in self.broken_files]),
+            ("broken records", [_where(event) for event in self.broken_records]),
+            ("missing files", [f"{path} (named {count} times)" for path, count in self.missing_files.items()]),
+            ("broken pictures", [_where(event) for event in self.broken_pictures]),
+            ("views with odd intrinsics", [_where(event) for event in self.odd_intrinsics]),
+        )
+
     def as_dict(self) -> dict:
         """The report, of plain values."""
         report = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "samples"}
         report["splits"] = {split: vars(counts) for split, counts in self.splits.items()}
+        report["problems"] = self.problems
         report["shown"] = [sample.id for sample in self.samples]
         return report
 
@@ -77,17 +103,13 @@ class Inspection:
             lines.append(f"and {len(self.files) - most} more files")
         lines.append(f"normal markers: {_counts(self.markers) or 'none'}")
         lines.append(f"pictures looked at: {_counts(self.pictures)}")
-        for title, entries in (
-            ("broken files", [_where(event) for event in self.broken_files]),
-            ("broken records", [_where(event) for event in self.broken_records]),
-            ("missing files", [f"{path} (named {count} times)" for path, count in self.missing_files.items()]),
-            ("broken pictures", [_where(event) for event in self.broken_pictures]),
-            ("views with odd intrinsics", [_where(event) for event in self.odd_intrinsics]),
-        ):
+        for title, entries in self._lists():
             lines.append(f"{title}: {len(entries) or 'none'}")
             lines += [f"  {entry}" for entry in entries[:most]]
             if len(entries) > most:
                 lines.append(f"  and {len(entries) - most} more")
+        problems = ", ".join(f"{title} ({count})" for title, count in self.problems.items())
+        lines.append(f"problems: {problems or 'none'}")
         return "\n".join(lines)
 
 

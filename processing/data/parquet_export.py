@@ -13,11 +13,21 @@ from datasets.utils.py_utils import convert_file_size_to_int
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..argument_checks import (
+    WrongKindError,
+    check_count,
+    check_flag,
+    check_output_file,
+    check_output_folder,
+    check_path,
+    check_text,
+)
 from .dataset_card import write_dataset_card
 from .loading import load_multiview, source_builder_class
 from .picture_checks import PictureChecks
 from .record_errors import ReadReport, RecordError
 from .schema import scene_features
+from .source_builder import warn_of_videos
 
 
 logger = logging.get_logger(__name__)
@@ -82,15 +92,27 @@ def convert_to_parquet(
     Raises:
         FileExistsError: if `output_dir` holds something.
         RecordError: for a bad record or picture, without `skip_bad_samples`.
-        ValueError, FileNotFoundError: as `load_multiview`; on a sum of splits; or if there are no rows.
+        TypeError, ValueError, OSError: as `load_multiview`; ValueError also on a sum of splits, a size that is none, a
+            report inside `output_dir`, or if there are no rows.
     """
-    output_dir, split_name = Path(output_dir), split and split.split("[")[0]
-    if split and "+" in split:
+    if split is not None and "+" in check_text("split", split, 'the name of a split, as "train"'):
         raise ValueError(f"split is {split!r}; give one split, or none to convert all.")
+    output_dir, split_name = check_path("output_dir", output_dir, "the folder to make"), split and split.split("[")[0]
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"output_dir {output_dir} is there already and not empty; give another one.")
+    check_output_folder("output_dir", output_dir)
+    default_report = f"{output_dir}.report.jsonl"
+    report_file = check_output_file("report_file", default_report if report_file is None else report_file)
+    if output_dir.absolute() in report_file.absolute().parents:
+        raise ValueError(f"report_file {report_file} is inside output_dir {output_dir}; give another place.")
+    _size_in_bytes(max_shard_size)
+    check_flag("check_pictures", check_pictures)
+    check_flag("skip_bad_samples", skip_bad_samples)
+    if license is not None:
+        check_text("license", license, "the identifier of a licence, as the Hub has it")
+    if num_proc is not None:
+        check_count("num_proc", num_proc)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    report_file = Path(report_file or f"{output_dir}.report.jsonl")
     report_file.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as scratch:
         options = options if name == "synthetic_rooms" else {**options, "report_file": report_file}
@@ -130,11 +152,10 @@ def write_parquet(
         `dict[str, ExportedSplit]`.
     Raises:
         RecordError: for a picture that cannot be decoded, without `report`.
-        ValueError: if no split has rows, `max_shard_size` is not positive, or features are others.
+        TypeError: if `max_shard_size` is neither text nor integer.
+        ValueError: if no split has rows, `max_shard_size` is no positive size, or features are others.
     """
-    limit = convert_file_size_to_int(max_shard_size)
-    if limit < 1:
-        raise ValueError(f"max_shard_size is {max_shard_size!r}; expected a positive number of bytes.")
+    limit = _size_in_bytes(max_shard_size)
     checks, written = PictureChecks() if check_pictures else None, {}
     for split, rows in splits.items():
         if rows.features != scene_features():
@@ -152,6 +173,20 @@ def write_parquet(
     if not written:
         raise ValueError("there are no rows to write.")
     return written
+
+
+def _size_in_bytes(max_shard_size) -> int:
+    """500_000_000 of "500MB"."""
+    expected = 'expected a positive number of bytes, or a whole number with a unit, as "500MB"'
+    if isinstance(max_shard_size, bool) or not isinstance(max_shard_size, int | str):
+        raise WrongKindError(f"max_shard_size is {max_shard_size!r}; {expected}.")
+    try:
+        size = convert_file_size_to_int(max_shard_size)
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise ValueError(f"max_shard_size is {max_shard_size!r}; {expected}.")
+    return size
 
 
 def _look_through(rows, split, checks, report):
@@ -247,10 +282,7 @@ def _describe(rows, kept, left_out, output_dir, names):
             video is not None and not length for length, video in zip(lengths, videos, strict=True)
         )
     if num_without_views:
-        logger.warning(
-            f"{num_without_views} rows name a video and hold no pictures of it: other machines will not find it. Pass "
-            "max_views to store that many frames."
-        )
+        warn_of_videos(rows.select_columns("source")[kept[0]]["source"])
     num_bytes = sum((Path(output_dir) / name).stat().st_size for name in names)
     return ExportedSplit(len(kept), left_out, num_without_views, num_bytes, names, tasks)
 

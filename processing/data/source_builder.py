@@ -125,7 +125,7 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
     def warn_of_missing_views(self, has_video: bool) -> None:
         """Warn that rows have no views, once for each source, where an option would give them some."""
         if has_video:
-            logger.warning_once(missing_views(self.SOURCE))
+            warn_of_videos(self.SOURCE)
         elif getattr(self.config, "posed_root", "") is None and self.scenes is None:
             logger.warning_once(
                 f"{self.SOURCE}: rows have no views, as {self.root} holds no frames of their scenes. Pass posed_root, "
@@ -226,9 +226,9 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
         self.report.skip(error)
 
 
-def missing_views(source: str) -> str:
-    """What to tell a user whose rows name videos and have no views."""
-    return (
+def warn_of_videos(source: str) -> None:
+    """Warn, once for each source, that rows name a video and have no views."""
+    logger.warning_once(
         f"{source}: rows name a video and have no views; they hold nothing but its path on this machine. Pass "
         "max_views=N to store N frames of each video as views."
     )
@@ -239,4 +239,4 @@ def hash_id(row_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
 
 
-__all__ = ["SceneSourceBuilder", "SourceConfig", "hash_id", "missing_views"]
+__all__ = ["SceneSourceBuilder", "SourceConfig", "hash_id", "warn_of_videos"]

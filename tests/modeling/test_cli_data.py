@@ -85,6 +85,18 @@ def test_inspection_takes_its_flags(tmp_path):
     assert report["splits"]["train"]["rows"] == 2 and len(report["shown"]) == 1
 
 
+def test_strict_inspection_ends_with_1_where_something_is_wrong(tmp_path, capsys):
+    words = ["data", "inspect", "toy", "--data-dir", "data", "--output", "out"]
+    assert main([*words, "--strict"]) == 0
+    assert capsys.readouterr().out.endswith("problems: none\nwrote out\n")
+    write_rows(tmp_path / "data" / "train.jsonl", {}, {"fails": "record"})
+    assert main(words) == 0
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--strict"])
+    assert ended.value.code == 1 and capsys.readouterr().out.endswith("problems: broken records (1)\nwrote out\n")
+    assert json.loads((tmp_path / "out" / "inspection.json").read_text())["problems"] == {"broken records": 1}
+
+
 # convert
 
 
@@ -123,6 +135,23 @@ def test_conversion_takes_its_flags(tmp_path, capsys):
     assert json.loads((tmp_path / "left.jsonl").read_text())["record"] == "train-0000001"
     assert "license: mit" in (tmp_path / "out" / "README.md").read_text() and (tmp_path / "cache").is_dir()
     assert "is there already and not empty" in refused(capsys, *words)
+
+
+def test_numbers_of_processes_and_sizes_are_refused_at_once(tmp_path, capsys):
+    words = ["convert", "toy", "--data-dir", "data", "out"]
+    for count in ("0", "-1"):
+        assert refused(capsys, *words, "--num-proc", count).endswith(f"num_proc is {count}; expected 1 or more.")
+    assert "argument --num-proc: invalid int value: '1.5'" in not_parsed(capsys, *words, "--num-proc", "1.5")
+    assert "max_shard_size is '-5'; expected a positive number" in refused(capsys, *words, "--max-shard-size", "-5")
+    assert "output_dir is empty" in refused(capsys, "convert", "toy", "--data-dir", "data", "")
+    assert "data_dir is empty" in refused(capsys, "convert", "toy", "--data-dir", "", "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_conversion_says_which_videos_were_not_stored(tmp_path, capsys):
+    write_rows(tmp_path / "data" / "train.jsonl", {"video": "/a/b.mp4"}, {})
+    assert main(["data", "convert", "toy", "--data-dir", "data", "out"]) == 0
+    assert capsys.readouterr().out.startswith("train: 2 rows, 1 with a video and no pictures, 1 files")
 
 
 # label

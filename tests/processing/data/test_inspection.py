@@ -187,6 +187,38 @@ def test_intrinsics_of_another_size_are_noticed(folder, tmp_path):
     )
 
 
+# Problems
+
+
+def test_problems_are_counted_by_kind(folder, tmp_path):
+    write_rows(folder / "train.jsonl", {}, {"is_lost": True})
+    found = inspect_source("toy", folder)
+    assert found.problems == {} and found.as_dict()["problems"] == {}  # what is normal is none
+    assert found.summary().endswith("\nproblems: none")
+
+    odd = [[60.0, 0, 39.5], [0, 60, 29.5], [0, 0, 1]]
+    views = [view(tmp_path / "a.png", intrinsics=odd), view(tmp_path / "b.png")]
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:60])
+    write_rows(folder / "train.jsonl", {"views": views}, {"fails": "record"}, {"video": "/nowhere/a.mp4"})
+    (folder / "val.json").write_text("[{")
+    found = inspect_source("toy", folder)
+    kinds = ("broken files", "broken records", "missing files", "broken pictures", "views with odd intrinsics")
+    assert found.problems == dict.fromkeys(kinds, 1) == found.as_dict()["problems"]
+    assert found.summary().endswith("\nproblems: " + ", ".join(f"{kind} (1)" for kind in kinds))
+
+
+def test_an_order_that_is_not_as_stored_and_no_rows_at_all_are_problems(folder):
+    other = DAMAGED / "box_euler_other_convention"
+    found = inspect_source("gap_mllm", other, media_dir=MEDIA, euler_order="zxy")
+    assert found.problems == {"files whose Euler order is not as stored": 1}
+    assert inspect_source("gap_mllm", other, media_dir=MEDIA).problems == {}  # detected, so stored as it is
+    write_rows(folder / "train.jsonl", {})
+    write_rows(folder / "val.jsonl", {"task": "reconstruction"})
+    assert inspect_source("toy", folder, tasks=["reconstruction"]).problems == {}  # no row in one split only
+    write_rows(folder / "val.jsonl")
+    assert inspect_source("toy", folder, tasks=["reconstruction"]).problems == {"splits without rows": 2}
+
+
 # Which rows are shown
 
 
@@ -263,8 +295,22 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     write_rows(folder / "train.jsonl", {})
     with pytest.raises(ValueError, match="split 'test' is not in .*data; there are train"):
         inspect_source("toy", folder, "test")
-    with pytest.raises(ValueError, match="num_samples is -1"):
-        inspect_source("toy", folder, num_samples=-1)
+    for name in ("num_samples", "seed"):
+        with pytest.raises(ValueError, match=f"{name} is -1; expected 0 or more"):
+            inspect_source("toy", folder, **{name: -1})
+        for value in (1.5, "1", True, None):
+            with pytest.raises(TypeError, match=f"{name} is {value!r}; expected an integer of at least 0"):
+                inspect_source("toy", folder, **{name: value})
+    with pytest.raises(TypeError, match="decode_all is 'no'; expected True or False"):
+        inspect_source("toy", folder, decode_all="no")
+    with pytest.raises(TypeError, match=r"split is \['train'\]; expected the name of a split"):
+        inspect_source("toy", folder, ["train"])
+    with pytest.raises(TypeError, match="max_views is '2'; expected an integer of at least 1"):
+        inspect_source("toy", folder, max_views="2")
+    with pytest.raises(NotADirectoryError, match="output_dir is .*, but .*train.jsonl is a file"):
+        inspect_source("toy", folder, output_dir=folder / "train.jsonl")
+    with pytest.raises(ValueError, match="data_dir is '/nope', but rooms are rendered"):
+        inspect_source("synthetic_rooms", "/nope")
     with pytest.raises(ValueError, match="unknown source 'toi'"):
         inspect_source("toi", folder)
     with pytest.raises(ValueError, match="no option 'x'"):

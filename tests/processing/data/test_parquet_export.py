@@ -175,10 +175,38 @@ def test_a_folder_that_holds_something_is_refused(folder, tmp_path):
     assert convert_to_parquet("toy", folder, tmp_path / "empty")
 
 
-@pytest.mark.parametrize("size", [0, "0MB", -5])
-def test_a_size_that_is_none_is_refused(size, folder, tmp_path):
-    with pytest.raises(ValueError):
-        convert_to_parquet("toy", folder, tmp_path / "out", max_shard_size=size)
+WHOLE, SIZE = "expected an integer of at least 1", "expected a positive number of bytes"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        *[("max_shard_size", size, ValueError, SIZE) for size in (0, "0MB", -5, "-5", "x", "1.5GB", "", "500")],
+        *[("max_shard_size", size, TypeError, SIZE) for size in (1.5, True, None)],
+        *[("num_proc", count, ValueError, "expected 1 or more") for count in (0, -1)],
+        *[("num_proc", count, TypeError, WHOLE) for count in (1.5, "2", True)],
+        ("check_pictures", "no", TypeError, "expected True or False"),
+        ("skip_bad_samples", "yes", TypeError, "expected True or False"),
+        ("split", ["train"], TypeError, "expected the name of a split"),
+        ("split", "", ValueError, "expected the name of a split"),
+        ("license", 3, TypeError, "expected the identifier of a licence"),
+        ("output_dir", 3, TypeError, "expected the folder to make"),
+        ("output_dir", "", ValueError, "expected the folder to make"),
+        ("output_dir", f"{__file__}/out", NotADirectoryError, "is a file; give a folder"),
+        ("report_file", ".", IsADirectoryError, "give a file to write"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_read(name, value, error, message, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "load_multiview", None)
+    given = {"name": "toy", "data_dir": folder, "output_dir": tmp_path / "out", name: value}
+    with pytest.raises(error, match=f"^{name} .*{message}"):
+        convert_to_parquet(**given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_inside_the_folder_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="report_file .*report.jsonl is inside output_dir .*out; give another place"):
+        convert_to_parquet("toy", folder, tmp_path / "out", report_file=tmp_path / "out" / "report.jsonl")
     assert not (tmp_path / "out").exists()
 
 
@@ -254,10 +282,14 @@ def test_bad_records_are_left_out_and_listed(folder, tmp_path):
 def test_videos_that_are_not_stored_are_counted(folder, tmp_path, caplog):
     import logging
 
+    from transformers.utils.logging import warning_once
+
+    warning_once.cache_clear()
     logging.getLogger("transformers").propagate = True
     write_rows(folder / "val.jsonl", {"video": "/a/b.mp4"}, {})
     assert convert_to_parquet("toy", folder, tmp_path / "out")["val"].num_without_views == 1
-    assert any("1 rows name a video and hold no pictures" in message for message in caplog.messages)
+    said = [message for message in caplog.messages if "rows name a video" in message]
+    assert len(said) == 1 and said[0].startswith("toy: ") and "Pass max_views=N" in said[0]
 
 
 # Checks of pictures
