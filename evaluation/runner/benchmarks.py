@@ -82,6 +82,8 @@ _NR3D = {
     # ReferIt3D evaluates on utterances that name the class.
     "options": {"prompt_style": "vgllm", "mentions_target_class_only": True},
 }
+_QUESTIONS = {"constant": score_questions.commonest_answer, "check": score_questions.check_answer}
+_LETTERS = {**_QUESTIONS, "tasks": ("spatial_qa",), "headline": "overall", "forms": (AnswerForm(16),)}
 _BENCHMARKS = (
     Benchmark(
         "synthetic_rooms",
@@ -167,9 +169,9 @@ _BENCHMARKS = (
         split="test",
         tasks=("video_qa",),
         score=score_questions.vsibench,
-        constant=score_questions.commonest_answer,
         headline="overall",
         forms=(AnswerForm(16),),
+        **_QUESTIONS,
     ),
     Benchmark(
         "spar_bench",
@@ -178,10 +180,34 @@ _BENCHMARKS = (
         split="test",
         tasks=("spatial_qa",),
         score=score_questions.spar_bench,
-        constant=score_questions.commonest_answer,
         headline="overall",
         forms=(AnswerForm(64),),
         options={"release": "bench"},
+        **_QUESTIONS,
+    ),
+    Benchmark(
+        "cv_bench",
+        "CV-Bench: counts, relations, depth and distance in single pictures",
+        source="cv_bench",
+        split="test",
+        score=score_questions.cv_bench,
+        **_LETTERS,
+    ),
+    Benchmark(
+        "blink",
+        "BLINK: fourteen tasks of visual perception on one to four pictures",
+        source="blink",
+        split="val",
+        score=score_questions.blink,
+        **_LETTERS,
+    ),
+    Benchmark(
+        "mmsi",
+        "MMSI-Bench: where cameras, objects and regions are, and how they move, over several pictures",
+        source="mmsi",
+        split="test",
+        score=score_questions.mmsi,
+        **_LETTERS,
     ),
     Benchmark(
         "scanqa",
@@ -190,9 +216,9 @@ _BENCHMARKS = (
         split="val",
         tasks=("scene_qa",),
         score=score_questions.scanqa,
-        constant=score_questions.commonest_answer,
         headline="em",
         forms=(AnswerForm(32),),
+        **_QUESTIONS,
     ),
     Benchmark(
         "sqa3d",
@@ -201,9 +227,9 @@ _BENCHMARKS = (
         split="test",
         tasks=("scene_qa",),
         score=score_questions.sqa3d,
-        constant=score_questions.commonest_answer,
         headline="em",
         forms=(AnswerForm(32),),
+        **_QUESTIONS,
     ),
 )
 BENCHMARKS = {benchmark.name: benchmark for benchmark in _BENCHMARKS}

@@ -100,6 +100,9 @@ def evaluate_model(
         if without_geometry is not None:
             folders["without_geometry"] = model_folder(without_geometry)
         partners = choose_partners(asked) if "other_geometry" in arms else None
+        if "first_view" in arms and all(len(sample.views) == 1 for sample in asked):
+            arms.remove("first_view")
+            left_out["first_view"] = "every question shows a single view"
         if "other_geometry" in arms and partners is None:
             arms.remove("other_geometry")
             left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"

@@ -4,7 +4,11 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from ...processing.answers_gap_mllm import parse_choice
 from ..intervals import with_interval
+from ..metrics.blink import blink_aggregate, blink_score
+from ..metrics.cv_bench import LETTERS, cv_bench_aggregate, cv_bench_score
+from ..metrics.mmsi import mmsi_aggregate, mmsi_score
 from ..metrics.scanqa import is_empty_answer, scanqa_aggregate, scanqa_score
 from ..metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from ..metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
@@ -86,6 +90,67 @@ def sqa3d(samples, texts, seed: int = 0):
     return sqa3d_aggregate(scores, kinds) | _interval("em", exact, samples, seed), records
 
 
+def cv_bench(samples, texts, seed: int = 0):
+    """CV-Bench by our rule for letters, and by others' under "vgllm_overall" and "lmms_overall"; see `cv_bench_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `vsibench`.
+    """
+    sources = [sample.metadata["source"] for sample in samples]
+
+    def average(scores, kinds):
+        return cv_bench_aggregate(scores, sources, kinds)
+
+    return _letters(samples, texts, seed, cv_bench_score, average, ("vgllm", "lmms"))
+
+
+def blink(samples, texts, seed: int = 0):
+    """BLINK by our rule for letters, and by others' under "vgllm_overall" and "lmms_overall"; see `blink_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `vsibench`.
+    """
+    return _letters(samples, texts, seed, blink_score, blink_aggregate, ("vgllm", "lmms"))
+
+
+def mmsi(samples, texts, seed: int = 0):
+    """MMSI-Bench by our rule for letters, and by the benchmark's under "mmsi_overall"; see `mmsi_score`.
+
+    Returns:
+        `tuple[dict, list[dict]]`: as `vsibench`.
+    """
+    return _letters(samples, texts, seed, mmsi_score, mmsi_aggregate, ("mmsi",))
+
+
+def _letters(samples, texts, seed, score, average, other_modes):
+    """Score letters by our rule and by others, which stand beside it as single figures."""
+    kinds = [sample.question_type for sample in samples]
+    by_mode = {
+        mode: [score(text, sample.answer, mode) for sample, text in zip(samples, texts, strict=True)]
+        for mode in ("strict", *other_modes)
+    }
+    metrics = average(by_mode["strict"], kinds)
+    metrics |= {f"{mode}_overall": average(by_mode[mode], kinds)["overall"] for mode in other_modes}
+    records = []
+    for place, text in enumerate(texts):
+        read = parse_choice(text, LETTERS)
+        rejected = None if read.items else read.rejected[0].reason
+        others = {f"{mode}_score": by_mode[mode][place] for mode in other_modes}
+        records.append(
+            _record(text, by_mode["strict"][place], kinds[place], rejected, **others) | {"parsed": read.first}
+        )
+    return metrics | _interval("mean_score", by_mode["strict"], samples, seed), records
+
+
+def check_answer(sample) -> None:
+    """Raise ValueError if the answer to a question is not known."""
+    if not sample.references:
+        raise ValueError(
+            f"question {sample.id!r} of split {sample.split!r} has no answer, so nothing can be scored; take a split "
+            "whose answers are published."
+        )
+
+
 def _record(text, score, category, rejected, **more):
     parsed = None if rejected else text.strip()
     return {"parsed": parsed, "rejected": rejected, "score": score, "category": category, **more}
@@ -123,4 +188,14 @@ def commonest_answer(samples):
     return lambda sample: texts.get(sample.question_type, overall)
 
 
-__all__ = ["commonest_answer", "scanqa", "spar_bench", "sqa3d", "vsibench"]
+__all__ = [
+    "blink",
+    "check_answer",
+    "commonest_answer",
+    "cv_bench",
+    "mmsi",
+    "scanqa",
+    "spar_bench",
+    "sqa3d",
+    "vsibench",
+]

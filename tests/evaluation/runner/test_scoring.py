@@ -12,6 +12,7 @@ from gap_mllm.processing.answers_gap_mllm import format_boxes, format_point
 
 
 FOLDERS = {name: name for name in ("vsibench", "spar_bench", "scanqa", "sqa3d", "scanrefer", "nr3d", "multi3drefer")}
+FOLDERS |= {name: name for name in ("cv_bench", "blink", "mmsi")}
 FOLDERS |= {name: name.removesuffix("_two_stage") for name in ("scanrefer_two_stage", "nr3d_two_stage")}
 SPLITS = {"sqa3d": "val"}  # the fixture has no test questions
 ON_SCANNET = ("scanqa", "sqa3d", "scanrefer", "scanrefer_two_stage", "nr3d", "nr3d_two_stage", "multi3drefer")
@@ -85,6 +86,40 @@ def test_the_constant_answer_can_be_read(name, ask):
     answer = benchmark.constant(samples)
     _, records = benchmark.score(samples, [answer(sample) for sample in samples])
     assert all(record["rejected"] is None for record in records)
+
+
+def test_letters_are_read_by_each_rule(ask):
+    benchmark, asked = ask("cv_bench")  # the right answers are C, A, B; A, B
+    texts = ["(C)", "The answer is A", "Answer: B", "a", "B or A"]
+    metrics, records = benchmark.score(list(asked), texts)
+    assert [record["score"] for record in records] == [1, 1, 1, 1, 0]
+    assert (metrics["ADE20K"], metrics["COCO"], metrics["Omni3D"]) == (1, 1, 0.5)
+    assert (metrics["accuracy_2d"], metrics["accuracy_3d"], metrics["overall"]) == (1, 0.5, 0.75)
+    assert (metrics["Count"], metrics["Distance"], metrics["mean_score"], metrics["missing"]) == (1, 0, 0.8, [])
+    assert [record["vgllm_score"] for record in records] == [1, 1, 0, 0, 1]  # the A of "Answer"
+    assert [record["lmms_score"] for record in records] == [1, 0, 0, 1, 1]  # the letter it begins with
+    assert [record["parsed"] for record in records] == ["C", "A", "B", "A", None]
+    assert "several letters" in records[4]["rejected"] and metrics["mean_score_ci95"][0] < 0.8
+    assert metrics["vgllm_overall"] == (0.5 * (1 + 0) + 0.5) / 2
+
+
+def test_mmsi_and_blink_by_type(ask):
+    benchmark, asked = ask("mmsi")  # A, D, B
+    metrics, records = benchmark.score(list(asked), ["``A``", "D", "the letter"])
+    assert metrics["by_type"] == {"Motion (Cam.)": 1, "MSR": 1, "Positional Relationship (Cam.\u2013Obj.)": 0}
+    assert metrics["overall"] == metrics["mmsi_overall"] == pytest.approx(2 / 3)
+    assert [record["mmsi_score"] for record in records] == [1, 1, 0] and records[2]["rejected"] is not None
+    benchmark, asked = ask("blink")  # jigsaw A, views B, depth A and B
+    metrics, _ = benchmark.score(list(asked), ["A", "A", "A", "A"])
+    assert (metrics["jigsaw"], metrics["multi_view_reasoning"], metrics["relative_depth"]) == (1, 0, 0.5)
+    assert metrics["overall"] == 0.5 and metrics["spatial"] == 0.25 and len(metrics["missing"]) == 11
+
+
+def test_a_split_without_answers_is_refused_before_it_is_asked(formats, cache_dir):
+    with pytest.raises(ValueError, match="'test_Relative_Depth_1' of split 'test' has no answer"):
+        load_questions(find_benchmark("blink"), formats / "blink", "test", cache_dir=cache_dir)
+    with pytest.raises(ValueError, match="no views|no answer"):
+        load_questions(find_benchmark("scanqa"), formats / "scanqa", "test_wo_obj", cache_dir=cache_dir)
 
 
 def test_a_report_has_tables_plots_and_samples(formats, cache_dir, tmp_path, ask):
