@@ -1,5 +1,6 @@
 """Synthetic rooms as training data: varied scenes, targets for a geometry encoder, and questions for GAP-MLLM."""
 
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_
 from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
 
 
+REVISIT_GAP = 8  # blocks between two visits of a room
 VISION_PATCH_SIZE = 16  # of Qwen3-VL: pictures are made for its grid, the encoder's image is derived as in the model
 
 
@@ -187,11 +189,14 @@ class RoomQuestions:
     """Which questions each training room carries.
 
     Args:
-        counts (`dict[str, int]`): questions of each task about one room; the marked pixels have crosses of different
-            colours. "grounding_frame" labels its views, so it stands in rooms of its own.
+        counts (`dict[str, float]`): questions of each task about one room; the marked pixels have crosses of different
+            colours. "grounding_frame" labels its views, so it stands in rooms of its own. A fraction is the share of
+            blocks whose rooms have one more: 0.5 asks in every other block, by chance.
         grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times.
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
         decimals (`int`): of all numbers in answers.
+        visits (`int`): how often a room comes back, `REVISIT_GAP` blocks later and with other questions and crosses.
+            One process that makes all batches in their order keeps the picture meanwhile and renders it once.
     """
 
     counts: dict = field(default_factory=lambda: {"reconstruction": 6})
@@ -199,6 +204,14 @@ class RoomQuestions:
     grounding_frame_count: int = 4
     mark_colors: list = field(default_factory=lambda: list(MARK_COLORS))
     decimals: int = 2
+    visits: int = 1
+
+    def __post_init__(self):
+        wrong = {task: count for task, count in self.counts.items() if not count >= 0}
+        if wrong:
+            raise ValueError(f"counts has {wrong}; expected 0 or more questions of each task.")
+        if self.visits < 1:
+            raise ValueError(f"visits is {self.visits}; expected 1 or more.")
 
 
 class RoomQuestionDataset(_RoomDataset):
@@ -213,23 +226,27 @@ class RoomQuestionDataset(_RoomDataset):
     def __init__(self, split, num_scenes, questions=None, variety=None, block_size=4, seed=0):
         super().__init__(split, num_scenes, variety, block_size, seed)
         self.questions = questions or RoomQuestions()
+        self._kept = {}  # rooms that will be visited again, by number
 
     def __getitem__(self, index):
-        scene, rng = self._draw(index)
+        room, visit = self._room(index)
+        scene, rng = self._visited(room, visit)
         if rng.random() < self.questions.grounding_frame_share:
             counts = {"grounding_frame": self.questions.grounding_frame_count}
         else:
-            counts = self.questions.counts
+            counts = self._whole_counts(index)
         colors = [str(color) for color in rng.permutation(self.questions.mark_colors)]
         asked = []
         for task, count in counts.items():
+            first = visit * math.ceil(self.questions.counts.get(task, count))  # other questions than before
             for number in range(count):
                 color = colors[number % len(colors)]
-                asked.append((color, make_question(scene, task, task_seed=number, color=color)))
+                seed = first + number
+                asked.append((color, make_question(scene, task, task_seed=seed, color=color)))
         drawn = [mark for _, question in asked for mark in question.marks]
         style = {} if self.variety is None else draw_mark_style(rng, self.variety)
         return {
-            "sample_id": f"room-{self.split}-{index}",
+            "sample_id": f"room-{self.split}-{room}",
             "images": apply_visual_prompt(list(scene.images), drawn, **style),
             "conversations": [
                 build_messages(
@@ -247,6 +264,31 @@ class RoomQuestionDataset(_RoomDataset):
             "intrinsics": scene.intrinsics,
             "camera_to_world": scene.camera_to_world,
         }
+
+    def _room(self, index):
+        """The room of an item, and how often it was visited before."""
+        visits = self.questions.visits
+        batch, place = divmod(index, self.block_size)
+        block, visit = divmod(batch, visits)
+        num_blocks = math.ceil(self.num_scenes / (visits * self.block_size))
+        return (block - visit * REVISIT_GAP) % num_blocks * self.block_size + place, visit
+
+    def _visited(self, room, visit):
+        """A room as it was drawn, and a generator for what is asked now."""
+        if visit and room in self._kept:
+            scene = self._kept[room] if visit + 1 < self.questions.visits else self._kept.pop(room)
+        else:
+            scene, rng = self._draw(room)
+            if visit + 1 < self.questions.visits:
+                self._kept[room] = scene
+                if len(self._kept) > (REVISIT_GAP + 1) * self.questions.visits * self.block_size:
+                    self._kept.pop(next(iter(self._kept)))  # the oldest; its visitor came by another process
+        return scene, np.random.default_rng([self.seed, 2, room, visit]) if visit else rng
+
+    def _whole_counts(self, index):
+        """Questions of each task for the rooms of this item's block."""
+        rng = np.random.default_rng([self.seed, 3, index // self.block_size])
+        return {task: int(count) + int(rng.random() < count % 1) for task, count in self.questions.counts.items()}
 
 
 def room_answer(question, decimals):

@@ -1,0 +1,106 @@
+"""Rooms as training data: visits, shares of questions, and targets."""
+
+import numpy as np
+import pytest
+
+import gap_mllm.training.rooms as rooms
+from gap_mllm.training.rooms import REVISIT_GAP, RoomQuestionDataset, RoomQuestions, RoomVariety
+
+
+SMALL = RoomVariety(sizes=((32, 32),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,), mark_arms=(2, 2))
+BLOCK = 2
+
+
+def make(num_items, **questions):
+    return RoomQuestionDataset("train", num_items, RoomQuestions(**questions), SMALL, block_size=BLOCK)
+
+
+def told(sample):
+    return [messages[-1]["content"][0]["text"] for messages in sample["conversations"]]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Numbers of the rooms that were rendered."""
+    numbers, draw = [], rooms.draw_room
+    monkeypatch.setattr(
+        rooms, "draw_room", lambda split, index, *rest: numbers.append(index) or draw(split, index, *rest)
+    )
+    return numbers
+
+
+@pytest.mark.parametrize(("num_items", "visits"), [(40, 2), (60, 3), (4, 2), (10, 1)])
+def test_every_room_is_visited_as_often_as_asked(num_items, visits):
+    dataset = make(num_items, counts={"reconstruction": 1}, visits=visits)
+    seen = [dataset._room(index) for index in range(num_items)]
+    assert sorted(seen) == [(room, visit) for room in range(num_items // visits) for visit in range(visits)]
+    for start in range(0, num_items, BLOCK):  # a block stays together: its rooms share size and number of views
+        block = seen[start : start + BLOCK]
+        assert {room // BLOCK for room, _ in block} == {block[0][0] // BLOCK}
+
+
+def test_visits_show_the_same_room_with_other_questions_and_crosses():
+    dataset = make(40, counts={"reconstruction": 2}, visits=2)
+    later = 2 * BLOCK * REVISIT_GAP + BLOCK  # the second visit of room 0
+    one, other = dataset[0], dataset[later]
+    assert one["sample_id"] == other["sample_id"] == "room-train-0"
+    assert np.array_equal(one["depth_m"], other["depth_m"])
+    assert not np.array_equal(np.stack(one["images"]), np.stack(other["images"]))
+    assert not set(told(one)) & set(told(other))
+
+
+def test_items_do_not_depend_on_what_was_asked_before():
+    asked, fresh = make(40, counts={"reconstruction": 1}, visits=2), make(40, counts={"reconstruction": 1}, visits=2)
+    in_order = [asked[index] for index in range(40)]
+    for index in (37, 3, 20, 0):
+        assert told(fresh[index]) == told(in_order[index])
+        assert np.array_equal(np.stack(fresh[index]["images"]), np.stack(in_order[index]["images"]))
+
+
+def test_a_process_in_order_renders_rooms_once_and_keeps_few(drawn):
+    dataset = make(80, counts={"reconstruction": 1}, visits=2)
+    most = 0
+    for index in range(80):
+        dataset._visited(*dataset._room(index))
+        most = max(most, len(dataset._kept))
+    returning = REVISIT_GAP * BLOCK  # rooms of the last blocks come early, and once more at the end
+    assert len(drawn) == 40 + returning and most <= (REVISIT_GAP + 1) * 2 * BLOCK
+
+
+def test_what_never_comes_back_to_a_process_is_dropped(drawn):
+    dataset = make(120, counts={"reconstruction": 1}, visits=2)
+    for index in range(120):
+        room, visit = dataset._room(index)
+        if visit == 0:
+            dataset._visited(room, visit)
+    assert len(drawn) == 60 and len(dataset._kept) <= (REVISIT_GAP + 1) * 2 * BLOCK
+
+
+def test_one_visit_is_the_rooms_in_their_order():
+    dataset = make(12, counts={"reconstruction": 1})
+    assert [dataset[index]["sample_id"] for index in (0, 5, 11)] == [f"room-train-{index}" for index in (0, 5, 11)]
+    assert not dataset._kept
+
+
+def test_a_fraction_is_a_share_of_blocks():
+    dataset = make(400, counts={"reconstruction": 1, "grounding_box": 0.5})
+    counts = [dataset._whole_counts(index) for index in range(400)]
+    assert all(counts[index] == counts[index + 1] for index in range(0, 400, BLOCK))
+    share = np.mean([count["grounding_box"] for count in counts])
+    assert {count["grounding_box"] for count in counts} == {0, 1} and 0.4 < share < 0.6
+    assert {count["reconstruction"] for count in counts} == {1}
+    with_box = next(index for index in range(400) if counts[index]["grounding_box"])
+    assert len(dataset[with_box]["conversations"]) == 2 and "bbox_3d" in told(dataset[with_box])[1]
+
+
+@pytest.mark.parametrize(
+    ("questions", "message"),
+    [
+        ({"counts": {"reconstruction": -1}}, "counts has {'reconstruction': -1}; expected 0 or more"),
+        ({"counts": {"reconstruction": float("nan")}}, "counts has {'reconstruction': nan}; expected 0 or more"),
+        ({"visits": 0}, "visits is 0; expected 1 or more"),
+    ],
+)
+def test_wrong_questions_are_refused(questions, message):
+    with pytest.raises(ValueError, match=message):
+        RoomQuestions(**questions)
