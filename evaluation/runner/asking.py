@@ -3,12 +3,11 @@
 Only what depends on the batch alone enters a number: a batch gives the same texts whatever ran before it.
 """
 
-from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 
 import torch
 
+from ...pretraining_gap_mllm import select_views
 from .json_stopping import JsonStopping, cut_after_json
 
 
@@ -48,25 +47,19 @@ class Asker:
         Returns:
             `tuple`: what `get_image_features` gives, the grid of each picture `(N, 3)`, and pictures of each scene.
         """
-        if geometry_sets is not None:
-            taps = self._geometry(geometry_sets)
-            with _geometry_given(self.model.model, taps):
-                return self.encode(view_sets)
         pixels, lengths = self._pixels(view_sets), [len(views) for views in view_sets]
-        features = self.model.model.get_image_features(**pixels, scene_lengths=lengths, return_dict=True)
+        base, geometry = self.model.model, None
+        if geometry_sets is not None:
+            geometry = base.get_geometry_features(**self._pixels(geometry_sets), scene_lengths=lengths)
+        features = base.get_image_features(
+            **pixels, scene_lengths=lengths, geometry_features=geometry, return_dict=True
+        )
         return features, pixels["image_grid_thw"].cpu(), lengths
 
     def _pixels(self, view_sets):
         images = [image for views in view_sets for image in views]
         pixels = self.processor.image_processor(images=images, return_tensors="pt")
         return {name: pixels[name].to(self.model.device) for name in ("pixel_values", "image_grid_thw")}
-
-    def _geometry(self, view_sets):
-        """What the geometry encoder says of other views."""
-        taken = []
-        with _geometry_recorded(self.model.model, taken):
-            self.encode(view_sets)
-        return taken[0]
 
     @torch.no_grad()
     def ask(self, chats, form: AnswerForm, encoded=None, scenes=None) -> list[str]:
@@ -116,36 +109,4 @@ class Asker:
         return parts[0] + "".join(token * count + part for count, part in zip(counts, parts[1:], strict=True))
 
 
-def select_views(features, shown):
-    """The encoder's output for the pictures `shown`, which may repeat."""
-    selected = copy(features)
-    selected.pooler_output = tuple(features.pooler_output[view] for view in shown)
-    selected.deepstack_features = [tuple(level[view] for view in shown) for level in features.deepstack_features]
-    return selected
-
-
-@contextmanager
-def _geometry_recorded(base, taken):
-    encode = base._encode_geometry
-
-    def record(views, scene_lengths):
-        taken.append(encode(views, scene_lengths))
-        return taken[-1]
-
-    base._encode_geometry = record
-    try:
-        yield
-    finally:
-        del base._encode_geometry
-
-
-@contextmanager
-def _geometry_given(base, taps):
-    base._encode_geometry = lambda views, scene_lengths: taps
-    try:
-        yield
-    finally:
-        del base._encode_geometry
-
-
-__all__ = ["AnswerForm", "Asker", "select_views"]
+__all__ = ["AnswerForm", "Asker"]
