@@ -98,12 +98,18 @@ def _add_label(commands, with_options):
         allow_abbrev=False,
     )
     parser.add_argument("source", metavar="VIDEO_OR_FOLDER", help="a video file, or a folder of frames")
-    parser.add_argument("--teacher", required=True, metavar="DIR", help="folder of a GapMllmVggtForReconstruction")
+    parser.add_argument(
+        "--teacher",
+        required=True,
+        metavar="DIR",
+        help="folder of a VGGT with its heads, as `gap-mllm train-geometry-encoder` writes it, or its name on the Hub",
+    )
     parser.add_argument("--output", metavar="DIR", help="default: outputs/labels/<name of the video>")
     parser.add_argument(
         "--scale",
         metavar="FACTOR_OR_FOLDER",
-        help="metres of one unit of the teacher, or 16-bit depth maps to compare",
+        help="metres of one unit of the teacher, or 16-bit depth maps to compare; without it and --distance, lengths "
+        "stay in the teacher's units, which is said, and `is_metric` is false in report and rows",
     )
     parser.add_argument(
         "--distance",
@@ -114,6 +120,10 @@ def _add_label(commands, with_options):
     parser.add_argument("--scene-id", metavar="NAME", help="default: name of the video")
     parser.add_argument("--device", help="such as cpu or cuda:0")
     parser.add_argument("--overwrite", action="store_true", help="remove what an earlier call wrote for the split")
+    parser.add_argument(
+        "--skip-bad-samples", action="store_true", help="leave pictures out that cannot be read, and list them"
+    )
+    parser.add_argument("--report", metavar="FILE", help="list of what was left out; default: OUTPUT.report.jsonl")
     parser.set_defaults(run=run_label, has_options=True)
     if with_options:
         from .processing.data.video_labels import LabelOptions
@@ -184,7 +194,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     """Inspect a source and print the summary; see `inspect_source`. SystemExit(1) for problems with `--strict`."""
     from .processing.data.inspection import inspect_source
 
-    output = args.output or f"outputs/inspection/{args.name}"
+    output = f"outputs/inspection/{args.name}" if args.output is None else args.output
     found = inspect_source(
         args.name,
         args.data_dir,
@@ -227,7 +237,7 @@ def run_convert(args: argparse.Namespace) -> None:
 
 
 def run_label(args: argparse.Namespace) -> None:
-    """Label a video; see `label_video`. Raises ValueError if both a scale and a distance are given."""
+    """Label a video; see `label_video`. ValueError if both a scale and a distance are given, or no numbers for it."""
     from pathlib import Path
 
     from .processing.data.video_labels import KnownBaseline, label_video
@@ -236,9 +246,8 @@ def run_label(args: argparse.Namespace) -> None:
         raise ValueError("give --scale or --distance, not both")
     scale = _number_or_text(args.scale)
     if args.distance is not None:
-        first, second, metres = args.distance
-        scale = KnownBaseline(int(first), int(second), float(metres))
-    output = args.output or f"outputs/labels/{Path(args.source).stem}"
+        scale = KnownBaseline(*_distance(args.distance))
+    output = f"outputs/labels/{Path(args.source).stem}" if args.output is None else args.output
     report = label_video(
         args.source,
         output,
@@ -247,9 +256,24 @@ def run_label(args: argparse.Namespace) -> None:
         scene_id=args.scene_id,
         device=args.device,
         overwrite=args.overwrite,
+        skip_bad_samples=args.skip_bad_samples,
+        report_file=args.report,
         **_options(args),
     )
-    print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views; look at labels.png")
+    if report["num_pictures_left_out"]:
+        print(f"{report['num_pictures_left_out']} pictures left out: {args.report or f'{output}.report.jsonl'}")
+    units = "" if report["is_metric"] else " in the teacher's own units, not metres"
+    print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views{units}; look at labels.png")
+
+
+def _distance(words):
+    try:
+        return int(words[0]), int(words[1]), float(words[2])
+    except ValueError:
+        raise ValueError(
+            f"--distance is {' '.join(words)}; expected two numbers of views and the metres between their cameras, as "
+            "0 5 0.42"
+        ) from None
 
 
 def _number_or_text(text):

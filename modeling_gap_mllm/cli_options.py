@@ -50,7 +50,13 @@ def _tuple(text):
 
 
 def _counts(text):
-    return {name: int(count) for name, _, count in (word.partition("=") for word in read_words(text))}
+    counts = {}
+    for word in read_words(text):
+        name, _, count = word.partition("=")
+        if not name or not count.isdecimal() or name in counts:
+            raise argparse.ArgumentTypeError(f"{text!r} has {word!r}; expected each name once, with a count: a=1,b=2")
+        counts[name] = int(count)
+    return counts
 
 
 _READERS = {str: str, int: int, float: float, tuple: _tuple, dict: _counts}

@@ -30,8 +30,8 @@ def check_flag(name: str, value) -> bool:
     return bool(value)
 
 
-def check_count(name: str, value, least: int = 1) -> int:
-    """Return a whole number of at least `least` as an `int`.
+def check_count(name: str, value, least: int | None = 1) -> int:
+    """Return a whole number of at least `least`, or any for None, as an `int`.
 
     Raises:
         TypeError: if it is no integer (a bool is none, nor is 2.0). ValueError: if it is below `least`.
@@ -41,8 +41,9 @@ def check_count(name: str, value, least: int = 1) -> int:
     except TypeError:
         count = None
     if count is None:
-        raise WrongKindError(f"{name} is {value!r}; expected an integer of at least {least}.")
-    if count < least:
+        bound = "" if least is None else f" of at least {least}"
+        raise WrongKindError(f"{name} is {value!r}; expected an integer{bound}.")
+    if least is not None and count < least:
         raise ValueError(f"{name} is {value}; expected {least} or more.")
     return count
 

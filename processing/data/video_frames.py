@@ -104,7 +104,7 @@ def read_video_frames(path, frame_indices) -> list[VideoFrame]:
     return [frames[index] for index in wanted]
 
 
-def read_video_views(path, num_frames: int = 32, fps: float | None = None) -> list[dict]:
+def read_video_views(path, num_frames: int = 32, fps: float | None = None, skip=None) -> list[dict]:
     """Choose frames of a video and return them as views of the schema.
 
     Evenly spaced over all frames, first and last included, as `uniform_sample` has it. With `fps`, those on screen at
@@ -115,6 +115,8 @@ def read_video_views(path, num_frames: int = 32, fps: float | None = None) -> li
         path (`str` or `Path`): video file, or folder of frames.
         num_frames (`int`): at most this many.
         fps (`float`, *optional*): frames per second wanted.
+        skip (`Callable[[RecordError]]`, *optional*): takes what is wrong with single pictures of a folder, which are
+            left out then; the others stay the same. A damaged video is refused in any case.
     Returns:
         `list[dict]`: `image`, `image_path` (of a folder), `frame_id` and `timestamp` (seconds since frame 0; None in a
         folder).
@@ -127,7 +129,8 @@ def read_video_views(path, num_frames: int = 32, fps: float | None = None) -> li
         if fps is not None:
             raise ValueError(f"fps is {fps}, but {path} is a folder of frames, which have no times; leave fps out.")
         files = frame_files(path)
-        return [_folder_view(files[index], index) for index in uniform_sample(len(files), num_frames)]
+        views = (_folder_view(files[index], index, skip) for index in uniform_sample(len(files), num_frames))
+        return [view for view in views if view is not None]
     chosen = _choose(_packet_times(path), num_frames, fps)
     frames, times = _pick(path, set(chosen), stop_early=False)
     exact = _choose(times, num_frames, fps)
@@ -177,13 +180,17 @@ def _mean_fps(times):
 # Pictures
 
 
-def _folder_view(file, index):
+def _folder_view(file, index, skip):
+    """A view of a picture; None if it cannot be read and `skip` took the reason."""
+    try:
+        image = stored_picture(file)
+    except RecordError as error:
+        if skip is None:
+            raise
+        skip(error)
+        return None
     number = frame_number(file)
-    return {
-        "image": stored_picture(file),
-        "image_path": file.name,
-        "frame_id": index if number is None else number,
-    }
+    return {"image": image, "image_path": file.name, "frame_id": index if number is None else number}
 
 
 def _video_view(frame):

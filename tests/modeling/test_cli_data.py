@@ -158,16 +158,17 @@ def test_conversion_says_which_videos_were_not_stored(tmp_path, capsys):
 
 
 def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
-    calls = []
+    calls, facts = [], {"is_metric": True}
 
     def label(*args, **kwargs):
         calls.append((args, kwargs))
-        return {"num_rows": 3, "num_views": 8}
+        return {"num_rows": 3, "num_views": 8, "num_pictures_left_out": 2 * kwargs["skip_bad_samples"], **facts}
 
     monkeypatch.setattr(video_labels, "label_video", label)
     assert main(["data", "label", "a/room.mp4", "--teacher", "vggt"]) == 0
     assert calls[-1][0] == ("a/room.mp4", "outputs/labels/room", "vggt")
-    assert calls[-1][1] == {"scale": None, "scene_id": None, "device": None, "overwrite": False}
+    skips = {"skip_bad_samples": False, "report_file": None}
+    assert calls[-1][1] == {"scale": None, "scene_id": None, "device": None, "overwrite": False, **skips}
     assert capsys.readouterr().out == "wrote outputs/labels/room: 3 rows of 8 views; look at labels.png\n"
     words = ["--scale", "0.5", "--output", "out", "--device", "cpu", "--scene-id", "s", "--overwrite"]
     options = [
@@ -190,7 +191,20 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
         "window": 6,
         "questions_per_clip": {"depth_order": 3, "marked_pixel": 2},
         "embed_pictures": True,
+        **skips,
     }
+    capsys.readouterr()
+    facts["is_metric"] = False
+    assert main(["data", "label", "a.mp4", "--teacher", "vggt", "--output", "out", "--skip-bad-samples"]) == 0
+    assert calls[-1][1]["skip_bad_samples"] is True
+    assert capsys.readouterr().out == (
+        "2 pictures left out: out.report.jsonl\n"
+        "wrote out: 3 rows of 8 views in the teacher's own units, not metres; look at labels.png\n"
+    )
+    words = ["--skip-bad-samples", "--report", "left.jsonl"]
+    assert main(["data", "label", "a.mp4", "--teacher", "vggt", *words]) == 0
+    assert calls[-1][1]["report_file"] == "left.jsonl"
+    assert capsys.readouterr().out.startswith("2 pictures left out: left.jsonl\n")
     assert main(["data", "label", "a.mp4", "--teacher", "vggt", "--scale", "depth/"]) == 0
     assert calls[-1][1]["scale"] == "depth/"
     assert main(["data", "label", "a.mp4", "--teacher", "vggt", "--distance", "0", "5", "0.42"]) == 0
@@ -200,7 +214,16 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
 def test_wrong_labelling_is_refused(capsys):
     words = ["label", "a.mp4", "--teacher", "vggt", "--scale", "1"]
     assert "--scale or --distance, not both" in refused(capsys, *words, "--distance", "0", "1", "2")
+    assert "teacher /nope is no folder; expected a GapMllmVggt" in refused(capsys, "label", "a", "--teacher", "/nope")
     assert "a.mp4 does not exist" in refused(capsys, *words)
+    for distance in (("a", "1", "2"), ("0", "1.5", "2"), ("0", "1", "far")):
+        error = refused(capsys, "label", "a.mp4", "--teacher", "vggt", "--distance", *distance)
+        assert f"--distance is {' '.join(distance)}; expected two numbers of views and the metres" in error
+    assert "metres is nan" in refused(capsys, "label", "a", "--teacher", "vggt", "--distance", "0", "1", "nan")
+    assert "source is empty" in refused(capsys, "label", "", "--teacher", "vggt")
+    assert "device is 'nosuch'" in refused(capsys, *words, "--device", "nosuch")
+    counts = ["--questions-per-clip", "marked_pixel=1.5"]
+    assert "'marked_pixel=1.5'; expected each name once, with a count" in not_parsed(capsys, *words, *counts)
     assert "--teacher" in not_parsed(capsys, "label", "a.mp4")
     assert "--rules" in not_parsed(capsys, *words, "--rules", "x")
 
@@ -260,5 +283,6 @@ def test_fields_become_flags_of_their_type():
     }
     assert given_options(parser.parse_args([])) == {}
     assert given_options(parser.parse_args(["--no-is-loud"])) == {"is_loud": False}
-    with pytest.raises(SystemExit):
-        parser.parse_args(["--counts", "a"])
+    for bad in ("a", "a=", "a=x", "a=1.5", "a=-1", "=1", "a=1,a=2"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--counts", bad])

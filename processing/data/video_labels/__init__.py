@@ -4,7 +4,8 @@
 """
 
 from .depth_teacher import Reconstruction, Teacher, load_teacher
-from .labelling import LabelOptions, label_video
+from .label_options import LabelOptions
+from .labelling import label_video
 from .metric_scale import KnownBaseline, KnownDepth, ScaleEstimator, UserFactor, known_depth_from_folder
 from .teacher_windows import reconstruct_in_windows
 

@@ -4,6 +4,7 @@ Here pictures become its input and its answer becomes a checked `Reconstruction`
 from windows in teacher_windows.py; metres come from metric_scale.py.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ...argument_checks import WrongKindError, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
 
 
 IMAGE_SIZE, PATCH_SIZE = 518, 14  # of VGGT-1B, for a teacher that has no config to say so
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 class Teacher(Protocol):
@@ -89,6 +92,40 @@ class Reconstruction:
         return Reconstruction(depth, confidence, self.intrinsics[views], self.camera_to_world[views], points)
 
 
+def check_teacher_path(path) -> None:
+    """Refuse what can be no teacher, before a video is read.
+
+    Args:
+        path (`str` or `Path`): a folder, or a name on the Hub as "owner/name", about which nothing is known here.
+    Raises:
+        TypeError, ValueError: if it is no path. FileNotFoundError: if it is a path and no folder, or holds no config.
+    """
+    folder = check_path("teacher", path, "the folder of a GapMllmVggtForReconstruction")
+    expected = (
+        "expected a GapMllmVggtForReconstruction as `save_pretrained` or `gap-mllm train-geometry-encoder` writes it"
+    )
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"teacher {folder} holds no config.json; {expected}.")
+    elif folder.exists() or isinstance(path, Path) or not HUB_NAME.fullmatch(path):
+        raise FileNotFoundError(f"teacher {path} is no folder; {expected}, or its name on the Hub.")
+
+
+def check_device(device) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        TypeError: if it is neither text nor `torch.device`. ValueError: if it cannot be used.
+    """
+    if not isinstance(device, str | torch.device):
+        raise WrongKindError(f"device is {device!r}; expected a text such as cpu or cuda:0.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"device is {str(device)!r}, which cannot be used here: {reason}.") from None
+
+
 def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Callable:
     """Load a VGGT with its heads.
 
@@ -99,12 +136,25 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
     Returns:
         `GapMllmVggtForReconstruction` in evaluation mode.
     Raises:
-        OSError: if there are no such weights.
+        TypeError, FileNotFoundError: as `check_teacher_path` and `check_device`. OSError: if the weights cannot be
+            loaded. ValueError: if they are those of another model, or the device is not there.
     """
     from ....vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
+    check_teacher_path(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return GapMllmVggtForReconstruction.from_pretrained(path, dtype=dtype).to(device).eval()
+    check_device(device)
+    try:
+        teacher, found = GapMllmVggtForReconstruction.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    except (OSError, RuntimeError) as error:
+        raise OSError(f"teacher {path} cannot be loaded: {error}") from None
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"teacher {path} lacks {len(missing)} weights of a GapMllmVggtForReconstruction, as {missing[0]}: it is "
+            "another model, and would label at random."
+        )
+    return teacher.to(device).eval()
 
 
 def teacher_name(teacher) -> str:
@@ -242,6 +292,8 @@ def _camera_to_world(extrinsics, first_view):
 __all__ = [
     "Reconstruction",
     "Teacher",
+    "check_device",
+    "check_teacher_path",
     "load_teacher",
     "run_teacher",
     "teacher_inputs",

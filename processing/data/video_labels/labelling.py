@@ -1,14 +1,15 @@
 """`label_video`: training data in the schema from any RGB video, without 3D annotation.
 
 A teacher (VGGT with its heads) gives depth and cameras; what it is sure of becomes questions with answers. Frames come
-from video_frames.py, the teacher and its windows from depth_teacher.py and teacher_windows.py, metres from
-metric_scale.py, questions from questions.py. Here these are put together, and rows, a report and a picture are
-written.
+from frames_to_label.py, options from label_options.py, the teacher and its windows from depth_teacher.py and
+teacher_windows.py, metres from metric_scale.py, questions from questions.py. Here these are put together, and rows, a
+report and a picture are written.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from operator import methodcaller
 from pathlib import Path
 
 import datasets
@@ -16,16 +17,39 @@ import numpy as np
 import pyarrow.parquet
 from transformers.utils import logging
 
-from ...visual_prompt_gap_mllm import to_rgb_image
-from ..scene_sample import View
+from ...argument_checks import (
+    WrongKindError,
+    check_flag,
+    check_output_file,
+    check_output_folder,
+    check_path,
+    check_text,
+)
+from ..record_errors import ReadReport
 from ..schema import scene_features
-from ..source_files import encode_png
-from ..video_frames import read_video_views
-from .depth_teacher import IMAGE_SIZE, PATCH_SIZE, Teacher, load_teacher, teacher_inputs, teacher_name
-from .metric_scale import TEACHER_UNITS, MetricScale, ScaleEstimator, as_scale_estimator
+from .depth_teacher import (
+    IMAGE_SIZE,
+    PATCH_SIZE,
+    Teacher,
+    check_device,
+    check_teacher_path,
+    load_teacher,
+    teacher_inputs,
+    teacher_name,
+)
+from .frames_to_label import read_pictures
+from .label_options import LabelOptions
+from .metric_scale import (
+    TEACHER_UNITS,
+    KnownBaseline,
+    KnownDepth,
+    MetricScale,
+    ScaleEstimator,
+    as_scale_estimator,
+)
 from .picture import label_picture
 from .pixels import find_label_pixels
-from .questions import Labeller, QuestionRules
+from .questions import Labeller
 from .reconstruction_errors import reconstruction_errors
 from .rows import label_views, make_rows
 from .teacher_windows import plan_windows, reconstruct_in_windows
@@ -33,58 +57,10 @@ from .teacher_windows import plan_windows, reconstruct_in_windows
 
 logger = logging.get_logger(__name__)
 
+TRUTH_KEYS = {"depth_m", "intrinsics", "camera_to_world"}
 REPORT_FILE, PICTURE_FILE = "label_report.json", "labels.png"
 RESIDUAL_WARNING = 0.05  # of the scene's size; labels across such a seam are doubtful
 ROWS_PER_GROUP = 32  # of a parquet file; pictures that rows of a group share are stored once
-
-
-@dataclass(frozen=True)
-class LabelOptions:
-    """How a video is labelled.
-
-    Args:
-        num_frames (`int`): at most so many frames, evenly spaced.
-        fps (`float`, *optional*): frames a second, see `read_video_views`.
-        window (`int`), overlap (`int`): views that the teacher sees at a time, and how many of them it saw before.
-        image_size (`int`, *optional*), patch_size (`int`, *optional*): of the teacher's pictures; by default those of
-            its config, else VGGT's.
-        confidence_threshold (`float`, *optional*): lowest confidence of a pixel, in the teacher's numbers.
-        confidence_percentile (`float`): instead of a threshold: this share of all pixels is too unsure.
-        edge_tolerance (`float`), max_head_gap (`float`, *optional*): see `find_label_pixels`.
-        embed_pictures (`bool`): store the pictures of a folder of frames in the rows, which can then be moved without
-            the folder; otherwise rows hold their paths. Frames of a video are always stored.
-        views_per_row (`int`): a longer video is divided into clips of so many views.
-        questions_per_clip (`dict[str, int]`, *optional*): see `make_rows`.
-        rules (`QuestionRules`): margins and tolerances.
-        depth_scale (`float`): units of a metre in a folder of depth maps.
-        split (`str`), seed (`int`): same seed, same rows.
-        rows_per_shard (`int`): of a parquet file.
-    Raises:
-        ValueError: if there is less than one row to a shard.
-    """
-
-    num_frames: int = 32
-    fps: float | None = None
-    window: int = 16
-    overlap: int = 4
-    image_size: int | None = None
-    patch_size: int | None = None
-    confidence_threshold: float | None = None
-    confidence_percentile: float = 50.0
-    edge_tolerance: float = 0.05
-    max_head_gap: float | None = None
-    embed_pictures: bool = False
-    views_per_row: int = 8
-    questions_per_clip: dict[str, int] | None = None
-    rules: QuestionRules = field(default_factory=QuestionRules)
-    depth_scale: float = 1000.0
-    split: str = "train"
-    seed: int = 0
-    rows_per_shard: int = 512
-
-    def __post_init__(self):
-        if self.rows_per_shard < 1:
-            raise ValueError(f"rows_per_shard is {self.rows_per_shard}; expected at least 1.")
 
 
 def label_video(
@@ -98,6 +74,8 @@ def label_video(
     device: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    skip_bad_samples: bool = False,
+    report_file=None,
     **options,
 ) -> dict:
     """Label a video, and write rows of the schema, a report and a picture.
@@ -114,7 +92,8 @@ def label_video(
         teacher (`Teacher`, `str` or `Path`): a model, or the folder of a `GapMllmVggtForReconstruction`.
         scale (`float`, `ScaleEstimator`, `str` or `Path`, *optional*): metres of one unit of the teacher: a factor;
             `KnownDepth`, `KnownBaseline` or any callable; or a folder of 16-bit depth maps, named as the pictures or
-            by frame number. None leaves the teacher's units, with a warning.
+            by frame number. None leaves the teacher's units, with a warning; "is_metric" in report and metadata is
+            False then.
         labeller (`Labeller`, *optional*): picture and pixel (x, y) to the name of what is there, or None.
         truth (`dict`, *optional*): "depth_m", "intrinsics" and "camera_to_world" of all frames that are read; the
             report then has the errors of `reconstruction_errors`.
@@ -122,16 +101,22 @@ def label_video(
         device (`str`, *optional*): of a teacher that is loaded from a folder.
         overwrite (`bool`): remove what an earlier call wrote for this split.
         progress (`bool`): show a bar.
+        skip_bad_samples (`bool`): leave pictures out that cannot be read, of a folder or list; the others stay the
+            same. A damaged video is refused in any case.
+        report_file (`str` or `Path`, *optional*): lists what was left out, see `read_report`; by default
+            `<output_dir>.report.jsonl`, if there is anything to list.
         **options: of `LabelOptions`.
     Returns:
         `dict`: the report.
     Raises:
-        FileNotFoundError: if there is no such video. FileExistsError: if rows of this split are there already.
-        RecordError: if the video or a picture cannot be decoded.
-        ImportError: for a video without the package `av`.
-        TypeError, ValueError: on unknown options or values out of range; fewer than two frames; a teacher whose answer
-            is not finite or has other shapes; a scale that cannot be told; no pixel above the confidence threshold;
-            or if no question could be asked.
+        FileNotFoundError: if there is no such video or teacher. FileExistsError: if rows of this split are there
+            already. NotADirectoryError, IsADirectoryError: if output_dir or report_file cannot be written to.
+        RecordError: if the video, or a picture without `skip_bad_samples`, cannot be decoded.
+        ImportError: for a video without the package `av`. OSError: as `load_teacher`.
+        TypeError, ValueError: on unknown options, arguments of another kind or out of range; fewer than two frames; a
+            teacher whose answer is not finite or has other shapes; a scale that cannot be told, or speaks of views
+            that are counted otherwise since pictures were left out; no pixel above the confidence threshold; or if no
+            question could be asked.
 
     Example:
         ```python
@@ -139,13 +124,25 @@ def label_video(
         rows = datasets.load_dataset("labels/kitchen", split="train", streaming=True)
         ```
     """
-    options, output_dir = LabelOptions(**options), Path(output_dir)
+    options, output_dir = LabelOptions(**options), check_output_folder("output_dir", output_dir)
+    for name, flag in (("overwrite", overwrite), ("progress", progress), ("skip_bad_samples", skip_bad_samples)):
+        check_flag(name, flag)
+    _check_arguments(source, teacher, labeller, truth, scene_id, device)
+    default_report = f"{output_dir}.report.jsonl"
+    report_file = check_output_file("report_file", default_report if report_file is None else report_file)
     old_files = _old_shards(output_dir, options.split, overwrite)
-    views = _read_views(source, options)
+    report_file.unlink(missing_ok=True)
+    left_out = None
+    if skip_bad_samples:
+        report_file.parent.mkdir(parents=True, exist_ok=True)
+        left_out = ReadReport(report_file)
+    views, images = read_pictures(source, options, left_out)
+    num_left_out = 0 if left_out is None else sum(left_out.skipped.values())
+    if num_left_out:
+        _refuse_counted_views(num_left_out, scale, truth, report_file)
     estimate = as_scale_estimator(scale, views, options.depth_scale)
     plan_windows(len(views), options.window, options.overlap)  # refuses before a large teacher is loaded
     name = scene_id or (Path(source).stem if isinstance(source, str | Path) else "pictures")
-    images = [View(picture=view["image"], image_path=view.get("image_path")).image for view in views]
     teacher = load_teacher(teacher, device) if isinstance(teacher, str | Path) else teacher
     reconstruction, windows = reconstruct_in_windows(
         teacher,
@@ -198,6 +195,7 @@ def label_video(
         **metadata,
         "scale_details": metric.details,
         "frames": [view.get("frame_id") for view in views],
+        "num_pictures_left_out": num_left_out,
         **_describe_reconstruction(pixels, windows),
         "depth_not_stored": dict(not_stored),
         "errors_against_truth": None if truth is None else reconstruction_errors(pixels.reconstruction, **truth),
@@ -211,7 +209,7 @@ def label_video(
     files = write_label_shards(rows, output_dir, options.split, options.rows_per_shard)
     report["files"] = [str(file.relative_to(output_dir)) for file in files]
     label_picture(images, pixels, rows, _caption(report)).save(output_dir / PICTURE_FILE)
-    (output_dir / REPORT_FILE).write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (output_dir / REPORT_FILE).write_text(_json(report) + "\n", encoding="utf-8")
     return report
 
 
@@ -247,29 +245,48 @@ def _old_shards(output_dir, split, overwrite):
     return old
 
 
-def _read_views(source, options):
+def _check_arguments(source, teacher, labeller, truth, scene_id, device):
+    """What is not in `LabelOptions`, before anything is read."""
     if isinstance(source, str | Path):
-        views = read_video_views(source, options.num_frames, options.fps)
-        return [_embed(view) for view in views] if options.embed_pictures else views
-    if not isinstance(source, Sequence):
-        raise TypeError(
+        check_path("source", source, "a video file or a folder of frames")
+    elif not isinstance(source, Sequence) or isinstance(source, bytes):
+        raise WrongKindError(
             f"source is a {type(source).__name__}; expected a video file, a folder, or a list of pictures."
         )
-    pictures = [to_rgb_image(picture, f"picture {index}") for index, picture in enumerate(source)]
-    return [{"image": encode_png(np.asarray(picture)), "frame_id": i} for i, picture in enumerate(pictures)]
+    if isinstance(teacher, str | Path):
+        check_teacher_path(teacher)
+    elif not callable(teacher):
+        raise WrongKindError(f"teacher is {teacher!r}; expected a model, or the folder of one.")
+    if labeller is not None and not callable(labeller):
+        raise WrongKindError(f"labeller is {labeller!r}; expected a function of picture and pixel, or None.")
+    if truth is not None and set(truth if isinstance(truth, Mapping) else ()) != TRUTH_KEYS:
+        given = list(truth) if isinstance(truth, Mapping) else f"a {type(truth).__name__}"
+        raise WrongKindError(f"truth is {given}; expected a mapping with {', '.join(sorted(TRUTH_KEYS))}.")
+    if scene_id is not None:
+        check_text("scene_id", scene_id)
+    if device is not None:
+        check_device(device)
 
 
-def _embed(view):
-    image = view["image"]
-    if image["bytes"] is None:
-        image = {"bytes": Path(image["path"]).read_bytes(), "path": Path(image["path"]).name}
-    return {**view, "image": image}
+def _refuse_counted_views(num_left_out, scale, truth, report_file):
+    """Indices of views, which a user counted with the broken pictures, mean others without them."""
+    counted = "truth" if truth is not None else "scale" if isinstance(scale, KnownBaseline | KnownDepth) else None
+    if counted is not None:
+        raise ValueError(
+            f"{num_left_out} pictures were left out (listed in {report_file}), so that views are counted otherwise "
+            f"than in {counted}. Remove these pictures first, and count the views without them."
+        )
 
 
 def _teacher_pixels(teacher, options):
     config = getattr(teacher, "config", None)
     image_size = options.image_size or getattr(config, "image_size", IMAGE_SIZE)
     return image_size, options.patch_size or getattr(config, "patch_size", PATCH_SIZE)
+
+
+def _json(report):
+    """A report as text; numbers of numpy, which options and estimators may hold, become plain ones."""
+    return json.dumps(report, indent=2, allow_nan=False, default=methodcaller("item"))
 
 
 def _plain_counts(counts):
@@ -334,4 +351,4 @@ def _caption(report):
     )
 
 
-__all__ = ["LabelOptions", "label_video", "write_label_shards"]
+__all__ = ["label_video", "write_label_shards"]

@@ -6,12 +6,14 @@ know (a metric depth network, the height of the camera) is written as another.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
+from ...argument_checks import WrongKindError, check_count, check_number, check_path, check_positive
 from ...camera_geometry_gap_mllm import scale_pixels
 from ..record_errors import RecordError
 from ..source_files import check_depth_file
@@ -50,12 +52,19 @@ class ScaleEstimator(Protocol):
 
 @dataclass(frozen=True)
 class UserFactor:
-    """A factor that somebody knows, 1 for a teacher that works in metres."""
+    """A factor that somebody knows, 1 for a teacher that works in metres.
+
+    Raises:
+        TypeError: if it is no number. ValueError: if it is not positive and finite.
+    """
 
     factor: float
 
+    def __post_init__(self):
+        check_positive("the scale factor", self.factor)
+
     def __call__(self, reconstruction: Reconstruction) -> MetricScale:
-        """Return the factor; ValueError if it is not positive."""
+        """Return the factor."""
         return MetricScale(float(self.factor), "user factor")
 
 
@@ -70,11 +79,23 @@ class KnownDepth:
         depth_m (`dict[int, np.ndarray]`): z-depth in metres of some views, by their index; 0 or NaN is no measurement.
         confidence_percentile (`float`): of the teacher's pixels in each view, this share counts as unsure.
         min_pixels (`int`): that must be left.
+    Raises:
+        TypeError: if depth_m is no mapping from indices, or a number is none. ValueError: if a number is out of range.
     """
 
     depth_m: Mapping[int, np.ndarray]
     confidence_percentile: float = 50.0
     min_pixels: int = 100
+
+    def __post_init__(self):
+        if not isinstance(self.depth_m, Mapping):
+            raise WrongKindError(
+                f"depth_m is a {type(self.depth_m).__name__}; expected a mapping from indices of views to depth maps."
+            )
+        for view in self.depth_m:
+            check_count("a view of depth_m", view, least=None)
+        check_number("confidence_percentile", self.confidence_percentile, least=0, most=100)
+        check_count("min_pixels", self.min_pixels, least=0)
 
     def __call__(self, reconstruction: Reconstruction) -> MetricScale:
         """Return the median ratio, with the number of pixels and the middle half of the ratios around it.
@@ -112,26 +133,31 @@ class KnownBaseline:
     Args:
         first_view (`int`), second_view (`int`): indices of the views.
         metres (`float`): between their camera centres.
+    Raises:
+        TypeError: if an index is no integer, or the distance no number. ValueError: if the distance is not positive.
     """
 
     first_view: int
     second_view: int
     metres: float
 
+    def __post_init__(self):
+        for name in ("first_view", "second_view"):
+            check_count(name, getattr(self, name), least=None)
+        check_positive("metres", self.metres)
+
     def __call__(self, reconstruction: Reconstruction) -> MetricScale:
         """Return metres over the teacher's distance.
 
         Raises:
-            ValueError: if a view is not there, both are one, the distance is not positive, or the teacher sees less
-                motion than a thousandth of the depth, of which no scale can be told.
+            ValueError: if a view is not there, both are one, or the teacher sees less motion than a thousandth of the
+                depth, of which no scale can be told.
         """
         views = (self.first_view, self.second_view)
         if not all(0 <= view < len(reconstruction) for view in views) or views[0] == views[1]:
             raise ValueError(
                 f"the views are {views}; expected two different ones from 0 to {len(reconstruction) - 1}."
             )
-        if not (np.isfinite(self.metres) and self.metres > 0):
-            raise ValueError(f"metres is {self.metres}; expected the positive distance of the two cameras.")
         centers = reconstruction.camera_to_world[list(views), :3, 3]
         distance = float(np.linalg.norm(centers[1] - centers[0]))
         depth = np.concatenate([reconstruction.depth[view].reshape(-1) for view in views])
@@ -153,17 +179,19 @@ def as_scale_estimator(scale, views: list[dict] = (), depth_scale: float = 1000.
     Returns:
         `ScaleEstimator`.
     Raises:
-        TypeError: if it is none of these. Others as `known_depth_from_folder`.
+        TypeError: if it is none of these. ValueError: if a factor is not positive. Others as
+            `known_depth_from_folder`.
     """
     if scale is None:
         return lambda reconstruction: MetricScale(1.0, TEACHER_UNITS)
-    if isinstance(scale, int | float) and not isinstance(scale, bool):
-        return UserFactor(float(scale))
+    if isinstance(scale, Real) and not isinstance(scale, bool):
+        return UserFactor(scale)
     if isinstance(scale, str | Path):
+        scale = check_path("scale", scale, "a factor or a folder of depth maps")
         return known_depth_from_folder(scale, views, depth_scale)
     if callable(scale):
         return scale
-    raise TypeError(
+    raise WrongKindError(
         f"scale is {scale!r}; expected None, a factor, a folder of depth maps, or an estimator such as KnownDepth."
     )
 
@@ -197,8 +225,7 @@ def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; expected one with depth maps (16-bit PNG).")
-    if not depth_scale > 0:
-        raise ValueError(f"depth_scale is {depth_scale}; expected a positive number, the units of a metre.")
+    check_positive("depth_scale", depth_scale)
     files = {path.stem: path for path in folder.glob("*.png")}
     numbered = {int(stem): path for stem, path in files.items() if stem.isdecimal()}
     found = {}

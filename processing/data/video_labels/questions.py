@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...answers_gap_mllm import format_point
+from ...argument_checks import check_kinds, check_number
 from ...camera_geometry_gap_mllm import invert_rigid, transform_points, view_to_first_view
 from ...prompts_gap_mllm import prompt_text
 from .pixels import LabelPixels, SeenPoint
@@ -75,7 +76,8 @@ class QuestionRules:
         max_matches (`int`): other views in which the point of a marked-pixel question is stored.
         decimals (`int`): of the numbers in an answer.
     Raises:
-        ValueError: if a number is negative or no number, or a factor is below 1.
+        TypeError: if a value is of another type. ValueError: if a number is negative or not finite, or a factor is
+            below 1.
     """
 
     depth_margin: float = 0.15
@@ -90,10 +92,9 @@ class QuestionRules:
     decimals: int = 2
 
     def __post_init__(self):
+        check_kinds(QuestionRules, vars(self))
         for name in self.__dataclass_fields__:
-            least = 1 if name in ("motion_margin", "distance_margin") else 0
-            if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= least):
-                raise ValueError(f"{name} is {getattr(self, name)}; expected a number of at least {least}.")
+            check_number(name, getattr(self, name), least=1 if name in ("motion_margin", "distance_margin") else 0)
 
 
 @dataclass

@@ -113,8 +113,7 @@ def make_rows(
         ValueError: if a kind is unknown, a number negative, or as `plan_clips`.
     """
     wanted = default_questions() if questions_per_clip is None else dict(questions_per_clip)
-    if not set(wanted) <= set(QUESTIONS) or any(number < 0 for number in wanted.values()):
-        raise ValueError(f"questions_per_clip is {wanted}; expected numbers of at least 0 for {list(QUESTIONS)}.")
+    check_questions(wanted)
     rows, counts = [], {kind: Counter(written=0) for kind in wanted}
     for clip_number, places in enumerate(plan_clips(len(views), views_per_row)):
         clip = LabelClip(pixels, places, [images[p] for p in places], labeller, rules or QuestionRules())
@@ -130,6 +129,18 @@ def make_rows(
                 rows.append({**row, "views": clip_views})
                 counts[kind]["written"] += 1
     return rows, counts
+
+
+def check_questions(questions_per_clip: dict[str, int]) -> None:
+    """Refuse what `make_rows` cannot ask.
+
+    Raises:
+        ValueError: if a kind is unknown or a number negative.
+    """
+    if not set(questions_per_clip) <= set(QUESTIONS) or any(number < 0 for number in questions_per_clip.values()):
+        raise ValueError(
+            f"questions_per_clip is {dict(questions_per_clip)}; expected numbers of at least 0 for {list(QUESTIONS)}."
+        )
 
 
 def default_questions() -> dict[str, int]:
@@ -156,4 +167,4 @@ def _ask(kind, number, clip, rng, counts):
         yield question
 
 
-__all__ = ["SOURCE", "default_questions", "encode_depth", "label_views", "make_rows", "plan_clips"]
+__all__ = ["SOURCE", "check_questions", "default_questions", "encode_depth", "label_views", "make_rows", "plan_clips"]

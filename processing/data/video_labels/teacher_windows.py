@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ...argument_checks import check_count, check_number
 from ...camera_geometry_gap_mllm import fit_similarity
 from .depth_teacher import Reconstruction, Teacher, run_teacher
 
@@ -58,12 +59,15 @@ def plan_windows(num_views: int, window: int, overlap: int) -> list[range]:
     Returns:
         `list[range]`: a single one where the video is no longer than a window.
     Raises:
+        TypeError: if a number is no integer.
         ValueError: if there are fewer than two views, the overlap is below 1, or the window is not longer than it.
     """
+    num_views = check_count("num_views", num_views, least=None)
+    window, overlap = check_count("window", window, least=None), check_count("overlap", overlap, least=None)
     if num_views < 2:
         raise ValueError(
-            f"there is {num_views} view; expected at least 2: points and motion come from several views. Take more "
-            "frames of the video."
+            f"there {'is 1 view' if num_views == 1 else f'are {num_views} views'}; expected at least 2: points and "
+            "motion come from several views. Take more frames of the video."
         )
     if overlap < 1 or window <= overlap:
         raise ValueError(
@@ -143,9 +147,10 @@ def reconstruct_in_windows(
     Returns:
         `tuple` of `Reconstruction` and a `WindowAlignment` for each window.
     Raises:
-        TypeError, ValueError: as `run_teacher` and `plan_windows`; ValueError also if a window shares too few pixels
-            with those before it, or they leave its rotation open.
+        TypeError, ValueError: as `run_teacher` and `plan_windows`; ValueError also on a percentile outside 0..100, if
+            a window shares too few pixels with those before it, or they leave its rotation open.
     """
+    check_number("confidence_percentile", confidence_percentile, least=0, most=100)
     windows = plan_windows(len(inputs), window, overlap)
     merged, alignments = None, []
     for views in tqdm(windows, desc="teacher", unit="window", disable=not progress):

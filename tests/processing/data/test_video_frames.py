@@ -280,3 +280,15 @@ def test_what_is_wrong_with_a_folder(folder, tmp_path):
     with pytest.raises(RecordError, match="cannot be decoded") as caught:
         read_video_frames(folder, [1])
     assert caught.value.file == str(folder / "1.jpg")
+    with pytest.raises(RecordError, match="cannot be decoded"):
+        read_video_views(folder)
+
+
+def test_pictures_of_a_folder_that_cannot_be_read_are_left_out_where_asked_for(folder):
+    whole = read_video_views(folder, 3)
+    (folder / "2.jpg").write_bytes(b"no picture")
+    (folder / "1.jpg").write_bytes(b"nor this, which is not among three of five")
+    skipped = []
+    assert read_video_views(folder, 3, skip=skipped.append) == [whole[0], whole[2]]  # the others stay the same
+    assert [error.file for error in skipped] == [str(folder / "2.jpg")]
+    assert len(read_video_views(folder, skip=skipped.append)) == 3 and len(skipped) == 3

@@ -1,7 +1,10 @@
 """`label_video` from end to end: rendered videos, a real VGGT of tiny size, what is written, and bad input."""
 
 import json
+import logging
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import datasets
@@ -15,9 +18,9 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     scale_intrinsics,
     view_to_first_view,
 )
-from gap_mllm.processing.data import RecordError, SceneSample, render_room
+from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room
 from gap_mllm.processing.data.video_labels import label_video
-from gap_mllm.processing.data.video_labels.depth_teacher import teacher_inputs
+from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
@@ -334,7 +337,11 @@ def test_a_teacher_that_says_nan_is_refused(room, frames, tmp_path):
         ({"views_per_row": 1}, ValueError, "views_per_row is 1"),
         ({"rows_per_shard": 0}, ValueError, "rows_per_shard is 0"),
         ({"questions_per_clip": {"what": 1}}, ValueError, "questions_per_clip is"),
-        ({"scale": 0.0}, ValueError, "scale factor .user factor. is 0.0"),
+        ({"questions_per_clip": {KIND: -1}}, ValueError, "questions_per_clip is .* expected numbers of at least 0"),
+        ({"questions_per_clip": {KIND: 1.5}}, TypeError, "questions_per_clip is .* a mapping from a text to an int"),
+        ({"scale": 0.0}, ValueError, "the scale factor is 0.0"),
+        ({"scale": float("nan")}, ValueError, "the scale factor is nan"),
+        ({"scale": ""}, ValueError, "scale is empty"),
         ({"scale": [1]}, TypeError, "scale is"),
         ({"scale": lambda reconstruction: 2.0}, TypeError, "scale estimator gave a float; expected a MetricScale"),
         ({"windows": 4}, TypeError, "windows"),
@@ -346,3 +353,180 @@ def test_arguments_out_of_range_are_refused(room, frames, tmp_path, options, err
     with pytest.raises(error, match=message):
         label(frames, tmp_path / "out", rendered(room), **{"image_size": WIDTH, **options})
     assert not Path(tmp_path / "out").exists()
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "expected"),
+    [
+        *[
+            (name, 0, ValueError, "expected 1 or more")
+            for name in ("num_frames", "window", "image_size", "patch_size")
+        ],
+        *[
+            (name, 1.5, TypeError, "expected an integer")
+            for name in ("num_frames", "overlap", "views_per_row", "seed")
+        ],
+        *[(name, True, TypeError, "expected an integer") for name in ("num_frames", "window", "rows_per_shard")],
+        *[(name, "2", TypeError, "expected a number") for name in ("fps", "confidence_percentile", "depth_scale")],
+        *[(name, NAN, ValueError, "expected a number") for name in ("fps", "confidence_threshold", "max_head_gap")],
+        *[(name, NAN, ValueError, "expected a number") for name in ("edge_tolerance", "confidence_percentile")],
+        *[(name, 0.0, ValueError, "expected a positive finite number") for name in ("fps", "depth_scale")],
+        *[(name, -0.1, ValueError, "expected a finite number of at least 0") for name in ("edge_tolerance",)],
+        ("max_head_gap", -1, ValueError, "expected a finite number of at least 0"),
+        ("confidence_threshold", float("inf"), ValueError, "expected a finite number"),
+        ("confidence_percentile", 101, ValueError, "expected a number from 0 to 100"),
+        ("seed", -1, ValueError, "expected 0 or more"),
+        ("embed_pictures", "no", TypeError, "expected True or False"),
+        ("rules", {}, TypeError, "expected QuestionRules"),
+        ("split", "../x", ValueError, "expected letters, digits and _"),
+        ("split", "", ValueError, "expected a text"),
+        ("split", 3, TypeError, "expected a text"),
+    ],
+)
+def test_options_are_refused_before_anything_is_read(name, value, error, expected, tmp_path):
+    with pytest.raises(error) as caught:
+        label_video(tmp_path / "nowhere", tmp_path / "out", tmp_path / "no_teacher", **{name: value})
+    assert str(caught.value).startswith(f"{name} is {value!r}; {expected}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("source", "", ValueError, "source is empty; expected a video file or a folder of frames"),
+        ("source", b"abc", TypeError, "source is a bytes; expected a video file, a folder, or a list"),
+        ("output_dir", 3, TypeError, "output_dir is 3; expected the folder to write to"),
+        ("output_dir", __file__, NotADirectoryError, "output_dir is .* is a file; give a folder"),
+        ("report_file", ".", IsADirectoryError, "report_file is ., which is a folder"),
+        ("teacher", 3, TypeError, "teacher is 3; expected a model, or the folder of one"),
+        ("teacher", "", ValueError, "teacher is empty; expected the folder of"),
+        ("teacher", "/nope", FileNotFoundError, "teacher /nope is no folder; expected a GapMllmVggt.*or its name on"),
+        ("teacher", __file__, FileNotFoundError, "is no folder"),
+        ("teacher", str(Path(__file__).parent), FileNotFoundError, "holds no config.json; expected a GapMllmVggt"),
+        ("labeller", "wall", TypeError, "labeller is 'wall'; expected a function"),
+        ("truth", {"depth": 1}, TypeError, r"truth is \['depth'\]; expected a mapping with camera_to_world, depth_m"),
+        ("truth", 3, TypeError, "truth is a int; expected a mapping"),
+        ("scene_id", 3, TypeError, "scene_id is 3; expected a text"),
+        ("device", "nosuch", ValueError, "device is 'nosuch', which cannot be used here"),
+        ("device", 3, TypeError, "device is 3; expected a text such as cpu"),
+        *[(name, "no", TypeError, "expected True or False") for name in ("overwrite", "progress", "skip_bad_samples")],
+    ],
+)
+def test_arguments_of_another_kind_are_refused_before_anything_is_read(name, value, error, message, tmp_path):
+    given = {"source": tmp_path / "nowhere", "output_dir": tmp_path / "out", "teacher": print, name: value}
+    with pytest.raises(error, match=message):
+        label_video(**given)
+
+
+# Broken pictures that are left out
+
+
+@pytest.fixture
+def damaged(frames, tmp_path):
+    """The room, with one picture that is cut off and one that is none."""
+    shutil.copytree(frames, tmp_path / "kitchen")
+    (tmp_path / "kitchen" / "30.png").write_bytes((frames / "30.png").read_bytes()[:3000])
+    (tmp_path / "kitchen" / "80.png").write_bytes(b"no picture")
+    return tmp_path / "kitchen"
+
+
+def without(room, *views):
+    """The room as its other views show it."""
+    kept = [view for view in range(NUM_VIEWS) if view not in views]
+    fields = ("images", "depth_m", "intrinsics", "camera_to_world")
+    return SimpleNamespace(**{name: getattr(room, name)[kept] for name in fields})
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_broken_pictures_are_left_out_counted_and_listed(embed, room, frames, damaged, tmp_path, caplog):
+    with pytest.raises(RecordError, match="30.png"):
+        label(damaged, tmp_path / "out", rendered(room))
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.report.jsonl").exists()
+    logging.getLogger("transformers").propagate = True
+    teacher = rendered(without(room, 3, 8))
+    options = {"image_size": WIDTH, "scale": 1.0, "embed_pictures": embed, "skip_bad_samples": True}
+    report = label(damaged, tmp_path / "out", teacher, **options)
+    assert (report["num_pictures_left_out"], report["num_views"]) == (2, 7)
+    assert report["frames"] == [0, 10, 20, 40, 50, 60, 70]
+    events = read_report(tmp_path / "out.report.jsonl")
+    assert [(event["event"], event["source"], event["field"]) for event in events] == [
+        ("skipped", "video_labels", "image")
+    ] * 2
+    assert {event["file"] for event in events} == {str(damaged / "30.png"), str(damaged / "80.png")}
+    assert sum("Skipped: source video_labels" in message for message in caplog.messages) == 2
+    sample = SceneSample.from_row(read(tmp_path / "out", tmp_path)[0])
+    assert [view.frame_id for view in sample.views] == report["frames"]
+    assert sample.views[3].image.tobytes() == Image.open(frames / "40.png").tobytes()
+    again = label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, overwrite=True)
+    assert again["num_pictures_left_out"] == 0 and not (tmp_path / "out.report.jsonl").exists()
+
+
+def test_given_pictures_that_are_broken_are_left_out(room, tmp_path):
+    pictures = room_pictures(room)
+    (tmp_path / "cut.png").write_bytes(b"no picture")
+    pictures[2], pictures[5] = str(tmp_path / "cut.png"), str(tmp_path / "nowhere.png")
+    with pytest.raises(ValueError, match="picture 2 .*cannot be read"):
+        label(pictures, tmp_path / "out", rendered(room))
+    with pytest.raises(FileNotFoundError, match="picture 0.* does not exist"):
+        label([pictures[5]], tmp_path / "out", rendered(room))
+    report_file = tmp_path / "reports" / "left.jsonl"
+    teacher = rendered(without(room, 2, 5))
+    options = {"image_size": WIDTH, "skip_bad_samples": True, "report_file": report_file}
+    report = label(pictures, tmp_path / "out", teacher, **options)
+    assert report["frames"] == [0, 1, 3, 4, 6, 7, 8] and report["num_pictures_left_out"] == 2
+    assert [event["record"] for event in read_report(report_file)] == ["picture 2", "picture 5"]
+    with pytest.raises(TypeError, match="picture 1 is of type int"):
+        label([pictures[0], 3], tmp_path / "out", rendered(room), overwrite=True, **options)
+
+
+def test_views_that_a_user_counted_are_not_counted_otherwise(room, damaged, tmp_path):
+    options = {"image_size": WIDTH, "skip_bad_samples": True}
+    truth = {"depth_m": room.depth_m, "intrinsics": room.intrinsics, "camera_to_world": room.camera_to_world}
+    for name, counted in {
+        "scale": KnownBaseline(0, 5, 0.42),
+        "truth": truth,
+    }.items():
+        with pytest.raises(ValueError, match=f"2 pictures were left out .*views are counted otherwise than in {name}"):
+            label(damaged, tmp_path / "out", rendered(room), **{name: counted}, **options)
+    with pytest.raises(ValueError, match="counted otherwise than in scale"):
+        label(damaged, tmp_path / "out", rendered(room), scale=KnownDepth({0: room.depth_m[0]}), **options)
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(np.rint(room.depth_m[4] * 2000).astype(np.uint16)).save(tmp_path / "depth" / "40.png")
+    report = label(damaged, tmp_path / "out", rendered(without(room, 3, 8)), scale=tmp_path / "depth", **options)
+    assert report["scale_factor"] == pytest.approx(2.0, rel=1e-3)  # maps belong to pictures by name
+
+
+def test_a_damaged_video_is_refused_in_any_case(room, video, tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(video.read_bytes()[:2000])
+    with pytest.raises(RecordError, match="cut.mp4.*cannot be decoded"):
+        label(cut, tmp_path / "out", rendered(room), skip_bad_samples=True)
+
+
+def test_too_few_pictures_are_left(damaged, tmp_path, room):
+    for file in damaged.iterdir():
+        file.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="there are 0 views; expected at least 2"):
+        label(damaged, tmp_path / "out", rendered(room), skip_bad_samples=True)
+
+
+# The teacher
+
+
+def test_a_teacher_of_another_model_is_refused(vggt, tmp_path):
+    vggt.aggregator.save_pretrained(tmp_path / "aggregator")
+    with pytest.raises(ValueError, match="aggregator lacks .* weights .*another model, and would label at random"):
+        load_teacher(tmp_path / "aggregator", "cpu")
+    vggt.save_pretrained(tmp_path / "teacher")
+    (tmp_path / "teacher" / "model.safetensors").unlink()
+    with pytest.raises(OSError, match="teacher .*teacher cannot be loaded: .*model.safetensors"):
+        load_teacher(tmp_path / "teacher", "cpu")
+
+
+def test_numbers_of_numpy_are_reported(room, frames, tmp_path):
+    options = {"num_frames": np.int64(9), "confidence_percentile": np.float32(25), "scale": np.float32(1)}
+    label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, **options)
+    report = json.loads((tmp_path / "out" / "label_report.json").read_text())
+    assert report["options"]["num_frames"] == 9 and report["options"]["confidence_percentile"] == 25.0

@@ -32,8 +32,13 @@ def reconstruction(room):
 def test_a_user_factor_is_taken_as_it_is(reconstruction):
     assert UserFactor(2.5)(reconstruction) == MetricScale(2.5, "user factor")
     for bad in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match=r"scale factor \(user factor\) is .*expected a positive number"):
-            UserFactor(bad)(reconstruction)
+        with pytest.raises(ValueError, match="the scale factor is .*; expected a positive finite number"):
+            UserFactor(bad)
+        with pytest.raises(ValueError, match=r"the scale factor \(mine\) is .*; expected a positive number"):
+            MetricScale(bad, "mine")
+    for bad in ("2", True, None):
+        with pytest.raises(TypeError, match="the scale factor is .*; expected a positive finite number"):
+            UserFactor(bad)
 
 
 def test_known_depth_of_some_views_gives_the_scale(room, reconstruction):
@@ -81,6 +86,22 @@ def test_known_depth_that_cannot_be_compared_is_refused(room, reconstruction):
         KnownDepth({0: room.depth_m[0][..., None]})(reconstruction)
 
 
+def test_known_depth_of_another_kind_is_refused(room):
+    with pytest.raises(
+        TypeError, match="depth_m is a ndarray; expected a mapping from indices of views to depth maps"
+    ):
+        KnownDepth(room.depth_m)
+    with pytest.raises(TypeError, match="a view of depth_m is '0'; expected an integer"):
+        KnownDepth({"0": room.depth_m[0]})
+    for value, error in ((float("nan"), ValueError), (101, ValueError), (-1, ValueError), ("50", TypeError)):
+        with pytest.raises(error, match=f"confidence_percentile is {value!r}; expected a number from 0 to 100"):
+            KnownDepth({}, confidence_percentile=value)
+    with pytest.raises(ValueError, match="min_pixels is -1; expected 0 or more"):
+        KnownDepth({}, min_pixels=-1)
+    with pytest.raises(TypeError, match="min_pixels is 1.5; expected an integer"):
+        KnownDepth({}, min_pixels=1.5)
+
+
 def test_a_known_baseline_gives_the_scale(room, reconstruction):
     distance = np.linalg.norm(room.camera_to_world[3, :3, 3] - room.camera_to_world[1, :3, 3])
     metric = KnownBaseline(1, 3, distance)(reconstruction)
@@ -92,8 +113,13 @@ def test_a_baseline_of_no_length_or_view_is_refused(reconstruction):
         with pytest.raises(ValueError, match="expected two different ones from 0 to 3"):
             KnownBaseline(*views, 1.0)(reconstruction)
     for metres in (0.0, -2.0, float("nan")):
-        with pytest.raises(ValueError, match="expected the positive distance"):
-            KnownBaseline(0, 1, metres)(reconstruction)
+        with pytest.raises(ValueError, match="metres is .*; expected a positive finite number"):
+            KnownBaseline(0, 1, metres)
+    with pytest.raises(TypeError, match="metres is '1'; expected a positive finite number"):
+        KnownBaseline(0, 1, "1")
+    for view in (1.0, "1", True):
+        with pytest.raises(TypeError, match="second_view is .*; expected an integer"):
+            KnownBaseline(0, view, 1.0)
     still = reconstruction.select([0, 0])
     with pytest.raises(ValueError, match="less than a thousandth of the depth"):
         KnownBaseline(0, 1, 1.0)(still)
@@ -105,6 +131,9 @@ def test_what_a_user_gives_becomes_an_estimator(reconstruction):
     assert as_scale_estimator(3)(reconstruction) == MetricScale(3.0, "user factor")
     own = KnownBaseline(0, 1, 1.0)
     assert as_scale_estimator(own) is own
+    assert as_scale_estimator(np.float32(0.5))(reconstruction) == MetricScale(0.5, "user factor")
+    with pytest.raises(ValueError, match="scale is empty; expected a factor or a folder of depth maps"):
+        as_scale_estimator("")
     for bad in (True, [1.0], {}):
         with pytest.raises(TypeError, match="expected None, a factor, a folder of depth maps, or an estimator"):
             as_scale_estimator(bad)
@@ -132,8 +161,9 @@ def test_a_folder_without_fitting_depth_maps_is_refused(room, tmp_path):
         known_depth_from_folder(tmp_path / "nowhere", views)
     with pytest.raises(ValueError, match="holds 0 PNGs, none of them named"):
         known_depth_from_folder(tmp_path, views)
-    with pytest.raises(ValueError, match="depth_scale is 0"):
-        known_depth_from_folder(tmp_path, views, depth_scale=0)
+    for bad in (0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="depth_scale is .*; expected a positive finite number"):
+            known_depth_from_folder(tmp_path, views, depth_scale=bad)
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(RecordError, match="expected 16 bits"):
         known_depth_from_folder(tmp_path, views)

@@ -60,6 +60,16 @@ def test_windows_that_cannot_be_are_refused():
     for window, overlap in ((4, 4), (3, 5), (4, 0)):
         with pytest.raises(ValueError, match=f"window is {window} and overlap {overlap}"):
             plan_windows(10, window, overlap)
+    with pytest.raises(ValueError, match="there are 0 views; expected at least 2"):
+        plan_windows(0, 4, 1)
+    for bad in (4.0, "4", True, None):
+        with pytest.raises(TypeError, match="window is .*; expected an integer"):
+            plan_windows(10, bad, 1)
+        with pytest.raises(TypeError, match="overlap is .*; expected an integer"):
+            plan_windows(10, 4, bad)
+    for bad in (float("nan"), -1, 101):
+        with pytest.raises(ValueError, match="confidence_percentile is .*; expected a number from 0 to 100"):
+            reconstruct_in_windows(None, [], confidence_percentile=bad)
 
 
 def test_one_window_is_what_the_model_says_bit_for_bit(vggt, make_image):
