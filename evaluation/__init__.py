@@ -37,7 +37,7 @@ from .metrics.records import align_by_id
 from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
-from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_score
+from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
 from .metrics_file import save_metrics
 from .plots import AnswerExample, draw_answers, plot_curves, project_wireframe
 
@@ -112,6 +112,7 @@ __all__ = [
     "summarize_errors",
     "vsibench_aggregate",
     "vsibench_is_unparsed",
+    "vsibench_overall",
     "vsibench_score",
     "with_interval",
 ]

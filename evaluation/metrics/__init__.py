@@ -33,7 +33,7 @@ def load_metric(name: str, **kwargs):
 
     Args:
         name (`str`): one of `METRICS`; hub/<name>/README.md describes it.
-        **kwargs: of `evaluate.load`, as `experiment_id`.
+        **kwargs: of `evaluate.load`, as `experiment_id`. Rows are kept in memory unless there are several processes.
     Returns:
         `evaluate.Metric`: `compute(predictions=..., references=..., ...)`; `inputs_description` says of what.
     Raises:
@@ -46,21 +46,8 @@ def load_metric(name: str, **kwargs):
         import evaluate
     except ImportError as error:
         raise ImportError("Metrics need the package evaluate: pip install gap-mllm[eval].") from error
-    metric = evaluate.load(str(HUB_FOLDER / name / f"{name}.py"), **kwargs)
-    metric.compute = _same_length(metric.compute)
-    return metric
-
-
-def _same_length(compute):
-    """`evaluate` takes no predictions for many references without a word."""
-
-    def checked(*, predictions=None, references=None, **options):
-        if predictions is not None and references is not None and len(predictions) != len(references):
-            raise ValueError(f"{len(predictions)} predictions came with {len(references)} references; one each.")
-        given = {"predictions": predictions, "references": references}
-        return compute(**{key: value for key, value in given.items() if value is not None}, **options)
-
-    return checked
+    kwargs.setdefault("keep_in_memory", kwargs.get("num_process", 1) == 1)
+    return evaluate.load(str(HUB_FOLDER / name / f"{name}.py"), **kwargs)
 
 
 __all__ = ["METRICS", "load_metric"]

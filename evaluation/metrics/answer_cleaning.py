@@ -7,8 +7,8 @@ is mode "reference".
 import re
 import unicodedata
 
-from .numbers import TENS, WORDS
-from .records import check_text
+from .number_words import TENS, WORDS
+from .records import check_choice, check_text
 
 
 CLEANING_MODES = ("corrected", "reference")
@@ -52,8 +52,7 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
     Raises:
         TypeError: if `text` is no string. ValueError: on an unknown mode.
     """
-    if mode not in CLEANING_MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(CLEANING_MODES)}.")
+    check_choice(mode, "mode", CLEANING_MODES)
     text = check_text(text, "text").lower()
     if mode == "reference":
         return _clean_as_published(text)

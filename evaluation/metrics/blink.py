@@ -4,7 +4,8 @@ Source: BLINK (arXiv:2404.12390); the group of spatial tasks is that of VG-LLM.
 """
 
 from .letters import choice_score
-from .records import mean_or_nan, means_by_group
+from .records import check_choice, mean_or_nan, means_by_group
+from .reference_checks import naming
 
 
 MODES = ("strict", "vgllm", "lmms")
@@ -37,12 +38,11 @@ def blink_score(prediction: str, answer: str, mode: str = "strict") -> float:
         mode (`str`): how the letter is found, see `extract_choice`: "strict" (ours), or the rules of VG-LLM and
             lmms-eval, "vgllm" and "lmms".
     Returns:
-        `float`: 0 or 1; an answer without a readable letter is wrong.
+        `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:
-        TypeError: if the prediction is no text. ValueError: on another mode, or a true answer that is not A to F.
+        ValueError: on another mode, or a true answer that is not A to F.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
 
 
@@ -59,8 +59,9 @@ def blink_aggregate(scores, tasks) -> dict:
         ValueError: on another task, differing lengths, or a score that is not finite.
     """
     names = [str(task).lower().replace("-", "_") for task in tasks]
-    for other in sorted(set(names) - set(TASKS)):
-        raise ValueError(f"unknown task {other!r}; known are {', '.join(TASKS)}.")
+    for index, name in enumerate(names):
+        with naming(f"question {index}"):
+            check_choice(name, "task", TASKS)
     means = means_by_group(scores, names)
     return {
         "overall": mean_or_nan(means.values()),

@@ -5,7 +5,9 @@ Exact volumes come from evaluation/boxes.py.
 
 import numpy as np
 
+from ...processing.camera_geometry_gap_mllm import EULER_ORDERS
 from ..boxes import box_iou_9dof
+from .reference_checks import as_numbers
 
 
 MODES = ("corrected", "reference")
@@ -25,7 +27,7 @@ def box_overlaps(boxes, truths, mode: str = "corrected", euler_order: str | None
     nearly parallel, and its errors are not reproduced.
 
     Args:
-        boxes (sequence of nine floats or None): answered boxes; None overlaps nothing.
+        boxes (sequence of nine floats or None): answered boxes; what is not nine numbers overlaps nothing.
         truths (array-like of shape `(M, 9)`): true boxes.
         mode (`str`): "corrected" or "reference".
         euler_order (`str`, *optional*): of all boxes, instead of the mode's ("zxy" or "ZXY").
@@ -35,11 +37,13 @@ def box_overlaps(boxes, truths, mode: str = "corrected", euler_order: str | None
         ValueError: if the mode or order is another one, or a true box is not nine finite numbers of positive size.
     """
     check_mode(mode)
+    check_order(euler_order)
     order = euler_order or EULER_ORDER_OF_MODE[mode]
     truths = np.asarray(truths, dtype=np.float64).reshape(-1, 9) if len(truths) == 0 else truths
     overlaps = np.zeros((len(boxes), len(truths)))
-    usable = [index for index, box in enumerate(boxes) if box is not None]
-    answered = np.array([boxes[index] for index in usable], dtype=np.float64).reshape(-1, 9)
+    numbers = [as_numbers(box) for box in boxes]
+    usable = [index for index, box in enumerate(numbers) if box is not None and len(box) == 9]
+    answered = np.array([numbers[index] for index in usable], dtype=np.float64).reshape(-1, 9)
     if mode == "reference":
         answered[:, 3:6] = np.abs(answered[:, 3:6])
     is_solid = np.isfinite(answered).all(-1)
@@ -57,6 +61,12 @@ def check_mode(mode: str) -> None:
     """Raise ValueError unless the mode is "corrected" or "reference"."""
     if mode not in MODES:
         raise ValueError(f'mode is {mode!r}; expected "corrected" or "reference".')
+
+
+def check_order(euler_order: str | None) -> None:
+    """Raise ValueError unless the order is one of two, or None for the default."""
+    if euler_order is not None and euler_order not in tuple(EULER_ORDERS):
+        raise ValueError(f'euler_order is {euler_order!r}; expected "zxy" (extrinsic) or "ZXY" (intrinsic).')
 
 
 def match_in_order(overlaps, threshold: float) -> list[int]:
@@ -87,4 +97,12 @@ def _smallest_face(boxes):
     return (sizes * np.roll(sizes, 1, axis=-1)).min(-1, initial=np.inf)
 
 
-__all__ = ["EULER_ORDER_OF_MODE", "MODES", "OVERLAP_SLACK", "box_overlaps", "check_mode", "match_in_order"]
+__all__ = [
+    "EULER_ORDER_OF_MODE",
+    "MODES",
+    "OVERLAP_SLACK",
+    "box_overlaps",
+    "check_mode",
+    "check_order",
+    "match_in_order",
+]

@@ -11,11 +11,13 @@ import numpy as np
 from ...processing.camera_geometry_gap_mllm import check_rigid, invert_rigid, is_rigid
 from .box_overlaps import check_mode
 from .records import check_equal_lengths, mean_or_nan
+from .reference_checks import as_array, is_number, naming, true_array
 
 
 AUC_THRESHOLDS_DEG = (3, 5, 15, 30)
 ACCURACY_THRESHOLDS_DEG = (5, 15, 30)
 _WORST_DEG = 180.0
+_LARGEST_NUMBER = 1e50  # lengths stay within float64
 _MIN_BASELINE = 1e-6  # of the longest baseline of the scene
 
 
@@ -29,7 +31,7 @@ def relative_pose_errors(camera_to_world, true_camera_to_world, mode: str = "cor
 
     Args:
         camera_to_world (array-like of shape `(V, 4, 4)`): predicted poses. One that is not rigid or not finite is 180
-            degrees off in every pair.
+            degrees off in every pair; so are all where there are none (None, or what holds no numbers).
         true_camera_to_world (same)
         mode (`str`): "corrected" or "reference".
     Returns:
@@ -40,7 +42,9 @@ def relative_pose_errors(camera_to_world, true_camera_to_world, mode: str = "cor
             is another one.
     """
     check_mode(mode)
-    guess, true = (np.asarray(poses, dtype=np.float64) for poses in (camera_to_world, true_camera_to_world))
+    guess, true = as_array(camera_to_world), true_array(true_camera_to_world, "true_camera_to_world")
+    if guess is None or not guess.ndim or not guess.size:
+        guess = np.full(true.shape, np.nan)
     if guess.shape != true.shape or true.ndim != 3 or true.shape[1:] != (4, 4) or len(true) < 2:
         raise ValueError(
             f"camera_to_world has shape {guess.shape} and the truth {true.shape}; expected the same (views, 4, 4), "
@@ -48,6 +52,7 @@ def relative_pose_errors(camera_to_world, true_camera_to_world, mode: str = "cor
         )
     check_rigid(true, "true_camera_to_world")
     is_valid = np.asarray(is_rigid(guess))
+    is_valid &= (np.abs(guess) <= _LARGEST_NUMBER).all((-2, -1))
     guess = np.where(is_valid[:, None, None], guess, np.eye(4))
     first, second = (np.array(side) for side in zip(*combinations(range(len(true)), 2), strict=True))
     relative, truth = (invert_rigid(poses[first]) @ poses[second] for poses in (guess, true))
@@ -76,8 +81,9 @@ def pose_auc(errors_deg, threshold_deg: float, mode: str = "corrected") -> float
     """
     check_mode(mode)
     errors = np.asarray(errors_deg, dtype=np.float64)
-    if not threshold_deg > 0 or (mode == "reference" and threshold_deg != int(threshold_deg)):
-        raise ValueError(f"threshold_deg is {threshold_deg}; expected a positive number, whole in mode 'reference'.")
+    is_positive = is_number(threshold_deg) and 0 < threshold_deg < np.inf
+    if not is_positive or (mode == "reference" and threshold_deg != int(threshold_deg)):
+        raise ValueError(f"threshold_deg is {threshold_deg!r}; expected a positive number, whole in mode 'reference'.")
     if not (errors >= 0).all():
         raise ValueError("errors_deg holds NaN or a number below 0; expected angles, 180 for a failed pose.")
     if mode == "corrected":
@@ -105,10 +111,8 @@ def camera_pose_score(predictions, truths, mode: str = "corrected") -> dict:
     check_equal_lengths(predictions=predictions, truths=truths)
     scenes = []
     for index, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
-        try:
+        with naming(f"scene {index}"):
             scenes.append(relative_pose_errors(prediction, truth, mode))
-        except ValueError as error:
-            raise ValueError(f"scene {index}: {error}") from error
     rotation, translation = (
         np.concatenate([np.zeros(0), *(scene[name] for scene in scenes)])
         for name in ("rotation_deg", "translation_deg")

@@ -9,7 +9,8 @@ import math
 import re
 import shutil
 
-from .records import check_equal_lengths, check_text, check_unique
+from .records import as_text, check_choice, check_equal_lengths, check_text, check_unique
+from .reference_checks import is_number, shorten
 
 
 MODES = ("corrected", "reference", "scanqa")
@@ -33,13 +34,13 @@ def caption_scores(
     cannot be averaged, and the CIDEr of one item alone is 0.
 
     Args:
-        predictions (sequence of `str`): one caption an item, empty where the model gave none.
+        predictions (sequence of `str`): one caption an item, empty where the model gave none; so is what is no text.
         references (sequence of sequences of `str`): the true captions of each item, at least one.
         mode (`str`): "corrected": lower case, "." and "," as words, single blanks. "reference": the same without care
             for blanks, between the words "sos" and "eos". "scanqa": as they are, but for full stops that end a
             prediction. `Differs:` in the reference an empty or gated caption earns ROUGE-L, METEOR and BLEU-1 by the
             two words around it; in ours it earns nothing, while BLEU still counts the words that it should have had.
-        ious (sequence of `float`, *optional*): of each item's box with the true one.
+        ious (sequence of `float`, *optional*): of each item's box with the true one; None where there is no gate.
         iou_threshold (`float`, *optional*): captions of a lower IoU count as empty; 0.25 and 0.5 are usual. None: no
             gate.
         meteor (`bool`, *optional*): by default METEOR is computed where Java is, whose start takes seconds and 2 GB.
@@ -48,19 +49,17 @@ def caption_scores(
         ids (sequence, *optional*): of the items, to see that none is there twice.
     Returns:
         `dict`: `SCORES` as fractions ("meteor" is None where it was not computed, and then "meteor_missing" says why),
-        "n", "num_gated", "num_empty" (captions that were empty to begin with). NaN for no items.
+        "n", "num_gated", "num_empty" (captions that were empty, or no text, to begin with). NaN for no items.
     Raises:
-        TypeError: if a caption is no text, or the references of an item are one text.
+        TypeError: if a true caption is no text, or the references of an item are no list.
         ValueError: on an unknown mode, differing lengths, an item without a true caption, a gate without IoUs, an IoU
             outside 0..1, ids that repeat. ImportError: without pycocoevalcap, or with `meteor=True` without Java.
         RuntimeError: if Java is there but cannot run METEOR.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
-    predictions, references = list(predictions), [_check_references(*item) for item in enumerate(references)]
+    check_choice(mode, "mode", MODES)
+    predictions = [as_text(prediction) or "" for prediction in predictions]
+    references = [_check_references(*item) for item in enumerate(references)]
     check_equal_lengths(predictions=predictions, references=references)
-    for index, prediction in enumerate(predictions):
-        check_text(prediction, f"prediction {index}")
     if ids is not None:
         check_equal_lengths(predictions=predictions, ids=ids)
         check_unique(ids)
@@ -80,8 +79,8 @@ def caption_scores(
 
 
 def _check_references(index, texts):
-    if isinstance(texts, str) or texts is None:
-        raise TypeError(f"the references of item {index} are {texts!r}; expected a list of texts.")
+    if not isinstance(texts, list | tuple):
+        raise TypeError(f"the references of item {index} are {shorten(texts)}; expected a list of texts.")
     texts = [check_text(text, f"a reference of item {index}") for text in texts]
     if not any(text.strip() for text in texts):
         raise ValueError(f"item {index} has no reference with a word in it; give at least one true caption.")
@@ -90,18 +89,18 @@ def _check_references(index, texts):
 
 def _gate(count, ious, threshold):
     """Whether each caption is out; all stay without a threshold."""
-    if threshold is None:
-        return [False] * count
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"iou_threshold is {threshold}; expected a number in 0..1, such as 0.5, or None.")
-    if ious is None:
+    if threshold is not None and not (is_number(threshold) and 0 <= threshold <= 1):
+        raise ValueError(f"iou_threshold is {threshold!r}; expected a number in 0..1, such as 0.5, or None.")
+    if ious is None and threshold is not None:
         raise ValueError(f"iou_threshold={threshold} needs ious, one for each prediction.")
+    ious = [None] * count if ious is None else list(ious)
     if len(ious) != count:
         raise ValueError(f"got {count} predictions, {len(ious)} ious; give equally many.")
     for index, iou in enumerate(ious):
-        if iou is None or not math.isfinite(iou) or not 0 <= iou <= 1 + 1e-6:
-            raise ValueError(f"the IoU of item {index} is {iou}; expected a number in 0..1.")
-    return [iou < threshold for iou in ious]
+        is_known = is_number(iou) and 0 <= iou <= 1 + 1e-6
+        if not is_known and not (iou is None and threshold is None):
+            raise ValueError(f"the IoU of item {index} is {iou!r}; expected a number in 0..1.")
+    return [threshold is not None and iou < threshold for iou in ious]
 
 
 def _normalize(text, mode, is_prediction=False):

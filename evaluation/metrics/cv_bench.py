@@ -4,7 +4,8 @@ Source: Cambrian-1 (arXiv:2406.16860).
 """
 
 from .letters import choice_score
-from .records import check_equal_lengths, mean_or_nan, means_by_group
+from .records import check_choice, check_equal_lengths, mean_or_nan, means_by_group
+from .reference_checks import naming
 
 
 MODES = ("strict", "vgllm", "lmms")
@@ -23,12 +24,11 @@ def cv_bench_score(prediction: str, answer: str, mode: str = "strict") -> float:
         mode (`str`): how the letter is found, see `extract_choice`: "strict" (ours), or the rules of VG-LLM and
             lmms-eval, "vgllm" and "lmms".
     Returns:
-        `float`: 0 or 1; an answer without a readable letter is wrong.
+        `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:
-        TypeError: if the prediction is no text. ValueError: on another mode, or a true answer that is not A to F.
+        ValueError: on another mode, or a true answer that is not A to F.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
 
 
@@ -47,8 +47,9 @@ def cv_bench_aggregate(scores, sources, tasks) -> dict:
     """
     check_equal_lengths(scores=scores, sources=sources, tasks=tasks)
     for name, values, known in (("source", sources, SOURCES_2D + SOURCES_3D), ("task", tasks, TASKS)):
-        for other in sorted(set(map(str, values)) - set(known)):
-            raise ValueError(f"unknown {name} {other!r}; known are {', '.join(known)}.")
+        for index, value in enumerate(values):
+            with naming(f"question {index}"):
+                check_choice(value, name, known)
     by_source, by_task = means_by_group(scores, sources), means_by_group(scores, tasks)
     flat = mean_or_nan(by_source[source] for source in SOURCES_2D if source in by_source)
     solid = mean_or_nan(by_source[source] for source in SOURCES_3D if source in by_source)

@@ -6,11 +6,13 @@ aligned, is said in the call: published numbers differ in both.
 
 import numpy as np
 
-from .records import check_equal_lengths, mean_or_nan
+from .records import check_choice, check_equal_lengths, mean_of_known, mean_or_nan
+from .reference_checks import as_array, is_number, naming, shorten, true_array
 
 
 ALIGNMENTS = ("none", "median")
 DELTA = 1.25
+_DEPTH_RANGE_M = (1e-50, 1e50)
 _MEANS = ("abs_rel", "rmse_m", "delta1", "delta2", "delta3", "coverage")
 
 
@@ -22,7 +24,8 @@ def depth_errors(prediction, truth, mask=None, alignment: str = "none", max_dept
 
     Args:
         prediction (array-like of shape `(H, W)` or any): a pixel without prediction is NaN, infinite, 0 or less; it
-            fails all three deltas, lowers the coverage, and is left out of the means of errors.
+            fails all three deltas, lowers the coverage, and is left out of the means of errors. None, or what holds no
+            numbers, predicts no pixel.
         truth (array-like of the same shape): 0, NaN or infinity where nothing was measured.
         mask (array-like of bool, same shape, *optional*)
         alignment (`str`): "none", or "median": predictions are scaled so that their median is the true one.
@@ -31,22 +34,24 @@ def depth_errors(prediction, truth, mask=None, alignment: str = "none", max_dept
         `dict`: "abs_rel", "rmse_m" (NaN without predictions), "delta1", "delta2", "delta3" and "coverage" in 0..1,
         "scale", "num_pixels" that count. All means are NaN if no pixel counts.
     Raises:
-        ValueError: if shapes differ, or the alignment is another one.
+        ValueError: if shapes differ, the truth is no array of numbers, the alignment is another one, or the largest
+            depth is not positive.
     """
-    if alignment not in ALIGNMENTS:
-        raise ValueError(f'alignment is {alignment!r}; expected "none" or "median".')
-    prediction, truth = np.asarray(prediction, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    mask = np.ones(truth.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
+    _check_options(alignment, max_depth_m)
+    truth, prediction = true_array(truth, "truth"), as_array(prediction)
+    if prediction is None or not prediction.ndim or not prediction.size:
+        prediction = np.full(truth.shape, np.nan)
+    mask = np.ones(truth.shape, dtype=bool) if mask is None else _read_mask(mask)
     if not prediction.shape == truth.shape == mask.shape:
         raise ValueError(
             f"prediction has shape {prediction.shape}, truth {truth.shape} and mask {mask.shape}; expected the same: "
             "resize the prediction to the measured map."
         )
-    counts = mask & np.isfinite(truth) & (truth > 0)
+    counts = mask & _is_depth(truth)
     if max_depth_m is not None:
         counts &= truth <= max_depth_m
     prediction, truth = prediction[counts], truth[counts]
-    known = np.isfinite(prediction) & (prediction > 0)
+    known = _is_depth(prediction)
     guess, true = prediction[known], truth[known]
     scale = float(np.median(true) / np.median(guess)) if alignment == "median" and len(guess) else 1.0
     guess = guess * scale
@@ -78,15 +83,14 @@ def depth_score(predictions, truths, masks=None, alignment: str = "none", max_de
     Raises:
         ValueError: if lengths differ, and as `depth_errors`, with the number of the map.
     """
+    _check_options(alignment, max_depth_m)
     masks = [None] * len(truths) if masks is None else masks
     check_equal_lengths(predictions=predictions, truths=truths, masks=masks)
     per_map = []
     for index, (prediction, truth, mask) in enumerate(zip(predictions, truths, masks, strict=True)):
-        try:
+        with naming(f"map {index}"):
             per_map.append(depth_errors(prediction, truth, mask, alignment, max_depth_m))
-        except ValueError as error:
-            raise ValueError(f"map {index}: {error}") from error
-    means = {name: mean_or_nan(e[name] for e in per_map if not np.isnan(e[name])) for name in _MEANS}
+    means = {name: mean_of_known(errors[name] for errors in per_map) for name in _MEANS}
     return {
         **means,
         "n": len(per_map),
@@ -94,6 +98,24 @@ def depth_score(predictions, truths, masks=None, alignment: str = "none", max_de
         "num_without_prediction": sum(errors["coverage"] == 0 for errors in per_map),
         "per_map": per_map,
     }
+
+
+def _is_depth(values):
+    """Positive and far from the limits of float64, so that no square is infinite; false for NaN."""
+    return (values >= _DEPTH_RANGE_M[0]) & (values <= _DEPTH_RANGE_M[1])
+
+
+def _check_options(alignment, max_depth_m):
+    check_choice(alignment, "alignment", ALIGNMENTS)
+    if max_depth_m is not None and not (is_number(max_depth_m) and max_depth_m > 0):
+        raise ValueError(f"max_depth_m is {max_depth_m!r}; expected metres above 0, or None.")
+
+
+def _read_mask(mask):
+    try:
+        return np.asarray(mask).astype(bool)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"mask is {shorten(mask)}; expected an array of true and false.") from error
 
 
 __all__ = ["ALIGNMENTS", "depth_errors", "depth_score"]

@@ -2,19 +2,24 @@
 
 Source: VG-LLM's and GAP-MLLM's evaluators on ScanNet, which mode "reference" follows; see box_overlaps.py for the
 overlaps and reference_answers.py for their reading of text.
+
+Where nothing counts a rate is NaN and in no mean: precision, recall and F1 of a category that is neither in the truth
+nor in an answer, AP of one without true boxes, and all of them without scenes. Mode "reference" has 0 instead for
+precision, recall and F1, which counts in the means, as published. Within a category that does occur, what is missing
+is 0: precision without answers, recall without truths.
 """
 
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-import numpy as np
-
 from ...processing.answers_gap_mllm import parse_boxes
 from .average_precision import average_precision
-from .box_overlaps import box_overlaps, check_mode, match_in_order
-from .records import check_equal_lengths, check_text, mean_or_nan
+from .box_overlaps import box_overlaps, check_mode, check_order, match_in_order
+from .records import as_text, check_equal_lengths, mean_of_known
 from .reference_answers import DetectedObjects, reference_detections
+from .reference_checks import check_record, check_true_text, is_number, naming, shorten, true_box
 
 
 CATE8 = ("chair", "cabinet", "table", "bin", "couch", "bed", "bathtub", "toilet")
@@ -61,15 +66,16 @@ def read_detections(text: str, mode: str = "corrected") -> DetectedObjects:
     Frame: camera of the first view. Units: metres and radians.
 
     Args:
-        text (`str`): a generated answer.
+        text (`str`): a generated answer; what is no text, as None, holds no objects.
         mode (`str`): "corrected" (`parse_boxes`: every well-formed object) or "reference" (`reference_detections`).
     Returns:
         `DetectedObjects`.
     Raises:
-        ValueError: on another mode. TypeError: if `text` is no text.
+        ValueError: on another mode.
     """
     check_mode(mode)
-    check_text(text)
+    if as_text(text) is None:
+        return DetectedObjects()
     if mode == "reference":
         return reference_detections(text)
     parsed = parse_boxes(text, require_label=True)
@@ -89,10 +95,12 @@ def detect_scene(text: str, boxes, mode: str = "corrected", euler_order: str | N
     Returns:
         `SceneDetections`.
     Raises:
-        ValueError: on another mode or order, or a true box that is not nine finite numbers of positive size.
-        TypeError: if `text` is no text.
+        ValueError: on another mode or order, or if a true box lacks a key, its label is no text, or it is not nine
+            finite numbers of positive size; the message names the box.
     """
+    check_order(euler_order)
     objects = read_detections(text, mode)
+    _check_truths(boxes)
     places, truths = defaultdict(list), defaultdict(list)
     for place, label in enumerate(objects.labels):
         places[label].append(place)
@@ -102,7 +110,8 @@ def detect_scene(text: str, boxes, mode: str = "corrected", euler_order: str | N
     for label in dict.fromkeys([*truths, *places]):
         answered = [objects.boxes[place] for place in places[label]]
         overlaps[label] = (places[label], box_overlaps(answered, truths[label], mode, euler_order))
-    is_unparsed = not objects.labels and not (_EMPTY_LIST.search(text) and not objects.rejected)
+    is_empty_list = as_text(text) is not None and _EMPTY_LIST.search(text) and not objects.rejected
+    is_unparsed = not objects.labels and not is_empty_list
     return SceneDetections(objects, is_unparsed, overlaps)
 
 
@@ -116,32 +125,43 @@ def detection_counts(text: str, boxes, mode="corrected", euler_order=None, thres
 
 
 def detection_aggregate(counts, mode: str = "corrected") -> dict:
-    """Sum the counts of scenes and average over categories; a category that never occurs counts 0 in its averages.
+    """Sum the counts of scenes and average over categories.
 
     Args:
         counts (iterable of `dict`): of `detection_counts`.
-        mode (`str`): whose lists of categories, see `CATEGORIES`.
+        mode (`str`): whose lists of categories, see `CATEGORIES`. A category that never occurs is NaN and in no mean,
+            or by the "reference" 0 in all.
     Returns:
         `dict`: "per_category" with counts, precision, recall and f1 of every label; "cate8", "cate20", "cate31" with
-        the means over these lists; "micro" over all objects of all labels.
+        the means over these lists; "micro" over all objects of all labels; "num_categories" of the last list that
+        occur; "num_other_truths" and "num_other_objects": true and answered boxes of labels outside that list, which
+        count in "micro" alone.
     Raises:
         ValueError: on another mode.
     """
     check_mode(mode)
-    lists = CATEGORIES[mode]
+    lists, undefined = CATEGORIES[mode], 0.0 if mode == "reference" else math.nan
     totals = {label: {"tp": 0, "fp": 0, "fn": 0} for label in dict.fromkeys(lists["cate31"])}
     for scene in counts:
         for label, values in scene.items():
             total = totals.setdefault(label, {"tp": 0, "fp": 0, "fn": 0})
             for name in total:
                 total[name] += values[name]
-    per_category = {label: _rates(total) for label, total in totals.items()}
+    per_category = {label: _rates(total, undefined) for label, total in totals.items()}
     means = {
-        name: {rate: float(np.mean([per_category[label][rate] for label in labels])) for rate in _RATES}
+        name: {rate: mean_of_known(per_category[label][rate] for label in labels) for rate in _RATES}
         for name, labels in lists.items()
     }
-    micro = _rates({name: sum(total[name] for total in totals.values()) for name in ("tp", "fp", "fn")})
-    return {**means, "micro": micro, "per_category": per_category}
+    micro = _rates({name: sum(total[name] for total in totals.values()) for name in ("tp", "fp", "fn")}, undefined)
+    others = [total for label, total in totals.items() if label not in lists["cate31"]]
+    return {
+        **means,
+        "micro": micro,
+        "per_category": per_category,
+        "num_categories": sum(any(totals[label].values()) for label in dict.fromkeys(lists["cate31"])),
+        "num_other_truths": sum(total["tp"] + total["fn"] for total in others),
+        "num_other_objects": sum(total["tp"] + total["fp"] for total in others),
+    }
 
 
 def detection_score(
@@ -158,28 +178,34 @@ def detection_score(
     Frame: camera of the first view of each scene. Units: metres and radians.
 
     Args:
-        predictions (list of `str`): the model's texts, one a scene.
+        predictions (list of `str`): the model's texts, one a scene. What is no text, as None, is unparsed.
         boxes (list of lists of `dict`): "label" and "bbox_3d" of every true object of the scene.
         scores (list of lists of `float`, *optional*): how sure the model is of each object that is read, in text
             order. Without them all are equally sure: AP is then precision times recall.
         mode (`str`): "corrected", or "reference": published reading of text, Euler order "ZXY" on boxes that are
             "zxy", list with "lamp" twice and "towl".
         euler_order (`str`, *optional*): of answers and truths, instead of the mode's.
-        threshold (`float`): overlap that a hit of precision, recall and F1 must exceed.
+        threshold (`float`): overlap that a hit of precision, recall and F1 must exceed, 0 to 1.
         rejected_as_fp (`bool`): count objects that cannot be read as false positives of the label they name, where one
             is legible. The published evaluators drop them, which rewards malformed text.
     Returns:
-        `dict`: what `detection_aggregate` gives; "precision", "recall" and "f1" as in "cate31" (NaN without scenes);
-        "ap25" and "ap50", means over the categories of "cate31" that have true boxes, and each category's own; "n"
-        scenes, "num_objects" read, "num_rejected", "num_truncated" answers, and "num_unparsed": answers in which no
-        object could be read and that are no empty list.
+        `dict`: what `detection_aggregate` gives; "precision", "recall" and "f1" as in "cate31"; "ap25" and "ap50",
+        means over the categories of "cate31" that have true boxes (NaN without any), and each category's own; "n"
+        scenes, "num_truths", "num_objects" read, "num_rejected", "num_truncated" answers, and "num_unparsed": answers
+        in which no object could be read and that are no empty list.
     Raises:
-        ValueError: if lengths differ, a scene has not one finite score for each object read, on another mode or order,
-            or a true box that is not nine finite numbers of positive size. TypeError: if a prediction is no text.
+        ValueError: if lengths differ, a scene has not one finite score for each object read, on another mode or order
+            or a threshold outside 0 to 1, and on a wrong true box as `detect_scene`, with the number of the scene.
     """
     check_mode(mode)
+    check_order(euler_order)
+    if not is_number(threshold) or not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold!r}; expected an overlap in 0..1, such as 0.25.")
     check_equal_lengths(predictions=predictions, boxes=boxes)
-    scenes = [detect_scene(text, truth, mode, euler_order) for text, truth in zip(predictions, boxes, strict=True)]
+    scenes = []
+    for index, (text, truth) in enumerate(zip(predictions, boxes, strict=True)):
+        with naming(f"scene {index}"):
+            scenes.append(detect_scene(text, truth, mode, euler_order))
     scores = [[1.0] * len(scene.objects.labels) for scene in scenes] if scores is None else scores
     check_equal_lengths(predictions=predictions, scores=scores)
     for index, (scene, surety) in enumerate(zip(scenes, scores, strict=True)):
@@ -191,14 +217,15 @@ def detection_score(
     result = detection_aggregate([scene.counts(threshold, rejected_as_fp) for scene in scenes], mode)
     for label, values in result["per_category"].items():
         values |= _average_precisions(label, scenes, scores)
-    headline = result["cate31"] if scenes else dict.fromkeys(_RATES, float("nan"))
     for name in ("ap25", "ap50"):
-        found = [result["per_category"][label][name] for label in dict.fromkeys(CATEGORIES[mode]["cate31"])]
-        result[name] = mean_or_nan(value for value in found if not np.isnan(value))
+        result[name] = mean_of_known(
+            result["per_category"][label][name] for label in dict.fromkeys(CATEGORIES[mode]["cate31"])
+        )
     return {
-        **headline,
+        **result["cate31"],
         **result,
         "n": len(scenes),
+        "num_truths": sum(map(len, boxes)),
         "num_objects": sum(len(scene.objects.labels) for scene in scenes),
         "num_rejected": sum(len(scene.objects.rejected) for scene in scenes),
         "num_truncated": sum(scene.objects.truncated for scene in scenes),
@@ -219,9 +246,21 @@ def _average_precisions(label, scenes, scores):
 _RATES = ("precision", "recall", "f1")
 
 
-def _rates(counts):
-    """The counts with precision, recall and F1, each 0 where it is undefined."""
+def _check_truths(boxes):
+    if not isinstance(boxes, list | tuple):
+        raise ValueError(f"the true boxes are {shorten(boxes)}; expected a list of dicts.")
+    for place, box in enumerate(boxes):
+        name = f"true box {place}"
+        check_record(box, {"label": "text", "bbox_3d": "nine numbers"}, name)
+        check_true_text(box["label"], f"the label of {name}")
+        true_box(box["bbox_3d"], f"bbox_3d of {name}", 9)
+
+
+def _rates(counts, undefined):
+    """The counts with precision, recall and F1; without any count each is `undefined`."""
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
+    if not tp + fp + fn:
+        return {**counts, **dict.fromkeys(_RATES, undefined)}
     precision, recall = (tp / total if total else 0.0 for total in (tp + fp, tp + fn))
     f1 = 2 * precision * recall / (precision + recall) if tp else 0.0
     return {**counts, "precision": precision, "recall": recall, "f1": f1}

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...processing.answers_gap_mllm import parse_boxes, parse_frame
-from ...processing.camera_geometry_gap_mllm import check_rigid, transform_box
-from .box_overlaps import box_overlaps, check_mode
+from ...processing.camera_geometry_gap_mllm import check_rigid, is_rigid, transform_box
+from .box_overlaps import box_overlaps, check_mode, check_order
 from .hits import overlap_summary
-from .records import check_equal_lengths, check_text
+from .records import as_text, check_equal_lengths
 from .reference_answers import reference_box, reference_frame_and_box
+from .reference_checks import check_record, is_whole_number, naming, true_array, true_box
+
+
+_REFERENCE_KEYS = {"bbox_3d": "nine numbers", "camera_to_world": "a 4x4 pose for every view"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ def ground_box(
     by the line that names the box. Differs: volumes are exact, see `box_overlaps`, and text is not run as code.
 
     Args:
-        text (`str`): the model's answer, of the second stage where there are two.
+        text (`str`): the model's answer, of the second stage where there are two. What is no text, as None, is
+            rejected.
         bbox_3d (nine numbers): the truth.
         camera_to_world (array-like of shape `(V, 4, 4)`): poses of the views; not finite where tracking was lost.
         axis_align_matrix (array-like of shape `(4, 4)`, *optional*): from the world of the poses to that of the truth.
@@ -56,30 +61,33 @@ def ground_box(
         `GroundedBox`.
     Raises:
         ValueError: on another mode or order; if the truth is not nine finite numbers of positive size, a pose is not
-            rigid, or the frame is not a view. TypeError: if `text` is no text.
+            rigid, or the frame is not a view.
     """
     check_mode(mode)
-    check_text(text)
-    poses = np.asarray(camera_to_world, dtype=np.float64)
+    check_order(euler_order)
+    true_box(bbox_3d, "bbox_3d", 9)
+    poses = true_array(camera_to_world, "camera_to_world")
     if poses.ndim != 3 or poses.shape[1:] != (4, 4):
         raise ValueError(f"camera_to_world has shape {poses.shape}; expected (views, 4, 4).")
-    if frame is not None and not 0 <= frame < len(poses):
-        raise ValueError(f"frame is {frame}; expected a view in 0..{len(poses) - 1}.")
+    is_known = np.isfinite(poses).all((-2, -1))
+    wrong = np.flatnonzero(is_known & ~np.asarray(is_rigid(poses)))
+    if len(wrong):
+        check_rigid(poses[wrong[0]], f"camera_to_world[{wrong[0]}]")
+    if frame is not None and not (is_whole_number(frame) and 0 <= frame < len(poses)):
+        raise ValueError(f"frame is {frame!r}; expected a view in 0..{len(poses) - 1}.")
+    if axis_align_matrix is not None:
+        axis_align_matrix = true_array(axis_align_matrix, "axis_align_matrix")
+        check_rigid(axis_align_matrix, "axis_align_matrix")
     read = _read_reference if mode == "reference" else _read_corrected
     try:
-        frame, box = read(text, len(poses), frame)
+        frame, box = read(_text_of(text), len(poses), frame)
     except ValueError as error:
-        box_overlaps([], [bbox_3d], mode, euler_order)  # checks the truth
         return GroundedBox(0.0, frame, rejected=str(error))
-    if not np.isfinite(poses[frame]).all():
-        box_overlaps([], [bbox_3d], mode, euler_order)
+    if not is_known[frame]:
         return GroundedBox(0.0, frame, rejected=f"view {frame} has no pose")
     to_world = poses[frame]
-    check_rigid(to_world, f"camera_to_world[{frame}]")
     if axis_align_matrix is not None:
-        alignment = np.asarray(axis_align_matrix, dtype=np.float64)
-        check_rigid(alignment, "axis_align_matrix")
-        to_world = alignment @ to_world
+        to_world = axis_align_matrix @ to_world
     world = transform_box(np.array(box), to_world, euler_order or "zxy")
     overlap = box_overlaps([world], [bbox_3d], mode, euler_order)[0, 0]
     return GroundedBox(float(overlap), frame, tuple(world.tolist()))
@@ -104,20 +112,24 @@ def grounding_of_texts(predictions, references, frames=None, mode="corrected", e
 
     Args:
         predictions (list of `str`): answers.
-        references (list of `dict`): "bbox_3d", "camera_to_world" and optionally "axis_align_matrix" of each.
+        references (list of `dict`): "bbox_3d", "camera_to_world" and optionally "axis_align_matrix" of each (None and
+            an empty list stand for none).
         frames (list of `int`, *optional*): chosen views, one each; then the answers hold boxes alone.
         mode (`str`), euler_order (`str`, *optional*)
     Returns:
         `list[GroundedBox]`.
     Raises:
-        ValueError: if lengths differ, and as `ground_box`, with the number of the question.
+        ValueError: if lengths differ, a reference lacks a key, and as `ground_box`, with the number of the question.
     """
+    check_mode(mode)
+    check_order(euler_order)
     frames = [None] * len(references) if frames is None else frames
     check_equal_lengths(predictions=predictions, references=references, frames=frames)
     answers = []
     for index, (text, reference, frame) in enumerate(zip(predictions, references, frames, strict=True)):
-        alignment = reference.get("axis_align_matrix")
-        try:
+        with naming(f"question {index}"):
+            check_record(reference, _REFERENCE_KEYS)
+            alignment = reference.get("axis_align_matrix")
             answers.append(
                 ground_box(
                     text,
@@ -129,9 +141,13 @@ def grounding_of_texts(predictions, references, frames=None, mode="corrected", e
                     euler_order,
                 )
             )
-        except ValueError as error:
-            raise ValueError(f"question {index}: {error}") from error
     return answers
+
+
+def _text_of(text):
+    if as_text(text) is None:
+        raise ValueError("no text")
+    return text
 
 
 def _read_corrected(text, num_views, frame):

@@ -10,6 +10,10 @@ from ..boxes import box_iou_axis_aligned
 from .box_overlaps import check_mode
 from .hits import overlap_summary
 from .records import check_equal_lengths
+from .reference_checks import as_numbers, true_box
+
+
+LARGEST_NUMBER, SMALLEST_SIZE_M = 1e50, 1e-50  # volumes stay within float64
 
 
 def axis_aligned_overlaps(boxes, truths, mode: str = "corrected") -> tuple[np.ndarray, np.ndarray]:
@@ -18,8 +22,8 @@ def axis_aligned_overlaps(boxes, truths, mode: str = "corrected") -> tuple[np.nd
     Frame: any, the same for both. Units: metres. Box: centre, full sizes.
 
     Args:
-        boxes (sequence of six floats or None): answers. None, an empty list, another length, NaN and infinity are no
-            box; in mode "corrected" so is a size that is not positive.
+        boxes (sequence of six floats or None): answers. Anything but six finite numbers is no box, as None or an empty
+            list; in mode "corrected" so is a size that is not positive.
         truths (sequence of six floats)
         mode (`str`): "corrected" (exact) or "reference" (1e-8 added to the union).
     Returns:
@@ -29,21 +33,21 @@ def axis_aligned_overlaps(boxes, truths, mode: str = "corrected") -> tuple[np.nd
     """
     check_mode(mode)
     check_equal_lengths(boxes=boxes, truths=truths)
-    truths = np.asarray(truths, dtype=np.float64).reshape(0, 6) if len(truths) == 0 else truths
-    box_iou_axis_aligned(truths, truths)  # checks them
+    truths = [true_box(truth, f"true box {index}", 6) for index, truth in enumerate(truths)]
     is_missing = np.array([not is_box(box, mode) for box in boxes], dtype=bool)
     overlaps, rows = np.zeros(len(boxes)), np.flatnonzero(~is_missing)
-    answered = np.array([boxes[row] for row in rows], dtype=np.float64).reshape(-1, 6)
+    answered = np.array([as_numbers(boxes[row]) for row in rows], dtype=np.float64).reshape(-1, 6)
     paired = np.array([truths[row] for row in rows], dtype=np.float64).reshape(-1, 6)
     overlaps[rows] = box_iou_axis_aligned(answered, paired, mode="reference" if mode == "reference" else "exact")
     return overlaps, is_missing
 
 
 def is_box(box, mode: str = "corrected", length: int = 6) -> bool:
-    """Tell whether an answer is a list of `length` finite numbers, in mode "corrected" with positive sizes."""
-    if box is None or len(box) != length or not np.isfinite(np.asarray(box, dtype=np.float64)).all():
+    """Tell whether an answer is `length` numbers of up to 1e50, in mode "corrected" with positive sizes."""
+    numbers = as_numbers(box)
+    if numbers is None or len(numbers) != length or not (np.abs(numbers) <= LARGEST_NUMBER).all():
         return False
-    return mode == "reference" or min(box[3:6]) > 0
+    return mode == "reference" or bool((numbers[3:6] >= SMALLEST_SIZE_M).all())
 
 
 def grounding_axis_aligned_score(boxes, truths, question_types=None, mode: str = "corrected", nr3d: bool = False):

@@ -6,6 +6,7 @@ CV-Bench, BLINK, MMSI and SPAR-Bench score with these.
 import re
 
 from ...processing.answers_gap_mllm import parse_choice
+from .records import as_text, check_choice
 
 
 EXTRACTION_MODES = ("strict", "vgllm", "lmms", "spar", "mmsi")
@@ -23,18 +24,17 @@ def extract_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> 
             the text begins with, offered or not ("The answer is B" is T). "spar": the first character. "mmsi": the
             first offered letter that stands alone, in any case, and not before a word.
     Returns:
-        `str` or None: a capital, or None where the rule finds none.
+        `str` or None: a capital, or None where the rule finds none, or the answer is no text.
     Raises:
-        TypeError: if `text` is no string. ValueError: on an unknown mode, or if `letters` is not of capitals A to Z.
+        ValueError: on an unknown mode, or if `letters` is not of capitals A to Z.
     """
-    if mode not in EXTRACTION_MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(EXTRACTION_MODES)}.")
+    check_choice(mode, "mode", EXTRACTION_MODES)
+    if not isinstance(letters, str) or not re.fullmatch("[A-Z]+", letters):
+        raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
+    if as_text(text) is None:
+        return None
     if mode == "strict":
         return parse_choice(text, letters).first
-    if not isinstance(text, str):
-        raise TypeError(f"text must be one generated answer as str, got {type(text).__name__}.")
-    if not re.fullmatch("[A-Z]+", letters):
-        raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
     if mode == "mmsi":
         for wrapped in _UNWRAPPED:
             found = wrapped.search(text)
@@ -75,7 +75,7 @@ def choice_score(prediction: str, answer: str, letters: str = "ABCDEF", mode: st
     Returns:
         `float`: 0 or 1.
     Raises:
-        TypeError, ValueError: as `extract_choice` and `answer_letter`; also if the true letter is none of `letters`.
+        ValueError: as `extract_choice` and `answer_letter`; also if the true letter is none of `letters`.
     """
     truth = answer_letter(answer)
     if truth not in letters:

@@ -4,7 +4,7 @@ Source: MMSI-Bench (arXiv:2505.23764), whose rule for letters is mode "mmsi".
 """
 
 from .letters import choice_score
-from .records import mean_or_nan, means_by_group
+from .records import check_choice, mean_or_nan, means_by_group
 
 
 MODES = ("strict", "mmsi")
@@ -19,12 +19,11 @@ def mmsi_score(prediction: str, answer: str, mode: str = "strict") -> float:
         answer (`str`): the true letter, as "B" or "(B)".
         mode (`str`): how the letter is found, see `extract_choice`: "strict" (ours) or "mmsi" (the benchmark's).
     Returns:
-        `float`: 0 or 1; an answer without a readable letter is wrong.
+        `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:
-        TypeError: if the prediction is no text. ValueError: on another mode, or a true answer that is not A to F.
+        ValueError: on another mode, or a true answer that is not A to F.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
+    check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
 
 

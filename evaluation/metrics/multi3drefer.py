@@ -6,10 +6,11 @@ Source: 3DRS's evaluator. It selects boxes by scores of proposals, which a model
 import numpy as np
 
 from ..boxes import box_iou_9dof, box_iou_axis_aligned
-from .box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK, check_mode
+from .box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK, check_mode, check_order
 from .grounding_axis_aligned import is_box
 from .hits import THRESHOLDS
-from .records import check_equal_lengths, mean_or_nan
+from .records import check_choice, check_equal_lengths, mean_or_nan
+from .reference_checks import as_numbers, naming, shorten, true_box
 
 
 QUESTION_TYPES = ("zt_wo_d", "zt_w_d", "st_wo_d", "st_w_d", "mt")
@@ -49,8 +50,9 @@ def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | N
     Frame: any, the same for all. Units: metres, radians. Box: centre, full sizes, and three angles if the truth has.
 
     Args:
-        boxes (sequence of six or nine floats): answered boxes. One that is not so many finite numbers, or in mode
-            "corrected" has a size that is not positive, overlaps nothing and counts as a false positive.
+        boxes (list of six or nine floats): answered boxes. One that is not so many finite numbers, or in mode
+            "corrected" has a size that is not positive, overlaps nothing and counts as a false positive. What is no
+            list, as None, is an answer that could not be read: it scores 0.
         truths (sequence of six or nine floats): all of one length.
         mode (`str`): "corrected" (exact) or "reference" (1e-8 in the denominator, IoU rounded to float32).
         euler_order (`str`, *optional*): of boxes with angles, "zxy" by default.
@@ -62,19 +64,18 @@ def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | N
     from scipy.optimize import linear_sum_assignment  # of the extra "eval"
 
     check_mode(mode)
-    lengths = {len(truth) for truth in truths}
-    if not lengths <= {6} and not lengths <= {9}:
-        raise ValueError(f"true boxes have {sorted(lengths)} numbers; expected 6 in all, or 9 in all.")
-    length = lengths.pop() if lengths else 6
-    if truths:
-        _overlaps(truths, truths, "corrected", euler_order)  # checks them
+    check_order(euler_order)
+    truths = _read_truths(truths)
+    length = len(truths[0]) if truths else 6
+    if not is_list(boxes):
+        return {_name(level): 0.0 for level in THRESHOLDS}
     if not len(boxes) or not len(truths):
         score = float(len(boxes) == len(truths))
         return {_name(level): score for level in THRESHOLDS}
     overlaps = np.zeros((len(boxes), len(truths)))
     rows = [index for index, box in enumerate(boxes) if is_box(box, mode if length == 6 else "corrected", length)]
     if rows:
-        overlaps[rows] = _overlaps([boxes[row] for row in rows], truths, mode, euler_order)
+        overlaps[rows] = _overlaps([as_numbers(boxes[row]) for row in rows], truths, mode, euler_order)
     if mode == "reference":
         overlaps = overlaps.astype(np.float32)
     matched = overlaps[linear_sum_assignment(overlaps, maximize=True)]
@@ -89,27 +90,57 @@ def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", eul
     Args:
         boxes, truths (lists of lists of boxes): of each question. An answer that could not be read is None: it scores
             0, also where nothing was to be found.
-        question_types (sequence of `str`, *optional*): as `QUESTION_TYPES`.
+        question_types (sequence of `str`, *optional*): of `QUESTION_TYPES`.
         mode (`str`), euler_order (`str`, *optional*)
     Returns:
-        `dict`: "f1_25", "f1_50" (NaN without questions), "n", "num_unparsed", and with types "per_type".
+        `dict`: "f1_25", "f1_50" (NaN without questions), "n", "num_unparsed" (answers that are no list, or of whose
+        boxes none can be read), "num_rejected" (boxes that cannot be read: false positives), and with types
+        "per_type".
     Raises:
-        ValueError: if lengths differ, and as `multi3drefer_f1`.
+        ValueError: if lengths differ, on another type, and as `multi3drefer_f1`, with the number of the question.
     """
     check_mode(mode)
+    check_order(euler_order)
     check_equal_lengths(boxes=boxes, truths=truths)
-    scores = []
-    for answered, truth in zip(boxes, truths, strict=True):
-        score = multi3drefer_f1(answered or [], truth, mode, euler_order)
-        scores.append(dict.fromkeys(score, 0.0) if answered is None else score)
-    result = {**_means(scores), "num_unparsed": sum(answered is None for answered in boxes)}
+    scores, num_rejected, num_unparsed = [], 0, 0
+    for index, (answered, truth) in enumerate(zip(boxes, truths, strict=True)):
+        with naming(f"question {index}"):
+            scores.append(multi3drefer_f1(answered, truth, mode, euler_order))
+            readable = [_is_readable(box, truth, mode) for box in answered] if is_list(answered) else [False]
+        num_rejected += sum(not is_readable for is_readable in readable) if is_list(answered) else 0
+        num_unparsed += bool(readable) and not any(readable)
+    result = {**_means(scores), "num_unparsed": num_unparsed, "num_rejected": num_rejected}
     if question_types is None:
         return result
     check_equal_lengths(boxes=boxes, question_types=question_types)
+    for index, kind in enumerate(question_types):
+        with naming(f"question {index}"):
+            check_choice(kind, "question type", QUESTION_TYPES)
     by_type = {}
     for score, kind in zip(scores, question_types, strict=True):
         by_type.setdefault(kind, []).append(score)
     return {**result, "per_type": {kind: _means(members) for kind, members in by_type.items()}}
+
+
+def is_list(boxes) -> bool:
+    """Whether an answer is a list of boxes, of whatever kind these are."""
+    return isinstance(boxes, list | tuple) or (isinstance(boxes, np.ndarray) and boxes.ndim > 0)
+
+
+def _is_readable(box, truths, mode):
+    """As `multi3drefer_f1` takes boxes; where nothing is true, six numbers and nine are."""
+    lengths = {len(truth) for truth in truths} or {6, 9}
+    return any(is_box(box, mode if length == 6 else "corrected", length) for length in lengths)
+
+
+def _read_truths(truths):
+    if not is_list(truths):
+        raise ValueError(f"the true boxes are {shorten(truths)}; expected a list of boxes.")
+    numbers = [as_numbers(truth) for truth in truths]
+    lengths = {0 if truth is None else len(truth) for truth in numbers}
+    if not lengths <= {6} and not lengths <= {9}:
+        raise ValueError(f"true boxes have {sorted(lengths)} numbers; expected 6 in all, or 9 in all.")
+    return [true_box(truth, f"true box {index}", len(numbers[0])) for index, truth in enumerate(truths)]
 
 
 def _means(scores):

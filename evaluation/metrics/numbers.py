@@ -5,40 +5,36 @@ import re
 
 import numpy as np
 
+from .number_words import FRACTION, FRACTIONS, NUMBER_WORDS, SCALES, decimals, whole_number
 
-WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_VALUES = {word: value for value, word in enumerate(WORDS)} | {word: 20 + 10 * i for i, word in enumerate(TENS)}
-_DIGITS = r"-?\d+(?:\.\d+)?"
-_THOUSANDS = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?"
-_WORD = rf"(?:{'|'.join(TENS)})(?:[- ](?:{'|'.join(WORDS[1:10])}))?|{'|'.join(sorted(WORDS, key=len, reverse=True))}"
-_NUMBER = re.compile(rf"(?P<digits>{_DIGITS})|\b(?P<word>{_WORD})\b", re.IGNORECASE)
-_LONG_NUMBER = re.compile(rf"(?P<digits>{_THOUSANDS}|{_DIGITS})|\b(?P<word>{_WORD})\b", re.IGNORECASE)
-_SIGNED = re.compile(
-    r"(?<![\w^.])(?<!\^[-+])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:e[-+]?\d+)?", re.IGNORECASE
-)
+
+_SCALE = rf"(?:\s+(?P<scale>{'|'.join(SCALES)})\b)?"
+_DIGITS = r"(?<![\w^.])(?<!\^[-+])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:e[-+]?\d+)?"
+_SIGNED = re.compile(_DIGITS, re.IGNORECASE)
+_NUMBER = re.compile(rf"(?:(?P<digits>{_DIGITS}){_SCALE}|{NUMBER_WORDS}){FRACTION}?")
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 RELATIVE_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
-def first_number(text: str, thousands: bool = False) -> float | None:
-    """The first number in a text, in digits or as an English word below a hundred; None where there is none.
+def first_number(text: str) -> float | None:
+    """The first number in a text, in digits as `numbers_in` reads them or in English words; None where there is none.
+
+    Words are read as one speaks: "two hundred and five" and "2 hundred and five chairs" begin with 205 and 200, "three
+    point five" is 3.5, "2 and a half" 2.5. Words in a row that form no number are the first of them: "one two" is 1.
 
     Args:
         text (`str`): any text.
-        thousands (`bool`): read "1,200" as 1200, not as 1.
     Returns:
-        `float` or None.
+        `float` or None; infinite where a number is too large.
     """
-    found = (_LONG_NUMBER if thousands else _NUMBER).search(text)
+    found = _NUMBER.search(text.replace("\u2212", "-").lower())
     if found is None:
         return None
     if found["digits"]:
-        return float(found["digits"].replace(",", ""))
-    return float(sum(_VALUES[part] for part in re.split(r"[- ]", found["word"].lower())))
+        number = float(found["digits"].replace(",", "")) * SCALES.get(found["scale"], 1)
+    else:
+        number = float(f"{whole_number(found['whole'])}.{decimals(found['decimals'] or '')}")
+    return number + FRACTIONS.get(found["fraction"], 0)
 
 
 def numbers_in(text: str) -> list[float]:

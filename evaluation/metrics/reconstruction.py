@@ -12,7 +12,8 @@ from transformers.utils import logging
 
 from ...processing.answers_gap_mllm import parse_points
 from ...processing.camera_geometry_gap_mllm import fit_similarity
-from .records import check_equal_lengths, check_text, mean_or_nan
+from .records import as_text, check_equal_lengths, mean_or_nan
+from .reference_checks import is_number, is_whole_number, shorten, true_array, true_numbers
 
 
 logger = logging.get_logger(__name__)
@@ -119,9 +120,10 @@ def reconstruction_score(predictions, points, scene_ids, penalty_m=None, first_v
     them. It stops with an error at a scene whose alignment is undefined, which is left out and named here.
 
     Args:
-        predictions (list of `str`): the model's texts; the first point of each counts.
+        predictions (list of `str`): the model's texts; the first point of each counts. What is no text, as None, is
+            unparsed.
         points (array-like of shape `(N, 3)`): true points.
-        scene_ids (sequence of `str`): points of one scene are one cloud.
+        scene_ids (sequence of `str` or `int`): points of one scene are one cloud.
         penalty_m (`float`, *optional*): see `reconstruction_scene`.
         first_views (sequence, *optional*): what names the first view of each question. Points with different first
             views are in different frames; scenes that mix them, as the published file does, are named.
@@ -132,13 +134,16 @@ def reconstruction_score(predictions, points, scene_ids, penalty_m=None, first_v
         questions; "n", "num_unparsed", "num_scenes", "scenes_without_alignment", "scenes_without_points",
         "scenes_of_mixed_frames"; "per_scene".
     Raises:
-        ValueError: if lengths differ, a true point is not three finite numbers, or the penalty is not a finite number
-            of at least 0. TypeError: if a prediction is no text.
+        ValueError: if lengths differ, a true point is not three finite numbers, a scene has no id, or the penalty is
+            not a finite number of at least 0.
     """
     check_equal_lengths(predictions=predictions, points=points, scene_ids=scene_ids)
-    if penalty_m is not None and not 0 <= penalty_m < np.inf:
-        raise ValueError(f"penalty_m is {penalty_m}; expected metres, 0 or more.")
-    truths = _points("points", points) if len(points) else np.zeros((0, 3))
+    if penalty_m is not None and not (is_number(penalty_m) and 0 <= penalty_m < np.inf):
+        raise ValueError(f"penalty_m is {penalty_m!r}; expected metres, 0 or more.")
+    truths = [true_numbers(point, f"points[{index}]", 3) for index, point in enumerate(points)]
+    for index, scene in enumerate(scene_ids):
+        if not isinstance(scene, str) and not is_whole_number(scene):
+            raise ValueError(f"scene_ids[{index}] is {shorten(scene)}; expected a text or a number.")
     clouds, unparsed = defaultdict(lambda: ([], [])), defaultdict(int)
     for text, truth, scene in zip(predictions, truths, scene_ids, strict=True):
         point = read_point(text)
@@ -175,8 +180,8 @@ def reconstruction_score(predictions, points, scene_ids, penalty_m=None, first_v
 
 
 def read_point(text: str) -> tuple[float, float, float] | None:
-    """The first point of an answer, None where there is none that float32 can hold; TypeError if it is no text."""
-    first = parse_points(check_text(text)).first
+    """The first point of an answer, None where there is none that float32 can hold, or the answer is no text."""
+    first = None if as_text(text) is None else parse_points(text).first
     with np.errstate(over="ignore"):
         return first.point if first is not None and np.isfinite(np.float32(first.point)).all() else None
 
@@ -233,7 +238,7 @@ def _fit_open_similarity(source, target):
 
 
 def _points(name, array):
-    array = np.asarray(array, dtype=np.float64)
+    array = true_array(array, name)
     if array.ndim != 2 or array.shape[1] != 3 or not len(array):
         raise ValueError(f"{name} has shape {array.shape}; expected (points, 3) with one point or more.")
     is_finite = np.isfinite(array).all(-1)

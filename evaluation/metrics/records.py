@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
+from .reference_checks import is_number, shorten
+
 
 def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, dict]]:
     """Pair the records of a prediction file with those of a benchmark, in the benchmark's order.
@@ -15,7 +17,8 @@ def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, di
     Returns:
         `list` of (prediction, reference).
     Raises:
-        ValueError: if a record has no id, an id is there twice, or the two differ in ids; it names up to five.
+        ValueError: if a record is no dict or has no id, an id is there twice, or the two differ in ids; it names up
+            to five.
     """
     predicted, referred = _by_id(predictions, key, "predictions"), _by_id(references, key, "references")
     missing = [name for name in referred if name not in predicted]
@@ -29,7 +32,11 @@ def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, di
 
 
 def check_unique(ids, name: str = "ids") -> None:
-    """Raise ValueError if an id is there twice, naming up to five."""
+    """Raise ValueError if an id is missing (None, NaN or a container), or there twice, naming up to five."""
+    ids = list(ids)
+    for index, value in enumerate(ids):
+        if not _is_id(value):
+            raise ValueError(f"{name}[{index}] has the id {shorten(value)}; expected a text or a number.")
     twice = [value for value, count in Counter(ids).items() if count > 1]
     if twice:
         raise ValueError(f"{name} has {len(twice)} ids more than once{_some(twice)}; give each record once.")
@@ -43,11 +50,22 @@ def check_equal_lengths(**columns) -> int:
     return next(iter(lengths.values()))
 
 
-def check_text(prediction, name: str = "prediction") -> str:
-    """The prediction itself; TypeError if it is no text (an answer that failed is an empty text)."""
-    if not isinstance(prediction, str):
-        raise TypeError(f"{name} is {prediction!r}; expected text, empty where the model gave none.")
-    return prediction
+def as_text(prediction) -> str | None:
+    """The prediction if it is text, else None, which every metric counts as wrong and unparsed."""
+    return prediction if isinstance(prediction, str) else None
+
+
+def check_text(value, name: str) -> str:
+    """The value itself; TypeError if it is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}; expected text.")
+    return value
+
+
+def check_choice(value, name: str, choices) -> None:
+    """Raise ValueError unless the value is one of the choices, which the message lists."""
+    if value not in tuple(choices):
+        raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, choices))}.")
 
 
 def means_by_group(scores, groups) -> dict:
@@ -63,7 +81,7 @@ def means_by_group(scores, groups) -> dict:
     check_equal_lengths(scores=scores, groups=groups)
     members = defaultdict(list)
     for index, (score, group) in enumerate(zip(scores, groups, strict=True)):
-        if not math.isfinite(score):
+        if not is_number(score) or not math.isfinite(score):
             raise ValueError(f"score {index} is {score}; expected a finite number (an unreadable answer scores 0).")
         members[group].append(float(score))
     return {group: float(np.mean(values)) for group, values in members.items()}
@@ -75,8 +93,16 @@ def mean_or_nan(values) -> float:
     return float(np.mean(values)) if values else math.nan
 
 
+def mean_of_known(values) -> float:
+    """The plain mean of the values that are not NaN; NaN for none."""
+    return mean_or_nan(value for value in values if not math.isnan(value))
+
+
 def _by_id(records, key, name):
     records = list(records)
+    for index, record in enumerate(records):
+        if not isinstance(record, dict):
+            raise ValueError(f"{name}[{index}] is {shorten(record)}; expected a dict with {key!r}.")
     without = sum(record.get(key) is None for record in records)
     if without:
         raise ValueError(f"{without} of {len(records)} {name} have no {key!r}.")
@@ -84,8 +110,22 @@ def _by_id(records, key, name):
     return {record[key]: record for record in records}
 
 
+def _is_id(value):
+    return isinstance(value, str) or (is_number(value) and math.isfinite(value))
+
+
 def _some(names):
     return f" ({', '.join(map(repr, names[:5]))}{', ..' if len(names) > 5 else ''})" if names else ""
 
 
-__all__ = ["align_by_id", "check_equal_lengths", "check_text", "check_unique", "mean_or_nan", "means_by_group"]
+__all__ = [
+    "align_by_id",
+    "as_text",
+    "check_choice",
+    "check_equal_lengths",
+    "check_text",
+    "check_unique",
+    "mean_of_known",
+    "mean_or_nan",
+    "means_by_group",
+]

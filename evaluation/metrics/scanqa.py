@@ -6,7 +6,8 @@ compare raw texts. The caption scores of the benchmark are in captions.py, mode 
 
 from .answer_cleaning import clean_answer, exact_match, refined_match
 from .numbers import last_answer_tag
-from .records import check_text, mean_or_nan
+from .records import as_text, check_choice, check_text, mean_or_nan
+from .reference_checks import shorten
 
 
 MODES = ("corrected", "reference", "spatial_mllm")
@@ -16,7 +17,7 @@ def scanqa_score(prediction: str, answers, mode: str = "corrected") -> dict:
     """Score one answer.
 
     Args:
-        prediction (`str`): the model's text.
+        prediction (`str`): the model's text; what is none, as None, is wrong.
         answers (sequence of `str`): the true answers; without any, nothing is right.
         mode (`str`): "corrected": the last answer tag, or the whole text, against the true answers, both cleaned by
             `clean_answer`; an empty answer is wrong, and refined matches are of whole words. "reference": LEO's rules,
@@ -24,31 +25,35 @@ def scanqa_score(prediction: str, answers, mode: str = "corrected") -> dict:
     Returns:
         `dict`: "em" and "em_refined", each 0 or 1; in mode "spatial_mllm" "em_refined" is None.
     Raises:
-        TypeError: if a text is none, or `answers` is one text. ValueError: on an unknown mode.
+        TypeError: if a true answer is no text, or `answers` no list. ValueError: on an unknown mode.
     """
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
-    check_text(prediction)
-    if isinstance(answers, str) or answers is None:
-        raise TypeError(f"answers is {answers!r}; expected a list of texts.")
+    check_choice(mode, "mode", MODES)
+    if not isinstance(answers, list | tuple):
+        raise TypeError(f"answers is {shorten(answers)}; expected a list of texts.")
+    for answer in answers:
+        check_text(answer, "an answer")
+    if as_text(prediction) is None:
+        return {"em": 0.0, "em_refined": None if mode == "spatial_mllm" else 0.0}
     if mode == "spatial_mllm":
-        return {"em": float(prediction in [check_text(answer, "an answer") for answer in answers]), "em_refined": None}
+        return {"em": float(prediction in answers), "em_refined": None}
     text = last_answer_tag(prediction) if mode == "corrected" else prediction
     exact, refined = exact_match(text, answers, mode), refined_match(text, answers, mode)
     return {"em": float(exact), "em_refined": float(exact or refined)}
 
 
 def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
-    """Whether nothing is left of an answer after cleaning, as of "." or "()".
+    """Whether nothing is left of an answer after cleaning, as of "." or "()", or it is no text.
 
     Args:
         prediction (`str`), mode (`str`): as for `scanqa_score`.
     Returns:
         `bool`.
     Raises:
-        TypeError: if the prediction is no text.
+        ValueError: on an unknown mode.
     """
-    check_text(prediction)
+    check_choice(mode, "mode", MODES)
+    if as_text(prediction) is None:
+        return True
     if mode == "spatial_mllm":
         return not prediction
     return not clean_answer(last_answer_tag(prediction) if mode == "corrected" else prediction, mode)

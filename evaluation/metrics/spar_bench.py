@@ -10,7 +10,7 @@ import numpy as np
 
 from .letters import extract_choice
 from .numbers import RELATIVE_THRESHOLDS, first_number, last_answer_tag, mean_relative_accuracy, numbers_in
-from .records import check_text, mean_or_nan, means_by_group
+from .records import as_text, check_choice, mean_or_nan, means_by_group
 
 
 MODES = ("corrected", "reference")
@@ -62,7 +62,7 @@ def spar_bench_score(prediction: str, answer: str, task: str, mode: str = "corre
     """Score one answer.
 
     Args:
-        prediction (`str`): the model's text.
+        prediction (`str`): the model's text; what is none, as None, scores 0.
         answer (`str`): the letter or word of `CHOICE_TASKS`, the number of `NUMBER_TASKS`, or the camera's motion as
             "move_right:0.5,rotate_up:10" for "view_change_infer".
         task (`str`): one of `TASKS`.
@@ -73,16 +73,18 @@ def spar_bench_score(prediction: str, answer: str, task: str, mode: str = "corre
     Returns:
         `float` in 0..1: 0 or 1 for a choice, mean relative accuracy for a number, its mean over axes for a motion.
     Raises:
-        TypeError: if the prediction is no text.
-        ValueError: on an unknown task or mode, or an answer that the task cannot have.
+        ValueError: on an unknown task or mode, or a true answer that the task cannot have.
     """
     _check(task, mode)
-    check_text(prediction)
+    prediction = as_text(prediction)
     if task in NUMBER_TASKS:
-        return _relative_accuracy(_read_number(prediction, task, mode), _true_number(answer, task))
+        target = _true_number(answer, task)
+        return 0.0 if prediction is None else _relative_accuracy(_read_number(prediction, task, mode), target)
     if task == VIEW_CHANGE_TASK:
         return _view_change_score(prediction, answer, mode)
     answer = _true_choice(answer, task)
+    if prediction is None:
+        return 0.0
     if mode == "reference":
         text, truth = prediction.lower(), answer.lower()
         return float(text in truth or text[0] == truth)
@@ -90,19 +92,21 @@ def spar_bench_score(prediction: str, answer: str, task: str, mode: str = "corre
 
 
 def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = "corrected") -> bool:
-    """Whether an answer holds nothing of the kind that is asked for: no letter or word, number or motion.
+    """Whether an answer is no text, or holds nothing of the kind asked for: no letter or word, number or motion.
 
     Args:
         prediction (`str`), answer (`str`), task (`str`), mode (`str`): as for `spar_bench_score`.
     Returns:
         `bool`. Such answers score 0, but for an empty choice by the reference.
     Raises:
-        TypeError, ValueError: as `spar_bench_score`.
+        ValueError: as `spar_bench_score`.
     """
     _check(task, mode)
-    check_text(prediction)
+    if as_text(prediction) is None:
+        return True
     if task in NUMBER_TASKS:
-        return _read_number(prediction, task, mode) is None
+        number = _read_number(prediction, task, mode)
+        return number is None or not math.isfinite(number)
     if task == VIEW_CHANGE_TASK:
         return _read_motion(prediction, mode) is None
     return not _read_choice(prediction, _true_choice(answer, task), mode)
@@ -139,10 +143,8 @@ def spar_bench_aggregate(scores, tasks, mode: str = "corrected") -> dict:
 
 
 def _check(task, mode):
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
-    if task not in TASKS:
-        raise ValueError(f"unknown task {task!r}; known are {', '.join(TASKS)}.")
+    check_choice(mode, "mode", MODES)
+    check_choice(task, "task", TASKS)
 
 
 def _true_choice(answer, task):
@@ -189,7 +191,7 @@ def _view_change_score(prediction, answer, mode):
     if truth is None or not all(map(math.isfinite, truth)):
         example = "'move_right:0.5,rotate_up:10'"
         raise ValueError(f"the answer of a {VIEW_CHANGE_TASK} question is {answer!r}; expected pairs as {example}.")
-    motion = _read_motion(prediction, mode)
+    motion = None if prediction is None else _read_motion(prediction, mode)
     if motion is None:
         return 0.0
     pairs = zip(truth, motion, strict=True) if mode == "reference" else zip(motion, truth, strict=True)

@@ -5,7 +5,8 @@ Source: SQA3D (arXiv:2210.07474); the refined match is LEO's (arXiv:2311.12871).
 
 import re
 
-from .records import check_equal_lengths, check_text, mean_or_nan, means_by_group
+from .records import check_choice, check_equal_lengths, check_text, mean_or_nan, means_by_group
+from .reference_checks import naming
 from .scanqa import scanqa_score
 
 
@@ -26,7 +27,7 @@ def sqa3d_question_type(question: str, mode: str = "corrected") -> str:
     Raises:
         TypeError: if the question is no text. ValueError: on an unknown mode.
     """
-    _check_mode(mode)
+    check_choice(mode, "mode", MODES)
     text = check_text(question, "question").strip().lower()
     if mode == "reference":
         return next((kind for kind in QUESTION_TYPES[:-1] if text.startswith(kind)), "others")
@@ -38,16 +39,18 @@ def sqa3d_score(prediction: str, answer: str, mode: str = "corrected") -> dict:
     """Score one answer.
 
     Args:
-        prediction (`str`): the model's text.
+        prediction (`str`): the model's text; what is none, as None, is wrong.
         answer (`str`): the true answer.
         mode (`str`): "corrected" or "reference", as for `scanqa_score`.
     Returns:
         `dict`: "em" and "em_refined", each 0 or 1.
     Raises:
-        TypeError: if a text is none. ValueError: on an unknown mode.
+        TypeError: if the true answer is no text. ValueError: on an unknown mode, or if it is blank.
     """
-    _check_mode(mode)
-    return scanqa_score(prediction, [check_text(answer, "answer")], mode)
+    check_choice(mode, "mode", MODES)
+    if not check_text(answer, "answer").strip():
+        raise ValueError(f"answer is {answer!r}; expected the true answer, with a word in it.")
+    return scanqa_score(prediction, [answer], mode)
 
 
 def sqa3d_aggregate(scores, question_types) -> dict:
@@ -63,8 +66,9 @@ def sqa3d_aggregate(scores, question_types) -> dict:
         ValueError: on another type, or if the two differ in length.
     """
     check_equal_lengths(scores=scores, question_types=question_types)
-    for other in sorted(set(map(str, question_types)) - set(QUESTION_TYPES)):
-        raise ValueError(f"unknown question type {other!r}; known are {', '.join(QUESTION_TYPES)}.")
+    for index, kind in enumerate(question_types):
+        with naming(f"question {index}"):
+            check_choice(kind, "question type", QUESTION_TYPES)
     result = {}
     for key in ("em", "em_refined"):
         values = [score[key] for score in scores]
@@ -73,11 +77,6 @@ def sqa3d_aggregate(scores, question_types) -> dict:
         result |= {f"{key}_{kind}": means[kind] for kind in QUESTION_TYPES if kind in means}
     missing = [kind for kind in QUESTION_TYPES if kind not in question_types]
     return {**result, "n": len(scores), "missing": missing}
-
-
-def _check_mode(mode):
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
 
 
 __all__ = ["MODES", "QUESTION_TYPES", "sqa3d_aggregate", "sqa3d_question_type", "sqa3d_score"]

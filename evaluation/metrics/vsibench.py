@@ -6,12 +6,14 @@ are modes of their own, since published numbers follow them.
 
 import math
 import re
-from collections import defaultdict
 
 import numpy as np
 
 from ...processing.answers_gap_mllm import parse_choice
+from .lmms_eval_rules import lmms_eval_number, lmms_eval_text
 from .numbers import first_number, last_answer_tag, mean_relative_accuracy
+from .records import as_text, check_choice, check_equal_lengths, means_by_group
+from .reference_checks import naming
 
 
 DIRECTION_LEVELS = tuple(f"object_rel_direction_{level}" for level in ("easy", "medium", "hard"))
@@ -25,32 +27,34 @@ def vsibench_score(prediction: str, answer: str, question_type: str, mode: str =
     """Score one answer.
 
     Args:
-        prediction (`str`): the model's text.
+        prediction (`str`): the model's text. What cannot be read scores 0, and so does what is no text, as None.
         answer (`str`): the letter, or the number as text.
         question_type (`str`): one of `CHOICE_TYPES` or `NUMBER_TYPES`.
         mode (`str`): "strict", the official rule: what stands before the first space must be the answer. "lenient":
             the answer is looked for in the whole text (tags, brackets, sentences, number words, thousands).
-            "lmms_eval" and "spatial_mllm": the rules of these evaluators.
+            Numbers are read by `first_number`, which knows composed words. "lmms_eval" (0.7.3) and "spatial_mllm": the
+            rules of these evaluators.
     Returns:
         `float`: 0 or 1 for a choice, mean relative accuracy for a number. `Differs:` for a true value of 0, where the
         published code divides by zero, only 0 itself is right.
     Raises:
-        ValueError: on an unknown type or mode, or an answer that is no letter or finite number.
+        ValueError: on an unknown type or mode, or a true answer that is no single letter or finite number, as text.
     """
     _check(question_type, mode)
     if question_type in CHOICE_TYPES:
-        return float(_choice(prediction, mode).lower() == answer.strip().lower() != "")
+        letter, text = _true_letter(answer, question_type), as_text(prediction)
+        return float(text is not None and _choice(text, mode).lower() == letter)
     target = _target(answer, question_type)
     if "," in answer and mode in ("strict", "lmms_eval"):
         return 0.0  # these evaluators cannot read a target with thousands separated
-    number = _number(prediction, mode)
+    number = _number(as_text(prediction), mode)
     if mode == "spatial_mllm":
         return _spatial_mllm_accuracy(number, target)
     return mean_relative_accuracy(number, target)
 
 
 def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "strict") -> bool:
-    """Whether an answer holds no single letter, or no finite number, where the rule looks for it; it scores 0.
+    """Whether an answer is no text or holds no single letter, or finite number, where the rule looks; it scores 0.
 
     Args:
         prediction (`str`), question_type (`str`), mode (`str`): as for `vsibench_score`.
@@ -60,9 +64,10 @@ def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "stric
         ValueError: on an unknown type or mode.
     """
     _check(question_type, mode)
+    text = as_text(prediction)
     if question_type in CHOICE_TYPES:
-        return re.fullmatch("[A-Za-z]", _choice(prediction, mode)) is None
-    number = _number(prediction, mode)
+        return text is None or re.fullmatch("[A-Za-z]", _choice(text, mode)) is None
+    number = _number(text, mode)
     return number is None or not math.isfinite(number)
 
 
@@ -77,14 +82,11 @@ def vsibench_aggregate(scores, question_types) -> dict:
         "num_other_types", and "missing", the tasks and direction levels without a question: with any, the overall is
         not that of the benchmark (the official code fails, or averages fewer tasks without a word).
     Raises:
-        ValueError: if the two differ in length.
+        ValueError: if the two differ in length, or a score is not finite.
     """
     if len(scores) != len(question_types):
         raise ValueError(f"{len(scores)} scores came with {len(question_types)} question types.")
-    by_type = defaultdict(list)
-    for score, kind in zip(scores, question_types, strict=True):
-        by_type[kind].append(float(score))
-    means = {kind: float(np.mean(values)) for kind, values in by_type.items()}
+    means = means_by_group(scores, question_types)
     levels = [means[level] for level in DIRECTION_LEVELS if level in means]
     if levels:
         means["object_rel_direction"] = float(np.mean(levels))
@@ -94,26 +96,55 @@ def vsibench_aggregate(scores, question_types) -> dict:
         "overall": float(np.mean(list(tasks.values()))) if tasks else float("nan"),
         **tasks,
         "n": len(scores),
-        "num_other_types": sum(len(values) for kind, values in by_type.items() if kind not in known),
+        "num_other_types": sum(kind not in known for kind in question_types),
         "missing": [kind for kind in known if kind not in means],
     }
 
 
+def vsibench_overall(predictions, answers, question_types, mode: str = "strict") -> float:
+    """The figure over the eight tasks that one evaluator prints for a whole benchmark, in 0..1.
+
+    In mode "lmms_eval" answers are first cut as lmms-eval cuts them by default, see `lmms_eval_text`: its
+    "vsibench_overall", which it rounds to six digits. `Differs:` where types are missing, see `vsibench_aggregate`.
+
+    Args:
+        predictions (sequence of `str`), answers (sequence of `str`), question_types (sequence of `str`): one each for
+            every question, of the benchmark's ten types.
+        mode (`str`): as for `vsibench_score`.
+    Returns:
+        `float`: NaN without questions.
+    Raises:
+        ValueError: if lengths differ, and as `vsibench_score`, with the number of the question.
+    """
+    check_choice(mode, "mode", MODES)
+    check_equal_lengths(predictions=predictions, answers=answers, question_types=question_types)
+    scores = []
+    for index, (text, answer, kind) in enumerate(zip(predictions, answers, question_types, strict=True)):
+        if mode == "lmms_eval" and as_text(text) is not None:
+            text = lmms_eval_text(text)
+        with naming(f"question {index}"):
+            scores.append(vsibench_score(text, answer, kind, mode))
+    return vsibench_aggregate(scores, question_types)["overall"]
+
+
 def _check(question_type, mode):
-    if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; known are {', '.join(MODES)}.")
-    if question_type not in CHOICE_TYPES + NUMBER_TYPES:
-        known = ", ".join(CHOICE_TYPES + NUMBER_TYPES)
-        raise ValueError(f"unknown question type {question_type!r}; known are {known}.")
+    check_choice(mode, "mode", MODES)
+    check_choice(question_type, "question type", CHOICE_TYPES + NUMBER_TYPES)
+
+
+def _true_letter(answer, question_type):
+    if not isinstance(answer, str) or not re.fullmatch("[A-Za-z]", answer.strip()):
+        raise ValueError(f"the answer of a {question_type} question is {answer!r}; expected one letter.")
+    return answer.strip().lower()
 
 
 def _target(answer, question_type):
     try:
-        target = float(answer.replace(",", ""))
+        target = float(answer.replace(",", "")) if isinstance(answer, str) else math.nan
     except ValueError:
         target = math.nan
     if not math.isfinite(target):
-        raise ValueError(f"the answer of a {question_type} question is {answer!r}; expected a finite number.")
+        raise ValueError(f"the answer of a {question_type} question is {answer!r}; expected a finite number as text.")
     return target
 
 
@@ -125,10 +156,12 @@ def _choice(text, mode):
 
 
 def _number(text, mode):
+    if text is None:
+        return None
     if mode == "lenient":
-        return first_number(last_answer_tag(text), thousands=True)
+        return first_number(last_answer_tag(text))
     if mode == "lmms_eval":
-        return first_number(text)
+        return lmms_eval_number(text)
     try:
         return float(_clean(text).replace(",", "") if mode == "spatial_mllm" else _first_word(text))
     except ValueError:
@@ -150,7 +183,8 @@ def _spatial_mllm_accuracy(number, target):
     if number is None or not math.isfinite(number):
         return 0.0
     thresholds = np.linspace(0.5, 0.95, 10, dtype=np.float32)
-    error = np.float32(abs(np.float32(number) - np.float32(target))) / np.float32(abs(target) + 1e-8)
+    with np.errstate(all="ignore"):  # float32 holds no 1e39
+        error = np.float32(abs(np.float32(number) - np.float32(target))) / np.float32(abs(target) + 1e-8)
     return float(np.mean(error < 1 - thresholds))
 
 
@@ -161,5 +195,6 @@ __all__ = [
     "TASKS",
     "vsibench_aggregate",
     "vsibench_is_unparsed",
+    "vsibench_overall",
     "vsibench_score",
 ]

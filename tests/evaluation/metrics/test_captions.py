@@ -139,8 +139,8 @@ def test_bad_input_is_named():
         score(mode="strict")
     with pytest.raises(ValueError, match="got 1 predictions, 2 references"):
         score(["a"])
-    with pytest.raises(TypeError, match="prediction 1 is None; expected text"):
-        score(["a", None])
+    with pytest.raises(TypeError, match="the references of item 0 are None; expected a list of texts"):
+        score(references=[None, ["b"]])
     with pytest.raises(TypeError, match="the references of item 1 are 'b'; expected a list of texts"):
         score(references=[["a"], "b"])
     with pytest.raises(TypeError, match="a reference of item 0 is nan; expected text"):

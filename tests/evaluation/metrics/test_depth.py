@@ -62,7 +62,7 @@ def test_maps_weigh_the_same():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="alignment is 'mean'"):
+    with pytest.raises(ValueError, match="unknown alignment 'mean'; known are none, median"):
         depth_errors(TRUTH, TRUTH, alignment="mean")
     with pytest.raises(ValueError, match=r"map 0: prediction has shape \(1,\), truth \(2, 2\)"):
         depth_score([[1.0]], [TRUTH])

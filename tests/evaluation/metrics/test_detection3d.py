@@ -155,7 +155,24 @@ def test_micro_counts_all_labels():
     assert result["micro"] == pytest.approx(
         {"tp": 2, "fp": 1, "fn": 1, "precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3}
     )
-    assert result["f1"] == pytest.approx(1 / 30) and result["cate8"]["f1"] == pytest.approx(1 / 8)
+    assert result["num_other_objects"] == 1 and result["num_other_truths"] == 2  # unicorn; unicorn and door
+
+
+def test_categories_that_never_occur():
+    text = answer(("bed", CUBE), ("unicorn", CUBE), ("chair", moved(9)))
+    truth = [{"label": name, "bbox_3d": CUBE} for name in ("bed", "unicorn", "door")]
+    ours, published = detection_score([text], [truth]), detection_score([text], [truth], mode="reference")
+    assert ours["f1"] == ours["cate8"]["f1"] == 0.5 and ours["num_categories"] == 2  # bed 1, chair 0
+    assert published["f1"] == pytest.approx(1 / 31) and published["cate8"]["f1"] == pytest.approx(1 / 8)
+    for name in ("precision", "recall", "f1", "ap25"):
+        assert math.isnan(ours["per_category"]["sink"][name])
+    assert [published["per_category"]["sink"][name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
+    assert [ours["per_category"]["chair"][name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
+    assert math.isnan(ours["per_category"]["chair"]["ap25"])  # no true boxes
+    for mode, undefined in (("corrected", math.nan), ("reference", 0.0)):
+        nothing = detection_score(["[]"], [[]], mode=mode)
+        rates = [nothing[group][name] for group in ("cate8", "cate20", "cate31", "micro") for name in ("recall", "f1")]
+        assert rates == pytest.approx([undefined] * 8, nan_ok=True) and math.isnan(nothing["ap50"])
 
 
 def test_average_precision_by_hand():
@@ -202,8 +219,13 @@ def test_bad_input_is_named():
         detection_counts(answer(("bed", CUBE)), [{"label": "bed", "bbox_3d": CUBE}], euler_order="XYZ")
     with pytest.raises(ValueError, match="1 predictions, 0 boxes"):
         detection_score([""], [])
-    with pytest.raises(TypeError, match="prediction is None"):
-        detection_score([None], [[]])
+    assert detection_score([None], [[]])["num_unparsed"] == 1
+    for threshold in (math.nan, 1.5, None, "0.25"):
+        with pytest.raises(ValueError, match="threshold is .*; expected an overlap in 0..1"):
+            detection_score([], [], threshold=threshold)
+    for mode in ("corrected", "reference"):
+        with pytest.raises(ValueError, match="euler_order is 'XYZ'; expected \"zxy\""):
+            detection_score([], [], mode=mode, euler_order="XYZ")
     with pytest.raises(ValueError, match="scene 0 has 2 scores for the 1 objects"):
         detection_score([answer(("bed", CUBE))], [[]], scores=[[0.1, 0.2]])
     with pytest.raises(ValueError, match="expected one finite score"):
@@ -212,8 +234,24 @@ def test_bad_input_is_named():
         average_precision([np.zeros((1, 1))], [], 0.5)
     for mode in ("corrected", "reference"):
         for broken in ([math.nan, *CUBE[1:]], [0, 0, 0, 0, 1, 1, 0, 0, 0], CUBE[:8]):
-            with pytest.raises(ValueError, match="boxes2"):
+            with pytest.raises(ValueError, match="scene 0: bbox_3d of true box 0 (is|has sizes) "):
                 detection_score([answer(("bed", CUBE))], [[{"label": "bed", "bbox_3d": broken}]], mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (None, "scene 1: the true boxes are None; expected a list of dicts"),
+        ([None], "scene 1: true box 0 is None; expected a dict with 'label', 'bbox_3d'"),
+        ([{"bbox_3d": CUBE}], "scene 1: true box 0 has no 'label'; expected text"),
+        ([{"label": "bed"}], "scene 1: true box 0 has no 'bbox_3d'; expected nine numbers"),
+        ([{"label": None, "bbox_3d": CUBE}], "scene 1: the label of true box 0 is None; expected text"),
+        ([{"label": "bed", "bbox_3d": "x"}], "scene 1: bbox_3d of true box 0 is 'x'; expected 9 finite numbers"),
+    ],
+)
+def test_wrong_references_are_named(boxes, message):
+    with pytest.raises(ValueError, match=message):
+        detection_score(["[]", "[]"], [[], boxes])
 
 
 def test_the_metric_agrees():

@@ -142,12 +142,16 @@ def test_bad_references_are_named():
         ground_box(text, BOX, [IDENTITY], frame=1)
     for broken in ([math.nan, *BOX[1:]], BOX[:8], [0, 0, 0, -1, 1, 1, 0, 0, 0]):
         for said in (text, "nothing"):
-            with pytest.raises(ValueError, match="question 0: boxes2"):
+            with pytest.raises(ValueError, match="question 0: bbox_3d (is|has sizes) "):
                 grounding_of_texts([said], [{"bbox_3d": broken, "camera_to_world": [IDENTITY]}])
     with pytest.raises(ValueError, match="1 predictions, 0 references, 0 frames"):
         grounding_of_texts([text], [])
-    with pytest.raises(TypeError, match="prediction is 3"):
-        ground_box(3, BOX, [IDENTITY])
+    with pytest.raises(ValueError, match="question 0: the reference has no 'camera_to_world'; expected a 4x4 pose"):
+        grounding_of_texts([text], [{"bbox_3d": BOX}])
+    with pytest.raises(ValueError, match=r"camera_to_world\[1\]: matrix 0 is not rigid"):
+        ground_box("nothing", BOX, [IDENTITY, 2 * IDENTITY])
+    with pytest.raises(ValueError, match="frame is 0.0; expected a view in 0..0"):
+        ground_box(text, BOX, [IDENTITY], frame=0.0)
     with pytest.raises(ValueError, match="1 overlaps, 0 question_types"):
         overlap_summary([0.1], [])
     with pytest.raises(ValueError, match="overlap 1 is not finite"):
@@ -219,8 +223,10 @@ def test_frame_accuracy_refuses():
         read_frame("", 0)
     with pytest.raises(ValueError, match="mode is 'loose'"):
         read_frame("", 1, "loose")
-    with pytest.raises(TypeError, match="prediction is None"):
-        read_frame(None, 1)
+    with pytest.raises(ValueError, match=r"num_frames\[0\] is None; expected the number of views"):
+        frame_accuracy(["?"], [8], [None])
+    with pytest.raises(ValueError, match=r"frames\[0\] is None; expected one or more views in 0..7"):
+        frame_accuracy(["?"], [None], [8])
 
 
 def test_the_frame_metric_agrees():

@@ -126,8 +126,7 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match=f"unknown mode '{other}'; known are strict"):
             score("A", "A", other)
     for mode in EXTRACTION_MODES:
-        with pytest.raises(TypeError, match="as str, got NoneType"):
-            extract_choice(None, mode=mode)
+        assert extract_choice(None, mode=mode) is None
         with pytest.raises(ValueError, match="letters must be capitals from A to Z, got 'a]'"):
             extract_choice("A", "a]", mode)
     for answer in ("", "AB", "(B", None):

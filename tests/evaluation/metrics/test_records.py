@@ -6,9 +6,12 @@ import pytest
 
 from gap_mllm.evaluation import align_by_id
 from gap_mllm.evaluation.metrics.records import (
+    as_text,
+    check_choice,
     check_equal_lengths,
     check_text,
     check_unique,
+    mean_of_known,
     mean_or_nan,
     means_by_group,
 )
@@ -34,20 +37,31 @@ def test_ids_that_do_not_match_are_named():
         align_by_id([{"id": "a"}], [{"id": "a"}, {"id": "a"}])
     with pytest.raises(ValueError, match="1 of 2 predictions have no 'id'"):
         align_by_id([{"id": "a"}, {"text": "x"}], REFERENCES)
+    with pytest.raises(ValueError, match=r"references\[1\] is 'b'; expected a dict with 'id'"):
+        align_by_id([{"id": "a"}], [{"id": "a"}, "b"])
+    for value in (math.nan, [], None, True):
+        with pytest.raises(ValueError, match=r"ids\[1\] has the id .*; expected a text or a number"):
+            check_unique(["a", value])
     with pytest.raises(ValueError, match=r"7 ids more than once \(0, 1, 2, 3, 4, \.\.\)"):
         check_unique([*range(7), *range(7)])
 
 
 def test_columns_and_texts_are_checked():
-    assert check_equal_lengths(a=[1], b=[2]) == 1 and check_text("") == ""
+    assert check_equal_lengths(a=[1], b=[2]) == 1 and check_text("", "a text") == ""
     with pytest.raises(ValueError, match="got 1 a, 2 b; give equally many"):
         check_equal_lengths(a=[1], b=[2, 3])
-    with pytest.raises(TypeError, match="prediction 3 is None; expected text, empty where"):
-        check_text(None, "prediction 3")
+    with pytest.raises(TypeError, match="answer 3 is None; expected text"):
+        check_text(None, "answer 3")
+    assert as_text("x") == "x" and as_text(None) is None and as_text(b"x") is None
+    with pytest.raises(ValueError, match="unknown mode 'x'; known are a, b"):
+        check_choice("x", "mode", ("a", "b"))
 
 
 def test_means():
     assert means_by_group([1.0, 0.0, 1], ["b", "b", "a"]) == {"b": 0.5, "a": 1.0}
     assert mean_or_nan([1, 2]) == 1.5 and math.isnan(mean_or_nan([]))
+    assert mean_of_known([1, math.nan, 2]) == 1.5 and math.isnan(mean_of_known([math.nan]))
     with pytest.raises(ValueError, match="score 0 is inf"):
         means_by_group([math.inf], ["a"])
+    with pytest.raises(ValueError, match="score 1 is None; expected a finite number"):
+        means_by_group([1, None], ["a", "a"])

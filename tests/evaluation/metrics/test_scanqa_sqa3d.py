@@ -141,16 +141,18 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="unknown mode 'x'"):
         sqa3d_question_type("What?", "x")
     for mode in MODES:
-        with pytest.raises(TypeError, match="prediction is None; expected text"):
-            scanqa_score(None, ["x"], mode)
         with pytest.raises(TypeError, match="is nan; expected text"):
             scanqa_score("x", [math.nan], mode)
         with pytest.raises(TypeError, match="answers is 'x'; expected a list of texts"):
             scanqa_score("x", "x", mode)
-        with pytest.raises(TypeError, match="prediction is None; expected text"):
-            is_empty_answer(None, mode)
+        with pytest.raises(TypeError, match="answers is None; expected a list of texts"):
+            scanqa_score("x", None, mode)
     with pytest.raises(TypeError, match="answer is None; expected text"):
         sqa3d_score("x", None)
+    with pytest.raises(ValueError, match="answer is ' '; expected the true answer"):
+        sqa3d_score("x", " ")
+    with pytest.raises(ValueError, match="unknown mode 'x'"):
+        is_empty_answer("x", "x")
     with pytest.raises(TypeError, match="question is None; expected text"):
         sqa3d_question_type(None)
     with pytest.raises(ValueError, match="unknown question type 'why'; known are what"):

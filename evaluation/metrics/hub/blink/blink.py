@@ -3,8 +3,10 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.blink import LETTERS, blink_aggregate, blink_score
+from gap_mllm.evaluation.metrics.blink import LETTERS, MODES, blink_aggregate, blink_score
 from gap_mllm.evaluation.metrics.letters import count_without_letter
+from gap_mllm.evaluation.metrics.records import check_choice
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -16,6 +18,8 @@ Args:
     predictions (list of str): the model's texts.
     references (list of dict): "answer" (letter, as "(B)" or "B") and "task" of each question.
     mode (str): "strict" (ours), "vgllm" or "lmms" (the rules of these evaluators).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "overall", "spatial", the mean of each task, "n", "num_unparsed" (answers without a letter, wrong), "missing"
     (tasks without a question).
@@ -35,7 +39,7 @@ _CITATION = """\
 """
 
 
-class Blink(evaluate.Metric):
+class Blink(MetricShell):
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -46,9 +50,8 @@ class Blink(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, mode="strict"):
-        scores = [
-            blink_score(prediction, reference["answer"], mode)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
+        check_choice(mode, "mode", MODES)
+        answers = [reference["answer"] for reference in references]
+        scores = self.score_each(lambda text, answer: blink_score(text, answer, mode), predictions, answers)
         result = blink_aggregate(scores, [reference["task"] for reference in references])
         return {**result, "num_unparsed": count_without_letter(predictions, LETTERS, mode)}

@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.camera_pose import camera_pose_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -15,6 +16,8 @@ Args:
     predictions (list of arrays of shape (V, 4, 4)): camera_to_world of each scene, in any world and scale.
     references (list of arrays of shape (V, 4, 4)): the true poses.
     mode (str): "corrected" (ours), or "reference" (VGGT: bins of one degree, opposite directions count as equal).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "auc3", "auc5", "auc15", "auc30", "rotation_acc5", "rotation_acc15", "rotation_acc30", "translation_acc5",
     "translation_acc15", "translation_acc30", "rotation_median_deg", "translation_median_deg", "n", "num_pairs",
@@ -36,7 +39,7 @@ _CITATION = """\
 """
 
 
-class CameraPose(evaluate.Metric):
+class CameraPose(MetricShell):
     def _info(self):
         poses = datasets.List(datasets.List(datasets.List(datasets.Value("float64"))))
         return evaluate.MetricInfo(
@@ -45,6 +48,9 @@ class CameraPose(evaluate.Metric):
             inputs_description=_INPUTS,
             features=datasets.Features({"predictions": poses, "references": poses}),
         )
+
+    def read_prediction(self, prediction):
+        return self.read_array(prediction, 3)
 
     def _compute(self, predictions, references, mode="corrected"):
         return camera_pose_score(predictions, references, mode)

@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.captions import caption_scores
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -13,14 +14,15 @@ IoU can count as empty (Scan2Cap's m@kIoU). METEOR is computed where Java is.
 _INPUTS = """\
 Args:
     predictions (list of str): one caption an item, empty where the model gave none.
-    references (list of dict): "captions" (list of str, the true ones) and "iou" (float, or None where there is no
-        gate) of each item.
+    references (list of dict): "captions" (list of str, the true ones) and "iou" (float; not needed where there
+        is no gate) of each item.
     mode (str): "corrected" (ours; a gated caption earns nothing), "reference" (Scan2Cap as published, between "sos"
         and "eos") or "scanqa" (texts as they are).
     iou_threshold (float, optional): captions of a lower IoU count as empty; 0.25 and 0.5 are usual.
     meteor (bool, optional): by default where Java is.
     per_item (bool): add the scores of each item.
-    ids (list of str, optional): of the items; given twice is an error.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "cider", "bleu_1" to "bleu_4", "rouge_l", "meteor" (None where it was not computed; "meteor_missing" says
     why), "n", "num_gated", "num_empty"; fractions, of which tables print a hundredfold.
@@ -41,7 +43,9 @@ _CITATION = """\
 """
 
 
-class Captions(evaluate.Metric):
+class Captions(MetricShell):
+    OPTIONAL_KEYS = ("iou",)
+
     def _info(self):
         text = datasets.Value("string")
         reference = {"captions": datasets.List(text), "iou": datasets.Value("float64")}
@@ -52,7 +56,6 @@ class Captions(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": reference}),
         )
 
-    def _compute(self, predictions, references, **options):
-        captions = [reference["captions"] for reference in references]
-        ious = [reference["iou"] for reference in references]
-        return caption_scores(predictions, captions, ious=ious, **options)
+    def _compute(self, predictions, references, mode="corrected", iou_threshold=None, meteor=None, per_item=False):
+        captions, ious = ([reference[key] for reference in references] for key in ("captions", "iou"))
+        return caption_scores(predictions, captions, mode, ious, iou_threshold, meteor, per_item)

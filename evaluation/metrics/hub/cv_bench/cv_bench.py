@@ -3,8 +3,10 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.cv_bench import LETTERS, cv_bench_aggregate, cv_bench_score
+from gap_mllm.evaluation.metrics.cv_bench import LETTERS, MODES, cv_bench_aggregate, cv_bench_score
 from gap_mllm.evaluation.metrics.letters import count_without_letter
+from gap_mllm.evaluation.metrics.records import check_choice
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -17,6 +19,8 @@ Args:
     references (list of dict): "answer" (letter, as "(B)" or "B"), "source" (ADE20K, COCO or Omni3D) and "task"
         (Count, Relation, Depth or Distance) of each question.
     mode (str): "strict" (ours), "vgllm" or "lmms" (the rules of these evaluators).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "overall", "accuracy_2d", "accuracy_3d", the mean of each source and task, "n", "num_unparsed" (answers
     without a letter, wrong), "missing" (sources without a question).
@@ -36,7 +40,7 @@ _CITATION = """\
 """
 
 
-class CvBench(evaluate.Metric):
+class CvBench(MetricShell):
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -49,10 +53,9 @@ class CvBench(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, mode="strict"):
-        scores = [
-            cv_bench_score(prediction, reference["answer"], mode)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
+        check_choice(mode, "mode", MODES)
+        answers = [reference["answer"] for reference in references]
+        scores = self.score_each(lambda text, answer: cv_bench_score(text, answer, mode), predictions, answers)
         sources, tasks = ([reference[key] for reference in references] for key in ("source", "task"))
         num_unparsed = count_without_letter(predictions, LETTERS, mode)
         return {**cv_bench_aggregate(scores, sources, tasks), "num_unparsed": num_unparsed}

@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.depth import depth_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -17,6 +18,8 @@ Args:
     masks (list of 2D arrays of bool): pixels that may count (optional).
     alignment (str): "none", or "median" to scale each map to the median of the truth.
     max_depth_m (float): true depth beyond which a pixel does not count (optional).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "abs_rel", "rmse_m", "delta1", "delta2", "delta3", "coverage", "n", "num_without_truth",
     "num_without_prediction", "per_map".
@@ -35,7 +38,7 @@ _CITATION = """\
 """
 
 
-class Depth(evaluate.Metric):
+class Depth(MetricShell):
     def _info(self):
         depth = datasets.List(datasets.List(datasets.Value("float32")))
         return evaluate.MetricInfo(
@@ -44,6 +47,9 @@ class Depth(evaluate.Metric):
             inputs_description=_INPUTS,
             features=datasets.Features({"predictions": depth, "references": depth}),
         )
+
+    def read_prediction(self, prediction):
+        return self.read_array(prediction, 2)
 
     def _compute(self, predictions, references, masks=None, alignment="none", max_depth_m=None):
         return depth_score(predictions, references, masks, alignment, max_depth_m)

@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.detection3d import detection_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -20,9 +21,13 @@ Args:
     euler_order (str): "zxy" or "ZXY", instead of the mode's.
     threshold (float): overlap that a hit of precision, recall and F1 must exceed, 0.25.
     rejected_as_fp (bool): count objects that cannot be read as false positives.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "precision", "recall", "f1" (means over the 31 categories), "cate8", "cate20", "cate31", "micro", "ap25",
-    "ap50", "per_category", "n", "num_objects", "num_rejected", "num_truncated", "num_unparsed".
+    "ap50", "per_category", "n", "num_categories" (of the 31 that occur), "num_truths", "num_objects",
+    "num_other_truths" and "num_other_objects" (of labels outside the 31), "num_rejected", "num_truncated",
+    "num_unparsed". NaN where nothing counts, as for a category that never occurs; mode "reference" has 0 there.
 Example:
     >>> metric = gap_mllm.evaluation.load_metric("detection3d")
     >>> references = [{"boxes": [{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}]}]
@@ -40,7 +45,7 @@ _CITATION = """\
 """
 
 
-class Detection3D(evaluate.Metric):
+class Detection3D(MetricShell):
     def _info(self):
         box = {"label": datasets.Value("string"), "bbox_3d": datasets.List(datasets.Value("float64"))}
         return evaluate.MetricInfo(
@@ -52,5 +57,15 @@ class Detection3D(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, **options):
-        return detection_score(predictions, [reference["boxes"] for reference in references], **options)
+    def _compute(
+        self,
+        predictions,
+        references,
+        scores=None,
+        mode="corrected",
+        euler_order=None,
+        threshold=0.25,
+        rejected_as_fp=False,
+    ):
+        boxes = [reference["boxes"] for reference in references]
+        return detection_score(predictions, boxes, scores, mode, euler_order, threshold, rejected_as_fp)

@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.frame_accuracy import frame_accuracy
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -15,6 +16,8 @@ Args:
     references (list of dict): "frames" (the right views, counted from 0) and "num_frames" (views shown) of each.
     mode (str): "corrected" (ours), or "reference" (GAP-MLLM's reading: text without JSON means view 0).
     tolerance (int): a view is right up to so many places from a right one, 0.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "accuracy", "mean_distance" (places, over answers that can be read), "n", "num_unparsed" (wrong).
 Example:
@@ -24,7 +27,7 @@ Example:
 """
 
 
-class FrameAccuracy(evaluate.Metric):
+class FrameAccuracy(MetricShell):
     def _info(self):
         reference = {"frames": datasets.List(datasets.Value("int64")), "num_frames": datasets.Value("int64")}
         return evaluate.MetricInfo(

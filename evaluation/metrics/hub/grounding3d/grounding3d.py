@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.grounding3d import grounding_of_texts, grounding_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -14,11 +15,13 @@ _INPUTS = """\
 Args:
     predictions (list of str): the model's texts: frame and box, or the box alone with `frames`.
     references (list of dict): "bbox_3d" (nine numbers in the aligned world, metres and radians), "camera_to_world"
-        (a 4x4 pose for every view), "axis_align_matrix" (4x4, or an empty list where poses are aligned).
+        (a 4x4 pose for every view), "axis_align_matrix" (4x4; not needed where poses are aligned).
     frames (list of int): the views chosen in a first stage (optional).
     question_types (list of str): as "unique" or "multiple", to report each (optional).
     mode (str): "corrected" (ours) or "reference" (VG-LLM's and GAP-MLLM's reading and Euler orders).
     euler_order (str): "zxy" or "ZXY", instead of the mode's.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "acc25", "acc50", "miou" in 0 to 1, "n", "num_unparsed", "per_type" with question types.
 Example:
@@ -39,7 +42,9 @@ _CITATION = """\
 """
 
 
-class Grounding3D(evaluate.Metric):
+class Grounding3D(MetricShell):
+    OPTIONAL_KEYS = ("axis_align_matrix",)
+
     def _info(self):
         row = datasets.List(datasets.Value("float64"))
         matrix = datasets.List(row)

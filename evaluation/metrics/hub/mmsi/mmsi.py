@@ -4,7 +4,9 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.letters import count_without_letter
-from gap_mllm.evaluation.metrics.mmsi import LETTERS, mmsi_aggregate, mmsi_score
+from gap_mllm.evaluation.metrics.mmsi import LETTERS, MODES, mmsi_aggregate, mmsi_score
+from gap_mllm.evaluation.metrics.records import check_choice
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -15,6 +17,8 @@ Args:
     predictions (list of str): the model's texts.
     references (list of dict): "answer" (letter) and "question_type" of each question.
     mode (str): "strict" (ours) or "mmsi" (the benchmark's rule).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "overall", "by_type" (the mean of each type), "n", "num_unparsed" (answers without a letter, wrong).
 Example:
@@ -32,7 +36,7 @@ _CITATION = """\
 """
 
 
-class Mmsi(evaluate.Metric):
+class Mmsi(MetricShell):
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -43,9 +47,8 @@ class Mmsi(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, mode="strict"):
-        scores = [
-            mmsi_score(prediction, reference["answer"], mode)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
+        check_choice(mode, "mode", MODES)
+        answers = [reference["answer"] for reference in references]
+        scores = self.score_each(lambda text, answer: mmsi_score(text, answer, mode), predictions, answers)
         result = mmsi_aggregate(scores, [reference["question_type"] for reference in references])
         return {**result, "num_unparsed": count_without_letter(predictions, LETTERS, mode)}

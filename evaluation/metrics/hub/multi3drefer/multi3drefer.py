@@ -3,7 +3,10 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.multi3drefer import multi3drefer_score, select_proposals
+from gap_mllm.evaluation.metrics.multi3drefer import is_list, multi3drefer_score, select_proposals
+from gap_mllm.evaluation.metrics.records import check_equal_lengths
+from gap_mllm.evaluation.metrics.reference_checks import as_numbers
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -20,8 +23,11 @@ Args:
         then selected by softmax(scores / 0.07) until 0.4 is reached, as published (optional).
     mode (str): "corrected" (exact), or "reference" (1e-8 in the denominator, IoU in float32).
     euler_order (str): "zxy" (default) or "ZXY", of boxes with nine numbers.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
-    dict: "f1_25", "f1_50" in 0 to 1, "n", "num_unparsed", "per_type" with question types.
+    dict: "f1_25", "f1_50" in 0 to 1, "n", "num_unparsed" (answers that could not be read, or none of whose boxes
+    can), "num_rejected" (boxes that cannot be read), "per_type" with question types.
 Example:
     >>> metric = gap_mllm.evaluation.load_metric("multi3drefer")
     >>> metric.compute(predictions=[[[0, 0, 0, 1, 1, 1]]], references=[[[0, 0, 0, 1, 1, 1]]])["f1_50"]
@@ -37,7 +43,7 @@ _CITATION = """\
 """
 
 
-class Multi3DRefer(evaluate.Metric):
+class Multi3DRefer(MetricShell):
     def _info(self):
         boxes = datasets.List(datasets.List(datasets.Value("float64")))
         return evaluate.MetricInfo(
@@ -47,8 +53,19 @@ class Multi3DRefer(evaluate.Metric):
             features=datasets.Features({"predictions": boxes, "references": boxes}),
         )
 
+    def read_prediction(self, prediction):
+        """Boxes as lists of numbers, empty for what is no box; None for what is no list."""
+        if not is_list(prediction):
+            return None
+        numbers = [as_numbers(box) for box in prediction]
+        return [[] if box is None else box.tolist() for box in numbers]
+
     def _compute(self, predictions, references, question_types=None, scores=None, mode="corrected", euler_order=None):
         if scores is not None:
-            pairs = zip(predictions, scores, strict=True)
-            predictions = [boxes if boxes is None else select_proposals(boxes, values) for boxes, values in pairs]
+            check_equal_lengths(predictions=predictions, scores=scores)
+            predictions = self.score_each(_select, predictions, scores)
         return multi3drefer_score(predictions, references, question_types, mode, euler_order)
+
+
+def _select(boxes, scores):
+    return boxes if boxes is None else select_proposals(boxes, scores)

@@ -4,6 +4,7 @@ import datasets
 import evaluate
 
 from gap_mllm.evaluation.metrics.reconstruction import reconstruction_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -16,6 +17,8 @@ Args:
     references (list of dict): "point" (three numbers, camera of the first view, metres) and "scene_id" of each.
     penalty_m (float): distance that an answer adds which cannot be read; without it they are left out, as published.
     first_views (list of str): what names the first view of each question, to find scenes that mix frames (optional).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "acc_metric", "comp_metric", "overall_metric", "acc_align", "comp_align", "overall_align",
     "overall_metric_all", "mean_point_error", "mean_point_score", "coverage", "n", "num_unparsed", "num_scenes",
@@ -35,7 +38,7 @@ _CITATION = """\
 """
 
 
-class Reconstruction(evaluate.Metric):
+class Reconstruction(MetricShell):
     def _info(self):
         reference = {"point": datasets.List(datasets.Value("float64")), "scene_id": datasets.Value("string")}
         return evaluate.MetricInfo(

@@ -3,8 +3,9 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.records import check_unique
-from gap_mllm.evaluation.metrics.scanqa import is_empty_answer, scanqa_aggregate, scanqa_score
+from gap_mllm.evaluation.metrics.records import check_choice
+from gap_mllm.evaluation.metrics.scanqa import MODES, is_empty_answer, scanqa_aggregate, scanqa_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
 
 
 _DESCRIPTION = """\
@@ -17,10 +18,11 @@ Args:
     references (list of dict): "answers" (list of str) of each question.
     mode (str): "corrected" (ours), "reference" (LEO's rules; an empty answer is a refined match) or "spatial_mllm"
         (raw texts).
-    ids (list of str, optional): of the questions; given twice is an error.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "em", "em_refined" (None in mode "spatial_mllm"), "n", "num_unparsed" (answers of which cleaning leaves
-    nothing).
+    nothing), "num_without_answer" (questions without a true one: nothing is right there).
 Example:
     >>> metric = gap_mllm.evaluation.load_metric("scanqa")
     >>> metric.compute(predictions=["The brown cabinet."], references=[{"answers": ["brown cabinet"]}])["em"]
@@ -36,7 +38,7 @@ _CITATION = """\
 """
 
 
-class ScanQa(evaluate.Metric):
+class ScanQa(MetricShell):
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -46,12 +48,12 @@ class ScanQa(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": {"answers": datasets.List(text)}}),
         )
 
-    def _compute(self, predictions, references, mode="corrected", ids=None):
-        if ids is not None:
-            check_unique(ids)
-        scores = [
-            scanqa_score(prediction, reference["answers"], mode)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
-        num_unparsed = sum(is_empty_answer(prediction, mode) for prediction in predictions)
-        return {**scanqa_aggregate(scores), "num_unparsed": num_unparsed}
+    def _compute(self, predictions, references, mode="corrected"):
+        check_choice(mode, "mode", MODES)
+        answers = [reference["answers"] for reference in references]
+        scores = self.score_each(lambda text, true: scanqa_score(text, true, mode), predictions, answers)
+        return {
+            **scanqa_aggregate(scores),
+            "num_unparsed": sum(is_empty_answer(prediction, mode) for prediction in predictions),
+            "num_without_answer": sum(not any(text.strip() for text in texts) for texts in answers),
+        }

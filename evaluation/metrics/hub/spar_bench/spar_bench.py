@@ -3,7 +3,14 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
+from gap_mllm.evaluation.metrics.records import check_choice
+from gap_mllm.evaluation.metrics.shell import MetricShell
+from gap_mllm.evaluation.metrics.spar_bench import (
+    MODES,
+    spar_bench_aggregate,
+    spar_bench_is_unparsed,
+    spar_bench_score,
+)
 
 
 _DESCRIPTION = """\
@@ -15,6 +22,8 @@ Args:
     predictions (list of str): the model's texts.
     references (list of dict): "answer" and "task" of each question.
     mode (str): "corrected" (ours) or "reference" (the published evaluator with its faults).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "overall", "low", "middle", "high", the mean of each task, "n", "num_unparsed" (answers that hold nothing of
     the kind asked for), "missing" (tasks without a question).
@@ -34,7 +43,7 @@ _CITATION = """\
 """
 
 
-class SparBench(evaluate.Metric):
+class SparBench(MetricShell):
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -45,10 +54,9 @@ class SparBench(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, mode="corrected"):
-        rows = [
-            (prediction, reference["answer"], reference["task"])
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
-        scores = [spar_bench_score(*row, mode) for row in rows]
-        result = spar_bench_aggregate(scores, [task for _, _, task in rows], mode)
-        return {**result, "num_unparsed": sum(spar_bench_is_unparsed(*row, mode) for row in rows)}
+        check_choice(mode, "mode", MODES)
+        answers, tasks = ([reference[key] for reference in references] for key in ("answer", "task"))
+        columns = predictions, answers, tasks
+        scores = self.score_each(lambda *row: spar_bench_score(*row, mode), *columns)
+        num_unparsed = sum(spar_bench_is_unparsed(*row, mode) for row in zip(*columns, strict=True))
+        return {**spar_bench_aggregate(scores, tasks, mode), "num_unparsed": num_unparsed}

@@ -3,9 +3,10 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.records import check_unique
+from gap_mllm.evaluation.metrics.records import check_choice
 from gap_mllm.evaluation.metrics.scanqa import is_empty_answer
-from gap_mllm.evaluation.metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
+from gap_mllm.evaluation.metrics.shell import MetricShell
+from gap_mllm.evaluation.metrics.sqa3d import MODES, sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 
 
 _DESCRIPTION = """\
@@ -17,7 +18,8 @@ Args:
     predictions (list of str): the model's texts.
     references (list of dict): "answer" and "question" of each; the question without the situation.
     mode (str): "corrected" (ours) or "reference" (published rules; an empty answer is a refined match).
-    ids (list of str, optional): of the questions; given twice is an error.
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "em", "em_refined", both per type ("em_what", ..), "n", "missing" (types without a question), "num_unparsed"
     (answers of which cleaning leaves nothing).
@@ -38,7 +40,7 @@ _CITATION = """\
 """
 
 
-class Sqa3d(evaluate.Metric):
+class Sqa3d(MetricShell):
     def _info(self):
         text = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -48,13 +50,10 @@ class Sqa3d(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": {"answer": text, "question": text}}),
         )
 
-    def _compute(self, predictions, references, mode="corrected", ids=None):
-        if ids is not None:
-            check_unique(ids)
-        scores = [
-            sqa3d_score(prediction, reference["answer"], mode)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
+    def _compute(self, predictions, references, mode="corrected"):
+        check_choice(mode, "mode", MODES)
+        answers = [reference["answer"] for reference in references]
+        scores = self.score_each(lambda text, answer: sqa3d_score(text, answer, mode), predictions, answers)
         kinds = [sqa3d_question_type(reference["question"], mode) for reference in references]
         num_unparsed = sum(is_empty_answer(prediction, mode) for prediction in predictions)
         return {**sqa3d_aggregate(scores, kinds), "num_unparsed": num_unparsed}

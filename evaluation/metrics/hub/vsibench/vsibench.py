@@ -3,7 +3,14 @@
 import datasets
 import evaluate
 
-from gap_mllm.evaluation.metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_score
+from gap_mllm.evaluation.metrics.records import check_choice
+from gap_mllm.evaluation.metrics.shell import MetricShell
+from gap_mllm.evaluation.metrics.vsibench import (
+    MODES,
+    vsibench_aggregate,
+    vsibench_is_unparsed,
+    vsibench_score,
+)
 
 
 _DESCRIPTION = """\
@@ -16,6 +23,8 @@ Args:
     references (list of dict): "answer" (letter or number, as text) and "question_type" of each question.
     mode (str): "strict" (official rule), "lenient" (the answer is looked for in the whole text), "lmms_eval" or
         "spatial_mllm" (the rules of these evaluators).
+    ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
+        are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
     dict: "overall", the mean of each task, "n", "num_unparsed" (answers without a letter or number,
         wrong), "num_other_types", "missing" (tasks without a question).
@@ -34,7 +43,7 @@ _CITATION = """\
 """
 
 
-class VsiBench(evaluate.Metric):
+class VsiBench(MetricShell):
     def _info(self):
         reference = {"answer": datasets.Value("string"), "question_type": datasets.Value("string")}
         return evaluate.MetricInfo(
@@ -45,12 +54,9 @@ class VsiBench(evaluate.Metric):
         )
 
     def _compute(self, predictions, references, mode="strict"):
-        known = [reference["question_type"] for reference in references]
-        scores = [
-            vsibench_score(prediction, reference["answer"], reference["question_type"], mode)
-            for prediction, reference in zip(predictions, references, strict=True)
-        ]
-        num_unparsed = sum(
-            vsibench_is_unparsed(prediction, kind, mode) for prediction, kind in zip(predictions, known, strict=True)
-        )
-        return {**vsibench_aggregate(scores, known), "num_unparsed": num_unparsed}
+        check_choice(mode, "mode", MODES)
+        answers, kinds = ([reference[key] for reference in references] for key in ("answer", "question_type"))
+        scores = self.score_each(lambda *row: vsibench_score(*row, mode), predictions, answers, kinds)
+        pairs = zip(predictions, kinds, strict=True)
+        num_unparsed = sum(vsibench_is_unparsed(prediction, kind, mode) for prediction, kind in pairs)
+        return {**vsibench_aggregate(scores, kinds), "num_unparsed": num_unparsed}
