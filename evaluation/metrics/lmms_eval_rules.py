@@ -32,7 +32,7 @@ def lmms_eval_number(text: str) -> float | None:
         return float(digits[0])
     if first is None:
         return None
-    total = current = 0
+    total = current = 0.0
     for word in words[first:]:
         if word[0] == "and":
             continue
@@ -40,10 +40,10 @@ def lmms_eval_number(text: str) -> float | None:
             break
         value = _VALUES[word[0]]
         if value == 1000:
-            total, current = total + 1000 * max(current, 1), 0
+            total, current = total + 1000 * max(current, 1.0), 0.0
         else:
-            current = 100 * max(current, 1) if value == 100 else current + value
-    return float(total + current)
+            current = 100 * max(current, 1.0) if value == 100 else current + value
+    return total + current
 
 
 def lmms_eval_text(text: str) -> str:

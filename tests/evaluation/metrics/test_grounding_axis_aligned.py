@@ -65,6 +65,25 @@ def test_answers_that_are_no_box():
     assert math.isnan(empty["acc25"]) and empty["n"] == 0
 
 
+def test_boxes_that_cannot_be_read_are_counted():
+    broken = ([math.nan, *CUBE[1:]], [*CUBE, 0], [0, 0, 0, -1, 1, 1], CUBE[:5], None, "box", [10**400, *CUBE[1:]])
+    for box in broken:
+        result = multi3drefer_score([[box]], [[CUBE]])
+        assert (result["f1_50"], result["num_unparsed"], result["num_rejected"]) == (0, 1, 1), box
+        mixed = multi3drefer_score([[box, CUBE]], [[CUBE]])
+        assert (mixed["f1_50"], mixed["num_unparsed"], mixed["num_rejected"]) == (pytest.approx(2 / 3), 0, 1), box
+        nothing_true = multi3drefer_score([[box]], [[]])
+        assert (nothing_true["f1_50"], nothing_true["num_unparsed"]) == (0, 1), box
+    assert multi3drefer_score([[[0, 0, 0, -1, 1, 1]]], [[CUBE]], mode="reference")["num_rejected"] == 0
+    for answer in (None, 3, "boxes", {}):
+        result = multi3drefer_score([answer], [[]])
+        assert (result["f1_50"], result["num_unparsed"], result["num_rejected"]) == (0, 1, 0)
+    assert multi3drefer_score([[]], [[]])["num_unparsed"] == 0  # an answer: nothing is meant
+    nine = [*CUBE, 0, 0, 0]
+    assert multi3drefer_score([[nine], [nine]], [[nine], []])["num_unparsed"] == 0
+    assert multi3drefer_score([[nine]], [[CUBE]])["num_rejected"] == 1
+
+
 def test_bad_references_are_named():
     for broken in ([math.nan, *CUBE[1:]], CUBE[:5], [0, 0, 0, 0, 1, 1]):
         for answered in (CUBE, None):

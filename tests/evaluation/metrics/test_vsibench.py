@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from gap_mllm.evaluation import load_metric
-from gap_mllm.evaluation.metrics.vsibench import TASKS, vsibench_aggregate, vsibench_is_unparsed, vsibench_score
+from gap_mllm.evaluation.metrics.vsibench import (
+    MODES,
+    TASKS,
+    vsibench_aggregate,
+    vsibench_is_unparsed,
+    vsibench_overall,
+    vsibench_score,
+)
 
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -120,11 +127,39 @@ def test_bad_input_is_named():
         vsibench_score("red", "red", "colour")
     with pytest.raises(ValueError, match="unknown mode 'loose'"):
         vsibench_score("B", "B", "route_planning", "loose")
-    for answer in ("four", "nan"):
-        with pytest.raises(ValueError, match=f"is '{answer}'; expected a finite number"):
+    for answer in ("four", "nan", "", None, 4):
+        with pytest.raises(ValueError, match=f"is {answer!r}; expected a finite number as text"):
             vsibench_score("4", answer, "object_counting")
+    for answer in ("", " ", "AB", "4", None, 4):
+        with pytest.raises(ValueError, match=f"is {answer!r}; expected one letter"):
+            vsibench_score("B", answer, "route_planning")
     with pytest.raises(ValueError, match="2 scores came with 1 question types"):
         vsibench_aggregate([1, 2], ["a"])
+    with pytest.raises(ValueError, match="score 0 is nan; expected a finite number"):
+        vsibench_aggregate([math.nan], ["route_planning"])
+    with pytest.raises(ValueError, match="question 1: the answer of a route_planning question is ''"):
+        vsibench_overall(["B", "B"], ["B", ""], ["route_planning"] * 2)
+    with pytest.raises(ValueError, match="got 1 predictions, 2 answers, 1 question_types"):
+        vsibench_overall(["B"], ["B", "B"], ["route_planning"])
+    with pytest.raises(ValueError, match="unknown mode 'loose'"):
+        vsibench_overall([], [], [], "loose")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_no_text_is_wrong_and_counted(mode):
+    for other in (None, math.nan, 4, b"B", ["B"]):
+        for answer, kind in (("B", "route_planning"), ("4", "object_counting")):
+            assert vsibench_score(other, answer, kind, mode) == 0 and vsibench_is_unparsed(other, kind, mode)
+
+
+def test_the_overall_figure_of_each_evaluator():
+    texts, answers = [" B", "two hundred and five", "<think>C</think>A", "one two"], ["B", "205", "A", "3"]
+    kinds = ["route_planning", "object_counting"] * 2
+    scores = {"strict": 0, "lenient": 0.5, "lmms_eval": 1, "spatial_mllm": 0.25}
+    for mode, overall in scores.items():
+        assert vsibench_overall(texts, answers, kinds, mode) == pytest.approx(overall), mode
+    assert math.isnan(vsibench_overall([], [], []))
+    assert vsibench_overall([None], ["B"], ["route_planning"], "lmms_eval") == 0
 
 
 def test_the_metric_loads_offline_and_agrees():
