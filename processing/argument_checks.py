@@ -148,8 +148,10 @@ def check_kinds(config_class: type, values: Mapping) -> None:
     for name, value in values.items():
         if not _fits(value, kinds[name]):
             raise WrongKindError(f"{name} is {value!r}; expected {_describe(kinds[name])}.")
-        if value == "" or (isinstance(value, float | np.floating) and math.isnan(value)):
-            raise ValueError(f"{name} is {value!r}; expected {_describe(kinds[name])}.")
+        if isinstance(value, str) and not value:
+            raise ValueError(f"{name} is empty; expected {_describe(kinds[name])}.")
+        if isinstance(value, float | np.floating) and math.isnan(value):
+            raise ValueError(f"{name} is nan; expected {_describe(kinds[name])}, not NaN.")
 
 
 def _fits(value, kind) -> bool:

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from ..argument_checks import WrongKindError, check_count
 from ..prompts_gap_mllm import IMAGE_TAG
 from .record_errors import RecordError
 
@@ -71,8 +72,9 @@ def spread_views(row: dict, max_views: int) -> list[int]:
     Returns:
         `list[int]`, ascending.
     Raises:
-        RecordError: if more views than that are named.
+        TypeError: if `max_views` is no integer. ValueError: if it is below 1. RecordError: if more views are named.
     """
+    max_views = check_count("max_views", max_views)
     named, num_views = sorted(named_views(row)), len(row["views"])
     if len(named) > max_views:
         raise RecordError(f"the row speaks of {len(named)} views, more than max_views={max_views}.", "views")
@@ -94,10 +96,11 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
     Returns:
         `dict`: a new row.
     Raises:
+        TypeError: if `keep` is no list of integers.
         ValueError: if `keep` does not begin with 0, repeats a view, or names one that is not there.
         RecordError: if the row speaks of a view that is not kept, or its tags do not match its views.
     """
-    num_views = len(row["views"])
+    keep, num_views = _view_indices(keep), len(row["views"])
     if not keep or keep[0] != 0 or len(set(keep)) < len(keep) or not all(0 <= view < num_views for view in keep):
         raise ValueError(f"keep is {keep}; expected distinct views below {num_views}, the first of them 0.")
     lost = sorted(named_views(row) - set(keep))
@@ -119,6 +122,16 @@ def select_row_views(row: dict, keep: list[int]) -> dict:
         kept = [place[view] for view in _kept_views(row)]
         row["metadata"] = json.dumps({**json.loads(row["metadata"]), "keep_views": kept}, ensure_ascii=False)
     return row
+
+
+def _view_indices(keep) -> list[int]:
+    """Plain integers of a list, range or array."""
+    try:
+        if not isinstance(keep, str | bytes):
+            return [check_count("keep", view, least=None) for view in keep]
+    except TypeError:
+        pass
+    raise WrongKindError(f"keep is {keep!r}; expected a list of integers, indices of views.")
 
 
 def rename_frames(row: dict, place: dict[int, int]) -> dict:

@@ -163,7 +163,7 @@ def test_values_of_another_type_are_refused(name, value, expected):
 
 
 def test_no_number_and_no_text_are_refused():
-    with pytest.raises(ValueError, match="number is nan; expected a number or None"):
+    with pytest.raises(ValueError, match="number is nan; expected a number or None, not NaN"):
         check_kinds(Everything, {"number": NAN})
-    with pytest.raises(ValueError, match="files is ''; expected a text"):
+    with pytest.raises(ValueError, match="files is empty; expected a text"):
         check_kinds(Everything, {"files": ""})

@@ -127,7 +127,7 @@ def label_video(
     options, output_dir = LabelOptions(**options), check_output_folder("output_dir", output_dir)
     for name, flag in (("overwrite", overwrite), ("progress", progress), ("skip_bad_samples", skip_bad_samples)):
         check_flag(name, flag)
-    _check_arguments(source, teacher, labeller, truth, scene_id, device)
+    _check_arguments(source, teacher, scale, labeller, truth, scene_id, device)
     default_report = f"{output_dir}.report.jsonl"
     report_file = check_output_file("report_file", default_report if report_file is None else report_file)
     old_files = _old_shards(output_dir, options.split, overwrite)
@@ -245,7 +245,7 @@ def _old_shards(output_dir, split, overwrite):
     return old
 
 
-def _check_arguments(source, teacher, labeller, truth, scene_id, device):
+def _check_arguments(source, teacher, scale, labeller, truth, scene_id, device):
     """What is not in `LabelOptions`, before anything is read."""
     if isinstance(source, str | Path):
         check_path("source", source, "a video file or a folder of frames")
@@ -257,6 +257,10 @@ def _check_arguments(source, teacher, labeller, truth, scene_id, device):
         check_teacher_path(teacher)
     elif not callable(teacher):
         raise WrongKindError(f"teacher is {teacher!r}; expected a model, or the folder of one.")
+    if isinstance(scale, str | Path):
+        check_path("scale", scale, "a factor or a folder of depth maps")
+    else:
+        as_scale_estimator(scale)  # what is wrong with a folder is found beside the views that it must fit
     if labeller is not None and not callable(labeller):
         raise WrongKindError(f"labeller is {labeller!r}; expected a function of picture and pixel, or None.")
     if truth is not None and set(truth if isinstance(truth, Mapping) else ()) != TRUTH_KEYS:

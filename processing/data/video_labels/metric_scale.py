@@ -187,8 +187,8 @@ def as_scale_estimator(scale, views: list[dict] = (), depth_scale: float = 1000.
     if isinstance(scale, Real) and not isinstance(scale, bool):
         return UserFactor(scale)
     if isinstance(scale, str | Path):
-        scale = check_path("scale", scale, "a factor or a folder of depth maps")
-        return known_depth_from_folder(scale, views, depth_scale)
+        folder = check_path("scale", scale, "a factor or a folder of depth maps")
+        return known_depth_from_folder(folder, views, depth_scale)
     if callable(scale):
         return scale
     raise WrongKindError(

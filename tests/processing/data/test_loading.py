@@ -177,7 +177,7 @@ def test_arguments_of_another_kind_are_refused(name, value, expected, folder, tm
         ("data_dir", "", ValueError, "data_dir is empty; expected the folder that holds the source"),
         ("num_proc", 0, ValueError, "num_proc is 0; expected 1 or more"),
         ("num_proc", -1, ValueError, "num_proc is -1; expected 1 or more"),
-        ("prefix", "", ValueError, "prefix is ''; expected a text or None"),
+        ("prefix", "", ValueError, "prefix is empty; expected a text or None"),
         ("scale", float("nan"), ValueError, "scale is nan; expected a number"),
         ("report_file", ".", IsADirectoryError, "report_file is ., which is a folder; give a file"),
         ("cache_dir", __file__, NotADirectoryError, "cache_dir is .*, but .* is a file; give a folder"),

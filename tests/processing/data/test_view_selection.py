@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from gap_mllm.processing.data import RecordError, complete_row
@@ -88,6 +89,28 @@ def test_the_answered_frame_is_renumbered():
 def test_wrong_views_are_refused(keep):
     with pytest.raises(ValueError, match="expected distinct views below 6, the first of them 0"):
         select_row_views(row_with(), keep)
+
+
+@pytest.mark.parametrize("keep", [None, 3, "01", b"01", [0, 1.0], [0, "1"], [False, True], [0, None], [[0], [1]]])
+def test_views_that_are_no_integers_are_refused(keep):
+    with pytest.raises(TypeError, match="expected a list of integers, indices of views"):
+        select_row_views(row_with(), keep)
+
+
+def test_arrays_and_ranges_name_views():
+    for keep in (np.arange(3), range(3), (0, 1, 2)):
+        assert select_row_views(row_with(target_frame=2), keep) == select_row_views(
+            row_with(target_frame=2), [0, 1, 2]
+        )
+
+
+def test_numbers_of_views_that_are_none_are_refused():
+    for bad in (0, -1):
+        with pytest.raises(ValueError, match=f"max_views is {bad}; expected 1 or more"):
+            spread_views(row_with(), bad)
+    for bad in ("2", 1.5, True, float("nan"), None):
+        with pytest.raises(TypeError, match="max_views is .*; expected an integer of at least 1"):
+            spread_views(row_with(), bad)
 
 
 def test_a_view_that_is_spoken_of_is_not_lost():

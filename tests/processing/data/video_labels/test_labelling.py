@@ -382,7 +382,6 @@ NAN = float("nan")
         ("embed_pictures", "no", TypeError, "expected True or False"),
         ("rules", {}, TypeError, "expected QuestionRules"),
         ("split", "../x", ValueError, "expected letters, digits and _"),
-        ("split", "", ValueError, "expected a text"),
         ("split", 3, TypeError, "expected a text"),
     ],
 )
@@ -409,6 +408,10 @@ def test_options_are_refused_before_anything_is_read(name, value, error, expecte
         ("truth", {"depth": 1}, TypeError, r"truth is \['depth'\]; expected a mapping with camera_to_world, depth_m"),
         ("truth", 3, TypeError, "truth is a int; expected a mapping"),
         ("scene_id", 3, TypeError, "scene_id is 3; expected a text"),
+        ("split", "", ValueError, "split is empty; expected a text"),
+        ("scale", NAN, ValueError, "the scale factor is nan; expected a positive finite number"),
+        ("scale", [1], TypeError, "expected None, a factor, a folder of depth maps, or an estimator"),
+        ("scale", "", ValueError, "scale is empty; expected a factor or a folder of depth maps"),
         ("device", "nosuch", ValueError, "device is 'nosuch', which cannot be used here"),
         ("device", 3, TypeError, "device is 3; expected a text such as cpu"),
         *[(name, "no", TypeError, "expected True or False") for name in ("overwrite", "progress", "skip_bad_samples")],
