@@ -12,17 +12,19 @@ from ..metrics.mmsi import mmsi_aggregate, mmsi_score
 from ..metrics.scanqa import is_empty_answer, scanqa_aggregate, scanqa_score
 from ..metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from ..metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
-from ..metrics.vsibench import CHOICE_TYPES, NUMBER_TYPES, vsibench_aggregate, vsibench_score
+from ..metrics.vsibench import CHOICE_TYPES, NUMBER_TYPES, vsibench_aggregate, vsibench_overall, vsibench_score
 
 
 def vsibench(samples, texts, seed: int = 0):
-    """VSI-Bench by the official rule, and leniently read under "lenient_overall"; see `vsibench_score`.
+    """VSI-Bench by the official rule; under "lenient_overall" leniently read, under "lmms_eval_overall" as lmms-eval.
+
+    See `vsibench_score` and `vsibench_overall`.
 
     Args:
         samples (`list[SceneSample]`), texts (`list[str]`), seed (`int`)
     Returns:
-        `tuple[dict, list[dict]]`: what `vsibench_aggregate` gives, "lenient_overall", and "mean_score" over all
-        questions with its interval; questions of types that are not the benchmark's are counted only.
+        `tuple[dict, list[dict]]`: what `vsibench_aggregate` gives, the two above, and "mean_score" over all questions
+        with its interval; questions of types that are not the benchmark's are counted only.
     """
     known = set(CHOICE_TYPES + NUMBER_TYPES)
     is_known = [sample.question_type in known for sample in samples]
@@ -38,6 +40,8 @@ def vsibench(samples, texts, seed: int = 0):
     metrics = vsibench_aggregate(scored, kinds)
     metrics["num_other_types"] = len(samples) - len(kinds)
     metrics["lenient_overall"] = vsibench_aggregate(_kept(lenient, is_known), kinds)["overall"]
+    answers = [sample.answer for sample in _kept(samples, is_known)]
+    metrics["lmms_eval_overall"] = vsibench_overall(_kept(texts, is_known), answers, kinds, mode="lmms_eval")
     return metrics | _interval("mean_score", scored, _kept(samples, is_known), seed), records
 
 

@@ -143,3 +143,13 @@ def test_a_report_has_tables_plots_and_samples(formats, cache_dir, tmp_path, ask
 def test_questions_without_views_are_refused(formats, cache_dir):
     with pytest.raises(ValueError, match="2 of 2 questions have no views .*source 'scanqa' found no pictures"):
         load_questions(find_benchmark("scanqa"), formats / "scanqa", cache_dir=cache_dir)
+
+
+def test_vsibench_by_three_evaluators(ask):
+    benchmark, asked = ask("vsibench")
+    samples = list(asked)
+    spaced = [f" {truth('vsibench', sample)}\n" for sample in samples]  # the official evaluator splits at spaces
+    told = [f"The answer is {truth('vsibench', sample)}." for sample in samples]
+    by_space, in_words = (benchmark.score(samples, texts)[0] for texts in (spaced, told))
+    assert by_space["overall"] == 0 and by_space["lmms_eval_overall"] == by_space["lenient_overall"] == 1
+    assert in_words["lenient_overall"] == 1 > in_words["lmms_eval_overall"] > in_words["overall"]
