@@ -261,7 +261,8 @@ def run_label(args: argparse.Namespace) -> None:
         **_options(args),
     )
     if report["num_pictures_left_out"]:
-        print(f"{report['num_pictures_left_out']} pictures left out: {args.report or f'{output}.report.jsonl'}")
+        listed = f"{output}.report.jsonl" if args.report is None else args.report
+        print(f"pictures left out: {report['num_pictures_left_out']}, listed in {listed}")
     units = "" if report["is_metric"] else " in the teacher's own units, not metres"
     print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views{units}; look at labels.png")
 

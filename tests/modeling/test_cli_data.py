@@ -16,6 +16,7 @@ from tests.processing.data.formats import DAMAGED, FORMATS
 from tests.processing.data.toy_source import write_rows
 
 
+TOY = ("inspect", "toy", "--data-dir", "data")
 MEDIA = str(FORMATS / "gap_mllm" / "data" / "media")
 
 
@@ -198,13 +199,13 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
     assert main(["data", "label", "a.mp4", "--teacher", "vggt", "--output", "out", "--skip-bad-samples"]) == 0
     assert calls[-1][1]["skip_bad_samples"] is True
     assert capsys.readouterr().out == (
-        "2 pictures left out: out.report.jsonl\n"
+        "pictures left out: 2, listed in out.report.jsonl\n"
         "wrote out: 3 rows of 8 views in the teacher's own units, not metres; look at labels.png\n"
     )
     words = ["--skip-bad-samples", "--report", "left.jsonl"]
     assert main(["data", "label", "a.mp4", "--teacher", "vggt", *words]) == 0
     assert calls[-1][1]["report_file"] == "left.jsonl"
-    assert capsys.readouterr().out.startswith("2 pictures left out: left.jsonl\n")
+    assert capsys.readouterr().out.startswith("pictures left out: 2, listed in left.jsonl\n")
     assert main(["data", "label", "a.mp4", "--teacher", "vggt", "--scale", "depth/"]) == 0
     assert calls[-1][1]["scale"] == "depth/"
     assert main(["data", "label", "a.mp4", "--teacher", "vggt", "--distance", "0", "5", "0.42"]) == 0
@@ -241,6 +242,13 @@ def test_errors_are_one_line(capsys):
         capsys, "convert", "toy", "--data-dir", "data", "o", "--tasks", "a"
     )
     assert "num_views" in refused(capsys, "inspect", "synthetic_rooms", "--max-views", "2")
+    for command in (["inspect", "synthetic_rooms"], ["convert", "synthetic_rooms", "out"]):
+        assert "rooms are rendered and take none; leave it out" in refused(capsys, *command, "--data-dir", "data")
+    assert "max_views is 0; expected 1 or more" in refused(capsys, *TOY, "--max-views", "0")
+    assert "num_samples is -1; expected 0 or more" in refused(capsys, *TOY, "--num", "-1")
+    assert "scale is nan; expected a number, not NaN" in refused(capsys, *TOY, "--scale", "nan")
+    assert "prefix is empty; expected a text or None" in refused(capsys, *TOY, "--prefix", "")
+    assert "output_dir is empty" in refused(capsys, *TOY, "--output", "")
 
 
 def test_unknown_flags_are_refused(capsys):

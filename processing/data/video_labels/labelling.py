@@ -277,8 +277,8 @@ def _refuse_counted_views(num_left_out, scale, truth, report_file):
     counted = "truth" if truth is not None else "scale" if isinstance(scale, KnownBaseline | KnownDepth) else None
     if counted is not None:
         raise ValueError(
-            f"{num_left_out} pictures were left out (listed in {report_file}), so that views are counted otherwise "
-            f"than in {counted}. Remove these pictures first, and count the views without them."
+            f"pictures left out: {num_left_out} (listed in {report_file}), so that views are counted otherwise than "
+            f"in {counted}. Remove these pictures first, and count the views without them."
         )
 
 

@@ -491,7 +491,7 @@ def test_views_that_a_user_counted_are_not_counted_otherwise(room, damaged, tmp_
         "scale": KnownBaseline(0, 5, 0.42),
         "truth": truth,
     }.items():
-        with pytest.raises(ValueError, match=f"2 pictures were left out .*views are counted otherwise than in {name}"):
+        with pytest.raises(ValueError, match=f"pictures left out: 2 .*views are counted otherwise than in {name}"):
             label(damaged, tmp_path / "out", rendered(room), **{name: counted}, **options)
     with pytest.raises(ValueError, match="counted otherwise than in scale"):
         label(damaged, tmp_path / "out", rendered(room), scale=KnownDepth({0: room.depth_m[0]}), **options)
