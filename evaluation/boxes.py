@@ -78,7 +78,8 @@ def box_iou_axis_aligned(boxes1, boxes2, all_pairs: bool = False, mode: str = "e
         low = np.maximum(center1 - size1 / 2, center2 - size2 / 2)
         high = np.minimum(center1 + size1 / 2, center2 + size2 / 2)
         shared = np.maximum(high - low, 0).prod(-1)
-        return shared / (size1.prod(-1) + size2.prod(-1) - shared + 1e-8)
+        union = size1.prod(-1) + size2.prod(-1) - shared + 1e-8
+        return shared / np.where(shared > 0, union, 1.0)  # without overlap a negative size may make it 0
     overlap = (size1 + size2) / 2 - np.abs(center1 - center2)
     shared = np.clip(overlap, 0, np.minimum(size1, size2)).prod(-1)
     return shared / (size1.prod(-1) + size2.prod(-1) - shared)

@@ -94,7 +94,8 @@ def match_in_order(overlaps, threshold: float) -> list[int]:
 
 def _smallest_face(boxes):
     sizes = np.abs(boxes[:, 3:6])
-    return (sizes * np.roll(sizes, 1, axis=-1)).min(-1, initial=np.inf)
+    with np.errstate(over="ignore"):
+        return (sizes * np.roll(sizes, 1, axis=-1)).min(-1, initial=np.inf)
 
 
 __all__ = [

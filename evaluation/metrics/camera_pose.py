@@ -51,8 +51,8 @@ def relative_pose_errors(camera_to_world, true_camera_to_world, mode: str = "cor
             "two views or more."
         )
     check_rigid(true, "true_camera_to_world")
-    is_valid = np.asarray(is_rigid(guess))
-    is_valid &= (np.abs(guess) <= _LARGEST_NUMBER).all((-2, -1))
+    is_valid = (np.abs(guess) <= _LARGEST_NUMBER).all((-2, -1))
+    is_valid &= np.asarray(is_rigid(np.where(is_valid[:, None, None], guess, np.eye(4))))
     guess = np.where(is_valid[:, None, None], guess, np.eye(4))
     first, second = (np.array(side) for side in zip(*combinations(range(len(true)), 2), strict=True))
     relative, truth = (invert_rigid(poses[first]) @ poses[second] for poses in (guess, true))

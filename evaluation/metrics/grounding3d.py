@@ -88,7 +88,10 @@ def ground_box(
     to_world = poses[frame]
     if axis_align_matrix is not None:
         to_world = axis_align_matrix @ to_world
-    world = transform_box(np.array(box), to_world, euler_order or "zxy")
+    with np.errstate(over="ignore", invalid="ignore"):
+        world = transform_box(np.array(box), to_world, euler_order or "zxy")
+    if not np.isfinite(world).all():
+        return GroundedBox(0.0, frame, rejected="a box too far away for float64")
     overlap = box_overlaps([world], [bbox_3d], mode, euler_order)[0, 0]
     return GroundedBox(float(overlap), frame, tuple(world.tolist()))
 
