@@ -46,6 +46,7 @@ REPORTS = {
     "cli_data.py",
     "cli_evaluate.py",
     "collate_scenes.py",
+    "patch_embedding.py",
     "read_large_json.py",
     "render_rooms.py",
     "sample_frames.py",
