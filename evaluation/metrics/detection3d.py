@@ -9,10 +9,10 @@ precision, recall and F1, which counts in the means, as published. Within a cate
 is 0: precision without answers, recall without truths.
 """
 
-import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
+from statistics import fmean
 
 from ...processing.answers_gap_mllm import parse_boxes
 from .average_precision import average_precision
@@ -129,36 +129,38 @@ def detection_aggregate(counts, mode: str = "corrected") -> dict:
 
     Args:
         counts (iterable of `dict`): of `detection_counts`.
-        mode (`str`): whose lists of categories, see `CATEGORIES`. A category that never occurs is NaN and in no mean,
-            or by the "reference" 0 in all.
+        mode (`str`): whose lists of categories, see `CATEGORIES`.
     Returns:
-        `dict`: "per_category" with counts, precision, recall and f1 of every label; "cate8", "cate20", "cate31" with
-        the means over these lists; "micro" over all objects of all labels; "num_categories" of the last list that
-        occur; "num_other_truths" and "num_other_objects": true and answered boxes of labels outside that list, which
-        count in "micro" alone.
+        `dict`: "per_category" with counts, precision, recall and f1 of every label, 0 where nothing counts; "cate8",
+        "cate20", "cate31" with the means over these lists, which a category that never occurs lowers, as published;
+        "occurring" with the means over the "num_categories" of the last list that truth or answers hold (NaN for
+        none); "micro" over all objects of all labels; "num_other_truths" and "num_other_objects": true and answered
+        boxes of labels outside that list, which count in "micro" alone.
     Raises:
         ValueError: on another mode.
     """
     check_mode(mode)
-    lists, undefined = CATEGORIES[mode], 0.0 if mode == "reference" else math.nan
+    lists = CATEGORIES[mode]
     totals = {label: {"tp": 0, "fp": 0, "fn": 0} for label in dict.fromkeys(lists["cate31"])}
     for scene in counts:
         for label, values in scene.items():
             total = totals.setdefault(label, {"tp": 0, "fp": 0, "fn": 0})
             for name in total:
                 total[name] += values[name]
-    per_category = {label: _rates(total, undefined) for label, total in totals.items()}
+    per_category = {label: _rates(total) for label, total in totals.items()}
     means = {
-        name: {rate: mean_of_known(per_category[label][rate] for label in labels) for rate in _RATES}
+        name: {rate: fmean(per_category[label][rate] for label in labels) for rate in _RATES}
         for name, labels in lists.items()
     }
-    micro = _rates({name: sum(total[name] for total in totals.values()) for name in ("tp", "fp", "fn")}, undefined)
+    micro = _rates({name: sum(total[name] for total in totals.values()) for name in ("tp", "fp", "fn")})
+    occurring = [label for label in dict.fromkeys(lists["cate31"]) if any(totals[label].values())]
     others = [total for label, total in totals.items() if label not in lists["cate31"]]
     return {
         **means,
+        "occurring": {rate: mean_of_known(per_category[label][rate] for label in occurring) for rate in _RATES},
         "micro": micro,
         "per_category": per_category,
-        "num_categories": sum(any(totals[label].values()) for label in dict.fromkeys(lists["cate31"])),
+        "num_categories": len(occurring),
         "num_other_truths": sum(total["tp"] + total["fn"] for total in others),
         "num_other_objects": sum(total["tp"] + total["fp"] for total in others),
     }
@@ -256,11 +258,9 @@ def _check_truths(boxes):
         true_box(box["bbox_3d"], f"bbox_3d of {name}", 9)
 
 
-def _rates(counts, undefined):
-    """The counts with precision, recall and F1; without any count each is `undefined`."""
+def _rates(counts):
+    """The counts with precision, recall and F1, each 0 where nothing counts."""
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
-    if not tp + fp + fn:
-        return {**counts, **dict.fromkeys(_RATES, undefined)}
     precision, recall = (tp / total if total else 0.0 for total in (tp + fp, tp + fn))
     f1 = 2 * precision * recall / (precision + recall) if tp else 0.0
     return {**counts, "precision": precision, "recall": recall, "f1": f1}

@@ -12,7 +12,14 @@ from ..metrics.mmsi import mmsi_aggregate, mmsi_score
 from ..metrics.scanqa import is_empty_answer, scanqa_aggregate, scanqa_score
 from ..metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from ..metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
-from ..metrics.vsibench import CHOICE_TYPES, NUMBER_TYPES, vsibench_aggregate, vsibench_overall, vsibench_score
+from ..metrics.vsibench import (
+    CHOICE_TYPES,
+    NUMBER_TYPES,
+    vsibench_aggregate,
+    vsibench_is_unparsed,
+    vsibench_overall,
+    vsibench_score,
+)
 
 
 def vsibench(samples, texts, seed: int = 0):
@@ -33,7 +40,9 @@ def vsibench(samples, texts, seed: int = 0):
         kind = sample.question_type
         strict_score = vsibench_score(text, sample.answer, kind) if counts else 0.0
         lenient.append(vsibench_score(text, sample.answer, kind, "lenient") if counts else 0.0)
-        rejected = "unknown question type" if not counts else None if text.strip() else "empty"
+        rejected = "unknown question type"
+        if counts:
+            rejected = "no letter or number" if vsibench_is_unparsed(text, kind) else None
         records.append(_record(text, strict_score, kind, rejected, lenient_score=lenient[-1]))
     scored = _kept([record["score"] for record in records], is_known)
     kinds = _kept([sample.question_type for sample in samples], is_known)

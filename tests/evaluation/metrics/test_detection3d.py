@@ -162,17 +162,18 @@ def test_categories_that_never_occur():
     text = answer(("bed", CUBE), ("unicorn", CUBE), ("chair", moved(9)))
     truth = [{"label": name, "bbox_3d": CUBE} for name in ("bed", "unicorn", "door")]
     ours, published = detection_score([text], [truth]), detection_score([text], [truth], mode="reference")
-    assert ours["f1"] == ours["cate8"]["f1"] == 0.5 and ours["num_categories"] == 2  # bed 1, chair 0
+    assert (
+        ours["occurring"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5} and ours["num_categories"] == 2
+    )  # bed, chair
+    assert ours["f1"] == pytest.approx(1 / 30) and ours["cate8"]["f1"] == pytest.approx(1 / 8)
     assert published["f1"] == pytest.approx(1 / 31) and published["cate8"]["f1"] == pytest.approx(1 / 8)
-    for name in ("precision", "recall", "f1", "ap25"):
-        assert math.isnan(ours["per_category"]["sink"][name])
-    assert [published["per_category"]["sink"][name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
-    assert [ours["per_category"]["chair"][name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
-    assert math.isnan(ours["per_category"]["chair"]["ap25"])  # no true boxes
-    for mode, undefined in (("corrected", math.nan), ("reference", 0.0)):
-        nothing = detection_score(["[]"], [[]], mode=mode)
-        rates = [nothing[group][name] for group in ("cate8", "cate20", "cate31", "micro") for name in ("recall", "f1")]
-        assert rates == pytest.approx([undefined] * 8, nan_ok=True) and math.isnan(nothing["ap50"])
+    for result in (ours, published):
+        for label in ("sink", "chair"):
+            assert [result["per_category"][label][name] for name in ("precision", "recall", "f1")] == [0, 0, 0]
+            assert math.isnan(result["per_category"][label]["ap25"])  # no true boxes
+    nothing = detection_score(["[]"], [[]])
+    rates = [nothing[group][name] for group in ("cate8", "cate20", "cate31", "micro") for name in ("recall", "f1")]
+    assert rates == [0] * 8 and math.isnan(nothing["ap50"]) and math.isnan(nothing["occurring"]["f1"])
 
 
 def test_average_precision_by_hand():
@@ -205,7 +206,7 @@ def test_average_precision_of_answers():
 
 def test_nothing_to_score():
     empty = detection_score([], [])
-    assert empty["n"] == 0 and all(math.isnan(empty[name]) for name in ("f1", "precision", "recall", "ap25"))
+    assert empty["n"] == empty["f1"] == empty["precision"] == empty["recall"] == 0 and math.isnan(empty["ap25"])
     silent = detection_score(["", "I see nothing."], [[{"label": "bed", "bbox_3d": CUBE}]] * 2)
     assert silent["num_unparsed"] == 2 and silent["f1"] == 0 and silent["per_category"]["bed"]["fn"] == 2
 

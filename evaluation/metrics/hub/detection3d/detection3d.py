@@ -24,10 +24,10 @@ Args:
     ids, prediction_ids (list of str or int): of references and predictions (optional): errors name them, predictions
         are put in the order of the references, and ids that repeat or do not match are an error.
 Returns:
-    dict: "precision", "recall", "f1" (means over the 31 categories), "cate8", "cate20", "cate31", "micro", "ap25",
-    "ap50", "per_category", "n", "num_categories" (of the 31 that occur), "num_truths", "num_objects",
+    dict: "precision", "recall", "f1" (means over the 31 categories), "cate8", "cate20", "cate31", "occurring" (means
+    over the "num_categories" that occur), "micro", "ap25", "ap50", "per_category", "n", "num_truths", "num_objects",
     "num_other_truths" and "num_other_objects" (of labels outside the 31), "num_rejected", "num_truncated",
-    "num_unparsed". NaN where nothing counts, as for a category that never occurs; mode "reference" has 0 there.
+    "num_unparsed". 0 where nothing counts, but NaN for AP without true boxes.
 Example:
     >>> metric = gap_mllm.evaluation.load_metric("detection3d")
     >>> references = [{"boxes": [{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}]}]
