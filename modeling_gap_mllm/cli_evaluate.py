@@ -38,8 +38,13 @@ def add_evaluate(subparsers) -> None:
 def run_evaluate(args: argparse.Namespace) -> None:
     """Evaluate, in several processes if asked for. Raises ValueError where an argument does not fit."""
     from .evaluation.runner import evaluate_model
+    from .evaluation.runner.card import check_card, update_card
     from .evaluation.runner.processes import is_launched, launch
+    from .processing.argument_checks import check_count
 
+    check_count("--processes", args.processes)
+    if args.update_card:
+        check_card(args.update_card)
     options = dict(_option(text) for text in args.option)
     settings = {
         "benchmark": args.benchmark,
@@ -65,8 +70,6 @@ def run_evaluate(args: argparse.Namespace) -> None:
             return  # not the main process
         print(f"wrote {args.output}: {metrics['headline']} {metrics['arms']['model'][metrics['headline']]}")
     if args.update_card:
-        from .evaluation.runner.card import update_card
-
         update_card(args.update_card, args.output)
         print(f"wrote the results into {args.update_card}")
 

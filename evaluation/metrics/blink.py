@@ -60,7 +60,7 @@ def blink_aggregate(scores, tasks) -> dict:
     """
     names = [str(task).lower().replace("-", "_") for task in tasks]
     for index, name in enumerate(names):
-        with naming(f"question {index}"):
+        with naming("question", index):
             check_choice(name, "task", TASKS)
     means = means_by_group(scores, names)
     return {

@@ -111,7 +111,7 @@ def camera_pose_score(predictions, truths, mode: str = "corrected") -> dict:
     check_equal_lengths(predictions=predictions, truths=truths)
     scenes = []
     for index, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
-        with naming(f"scene {index}"):
+        with naming("scene", index):
             scenes.append(relative_pose_errors(prediction, truth, mode))
     rotation, translation = (
         np.concatenate([np.zeros(0), *(scene[name] for scene in scenes)])

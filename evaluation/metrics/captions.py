@@ -10,7 +10,7 @@ import re
 import shutil
 
 from .records import as_text, check_choice, check_equal_lengths, check_text, check_unique
-from .reference_checks import is_number, shorten
+from .reference_checks import RecordValueError, is_number, naming, shorten
 
 
 MODES = ("corrected", "reference", "scanqa")
@@ -51,14 +51,14 @@ def caption_scores(
         `dict`: `SCORES` as fractions ("meteor" is None where it was not computed, and then "meteor_missing" says why),
         "n", "num_gated", "num_empty" (captions that were empty, or no text, to begin with). NaN for no items.
     Raises:
-        TypeError: if a true caption is no text, or the references of an item are no list.
-        ValueError: on an unknown mode, differing lengths, an item without a true caption, a gate without IoUs, an IoU
-            outside 0..1, ids that repeat. ImportError: without pycocoevalcap, or with `meteor=True` without Java.
+        ValueError: on an unknown mode, differing lengths, an item whose references are no list of texts or hold no
+            word, a gate without IoUs, an IoU outside 0..1, ids that repeat. ImportError: without pycocoevalcap, or
+            with `meteor=True` without Java.
         RuntimeError: if Java is there but cannot run METEOR.
     """
     check_choice(mode, "mode", MODES)
     predictions = [as_text(prediction) or "" for prediction in predictions]
-    references = [_check_references(*item) for item in enumerate(references)]
+    references = [_true_captions(index, texts) for index, texts in enumerate(references)]
     check_equal_lengths(predictions=predictions, references=references)
     if ids is not None:
         check_equal_lengths(predictions=predictions, ids=ids)
@@ -78,12 +78,13 @@ def caption_scores(
     return {**corpus, **missing, **counts, **({"per_item": items} if per_item else {})}
 
 
-def _check_references(index, texts):
-    if not isinstance(texts, list | tuple):
-        raise TypeError(f"the references of item {index} are {shorten(texts)}; expected a list of texts.")
-    texts = [check_text(text, f"a reference of item {index}") for text in texts]
-    if not any(text.strip() for text in texts):
-        raise ValueError(f"item {index} has no reference with a word in it; give at least one true caption.")
+def _true_captions(index, texts):
+    with naming("item", index):
+        if not isinstance(texts, list | tuple):
+            raise TypeError(f"its references are {shorten(texts)}; expected a list of texts.")
+        texts = [check_text(text, "a reference") for text in texts]
+        if not any(text.strip() for text in texts):
+            raise ValueError("it has no reference with a word in it; give at least one true caption.")
     return texts
 
 
@@ -99,7 +100,7 @@ def _gate(count, ious, threshold):
     for index, iou in enumerate(ious):
         is_known = is_number(iou) and 0 <= iou <= 1 + 1e-6
         if not is_known and not (iou is None and threshold is None):
-            raise ValueError(f"the IoU of item {index} is {iou!r}; expected a number in 0..1.")
+            raise RecordValueError("item", index, f"its IoU is {iou!r}; expected a number in 0..1.")
     return [threshold is not None and iou < threshold for iou in ious]
 
 

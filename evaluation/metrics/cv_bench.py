@@ -48,7 +48,7 @@ def cv_bench_aggregate(scores, sources, tasks) -> dict:
     check_equal_lengths(scores=scores, sources=sources, tasks=tasks)
     for name, values, known in (("source", sources, SOURCES_2D + SOURCES_3D), ("task", tasks, TASKS)):
         for index, value in enumerate(values):
-            with naming(f"question {index}"):
+            with naming("question", index):
                 check_choice(value, name, known)
     by_source, by_task = means_by_group(scores, sources), means_by_group(scores, tasks)
     flat = mean_or_nan(by_source[source] for source in SOURCES_2D if source in by_source)

@@ -88,7 +88,7 @@ def depth_score(predictions, truths, masks=None, alignment: str = "none", max_de
     check_equal_lengths(predictions=predictions, truths=truths, masks=masks)
     per_map = []
     for index, (prediction, truth, mask) in enumerate(zip(predictions, truths, masks, strict=True)):
-        with naming(f"map {index}"):
+        with naming("map", index):
             per_map.append(depth_errors(prediction, truth, mask, alignment, max_depth_m))
     means = {name: mean_of_known(errors[name] for errors in per_map) for name in _MEANS}
     return {

@@ -206,7 +206,7 @@ def detection_score(
     check_equal_lengths(predictions=predictions, boxes=boxes)
     scenes = []
     for index, (text, truth) in enumerate(zip(predictions, boxes, strict=True)):
-        with naming(f"scene {index}"):
+        with naming("scene", index):
             scenes.append(detect_scene(text, truth, mode, euler_order))
     scores = [[1.0] * len(scene.objects.labels) for scene in scenes] if scores is None else scores
     check_equal_lengths(predictions=predictions, scores=scores)

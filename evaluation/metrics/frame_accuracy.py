@@ -9,7 +9,7 @@ from ...processing.answers_gap_mllm import parse_frame
 from .box_overlaps import check_mode
 from .records import as_text, check_equal_lengths, mean_or_nan
 from .reference_answers import reference_frame
-from .reference_checks import is_whole_number, shorten
+from .reference_checks import is_whole_number, naming, shorten
 
 
 def read_frame(text: str, num_frames: int, mode: str = "corrected") -> int | None:
@@ -33,6 +33,16 @@ def read_frame(text: str, num_frames: int, mode: str = "corrected") -> int | Non
     return reference_frame(text, num_frames) if mode == "reference" else parse_frame(text, num_frames).first
 
 
+def _true_frames(frames, num_frames) -> list:
+    """The right views of a question as a list; ValueError if they, or the number of views shown, cannot be."""
+    if not is_whole_number(num_frames) or num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames!r}; expected the number of views shown, 1 or more.")
+    frames = [frames] if is_whole_number(frames) else frames
+    if not _are_views(frames, num_frames):
+        raise ValueError(f"frames is {shorten(frames)}; expected one or more views in 0..{num_frames - 1}.")
+    return frames
+
+
 def frame_accuracy(predictions, frames, num_frames, mode: str = "corrected", tolerance: int = 0) -> dict:
     """Score answers that name a view; one that cannot be read is wrong.
 
@@ -53,11 +63,8 @@ def frame_accuracy(predictions, frames, num_frames, mode: str = "corrected", tol
         raise ValueError(f"tolerance is {tolerance!r}; expected a whole number of places, 0 or more.")
     hits, distances = [], []
     for index, (text, right, count) in enumerate(zip(predictions, frames, num_frames, strict=True)):
-        if not is_whole_number(count) or count < 1:
-            raise ValueError(f"num_frames[{index}] is {count!r}; expected the number of views shown, 1 or more.")
-        right = [right] if is_whole_number(right) else right
-        if not _are_views(right, count):
-            raise ValueError(f"frames[{index}] is {shorten(right)}; expected one or more views in 0..{count - 1}.")
+        with naming("question", index):
+            right = _true_frames(right, count)
         frame = read_frame(text, count, mode)
         hits.append(frame is not None and min(abs(frame - view) for view in right) <= tolerance)
         if frame is not None:

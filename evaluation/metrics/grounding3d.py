@@ -102,7 +102,8 @@ def grounding_score(answers, question_types=None) -> dict:
     Args:
         answers (sequence of `GroundedBox`), question_types (sequence of `str`, *optional*): "unique", "multiple", ...
     Returns:
-        `dict`: of `overlap_summary`, and "num_unparsed": answers that could not be read; they count as wrong.
+        `dict`: of `overlap_summary`, and "num_unparsed": answers that could not be read or name a view without a pose;
+        they count as wrong.
     Raises:
         ValueError: if the lengths differ.
     """
@@ -130,7 +131,7 @@ def grounding_of_texts(predictions, references, frames=None, mode="corrected", e
     check_equal_lengths(predictions=predictions, references=references, frames=frames)
     answers = []
     for index, (text, reference, frame) in enumerate(zip(predictions, references, frames, strict=True)):
-        with naming(f"question {index}"):
+        with naming("question", index):
             check_record(reference, _REFERENCE_KEYS)
             alignment = reference.get("axis_align_matrix")
             answers.append(

@@ -10,7 +10,7 @@ from ..boxes import box_iou_axis_aligned
 from .box_overlaps import check_mode
 from .hits import overlap_summary
 from .records import check_equal_lengths
-from .reference_checks import as_numbers, true_box
+from .reference_checks import as_numbers, naming, true_box
 
 
 LARGEST_NUMBER, SMALLEST_SIZE_M = 1e50, 1e-50  # volumes stay within float64
@@ -33,13 +33,18 @@ def axis_aligned_overlaps(boxes, truths, mode: str = "corrected") -> tuple[np.nd
     """
     check_mode(mode)
     check_equal_lengths(boxes=boxes, truths=truths)
-    truths = [true_box(truth, f"true box {index}", 6) for index, truth in enumerate(truths)]
+    truths = [_true_box(index, truth) for index, truth in enumerate(truths)]
     is_missing = np.array([not is_box(box, mode) for box in boxes], dtype=bool)
     overlaps, rows = np.zeros(len(boxes)), np.flatnonzero(~is_missing)
     answered = np.array([as_numbers(boxes[row]) for row in rows], dtype=np.float64).reshape(-1, 6)
     paired = np.array([truths[row] for row in rows], dtype=np.float64).reshape(-1, 6)
     overlaps[rows] = box_iou_axis_aligned(answered, paired, mode="reference" if mode == "reference" else "exact")
     return overlaps, is_missing
+
+
+def _true_box(index, truth):
+    with naming("question", index):
+        return true_box(truth, "the true box", 6)
 
 
 def is_box(box, mode: str = "corrected", length: int = 6) -> bool:

@@ -4,6 +4,7 @@ Source: 3DRS's evaluator. It selects boxes by scores of proposals, which a model
 """
 
 import numpy as np
+import torch
 
 from ..boxes import box_iou_9dof, box_iou_axis_aligned
 from .box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK, check_mode, check_order
@@ -47,7 +48,8 @@ def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | N
     """Return the F1 of one question at an IoU of 0.25 and 0.5 (reached, not exceeded).
 
     Boxes and truths are paired so that the sum of IoU is greatest, which is not always what gives most hits.
-    Frame: any, the same for all. Units: metres, radians. Box: centre, full sizes, and three angles if the truth has.
+    Frame: any, the same for all. Units: metres, radians. Box: centre, full sizes, and three angles if and only if the
+    truth has.
 
     Args:
         boxes (list of six or nine floats): answered boxes. One that is not so many finite numbers, or in mode
@@ -104,7 +106,7 @@ def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", eul
     check_equal_lengths(boxes=boxes, truths=truths)
     scores, num_rejected, num_unparsed = [], 0, 0
     for index, (answered, truth) in enumerate(zip(boxes, truths, strict=True)):
-        with naming(f"question {index}"):
+        with naming("question", index):
             scores.append(multi3drefer_f1(answered, truth, mode, euler_order))
             readable = [_is_readable(box, truth, mode) for box in answered] if is_list(answered) else [False]
         num_rejected += sum(not is_readable for is_readable in readable) if is_list(answered) else 0
@@ -114,7 +116,7 @@ def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", eul
         return result
     check_equal_lengths(boxes=boxes, question_types=question_types)
     for index, kind in enumerate(question_types):
-        with naming(f"question {index}"):
+        with naming("question", index):
             check_choice(kind, "question type", QUESTION_TYPES)
     by_type = {}
     for score, kind in zip(scores, question_types, strict=True):
@@ -124,7 +126,7 @@ def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", eul
 
 def is_list(boxes) -> bool:
     """Whether an answer is a list of boxes, of whatever kind these are."""
-    return isinstance(boxes, list | tuple) or (isinstance(boxes, np.ndarray) and boxes.ndim > 0)
+    return isinstance(boxes, list | tuple) or (isinstance(boxes, np.ndarray | torch.Tensor) and boxes.ndim > 0)
 
 
 def _is_readable(box, truths, mode):

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ...processing.answers_gap_mllm import parse_points
 from ...processing.camera_geometry_gap_mllm import fit_similarity
 from .records import as_text, check_equal_lengths, mean_or_nan
-from .reference_checks import is_number, is_whole_number, shorten, true_array, true_numbers
+from .reference_checks import is_number, is_whole_number, naming, shorten, true_array, true_numbers
 
 
 logger = logging.get_logger(__name__)
@@ -140,10 +140,12 @@ def reconstruction_score(predictions, points, scene_ids, penalty_m=None, first_v
     check_equal_lengths(predictions=predictions, points=points, scene_ids=scene_ids)
     if penalty_m is not None and not (is_number(penalty_m) and 0 <= penalty_m < np.inf):
         raise ValueError(f"penalty_m is {penalty_m!r}; expected metres, 0 or more.")
-    truths = [true_numbers(point, f"points[{index}]", 3) for index, point in enumerate(points)]
-    for index, scene in enumerate(scene_ids):
-        if not isinstance(scene, str) and not is_whole_number(scene):
-            raise ValueError(f"scene_ids[{index}] is {shorten(scene)}; expected a text or a number.")
+    truths = []
+    for index, (point, scene) in enumerate(zip(points, scene_ids, strict=True)):
+        with naming("question", index):
+            truths.append(true_numbers(point, "the true point", 3))
+            if not isinstance(scene, str) and not is_whole_number(scene):
+                raise ValueError(f"scene_id is {shorten(scene)}; expected a text or a number.")
     clouds, unparsed = defaultdict(lambda: ([], [])), defaultdict(int)
     for text, truth, scene in zip(predictions, truths, scene_ids, strict=True):
         point = read_point(text)

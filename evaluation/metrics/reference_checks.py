@@ -10,13 +10,29 @@ import numpy as np
 import torch
 
 
+class RecordValueError(ValueError):
+    """An error in record `place` of a list: a shell that knows the record's id calls it by that.
+
+    Args:
+        kind (`str`): of record, as "scene". place (`int`): its number. problem (`str`): what is wrong with it.
+    """
+
+    def __init__(self, kind, place, problem):
+        super().__init__(f"{kind} {place}: {problem}")
+        self.place, self.problem = place, problem
+
+
 @contextmanager
-def naming(name: str):
-    """Let an error of kind or value leave as ValueError, with the name of the record before its message."""
+def naming(name: str, place: int | None = None):
+    """Let an error of kind or value leave as ValueError, with the name of the record before its message.
+
+    Args:
+        name (`str`): of the record, or with its `place` in a list the kind of record.
+    """
     try:
         yield
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise (ValueError(f"{name}: {error}") if place is None else RecordValueError(name, place, error)) from error
 
 
 def check_record(record, keys: dict, name: str = "the reference") -> None:

@@ -2,11 +2,12 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import evaluate
 
 from .records import align_by_id, check_equal_lengths, check_unique
-from .reference_checks import as_array, naming
+from .reference_checks import RecordValueError, as_array, naming
 from .reference_form import check_form
 
 
@@ -46,6 +47,10 @@ class MetricShell(evaluate.Metric, ABC):
             check_equal_lengths(references=range(len(self) + len(references or ())), ids=self._ids)
         try:
             return super().compute(predictions=predictions, references=references, **options)
+        except RecordValueError as error:
+            if self._ids is None:
+                raise
+            raise ValueError(f"{self.name_of(error.place)}: {error.problem}") from error
         finally:
             self._ids = None
 
@@ -103,7 +108,7 @@ class MetricShell(evaluate.Metric, ABC):
         for name in options:
             if name not in known:
                 raise ValueError(
-                    f"unknown option {name!r} of the metric {self.name}; known are "
+                    f"unknown option {name!r} of the metric {Path(inspect.getfile(type(self))).stem}; known are "
                     f"{', '.join([*known, 'ids', 'prediction_ids'])}."
                 )
 

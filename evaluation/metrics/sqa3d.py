@@ -67,7 +67,7 @@ def sqa3d_aggregate(scores, question_types) -> dict:
     """
     check_equal_lengths(scores=scores, question_types=question_types)
     for index, kind in enumerate(question_types):
-        with naming(f"question {index}"):
+        with naming("question", index):
             check_choice(kind, "question type", QUESTION_TYPES)
     result = {}
     for key in ("em", "em_refined"):

@@ -122,7 +122,7 @@ def vsibench_overall(predictions, answers, question_types, mode: str = "strict")
     for index, (text, answer, kind) in enumerate(zip(predictions, answers, question_types, strict=True)):
         if mode == "lmms_eval" and as_text(text) is not None:
             text = lmms_eval_text(text)
-        with naming(f"question {index}"):
+        with naming("question", index):
             scores.append(vsibench_score(text, answer, kind, mode))
     return vsibench_aggregate(scores, question_types)["overall"]
 

@@ -31,15 +31,10 @@ def update_card(card_path, output) -> list[EvalResult]:
         ValueError: if the card's metadata is broken, or the run has no finite figure.
     """
     card_path, metrics_file = Path(card_path), Path(output) / METRICS_FILE
-    for path, what in ((card_path, "a model card"), (metrics_file, "the metrics of a finished run")):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; expected {what}.")
+    card, text = check_card(card_path)
+    if not metrics_file.is_file():
+        raise FileNotFoundError(f"{metrics_file} does not exist; expected the metrics of a finished run.")
     results = eval_results(read_json(metrics_file))
-    text = card_path.read_bytes().decode("utf-8")
-    try:
-        card = ModelCard(text)
-    except Exception as error:  # huggingface_hub raises whatever yaml and its own checks do
-        raise ValueError(f"the metadata of {card_path} cannot be read: {error}") from error
     written = {result.unique_identifier for result in results}
     kept = [result for result in card.data.eval_results or [] if result.unique_identifier not in written]
     card.data.eval_results = [*kept, *results]
@@ -54,6 +49,25 @@ def update_card(card_path, output) -> list[EvalResult]:
     body = text[found.end() :] if found else breaks + text
     card_path.write_bytes(f"---{breaks}{header}{breaks}---{body}".encode())
     return results
+
+
+def check_card(card_path) -> tuple[ModelCard, str]:
+    """Read a model card, as `update_card` will, before any work is done for it.
+
+    Returns:
+        `tuple[ModelCard, str]`: the card, and the text of its file.
+    Raises:
+        FileNotFoundError: if it is no file. ValueError: if its metadata is broken.
+    """
+    path = Path(card_path)
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {problem}; expected a model card, a Markdown file.")
+    text = path.read_bytes().decode("utf-8")
+    try:
+        return ModelCard(text), text
+    except Exception as error:  # huggingface_hub raises whatever yaml and its own checks do
+        raise ValueError(f"the metadata of {path} cannot be read: {error}") from error
 
 
 def eval_results(metrics: dict) -> list[EvalResult]:
@@ -98,4 +112,4 @@ def _is_finite(value):
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-__all__ = ["eval_results", "update_card"]
+__all__ = ["check_card", "eval_results", "update_card"]

@@ -38,13 +38,17 @@ def read_answers(folder, arm: str, batches: list[list[str]]) -> dict[str, dict]:
     """Read the answers of all batches of an arm, by id.
 
     Raises:
-        ValueError: if a batch file holds other ids than its plan says.
+        ValueError: if a batch file is damaged or holds other ids than its plan says.
     """
     answers = {}
     for number, ids in enumerate(batches):
         path = batch_file(folder, arm, number)
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if [record["id"] for record in records] != ids:
+        try:
+            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            is_whole = [record["id"] for record in records] == ids
+        except (ValueError, TypeError, KeyError):
+            is_whole = False
+        if not is_whole:
             raise ValueError(f"{path} does not hold the answers of its batch; delete it and run again.")
         answers.update((record["id"], record) for record in records)
     return answers

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from ...processing.argument_checks import check_count
 from .answering import Job, answer_arms
 from .arms import ARMS, MODEL
 from .benchmarks import TWO_STAGE, Benchmark, find_benchmark
@@ -70,15 +71,17 @@ def evaluate_model(
     Returns:
         `dict`: what metrics.json holds.
     Raises:
-        ValueError: on an unknown benchmark or baseline, neither model nor predictions, another plan in the folder, or
-            predictions that do not fit. FileNotFoundError, RecordError: on missing or bad data, before any model is
-            loaded.
+        ValueError: on an unknown benchmark, baseline or device, threads below 1, neither model nor predictions,
+            another plan in the folder, or predictions that do not fit. FileNotFoundError, RecordError: on missing or
+            bad data, before any model is loaded.
     """
     started = time.perf_counter()
     bench = find_benchmark(benchmark)
     if (model_path is None) == (predictions is None):
         raise ValueError("give either model_path, or predictions to score.")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if threads is not None:
+        check_count("threads", threads)
+    device = _device(device)
     processes = Processes(on_cpu=device.type == "cpu")
     device = processes.device or device
     if not processes.is_main:
@@ -156,6 +159,14 @@ def choose_arms(baselines, benchmark: Benchmark, has_model: bool, without_geomet
             arm: "answers were read from a file" for arm in wanted if arm != "constant"
         }
     return [MODEL, *(arm for arm in wanted if arm not in left_out)], left_out
+
+
+def _device(name):
+    """The device of this name, or the best there is."""
+    try:
+        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"device is {name!r}; expected one such as cpu or cuda:0.") from error
 
 
 def _plan_problem(output, plan):

@@ -106,7 +106,8 @@ def _read(builder, split, found, chosen, checks):
     """Go through the files one by one, so that a broken one ends only itself."""
     generators = {generator.name: generator.gen_kwargs for generator in builder._split_generators(None)}
     if split is not None and split not in generators:
-        raise ValueError(f"split {split!r} is not in {found.data_dir}; there are {', '.join(generators)}.")
+        place = found.data_dir or "the source"
+        raise ValueError(f"split {split!r} is not in {place}; there are {', '.join(generators)}.")
     videos = {}
     for name in generators if split is None else [split]:
         counts = found.splits[name] = SplitCounts()

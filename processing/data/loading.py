@@ -266,7 +266,8 @@ def _known_split(builder, split):
     known = list(builder.info.splits)
     unknown = [part for part in split.split("+") if part.split("[")[0].strip() not in known]
     if unknown:
-        raise ValueError(f"split {unknown[0]!r} is not in {builder.config.data_dir}; there are {', '.join(known)}.")
+        place = builder.config.data_dir or "the source"
+        raise ValueError(f"split {unknown[0]!r} is not in {place}; there are {', '.join(known)}.")
 
 
 __all__ = ["load_multiview", "open_source", "source_builder_class", "source_options"]

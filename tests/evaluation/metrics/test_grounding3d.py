@@ -211,9 +211,9 @@ def test_frame_accuracy():
 
 
 def test_frame_accuracy_refuses():
-    with pytest.raises(ValueError, match=r"frames\[0\] is \[8\]; expected one or more views in 0..7"):
+    with pytest.raises(ValueError, match=r"question 0: frames is \[8\]; expected one or more views in 0..7"):
         frame_accuracy(["?"], [8], [8])
-    with pytest.raises(ValueError, match=r"frames\[0\] is \[\]"):
+    with pytest.raises(ValueError, match=r"question 0: frames is \[\]"):
         frame_accuracy(["?"], [[]], [8])
     with pytest.raises(ValueError, match="1 predictions, 2 frames, 1 num_frames"):
         frame_accuracy(["?"], [1, 2], [8])
@@ -223,9 +223,9 @@ def test_frame_accuracy_refuses():
         read_frame("", 0)
     with pytest.raises(ValueError, match="mode is 'loose'"):
         read_frame("", 1, "loose")
-    with pytest.raises(ValueError, match=r"num_frames\[0\] is None; expected the number of views"):
+    with pytest.raises(ValueError, match=r"question 0: num_frames is None; expected the number of views"):
         frame_accuracy(["?"], [8], [None])
-    with pytest.raises(ValueError, match=r"frames\[0\] is None; expected one or more views in 0..7"):
+    with pytest.raises(ValueError, match=r"question 0: frames is None; expected one or more views in 0..7"):
         frame_accuracy(["?"], [None], [8])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gap_mllm.evaluation import box_iou_axis_aligned
 from gap_mllm.evaluation.metrics import load_metric
@@ -87,7 +88,7 @@ def test_boxes_that_cannot_be_read_are_counted():
 def test_bad_references_are_named():
     for broken in ([math.nan, *CUBE[1:]], CUBE[:5], [0, 0, 0, 0, 1, 1]):
         for answered in (CUBE, None):
-            with pytest.raises(ValueError, match="true box 0 (is|has sizes) "):
+            with pytest.raises(ValueError, match="question 0: the true box (is|has sizes) "):
                 axis_aligned_overlaps([answered], [broken])
         with pytest.raises(ValueError, match=r"true box 0 (is|has sizes)|true boxes have \[5\] numbers"):
             multi3drefer_f1([CUBE], [broken])
@@ -170,3 +171,10 @@ def test_the_metrics_agree():
     result = metric.compute(predictions=boxes, references=truths, scores=scores, mode="reference")
     assert result["f1_50"] == pytest.approx(MULTI["aggregate"]["all"]["f1_50"])
     assert metric.compute(predictions=[None, []], references=[[], []])["f1_50"] == 0.5
+
+
+def test_tensors_are_boxes_too():
+    box = [0.0, 0, 0, 1, 1, 1]
+    for boxes in (torch.tensor([box]), [torch.tensor(box)], np.array([box])):
+        assert multi3drefer_score([boxes], [[box]])["f1_50"] == 1
+        assert load_metric("multi3drefer").compute(predictions=[boxes], references=[[box]])["f1_50"] == 1

@@ -125,9 +125,9 @@ def test_nothing_to_score():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"points\[1\] is \[nan"):
+    with pytest.raises(ValueError, match=r"question 1: the true point is \[nan"):
         reconstruction_score(["", ""], [[0, 0, 1], [math.nan, 0, 0]], ["a", "a"])
-    with pytest.raises(ValueError, match=r"points\[0\] is \[0, 0\]; expected 3 finite numbers"):
+    with pytest.raises(ValueError, match=r"question 0: the true point is \[0, 0\]; expected 3 finite numbers"):
         reconstruction_score([""], [[0, 0]], ["a"])
     with pytest.raises(ValueError, match="2 predictions, 1 points, 1 scene_ids"):
         reconstruction_score(["", ""], [[0, 0, 1]], ["a"])
@@ -139,7 +139,7 @@ def test_bad_input_is_named():
         point_cloud_errors(np.zeros((0, 3)), [[0, 0, 0]])
     with pytest.raises(ValueError, match="2 predictions, 1 truths"):
         align_points(np.eye(3)[:2], np.eye(3)[:1])
-    with pytest.raises(ValueError, match=r"scene_ids\[0\] is None; expected a text or a number"):
+    with pytest.raises(ValueError, match=r"question 0: scene_id is None; expected a text or a number"):
         reconstruction_score([""], [[0, 0, 1]], [None])
     with pytest.raises(ValueError, match="predictions is 'x'; expected an array of numbers"):
         point_cloud_errors("x", [[0, 0, 0]])

@@ -94,6 +94,8 @@ def test_what_cannot_be_written_is_refused(tmp_path, card, run):
         update_card(card, tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="expected a model card"):
         update_card(tmp_path / "none.md", run())
+    with pytest.raises(FileNotFoundError, match="is a folder; expected a model card"):
+        update_card(tmp_path, run())
     card.write_text("---\nlicense: [mit\n---\ntext\n")
     with pytest.raises(ValueError, match="metadata of .* cannot be read"):
         update_card(card, run())

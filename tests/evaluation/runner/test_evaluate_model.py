@@ -104,6 +104,9 @@ def test_a_limit_says_so(tmp_path, finished, rooms):
         ({"model_path": "x", "benchmark": "none"}, "unknown benchmark 'none'; known are synthetic_rooms"),
         ({}, "either model_path, or predictions"),
         ({"model_path": "x", "limit": 0}, "limit is 0"),
+        ({"model_path": "x", "threads": 0}, "threads is 0; expected 1 or more"),
+        ({"model_path": "x", "device": "foo"}, "device is 'foo'; expected one such as cpu"),
+        ({"model_path": "x", "split": "foo"}, "split 'foo' is not in the source; there are"),
         ({"model_path": "x", "baselines": ["wild"]}, "unknown baseline 'wild'"),
         ({"model_path": "x", "baselines": ["without_geometry"]}, "needs a model: give --without-geometry"),
     ],
@@ -111,6 +114,18 @@ def test_a_limit_says_so(tmp_path, finished, rooms):
 def test_wrong_arguments_are_refused(arguments, message, tmp_path, rooms):
     with pytest.raises(ValueError, match=message):
         evaluate_model(output=tmp_path, **arguments, **rooms)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--processes", "0"], "--processes is 0; expected 1 or more"),
+        (["--update-card", "none.md"], "none.md does not exist; expected a model card"),
+    ],
+)
+def test_what_comes_last_is_checked_first(words, message, command_words, tmp_path, capsys):
+    assert main(command_words(tmp_path / "out", *words)) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path, rooms, monkeypatch):

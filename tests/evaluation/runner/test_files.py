@@ -59,3 +59,12 @@ def test_a_batch_of_other_ids_is_refused(tmp_path):
     assert read_answers(tmp_path, "model", [["b"]]) == {"b": {"id": "b", "text": "y"}}
     with pytest.raises(ValueError, match="does not hold the answers of its batch"):
         read_answers(tmp_path, "model", [["a"]])
+
+
+@pytest.mark.parametrize("text", ["", '{"id": "a", "te', '["a"]\n', '{"text": "x"}\n', "3\n"])
+def test_a_damaged_batch_is_named(tmp_path, text):
+    path = batch_file(tmp_path, "model", 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"000000\.jsonl does not hold the answers of its batch; delete it"):
+        read_answers(tmp_path, "model", [["a"]])

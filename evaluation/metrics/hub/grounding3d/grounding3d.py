@@ -15,7 +15,8 @@ _INPUTS = """\
 Args:
     predictions (list of str): the model's texts: frame and box, or the box alone with `frames`.
     references (list of dict): "bbox_3d" (nine numbers in the aligned world, metres and radians), "camera_to_world"
-        (a 4x4 pose for every view), "axis_align_matrix" (4x4; not needed where poses are aligned).
+        (a 4x4 pose for every view, not finite where tracking was lost), "axis_align_matrix" (4x4; not needed where
+        poses are aligned).
     frames (list of int): the views chosen in a first stage (optional).
     question_types (list of str): as "unique" or "multiple", to report each (optional).
     mode (str): "corrected" (ours) or "reference" (VG-LLM's and GAP-MLLM's reading and Euler orders).
