@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import torch
 
-from ..geometry_views_gap_mllm import encode_scenes, group_scenes, image_views
+from ..geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable
 
 
 class FrozenGeometry:
@@ -23,7 +23,7 @@ class FrozenGeometry:
         base = model.base_model
         if not base.uses_geometry:
             raise ValueError("The model does not use its geometry encoder (use_geometry=False): nothing to encode.")
-        if any(parameter.requires_grad for parameter in base.geometry.parameters()):
+        if is_trainable(base.geometry):
             raise ValueError(
                 "The geometry encoder is trained, so its features change with every step. Freeze it (learning rate "
                 "0), or let the model encode the views."

@@ -140,6 +140,7 @@ def shorten(value, length: int = 100) -> str:
 
 
 __all__ = [
+    "RecordValueError",
     "as_array",
     "as_numbers",
     "check_record",

@@ -113,6 +113,11 @@ def _recover(config, pixel_values, grid):
     )
 
 
+def is_trainable(module):
+    """Whether any parameter of a module takes part in training."""
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 def encode_scenes(encoder, views, scene_lengths, reference_frame="first"):
     """Run a geometry encoder over scenes, outside of any autocast; without a graph if nothing of it is trained.
 
@@ -131,10 +136,9 @@ def encode_scenes(encoder, views, scene_lengths, reference_frame="first"):
         for length in scene_lengths:
             order += range(start + length - 1, start - 1, -1)
             start += length
-    is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
     with (
         torch.autocast(views[0].device.type, enabled=False),
-        torch.set_grad_enabled(torch.is_grad_enabled() and is_trained),
+        torch.set_grad_enabled(torch.is_grad_enabled() and is_trainable(encoder)),
     ):
         geometry = encoder([views[index] for index in order], scene_lengths)
     if reference_frame == "first":
@@ -204,4 +208,12 @@ def group_scenes(num_items, tokens_per_item, mm_token_type_ids=None, scene_lengt
     return lengths
 
 
-__all__ = ["encode_scenes", "group_scenes", "image_views", "recover_images", "resize_to_grid", "video_views"]
+__all__ = [
+    "encode_scenes",
+    "group_scenes",
+    "image_views",
+    "is_trainable",
+    "recover_images",
+    "resize_to_grid",
+    "video_views",
+]

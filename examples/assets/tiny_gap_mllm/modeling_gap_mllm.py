@@ -20,7 +20,7 @@ from transformers.utils.generic import accepts_precomputed_kwargs
 
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
-from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, video_views
+from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable, video_views
 from .vggt_gap_mllm import GapMllmVggtModel
 
 
@@ -29,10 +29,6 @@ GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
 
 IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
 VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
-
-
-def _is_trainable(module):
-    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _find_frozen(module, frozen):
@@ -97,7 +93,7 @@ class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
                     is_checkpointed = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
                     module.training = is_checkpointed
             geometry = self.base_model.geometry
-            if not _is_trainable(geometry):
+            if not is_trainable(geometry):
                 geometry.eval()  # no gradient passes through
         return self
 
@@ -277,7 +273,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
 
     def _given_geometry(self, features, image_grid_thw):
         """As `_encode_geometry`, from features that were made before."""
-        if self.training and torch.is_grad_enabled() and _is_trainable(self.geometry):
+        if self.training and torch.is_grad_enabled() and is_trainable(self.geometry):
             raise ValueError(
                 "geometry_features came although the geometry encoder is trained, which would get no gradient. Freeze "
                 "it with model.model.geometry.requires_grad_(False), or pass the pixels alone."
@@ -311,7 +307,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         vision, tap_layers = self.config.vision_config, self.config.geometry_config.tap_layers
         merge = vision.spatial_merge_size
         parameter = next(self.fusion.parameters())
-        if _is_trainable(self.visual):
+        if is_trainable(self.visual):
             size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
             grid = torch.tensor([[1, merge, merge]], device=parameter.device)
             output = Qwen3VLModel.get_image_features(
@@ -320,7 +316,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
         else:
             levels = [parameter.new_zeros(1, vision.out_hidden_size) for _ in tap_layers]
-        if _is_trainable(self.geometry):
+        if is_trainable(self.geometry):
             size = merge * self.config.geometry_config.patch_size
             taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=parameter.device)], [1])
         else:
@@ -444,7 +440,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             **kwargs,
         )
         is_idle = self.training and torch.is_grad_enabled() and self.uses_geometry and not mm_encoder_outputs
-        if is_idle and any(_is_trainable(module) for module in (self.visual, self.geometry, self.fusion)):
+        if is_idle and any(is_trainable(module) for module in (self.visual, self.geometry, self.fusion)):
             outputs.last_hidden_state = outputs.last_hidden_state + self._idle_vision()
         return outputs
 
