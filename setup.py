@@ -1,4 +1,4 @@
-"""Package metadata. The four source folders at the top level become one import name, `gap_mllm`.
+"""Package metadata. The source folders at the top level become `gap_mllm`, and its command beside it `gap_mllm_cli`.
 
 Ranges stand here, the exact versions that were tested in constraints.txt, and tool settings in pyproject.toml.
 """
@@ -14,6 +14,7 @@ ROOTS = {
     "gap_mllm.processing": "processing",
     "gap_mllm.training": "training",
     "gap_mllm.evaluation": "evaluation",
+    "gap_mllm_cli": "modeling_gap_mllm/commands",  # beside gap_mllm, so that `gap-mllm --help` imports no torch
 }
 
 
@@ -22,7 +23,8 @@ def nested_packages(roots):
     packages = {}
     for name, root in roots.items():
         for folder in sorted({file.parent for file in Path(root).rglob("*.py")}):
-            packages[".".join([name, *folder.relative_to(root).parts])] = folder.as_posix()
+            if folder == Path(root) or folder.as_posix() not in roots.values():
+                packages[".".join([name, *folder.relative_to(root).parts])] = folder.as_posix()
     return packages
 
 
@@ -76,5 +78,5 @@ setup(
     package_data={"gap_mllm.training": ["recipes/*.yaml"], "gap_mllm.evaluation": ["metrics/hub/*/README.md"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["gap-mllm = gap_mllm.cli:main"]},
+    entry_points={"console_scripts": ["gap-mllm = gap_mllm_cli:main"]},
 )

@@ -8,10 +8,10 @@ import datasets
 import pytest
 from PIL import Image
 
-from gap_mllm.cli import main
-from gap_mllm.cli_options import add_option_flags, given_options
 from gap_mllm.processing.data import SOURCES, video_labels
 from gap_mllm.processing.data.video_labels import KnownBaseline
+from gap_mllm_cli import main
+from gap_mllm_cli.options import add_option_flags, given_options
 from tests.processing.data.formats import DAMAGED, FORMATS
 from tests.processing.data.toy_source import write_rows
 

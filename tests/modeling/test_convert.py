@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
 from gap_mllm import convert, weight_files
-from gap_mllm.cli import main
 from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
 from gap_mllm.convert import ConversionError, convert_base_models, convert_checkpoint, infer_vggt_config
 from gap_mllm.fusion_gap_mllm import GapMllmFusion
@@ -19,6 +18,7 @@ from gap_mllm.hub import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, remote_code_files
 from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing import GapMllmProcessor, build_tiny_tokenizer
 from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
+from gap_mllm_cli import main
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

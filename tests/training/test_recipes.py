@@ -10,7 +10,6 @@ from safetensors.torch import load_file
 from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
-from gap_mllm.cli import main
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
 from gap_mllm.training.provenance import describe_run
@@ -18,6 +17,7 @@ from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions, RoomVariety
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments
+from gap_mllm_cli import main
 
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"

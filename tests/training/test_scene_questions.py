@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from gap_mllm.cli import main
 from gap_mllm.processing.answers_gap_mllm import parse_points
 from gap_mllm.processing.camera_geometry_gap_mllm import project_points
 from gap_mllm.processing.data import RecordError, load_multiview
@@ -15,6 +14,7 @@ from gap_mllm.processing.data.augmentation import AugmentationConfig, SceneAugme
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.scene_collator import SceneCollator
 from gap_mllm.training.scene_questions import SceneQuestionDataset
+from gap_mllm_cli import main
 
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from gap_mllm.cli import main
 from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.processing.data.record_errors import RecordError
+from gap_mllm_cli import main
 
 
 ARMS = ("--baselines", "blind", "constant")

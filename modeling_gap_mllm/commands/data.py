@@ -6,7 +6,7 @@ with further flags is parsed a second time (`parse_with_options`).
 
 import argparse
 
-from .cli_options import add_option_flags, given_options, read_words
+from .options import add_option_flags, given_options, read_words
 
 
 def add_data(subparsers, name: str | None = None) -> None:
@@ -84,7 +84,7 @@ def _add_source_flags(parser, name):
     parser.add_argument("--max-views", type=int, metavar="N", help="of a row; of videos, frames to store")
     parser.set_defaults(has_options=True)
     if name is not None:
-        from .processing.data.loading import source_builder_class, source_options
+        from gap_mllm.processing.data.loading import source_builder_class, source_options
 
         add_option_flags(parser, source_builder_class(name).BUILDER_CONFIG_CLASS, source_options(name))
 
@@ -126,7 +126,7 @@ def _add_label(commands, with_options):
     parser.add_argument("--report", metavar="FILE", help="list of what was left out; default: OUTPUT.report.jsonl")
     parser.set_defaults(run=run_label, has_options=True)
     if with_options:
-        from .processing.data.video_labels import LabelOptions
+        from gap_mllm.processing.data.video_labels import LabelOptions
 
         add_option_flags(parser, LabelOptions, [name for name in LabelOptions.__dataclass_fields__ if name != "rules"])
 
@@ -161,8 +161,8 @@ def _options(args):
 
 def run_list(args: argparse.Namespace) -> None:
     """Print all sources, or what there is to know of one. Raises ValueError if there is none of that name."""
-    from .processing.data import SOURCES
-    from .processing.data.loading import source_builder_class, source_options
+    from gap_mllm.processing.data import SOURCES
+    from gap_mllm.processing.data.loading import source_builder_class, source_options
 
     for name in SOURCES if args.name is None else [args.name]:
         builder = source_builder_class(name)
@@ -192,7 +192,7 @@ def _indented(text):
 
 def run_inspect(args: argparse.Namespace) -> None:
     """Inspect a source and print the summary; see `inspect_source`. SystemExit(1) for problems with `--strict`."""
-    from .processing.data.inspection import inspect_source
+    from gap_mllm.processing.data.inspection import inspect_source
 
     output = f"outputs/inspection/{args.name}" if args.output is None else args.output
     found = inspect_source(
@@ -213,7 +213,7 @@ def run_inspect(args: argparse.Namespace) -> None:
 
 def run_convert(args: argparse.Namespace) -> None:
     """Convert a source; see `convert_to_parquet`."""
-    from .processing.data.parquet_export import convert_to_parquet
+    from gap_mllm.processing.data.parquet_export import convert_to_parquet
 
     written = convert_to_parquet(
         args.name,
@@ -240,7 +240,7 @@ def run_label(args: argparse.Namespace) -> None:
     """Label a video; see `label_video`. ValueError if both a scale and a distance are given, or no numbers for it."""
     from pathlib import Path
 
-    from .processing.data.video_labels import KnownBaseline, label_video
+    from gap_mllm.processing.data.video_labels import KnownBaseline, label_video
 
     if args.scale is not None and args.distance is not None:
         raise ValueError("give --scale or --distance, not both")

@@ -37,10 +37,10 @@ def add_evaluate(subparsers) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Evaluate, in several processes if asked for. Raises ValueError where an argument does not fit."""
-    from .evaluation.runner import evaluate_model
-    from .evaluation.runner.card import check_card, update_card
-    from .evaluation.runner.processes import is_launched, launch
-    from .processing.argument_checks import check_count
+    from gap_mllm.evaluation.runner import evaluate_model
+    from gap_mllm.evaluation.runner.card import check_card, update_card
+    from gap_mllm.evaluation.runner.processes import is_launched, launch
+    from gap_mllm.processing.argument_checks import check_count
 
     check_count("--processes", args.processes)
     if args.update_card:

@@ -1,0 +1,39 @@
+"""Read a `gap-mllm` command line, run its subcommand, and turn expected errors into one line and exit code 2."""
+
+import argparse
+import sys
+
+from .convert import add_convert
+from .data import add_data, parse_with_options
+from .evaluate import add_evaluate
+from .train import add_train, add_train_geometry_encoder
+
+
+SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments or files."""
+    parser = argparse.ArgumentParser(
+        prog="gap-mllm", description="Convert, train, evaluate and read data for GAP-MLLM. Commands have --help, too."
+    )
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in SUBCOMMANDS:
+        add(subparsers)
+    words = sys.argv[1:] if argv is None else argv
+    args, rest = parser.parse_known_args(words)
+    has_options = getattr(args, "has_options", False)  # of a data source: flags that are known now
+    if hasattr(args, "folders") and not any(word.startswith("-") for word in rest):
+        args.folders += rest  # argparse takes no positional after a flag that stands between two
+    elif rest and not has_options:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        args = parse_with_options(words, args) if rest and has_options else args
+        args.run(args)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"gap-mllm: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+__all__ = ["SUBCOMMANDS", "main"]

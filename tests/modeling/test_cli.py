@@ -1,0 +1,59 @@
+"""The `gap-mllm` command as a whole: help without the library, and what importing the library costs and registers."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
+
+HELP = """
+import contextlib, io, json, sys
+import gap_mllm_cli
+
+commands = [[], *([name] for name in ("convert", "train", "train-geometry-encoder", "evaluate", "data"))]
+commands += [["data", name] for name in ("list", "inspect", "convert", "label")]
+pages = {}
+for command in commands:
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+        gap_mllm_cli.main([*command, "--help"])
+    pages[" ".join(command)] = page.getvalue()
+print(json.dumps([pages, sorted({name.split(".")[0] for name in sys.modules})]))
+"""
+
+IMPORT = """
+import json, sys
+from transformers import AutoModelForPreTraining, AutoProcessor
+before = set(sys.modules)
+import gap_mllm
+added = sorted({name.split(".")[0] for name in set(sys.modules) - before})
+import transformers
+config = transformers.AutoConfig.from_pretrained(sys.argv[1])
+model = transformers.AutoModel.from_config(config)
+print(json.dumps([added, type(config).__module__, type(model).__module__]))
+"""
+
+
+def run_python(code, *words):
+    run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_help_of_every_command_imports_neither_torch_nor_transformers_nor_the_package():
+    pages, modules = run_python(HELP)
+    assert not {"torch", "transformers", "numpy", "datasets", "gap_mllm"} & set(modules)
+    assert all(page.startswith(f"usage: {f'gap-mllm {command}'.strip()}") for command, page in pages.items()), pages
+    assert "--teacher" in pages["data label"] and "--benchmark" in pages["evaluate"]
+
+
+@pytest.mark.skipif(not TINY_MODEL.is_dir(), reason="examples/assets/tiny_gap_mllm is not there")
+def test_import_loads_no_package_that_transformers_does_not_and_registers_our_classes():
+    added, config_module, model_module = run_python(IMPORT, str(TINY_MODEL))
+    assert set(added) <= {"gap_mllm", "transformers", "PIL", "_imagingft"}
+    assert config_module == "gap_mllm.configuration_gap_mllm"
+    assert model_module == "gap_mllm.modeling_gap_mllm"
