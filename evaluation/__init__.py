@@ -5,7 +5,7 @@ from .boxes import box_intersection_9dof, box_iou_9dof, box_iou_axis_aligned
 from .dense_points import (
     evaluate_geometry_encoder,
     evaluate_point_maps,
-    geometry_of_another_scene,
+    geometry_of_other_scenes,
     pose_errors,
     summarize_errors,
 )
@@ -75,7 +75,7 @@ __all__ = [
     "extract_choice",
     "fit_baselines",
     "frame_accuracy",
-    "geometry_of_another_scene",
+    "geometry_of_other_scenes",
     "ground_box",
     "grounding_axis_aligned_score",
     "grounding_of_texts",

@@ -4,8 +4,6 @@ Every number stands next to those of the blind baselines on the same pixels. The
 need no relative pose), so the later views are also reported alone.
 """
 
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from PIL import Image
@@ -187,47 +185,36 @@ def pose_errors(poses, truth):
 # The point-map heads of a GAP-MLLM
 
 
-@contextmanager
-def geometry_of_another_scene(model):
-    """Give every scene of a batch the geometry features of the next one of equal shape, inside a `with` block.
+def geometry_of_other_scenes(features, image_grid_thw, scene_lengths):
+    """Give every scene of a batch the geometry features of the next one of equal shape.
 
     The vision tower still sees the right pictures. A model that reads its geometry gets worse by this; one that
     ignores it does not.
 
     Args:
-        model (`GapMllmForConditionalGeneration` or `GapMllmForPreTraining`)
+        features (`torch.Tensor` of shape `(levels, P, C)`): what `get_geometry_features` gave for the batch.
+        image_grid_thw (`torch.Tensor` of shape `(N, 3)`), scene_lengths (`torch.Tensor` of shape `(S,)`): of the
+            batch.
+    Returns:
+        `torch.Tensor` of shape `(levels, P, C)`: to be passed as `geometry_features`.
     Raises:
-        ValueError: when a batch comes in which a scene has no partner with as many views of the same sizes.
+        ValueError: if a scene has no partner with as many views of the same sizes.
     """
-    base = model.model
-    encode = base._encode_geometry
-
-    def encode_another(views, scene_lengths):
-        taps, grid = encode(views, scene_lengths)
-        starts = np.cumsum([0, *scene_lengths])
-        shapes = [tuple(map(tuple, grid[a:b])) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-        counts = [sum(height * width for height, width in shape) for shape in shapes]
-        source = list(range(len(shapes)))
-        for shape in set(shapes):
-            members = [index for index, other in enumerate(shapes) if other == shape]
-            if len(members) == 1:
-                raise ValueError(
-                    f"Scene {members[0]} of the batch has no partner of equal shape ({len(shape)} views of "
-                    f"{list(shape)} patches) to take geometry from. Use batches of equal scenes, two or more."
-                )
-            for index, partner in zip(members, members[1:] + members[:1], strict=True):
-                source[index] = partner
-        swapped = []
-        for features in taps:
-            parts = features.split(counts)
-            swapped.append(torch.cat([parts[index] for index in source]))
-        return tuple(swapped), grid
-
-    base._encode_geometry = encode_another
-    try:
-        yield model
-    finally:
-        del base._encode_geometry
+    grid = [(height, width) for _, height, width in image_grid_thw.tolist()]
+    starts = np.cumsum([0, *scene_lengths.tolist()])
+    shapes = [tuple(grid[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    parts = features.split([sum(height * width for height, width in shape) for shape in shapes], dim=1)
+    source = list(range(len(shapes)))
+    for shape in set(shapes):
+        members = [index for index, other in enumerate(shapes) if other == shape]
+        if len(members) == 1:
+            raise ValueError(
+                f"Scene {members[0]} of the batch has no partner of equal shape ({len(shape)} views of {list(shape)} "
+                "patches) to take geometry from. Use batches of equal scenes, two or more."
+            )
+        for index, partner in zip(members, members[1:] + members[:1], strict=True):
+            source[index] = partner
+    return torch.cat([parts[index] for index in source], dim=1)
 
 
 @torch.no_grad()
@@ -280,11 +267,15 @@ def evaluate_point_maps(
             truth = batch.pop("point_map_targets").numpy()
             shape = len(batch_scenes), len(batch_scenes[0].images), -1
             batch = {name: value.to(device) for name, value in batch.items()}
-            guesses = _point_maps(model, batch)
-            if with_shuffled_geometry:
-                with geometry_of_another_scene(model):
-                    shuffled = _point_maps(model, batch)
-                guesses |= {f"shuffled_geometry_{name}": points for name, points in shuffled.items()}
+            geometry = {}
+            if with_shuffled_geometry:  # encoded once, used twice
+                views = {name: batch[name] for name in ("image_grid_thw", "scene_lengths")}
+                features = model.model.get_geometry_features(batch["pixel_values"], **views)
+                geometry = {"": features, "shuffled_geometry_": geometry_of_other_scenes(features, **views)}
+            guesses = {}
+            for prefix, features in (geometry or {"": None}).items():
+                maps = _point_maps(model, batch, features)
+                guesses |= {f"{prefix}{name}": points for name, points in maps.items()}
             if baselines is not None:
                 merge = processor.image_processor.merge_size
                 grid = [int(side) // merge for side in batch["image_grid_thw"][0, 1:]]
@@ -333,9 +324,9 @@ def _sample(scene, arm, half_thickness):
     }
 
 
-def _point_maps(model, batch):
+def _point_maps(model, batch, geometry):
     inputs = {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
-    maps = model(**inputs).point_maps
+    maps = model(**inputs, geometry_features=geometry).point_maps
     names = {"visual": NAME, "language": f"language_{NAME}"}
     return {names[source]: points.float().cpu().numpy() for source, points in maps.items()}
 
@@ -351,7 +342,7 @@ def _token_cells(baselines, grid, side):
 __all__ = [
     "evaluate_geometry_encoder",
     "evaluate_point_maps",
-    "geometry_of_another_scene",
+    "geometry_of_other_scenes",
     "pose_errors",
     "summarize_errors",
 ]

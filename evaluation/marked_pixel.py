@@ -6,11 +6,11 @@ An answer that cannot be read counts as infinitely wrong and as a wrong label; n
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..processing.answers_gap_mllm import parse_points
+from ..processing.answers_gap_mllm import POINT_KEY, parse_points
+from ..processing.asking_gap_mllm import AnswerForm, Asker
 from ..processing.data.rooms.tasks import RoomQuestion, make_question
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
@@ -51,15 +51,14 @@ def make_marked_pixel_samples(scenes, questions_per_scene=1):
     ]
 
 
-@torch.no_grad()
 def answer_marked_pixels(
     model, processor, samples, batch_size=16, max_new_tokens=48, arm=10, half_thickness=2, show_progress=True
 ):
-    """Let a model answer, greedily, in left-padded batches.
+    """Let a model answer, greedily, in left-padded batches; an answer ends with its JSON.
 
     Args:
         model (`GapMllmForConditionalGeneration`): put into evaluation mode for the time being.
-        processor (`GapMllmProcessor`): its tokenizer pads left.
+        processor (`GapMllmProcessor`)
         samples (`list[MarkedPixelSample]`): the questions.
         batch_size (`int`), max_new_tokens (`int`): of generate().
         arm (`int`), half_thickness (`int`): of the cross, in pixels; as in training.
@@ -67,22 +66,13 @@ def answer_marked_pixels(
     Returns:
         `list[str]`: the answers, without special tokens.
     """
-    device, was_training = next(model.parameters()).device, model.training
+    was_training, asker, texts = model.training, Asker(model, processor), []
+    form = AnswerForm(max_new_tokens, (POINT_KEY,))
     model.eval()
-    texts = []
     try:
         for start in tqdm(range(0, len(samples), batch_size), desc="answers", disable=not show_progress):
             chats = [_messages(sample, arm, half_thickness) for sample in samples[start : start + batch_size]]
-            inputs = processor.apply_chat_template(
-                chats,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True, "padding_side": "left"},
-            ).to(device)
-            output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-            texts += processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            texts += asker.answer(chats, form)
     finally:
         model.train(was_training)
     return texts

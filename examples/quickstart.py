@@ -141,17 +141,9 @@ def ask_for_box(model, processor, room):
 
     question = make_question(room, "grounding_box")
     views = [Image.fromarray(image) for image in room.images]
-    text = ask(model, processor, processor.build_messages("grounding_box", views, description=question.description))
+    messages = processor.build_messages("grounding_box", views, description=question.description)
+    text = processor.ask(model, [messages], "grounding_box")[0]
     return AnswerExample(room, question, text)
-
-
-def ask(model, processor, messages, max_new_tokens=48):
-    """Answer one chat."""
-    inputs = processor.apply_chat_template(
-        [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    )
-    answer = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-    return processor.batch_decode(answer[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
 
 
 def publish_and_reload(model, processor, folder):
@@ -175,7 +167,7 @@ def check_reloaded(model, processor, examples):
         views = [Image.fromarray(image) for image in example.scene.images]
         views = processor.apply_visual_prompt(views, example.question.marks, **CROSS)
         messages = processor.build_messages("reconstruction", views, prompt=example.question.question)
-        answer = ask(model, processor, messages)
+        answer = processor.ask(model, [messages], "reconstruction")[0]
         if answer != example.text:
             raise RuntimeError(f"The reloaded model answers {answer!r} instead of {example.text!r}.")
 
@@ -210,7 +202,7 @@ def ask_about_frames(model, processor, frames, output):
     mark = Mark(0, (width // 2, height // 2), "red")
     arm = max(1, round(CROSS["arm"] * width / VIEW["width"]))
     marked = processor.apply_visual_prompt(views, [mark], arm=arm, half_thickness=arm // 5)
-    text = ask(model, processor, processor.build_messages("reconstruction", marked))
+    text = processor.ask(model, [processor.build_messages("reconstruction", marked)], "reconstruction")[0]
     parsed = processor.post_process_points([text])[0]
     marked[0].save(output / "frame.png")
     answer = {

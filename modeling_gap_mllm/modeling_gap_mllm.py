@@ -6,6 +6,7 @@ images of the geometry encoder come from geometry_views_gap_mllm.py, the fusion 
 """
 
 from contextlib import contextmanager
+from copy import copy
 
 import torch
 from torch import nn
@@ -212,6 +213,21 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             ValueError: as `get_image_features`.
         """
         return torch.stack(self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)[0])
+
+    @staticmethod
+    def select_views(features, shown):
+        """Return the output of `get_image_features` for some of its views.
+
+        Args:
+            features (`BaseModelOutputWithDeepstackFeatures`): left as it is.
+            shown (`list[int]`): indices of views, in the wanted order; they may repeat.
+        Returns:
+            `BaseModelOutputWithDeepstackFeatures`: shares the tensors.
+        """
+        selected = copy(features)
+        selected.pooler_output = tuple(features.pooler_output[view] for view in shown)
+        selected.deepstack_features = [tuple(level[view] for view in shown) for level in features.deepstack_features]
+        return selected
 
     @accepts_precomputed_kwargs(modality="video")
     @can_return_tuple

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ...processing.asking_gap_mllm import Asker
 from .arms import MODEL, answer_batch
-from .asking import Asker
 from .benchmarks import TWO_STAGE, Benchmark
 from .files import batch_file, pending_batches, read_answers, write_jsonl
 from .models import load_model

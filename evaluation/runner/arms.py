@@ -3,7 +3,7 @@
 Each arm turns a batch of questions into texts. "constant" needs no model and is not here.
 """
 
-from .asking import AnswerForm, Asker
+from ...processing.asking_gap_mllm import AnswerForm, Asker
 from .plan import view_set
 from .questions import QuestionSet, question_messages
 

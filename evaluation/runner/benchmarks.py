@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...processing.answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
+from ...processing.answers_gap_mllm import BOX_KEYS
+from ...processing.asking_gap_mllm import ANSWER_FORMS, AnswerForm
 from . import score_axis_aligned, score_boxes, score_captions, score_grounding, score_points, score_questions
-from .asking import AnswerForm
 
 
 SINGLE, TWO_STAGE = "single", "two_stage_grounding"
@@ -53,7 +53,7 @@ _POINTS = {
     "constant": score_points.constant,
     "headline": "point_error_m",
     "higher_is_better": False,
-    "forms": (AnswerForm(64, (POINT_KEY,)),),
+    "forms": (ANSWER_FORMS["reconstruction"],),
 }
 _GROUNDING = {
     "source": "gap_mllm",
@@ -64,8 +64,8 @@ _GROUNDING = {
     "check": score_grounding.check,
     "headline": "miou",
 }
-_ONE_STAGE = {"forms": (AnswerForm(100, BOX_KEYS),)}
-_TWO_STAGES = {"forms": (AnswerForm(32, (FRAME_KEY,)), AnswerForm(128, BOX_KEYS)), "flow": TWO_STAGE}
+_ONE_STAGE = {"forms": (ANSWER_FORMS["grounding"],)}
+_TWO_STAGES = {"forms": (ANSWER_FORMS["grounding_frame"], ANSWER_FORMS["grounding_box"]), "flow": TWO_STAGE}
 _AXIS_ALIGNED = {
     "tasks": ("grounding",),
     "score": score_axis_aligned.score,
@@ -110,7 +110,7 @@ _BENCHMARKS = (
         constant=score_boxes.constant,
         curve=score_boxes.curve,
         headline="f1",
-        forms=(AnswerForm(1280, BOX_KEYS, is_list=True),),
+        forms=(ANSWER_FORMS["detection3d"],),
     ),
     Benchmark(
         "gap_mllm_grounding",
@@ -160,7 +160,7 @@ _BENCHMARKS = (
         score=score_captions.score,
         constant=score_captions.constant,
         headline="cider",
-        forms=(AnswerForm(100),),
+        forms=(ANSWER_FORMS["dense_caption"],),
     ),
     Benchmark(
         "vsibench",

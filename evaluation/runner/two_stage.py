@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 
 from ...processing.answers_gap_mllm import parse_frame
+from ...processing.asking_gap_mllm import Asker
 from ...processing.data.scene_sample import SceneSample, View
 from ...processing.prompts_gap_mllm import build_messages
-from .asking import Asker
 from .questions import QuestionSet
 
 

@@ -12,7 +12,7 @@ from gap_mllm.evaluation import (
     evaluate_geometry_encoder,
     evaluate_point_maps,
     fit_baselines,
-    geometry_of_another_scene,
+    geometry_of_other_scenes,
     pose_errors,
     summarize_errors,
 )
@@ -91,14 +91,14 @@ def test_training_rooms_are_refused():
 
 
 class TruthfulBase:
-    """Encodes the true points of the batch as its geometry features, one row a visual token."""
+    """Encodes the true points of the batch as its geometry features, one row for each patch of a visual token."""
 
     def __init__(self, batches):
-        self.batches = batches
+        self.batches, self.num_encoded = batches, 0
 
-    def _encode_geometry(self, views, scene_lengths):
-        points, grid = self.batches[views]
-        return (points.flatten(1),), grid
+    def get_geometry_features(self, pixel_values, image_grid_thw, scene_lengths):
+        self.num_encoded += 1
+        return self.batches[float(pixel_values.sum())].flatten(1).repeat_interleave(4, 0)[None]
 
 
 class GeometryReader(torch.nn.Module):
@@ -111,9 +111,10 @@ class GeometryReader(torch.nn.Module):
         self.model = TruthfulBase(batches)
         self.reads_geometry = reads_geometry
 
-    def forward(self, pixel_values, image_grid_thw, scene_lengths, **kwargs):
-        key = float(pixel_values.sum())
-        points = self.model._encode_geometry(key, scene_lengths.tolist())[0][0].view(-1, 2, 2, 3)
+    def forward(self, pixel_values, image_grid_thw, scene_lengths, geometry_features=None, **kwargs):
+        if geometry_features is None:
+            geometry_features = self.model.get_geometry_features(pixel_values, image_grid_thw, scene_lengths)
+        points = geometry_features[0, ::4].view(-1, 2, 2, 3)
         visual = points if self.reads_geometry else torch.zeros_like(points)
         return SimpleNamespace(point_maps={"visual": visual, "language": visual + torch.tensor([0.0, 0.0, 0.5])})
 
@@ -125,14 +126,14 @@ def true_batches(tiny_processor, test_rooms):
     batches = {}
     for rooms in _batches(test_rooms, 2):
         batch = collate([_sample(room, 10, 2) for room in rooms])
-        grid = [(h // 2, w // 2) for _, h, w in batch["image_grid_thw"].tolist()]
-        batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"], grid
+        batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"]
     return batches
 
 
 def test_another_scenes_geometry_raises_the_error_of_a_model_that_reads_it(true_batches, tiny_processor, test_rooms):
-    metrics = evaluate_point_maps(GeometryReader(true_batches), tiny_processor, test_rooms, batch_size=2, **QUIET)
-    assert metrics["n"] == 4
+    model = GeometryReader(true_batches)
+    metrics = evaluate_point_maps(model, tiny_processor, test_rooms, batch_size=2, **QUIET)
+    assert (metrics["n"], model.model.num_encoded) == (4, 2)  # once for each batch, though it is measured twice
     assert metrics["dense_point_error_m"] == 0.0
     assert metrics["language_dense_point_error_m"] == pytest.approx(0.5)
     assert metrics["shuffled_geometry_dense_point_error_m"] > 0.5
@@ -155,8 +156,7 @@ def test_baselines_are_measured_on_the_same_points(true_batches, tiny_processor,
     room = test_rooms[0]
     batches = {}
     batch = SharedSceneCollator(tiny_processor, point_map_side=2)([_sample(room, 10, 2)])
-    grid = [(h // 2, w // 2) for _, h, w in batch["image_grid_thw"].tolist()]
-    batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"], grid
+    batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"]
     alone = evaluate_point_maps(
         GeometryReader(batches), tiny_processor, [room], own, with_shuffled_geometry=False, **QUIET
     )
@@ -179,20 +179,12 @@ def test_a_single_room_left_over_joins_a_batch():
     assert list(_batches(range(1), 2)) == [[0]] and list(_batches([], 2)) == []
 
 
-def test_the_swap_moves_whole_scenes_of_equal_shape_and_ends(tiny_model):
-    base = tiny_model(model_class=GapMllmForPreTraining).model
-    model = SimpleNamespace(model=base)
-    views = [torch.rand(3, 28, 28) for _ in range(4)] + [torch.rand(3, 28, 56), torch.rand(3, 28, 56)]
-    lengths = [2, 2, 1, 1]
-    right, grid = base._encode_geometry(views, lengths)
-    with geometry_of_another_scene(model):
-        wrong, wrong_grid = base._encode_geometry(views, lengths)
-    after, _ = base._encode_geometry(views, lengths)
-    assert wrong_grid == grid
-    for level, swapped, again in zip(right, wrong, after, strict=True):
-        first, second, third, fourth = level.split([8, 8, 8, 8])  # 2 views of 2 x 2 patches, then 1 of 2 x 4
-        assert torch.equal(swapped, torch.cat([second, first, fourth, third]))
-        assert torch.equal(level, again)
+def test_the_swap_moves_whole_scenes_of_equal_shape():
+    grid = torch.tensor([[1, 2, 2]] * 4 + [[1, 2, 4]] * 2)
+    features = torch.arange(32.0)[None, :, None].expand(2, 32, 3)  # 2 views of 2 x 2 patches twice, then 1 of 2 x 4
+    first, second, third, fourth = features.split([8, 8, 8, 8], dim=1)
+    swapped = geometry_of_other_scenes(features, grid, torch.tensor([2, 2, 1, 1]))
+    assert torch.equal(swapped, torch.cat([second, first, fourth, third], dim=1))
 
 
 def test_a_real_model_is_measured_and_left_as_it_was(tiny_model, tiny_processor, test_rooms, baselines):
@@ -202,4 +194,3 @@ def test_a_real_model_is_measured_and_left_as_it_was(tiny_model, tiny_processor,
         assert np.isfinite(metrics[f"{source}dense_point_error_m"])
         assert len(metrics[f"{source}dense_point_error_m_per_view"]) == 4
     assert metrics["dense_point_error_m"] != metrics["shuffled_geometry_dense_point_error_m"]
-    assert "_encode_geometry" not in vars(model.model)

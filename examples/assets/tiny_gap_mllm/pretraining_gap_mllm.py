@@ -1,6 +1,5 @@
 """GAP-MLLM with the heads of geometry-aligned pre-training. The heads are dropped for inference."""
 
-from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -139,7 +138,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             shown = list(range(len(features.pooler_output)))
             if scene_repeats is not None:
                 shown = self._repeated_views(scene_lengths, scene_repeats)
-            encoded["image"], image_grid_thw = select_views(features, shown), image_grid_thw[shown]
+            encoded["image"], image_grid_thw = self.model.select_views(features, shown), image_grid_thw[shown]
         states = self.model(
             image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, use_cache=False, return_dict=True, **kwargs
         ).last_hidden_state
@@ -180,12 +179,4 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         return shown
 
 
-def select_views(features, shown):
-    """The output of `get_image_features` for the views `shown` (indices), which may repeat."""
-    selected = copy(features)
-    selected.pooler_output = tuple(features.pooler_output[view] for view in shown)
-    selected.deepstack_features = [tuple(level[view] for view in shown) for level in features.deepstack_features]
-    return selected
-
-
-__all__ = ["GapMllmForPreTraining", "GapMllmPointMapHead", "GapMllmPreTrainingOutput", "select_views"]
+__all__ = ["GapMllmForPreTraining", "GapMllmPointMapHead", "GapMllmPreTrainingOutput"]

@@ -13,6 +13,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file, is_torchvision_available
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
+from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker
 from .prompts_gap_mllm import build_messages
 from .visual_prompt_gap_mllm import apply_visual_prompt, to_rgb_image
 
@@ -251,6 +252,33 @@ class GapMllmProcessor(Qwen3VLProcessor):
     def apply_visual_prompt(self, images, marks, **kwargs) -> list:
         """Draw crosses on marked pixels of a scene; see `apply_visual_prompt` in `visual_prompt_gap_mllm.py`."""
         return apply_visual_prompt(images, marks, **kwargs)
+
+    def ask(self, model, chats: list[list[dict]], task: str | None = None, **options) -> list[str]:
+        """Answer chats in one batch, greedily; views that several chats share are encoded once.
+
+        Args:
+            model (`GapMllmForConditionalGeneration`): the model, in evaluation mode.
+            chats (`list[list[dict]]`): one conversation each, as `build_messages` gives them.
+            task (`str`, *optional*): of `ANSWER_FORMS`; generation then stops where the JSON answer is complete, and
+                text behind it is cut off. Free text by default.
+            **options: further arguments of generate(), as `max_new_tokens` (64 for free text) or `do_sample`.
+        Returns:
+            `list[str]`: one answer each, for `post_process_points` and its like.
+        Raises:
+            TypeError: if `chats` is one conversation. ValueError: if the task is unknown, an image part holds no
+                picture, a chat holds a video, or some chats show pictures and others none.
+
+        Example:
+            ```python
+            messages = processor.build_messages("reconstruction", views)
+            text = processor.ask(model, [messages], task="reconstruction")[0]
+            ```
+        """
+        if not isinstance(chats, list | tuple) or any(isinstance(chat, dict) for chat in chats):
+            raise TypeError("chats must be a list of conversations; for a single one write [messages].")
+        if task is not None and task not in ANSWER_FORMS:
+            raise ValueError(f"unknown task {task!r}; known are {', '.join(ANSWER_FORMS)}, or None for free text.")
+        return Asker(model, self).answer(chats, ANSWER_FORMS[task] if task else AnswerForm(), **options)
 
     def post_process_points(self, texts: list[str]) -> list[ParsedAnswer]:
         """Read labelled 3D points from answers; see `parse_points`.

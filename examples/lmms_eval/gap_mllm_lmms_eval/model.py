@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoProcessor
 from transformers.utils import logging
 
 import gap_mllm  # noqa: F401  makes the Auto classes know the model
-from gap_mllm.evaluation.runner.asking import AnswerForm, Asker
+from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 from gap_mllm.processing.prompts_gap_mllm import SYSTEM_PROMPT
 
 from .chats import chat_shape, num_characters, read_chat, show_views
@@ -147,10 +147,10 @@ class GapMllm(lmms):
                 view_sets.append(views)
         options = dict(settings.options)
         if settings.stop_strings:
-            options |= {"stop_strings": list(settings.stop_strings), "tokenizer": self.tokenizer}
-        asker = Asker(_WithOptions(self._model, options), self.processor)
+            options["stop_strings"] = list(settings.stop_strings)
+        asker = Asker(self._model, self.processor)
         encoded = asker.encode(view_sets) if view_sets[0] else None  # of equal shape: all show pictures, or none
-        texts = asker.ask(chats, AnswerForm(settings.max_new_tokens), encoded, scenes)
+        texts = asker.ask(chats, AnswerForm(settings.max_new_tokens), encoded, scenes, **options)
         return [settings.cut(text) for text in texts]
 
     def _doc(self, request):
@@ -159,19 +159,6 @@ class GapMllm(lmms):
 
     def _chat(self, request):
         return read_chat(request.args[1](self._doc(request)), self.system_prompt)
-
-
-class _WithOptions:
-    """A model whose generate() takes a task's options over the caller's; all else is the model's own."""
-
-    def __init__(self, model, options):
-        self._model, self._options = model, options
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def generate(self, **inputs):
-        return self._model.generate(**{**inputs, **self._options})
 
 
 class _naming:  # noqa: N801  used as a statement

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gap_mllm.evaluation.runner.arms import answer_batch
-from gap_mllm.evaluation.runner.asking import AnswerForm, Asker
 from gap_mllm.evaluation.runner.questions import question_messages
+from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 
 
 FORM = AnswerForm(40, ("pointmap",))
@@ -70,8 +70,8 @@ def test_geometry_comes_from_the_partner(loaded, questions):
     asker = Asker(model, processor)
     own, other = ([questions.sample(row_id).marked_images()] for row_id in questions.ids[:2])
     with torch.no_grad():
-        same, swapped = asker.encode(own, own)[0], asker.encode(own, other)[0]
-        plain = asker.encode(own)[0]
+        same, swapped = asker.encode(own, own).features, asker.encode(own, other).features
+        plain = asker.encode(own).features
     assert torch.equal(same.pooler_output[0], plain.pooler_output[0])
     assert not torch.allclose(swapped.pooler_output[0], plain.pooler_output[0], atol=1e-3)
 

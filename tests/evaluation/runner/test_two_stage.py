@@ -2,10 +2,10 @@
 
 import pytest
 
-from gap_mllm.evaluation.runner.asking import AnswerForm, Asker
 from gap_mllm.evaluation.runner.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.evaluation.runner.two_stage import answer_in_two_stages, description_of, views_around
+from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 from gap_mllm.processing.data.scene_sample import SceneSample, View
 
 
