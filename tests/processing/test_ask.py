@@ -54,7 +54,9 @@ def test_options_reach_generate(model, tiny_processor, views):
 
 def test_a_text_only_chat(model, tiny_processor):
     chat = [{"role": "user", "content": [{"type": "text", "text": "How far is it?"}]}]
-    assert tiny_processor.ask(model, [chat], max_new_tokens=6) == [plain(model, tiny_processor, chat, max_new_tokens=6)]
+    assert tiny_processor.ask(model, [chat], max_new_tokens=6) == [
+        plain(model, tiny_processor, chat, max_new_tokens=6)
+    ]
 
 
 def test_bad_chats_are_named(model, tiny_processor, views):
