@@ -324,6 +324,16 @@ def _read_header(path, mtime_ns, num_bytes):
         return image.size, image.mode
 
 
+def check_depth_mode(mode: str, path=None, field: str = "depth") -> None:
+    """Raise a `RecordError` if a depth map of this PIL mode has not 16 bits: metres are lost."""
+    if mode not in ("I;16", "I;16B", "I"):
+        raise RecordError(
+            f"the depth map has PIL mode {mode!r}, expected 16 bits: metres cannot be recovered from 8.",
+            field,
+            file=None if path is None else str(path),
+        )
+
+
 def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
     """Check that a depth map has 16 bits and the size that its intrinsics are for.
 
@@ -337,12 +347,7 @@ def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
         RecordError: if the map has 8 bits (metres are lost), or the intrinsics are for another size.
     """
     size, mode = picture_header(str(path))
-    if mode not in ("I;16", "I;16B", "I"):
-        raise RecordError(
-            f"the depth map has PIL mode {mode!r}, expected 16 bits: metres cannot be recovered from 8.",
-            "depth",
-            file=str(path),
-        )
+    check_depth_mode(mode, path)
     if intrinsics is not None:
         center = float(intrinsics[0][2]) / size[0], float(intrinsics[1][2]) / size[1]
         if not all(0.25 < value < 0.75 for value in center):

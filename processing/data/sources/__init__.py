@@ -5,6 +5,7 @@ _HERE = __name__
 # Registry key -> module, class.
 SOURCES = {
     "synthetic_rooms": (f"{_HERE.rpartition('.')[0]}.rooms.synthetic_rooms", "SyntheticRooms"),
+    "parquet": (f"{_HERE}.parquet", "ParquetSource"),
     "scanrefer": (f"{_HERE}.scanrefer", "ScanReferSource"),
     "scan2cap": (f"{_HERE}.scan2cap", "Scan2CapSource"),
     "multi3drefer": (f"{_HERE}.multi3drefer", "Multi3dReferSource"),

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow
 import pyarrow.parquet
@@ -21,17 +22,25 @@ def iter_parquet_rows(path, batch_size: int = 16) -> Iterator[tuple[int, dict]]:
         FileNotFoundError: if there is no such file.
         RecordError: if it is a git-lfs pointer, cut off, or no parquet file.
     """
-    refuse_lfs_pointer(path)
     index = 0
+    with parquet_errors(path) as progress, pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size):
+            for row in batch.to_pylist():
+                yield index, row
+                index += 1
+                progress["rows"] = index
+
+
+@contextmanager
+def parquet_errors(path):
+    """Turn what pyarrow says of a damaged file into a RecordError that names it; see `iter_parquet_rows`."""
+    refuse_lfs_pointer(path)
+    progress = {"rows": 0}
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size):
-                for row in batch.to_pylist():
-                    yield index, row
-                    index += 1
+        yield progress
     except (pyarrow.ArrowException, OSError) as error:
         raise RecordError(
-            f"no whole parquet file, after {index} rows: {error}. Is the download complete?", file=str(path)
+            f"no whole parquet file, after {progress['rows']} rows: {error}. Is the download complete?", file=str(path)
         ) from None
 
 
@@ -55,4 +64,4 @@ def embedded_view(picture, field: str, image_path: str | None = None) -> dict:
         raise RecordError(f"this is no readable picture: {error}.", field) from None
 
 
-__all__ = ["embedded_view", "iter_parquet_rows"]
+__all__ = ["embedded_view", "iter_parquet_rows", "parquet_errors"]
