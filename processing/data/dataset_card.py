@@ -56,11 +56,13 @@ row = rows[0]
 row["views"][0]["image"], row["question"], row["answer"]
 ```
 
-With the package `gap-mllm`, rows become typed, and boxes and points come in the camera that is asked for:
+With the package `gap-mllm`, rows are checked and can be trained on (`data: {{name: parquet, data_dir: {folder}}}` in a
+recipe); they become typed, and boxes and points come in the camera that is asked for:
 
 ```python
-from gap_mllm.processing.data import SceneSample
+from gap_mllm.processing.data import SceneSample, load_multiview
 
+row = load_multiview("parquet", "{folder}", split="{split}")[0]
 sample = SceneSample.from_row(row)
 boxes = [sample.box_in_view(box, 0) for box in sample.boxes]
 ```

@@ -72,8 +72,8 @@ def convert_to_parquet(
 ) -> dict[str, ExportedSplit]:
     """Write a source as `data/<split>-00000-of-0000N.parquet` with pictures inside, and a dataset card.
 
-    The folder is read by `datasets.load_dataset(output_dir)` and can be uploaded to the Hub as it is; rows and pixels
-    are those of `load_multiview`. Nothing is left behind if it fails.
+    The folder is read by `load_multiview("parquet", output_dir)` and `datasets.load_dataset(output_dir)`, and can be
+    uploaded to the Hub as it is; rows and pixels are those of `load_multiview`. Nothing is left behind if it fails.
 
     Args:
         name (`str`), data_dir (`str` or `Path`, *optional*): as for `load_multiview`.

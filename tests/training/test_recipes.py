@@ -1,6 +1,7 @@
 """Recipes: found by name or path, overridden by flags, and refused where a key is unknown."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from safetensors.torch import load_file
 from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
+from gap_mllm.processing.data import render_room
+from gap_mllm.processing.data.video_labels import label_video
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
 from gap_mllm.training.provenance import describe_run
@@ -18,6 +21,7 @@ from gap_mllm.training.rooms import RoomQuestions, RoomVariety
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments
 from gap_mllm_cli import main
+from tests.processing.data.rendered_teacher import RenderedTeacher, room_pictures
 
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
@@ -112,6 +116,31 @@ def test_a_folder_of_data_is_trained_on(tmp_path, encoder_folder, capsys):
     assert "loss_text" in output and "loss_readout" in output
     assert main(["train", str(tmp_path / "model.yaml"), *flags, "--num_selection_rooms", "2"]) == 2
     assert "with data, give a scorer of your own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["converted", "labelled"])
+def test_what_data_convert_and_data_label_write_is_trained_on(kind, tmp_path, encoder_folder, capsys):
+    folder = tmp_path / "rows"
+    if kind == "converted":
+        place, tasks = ["--data-dir", str(FORMATS / "gap_mllm")], "reconstruction,grounding_box"
+        assert main(["data", "convert", "gap_mllm", *place, "--split", "train", "--tasks", tasks, str(folder)]) == 0
+    else:
+        room = render_room(1_100_013, num_views=6, height=84, width=112)
+        for number, picture in enumerate(room_pictures(room)):
+            (tmp_path / "hall").mkdir(exist_ok=True)
+            picture.save(tmp_path / "hall" / f"{number}.png")
+        options = {"scale": 1.0, "image_size": 112, "views_per_row": 4, "progress": False}
+        label_video(tmp_path / "hall", folder, RenderedTeacher(room), **options)
+        shutil.rmtree(tmp_path / "hall")  # rows hold their pictures
+    data = {"name": "parquet", "data_dir": str(folder), "tasks": ["reconstruction"], "cache_dir": str(tmp_path)}
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text()) | {"data": data}
+    recipe |= {"collation": {"max_views": 4, "max_view_pixels": 96 * 64}, "max_steps": 2, "dataloader_num_workers": 0}
+    recipe |= {"dataloader_persistent_workers": False, "per_device_train_batch_size": 2, "logging_steps": 1}
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(recipe))
+    flags = ["--output_dir", str(tmp_path / "model"), "--geometry_encoder_path", str(encoder_folder)]
+    flags += ["--use_cpu", "true", "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']
+    assert main(["train", str(tmp_path / "model.yaml"), *flags]) == 0
+    assert capsys.readouterr().out.count("'loss_text'") == 2  # one line for each step
 
 
 def test_errors_of_the_command_line_are_one_line(capsys):

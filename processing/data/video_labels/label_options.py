@@ -26,7 +26,8 @@ class LabelOptions:
         confidence_percentile (`float`): instead of a threshold: this share of all pixels is too unsure.
         edge_tolerance (`float`), max_head_gap (`float`, *optional*): see `find_label_pixels`.
         embed_pictures (`bool`): store the pictures of a folder of frames in the rows, which can then be moved without
-            the folder; otherwise rows hold their paths. Frames of a video are always stored.
+            the folder. Otherwise rows hold their paths, and the source "parquet" needs the folder as `media_dir`.
+            Frames of a video are always stored.
         views_per_row (`int`): a longer video is divided into clips of so many views.
         questions_per_clip (`dict[str, int]`, *optional*): see `make_rows`.
         rules (`QuestionRules`): margins and tolerances.
@@ -48,7 +49,7 @@ class LabelOptions:
     confidence_percentile: float = 50.0
     edge_tolerance: float = 0.05
     max_head_gap: float | None = None
-    embed_pictures: bool = False
+    embed_pictures: bool = True
     views_per_row: int = 8
     questions_per_clip: dict[str, int] | None = None
     rules: QuestionRules = field(default_factory=QuestionRules)

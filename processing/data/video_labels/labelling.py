@@ -80,9 +80,9 @@ def label_video(
 ) -> dict:
     """Label a video, and write rows of the schema, a report and a picture.
 
-    `output_dir` gets `data/<split>-00000-of-00001.parquet`, .., which `datasets.load_dataset(output_dir)` reads (with
-    `streaming=True` without unpacking the pictures that rows share), `label_report.json` and `labels.png`. Look at the
-    picture before training.
+    `output_dir` gets `data/<split>-00000-of-00001.parquet`, .., which `load_multiview("parquet", output_dir)` reads
+    (with `streaming=True` without unpacking the pictures that rows share), or `datasets.load_dataset(output_dir)`,
+    `label_report.json` and `labels.png`. Look at the picture before training.
     Frame: `camera_to_world` in the world of the first window, `pose_frame` "scan"; points in the camera of a row's
     view 0. Units: metres if the scale makes them so, else the teacher's own; metadata says which.
 
@@ -121,7 +121,7 @@ def label_video(
     Example:
         ```python
         report = label_video("kitchen.mp4", "labels/kitchen", "path/to/vggt", scale=KnownBaseline(0, 5, 0.42))
-        rows = datasets.load_dataset("labels/kitchen", split="train", streaming=True)
+        rows = load_multiview("parquet", "labels/kitchen", split="train", streaming=True)
         ```
     """
     options, output_dir = LabelOptions(**options), check_output_folder("output_dir", output_dir)

@@ -303,7 +303,7 @@ def test_what_was_converted_can_be_converted_again(folder, tmp_path):
 
 
 def test_it_is_inspected_from_the_command_line(folder, tmp_path, capsys):
-    from gap_mllm.cli import main
+    from gap_mllm_cli import main
 
     words = ["data", "inspect", "parquet", "--data-dir", str(folder), "--output", str(tmp_path / "report"), "--strict"]
     assert main(words) == 0
