@@ -12,7 +12,6 @@ from tqdm import tqdm
 from ..processing.camera_geometry_gap_mllm import invert_rigid
 from ..processing.data.rooms.tasks import make_question
 from ..processing.prompts_gap_mllm import build_messages
-from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
 from ..training.rooms import RoomGeometryDataset, collate_scenes
 from ..training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
 from ..vggt_heads_gap_mllm import pose_encoding_to_cameras
@@ -224,8 +223,8 @@ def evaluate_point_maps(
     scenes,
     baselines=None,
     batch_size=8,
-    arm=10,
-    half_thickness=2,
+    arm=None,
+    half_thickness=None,
     with_shuffled_geometry=True,
     seed=0,
     show_progress=True,
@@ -241,7 +240,8 @@ def evaluate_point_maps(
         scenes (iterable of `RoomScene`): of equal size and number of views; none that the baselines were fitted on.
         baselines (`BlindBaselines`, *optional*): measured on the same pixels.
         batch_size (`int`): rooms at once, two or more for the shuffled geometry.
-        arm (`int`), half_thickness (`int`): of the cross, in pixels; as in training.
+        arm (`int`, *optional*), half_thickness (`int`, *optional*): of the cross, in pixels; default: as in training,
+            see `GapMllmProcessor.apply_visual_prompt`.
         with_shuffled_geometry (`bool`): whether to run a second time with the geometry of another room.
         seed (`int`): of the bootstrap.
         show_progress (`bool`): show a bar.
@@ -262,7 +262,7 @@ def evaluate_point_maps(
             if seen:
                 raise ValueError(f"rooms {seen[:5]} were used to fit the baselines; measure other rooms.")
             num_scenes += len(batch_scenes)
-            batch = collate([_sample(scene, arm, half_thickness) for scene in batch_scenes])
+            batch = collate([_sample(processor, scene, arm, half_thickness) for scene in batch_scenes])
             batch.pop("sample_ids")
             truth = batch.pop("point_map_targets").numpy()
             shape = len(batch_scenes), len(batch_scenes[0].images), -1
@@ -308,10 +308,10 @@ def _batches(scenes, size):
     yield from (part for part in (waiting, batch) if part)
 
 
-def _sample(scene, arm, half_thickness):
+def _sample(processor, scene, arm, half_thickness):
     question = make_question(scene, "reconstruction")
     views = [Image.fromarray(image) for image in scene.images]
-    views = apply_visual_prompt(views, question.marks, arm, half_thickness)
+    views = processor.apply_visual_prompt(views, question.marks, arm, half_thickness)
     messages = build_messages("reconstruction", len(views), prompt=question.question, answer=question.answer)
     return {
         "sample_id": scene.seed,

@@ -13,7 +13,6 @@ from ..processing.answers_gap_mllm import POINT_KEY, parse_points
 from ..processing.asking_gap_mllm import AnswerForm, Asker
 from ..processing.data.rooms.tasks import RoomQuestion, make_question
 from ..processing.prompts_gap_mllm import build_messages
-from ..processing.visual_prompt_gap_mllm import apply_visual_prompt
 from .intervals import with_interval
 
 
@@ -52,7 +51,7 @@ def make_marked_pixel_samples(scenes, questions_per_scene=1):
 
 
 def answer_marked_pixels(
-    model, processor, samples, batch_size=16, max_new_tokens=48, arm=10, half_thickness=2, show_progress=True
+    model, processor, samples, batch_size=16, max_new_tokens=48, arm=None, half_thickness=None, show_progress=True
 ):
     """Let a model answer, greedily, in left-padded batches; an answer ends with its JSON.
 
@@ -61,7 +60,8 @@ def answer_marked_pixels(
         processor (`GapMllmProcessor`)
         samples (`list[MarkedPixelSample]`): the questions.
         batch_size (`int`), max_new_tokens (`int`): of generate().
-        arm (`int`), half_thickness (`int`): of the cross, in pixels; as in training.
+        arm (`int`, *optional*), half_thickness (`int`, *optional*): of the cross, in pixels; default: as in training,
+            see `GapMllmProcessor.apply_visual_prompt`.
         show_progress (`bool`): show a bar.
     Returns:
         `list[str]`: the answers, without special tokens.
@@ -71,16 +71,16 @@ def answer_marked_pixels(
     model.eval()
     try:
         for start in tqdm(range(0, len(samples), batch_size), desc="answers", disable=not show_progress):
-            chats = [_messages(sample, arm, half_thickness) for sample in samples[start : start + batch_size]]
-            texts += asker.answer(chats, form)
+            shown = samples[start : start + batch_size]
+            texts += asker.answer([_messages(processor, sample, arm, half_thickness) for sample in shown], form)
     finally:
         model.train(was_training)
     return texts
 
 
-def _messages(sample, arm, half_thickness):
+def _messages(processor, sample, arm, half_thickness):
     views = [Image.fromarray(image) for image in sample.images]
-    views = apply_visual_prompt(views, sample.question.marks, arm, half_thickness)
+    views = processor.apply_visual_prompt(views, sample.question.marks, arm, half_thickness)
     return build_messages("reconstruction", views, prompt=sample.question.question)
 
 

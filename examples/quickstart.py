@@ -23,7 +23,6 @@ ASSETS = Path(__file__).parent / "assets"
 ENCODER = ASSETS / "tiny_geometry_encoder"
 FIRST_TEST_ROOM = 5000  # those before it were looked at while the recipe was made
 VIEW = {"height": 96, "width": 96}  # pixels, as in the recipe
-CROSS = {"arm": 10, "half_thickness": 2}  # pixels, as in the recipe and the reference
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -109,7 +108,7 @@ def measure_answers(model, processor, rooms, baselines):
     from gap_mllm.processing.data import SPLIT_SEEDS
 
     samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
-    texts = answer_marked_pixels(model, processor, samples, batch_size=32, **CROSS)
+    texts = answer_marked_pixels(model, processor, samples, batch_size=32)
     metrics, _ = score_marked_pixels(texts, samples, baselines)
     metrics["seeds"] = {split: f"{seeds[0]} to {seeds[-1]}" for split, seeds in SPLIT_SEEDS.items()}
     by_seed = {room.seed: room for room in rooms}
@@ -129,7 +128,7 @@ def measure_point_maps(folder, num_rooms, threads):
     torch.set_num_threads(threads)
     model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
     processor = GapMllmProcessor.from_pretrained(folder)
-    return evaluate_point_maps(model, processor, *prepare_measurement(num_rooms), show_progress=False, **CROSS)
+    return evaluate_point_maps(model, processor, *prepare_measurement(num_rooms), show_progress=False)
 
 
 def ask_for_box(model, processor, room):
@@ -165,7 +164,7 @@ def check_reloaded(model, processor, examples):
 
     for example in examples[:2]:
         views = [Image.fromarray(image) for image in example.scene.images]
-        views = processor.apply_visual_prompt(views, example.question.marks, **CROSS)
+        views = processor.apply_visual_prompt(views, example.question.marks)
         messages = processor.build_messages("reconstruction", views, prompt=example.question.question)
         answer = processor.ask(model, [messages], "reconstruction")[0]
         if answer != example.text:
@@ -200,8 +199,7 @@ def ask_about_frames(model, processor, frames, output):
     views = list(frames.values())
     width, height = views[0].size
     mark = Mark(0, (width // 2, height // 2), "red")
-    arm = max(1, round(CROSS["arm"] * width / VIEW["width"]))
-    marked = processor.apply_visual_prompt(views, [mark], arm=arm, half_thickness=arm // 5)
+    marked = processor.apply_visual_prompt(views, [mark])
     text = processor.ask(model, [processor.build_messages("reconstruction", marked)], "reconstruction")[0]
     parsed = processor.post_process_points([text])[0]
     marked[0].save(output / "frame.png")

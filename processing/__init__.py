@@ -28,6 +28,7 @@ from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_ta
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 from .visual_prompt_gap_mllm import (
     MARK_COLORS,
+    CrossSize,
     Mark,
     apply_visual_prompt,
     draw_box,
@@ -43,6 +44,7 @@ from .visual_prompt_gap_mllm import (
 __all__ = [
     "MARK_COLORS",
     "TASKS",
+    "CrossSize",
     "FrameVoxels",
     "GapMllmProcessor",
     "LabelledBox",

@@ -43,6 +43,39 @@ class Mark:
     color: str | tuple[int, int, int] = "red"
 
 
+@dataclass(frozen=True)
+class CrossSize:
+    """How large the crosses are that a model knows.
+
+    The defaults are those of the reference release: as many pixels on every picture, before any resizing. With
+    `view_width` a cross grows with the width of its picture, so that it covers the share of it that training showed.
+
+    Args:
+        arm (`int`): pixels to each side of the centre.
+        half_thickness (`int`): pixels to each side of the bar's middle line.
+        view_width (`int`, *optional*): width of the picture that both are given for; None for any picture.
+    Raises:
+        ValueError: if one of them is no whole number, arm or view_width below 1, or half_thickness below 0.
+    """
+
+    arm: int = 10
+    half_thickness: int = 2
+    view_width: int | None = None
+
+    def __post_init__(self):
+        check_whole("arm", self.arm, at_least=1)
+        check_whole("half_thickness", self.half_thickness)
+        if self.view_width is not None:
+            check_whole("view_width", self.view_width, at_least=1)
+
+    def on_width(self, width: int) -> tuple[int, int]:
+        """Arm and half thickness on a picture of this width, in its pixels; an arm is never less than 1."""
+        if self.view_width is None:
+            return self.arm, self.half_thickness
+        arm, half_thickness = (int(px * width / self.view_width + 0.5) for px in (self.arm, self.half_thickness))
+        return max(arm, 1), half_thickness
+
+
 # Pictures
 
 
@@ -166,13 +199,16 @@ def draw_cross(image, pixel, color="red", arm: int = 10, half_thickness: int = 2
     return _draw(image, pixel, color, arm, half_thickness, where="")
 
 
-def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -> list:
+def apply_visual_prompt(
+    images, marks, arm: int | None = None, half_thickness: int | None = None, cross_size: CrossSize | None = None
+) -> list:
     """Draw all marks of a scene.
 
     Args:
         images (list): the views of one scene, each as for `to_rgb_image`.
         marks (list of `Mark`, or of [view, x, y] triples as in the released `pixel_coords`): a single one will do.
-        arm, half_thickness (`int`): as for `draw_cross`.
+        arm, half_thickness (`int`, *optional*): as for `draw_cross`, in pixels of each view; default: `cross_size`.
+        cross_size (`CrossSize`, *optional*): what the model knows, see `GapMllmProcessor.cross_size`.
     Returns:
         `list`: marked views as new pictures; views without a mark are the objects that were given.
     Raises:
@@ -183,13 +219,13 @@ def apply_visual_prompt(images, marks, arm: int = 10, half_thickness: int = 2) -
     if isinstance(images, str | os.PathLike | Image.Image):
         raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
     views = list(images)
-    for mark in _as_marks(marks):
+    for mark in as_marks(marks):
         if not 0 <= mark.view < len(views):
             raise ValueError(
                 f"mark {mark} is on view {mark.view}, but the scene has {len(views)} views (counted from 0)."
             )
         where = f"view {mark.view}: "
-        views[mark.view] = _draw(views[mark.view], mark.pixel, mark.color, arm, half_thickness, where)
+        views[mark.view] = _draw(views[mark.view], mark.pixel, mark.color, arm, half_thickness, where, cross_size)
     return views
 
 
@@ -212,7 +248,7 @@ def draw_point(image, pixel, color="red", radius: int = 20, text: str | None = N
         ValueError: if the pixel lies outside or is no pair of whole numbers, the colour is unknown, or the radius is
             no whole number of at least 0.
     """
-    _check_whole("radius", radius)
+    check_whole("radius", radius)
     picture = to_rgb_image(image, "the image").copy()
     _disc(picture, _check_pixel(pixel, picture.size, ""), color, radius, text)
     return np.array(picture) if isinstance(image, np.ndarray) else picture
@@ -237,20 +273,29 @@ def draw_box(image, box, color="red", width: int = 20, text: str | None = None):
         ValueError: if the box is not x1 <= x2, y1 <= y2 in finite numbers or lies outside, the colour is unknown, or
             the width is no whole number of at least 1.
     """
-    _check_whole("width", width, at_least=1)
+    check_whole("width", width, at_least=1)
     picture = to_rgb_image(image, "the image").copy()
     _outline(picture, _check_box(box, picture.size, ""), color, width, text)
     return np.array(picture) if isinstance(image, np.ndarray) else picture
 
 
-def draw_scene_marks(images, marks, radius: int = 20, width: int = 20, arm: int = 10, half_thickness: int = 2) -> list:
+def draw_scene_marks(
+    images,
+    marks,
+    radius: int = 20,
+    width: int = 20,
+    arm: int | None = None,
+    half_thickness: int | None = None,
+    cross_size: CrossSize | None = None,
+) -> list:
     """Draw the marks of a scene, of all kinds, one after the other.
 
     Args:
         images (list): the views of one scene, each as for `to_rgb_image`.
         marks (list): objects with `view`, `kind` ("cross", "point" or "box"), `color`, `xy` (x, y, or x1, y1, x2, y2),
             `unit` ("pixel", or "permille" of width and height) and `text` (None or a label), as `SceneMark`.
-        radius, width, arm, half_thickness (`int`): of `draw_point`, `draw_box` and `draw_cross`.
+        radius, width (`int`): of `draw_point` and `draw_box`.
+        arm, half_thickness (`int`, *optional*), cross_size (`CrossSize`, *optional*): as for `apply_visual_prompt`.
     Returns:
         `list`: marked views as new pictures; views without a mark are the objects that were given.
     Raises:
@@ -259,8 +304,8 @@ def draw_scene_marks(images, marks, radius: int = 20, width: int = 20, arm: int 
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
-    _check_whole("radius", radius)
-    _check_whole("width", width, at_least=1)
+    check_whole("radius", radius)
+    check_whole("width", width, at_least=1)
     views = list(images)
     pictures = {}
     for mark in marks:
@@ -284,7 +329,7 @@ def draw_scene_marks(images, marks, radius: int = 20, width: int = 20, arm: int 
                 mark.text,
             )
         else:
-            pictures[mark.view] = _draw(picture, xy, mark.color, arm, half_thickness, where)
+            pictures[mark.view] = _draw(picture, xy, mark.color, arm, half_thickness, where, cross_size)
     for view, picture in pictures.items():
         views[view] = np.array(picture) if isinstance(views[view], np.ndarray) else picture
     return views
@@ -352,8 +397,9 @@ def _label(picture, text, rgb, size: int, right: int, left=None, top=None, botto
     draw.text((left + margin - x1, top + margin - y1), text, font=font, fill="black" if brightness > 200 else "white")
 
 
-def _check_whole(name: str, value, at_least: int = 0) -> None:
-    if not isinstance(value, Integral) or value < at_least:
+def check_whole(name: str, value, at_least: int = 0) -> None:
+    """Raise ValueError unless it is a whole number of at least `at_least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name} is {value!r}; expected a whole number of pixels, {at_least} or more.")
 
 
@@ -370,7 +416,8 @@ def _check_box(box, size: tuple[int, int], where: str) -> tuple[float, ...]:
     return numbers
 
 
-def _as_marks(marks) -> list[Mark]:
+def as_marks(marks) -> list[Mark]:
+    """Marks in any of the forms that `apply_visual_prompt` takes, as a list."""
     # By attribute: a processor loaded as remote code has its own copy of the class.
     entries = [marks] if hasattr(marks, "pixel") else list(marks)
     if entries and not any(hasattr(entry, "pixel") or np.ndim(entry) for entry in entries):
@@ -388,11 +435,14 @@ def _as_mark(entry) -> Mark:
     return Mark(int(view), (x, y))
 
 
-def _draw(image, pixel, color, arm: int, half_thickness: int, where: str):
-    _check_whole("arm", arm)
-    _check_whole("half_thickness", half_thickness)
+def _draw(image, pixel, color, arm: int | None, half_thickness: int | None, where: str, cross_size=None):
     picture = np.array(to_rgb_image(image, f"{where}the image"))  # (height, width, 3), a copy
     height, width = picture.shape[:2]
+    known_arm, known_half_thickness = (cross_size or CrossSize()).on_width(width)
+    arm = known_arm if arm is None else arm
+    half_thickness = known_half_thickness if half_thickness is None else half_thickness
+    check_whole("arm", arm)
+    check_whole("half_thickness", half_thickness)
     x, y = _check_pixel(pixel, (width, height), where)
     for reach_x, reach_y in ((arm, half_thickness), (half_thickness, arm)):
         rows = slice(max(y - reach_y, 0), y + reach_y + 1)
@@ -461,7 +511,7 @@ def marks_to_tokens(marks, image_sizes, image_grid_thw, merge_size: int = 2) -> 
     """
     grids = [tuple(int(value) for value in grid) for grid in image_grid_thw]
     tokens = []
-    for mark in _as_marks(marks):
+    for mark in as_marks(marks):
         if not 0 <= mark.view < len(grids):
             raise ValueError(
                 f"mark {mark} is on view {mark.view}, but the scene has {len(grids)} views (counted from 0)."

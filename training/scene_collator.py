@@ -29,7 +29,7 @@ class SceneCollator:
     every row has one with pose and intrinsics, become point-map targets.
 
     Args:
-        processor (`GapMllmProcessor`)
+        processor (`GapMllmProcessor`): says how large crosses are drawn, too.
         layout (`str`): "padded" (any attention kernel), "packed" (FlashAttention: one padding-free row) or
             "block_mask" (SDPA).
         max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that the question
@@ -101,7 +101,8 @@ class SceneCollator:
             self._say("views_dropped", name, f"{len(row['views'])} views, more than max_views={self.max_views}")
             row = select_row_views(row, spread_views(row, self.max_views))
         scene = SceneSample.from_row(row)
-        images = scene.marked_images() if scene.marks else [view.image for view in scene.views]
+        cross_size = self.shared.processor.cross_size
+        images = scene.marked_images(cross_size) if scene.marks else [view.image for view in scene.views]
         crosses = [mark for mark in scene.marks if mark.kind == "cross" and mark.unit == "pixel"]
         marks = [Mark(crosses[0].view, crosses[0].xy, crosses[0].color) if len(crosses) == 1 else None]
         sample = {"sample_id": name, "images": images, "conversations": [scene.messages(images)], "marks": marks}

@@ -131,7 +131,7 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         processor = GapMllmProcessor.from_pretrained(model_args.model_path)
         model = GapMllmForPreTraining.from_pretrained(model_args.model_path, dtype="float32")
     elif model_args.geometry_encoder_path:
-        processor = build_tiny_processor()
+        processor = _new_processor(model_args)
         model = build_model(model_args.model_config, model_args.geometry_encoder_path, processor)
     else:
         raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
@@ -190,13 +190,28 @@ def _rooms(model_args, args, processor, scorer):
         block_size=batch_size,
         seed=args.seed,
     )
+    processor.set_training_views(*training_views(dataset.variety))
     if scorer is None and model_args.num_selection_rooms:
-        arm, half_thickness = dataset.variety.mark_arms[1], dataset.variety.mark_half_thickness
-        scorer = marked_pixel_scorer(
-            processor,
-            render_split("selection", model_args.num_selection_rooms),
-            arm=arm,
-            half_thickness=arm // 8 if half_thickness is None else half_thickness,
-            show_progress=False,
-        )
+        rooms = render_split("selection", model_args.num_selection_rooms)
+        scorer = marked_pixel_scorer(processor, rooms, show_progress=False)
     return dataset, scorer
+
+
+def training_views(variety):
+    """What a processor says of a model that was trained on such rooms: the commonest size and the largest cross.
+
+    Args:
+        variety (`RoomVariety`)
+    Returns:
+        `tuple`: `training_view_size`, `mark_arm` and `mark_half_thickness` of `GapMllmProcessor`.
+    """
+    height, width = variety.sizes[max(range(len(variety.sizes)), key=lambda i: variety.size_shares[i])]
+    arm, half_thickness = variety.mark_arms[1], variety.mark_half_thickness
+    return {"height": height, "width": width}, arm, arm // 4 if half_thickness is None else half_thickness
+
+
+def _new_processor(model_args):
+    """The tiny processor; a model of rooms gets no view of more pixels than their largest."""
+    if model_args.data:
+        return build_tiny_processor()
+    return build_tiny_processor(max(height * width for height, width in RoomVariety(**model_args.variety).sizes))

@@ -38,13 +38,13 @@ def answer_batch(arm, asker: Asker, form: AnswerForm, questions: QuestionSet, id
     if arm == "blind":
         texts = asker.ask([question_messages(sample, []) for sample in samples], form)
         return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]
-    pictures, scenes, others = _view_sets(arm, samples, questions, partners)
+    pictures, scenes, others = _view_sets(arm, samples, questions, partners, asker.processor.cross_size)
     chats = [question_messages(sample, pictures[scene]) for sample, scene in zip(samples, scenes, strict=True)]
     texts = asker.ask(chats, form, asker.encode(pictures, others), scenes)
     return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]
 
 
-def _view_sets(arm, samples, questions, partners):
+def _view_sets(arm, samples, questions, partners, cross_size):
     """Different sets of pictures of a batch, which of them each sample shows, and where geometry comes from."""
     pictures, scenes, others, known = [], [], [], {}
     for sample in samples:
@@ -52,7 +52,7 @@ def _view_sets(arm, samples, questions, partners):
         key = view_set(sample), partner
         if key not in known:
             known[key] = len(pictures)
-            images = sample.marked_images()
+            images = sample.marked_images(cross_size)
             pictures.append(images[:1] if arm == "first_view" else images)
             if partner is not None:
                 others.append([view.image for view in questions.sample(partner, with_frames=True).views])

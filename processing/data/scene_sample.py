@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
-from ..visual_prompt_gap_mllm import draw_scene_marks, to_rgb_image
+from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .record_errors import RecordError
 from .schema import complete_row
 from .source_files import encode_png
@@ -256,14 +256,16 @@ class SceneSample:
             raise RecordError("the point has no xyz, as in a question without answer.", "xyz", record_id=self.id)
         return transform_points(self.frame_to_camera(point.frame, 0, view), point.xyz)
 
-    def marked_images(self) -> list[Image.Image]:
+    def marked_images(self, cross_size: CrossSize | None = None) -> list[Image.Image]:
         """The pictures of all views with the marks drawn on them, in full size, ready for `messages`.
 
+        Args:
+            cross_size (`CrossSize`, *optional*): of the model that is to see them, `processor.cross_size`.
         Raises:
             RecordError: if a picture cannot be decoded, or a mark cannot be drawn on it.
         """
         try:
-            return draw_scene_marks([view.image for view in self.views], self.marks)
+            return draw_scene_marks([view.image for view in self.views], self.marks, cross_size=cross_size)
         except ValueError as error:
             if isinstance(error, RecordError):
                 raise

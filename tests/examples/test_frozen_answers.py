@@ -16,7 +16,6 @@ from gap_mllm.processing.data.rooms.renderer import render_room
 
 ROOT = Path(__file__).parents[2]
 BATCH = 16
-MARK = {"arm": 10, "half_thickness": 2}
 
 
 def read_rows(num_rows):
@@ -36,7 +35,7 @@ def test_pictures_and_answers_are_those_written_down(loaded, num_rows):
     rows, views = read_rows(num_rows), []
     for row in rows:
         images = [Image.fromarray(image) for image in render_room(room_seed("test", row["room"])).images]
-        views.append(processor.apply_visual_prompt(images, [Mark(row["view"], row["pixel"], "red")], **MARK))
+        views.append(processor.apply_visual_prompt(images, [Mark(row["view"], row["pixel"], "red")]))
         digest = hashlib.sha256(b"".join(np.asarray(view).tobytes() for view in views[-1])).hexdigest()
         assert digest.startswith(row["pictures"]), f"room {row['room']} looks different"
     texts = []

@@ -19,6 +19,7 @@ from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, Gap
 from gap_mllm.convert import convert_checkpoint
 from gap_mllm.hub import MODEL_AUTO_MAP, remote_code_files, save_for_hub
 from gap_mllm.modeling_gap_mllm import GapMllmModel
+from gap_mllm.processing import build_tiny_processor
 
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "gap_reference" / "checkpoint"
@@ -51,6 +52,8 @@ result["classes"]["AutoConfig"] = type(config).__name__
 result["sub_configs"] = [type(config.geometry_config).__name__, type(config.gap_fusion_config).__name__]
 processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 result["classes"]["AutoProcessor"] = type(processor).__name__
+wide = processor.apply_visual_prompt([Image.new("RGB", (320, 240))], [0, 160, 120])[0]
+result["cross"] = [wide.crop((0, row, 320, row + 1)).tobytes().count(255) for row in (120, 125)]
 content = [{"type": "image", "image": Image.open(picture)} for picture in pictures]
 messages = [{"role": "user", "content": [*content, {"type": "text", "text": "which object is marked?"}]}]
 inputs = processor.apply_chat_template(
@@ -94,11 +97,12 @@ def pretraining_model(tiny_model, model):
 
 
 @pytest.fixture(scope="module")
-def folders(model, pretraining_model, tiny_processor, tmp_path_factory):
+def folders(model, pretraining_model, tmp_path_factory):
     """One folder from each of the model classes, with the same weights but for the heads."""
-    base = tmp_path_factory.mktemp("hub")
+    base, processor = tmp_path_factory.mktemp("hub"), build_tiny_processor()
+    processor.set_training_views({"height": 120, "width": 160}, mark_arm=6, mark_half_thickness=1)
     return [
-        save_for_hub(made, tiny_processor, base / name)
+        save_for_hub(made, processor, base / name)
         for name, made in (("inference", model), ("pretraining", pretraining_model))
     ]
 
@@ -161,6 +165,11 @@ def test_every_auto_class_loads_without_the_package(fresh_process):
     assert fresh_process["sub_configs"] == ["GapMllmVggtConfig", "GapMllmFusionConfig"]
     assert fresh_process["leaked"] == [] and fresh_process["missing"] == []
     assert "trust_remote_code=True" in fresh_process["untrusted"]
+
+
+def test_the_processor_knows_its_cross_without_the_package(fresh_process):
+    """Arms of 6 and bars of 3 on a view of 160 pixels are 12 and 5 on one of 320."""
+    assert fresh_process["cross"] == [2 * 12 + 1, 2 * 2 + 1]
 
 
 @torch.no_grad()

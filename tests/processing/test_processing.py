@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ from gap_mllm.processing import (
 
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
 KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
 CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 
@@ -408,3 +410,86 @@ def test_the_package_imports_without_datasets():
     code = "import gap_mllm.processing, sys; print('datasets' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False", done.stderr
+
+
+# How the model was trained
+
+
+def red_columns(picture, y):
+    """How far the red of a row reaches: first and last column."""
+    columns = np.flatnonzero((np.asarray(picture)[y] == (255, 0, 0)).all(-1))
+    return int(columns[0]), int(columns[-1])
+
+
+@pytest.fixture
+def trained_processor():
+    processor = build_tiny_processor()
+    processor.set_training_views({"height": 128, "width": 128}, mark_arm=8, mark_half_thickness=1)
+    return processor
+
+
+def test_a_cross_is_as_large_as_training_showed_it(trained_processor, tiny_processor, make_image):
+    """8 pixels of 128 are 40 of 640; a processor that says nothing draws the published 10 on any picture."""
+    photo, room = make_image(640, 480), make_image(128, 128)
+    marked = trained_processor.apply_visual_prompt([photo, room], [[0, 320, 240], [1, 64, 64]])
+    assert red_columns(marked[0], 240) == (280, 360) and red_columns(marked[1], 64) == (56, 72)
+    assert red_columns(marked[0], 240 + 6) == (315, 325)  # only the upright bar, 5 to each side of its middle
+    published = tiny_processor.apply_visual_prompt([photo, room], [[0, 320, 240], [1, 64, 64]])
+    assert red_columns(published[0], 240) == (310, 330) and red_columns(published[1], 64) == (54, 74)
+    narrow = trained_processor.apply_visual_prompt([make_image(8, 8)], [0, 4, 4])  # half a pixel is one
+    assert red_columns(narrow[0], 4) == (3, 5)
+
+
+def test_a_size_in_pixels_wins(trained_processor, make_image):
+    views = [make_image(640, 480)]
+    marked = trained_processor.apply_visual_prompt(views, [0, 320, 240], arm=3, half_thickness=0)[0]
+    assert red_columns(marked, 240) == (317, 323) and red_columns(marked, 242) == (320, 320)
+    thick = trained_processor.apply_visual_prompt(views, [0, 320, 240], half_thickness=0)[0]
+    assert red_columns(thick, 240) == (280, 360) and red_columns(thick, 245) == (320, 320)
+
+
+def test_messages_draw_the_marks(trained_processor, make_image):
+    views, mark = [make_image(640, 480)], Mark(0, (320, 240), "green")
+    messages = trained_processor.build_messages("reconstruction", views, marks=[mark])
+    shown, text = messages[-1]["content"]
+    assert np.array_equal(shown["image"], trained_processor.apply_visual_prompt(views, [mark])[0])
+    assert text["text"].startswith("A green cross marks one pixel")
+    said = trained_processor.build_messages("reconstruction", views, marks=[mark], color="blue")
+    assert said[-1]["content"][-1]["text"].startswith("A blue cross")
+
+
+def test_the_folder_says_how_the_model_was_trained(trained_processor, tiny_processor, make_image, tmp_path):
+    trained_processor.save_pretrained(tmp_path / "trained")
+    saved = json.loads((tmp_path / "trained" / "processor_config.json").read_text())
+    assert saved["training_view_size"] == {"height": 128, "width": 128}
+    assert (saved["mark_arm"], saved["mark_half_thickness"]) == (8, 1)
+    loaded = GapMllmProcessor.from_pretrained(tmp_path / "trained")
+    assert loaded.cross_size.on_width(640) == (40, 5)
+    tiny_processor.save_pretrained(tmp_path / "silent")
+    saved = json.loads((tmp_path / "silent" / "processor_config.json").read_text())
+    assert not {"training_view_size", "mark_arm", "mark_half_thickness"} & set(saved)
+    assert GapMllmProcessor.from_pretrained(tmp_path / "silent").cross_size.on_width(640) == (10, 2)
+
+
+def test_the_shipped_model_knows_its_rooms(make_image):
+    """Rooms of 128 pixels with arms of 10; larger pictures become views of at most that many pixels and a quarter."""
+    shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
+    assert shipped.cross_size.on_width(128) == (10, 2) and shipped.cross_size.on_width(640) == (50, 10)
+    out = encode(shipped, shipped.build_messages("reconstruction", [make_image(640, 480)], marks=[0, 320, 240]))
+    assert out["image_grid_thw"].tolist() == [[1, 6, 10]]  # 160 x 96
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"training_view_size": 128}, r"training_view_size is 128; expected \{'height': pixels, 'width': pixels\}"),
+        ({"training_view_size": {"width": 128}}, "training_view_size is .*; expected"),
+        ({"training_view_size": {"height": 128, "width": 0}}, "width of training_view_size is 0; expected a whole"),
+        ({"mark_arm": 0}, "mark_arm is 0; expected a whole number of pixels, 1 or more"),
+        ({"mark_arm": True}, "mark_arm is True; expected"),
+        ({"mark_half_thickness": 1.5}, "mark_half_thickness is 1.5; expected a whole number"),
+    ],
+)
+def test_sizes_that_are_none_are_refused(arguments, message, tiny_tokenizer):
+    with pytest.raises(ValueError, match=message):
+        GapMllmProcessor(tokenizer=tiny_tokenizer, **arguments)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
+from gap_mllm.processing import GapMllmProcessor
 from gap_mllm.processing.data import render_room
 from gap_mllm.processing.data.video_labels import label_video
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
@@ -18,13 +19,14 @@ from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingAr
 from gap_mllm.training.provenance import describe_run
 from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions, RoomVariety
-from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, training_views
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments
 from gap_mllm_cli import main
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_pictures
 
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
+TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
 ROOMS = {"sizes": [[64, 64]], "size_shares": [1.0], "num_views": [2], "num_views_shares": [1.0]}
 
 
@@ -39,6 +41,13 @@ def test_recipes_of_the_package_are_complete(name, tmp_path):
     assert args.readout_layers == [1, 2] and args.learning_rate == 0.002
     assert RoomQuestions(**model.questions).counts["reconstruction"] == 4
     RoomVariety(**model.variety)
+
+
+def test_the_shipped_processor_says_what_its_recipe_says(tmp_path):
+    model, _ = read_recipe(parser(), "tiny_gap_mllm", ["--output_dir", str(tmp_path)])
+    shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
+    said = shipped.training_view_size, shipped.mark_arm, shipped.mark_half_thickness
+    assert said == training_views(RoomVariety(**model.variety)) == ({"height": 128, "width": 128}, 10, 2)
 
 
 def test_the_encoder_recipe_is_complete(tmp_path):
@@ -97,6 +106,10 @@ def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config,
     )
     output = capsys.readouterr().out
     assert f"wrote {tmp_path / 'model'}" in output and "eval_parse_rate" in output
+    processor = GapMllmProcessor.from_pretrained(tmp_path / "model")
+    assert processor.training_view_size == {"height": 64, "width": 64}
+    assert processor.cross_size.on_width(640) == (70, 10)  # the largest of the variety: 7 of 64, 7 // 4 thick
+    assert processor.image_processor.size["longest_edge"] == 64 * 64
     model = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "model")
     for name, value in model.model.geometry.state_dict().items():
         assert value.equal(weights[f"aggregator.{name}"]), name

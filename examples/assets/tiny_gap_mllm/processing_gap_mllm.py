@@ -15,7 +15,7 @@ from transformers.utils import cached_file, is_torchvision_available
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker
 from .prompts_gap_mllm import build_messages
-from .visual_prompt_gap_mllm import apply_visual_prompt, to_rgb_image
+from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
 
 
 MAX_PIXELS = 518 * 392  # 4:3 frames get 24 x 32 patches, the grid of the released training
@@ -45,6 +45,7 @@ DEFAULT_VIDEO_PROCESSOR = {
     "video_processor_type": "Qwen3VLVideoProcessor",
 }
 
+_TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness")
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
 # ChatML as Qwen3-VL writes it, and `generation` blocks around what the assistant says (for assistant_only_loss).
@@ -125,11 +126,26 @@ class GapMllmProcessor(Qwen3VLProcessor):
         video_processor (*optional*): a `Qwen3VLVideoProcessor`, or its saved form as a dict; default as Qwen3-VL,
             with the patches and statistics of the image processor.
         chat_template (`str`, *optional*): default `CHAT_TEMPLATE`.
+        training_view_size (`dict`, *optional*): "height" and "width" in pixels of the pictures that the model was
+            trained on, before the image processor's resizing. Crosses on wider or narrower pictures are scaled with
+            the width; None draws them with the same number of pixels on all.
+        mark_arm, mark_half_thickness (`int`, *optional*): size of the crosses that the model was trained on, in pixels
+            of such a picture, as for `draw_cross`; default: 10 and 2, as in the published training.
     Raises:
-        ValueError: if there is no tokenizer.
+        ValueError: if there is no tokenizer, or the size of views or crosses is none.
     """
 
-    def __init__(self, image_processor=None, tokenizer=None, video_processor=None, chat_template=None, **kwargs):
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        video_processor=None,
+        chat_template=None,
+        training_view_size=None,
+        mark_arm=None,
+        mark_half_thickness=None,
+        **kwargs,
+    ):
         if tokenizer is None:
             raise ValueError("GapMllmProcessor needs a tokenizer, for example AutoTokenizer.from_pretrained(...).")
         for name, default in (
@@ -149,6 +165,32 @@ class GapMllmProcessor(Qwen3VLProcessor):
             chat_template=CHAT_TEMPLATE if chat_template is None else chat_template,
         )
         self._set_video_processor(video_processor)
+        self.set_training_views(training_view_size, mark_arm, mark_half_thickness)
+
+    def set_training_views(self, training_view_size=None, mark_arm=None, mark_half_thickness=None) -> None:
+        """Say how the model was trained; the arguments are those of the class, and are saved with it.
+
+        Raises:
+            ValueError: if a size is none.
+        """
+        size = training_view_size
+        if size is not None and not (isinstance(size, dict) and set(size) == {"height", "width"}):
+            raise ValueError(
+                f"training_view_size is {size!r}; expected {{'height': pixels, 'width': pixels}} or None."
+            )
+        for name, value in (size or {}).items():
+            check_whole(f"{name} of training_view_size", value, 1)
+        for name, value, least in (("mark_arm", mark_arm, 1), ("mark_half_thickness", mark_half_thickness, 0)):
+            if value is not None:
+                check_whole(name, value, least)
+        self.training_view_size, self.mark_arm, self.mark_half_thickness = size, mark_arm, mark_half_thickness
+
+    @property
+    def cross_size(self) -> CrossSize:
+        """The crosses that the model knows, drawn where the caller says nothing."""
+        size = self.training_view_size or {}
+        known = {"arm": self.mark_arm, "half_thickness": self.mark_half_thickness, "view_width": size.get("width")}
+        return CrossSize(**{name: value for name, value in known.items() if value is not None})
 
     def _set_video_processor(self, video_processor) -> None:
         """Keep the saved form, and the object wherever it can be built."""
@@ -177,7 +219,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
         saved = super().to_dict()
         video = self.video_processor_dict if self.video_processor is None else self.video_processor.to_dict()
         saved["video_processor"] = {**DEFAULT_VIDEO_PROCESSOR, **video}
-        return saved
+        said_nothing = [name for name in _TRAINING_VIEWS if saved.get(name) is None]
+        return {name: value for name, value in saved.items() if name not in said_nothing}
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
@@ -245,13 +288,32 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
     # Prompts and answers
 
-    def build_messages(self, task: str, images, **kwargs) -> list[dict]:
-        """Build the chat messages of one question; see `build_messages` in `prompts_gap_mllm.py`."""
+    def build_messages(self, task: str, images, marks=None, **kwargs) -> list[dict]:
+        """Build the chat messages of one question; see `build_messages` in `prompts_gap_mllm.py`.
+
+        With `marks`, as for `apply_visual_prompt`, crosses of the size that the model knows are drawn on the views;
+        where all have one colour, the text names it.
+        """
+        if marks is not None:
+            images = self.apply_visual_prompt(images, marks)
+            colors = [mark.color for mark in as_marks(marks)]
+            if colors and isinstance(colors[0], str) and colors.count(colors[0]) == len(colors):
+                kwargs.setdefault("color", colors[0])
         return build_messages(task, images, **kwargs)
 
-    def apply_visual_prompt(self, images, marks, **kwargs) -> list:
-        """Draw crosses on marked pixels of a scene; see `apply_visual_prompt` in `visual_prompt_gap_mllm.py`."""
-        return apply_visual_prompt(images, marks, **kwargs)
+    def apply_visual_prompt(self, images, marks, arm: int | None = None, half_thickness: int | None = None) -> list:
+        """Draw crosses on marked pixels of a scene; see `apply_visual_prompt` in `visual_prompt_gap_mllm.py`.
+
+        Args:
+            images (list), marks (list): as there.
+            arm, half_thickness (`int`, *optional*): in pixels of each view. Default: what the model was trained with
+                (`cross_size`), scaled from the width of its training views to that of the view, if that is saved.
+        Returns:
+            `list`: marked views.
+        Raises:
+            TypeError, ValueError: as there.
+        """
+        return apply_visual_prompt(images, marks, arm, half_thickness, self.cross_size)
 
     def ask(self, model, chats: list[list[dict]], task: str | None = None, **options) -> list[str]:
         """Answer chats in one batch, greedily; views that several chats share are encoded once.

@@ -1,10 +1,12 @@
 """Asking a model: equal to plain generate, each set of views encoded once, arms that see less."""
 
+import numpy as np
 import pytest
 import torch
 
 from gap_mllm.evaluation.runner.arms import answer_batch
 from gap_mllm.evaluation.runner.questions import question_messages
+from gap_mllm.processing import draw_cross
 from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 
 
@@ -94,3 +96,21 @@ def test_chats_must_show_what_their_scene_has(loaded, questions):
     chat = loaded[1].build_messages("reconstruction", images[:2])
     with pytest.raises(ValueError, match="the chat shows 2 pictures, but its scene has 4"):
         asker.ask([chat], FORM, asker.encode([images]), [0])
+
+
+def test_crosses_are_those_that_the_processor_says(loaded, questions, monkeypatch):
+    """A model of views half as wide gets crosses twice as large; one of views of this width those of before."""
+    model, processor = loaded
+    shown = []
+    monkeypatch.setattr(Asker, "encode", lambda self, pictures, others=None: shown.append(pictures[0]))
+    monkeypatch.setattr(Asker, "ask", lambda self, chats, *rest: [""] * len(chats))
+    sample = questions.sample(questions.ids[0])
+    mark, width = sample.marks[0], sample.views[0].image.width
+    for view_width in (None, width, width // 2):
+        size = view_width and {"height": 96, "width": view_width}
+        monkeypatch.setattr(processor, "training_view_size", size)
+        answer_batch("model", Asker(model, processor), FORM, questions, questions.ids[:1])
+    plain, same, large = (np.asarray(images[mark.view]) for images in shown)
+    expected = draw_cross(sample.views[mark.view].image, mark.xy, mark.color, arm=20, half_thickness=4)
+    assert np.array_equal(plain, same) and not np.array_equal(plain, large)
+    assert np.array_equal(large, np.asarray(expected))
