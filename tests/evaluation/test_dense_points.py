@@ -125,7 +125,7 @@ def true_batches(tiny_processor, test_rooms):
     collate = SharedSceneCollator(tiny_processor, point_map_side=2)
     batches = {}
     for rooms in _batches(test_rooms, 2):
-        batch = collate([_sample(room, 10, 2) for room in rooms])
+        batch = collate([_sample(tiny_processor, room, None, None) for room in rooms])
         batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"]
     return batches
 
@@ -155,7 +155,7 @@ def test_baselines_are_measured_on_the_same_points(true_batches, tiny_processor,
     assert metrics["constant_dense_point_error_m"] == pytest.approx(np.median(expected), rel=0.02)
     room = test_rooms[0]
     batches = {}
-    batch = SharedSceneCollator(tiny_processor, point_map_side=2)([_sample(room, 10, 2)])
+    batch = SharedSceneCollator(tiny_processor, point_map_side=2)([_sample(tiny_processor, room, None, None)])
     batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"]
     alone = evaluate_point_maps(
         GeometryReader(batches), tiny_processor, [room], own, with_shuffled_geometry=False, **QUIET

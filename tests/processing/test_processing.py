@@ -31,6 +31,7 @@ from gap_mllm.processing import (
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
+REMOTE_FILES = ("answers", "asking", "json_stopping", "processing", "prompts", "visual_prompt")
 KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
 CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 
@@ -398,7 +399,7 @@ def test_remote_code_loads_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr(GapMllmProcessor, "_auto_class", "AutoProcessor")
     build_tiny_processor().save_pretrained(tmp_path / "hub")
     names = {path.name for path in (tmp_path / "hub").glob("*.py")}
-    assert names == {f"{n}_gap_mllm.py" for n in ("answers", "processing", "prompts", "visual_prompt")}
+    assert names == {f"{n}_gap_mllm.py" for n in REMOTE_FILES}
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", REMOTE, str(tmp_path / "hub")]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120)

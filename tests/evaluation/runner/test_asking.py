@@ -29,7 +29,7 @@ def plain_answers(model, processor, chats, form):
 
 def test_answers_are_those_of_plain_generate(loaded, questions):
     samples = list(questions)
-    chats = [question_messages(sample, sample.marked_images()) for sample in samples]
+    chats = [question_messages(sample, sample.marked_images(loaded[1].cross_size)) for sample in samples]
     records = answer_batch("model", Asker(*loaded), FORM, questions, questions.ids)
     assert [record["text"] for record in records] == plain_answers(*loaded, chats, FORM)
     assert [record["id"] for record in records] == questions.ids
