@@ -120,6 +120,27 @@ def format_point(label: str | None, point, decimals: int = 2) -> str:
     return f"```json\n{_object_text(label, POINT_KEY, _finite(point, 3, POINT_KEY), decimals)}\n```"
 
 
+def format_points(labels, points, decimals: int = 2) -> str:
+    """Write the answer for several marked pixels: a list in the form of `format_boxes`.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres.
+
+    Args:
+        labels (list of `str` or None): one name per point; None leaves the key out.
+        points (list of 3 floats each): x, y, z.
+        decimals (`int`): digits after the decimal point.
+    Returns:
+        `str`: fenced JSON list.
+    Raises:
+        ValueError: if the counts differ, or a point does not hold 3 finite numbers.
+    """
+    labels, points = list(labels), list(points)
+    if len(labels) != len(points):
+        raise ValueError(f"format_points got {len(labels)} labels and {len(points)} points; give one label per point.")
+    pairs = zip(labels, points, strict=True)
+    return _list_text(_object_text(label, POINT_KEY, _finite(point, 3, POINT_KEY), decimals) for label, point in pairs)
+
+
 def format_boxes(labels, boxes, decimals: int = 2) -> str:
     """Write the detection answer: one tab-indented object a line, the closing fence right behind the bracket.
 
@@ -138,11 +159,8 @@ def format_boxes(labels, boxes, decimals: int = 2) -> str:
     labels, boxes = list(labels), list(boxes)
     if len(labels) != len(boxes):
         raise ValueError(f"format_boxes got {len(labels)} labels and {len(boxes)} boxes; give one label per box.")
-    lines = [
-        _object_text(label, BOX_KEYS[0], _box(box, decimals), decimals)
-        for label, box in zip(labels, boxes, strict=True)
-    ]
-    return "```json\n[\n\t" + ",\n\t".join(lines) + "\n]```"
+    pairs = zip(labels, boxes, strict=True)
+    return _list_text(_object_text(label, BOX_KEYS[0], _box(box, decimals), decimals) for label, box in pairs)
 
 
 def format_box(box, decimals: int = 2) -> str:
@@ -174,6 +192,28 @@ def format_frame(frame: int) -> str:
     if isinstance(frame, bool) or frame != int(frame) or frame < 0:
         raise ValueError(f"frame must be a view index of at least 0, got {frame!r}.")
     return "```json\n\t" + json.dumps({FRAME_KEY: int(frame)}) + "\n```"
+
+
+def format_frame_box(frame: int, box, decimals: int = 2) -> str:
+    """Write the answer of one-stage grounding: a view and the box in its camera.
+
+    Frame: camera of the answered view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
+
+    Args:
+        frame (`int`): index of the view, counted from 0.
+        box (array-like of 9 floats): centre, sizes, angles.
+        decimals (`int`): digits after the decimal point.
+    Returns:
+        `str`: fenced JSON, one tab-indented object.
+    Raises:
+        ValueError: as `format_frame` and `format_box`.
+    """
+    shown = format_frame(frame).partition("{")[2].partition("}")[0]
+    return format_box(box, decimals).replace("{", f"{{{shown}, ", 1)
+
+
+def _list_text(objects) -> str:
+    return "```json\n[\n\t" + ",\n\t".join(objects) + "\n]```"
 
 
 def _finite(values, length: int, name: str) -> list[float]:

@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import Dataset
 
 from ..geometry_views_gap_mllm import resize_to_grid
-from ..processing.answers_gap_mllm import format_box, format_boxes, format_point
 from ..processing.camera_geometry_gap_mllm import (
     invert_rigid,
     scale_intrinsics,
@@ -20,6 +19,7 @@ from ..processing.data.augmentation import jitter_colors
 from ..processing.data.rooms.layout import room_seed
 from ..processing.data.rooms.renderer import render_room
 from ..processing.data.rooms.tasks import make_question
+from ..processing.data.truth import render_answer
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
@@ -255,7 +255,7 @@ class RoomQuestionDataset(_RoomDataset):
                     prompt=None if question.task in ("grounding_frame", "reconstruction") else question.question,
                     description=question.description,
                     color=color,
-                    answer=room_answer(question, self.questions.decimals),
+                    answer=render_answer(replace(question.truth, decimals=self.questions.decimals)),
                 )
                 for color, question in asked
             ],
@@ -289,17 +289,6 @@ class RoomQuestionDataset(_RoomDataset):
         """Questions of each task for the rooms of this item's block."""
         rng = np.random.default_rng([self.seed, 3, index // self.block_size])
         return {task: int(count) + int(rng.random() < count % 1) for task, count in self.questions.counts.items()}
-
-
-def room_answer(question, decimals):
-    """The answer text of a `RoomQuestion` with this many decimals."""
-    if question.task == "reconstruction":
-        return format_point(question.labels[0], question.point, decimals)
-    if question.task == "detection3d":
-        return format_boxes(question.labels, question.boxes, decimals)
-    if question.task == "grounding_box":
-        return format_box(question.boxes[0], decimals)
-    return question.answer
 
 
 def collate_scenes(samples):

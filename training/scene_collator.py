@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
-from ..processing.data.view_selection import select_row_views, spread_views
+from ..processing.data.view_selection import select_views, spread_views
 from ..processing.visual_prompt_gap_mllm import Mark
 from .shared_scene_collator import LOSS_FIELDS, PADDING, SharedSceneCollator
 
@@ -90,17 +90,16 @@ class SceneCollator:
         return batch
 
     def _sample(self, row):
-        row = row.to_row() if isinstance(row, SceneSample) else row
-        name = row["id"]
-        if row["video"] and not row["views"]:
+        scene = row if isinstance(row, SceneSample) else SceneSample.from_row(row)
+        name = scene.id
+        if scene.video and not scene.views:
             problem = "the video has not been turned into views. Load it with max_views."
             raise RecordError(problem, "video", record_id=name)
-        if row["answer"] is None:
+        if scene.answer is None:
             raise RecordError("there is no answer to learn from.", "answer", record_id=name)
-        if self.max_views is not None and len(row["views"]) > self.max_views:
-            self._say("views_dropped", name, f"{len(row['views'])} views, more than max_views={self.max_views}")
-            row = select_row_views(row, spread_views(row, self.max_views))
-        scene = SceneSample.from_row(row)
+        if self.max_views is not None and len(scene.views) > self.max_views:
+            self._say("views_dropped", name, f"{len(scene.views)} views, more than max_views={self.max_views}")
+            scene = select_views(scene, spread_views(scene, self.max_views))
         cross_size = self.shared.processor.cross_size
         images = scene.marked_images(cross_size) if scene.marks else [view.image for view in scene.views]
         crosses = [mark for mark in scene.marks if mark.kind == "cross" and mark.unit == "pixel"]

@@ -1,7 +1,8 @@
-"""Training questions drawn from scenes: views chosen, a question made, the sample augmented; new ones every time.
+"""Training questions drawn from scenes: views chosen, then changed, then asked about; new ones every time.
 
 Rows of the task "scene" (views, poses, depth and boxes without a question) become questions of the task makers; rows
-that have a question keep it. Both may be augmented. The result is for `SceneCollator`.
+that have a question keep it, and are changed as far as it stays true. The result is for `SceneCollator`; pictures of
+views that are not chosen are never decoded.
 """
 
 from collections import Counter
@@ -30,7 +31,7 @@ class SceneQuestionDataset(Dataset):
         num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
         max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
         margins (`TaskMargins`, *optional*): how clear the answer of a made question must be.
-        augmentation (`SceneAugmentation`, *optional*): applied to every sample.
+        augmentation (`SceneAugmentation`, *optional*): applied to every sample; to scenes before they are asked about.
         seed (`int`)
     Raises:
         ValueError: if there are no rows, a task is unknown, or a number is below 1. When indexed: RecordError, with
@@ -66,19 +67,22 @@ class SceneQuestionDataset(Dataset):
         if not 0 <= index < self.length:
             raise IndexError(f"item {index} of {self.length}")
         round_index, row = divmod(index, len(self.rows))
-        sample = SceneSample.from_row(self.rows[row])
+        sample = SceneSample.open(self.rows, row)
         if sample.task == "scene":
-            sample = self._ask(sample, index)
+            return self._ask(sample, index, round_index)
+        return self._augment(sample, round_index)
+
+    def _augment(self, sample, round_index):
         return sample if self.augmentation is None else self.augmentation(sample, epoch=round_index)
 
-    def _ask(self, scene, index):
-        """A question about some views of a scene."""
+    def _ask(self, scene, index, round_index):
+        """A question about some views of a scene; these are changed first, so that whatever is asked is true."""
         rng = np.random.default_rng([self.seed, index])
         reasons = Counter()
         for attempt in range(NUM_TRIES):
             chosen = self._choose_views(scene, rng)
             maker = self.tasks[int(rng.integers(len(self.tasks)))]
-            asked = replace(scene, id=f"{scene.id}/{index}-{attempt}", views=chosen)
+            asked = self._augment(replace(scene, id=f"{scene.id}/{index}-{attempt}", views=chosen), round_index)
             made = make_tasks(asked, (maker,), seed=self.seed, margins=self.margins)
             if made:
                 return made[0]

@@ -85,9 +85,8 @@ def _row(sample, width, max_views):
 def _shown_views(sample, max_views):
     if len(sample.views) <= max_views:
         return list(range(len(sample.views)))
-    row = sample.to_row()
     try:
-        return spread_views(row, max_views)
+        return spread_views(sample, max_views)
     except RecordError:  # more are spoken of than fit, or texts and tags do not agree
         return list(range(max_views))
 

@@ -4,10 +4,13 @@ Fields are described in schema.py. Frame: OpenCV cameras; boxes are 9-DoF with t
 radians, pixels with integer centres.
 """
 
+import io
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
+import datasets
 import numpy as np
 from PIL import Image
 
@@ -17,9 +20,12 @@ from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .record_errors import RecordError
 from .schema import complete_row
 from .source_files import encode_png
+from .truth import Truth
 
 
 WORLD_FRAMES = ("scan", "aligned")
+MILLIMETRES = 1000.0  # depth that is in memory in metres is stored so
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,10 @@ class View:
     """One view. Pictures are decoded when first asked for.
 
     Args:
-        picture (`PIL.Image.Image`, `str` or `dict`, *optional*): decoded, a path, or bytes and path as stored.
-        depth_picture: the same of the depth map; `depth_scale` units are a metre.
+        picture (`PIL.Image.Image`, `np.ndarray`, `str` or `dict`, *optional*): decoded, a path, or bytes and path as
+            stored.
+        depth_picture: the same of the depth map; `depth_scale` units are a metre. An array of floats is in metres as
+            it is, and needs no `depth_scale`.
         image_path (`str`, *optional*), frame_id (`int`, *optional*), timestamp (`float`, *optional*): see schema.py.
         intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*), depth_intrinsics (the same, of the depth map),
         camera_to_world (`np.ndarray` of shape `(4, 4)`, *optional*)
@@ -57,6 +65,8 @@ class View:
         """
         if self.depth_picture is None:
             return None
+        if self._is_metric:
+            return np.asarray(self.depth_picture, np.float32)
         if not self.depth_scale or self.depth_scale < 0:
             raise RecordError(f"there is a depth map, but depth_scale is {self.depth_scale}.", "depth_scale")
         values = _decode(self.depth_picture, self.image_path, "depth", lambda picture, _: np.asarray(picture))
@@ -66,11 +76,45 @@ class View:
             )
         return values.astype(np.float32) / np.float32(self.depth_scale)
 
+    @property
+    def _is_metric(self) -> bool:
+        return isinstance(self.depth_picture, np.ndarray) and self.depth_picture.dtype.kind == "f"
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture; of a JPEG or PNG only the header is read. Raises as `image`."""
+        picture = self.picture
+        if isinstance(picture, np.ndarray):
+            return picture.shape[1], picture.shape[0]
+        if isinstance(picture, dict):
+            stored = picture.get("bytes")
+            picture = io.BytesIO(stored) if stored is not None else picture.get("path") or self.image_path
+        if isinstance(picture, str | io.BytesIO) and "image" not in self.__dict__:
+            try:
+                with Image.open(picture) as header:
+                    if header.format == "JPEG":
+                        is_turned = header.getexif().get(_ORIENTATION, 1) in _TURNED
+                        return header.size[::-1] if is_turned else header.size
+                    if header.format == "PNG" and not _may_be_turned(picture):
+                        return header.size
+            except OSError:
+                pass  # `image` says what is wrong
+        return self.image.size
+
+    def encoded(self) -> "View":
+        """The view with its pictures as they are stored, files or PNG: rows that share it need not encode it again."""
+        depth, scale = self.depth_picture, self.depth_scale
+        if self._is_metric:
+            depth, scale = np.round(depth * MILLIMETRES).astype(np.uint16), MILLIMETRES
+        return replace(
+            self, picture=_stored_picture(self.picture), depth_picture=_stored_picture(depth), depth_scale=scale
+        )
+
     def row(self) -> dict:
         """The view as stored in a row."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields = {name: getattr(self.encoded(), name) for name in self.__dataclass_fields__}
         image, depth = fields.pop("picture"), fields.pop("depth_picture")
-        return {**fields, "image": _stored_picture(image), "depth": _stored_picture(depth)}
+        return {**fields, "image": image, "depth": depth}
 
 
 @dataclass(frozen=True)
@@ -128,11 +172,13 @@ class SceneMark:
 
 @dataclass(frozen=True)
 class SceneSample:
-    """One question about the views of one scene; the typed form of a row.
+    """One question about the views of one scene; the typed form of a row, from its source to the batch.
+
+    `truth` is what the question was made from; it is not stored. `answer` is its text.
 
     Example:
         ```python
-        sample = SceneSample.from_row(rows[0])
+        sample = SceneSample.open(rows, 0)  # no picture is decoded before it is asked for
         boxes = [sample.box_in_view(box, 0) for box in sample.boxes]  # camera of view 0
         messages = sample.messages()
         ```
@@ -160,6 +206,25 @@ class SceneSample:
     number: float | None = None
     question_type: str | None = None
     metadata: dict = field(default_factory=dict)
+    truth: Truth | None = None
+
+    @classmethod
+    def open(cls, rows, index: int) -> "SceneSample":
+        """Read one of several rows without decoding its pictures, whatever the format of the data set.
+
+        Args:
+            rows (`datasets.Dataset`, or sequence of `dict` or `SceneSample`): of the schema; a data set with a
+                transform of its own is read through it.
+            index (`int`)
+        Returns:
+            `SceneSample`: pictures and depth maps are decoded when first asked for.
+        Raises:
+            IndexError: if there is no such row. RecordError: if metadata is no JSON.
+        """
+        if isinstance(rows, datasets.Dataset) and rows.format["type"] != "custom":
+            return cls.from_row(rows.with_format("arrow")[index].to_pylist()[0])
+        row = rows[index]
+        return row if isinstance(row, cls) else cls.from_row(row)
 
     @classmethod
     def from_row(cls, row: dict) -> "SceneSample":
@@ -172,7 +237,7 @@ class SceneSample:
         Raises:
             RecordError: if metadata is no JSON.
         """
-        fields = {name: row.get(name) for name in cls.__dataclass_fields__}
+        fields = {name: row.get(name) for name in cls.__dataclass_fields__ if name != "truth"}
         fields["views"] = tuple(_view(view) for view in row.get("views") or ())
         fields["boxes"] = tuple(_box(box) for box in row.get("boxes") or ())
         fields["points"] = tuple(_point(point) for point in row.get("points") or ())
@@ -187,7 +252,7 @@ class SceneSample:
 
     def to_row(self) -> dict:
         """Return the row again; decoded pictures are stored as PNG."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "truth"}
         for name in ("views", "boxes", "points", "marks"):
             fields[name] = [part.row() for part in fields[name]]
         for name in ("references", "choices"):
@@ -248,6 +313,9 @@ class SceneSample:
 
     def box_in_view(self, box: Box, view: int = 0) -> np.ndarray:
         """A box in the camera of a view, `(9,)`, in the Euler order of the box; raises as `frame_to_camera`."""
+        if box.frame == "camera" and (box.frame_index or 0) == view:  # the angles stay exactly as they are
+            self._check_view(view)
+            return np.array(box.numbers, np.float64)
         return transform_box(box.numbers, self.frame_to_camera(box.frame, box.frame_index, view), box.euler_order)
 
     def point_in_view(self, point: Point, view: int = 0) -> np.ndarray:
@@ -329,8 +397,6 @@ def _decode(picture, path, name, read):
     if isinstance(picture, dict):
         path = picture.get("path") or path
         if picture.get("bytes") is not None:
-            import io
-
             picture = io.BytesIO(picture["bytes"])
         else:
             picture = path
@@ -344,6 +410,12 @@ def _decode(picture, path, name, read):
         return read(picture, where)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PNG raises SyntaxError
         raise RecordError(f"{where} cannot be decoded: {error}.", name, file=path) from None
+
+
+def _may_be_turned(png):
+    """Whether the bytes of a PNG name its orientation; that needs no decoding."""
+    data = png.getvalue() if isinstance(png, io.BytesIO) else Path(png).read_bytes()
+    return b"eXIf" in data or b"Raw profile type" in data
 
 
 def _stored_picture(picture):

@@ -15,8 +15,9 @@ from transformers.utils import logging
 
 from ..argument_checks import check_count, check_flag
 from .record_errors import ReadReport, RecordError
+from .scene_sample import SceneSample
 from .schema import complete_row, scene_features
-from .view_selection import select_row_views, spread_views
+from .view_selection import select_views, spread_views
 
 
 logger = logging.get_logger(__name__)
@@ -216,7 +217,8 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
         if self.warns_of_missing_views and not row["views"]:
             self.warn_of_missing_views(row["video"] is not None)
         if self.config.max_views and len(row["views"]) > self.config.max_views:
-            row = select_row_views(row, spread_views(row, self.config.max_views))
+            sample = SceneSample.from_row(row)
+            row = select_views(sample, spread_views(sample, self.config.max_views)).to_row()
         return row
 
     def _refuse(self, error, file, record_id, cause=None):

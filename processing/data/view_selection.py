@@ -1,56 +1,49 @@
-"""Keeping some of the views of a row, with everything that speaks of them: tags, marks, boxes, points and answers."""
+"""Keeping some of the views of a sample, with all that speaks of them: tags, marks, boxes, points and answers."""
 
-import json
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from ..argument_checks import WrongKindError, check_count
 from ..prompts_gap_mllm import IMAGE_TAG
+from .answer_texts import in_answered_camera, renumber_frame
 from .record_errors import RecordError
 
 
-KEPT_VIEWS = '"keep_views"'  # a key of metadata
+KEPT_VIEWS = "keep_views"  # a key of metadata: the views that an answer was computed from
 _TAGGED = re.compile(r"(?:Frame-(\d+): ?)?" + re.escape(IMAGE_TAG))
 _MENTION = re.compile(r"Frame-(\d+)\b")
 
 
-def named_views(row: dict) -> set[int]:
-    """Indices of the views that a row cannot lose: the reference, and those that answers, marks and texts speak of.
+def named_views(sample) -> set[int]:
+    """Indices of the views that a sample cannot lose: the reference, and those that answers, marks and texts speak of.
 
     Raises:
         RecordError: if a text says "Frame-3", and there is no such view or tags do not number them.
     """
-    named = {0}
-    named.update(mark["view"] for mark in row["marks"])
-    named.update(point["view"] for point in row["points"] if point["view"] is not None)
-    named.update(box["frame_index"] for box in row["boxes"] if box["frame_index"] is not None)
-    if row["target_frame"] is not None:
-        named.add(row["target_frame"])
-    named.update(_kept_views(row))
-    mentions = {int(number) for text in _spoken_texts(row) for number in _MENTION.findall(text)}
-    first = first_frame_number(row["question"]) if mentions else None
+    named = {0, *(mark.view for mark in sample.marks), *sample.metadata.get(KEPT_VIEWS, ())}
+    named.update(point.view for point in sample.points)
+    named.update(box.frame_index for box in sample.boxes)
+    named.add(sample.target_frame)
+    named.discard(None)
+    mentions = {int(number) for text in _spoken_texts(sample) for number in _MENTION.findall(text)}
+    first = first_frame_number(sample.question) if mentions else None
     for number in mentions:
-        if first is None or not 0 <= number - first < len(row["views"]):
+        if first is None or not 0 <= number - first < len(sample.views):
             raise RecordError(
                 f"the text speaks of Frame-{number}, but {IMAGE_TAG} tags do not say which of the "
-                f"{len(row['views'])} views that is; without it views cannot be left out.",
+                f"{len(sample.views)} views that is; without it views cannot be left out.",
                 "question",
-                record_id=row["id"],
+                record_id=sample.id,
             )
         named.add(number - first)
     return named
 
 
-def _kept_views(row) -> list[int]:
-    """The views that the answer was computed from, as makers of questions list them in metadata."""
-    metadata = row["metadata"] or ""
-    return json.loads(metadata).get("keep_views", []) if KEPT_VIEWS in metadata else []
-
-
-def _spoken_texts(row) -> list[str]:
+def _spoken_texts(sample) -> list[str]:
     """What is said beside the tags."""
-    texts = (_TAGGED.sub("", row["question"] or ""), row["answer"], *row["choices"], *row["references"])
+    texts = (_TAGGED.sub("", sample.question or ""), sample.answer, *sample.choices, *sample.references)
     return [text for text in texts if text]
 
 
@@ -63,11 +56,11 @@ def first_frame_number(question: str | None) -> int | None:
     return first if numbers == [str(first + place) for place in range(len(numbers))] else None
 
 
-def spread_views(row: dict, max_views: int) -> list[int]:
+def spread_views(sample, max_views: int) -> list[int]:
     """Choose at most `max_views` views: those of `named_views`, and others spread evenly from the first to the last.
 
     Args:
-        row (`dict`): of the schema.
+        sample (`SceneSample`)
         max_views (`int`): at least 1.
     Returns:
         `list[int]`, ascending.
@@ -75,7 +68,7 @@ def spread_views(row: dict, max_views: int) -> list[int]:
         TypeError: if `max_views` is no integer. ValueError: if it is below 1. RecordError: if more views are named.
     """
     max_views = check_count("max_views", max_views)
-    named, num_views = sorted(named_views(row)), len(row["views"])
+    named, num_views = sorted(named_views(sample)), len(sample.views)
     if len(named) > max_views:
         raise RecordError(f"the row speaks of {len(named)} views, more than max_views={max_views}.", "views")
     rest = [view for view in range(num_views) if view not in named]
@@ -84,44 +77,71 @@ def spread_views(row: dict, max_views: int) -> list[int]:
     return sorted(named + chosen)
 
 
-def select_row_views(row: dict, keep: list[int]) -> dict:
+def select_views(sample, keep: list[int]):
     """Keep these views, in this order; indices in tags, marks, boxes, points, texts and frame answers follow.
 
-    Texts are followed where they say "Frame-3" or `"frame": 3`, not in free words ("the second picture").
-    View 0 must stay first: another first view moves the frame of boxes and points (see augmentation/).
+    Texts are followed where they say "Frame-3" or `"frame": 3`, not in free words ("the second picture"). No picture
+    is decoded. View 0 must stay first: another first view moves the frame of boxes and points (see augmentation/).
 
     Args:
-        row (`dict`): of the schema.
+        sample (`SceneSample`): is not changed.
         keep (`list[int]`): indices of views, without repetition, beginning with 0.
     Returns:
-        `dict`: a new row.
+        `SceneSample`.
     Raises:
         TypeError: if `keep` is no list of integers.
         ValueError: if `keep` does not begin with 0, repeats a view, or names one that is not there.
-        RecordError: if the row speaks of a view that is not kept, or its tags do not match its views.
+        RecordError: if the sample speaks of a view that is not kept, or its tags do not match its views.
     """
-    keep, num_views = _view_indices(keep), len(row["views"])
+    keep, num_views = _view_indices(keep), len(sample.views)
     if not keep or keep[0] != 0 or len(set(keep)) < len(keep) or not all(0 <= view < num_views for view in keep):
         raise ValueError(f"keep is {keep}; expected distinct views below {num_views}, the first of them 0.")
-    lost = sorted(named_views(row) - set(keep))
+    lost = sorted(named_views(sample) - set(keep))
     if lost:
-        raise RecordError(f"the row speaks of view {lost[0]}, which is not kept.", "views", record_id=row["id"])
+        raise RecordError(f"the row speaks of view {lost[0]}, which is not kept.", "views", record_id=sample.id)
+    kept, old, truth = place_views(sample, keep), sample.target_frame, sample.truth
+    if old is None or not kept.answer or kept.target_frame == old:
+        return kept
+    if truth is not None and truth.frame is not None:
+        truth = replace(truth, frame=kept.target_frame)
+    return replace(kept, answer=renumber_frame(kept.answer, old, kept.target_frame), truth=truth)
+
+
+def place_views(sample, keep: list[int]):
+    """The sample with these views in this order; whatever names a view by its index names the new one.
+
+    Numbers stay in the frames they are in, those in the camera of view 0 too, whichever view is first; answers are
+    followed where they say "Frame-3", but not in `"frame": 3`.
+
+    Args:
+        sample (`SceneSample`), keep (`list[int]`): different views; all that are spoken of are among them.
+    Returns:
+        `SceneSample`.
+    Raises:
+        RecordError: if its tags do not match its views.
+    """
     place = {old: new for new, old in enumerate(keep)}
-    row = rename_frames(row, place)
-    row["views"] = [row["views"][view] for view in keep]
-    row["question"] = retag_question(row["question"], num_views, keep)
-    row["marks"] = [{**mark, "view": place[mark["view"]]} for mark in row["marks"]]
-    row["points"] = [{**point, "view": place.get(point["view"])} for point in row["points"]]
-    row["boxes"] = [{**box, "frame_index": place.get(box["frame_index"])} for box in row["boxes"]]
-    if row["target_frame"] is not None:
-        old, new = row["target_frame"], place[row["target_frame"]]
-        if row["answer"] and old != new:
-            row["answer"] = re.sub(r'("frame"\s*:\s*)' + str(old) + r"\b", rf"\g<1>{new}", row["answer"])
-        row["target_frame"] = new
-    if _kept_views(row):
-        kept = [place[view] for view in _kept_views(row)]
-        row["metadata"] = json.dumps({**json.loads(row["metadata"]), "keep_views": kept}, ensure_ascii=False)
-    return row
+    own_camera = in_answered_camera(sample)
+    sample = _rename_frames(sample, place)
+    metadata = sample.metadata
+    if metadata.get(KEPT_VIEWS):
+        metadata = {**metadata, KEPT_VIEWS: [place[view] for view in metadata[KEPT_VIEWS]]}
+
+    def place_box(box):
+        is_of_first = not box.frame_index and not own_camera  # moved where another view comes first
+        is_placed = box.frame == "camera" or box.frame_index is not None
+        return replace(box, frame_index=place.get(box.frame_index or 0)) if is_placed and not is_of_first else box
+
+    return replace(
+        sample,
+        metadata=metadata,
+        views=tuple(sample.views[view] for view in keep),
+        question=retag_question(sample.question, len(sample.views), keep),
+        marks=tuple(replace(mark, view=place[mark.view]) for mark in sample.marks),
+        points=tuple(replace(point, view=place.get(point.view)) for point in sample.points),
+        boxes=tuple(map(place_box, sample.boxes)),
+        target_frame=place.get(sample.target_frame),
+    )
 
 
 def _view_indices(keep) -> list[int]:
@@ -134,27 +154,20 @@ def _view_indices(keep) -> list[int]:
     raise WrongKindError(f"keep is {keep!r}; expected a list of integers, indices of views.")
 
 
-def rename_frames(row: dict, place: dict[int, int]) -> dict:
-    """Texts that say "Frame-3" of a numbered view say its new number; tags are left to `retag_question`.
-
-    Args:
-        row (`dict`): of the schema, or its question, answer, choices and references alone.
-        place (`dict[int, int]`): old to new indices of views.
-    Returns:
-        `dict`: a new row.
-    """
-    first = first_frame_number(row["question"])
+def _rename_frames(sample, place):
+    """Texts that say "Frame-3" of a numbered view say its new number; tags are left to `retag_question`."""
+    first = first_frame_number(sample.question)
     if first is None:
-        return dict(row)
+        return sample
 
     def rename(text):
         return text and _MENTION.sub(lambda found: f"Frame-{place[int(found.group(1)) - first] + first}", text)
 
-    parts = _TAGGED.split(row["question"])[::2]  # what stands between tags; their numbers stand between the parts
-    tags = [tag.group(0) for tag in _TAGGED.finditer(row["question"])] + [""]
+    parts = _TAGGED.split(sample.question)[::2]  # what stands between tags; their numbers stand between the parts
+    tags = [tag.group(0) for tag in _TAGGED.finditer(sample.question)] + [""]
     question = "".join(rename(part) + tag for part, tag in zip(parts, tags, strict=True))
-    texts = {name: [rename(text) for text in row[name]] for name in ("choices", "references")}
-    return {**row, "question": question, "answer": rename(row["answer"]), **texts}
+    choices, references = (tuple(map(rename, texts)) for texts in (sample.choices, sample.references))
+    return replace(sample, question=question, answer=rename(sample.answer), choices=choices, references=references)
 
 
 def retag_question(question: str | None, num_views: int, keep: list[int]) -> str | None:
@@ -181,8 +194,8 @@ def retag_question(question: str | None, num_views: int, keep: list[int]) -> str
 __all__ = [
     "first_frame_number",
     "named_views",
-    "rename_frames",
+    "place_views",
     "retag_question",
-    "select_row_views",
+    "select_views",
     "spread_views",
 ]

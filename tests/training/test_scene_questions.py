@@ -1,16 +1,28 @@
 """Questions drawn from scenes: deterministic, new in every round, and ready for the collator."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import yaml
+from PIL import ImageFile
 
 from gap_mllm.processing.answers_gap_mllm import parse_points
 from gap_mllm.processing.camera_geometry_gap_mllm import project_points
-from gap_mllm.processing.data import RecordError, load_multiview
+from gap_mllm.processing.data import (
+    RecordError,
+    SceneSample,
+    load_multiview,
+    make_question,
+    render_room,
+    scene_features,
+)
 from gap_mllm.processing.data.augmentation import AugmentationConfig, SceneAugmentation
+from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
+from gap_mllm.processing.data.truth import render_answer
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.scene_collator import SceneCollator
 from gap_mllm.training.scene_questions import SceneQuestionDataset
@@ -63,6 +75,82 @@ def test_augmented_samples_go_into_batches(scenes, tiny_processor):
     batch = SceneCollator(tiny_processor, max_view_pixels=64 * 64)([dataset[index] for index in range(4)])
     assert len(batch["scene_lengths"]) == 4
     assert all("augmentation" in dataset[index].metadata for index in range(4))
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Modes of the pictures that are decoded from files or bytes, as they are."""
+    modes, load = [], ImageFile.ImageFile.load
+
+    def count(image):
+        if image.tile:
+            modes.append("depth" if image.mode.startswith("I") else "colors")
+        return load(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", count)
+    return modes
+
+
+def long_scan(tmp_path, num_frames=60):
+    """A scan as `datasets` holds it: every picture a file of its own."""
+    scene = render_room(0, 4, 48, 48)
+    views = []
+    for number in range(num_frames):
+        view = scene_views(scene)[number % 4]
+        for name in ("image", "depth"):
+            path = tmp_path / f"{number}-{name}.png"
+            path.write_bytes(view[name]["bytes"])
+            view[name] = {"path": str(path), "bytes": None}
+        views.append({**view, "frame_id": number})
+    row = scene_row(scene, make_question(scene, "detection3d"), views, "train", "scan")
+    features = scene_features()
+    return datasets.Dataset.from_list([{**row, "task": "scene", "answer": None}], features=features)
+
+
+def test_only_the_views_that_are_asked_about_are_decoded(tmp_path, tiny_processor, decoded):
+    rows = long_scan(tmp_path)
+    for rows_as_used in (rows, rows.with_format("torch")):
+        sample = SceneQuestionDataset(rows_as_used, tasks=("marked_pixel",), num_views=4)[0]
+        assert len(sample.views) == 4 and Counter(decoded) == {"depth": 4}  # the maker looks at no colours
+        SceneCollator(tiny_processor, for_pretraining=True, point_map_side=2)([sample])
+        assert Counter(decoded) == {"depth": 4, "colors": 4}
+        decoded.clear()
+    assert Counter(decoded) == {}
+    _ = rows[0]
+    assert Counter(decoded) == {"depth": 60, "colors": 60}  # what a user who takes a row gets
+
+
+def test_a_collator_thins_before_it_decodes(tmp_path, tiny_processor, decoded):
+    rows = long_scan(tmp_path, 20)
+    sample = dataclasses.replace(SceneSample.open(rows, 0), task="scene_qa", question="What?", answer="A bed.")
+    batch = SceneCollator(tiny_processor, max_views=3)([sample])
+    assert len(batch["image_grid_thw"]) == 3 and Counter(decoded) == {"colors": 3}
+
+
+def test_a_sample_stays_a_sample_until_it_is_a_batch(scenes, tiny_processor, monkeypatch):
+    """No row is made and no picture encoded between the reader and the batch, whatever is done in between."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a row was made of a sample")
+
+    monkeypatch.setattr(SceneSample, "to_row", refuse)
+    monkeypatch.setattr("gap_mllm.processing.data.scene_sample.encode_png", refuse)
+    config = AugmentationConfig(flip_probability=1.0, reorder_probability=1.0, crop_probability=1.0)
+    dataset = SceneQuestionDataset(scenes, 3, num_views=4, augmentation=SceneAugmentation(config))
+    collator = SceneCollator(tiny_processor, max_views=4, max_view_pixels=64 * 64, for_pretraining=True)
+    assert len(collator([dataset[index] for index in range(3)])["scene_lengths"]) == 3
+
+
+def test_scenes_are_changed_before_they_are_asked_about(scenes):
+    """Nothing that is asked can speak against a change: no step is refused, and answers are of the changed views."""
+    config = AugmentationConfig(drop_probability=1.0, reorder_probability=1.0, flip_probability=1.0)
+    dataset = SceneQuestionDataset(scenes, 12, num_views=4, augmentation=SceneAugmentation(config))
+    for index in range(12):
+        sample = dataset[index]
+        log = sample.metadata["augmentation"]
+        assert "flip_horizontally" in log["done"] and not set(log["refused"]) - {"crop_views"}
+        assert sample.answer == render_answer(sample.truth)
+        assert np.linalg.det(sample.views[0].camera_to_world[:3, :3]) > 0.999
 
 
 def test_questions_of_a_source_are_kept(tmp_path):

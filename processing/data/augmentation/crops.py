@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from ...camera_geometry_gap_mllm import scale_intrinsics, scale_pixels
-from .answers import AnswerNumbers
-from .sight import depth_camera, find_lost, remove_lost
+from .answers import follow_views
+from .sight import depth_camera, find_lost
 from .texts import AugmentationRefused, check_places, check_task, refuse
 
 
@@ -79,8 +79,7 @@ def crop_views(sample, windows, check_sight: bool = True):
     ]
     cropped = replace(sample, views=tuple(views), marks=tuple(marks), points=tuple(points))
     lost = find_lost(step, sample, cropped) if check_sight and any(windows) else set()
-    places = {index: index for index in range(len(views))}
-    return remove_lost(AnswerNumbers(step, sample), cropped, places, lost)
+    return follow_views(step, sample, cropped, {index: index for index in range(len(views))}, lost)
 
 
 def random_crop(

@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from ...answers_gap_mllm import BOX_KEYS
+from ..answer_texts import has_own_truth, holds_numbers, read_truth
+from ..truth import MIRRORED, render_answer
 from .answers import mirror_location
 from .crops import depth_values, mark_pixels, place_mark
 from .mirror_words import mirror_text
-from .numbers import mirror_numbers
-from .texts import check_answers, check_places, check_task, holds_numbers, refuse, replace_texts
+from .texts import check_answers, check_places, check_task, refuse, replace_texts
 
 
 MIRROR = np.diag([-1.0, 1.0, 1.0, 1.0])
-BOX_SIGNS = np.array([-1, 1, 1, 1, 1, 1, -1, 1, -1])  # the rotation M R M has the angles about z and y negated
+BOX_SIGNS = np.array(MIRRORED[BOX_KEYS[0]])  # the rotation M R M has the angles about z and y negated
 UNSAFE_TYPES = ("map", "ocr", "text", "compass")  # parts of a question_type
 
 
@@ -43,21 +45,28 @@ def flip_horizontally(sample):
     check_places(step, sample)
 
     def change(text):
-        return mirror_text(mirror_numbers(text) if holds_numbers(text) else text)
+        return mirror_text(render_answer(read_truth(sample, text).mirrored()) if holds_numbers(text) else text)
 
     try:
+        truth = _mirror_truth(sample.truth) if has_own_truth(sample) else None
         flipped = replace_texts(replace(sample, question=mirror_location(sample)), change)
     except ValueError as error:
         raise refuse(step, sample, str(error)) from None
     sizes = [view.image.size for view in sample.views]
     return replace(
         flipped,
+        truth=truth,
         views=tuple(map(_flip_view, sample.views)),
         world_to_aligned=None if sample.world_to_aligned is None else MIRROR @ sample.world_to_aligned @ MIRROR,
         boxes=tuple(replace(box, numbers=np.asarray(box.numbers) * BOX_SIGNS + 0.0) for box in flipped.boxes),
         points=tuple(_flip_point(point, sizes) for point in flipped.points),
         marks=tuple(_flip_mark(mark, sizes[mark.view]) for mark in sample.marks),
     )
+
+
+def _mirror_truth(truth):
+    items = tuple(replace(item, label=item.label and mirror_text(item.label)) for item in truth.mirrored().items)
+    return replace(truth, items=items, text=truth.text and mirror_text(truth.text))
 
 
 def _flip_view(view):

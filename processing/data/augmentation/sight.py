@@ -3,13 +3,10 @@
 An answer that lists what is seen, or asks about an object, is only true while the views show it.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from ...camera_geometry_gap_mllm import euler_to_matrix, scale_intrinsics, unproject_depth
 from ..record_errors import RecordError
-from .answers import AnswerNumbers
 from .texts import TEXT_TASKS, refuse
 
 
@@ -116,10 +113,4 @@ def find_lost(step: str, before, after, kept_views: list[int] | None = None) -> 
     return lost
 
 
-def remove_lost(answers: AnswerNumbers, moved, places: dict[int, int], lost: set[int]):
-    """Return the sample with its answers rewritten, and without the boxes that are out of sight."""
-    rewritten = answers.rewrite(moved, places, lost)
-    return replace(rewritten, boxes=tuple(box for index, box in enumerate(moved.boxes) if index not in lost))
-
-
-__all__ = ["count_box_pixels", "depth_camera", "find_lost", "remove_lost"]
+__all__ = ["count_box_pixels", "depth_camera", "find_lost"]

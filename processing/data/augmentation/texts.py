@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 from ...prompts_gap_mllm import IMAGE_TAG
+from ..answer_texts import holds_numbers, location_span
 from ..view_selection import first_frame_number
 
 
@@ -17,8 +18,6 @@ KNOWN_TASKS = (*NUMBER_TASKS, *TEXT_TASKS, "scene")
 VIEW_WORDS = ("refuse", "keep")
 
 _TAGS = re.compile(r"(?:Frame-\d+: ?)?" + re.escape(IMAGE_TAG))
-_NUMBER_LISTS = re.compile(r'"(?:bbox_3d|box_3d|pointmap)"\s*:\s*\[|"frame"\s*:\s*\d')
-_LOCATION = re.compile(r"located at (\[[^\[\]]*\])")
 # Said of the frame of the numbers, which move with it; and the names of a box's numbers.
 _HARMLESS = re.compile(
     r"(?:camera )?(?:coordinate system|coordinates|camera(?: frame)?) (?:of|in) the first (?:frame|view|image)"
@@ -71,17 +70,6 @@ def refuse(step: str, sample, reason: str) -> AugmentationRefused:
     """Return the error to raise."""
     message = f"{step} is refused for sample {sample.id!r} of task {sample.task!r}: {reason}"
     return AugmentationRefused(message, step, sample.id, sample.task, reason)
-
-
-def holds_numbers(text: str | None) -> bool:
-    """Whether a text is an answer whose numbers answers.py can move."""
-    return bool(text and _NUMBER_LISTS.search(text))
-
-
-def location_span(sample) -> tuple[int, int] | None:
-    """Where the question of a caption holds the object's [x, y, z], or None."""
-    found = _LOCATION.search(sample.question or "") if sample.task == "dense_caption" else None
-    return found.span(1) if found else None
 
 
 def free_texts(sample) -> list[str]:
@@ -200,8 +188,6 @@ __all__ = [
     "check_time",
     "check_viewpoint",
     "free_texts",
-    "holds_numbers",
-    "location_span",
     "names_view",
     "refuse",
     "replace_texts",

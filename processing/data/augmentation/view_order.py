@@ -1,15 +1,15 @@
 """Dropping and reordering the views of a sample: boxes, points, marks, tags and answers follow, or it is refused."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
 
 from ...camera_geometry_gap_mllm import transform_box, transform_points
+from ..answer_texts import in_answered_camera, location_span
 from ..record_errors import RecordError
-from ..view_selection import named_views, rename_frames, retag_question
-from .answers import AnswerNumbers, move_location
-from .sight import find_lost, remove_lost
+from ..view_selection import named_views, place_views
+from .answers import follow_views, move_location
+from .sight import find_lost
 from .texts import (
     asks_first_clear,
     check_answers,
@@ -18,7 +18,6 @@ from .texts import (
     check_task,
     check_time,
     check_viewpoint,
-    location_span,
     names_view,
     refuse,
 )
@@ -98,11 +97,8 @@ def droppable_views(sample) -> list[int]:
 
 
 def _named(step, sample) -> set[int]:
-    parts = {name: [part.row() for part in getattr(sample, name)] for name in ("marks", "points", "boxes")}
-    others = ("id", "views", "target_frame", "question", "answer", "choices", "references")
-    parts["metadata"] = json.dumps({"keep_views": sample.metadata.get("keep_views", [])})
     try:
-        return named_views({**parts, **{name: getattr(sample, name) for name in others}})
+        return named_views(sample)
     except RecordError as error:
         raise refuse(step, sample, error.reason) from None
 
@@ -121,14 +117,14 @@ def _select(step, sample, keep, view_words, check_sight):
         check_viewpoint(step, sample, view_words)
         check_coordinates(step, sample)
     _check_first_clear(step, sample, places)
-    answers = AnswerNumbers(step, sample)
-    _check_named(step, sample, places, answers.own_camera)
+    own_camera = in_answered_camera(sample)
+    _check_named(step, sample, places, own_camera)
     try:
-        moved = _move(step, sample, keep, places, answers)
+        moved = _move(step, sample, keep, own_camera)
     except RecordError as error:
         raise refuse(step, sample, f"its boxes, points or tags cannot follow: {error}") from None
     lost = find_lost(step, sample, moved, keep) if check_sight and len(keep) < len(sample.views) else set()
-    return remove_lost(answers, moved, places, lost)
+    return follow_views(step, sample, moved, places, lost)
 
 
 def _check_first_clear(step, sample, places):
@@ -152,37 +148,14 @@ def _check_named(step, sample, places, own_camera):
         raise refuse(step, sample, f"marks, points or its answer speak of view {lost[0]}, which is not kept.")
 
 
-def _move(step, sample, keep, places, answers):
+def _move(step, sample, keep, own_camera):
     """Views, boxes, points, marks and tags in their new places; answers are still the old ones."""
-    texts = {name: getattr(sample, name) for name in ("question", "answer", "choices", "references")}
-    texts = rename_frames(texts, places)
-    metadata = sample.metadata
-    if "keep_views" in metadata:
-        metadata = {**metadata, "keep_views": [places[view] for view in metadata["keep_views"]]}
-    moved = replace(
-        sample,
-        metadata=metadata,
-        answer=texts["answer"],
-        choices=tuple(texts["choices"]),
-        references=tuple(texts["references"]),
-        views=tuple(sample.views[view] for view in keep),
-        marks=tuple(replace(mark, view=places[mark.view]) for mark in sample.marks),
-        target_frame=None if sample.target_frame is None else places[sample.target_frame],
-        question=retag_question(texts["question"], len(sample.views), keep),
-        points=tuple(
-            replace(point, view=None if point.view is None else places[point.view]) for point in sample.points
-        ),
-        boxes=tuple(_place_box(box, places, answers.own_camera) for box in sample.boxes),
-    )
-    if keep[0] == 0:
+    moved, first = place_views(sample, keep), keep[0]
+    if first == 0:
         return moved
-    first = keep[0]
-    boxes = [
-        _move_box(sample, old, new, first, answers.own_camera)
-        for old, new in zip(sample.boxes, moved.boxes, strict=True)
-    ]
-    points = [_move_point(sample, old, new, first) for old, new in zip(sample.points, moved.points, strict=True)]
-    moved = replace(moved, boxes=tuple(boxes), points=tuple(points))
+    boxes = tuple(_move_box(sample, *pair, first, own_camera) for pair in zip(sample.boxes, moved.boxes, strict=True))
+    points = tuple(_move_point(sample, *pair, first) for pair in zip(sample.points, moved.points, strict=True))
+    moved = replace(moved, boxes=boxes, points=points)
     if location_span(sample) is None:
         return moved
     return replace(moved, question=move_location(step, sample, moved.question, _from_first(sample, first)))
@@ -190,12 +163,6 @@ def _move(step, sample, keep, places, answers):
 
 def _from_first(sample, first):
     return sample.frame_to_camera("camera", 0, first)
-
-
-def _place_box(box, places, own_camera):
-    if box.frame != "camera" or (not box.frame_index and not own_camera):
-        return box
-    return replace(box, frame_index=places[box.frame_index or 0])
 
 
 def _move_box(sample, old, new, first, own_camera):

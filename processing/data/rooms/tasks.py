@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...answers_gap_mllm import format_box, format_boxes, format_frame, format_point
 from ...camera_geometry_gap_mllm import transform_points, unproject_depth
 from ...prompts_gap_mllm import prompt_text
 from ...visual_prompt_gap_mllm import Mark
+from ..truth import Truth, answered, render_answer
 from .renderer import RoomScene
 
 
@@ -24,7 +24,7 @@ FURNITURE_SHARE = 0.6  # of the marked pixels
 
 @dataclass
 class RoomQuestion:
-    """One question about a room, its answer as text, and the same truth as numbers.
+    """One question about a room, and the truth that its answer is worded from.
 
     Frame: camera of view 0, OpenCV axes. Units: metres, radians; Euler order "zxy". Pixels are (x, y) with integer
     centres.
@@ -32,7 +32,7 @@ class RoomQuestion:
     Args:
         task (`str`): "reconstruction", "detection3d", "grounding_frame", "grounding_box" or "dense_caption".
         question (`str`): text that follows the views.
-        answer (`str`): text that the model should write.
+        truth (`Truth`): what the model should answer.
         instances (`list[int]`): instance ids of what the answer is about, in the order of the answer.
         labels (`list[str]`): their labels.
         boxes (`numpy.ndarray` of shape `(K, 9)`): their boxes; none for a marked pixel.
@@ -40,21 +40,29 @@ class RoomQuestion:
         point (`numpy.ndarray` of shape `(3,)`, *optional*): what the marked pixel sees, or the centre of the object
             that a caption is asked for.
         target_frame (`int`, *optional*): the first view that shows the described object clearly.
-        description (`str`, *optional*): names exactly one piece of furniture.
         references (`list[str]`): captions, all true; the first is the answer.
     """
 
     task: str
     question: str
-    answer: str
+    truth: Truth
     instances: list[int]
     labels: list[str]
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 9)))
     marks: list[Mark] = field(default_factory=list)
     point: np.ndarray | None = None
     target_frame: int | None = None
-    description: str | None = None
     references: list[str] = field(default_factory=list)
+
+    @property
+    def answer(self) -> str:
+        """The answer as text."""
+        return render_answer(self.truth)
+
+    @property
+    def description(self) -> str | None:
+        """What names exactly one piece of furniture, where one is asked for."""
+        return self.truth.description
 
 
 def make_question(scene: RoomScene, task: str, task_seed: int = 0, color: str = "red") -> RoomQuestion:
@@ -116,7 +124,7 @@ def _mark_pixel(scene, rng, color):
     return RoomQuestion(
         task="reconstruction",
         question=prompt_text("reconstruction", color=color),
-        answer=format_point(scene.label_of(instance), point),
+        truth=Truth("point", answered([point], [scene.label_of(instance)])),
         instances=[instance],
         labels=[scene.label_of(instance)],
         marks=[Mark(view, (column, row), color)],
@@ -147,8 +155,8 @@ def _detect(scene, rng, color):
     instances = visible_pieces(scene)
     labels = [scene.label_of(i) for i in instances]
     boxes = _boxes(scene, instances)
-    question = prompt_text("detection3d")
-    return RoomQuestion("detection3d", question, format_boxes(labels, boxes), instances, labels, boxes)
+    truth = Truth("boxes", answered(boxes, labels))
+    return RoomQuestion("detection3d", prompt_text("detection3d"), truth, instances, labels, boxes)
 
 
 def _boxes(scene, instances):
@@ -171,8 +179,9 @@ def _ground_frame(scene, rng, color):
     piece, frame = _draw_piece(scene, rng)
     description = describe(scene, piece, rng)
     question = prompt_text("grounding_frame", description=description)
-    truth = {"boxes": _boxes(scene, [piece]), "target_frame": frame, "description": description}
-    return RoomQuestion("grounding_frame", question, format_frame(frame), [piece], [scene.label_of(piece)], **truth)
+    truth = Truth("frame", frame=frame, description=description)
+    asked = {"instances": [piece], "labels": [scene.label_of(piece)], "boxes": _boxes(scene, [piece])}
+    return RoomQuestion("grounding_frame", question, truth, **asked, target_frame=frame)
 
 
 def _ground_box(scene, rng, color):
@@ -185,8 +194,9 @@ def _ground_box(scene, rng, color):
     description = describe(scene, piece, rng)
     boxes = _boxes(scene, [piece])
     question = prompt_text("grounding_box", description=description)
-    truth = {"boxes": boxes, "target_frame": frame, "description": description}
-    return RoomQuestion("grounding_box", question, format_box(boxes[0]), [piece], [scene.label_of(piece)], **truth)
+    truth = Truth("box", answered(boxes), description=description)
+    asked = {"instances": [piece], "labels": [scene.label_of(piece)], "boxes": boxes}
+    return RoomQuestion("grounding_box", question, truth, **asked, target_frame=frame)
 
 
 def _caption(scene, rng, color):
@@ -199,7 +209,7 @@ def _caption(scene, rng, color):
     return RoomQuestion(
         task="dense_caption",
         question=prompt_text("dense_caption", location=boxes[0, :3]),
-        answer=references[0],
+        truth=Truth("text", text=references[0]),
         instances=[piece],
         labels=[scene.label_of(piece)],
         boxes=boxes,

@@ -8,7 +8,7 @@ Frame: the described box is in the aligned frame, the answered one in the camera
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from ...answers_gap_mllm import format_box, format_frame
+from ...answers_gap_mllm import format_box, format_frame, format_frame_box
 from .box_visibility import box_in_camera, most_visible_view
 from .gap_mllm import camera_box
 from .scannet_annotations import ScannetAnnotationConfig, ScannetAnnotationSource
@@ -150,7 +150,7 @@ class ScannetGroundingSource(PromptStyleSource):
                     return
             else:
                 numbers = box_in_camera(boxes[0], views[target], self.scenes.world_to_aligned(scene_id))
-                answer = one_stage_answer(target, numbers)
+                answer = format_frame_box(target, numbers)
                 boxes = [*boxes, camera_box(numbers, "zxy", target)]
         yield {
             **fields,
@@ -205,19 +205,6 @@ class ScannetGroundingSource(PromptStyleSource):
         }
 
 
-def one_stage_answer(frame: int, box) -> str:
-    """Write VG-LLM's answer of one stage: a view and the box in its camera.
-
-    Frame: camera of the view. Units: metres and radians (order as in `LabelledBox`).
-
-    Args:
-        frame (`int`): index of the view. box (array-like of 9 floats)
-    Returns:
-        `str`: fenced JSON, one object.
-    """
-    return format_box(box).replace("{", f'{{"frame": {frame}, ', 1)
-
-
 def frames_around(chosen: dict, views: list[dict]) -> list[dict]:
     """Return the views of GAP-MLLM's second stage: the chosen frame, those after it, then those before it.
 
@@ -233,4 +220,4 @@ def frames_around(chosen: dict, views: list[dict]) -> list[dict]:
     return [chosen, *(by_number[number] for number in numbers if number in by_number)]
 
 
-__all__ = ["PromptStyleConfig", "PromptStyleSource", "ScannetGroundingSource", "frames_around", "one_stage_answer"]
+__all__ = ["PromptStyleConfig", "PromptStyleSource", "ScannetGroundingSource", "frames_around"]

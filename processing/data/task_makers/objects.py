@@ -5,7 +5,7 @@ Frame: boxes in the camera of view 0, angles "zxy". Units: metres, radians.
 
 import numpy as np
 
-from ...answers_gap_mllm import format_box, format_boxes, format_frame
+from ..truth import Truth, answered
 from .descriptions import captions, describe
 from .spatial_facts import visible_items
 from .task_scene import CannotAskError, Draft, TaskScene, draw_one
@@ -34,7 +34,7 @@ def ask_detection(scene: TaskScene, rng: np.random.Generator) -> Draft:
         task="detection3d",
         question_type="detection",
         kind="detection",
-        answer=format_boxes([item.label for item in shown], boxes),
+        truth=Truth("boxes", answered(boxes, [item.label for item in shown])),
         targets=shown,
         facts={"hardly_visible": unsure},
     )
@@ -76,10 +76,9 @@ def ask_grounding_frame(scene: TaskScene, rng: np.random.Generator) -> Draft:
         question_type="grounding_frame",
         kind="grounding_frame",
         words={"description": description},
-        answer=format_frame(frame),
+        truth=Truth("frame", frame=frame, description=description),
         targets=[item],
         number_views=True,
-        target_frame=frame,
         facts={"description": description, "share": float(scene.objects.share[item.index, frame])},
     )
 
@@ -99,7 +98,7 @@ def ask_grounding_box(scene: TaskScene, rng: np.random.Generator) -> Draft:
         question_type="grounding_box",
         kind="grounding_box",
         words={"description": description},
-        answer=format_box(item.solid.numbers()),
+        truth=Truth("box", answered([item.solid.numbers()]), description=description),
         targets=[item],
         facts={"description": description},
     )
@@ -120,7 +119,7 @@ def ask_object_caption(scene: TaskScene, rng: np.random.Generator) -> Draft:
         question_type="object_caption",
         kind="object_caption",
         words={"location": item.solid.center},
-        answer=references[0],
+        truth=Truth("text", text=references[0]),
         targets=[item],
         references=tuple(references),
         facts={"label": item.label},

@@ -7,9 +7,9 @@ Frame: camera of view 0. Units: metres.
 
 import numpy as np
 
-from ...answers_gap_mllm import format_point
 from ...visual_prompt_gap_mllm import MARK_COLORS
 from ..record_errors import RecordError
+from ..truth import Truth, answered
 from .scene_cameras import SceneCamera
 from .scene_objects import SceneObject
 from .spatial_facts import visible_items
@@ -144,7 +144,7 @@ def ask_marked_pixel(scene: TaskScene, rng: np.random.Generator) -> Draft:
         question_type="marked_pixel",
         kind="marked_pixel" if label else "marked_point",
         words={"color": color},
-        answer=format_point(label, mark.xyz),
+        truth=Truth("point", answered([mark.xyz], [label])),
         marks=[mark],
         facts={"label": label},
     )
@@ -165,15 +165,16 @@ def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
         marks = _draw_several(lambda color, taken: draw_mark(scene, rng, color, scene.measured, None, taken), colors)
     if len(marks) < NUM_SPARSE[0]:
         raise CannotAskError(_NO_PIXEL)
-    is_labelled = all(label_of(mark) for mark in marks)
+    labels = [label_of(mark) for mark in marks]
+    is_labelled = all(labels)
     return Draft(
         task="reconstruction",
         question_type="sparse_points",
         kind="sparse_objects" if is_labelled else "sparse_points",
         words={"colors": ", ".join(mark.color for mark in marks), "count": len(marks)},
-        answer=_points_answer(marks, is_labelled),
+        truth=Truth("points", answered([mark.xyz for mark in marks], labels if is_labelled else None)),
         marks=marks,
-        facts={"labels": [label_of(mark) for mark in marks]},
+        facts={"labels": labels},
     )
 
 
@@ -185,14 +186,6 @@ def _draw_several(draw, colors):
             break
         marks.append(mark)
     return marks
-
-
-def _points_answer(marks, is_labelled):
-    """A list in the form of the detection answer, of objects in the form of the point answer."""
-    fence = "```json\n", "\n```"
-    entries = [format_point(label_of(mark) if is_labelled else None, mark.xyz) for mark in marks]
-    entries = [entry.removeprefix(fence[0]).removesuffix(fence[1]) for entry in entries]
-    return f"{fence[0]}[\n\t" + ",\n\t".join(entries) + "\n]```"
 
 
 PIXEL_MAKERS = {"marked_pixel": ask_marked_pixel, "sparse_points": ask_sparse_points}

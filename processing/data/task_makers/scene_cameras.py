@@ -3,12 +3,10 @@
 Depth maps may have another size than the pictures, with intrinsics of their own; both share one camera centre.
 """
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
 from ...camera_geometry_gap_mllm import invert_rigid, project_points, scale_intrinsics, transform_points
 from ..scene_sample import SceneSample, View
@@ -19,7 +17,6 @@ from .margins import TaskMargins
 GRID_PIXELS = 20_000  # visibility is counted on about so many pixels of a view
 SAME_SURFACE = 1.15  # largest ratio of the depths of neighbours that are interpolated
 SAME_ASPECT = 0.02  # a depth map without intrinsics is the resized view of the colour camera: sides agree so far
-_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange width and height
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,23 +153,6 @@ class SceneCamera:
         return is_inside & in_range & is_smooth & self.is_inside(pixels, self.margins.border_share)
 
 
-def picture_size(view: View) -> tuple[int, int]:
-    """Return width and height of the upright picture; of a JPEG only the header is read."""
-    picture = view.picture
-    if isinstance(picture, dict):
-        stored = picture.get("bytes")
-        picture = io.BytesIO(stored) if stored is not None else picture.get("path") or view.image_path
-    if isinstance(picture, str | io.BytesIO):
-        try:
-            with Image.open(picture) as header:
-                if header.format == "JPEG":
-                    is_rotated = header.getexif().get(_ORIENTATION, 1) in _ROTATED
-                    return header.size[::-1] if is_rotated else header.size
-        except OSError:
-            pass  # view.image says what is wrong
-    return view.image.size
-
-
 def _depth_camera(view: View, size):
     """Depth map and its intrinsics; None where the view has none, or none that is known to belong to the picture."""
     depth = view.depth_m
@@ -210,7 +190,7 @@ def scene_cameras(sample: SceneSample, margins: TaskMargins) -> list[SceneCamera
         if view.camera_to_world is None or view.intrinsics is None:
             cameras.append(None)
             continue
-        size = picture_size(view)
+        size = view.size
         depth, depth_intrinsics = _depth_camera(view, size)
         to_first = np.eye(4) if index == 0 else world_to_first @ view.camera_to_world
         intrinsics = np.asarray(view.intrinsics, np.float64)
@@ -218,4 +198,4 @@ def scene_cameras(sample: SceneSample, margins: TaskMargins) -> list[SceneCamera
     return cameras
 
 
-__all__ = ["GRID_PIXELS", "SceneCamera", "picture_size", "scene_cameras"]
+__all__ = ["GRID_PIXELS", "SceneCamera", "scene_cameras"]

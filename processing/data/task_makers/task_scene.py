@@ -9,6 +9,7 @@ import numpy as np
 from ...prompts_gap_mllm import IMAGE_TAG
 from ..record_errors import RecordError
 from ..scene_sample import Box, Point, SceneMark, SceneSample
+from ..truth import Truth, render_answer, rounded_number
 from .margins import TaskMargins
 from .scene_cameras import SceneCamera, scene_cameras
 from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects, read_objects
@@ -39,7 +40,7 @@ class Draft:
         task (`str`), question_type (`str`): of the row.
         kind (`str`): key of `templates.TEMPLATES`.
         words (`dict`): what the template is filled with.
-        answer (`str`)
+        truth (`Truth`): what is answered; its items are the targets, or else the marks, in their order.
         targets, inputs (`list[SceneObject]`): objects of the answer, in its order, and objects that the text names.
         marks (`list[Marked]`): crosses, in the order of the text.
         named_views (`list[int]`): views that the text names by number; they then carry their numbers in the prompt.
@@ -52,7 +53,7 @@ class Draft:
     question_type: str
     kind: str
     words: dict = field(default_factory=dict)
-    answer: str = ""
+    truth: Truth = field(default_factory=lambda: Truth("text", text=""))
     targets: list[SceneObject] = field(default_factory=list)
     inputs: list[SceneObject] = field(default_factory=list)
     marks: list[Marked] = field(default_factory=list)
@@ -61,10 +62,7 @@ class Draft:
     ending: str = ""
     number_views: bool = False
     references: tuple[str, ...] = ()
-    target_frame: int | None = None
     choices: tuple[str, ...] = ()
-    choice_index: int | None = None
-    number: float | None = None
 
 
 class TaskScene:
@@ -169,6 +167,8 @@ class TaskScene:
         if draft.named_views:
             metadata["named_views"] = sorted(set(draft.named_views))
         metadata["keep_views"] = self._kept_views(draft)
+        if "augmentation" in self.sample.metadata:
+            metadata["augmentation"] = self.sample.metadata["augmentation"]
         kept = ("source", "split", "scene_id", "views", "world_to_aligned", "pose_frame", "system")
         boxes = [self._box(item, "target") for item in draft.targets]
         boxes += [self._box(item, "input") for item in draft.inputs if item not in draft.targets]
@@ -176,15 +176,16 @@ class TaskScene:
             **{name: getattr(self.sample, name) for name in kept},
             task=draft.task,
             question=text + draft.ending,
-            answer=draft.answer,
+            answer=render_answer(draft.truth),
+            truth=draft.truth,
             references=draft.references,
             boxes=tuple(boxes),
             points=tuple(_point(mark) for mark in draft.marks),
             marks=tuple(SceneMark(mark.view, "cross", mark.color, mark.pixel) for mark in draft.marks),
-            target_frame=draft.target_frame,
+            target_frame=draft.truth.frame,
             choices=draft.choices,
-            choice_index=draft.choice_index,
-            number=draft.number,
+            choice_index=draft.truth.choice,
+            number=None if draft.truth.number is None else rounded_number(draft.truth),
             question_type=draft.question_type,
             metadata=metadata,
         )

@@ -10,6 +10,7 @@ from string import Formatter
 import numpy as np
 
 from ...prompts_gap_mllm import prompt_text
+from ..truth import LETTERS, Truth
 from ..video_labels.questions import POINT_ONLY_PROMPT
 
 
@@ -213,15 +214,14 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-NUMBER_ENDINGS = (
-    ("\nAnswer with a plain number in {unit}.", "{value}"),
-    ("\nGive the answer as one number, in {unit}.", "{value}"),
-    ("\nAnswer with the number and its unit ({unit}).", "{value} {unit}"),
+NUMBER_ENDINGS = (  # how a number is asked for, and whether its unit is written
+    ("\nAnswer with a plain number in {unit}.", False),
+    ("\nGive the answer as one number, in {unit}.", False),
+    ("\nAnswer with the number and its unit ({unit}).", True),
 )
 COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one number.")
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
 PHRASINGS = ("all", "first")
-LETTERS = "ABCDEFGH"
 
 
 def num_phrasings(kind: str) -> int:
@@ -270,16 +270,15 @@ def phrasing_text(kind: str, number: int, **words) -> str:
 
 def number_answer(value: float, unit: str, decimals: int, rng: np.random.Generator) -> dict:
     """The fields of a `Draft` for a number: how it is asked for, as text with or without its unit, and as a number."""
-    ending, form = NUMBER_ENDINGS[int(rng.integers(len(NUMBER_ENDINGS)))]
-    text = f"{value:.{decimals}f}"
-    answer = form.format(value=text, unit=unit)
-    return {"ending": ending.format(unit=unit), "answer": answer, "number": float(text)}
+    ending, with_unit = NUMBER_ENDINGS[int(rng.integers(len(NUMBER_ENDINGS)))]
+    truth = Truth("number", number=value, unit=unit if with_unit else None, decimals=decimals)
+    return {"ending": ending.format(unit=unit), "truth": truth}
 
 
 def count_answer(count: int, rng: np.random.Generator) -> dict:
     """The fields of a `Draft` for a count."""
     ending = COUNT_ENDINGS[int(rng.integers(len(COUNT_ENDINGS)))]
-    return {"ending": ending, "answer": str(count), "number": float(count)}
+    return {"ending": ending, "truth": Truth("number", number=count, decimals=0)}
 
 
 def choice_answer(true_option: str, others: list[str], rng: np.random.Generator) -> dict:
@@ -289,7 +288,7 @@ def choice_answer(true_option: str, others: list[str], rng: np.random.Generator)
     choices = tuple(f"{letter}. {options[int(place)]}" for letter, place in zip(LETTERS, order, strict=False))
     index = int(np.flatnonzero(order == 0)[0])
     ending = CHOICE_ENDING.format(options="\n".join(choices))
-    return {"ending": ending, "answer": LETTERS[index], "choices": choices, "choice_index": index}
+    return {"ending": ending, "truth": Truth("choice", choice=index), "choices": choices}
 
 
 __all__ = [

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from ...answers_gap_mllm import format_point
 from ...argument_checks import check_kinds, check_number
 from ...camera_geometry_gap_mllm import invert_rigid, transform_points, view_to_first_view
 from ...prompts_gap_mllm import prompt_text
+from ..truth import LETTERS, Truth, answered, render_answer
 from .pixels import LabelPixels, SeenPoint
 
 
@@ -104,21 +104,26 @@ class LabelQuestion:
     Frame: points in the camera of the first of these views, OpenCV axes. Views are counted among these views.
 
     Args:
-        task, question_type, question, answer (`str`): fields of a row.
+        task, question_type, question (`str`): fields of a row.
+        truth (`Truth`): what is answered.
         points, marks (`list[dict]`): parts of a row.
-        choices (`list[str]`), choice_index (`int`, *optional*): "A. red", ..
+        choices (`list[str]`): "A. red", ..
         details (`dict`): what the answer was decided by, for metadata.
     """
 
     task: str
     question_type: str
     question: str
-    answer: str
+    truth: Truth
     points: list[dict] = field(default_factory=list)
     marks: list[dict] = field(default_factory=list)
     choices: list[str] = field(default_factory=list)
-    choice_index: int | None = None
     details: dict = field(default_factory=dict)
+
+    @property
+    def answer(self) -> str:
+        """The answer as text."""
+        return render_answer(self.truth)
 
 
 @dataclass
@@ -185,10 +190,10 @@ def _choose(kind, wording, choices, right, rng, **parts):
     """A question with lettered options, in an order drawn from `rng`."""
     texts = RELATION_PROMPTS[wording]
     order = rng.permutation(len(choices)).tolist()
-    lettered = [f"{'ABCDEFGH'[place]}. {choices[index]}" for place, index in enumerate(order)]
-    place = order.index(right)
+    lettered = [f"{LETTERS[place]}. {choices[index]}" for place, index in enumerate(order)]
+    truth = Truth("choice", choice=order.index(right))
     text = OPTIONS_PROMPT.format(question=texts[rng.integers(len(texts))], options="\n".join(lettered))
-    return LabelQuestion("spatial_qa", kind, text, "ABCDEFGH"[place], choices=lettered, choice_index=place, **parts)
+    return LabelQuestion("spatial_qa", kind, text, truth, choices=lettered, **parts)
 
 
 def ask_marked_pixel(clip: LabelClip, rng: np.random.Generator, number: int) -> LabelQuestion:
@@ -217,7 +222,7 @@ def ask_marked_pixel(clip: LabelClip, rng: np.random.Generator, number: int) -> 
         task="reconstruction",
         question_type="marked_pixel",
         question=question,
-        answer=format_point(label, points[0]["xyz"], rules.decimals),
+        truth=Truth("point", answered([points[0]["xyz"]], [label]), decimals=rules.decimals),
         points=points,
         marks=[_mark(index, pixel, MARK_COLOR)],
         details={"num_matches": len(matches)},

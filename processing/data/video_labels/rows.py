@@ -122,6 +122,7 @@ def make_rows(
             rng = np.random.default_rng((seed, clip_number, list(QUESTIONS).index(kind)))
             for question in _ask(kind, number, clip, rng, counts[kind]):
                 fields = {name: getattr(question, name) for name in question.__dataclass_fields__}
+                fields |= {"answer": question.answer, "choice_index": fields.pop("truth").choice}
                 details = {**metadata, **fields.pop("details"), "clip": clip_number, "video_views": places}
                 name = f"{scene_id}-{clip_number:03d}-{kind}-{counts[kind]['written']:03d}"
                 place = {"id": name, "source": SOURCE, "split": split, "scene_id": scene_id, "pose_frame": "scan"}

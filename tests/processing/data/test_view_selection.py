@@ -1,20 +1,27 @@
 """Thinning the views of a row: what must stay, and that tags, marks, boxes, points and texts follow."""
 
-import json
-
 import numpy as np
 import pytest
 
-from gap_mllm.processing.data import RecordError, complete_row
-from gap_mllm.processing.data.view_selection import named_views, retag_question, select_row_views, spread_views
+from gap_mllm.processing.data import RecordError, SceneSample
+from gap_mllm.processing.data.scene_sample import Box, Point, SceneMark, View
+from gap_mllm.processing.data.view_selection import named_views, retag_question, select_views, spread_views
 
 
 def row_with(num_views=6, **fields):
-    return complete_row(id="r", views=[{"frame_id": 10 * view} for view in range(num_views)], **fields)
+    return SceneSample(id="r", views=tuple(View(frame_id=10 * view) for view in range(num_views)), **fields)
 
 
-def frames(row):
-    return [view["frame_id"] for view in row["views"]]
+def frames(sample):
+    return [view.frame_id for view in sample.views]
+
+
+def point(view):
+    return Point(view, None, None)
+
+
+def box(frame_index):
+    return Box(np.ones(9), "zxy", "camera", frame_index)
 
 
 def numbered(num_views, first=0, end="", space=" "):
@@ -22,11 +29,11 @@ def numbered(num_views, first=0, end="", space=" "):
 
 
 def test_views_that_are_spoken_of_are_named():
-    mark = {"view": 1, "kind": "cross", "color": "red", "xy": (3, 4)}
-    row = row_with(points=[{"view": 2}, {"view": None}], boxes=[{"frame_index": 3}, {}], marks=[mark], target_frame=4)
+    mark = SceneMark(1, "cross", "red", (3, 4))
+    row = row_with(points=(point(2), point(None)), boxes=(box(3), box(None)), marks=(mark,), target_frame=4)
     assert named_views(row) == {0, 1, 2, 3, 4}
     assert named_views(row_with()) == {0}
-    assert named_views(row_with(question=numbered(6) + "Is it in Frame-2?", choices=["Frame-5"])) == {0, 2, 5}
+    assert named_views(row_with(question=numbered(6) + "Is it in Frame-2?", choices=("Frame-5",))) == {0, 2, 5}
     assert named_views(row_with(question=numbered(6, first=1) + "Where?", answer="Frame-1 and Frame-3")) == {0, 2}
 
 
@@ -54,54 +61,52 @@ def test_named_views_stay_when_others_go():
 
 
 def test_indices_follow_the_views():
-    mark = {"view": 4, "kind": "cross", "color": "red", "xy": (3, 4)}
+    mark = SceneMark(4, "cross", "red", (3, 4))
     row = row_with(
         question=numbered(6) + "\nIs it Frame-4?",
         answer='```json\n{"frame": 2}```',
         target_frame=2,
-        points=[{"view": 4}, {"view": None}],
-        boxes=[{"frame_index": 2}, {"frame_index": None}],
-        marks=[mark],
-        choices=["Frame-2", "both Frame-4 and Frame-0"],
-        references=["Frame-2"],
+        points=(point(4), point(None)),
+        boxes=(box(2), box(None)),
+        marks=(mark,),
+        choices=("Frame-2", "both Frame-4 and Frame-0"),
+        references=("Frame-2",),
     )
-    kept = select_row_views(row, [0, 4, 2])
+    kept = select_views(row, [0, 4, 2])
     assert frames(kept) == [0, 40, 20]
-    assert kept["question"] == "Frame-0: <image>Frame-1: <image>Frame-2: <image>\nIs it Frame-1?"
-    assert kept["answer"] == '```json\n{"frame": 2}```' and kept["target_frame"] == 2
-    assert [point["view"] for point in kept["points"]] == [1, None]
-    assert [box["frame_index"] for box in kept["boxes"]] == [2, None]
-    assert kept["marks"][0]["view"] == 1
-    assert kept["choices"] == ["Frame-2", "both Frame-1 and Frame-0"] and kept["references"] == ["Frame-2"]
-    assert frames(row) == [0, 10, 20, 30, 40, 50] and row["marks"][0]["view"] == 4  # the row itself is not changed
+    assert kept.question == "Frame-0: <image>Frame-1: <image>Frame-2: <image>\nIs it Frame-1?"
+    assert kept.answer == '```json\n{"frame": 2}```' and kept.target_frame == 2
+    assert [part.view for part in kept.points] == [1, None]
+    assert [part.frame_index for part in kept.boxes] == [2, None]
+    assert kept.marks[0].view == 1
+    assert kept.choices == ("Frame-2", "both Frame-1 and Frame-0") and kept.references == ("Frame-2",)
+    assert frames(row) == [0, 10, 20, 30, 40, 50] and row.marks[0].view == 4  # the row itself is not changed
 
 
 def test_the_answered_frame_is_renumbered():
     row = row_with(12, answer='{"frame": 11}', target_frame=11)
-    kept = select_row_views(row, [0, 1, 11])
-    assert (kept["answer"], kept["target_frame"]) == ('{"frame": 2}', 2)
+    kept = select_views(row, [0, 1, 11])
+    assert (kept.answer, kept.target_frame) == ('{"frame": 2}', 2)
     row = row_with(12, answer='{"frame" : 1, "bbox_3d": [1, 11, 1]}', target_frame=1)
-    assert select_row_views(row, [0, 11, 1])["answer"] == '{"frame" : 2, "bbox_3d": [1, 11, 1]}'
-    assert select_row_views(row_with(12, target_frame=11), [0, 11])["answer"] is None
+    assert select_views(row, [0, 11, 1]).answer == '{"frame" : 2, "bbox_3d": [1, 11, 1]}'
+    assert select_views(row_with(12, target_frame=11), [0, 11]).answer is None
 
 
 @pytest.mark.parametrize("keep", [[], [1, 2], [0, 0], [0, 6], [0, -1]])
 def test_wrong_views_are_refused(keep):
     with pytest.raises(ValueError, match="expected distinct views below 6, the first of them 0"):
-        select_row_views(row_with(), keep)
+        select_views(row_with(), keep)
 
 
 @pytest.mark.parametrize("keep", [None, 3, "01", b"01", [0, 1.0], [0, "1"], [False, True], [0, None], [[0], [1]]])
 def test_views_that_are_no_integers_are_refused(keep):
     with pytest.raises(TypeError, match="expected a list of integers, indices of views"):
-        select_row_views(row_with(), keep)
+        select_views(row_with(), keep)
 
 
 def test_arrays_and_ranges_name_views():
     for keep in (np.arange(3), range(3), (0, 1, 2)):
-        assert select_row_views(row_with(target_frame=2), keep) == select_row_views(
-            row_with(target_frame=2), [0, 1, 2]
-        )
+        assert select_views(row_with(target_frame=2), keep) == select_views(row_with(target_frame=2), [0, 1, 2])
 
 
 def test_numbers_of_views_that_are_none_are_refused():
@@ -115,7 +120,7 @@ def test_numbers_of_views_that_are_none_are_refused():
 
 def test_a_view_that_is_spoken_of_is_not_lost():
     with pytest.raises(RecordError, match="speaks of view 3, which is not kept") as caught:
-        select_row_views(row_with(target_frame=3), [0, 1])
+        select_views(row_with(target_frame=3), [0, 1])
     assert caught.value.record_id == "r"
 
 
@@ -147,13 +152,13 @@ def test_tags_of_another_number_than_views_are_refused():
 
 def test_a_row_that_keeps_all_its_views_stays_as_it_is():
     row = row_with(question=numbered(6) + "Frame-3?", answer="Frame-2", target_frame=5)
-    assert select_row_views(row, list(range(6))) == row
+    assert select_views(row, list(range(6))) == row
 
 
 def test_views_that_an_answer_was_computed_from_are_kept():
-    row = {**row_with(), "metadata": '{"keep_views": [0, 2, 4], "note": "é"}'}
+    row = row_with(metadata={"keep_views": [0, 2, 4], "note": "é"})
     assert named_views(row) == {0, 2, 4}
-    thinned = select_row_views(row, spread_views(row, 4))
-    assert json.loads(thinned["metadata"])["note"] == "é"
-    kept = json.loads(thinned["metadata"])["keep_views"]
-    assert [thinned["views"][view] for view in kept] == [row["views"][view] for view in (0, 2, 4)]
+    thinned = select_views(row, spread_views(row, 4))
+    assert thinned.metadata["note"] == "é"
+    kept = thinned.metadata["keep_views"]
+    assert [thinned.views[view] for view in kept] == [row.views[view] for view in (0, 2, 4)]

@@ -10,7 +10,7 @@ from PIL import Image
 from gap_mllm.processing.data import RecordError
 from gap_mllm.processing.data.scene_sample import View
 from gap_mllm.processing.data.task_makers.margins import TaskMargins
-from gap_mllm.processing.data.task_makers.scene_cameras import picture_size, scene_cameras
+from gap_mllm.processing.data.task_makers.scene_cameras import scene_cameras
 from tests.processing.data.task_makers.scenes import box_scene, cast, look_at
 
 
@@ -111,15 +111,15 @@ def test_sizes_are_those_of_the_upright_picture(tmp_path):
     exif[0x0112] = 6
     path = tmp_path / "turned.jpg"
     Image.new("RGB", (40, 30)).save(path, exif=exif)
-    assert picture_size(View({"path": str(path), "bytes": None})) == (30, 40)
-    assert picture_size(View({"path": None, "bytes": path.read_bytes()})) == (30, 40)
-    assert picture_size(View(str(path))) == (30, 40) == View(str(path)).image.size
+    assert View({"path": str(path), "bytes": None}).size == (30, 40)
+    assert View({"path": None, "bytes": path.read_bytes()}).size == (30, 40)
+    assert View(str(path)).size == (30, 40) == View(str(path)).image.size
     buffer = io.BytesIO()
     Image.new("RGB", (21, 9)).save(buffer, format="PNG")
-    assert picture_size(View({"path": None, "bytes": buffer.getvalue()})) == (21, 9)
-    assert picture_size(View(Image.new("RGB", (5, 7)))) == (5, 7)
+    assert View({"path": None, "bytes": buffer.getvalue()}).size == (21, 9)
+    assert View(Image.new("RGB", (5, 7))).size == (5, 7)
 
 
 def test_pictures_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(RecordError, match="gone.jpg"):
-        picture_size(View({"path": str(tmp_path / "gone.jpg"), "bytes": None}))
+        _ = View({"path": str(tmp_path / "gone.jpg"), "bytes": None}).size

@@ -19,6 +19,7 @@ from gap_mllm.processing.data.task_makers.templates import (
     phrasing_text,
     template_words,
 )
+from gap_mllm.processing.data.truth import render_answer, rounded_number
 from gap_mllm.processing.prompts_gap_mllm import prompt_text
 
 
@@ -82,13 +83,13 @@ def test_numbers_are_written_with_or_without_their_unit_as_the_ending_says():
     for _ in range(30):
         fields = number_answer(1.236, "metres", 2, rng)
         endings.add(fields["ending"])
-        assert fields["number"] == 1.24 and "metres" in fields["ending"]
-        assert fields["answer"] == ("1.24 metres" if "its unit" in fields["ending"] else "1.24")
+        assert rounded_number(fields["truth"]) == 1.24 and "metres" in fields["ending"]
+        assert render_answer(fields["truth"]) == ("1.24 metres" if "its unit" in fields["ending"] else "1.24")
     assert len(endings) == len(NUMBER_ENDINGS)
-    assert number_answer(29.6, "degrees", 0, rng)["number"] == 30
+    assert rounded_number(number_answer(29.6, "degrees", 0, rng)["truth"]) == 30
     counts = [count_answer(3, rng) for _ in range(20)]
     assert {fields["ending"] for fields in counts} == set(COUNT_ENDINGS)
-    assert all(fields["answer"] == "3" and fields["number"] == 3.0 for fields in counts)
+    assert all(render_answer(fields["truth"]) == "3" and rounded_number(fields["truth"]) == 3.0 for fields in counts)
 
 
 def test_choices_are_lettered_in_random_order_and_the_letter_names_the_true_one():
@@ -96,10 +97,10 @@ def test_choices_are_lettered_in_random_order_and_the_letter_names_the_true_one(
     letters = set()
     for _ in range(40):
         fields = choice_answer("left", ["right", "behind"], rng)
-        index = fields["choice_index"]
-        assert fields["choices"][index] == f"{fields['answer']}. left"
+        index, answer = fields["truth"].choice, render_answer(fields["truth"])
+        assert fields["choices"][index] == f"{answer}. left"
         assert sorted(choice[3:] for choice in fields["choices"]) == ["behind", "left", "right"]
         assert fields["ending"].startswith("\nOptions:\nA. ") and all(c in fields["ending"] for c in fields["choices"])
-        assert parse_choice(fields["answer"], "ABC").first == "ABC"[index]
-        letters.add(fields["answer"])
+        assert parse_choice(answer, "ABC").first == "ABC"[index]
+        letters.add(answer)
     assert letters == {"A", "B", "C"}

@@ -22,7 +22,7 @@ from gap_mllm.processing.data.video_labels.rows import (
     plan_clips,
 )
 from gap_mllm.processing.data.video_labels.teacher_windows import reconstruct_in_windows
-from gap_mllm.processing.data.view_selection import select_row_views, spread_views
+from gap_mllm.processing.data.view_selection import select_views, spread_views
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs, room_pictures
 
 
@@ -189,8 +189,8 @@ def test_questions_hold_when_views_are_dropped(scene):
     rows, _ = make_rows(views, images, pixels, "room", {})
     for row in rows:
         assert not re.search(r"\d", row["question"].replace("3D", ""))  # no frame is meant by its number
-        fewer = select_row_views(row, spread_views(row, 5))
-        before, after = SceneSample.from_row(row), SceneSample.from_row(fewer)
+        before = SceneSample.from_row(row)
+        after = select_views(before, spread_views(before, 5))
         assert len(after.views) == 5 and after.answer == before.answer
         for mark, old in zip(after.marks, before.marks, strict=True):
             assert after.views[mark.view].picture == before.views[old.view].picture
