@@ -7,9 +7,7 @@ come from one forward pass of `GapMllmForPreTraining` on batches of `SharedScene
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-import torch
 from tqdm import tqdm
-from transformers import TrainingArguments
 from transformers.utils import logging
 
 from .losses import point_loss, text_loss
@@ -17,7 +15,7 @@ from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .readout import record_readout
 from .shared_scene_collator import PADDING
-from .term_trainer import TermTrainer
+from .term_trainer import TermTrainer, TermTrainingArguments
 
 
 logger = logging.get_logger(__name__)
@@ -34,8 +32,8 @@ PUBLISHED_LEARNING_RATES = {
 
 
 @dataclass
-class GeometryAlignedTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with weights of the terms and a learning rate for each group of modules."""
+class GeometryAlignedTrainingArguments(TermTrainingArguments):
+    """`TermTrainingArguments` with weights of the terms and a learning rate for each group of modules."""
 
     text_weight: float = field(default=1.0, metadata={"help": "Weight of the answers' cross-entropy."})
     point_map_weight: float = field(default=0.0, metadata={"help": "Weight of the dense point error in metres."})
@@ -52,7 +50,6 @@ class GeometryAlignedTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
-        self.remove_unused_columns = False
         if self.module_learning_rates is None:
             self.module_learning_rates = dict(PUBLISHED_LEARNING_RATES)
         super().__post_init__()
@@ -99,8 +96,9 @@ class GeometryAlignedTrainer(TermTrainer):
 
     def count_items(self, inputs):
         counts = {"text": inputs["label_weights"][:, 1:].sum()}
-        if self.args.point_map_weight and "point_map_targets" in inputs:
-            counts["point_map"] = inputs["point_map_targets"].isfinite().all(-1).sum() * 2  # two heads
+        if self.args.point_map_weight:
+            targets = inputs.get("point_map_targets")
+            counts["point_map"] = 0 if targets is None else targets.isfinite().all(-1).sum() * 2  # two heads
         if self.args.readout_weight:
             watched = len(self.args.readout_layers) * len(self.args.readout_heads)
             counts["readout"] = (inputs["readout_targets"] != PADDING).sum() * watched
@@ -108,7 +106,8 @@ class GeometryAlignedTrainer(TermTrainer):
 
     def compute_terms(self, model, inputs):
         inputs = dict(inputs)
-        inputs.pop("sample_ids", None)
+        for name in ("sample_ids", "collation_counts"):
+            inputs.pop(name, None)
         targets = inputs.pop("point_map_targets", None)
         label_weights = inputs.pop("label_weights")
         document_ids, readout_targets = inputs.pop("document_ids"), inputs.pop("readout_targets")
@@ -135,11 +134,6 @@ class GeometryAlignedTrainer(TermTrainer):
             return nullcontext()
         language_model = self.accelerator.unwrap_model(model).model.language_model
         return record_readout(language_model, self.args.readout_layers, self.args.readout_heads)
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        with torch.no_grad():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""

@@ -3,15 +3,14 @@
 from dataclasses import dataclass, field
 
 import torch
-from transformers import TrainingArguments
 
 from .losses import confidence_loss, log_depth_loss, point_loss, pose_loss
-from .term_trainer import TermTrainer
+from .term_trainer import TermTrainer, TermTrainingArguments
 
 
 @dataclass
-class GeometryEncoderTrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the weights of the reconstruction terms."""
+class GeometryEncoderTrainingArguments(TermTrainingArguments):
+    """`TermTrainingArguments` with the weights of the reconstruction terms."""
 
     point_weight: float = field(default=1.0, metadata={"help": "Weight of the points' error in metres."})
     depth_weight: float = field(default=1.0, metadata={"help": "Weight of the absolute log-depth error."})
@@ -20,10 +19,6 @@ class GeometryEncoderTrainingArguments(TrainingArguments):
     confidence_alpha: float = field(
         default=0.5, metadata={"help": "Error in metres at which the confidence falls to its least value, 1."}
     )
-
-    def __post_init__(self):
-        self.remove_unused_columns = False
-        super().__post_init__()
 
 
 class GeometryEncoderTrainer(TermTrainer):

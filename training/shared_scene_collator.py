@@ -12,13 +12,23 @@ import torch
 from ..processing.answers_gap_mllm import ANSWER_PARTS, answer_parts
 from ..processing.camera_geometry_gap_mllm import view_to_first_view
 from ..processing.visual_prompt_gap_mllm import marks_to_tokens, to_rgb_image
+from .collation_events import CollationEvents
 from .losses import IGNORE_INDEX
 from .rooms import point_targets
+from .view_sizes import fit_views
 
 
 LAYOUTS = ("block_mask", "packed", "padded")
 # Fields of a batch that the loss needs and the model does not take.
-LOSS_FIELDS = ("sample_ids", "document_ids", "readout_targets", "label_weights", "point_map_targets")
+LOSS_FIELDS = (
+    "sample_ids",
+    "document_ids",
+    "readout_targets",
+    "label_weights",
+    "point_map_targets",
+    "collation_counts",
+)
+GEOMETRY_FIELDS = ("depth_m", "intrinsics", "camera_to_world")
 TOKEN_FIELDS = ("input_ids", "labels", "label_weights", "document_ids", "readout_targets", "mm_token_type_ids")
 SHARED, PADDING = 0, -1  # document ids of the prefix that every question sees, and of padding
 
@@ -72,8 +82,9 @@ class SharedSceneCollator:
 
     A sample is a dict with `images` (views of the scene), `conversations` (a list of chat messages for each question;
     all with the same system turn and views, and the answer as last turn), and optionally `marks` (a `Mark` or None
-    for each question: what the answer is about), `depth_m`, `intrinsics` and `camera_to_world` (targets of the point
-    maps) and `sample_id`.
+    for each question: what the answer is about), `depth_m`, `intrinsics` and `camera_to_world` (one for each view,
+    the intrinsics in pixels of its depth map: targets of the point maps) and `sample_id`. A view whose entry is None
+    has no targets, the others keep theirs; `counts` and the batch's `collation_counts` say how many there were.
 
     Args:
         processor (`GapMllmProcessor`)
@@ -82,12 +93,14 @@ class SharedSceneCollator:
         answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;
             1 where none is given). Late decimals are noise as long as the metres are wrong: less weight on them lets
             a small model find the metres sooner.
-        max_view_pixels (`int`, *optional*): bound of a resized view, instead of the image processor's.
+        max_view_pixels (`int`, *optional*): most pixels of a resized view, instead of the image processor's bound.
+        max_sample_pixels (`int`, *optional*): most pixels of all resized views of a sample; they shrink alike.
         geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, so that
             the model need not (`geometry_features` of the batch).
     Raises:
-        ValueError: on an unknown layout or part, a sample without questions, or questions whose views or system turn
-            differ.
+        ValueError: on an unknown layout or part, a sample without questions, questions whose views or system turn
+            differ, or geometry of another number of views. RecordError: if the views of a sample cannot be made as
+            small as they must be.
     """
 
     def __init__(
@@ -98,6 +111,7 @@ class SharedSceneCollator:
         answer_weights=None,
         max_view_pixels=None,
         geometry=None,
+        max_sample_pixels=None,
     ):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
@@ -106,8 +120,14 @@ class SharedSceneCollator:
         if unknown:
             raise ValueError(f"answer_weights names the unknown parts {unknown}; known are {list(ANSWER_PARTS)}.")
         self.answer_weights = answer_weights or {}
-        self.max_view_pixels, self.geometry = max_view_pixels, geometry
+        self.max_view_pixels, self.max_sample_pixels = max_view_pixels, max_sample_pixels
+        self.geometry, self.events = geometry, CollationEvents()
         self.merge_size = processor.image_processor.merge_size
+
+    @property
+    def counts(self):
+        """`Counter` of what was left out or changed, in this process; see `COLLATION_EVENTS`."""
+        return self.events.totals
 
     def __call__(self, samples):
         scenes = [self._encode(sample) for sample in samples]
@@ -122,9 +142,14 @@ class SharedSceneCollator:
                 names = ("pixel_values", "image_grid_thw", "scene_lengths")
                 batch["geometry_features"] = self.geometry(**{name: batch[name] for name in names})
         batch["sample_ids"] = [sample.get("sample_id") for sample in samples]
-        if self.point_map_side is not None and shown and all("depth_m" in sample for sample in samples):
-            targets = [self._point_maps(s, scene) for s, scene in zip(samples, scenes, strict=True)]
+        if self.point_map_side is not None and shown:
+            targets = [
+                self._point_maps(s, scene)
+                for s, scene in zip(samples, scenes, strict=True)
+                if len(scene["image_grid_thw"])
+            ]
             batch["point_map_targets"] = torch.cat(targets)
+        batch["collation_counts"] = self.events.take()
         return batch
 
     def _encode(self, sample):
@@ -150,7 +175,7 @@ class SharedSceneCollator:
             answers.append(told[len(asked) :].removesuffix("\n"))
         if len(prefixes) > 1:
             raise ValueError(f"The questions of sample {name!r} must share the system turn and the views before them.")
-        inputs = self._process(images, prefixes.pop())
+        inputs = self._process(images, prefixes.pop(), name)
         tokenize = self.processor.tokenizer
         scene = {
             "pixel_values": inputs["pixel_values"],
@@ -172,7 +197,7 @@ class SharedSceneCollator:
                 scene["targets"][index] = scene["image_tokens"][token]
         return scene
 
-    def _process(self, images, prefix):
+    def _process(self, images, prefix, name):
         """The processor's output for the shared prefix; empty where a sample is text only."""
         if not images:
             empty = torch.zeros(1, 0, dtype=torch.long)
@@ -180,9 +205,11 @@ class SharedSceneCollator:
                 ("input_ids", "mm_token_type_ids"), empty
             )
         options = {}
-        if self.max_view_pixels is not None:
-            smallest = min(self.processor.image_processor.size["shortest_edge"], self.max_view_pixels)
-            options["size"] = {"shortest_edge": smallest, "longest_edge": self.max_view_pixels}
+        if self.max_view_pixels is not None or self.max_sample_pixels is not None:
+            sizes, limits = [image.size for image in images], (self.max_view_pixels, self.max_sample_pixels)
+            options["size"], wanted, pixels = fit_views(self.processor.image_processor, sizes, *limits, name)
+            if pixels < wanted:
+                self.events.add("pixels_reduced", name, f"{wanted} pixels, more than {self.max_sample_pixels}")
         return self.processor(images=[images], text=[prefix], return_tensors="pt", **options)
 
     def _weigh(self, text, ids):
@@ -305,16 +332,50 @@ class SharedSceneCollator:
 
     def _point_maps(self, sample, scene):
         """Target points (T, side, side, 3) of the visual tokens; NaN where there is none."""
-        side, maps = self.point_map_side, []
-        to_first = view_to_first_view(np.asarray(sample["camera_to_world"]))
-        depth_m, intrinsics = np.asarray(sample["depth_m"]), np.asarray(sample["intrinsics"])
+        side, maps, lacking = self.point_map_side, [], 0
         sizes = [tuple(int(patches) // self.merge_size for patches in grid[1:]) for grid in scene["image_grid_thw"]]
-        for view, (rows, columns) in enumerate(sizes):
-            one = slice(view, view + 1)
-            _, points, _ = point_targets(depth_m[one], intrinsics[one], to_first[one], (rows * side, columns * side))
+        for view, (rows, columns) in zip(_known_views(sample, len(sizes)), sizes, strict=True):
+            points = np.full((rows * side, columns * side, 3), np.nan)
+            if view is not None:
+                points = point_targets(*view, points.shape[:2])[1][0]
+            lacking += not np.isfinite(points).any()
             cells = points.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
             maps.append(cells.reshape(rows * columns, side, side, 3))
+        if lacking:
+            text = f"{lacking} of {len(sizes)} views without depth, intrinsics or pose"
+            self.events.add("views_without_depth", sample.get("sample_id"), text, lacking)
         return torch.as_tensor(np.concatenate(maps), dtype=torch.float32)
+
+
+def _known_views(sample, num_views):
+    """Depth (1, H, W), intrinsics (1, 3, 3) and pose in the first camera (1, 4, 4) of each view; None without one.
+
+    The first view needs no pose; without it no other view has a place in its camera.
+    """
+    depth_m, intrinsics, poses = (_per_view(sample, name, num_views) for name in GEOMETRY_FIELDS)
+    known = []
+    for view in range(num_views):
+        pair = (poses[0], poses[view])
+        if any(matrix is None for matrix in pair):
+            to_first = np.eye(4) if view == 0 else None
+        else:
+            to_first = view_to_first_view(np.stack([np.asarray(pose) for pose in pair]))[1]
+        parts = (depth_m[view], intrinsics[view], to_first)
+        known.append(None if any(part is None for part in parts) else tuple(np.asarray(part)[None] for part in parts))
+    return known
+
+
+def _per_view(sample, name, num_views):
+    """What a sample says of each view; None where it says nothing."""
+    values = sample.get(name)
+    if values is None:
+        return [None] * num_views
+    if len(values) != num_views:
+        raise ValueError(
+            f"{name} of sample {sample.get('sample_id')!r} has {len(values)} entries for {num_views} views; give one "
+            "for each, None where there is none."
+        )
+    return list(values)
 
 
 def _pad(values, length, fill):

@@ -4,11 +4,41 @@ Global means over all micro-batches of an optimiser step and over all processes,
 changes the loss. Terms are logged by name; a loss that is not finite stops the run and names its cause.
 """
 
-import torch
-from torch import nn
-from transformers import Trainer
+from collections import Counter
+from dataclasses import dataclass
 
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import Trainer, TrainingArguments
+
+from .collation_events import COLLATION_EVENTS
 from .provenance import write_provenance
+from .streams import EndlessRows, rows_of_process
+
+
+@dataclass
+class TermTrainingArguments(TrainingArguments):
+    """`TrainingArguments` for batches of views: no column is removed, no batch is cut between processes.
+
+    Raises:
+        ValueError: if `max_steps` is 0, which trains nothing.
+    """
+
+    def __post_init__(self):
+        if self.max_steps == 0:
+            raise ValueError("max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs.")
+        self.remove_unused_columns = False
+        super().__post_init__()
+        if self.accelerator_config.dispatch_batches is None:
+            self.accelerator_config.dispatch_batches = False
+
+    @property
+    def num_train_items(self):
+        """Items that `max_steps` steps of all processes take, or None where epochs are counted."""
+        per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+        return self.max_steps * per_step if self.max_steps > 0 else None
 
 
 class TermTrainer(Trainer):
@@ -16,12 +46,14 @@ class TermTrainer(Trainer):
 
     Subclasses say what to count (`count_items`), what to sum (`compute_terms`) and how to weigh (`term_weights`).
     Every checkpoint says how it was made: provenance.json holds the arguments, package versions and git commit.
+    A streamed `train_dataset` is split by process, none of its rows going to two, and begun again when it ends.
 
     Args:
         settings (`dict`, *optional*): further settings of the run for provenance.json, as the resolved recipe. Other
             arguments are `Trainer`'s.
     Raises:
-        ValueError: under `nn.DataParallel`, which cuts inputs along their first dimension; ours have no common one.
+        ValueError: under `nn.DataParallel` and for `dispatch_batches`, which cut inputs along their first dimension;
+            ours have no common one. For `split_batches` with a streamed `train_dataset`.
     """
 
     loss_is_scaled_for_ga = True  # by the global counts
@@ -34,8 +66,23 @@ class TermTrainer(Trainer):
                 "nn.DataParallel cannot split multi-view batches. Start one process for each GPU instead: "
                 f"accelerate launch --num_processes {max(self.args.n_gpu, 2)} your_script.py"
             )
-        self._term_totals = {}
-        self._term_steps = 0
+        self._refuse_cut_batches()
+        self._clear_log()
+        self._measured = {}
+
+    def _refuse_cut_batches(self):
+        config, is_streamed = self.args.accelerator_config, isinstance(self.train_dataset, IterableDataset)
+        problem = "dispatch_batches" if config.dispatch_batches else None
+        if config.split_batches and is_streamed:
+            problem = "split_batches"
+        if problem is not None:
+            raise ValueError(
+                f"accelerator_config has {problem}=True, which cuts batches along their first dimension; tensors of "
+                "multi-view batches have no common one. Leave it out: each process then reads its own rows."
+            )
+
+    def _clear_log(self):
+        self._term_totals, self._term_steps, self._events = {}, Counter(), Counter()
 
     def count_items(self, inputs):
         """Number (or total weight) of the items of each term in one micro-batch, `dict[str, float]` or tensors."""
@@ -50,18 +97,48 @@ class TermTrainer(Trainer):
         """Weight of each term, `dict[str, float]`; a term of weight 0 is not computed."""
         raise TypeError(f"{type(self).__name__} must define term_weights.")
 
+    @property
+    def term_names(self):
+        """The terms that are computed: the same in the same order in every process, whatever its batch holds."""
+        return tuple(name for name, weight in self.term_weights.items() if weight)
+
+    def get_train_dataloader(self):
+        """As `Trainer`'s; of streamed rows each process reads its own, again and again."""
+        if not isinstance(self.train_dataset, IterableDataset):
+            return super().get_train_dataloader()
+        args = self.args
+        loader = DataLoader(
+            EndlessRows(rows_of_process(self.train_dataset, args.process_index, args.world_size)),
+            batch_size=self._train_batch_size,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+        # Not accelerator.prepare, which would split the rows of this process once more.
+        return prepare_data_loader(
+            loader, args.device, num_processes=1, process_index=0, put_on_device=True, dispatch_batches=False
+        )
+
     def _get_num_items_in_batch(self, batch_samples, device):
-        if not batch_samples:
-            return None
-        totals = {}
+        """Items of each term over all micro-batches and processes; gathered in one fixed form, also without any."""
+        names, counts = self.term_names, torch.zeros(len(self.term_names) + len(COLLATION_EVENTS), dtype=torch.float64)
         for inputs in batch_samples:
-            for name, count in self.count_items(inputs).items():
-                totals[name] = totals.get(name, 0) + float(count)
-        counts = torch.tensor(list(totals.values()), dtype=torch.float64).to(device, torch.float32)
+            items, events = self.count_items(inputs), inputs.get("collation_counts")
+            counts += torch.tensor(
+                [float(items.get(name, 0)) for name in names]
+                + ([0.0] * len(COLLATION_EVENTS) if events is None else events.tolist()),
+                dtype=torch.float64,
+            )
+        counts = counts.to(device, torch.float32)
         if self.args.world_size > 1:
             counts = self.accelerator.gather(counts[None]).sum(0)
-        self._term_steps += 1
-        return dict(zip(totals, counts, strict=True))
+        totals = dict(zip(names, counts, strict=False))
+        self._term_steps.update(name for name, count in totals.items() if count > 0)
+        self._events.update(dict(zip(COLLATION_EVENTS, counts[len(names) :].long().tolist(), strict=True)))
+        return totals
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Weighted sum of the terms, each over its global count.
@@ -71,12 +148,13 @@ class TermTrainer(Trainer):
         """
         counts = num_items_in_batch
         if counts is None:
-            counts = {name: torch.tensor(float(count)) for name, count in self.count_items(inputs).items()}
+            items = self.count_items(inputs)
+            counts = {name: torch.tensor(float(items.get(name, 0))) for name in self.term_names}
         sample_ids = inputs.get("sample_ids")
         sums, outputs = self.compute_terms(model, inputs)
         loss = 0.0
-        for name, weight in self.term_weights.items():
-            if name not in sums or weight == 0:
+        for name in self.term_names:
+            if name not in sums:
                 continue
             count = counts[name].to(sums[name].device)
             term = sums[name] / torch.where(count > 0, count, 1.0)
@@ -87,10 +165,35 @@ class TermTrainer(Trainer):
                 )
             if model.training:
                 self._term_totals[name] = self._term_totals.get(name, 0.0) + term.detach()
-            loss = loss + weight * term
+            else:
+                measured = self._measured.get(name, 0.0)
+                self._measured[name] = measured + torch.stack([sums[name].detach().float(), count.float()])
+            loss = loss + self.term_weights[name] * term
         if model.training and self.args.world_size > 1:
             loss = loss * self.args.world_size  # DDP averages the gradients of the processes
         return (loss, outputs) if return_outputs else loss
+
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs)
+        return loss.detach(), None, None
+
+    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs):
+        """As `Trainer`'s; the loss, and each term by name, is over all items of the set, however it is batched."""
+        self._measured = {}
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        none = torch.zeros(2, device=self.args.device)
+        measured = torch.stack([self._measured.get(name, none) for name in self.term_names])
+        if self.args.world_size > 1:
+            measured = self.accelerator.gather(measured[None]).sum(0)
+        self._measured, loss = {}, 0.0
+        for name, (total, count) in zip(self.term_names, measured.tolist(), strict=True):
+            if count > 0:
+                output.metrics[f"{metric_key_prefix}_loss_{name}"] = total / count
+                loss += self.term_weights[name] * total / count
+        output.metrics[f"{metric_key_prefix}_loss"] = loss
+        return output
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
@@ -99,14 +202,18 @@ class TermTrainer(Trainer):
         )
 
     def log(self, logs, *args, **kwargs):
+        """As `Trainer`'s; with a training loss also its terms, and what the batches since then had to leave out."""
         if "loss" in logs and self._term_steps:
-            for name, total in self._term_totals.items():
-                total = total / self._term_steps
-                if self.args.world_size > 1:
-                    total = self.accelerator.gather(total[None]).sum()
-                logs[f"loss_{name}"] = round(float(total), 6)
-            self._term_totals, self._term_steps = {}, 0
+            none = torch.zeros((), device=self.args.device)
+            totals = torch.stack([self._term_totals.get(name, none).float() for name in self.term_names])
+            if self.args.world_size > 1:
+                totals = self.accelerator.gather(totals[None]).sum(0)
+            for name, total in zip(self.term_names, totals.tolist(), strict=True):
+                if self._term_steps[name]:  # a step without items of a term says nothing about it
+                    logs[f"loss_{name}"] = round(total / self._term_steps[name], 6)
+            logs.update({event: number for event, number in self._events.items() if number})
+            self._clear_log()
         super().log(logs, *args, **kwargs)
 
 
-__all__ = ["TermTrainer"]
+__all__ = ["TermTrainer", "TermTrainingArguments"]

@@ -1,0 +1,39 @@
+"""What making a batch left out or changed: counted, said, and carried by the batch to the trainer's log.
+
+Batches are often made in other processes than the one that trains; what is only counted there is never seen.
+"""
+
+from collections import Counter
+
+import torch
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# In the order of `collation_counts`: rows that lost views, rows that lost pixels, views that have no dense target.
+COLLATION_EVENTS = ("views_dropped", "pixels_reduced", "views_without_depth")
+
+
+class CollationEvents:
+    """Counts of `COLLATION_EVENTS` in this process: in all (`totals`), and since the last batch."""
+
+    def __init__(self):
+        self.totals, self._since = Counter(), Counter()
+
+    def add(self, event, sample_id, text, number=1):
+        """Count an event of a row, and log the first and each count of more digits: tenth, hundredth, ..."""
+        before, after = self.totals[event], self.totals[event] + number
+        self.totals[event] = after
+        self._since[event] += number
+        if before == 0 or len(str(after)) > len(str(before)):
+            logger.warning(f"{event}: {after} so far; the last row, {sample_id!r}, has {text}.")
+
+    def take(self):
+        """Return what was counted since the last call, `torch.Tensor` of shape `(len(COLLATION_EVENTS),)`, int64."""
+        taken = torch.tensor([self._since[event] for event in COLLATION_EVENTS])
+        self._since.clear()
+        return taken
+
+
+__all__ = ["COLLATION_EVENTS", "CollationEvents"]
