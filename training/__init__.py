@@ -10,7 +10,9 @@ _MODULES = {
     "GeometryEncoderTrainer": "geometry_encoder_trainer",
     "GeometryEncoderTrainingArguments": "geometry_encoder_trainer",
     "SceneCollator": "scene_collator",
+    "SceneGeometryDataset": "scene_geometry",
     "SceneQuestionDataset": "scene_questions",
+    "SceneQuestionStream": "scene_questions",
     "SharedSceneCollator": "shared_scene_collator",
 }
 
@@ -21,7 +23,9 @@ __all__ = [
     "GeometryEncoderTrainer",
     "GeometryEncoderTrainingArguments",
     "SceneCollator",
+    "SceneGeometryDataset",
     "SceneQuestionDataset",
+    "SceneQuestionStream",
     "SharedSceneCollator",
 ]
 

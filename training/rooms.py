@@ -23,8 +23,10 @@ from ..processing.data.truth import render_answer
 from ..processing.prompts_gap_mllm import build_messages
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
+from .collation_events import COLLATION_EVENTS
 
 
+ROOMS_PER_EPOCH = 1024  # of num_train_epochs, where nothing else is said
 REVISIT_GAP = 8  # blocks between two visits of a room
 VISION_PATCH_SIZE = 16  # of Qwen3-VL: pictures are made for its grid, the encoder's image is derived as in the model
 
@@ -294,11 +296,14 @@ class RoomQuestionDataset(_RoomDataset):
 def collate_scenes(samples):
     """Stack scenes of equal size and number of views; keep lists of views where they differ."""
     batch = {"sample_ids": [sample["sample_ids"] for sample in samples]}
-    shapes = {tuple(sample["images"].shape) for sample in samples}
+    shapes = {(len(sample["images"]), *view.shape) for sample in samples for view in sample["images"]}
     batch["scene_lengths"] = [len(sample["images"]) for sample in samples]
     for name in ("images", "depth", "points", "valid", "pose_enc"):
-        values = [sample[name] for sample in samples]
-        batch[name] = torch.stack(values) if len(shapes) == 1 else [view for value in values for view in value]
+        views = [list(sample[name]) for sample in samples]
+        is_even = len(shapes) == 1
+        batch[name] = torch.stack([torch.stack(scene) for scene in views]) if is_even else sum(views, [])
+    lacking = {"views_without_depth": sum(sample.get("views_without_depth", 0) for sample in samples)}
+    batch["collation_counts"] = torch.tensor([lacking.get(event, 0) for event in COLLATION_EVENTS])
     return batch
 
 

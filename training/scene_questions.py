@@ -5,84 +5,54 @@ that have a question keep it, and are changed as far as it stays true. The resul
 views that are not chosen are never decoded.
 """
 
+import zlib
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
+import datasets
 import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from ..processing.argument_checks import WrongKindError
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.task_makers import TASK_MAKERS, make_tasks
+from .streams import rows_of_process, set_round
 
 
 NUM_TRIES = 10  # choices of views and makers, before a scene counts as one that nothing can be asked about
 
 
-class SceneQuestionDataset(Dataset):
-    """Rows of a source as samples with questions; item i is always the same.
+class _SceneQuestions:
+    """What both forms share: which questions are asked about a row."""
 
-    Item i is about row i modulo the number of rows; later rounds ask other questions about other views.
-
-    Args:
-        rows (sequence of `dict`): of the schema, as `load_multiview` gives them (not streamed).
-        length (`int`, *optional*): number of items, by default one for each row.
-        tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
-        num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
-        max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
-        margins (`TaskMargins`, *optional*): how clear the answer of a made question must be.
-        augmentation (`SceneAugmentation`, *optional*): applied to every sample; to scenes before they are asked about.
-        seed (`int`)
-    Raises:
-        ValueError: if there are no rows, a task is unknown, or a number is below 1. When indexed: RecordError, with
-            the reasons, for a scene that no question could be asked about.
-
-    Example:
-        ```python
-        rows = load_multiview("scannet_posed", data_dir, split="train")
-        scenes = SceneQuestionDataset(rows, 100_000, ("marked_pixel", "detection"), num_views=4)
-        trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)
-        ```
-    """
-
-    def __init__(
-        self, rows, length=None, tasks=None, num_views=None, max_stride=3, margins=None, augmentation=None, seed=0
-    ):
+    def __init__(self, tasks, num_views, max_stride, margins, augmentation, seed):
         unknown = [task for task in tasks or () if task not in TASK_MAKERS]
         if unknown or (tasks is not None and not tasks):
             raise ValueError(f"tasks is {list(tasks)}; expected one or more of {', '.join(TASK_MAKERS)}.")
-        for name, value in {"length": length, "num_views": num_views, "max_stride": max_stride}.items():
+        for name, value in {"num_views": num_views, "max_stride": max_stride}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more.")
-        if not len(rows):
-            raise ValueError("there are no rows to draw questions from.")
-        self.rows, self.length, self.seed = rows, length or len(rows), seed
-        self.tasks, self.margins = tuple(tasks or TASK_MAKERS), margins
+        self.tasks, self.margins, self.seed = tuple(tasks or TASK_MAKERS), margins, seed
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
 
-    def __len__(self):
-        return self.length
-
-    def __getitem__(self, index):
-        if not 0 <= index < self.length:
-            raise IndexError(f"item {index} of {self.length}")
-        round_index, row = divmod(index, len(self.rows))
-        sample = SceneSample.open(self.rows, row)
+    def _sample(self, sample, number, key, round_index):
+        """The sample of a row: `number` tells its questions apart in their ids, `key` seeds the choices."""
         if sample.task == "scene":
-            return self._ask(sample, index, round_index)
+            return self._ask(sample, number, np.random.default_rng([self.seed, *key]), round_index)
         return self._augment(sample, round_index)
 
     def _augment(self, sample, round_index):
         return sample if self.augmentation is None else self.augmentation(sample, epoch=round_index)
 
-    def _ask(self, scene, index, round_index):
+    def _ask(self, scene, number, rng, round_index):
         """A question about some views of a scene; these are changed first, so that whatever is asked is true."""
-        rng = np.random.default_rng([self.seed, index])
         reasons = Counter()
         for attempt in range(NUM_TRIES):
-            chosen = self._choose_views(scene, rng)
+            chosen = choose_views(scene.views, self.num_views, self.max_stride, rng)
             maker = self.tasks[int(rng.integers(len(self.tasks)))]
-            asked = self._augment(replace(scene, id=f"{scene.id}/{index}-{attempt}", views=chosen), round_index)
+            asked = self._augment(replace(scene, id=f"{scene.id}/{number}-{attempt}", views=chosen), round_index)
             made = make_tasks(asked, (maker,), seed=self.seed, margins=self.margins)
             if made:
                 return made[0]
@@ -95,14 +65,124 @@ class SceneQuestionDataset(Dataset):
             record_id=scene.id,
         )
 
-    def _choose_views(self, scene, rng):
-        """Views at an even distance; boxes of scenes are in a world frame, so that any may come first."""
-        views, count = scene.views, len(scene.views)
-        if self.num_views is None or count <= self.num_views:
-            return views
-        stride = int(rng.integers(1, min(self.max_stride, (count - 1) // max(self.num_views - 1, 1)) + 1))
-        start = int(rng.integers(count - stride * (self.num_views - 1)))
-        return tuple(views[start + stride * step] for step in range(self.num_views))
+
+class SceneQuestionDataset(_SceneQuestions, Dataset):
+    """Rows of a source as samples with questions; item i is always the same.
+
+    Item i is about row i modulo the number of rows; later rounds ask other questions about other views.
+
+    Args:
+        rows (sequence of `dict`): of the schema, as `load_multiview` gives them; `SceneQuestionStream` takes streamed
+            ones.
+        length (`int`, *optional*): number of items, by default one for each row.
+        tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
+        num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
+        max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
+        margins (`TaskMargins`, *optional*): how clear the answer of a made question must be.
+        augmentation (`SceneAugmentation`, *optional*): applied to every sample; to scenes before they are asked about.
+        seed (`int`)
+    Raises:
+        TypeError: if rows have no length and places, as streamed ones. ValueError: if there are no rows, a task is
+            unknown, or a number is below 1. When indexed: RecordError, with the reasons, for a scene that no question
+            could be asked about.
+
+    Example:
+        ```python
+        rows = load_multiview("scannet_posed", data_dir, split="train")
+        scenes = SceneQuestionDataset(rows, 100_000, ("marked_pixel", "detection"), num_views=4)
+        trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)
+        ```
+    """
+
+    def __init__(
+        self, rows, length=None, tasks=None, num_views=None, max_stride=3, margins=None, augmentation=None, seed=0
+    ):
+        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed)
+        if length is not None and length < 1:
+            raise ValueError(f"length is {length}; expected 1 or more.")
+        if isinstance(rows, IterableDataset) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+            raise WrongKindError(
+                f"rows is a {type(rows).__name__}, whose rows have no number and no places; give streamed rows to "
+                "SceneQuestionStream, or load them without streaming."
+            )
+        if not len(rows):
+            raise ValueError("there are no rows to draw questions from.")
+        self.rows, self.length = rows, length or len(rows)
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.length:
+            raise IndexError(f"item {index} of {self.length}")
+        round_index, row = divmod(index, len(self.rows))
+        return self._sample(SceneSample.open(self.rows, row), index, [index], round_index)
 
 
-__all__ = ["SceneQuestionDataset"]
+class SceneQuestionStream(_SceneQuestions, IterableDataset):
+    """Streamed rows as samples with questions, in the order of the rows; each round asks others.
+
+    The question about a row depends on its id and on the round alone (`set_epoch`, which trainers call), not on the
+    process or worker that asks it.
+
+    Args:
+        rows (iterable of `dict`): of the schema, as `load_multiview(..., streaming=True)` gives them; can be begun
+            again. Shuffle them first where their order matters: `rows.shuffle(seed)`.
+        tasks, num_views, max_stride, margins, augmentation, seed: as `SceneQuestionDataset`.
+    Raises:
+        TypeError: if rows cannot be iterated. ValueError, RecordError: as `SceneQuestionDataset`.
+
+    Example:
+        ```python
+        rows = load_multiview("scannet_posed", data_dir, split="train", streaming=True)
+        scenes = SceneQuestionStream(rows, ("marked_pixel", "detection"), num_views=4)
+        trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)  # max_steps
+        ```
+    """
+
+    def __init__(self, rows, tasks=None, num_views=None, max_stride=3, margins=None, augmentation=None, seed=0):
+        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed)
+        if not hasattr(rows, "__iter__") or isinstance(rows, str | bytes | dict):
+            raise WrongKindError(f"rows is a {type(rows).__name__}; expected an iterable of rows of the schema.")
+        self.rows, self.round_index = rows.decode(False) if isinstance(rows, datasets.IterableDataset) else rows, 0
+
+    def set_epoch(self, epoch):
+        """Ask the questions of this round, and let the rows shuffle for it."""
+        self.round_index = epoch
+        set_round(self.rows, epoch)
+
+    def rows_of_process(self, rank, world_size):
+        """The questions about the rows that are this process's share; see `streams.rows_of_process`."""
+        shared = (self.tasks, self.num_views, self.max_stride, self.margins, self.augmentation, self.seed)
+        return SceneQuestionStream(rows_of_process(self.rows, rank, world_size), *shared)
+
+    def __iter__(self):
+        worker, rows = get_worker_info(), iter(self.rows)
+        if worker is not None and not isinstance(self.rows, IterableDataset):  # those share among workers themselves
+            rows = islice(rows, worker.id, None, worker.num_workers)
+        for row in rows:
+            sample = row if isinstance(row, SceneSample) else SceneSample.from_row(row)
+            key = [self.round_index, zlib.crc32(str(sample.id).encode())]
+            yield self._sample(sample, self.round_index, key, self.round_index)
+
+
+def choose_views(views, num_views, max_stride, rng):
+    """Views at an even distance; boxes of scenes are in a world frame, so that any may come first.
+
+    Args:
+        views (`tuple`): of a scene.
+        num_views (`int`, *optional*): how many; None, or more than there are, is all.
+        max_stride (`int`): neighbours, or up to this many apart.
+        rng (`numpy.random.Generator`)
+    Returns:
+        `tuple`.
+    """
+    count = len(views)
+    if num_views is None or count <= num_views:
+        return views
+    stride = int(rng.integers(1, min(max_stride, (count - 1) // max(num_views - 1, 1)) + 1))
+    start = int(rng.integers(count - stride * (num_views - 1)))
+    return tuple(views[start + stride * step] for step in range(num_views))
+
+
+__all__ = ["SceneQuestionDataset", "SceneQuestionStream", "choose_views"]

@@ -6,6 +6,7 @@ For more freedom build a `GeometryAlignedTrainer` with a `SceneCollator`; this f
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from torch.utils.data import IterableDataset
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -18,13 +19,14 @@ from ..processing.data import load_multiview
 from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
+from .evaluation_data import check_evaluation, evaluation_rows
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from .module_groups import freeze_groups
 from .recipes import read_recipe
-from .rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions, RoomVariety
 from .scene_collator import SceneCollator
-from .scene_questions import SceneQuestionDataset
+from .scene_questions import SceneQuestionDataset, SceneQuestionStream
 from .shared_scene_collator import SharedSceneCollator
 
 
@@ -50,6 +52,13 @@ class GeometryAlignedModelArguments:
     )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
+    num_rooms: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rooms of an epoch. By default as many as max_steps takes, each once, or "
+            f"{ROOMS_PER_EPOCH} with num_train_epochs."
+        },
+    )
     num_selection_rooms: int = field(
         default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
     )
@@ -60,6 +69,13 @@ class GeometryAlignedModelArguments:
         default_factory=dict,
         metadata={
             "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
+        },
+    )
+    eval_data: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of load_multiview: every evaluation (eval_strategy) measures the loss on these rows. "
+            "Those of data where no source is named, and the split val where none is."
         },
     )
     scene_tasks: dict = field(
@@ -120,12 +136,13 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
-        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, without an encoder, for
-            selection rooms with `data`, or for `geometry_in_loader` with an encoder that is trained. RecordError: as
+        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, without an encoder, as
+            `check_evaluation`, or for `geometry_in_loader` with an encoder that is trained. RecordError: as
             `load_multiview` and `SceneCollator`.
     """
     parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
     model_args, args = read_recipe(parser, recipe, overrides)
+    check_evaluation(model_args, args)
     set_seed(args.seed)
     if model_args.model_path:
         processor = GapMllmProcessor.from_pretrained(model_args.model_path)
@@ -140,10 +157,10 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     if model_args.geometry_in_loader:
         freeze_groups(model, args.module_learning_rates)
         shared["geometry"] = FrozenGeometry(model)
+    eval_dataset = None
     if model_args.data:
-        if model_args.num_selection_rooms:
-            raise ValueError("num_selection_rooms asks about rooms; with data, give a scorer of your own.")
-        dataset = _questions_of_a_source(model_args, args)
+        dataset = _training_rows(model_args, args)
+        eval_dataset = _evaluation_rows(model_args, args) if model_args.eval_data else None
         collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     else:
         dataset, scorer = _rooms(model_args, args, processor, scorer)
@@ -152,6 +169,7 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
         model=model,
         args=args,
         train_dataset=dataset,
+        eval_dataset=eval_dataset,
         data_collator=collator,
         scorer=scorer,
         callbacks=callbacks,
@@ -164,30 +182,42 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     return trainer, processor
 
 
-def _questions_of_a_source(model_args, args):
+def _training_rows(model_args, args):
     """Rows of a source for every step of the run; questions are made for scenes that have none."""
     rows = load_multiview(**{"split": "train", **model_args.data})
+    is_streamed = isinstance(rows, IterableDataset)
+    if is_streamed:
+        rows = rows.shuffle(seed=args.seed)  # no sampler can
     if not model_args.scene_tasks and not model_args.augmentation:
         return rows
-    augmentation = None
+    options = {"augmentation": None, "seed": args.seed, **model_args.scene_tasks}
     if model_args.augmentation:
-        augmentation = SceneAugmentation(AugmentationConfig(**{"seed": args.seed, **model_args.augmentation}))
-    steps = args.max_steps * args.gradient_accumulation_steps * args.world_size
-    length = max(len(rows), steps * args.per_device_train_batch_size)
-    options = {"length": length, "augmentation": augmentation, "seed": args.seed, **model_args.scene_tasks}
-    return SceneQuestionDataset(rows, **options)
+        augmentation = AugmentationConfig(**{"seed": args.seed, **model_args.augmentation})
+        options["augmentation"] = SceneAugmentation(augmentation)
+    if is_streamed:
+        options.pop("length", None)
+        return SceneQuestionStream(rows, **options)
+    return SceneQuestionDataset(rows, **{"length": max(len(rows), args.num_train_items or 0), **options})
+
+
+def _evaluation_rows(model_args, args):
+    """Rows of a source to evaluate on: the same questions about the same views every time, nothing augmented."""
+    rows = evaluation_rows(model_args.data, model_args.eval_data)
+    if not model_args.scene_tasks and not model_args.augmentation:
+        return rows
+    options = {name: value for name, value in model_args.scene_tasks.items() if name != "length"}
+    return SceneQuestionDataset(rows, **{"seed": args.seed, **options})
 
 
 def _rooms(model_args, args, processor, scorer):
-    """Training rooms for every step of the run, and the scorer that asks about selection rooms."""
-    batch_size = args.per_device_train_batch_size
+    """Training rooms for every step or epoch of the run, and the scorer that asks about selection rooms."""
     args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
     dataset = RoomQuestionDataset(
         "train",
-        args.max_steps * batch_size * args.gradient_accumulation_steps * args.world_size,
+        model_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
         RoomQuestions(**model_args.questions),
         RoomVariety(**model_args.variety),
-        block_size=batch_size,
+        block_size=args.per_device_train_batch_size,
         seed=args.seed,
     )
     processor.set_training_views(*training_views(dataset.variety))

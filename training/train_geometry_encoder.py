@@ -1,4 +1,7 @@
-"""Entry point: train a geometry encoder on synthetic rooms from a recipe (`gap-mllm train-geometry-encoder`)."""
+"""Entry point: train a geometry encoder from a recipe (`gap-mllm train-geometry-encoder`), on synthetic rooms or data.
+
+Any source whose views have depth maps and poses will do.
+"""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,10 +12,13 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..configuration_gap_mllm import GapMllmVggtConfig
 from ..evaluation.dense_points import evaluate_geometry_encoder
 from ..evaluation.metrics_file import save_metrics
+from ..processing.data import load_multiview
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
+from .evaluation_data import check_evaluation, evaluation_rows
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
 from .recipes import read_recipe
-from .rooms import RoomGeometryDataset, RoomVariety, collate_scenes
+from .rooms import ROOMS_PER_EPOCH, RoomGeometryDataset, RoomVariety, collate_scenes
+from .scene_geometry import SceneGeometryDataset
 
 
 @dataclass
@@ -21,7 +27,33 @@ class GeometryEncoderArguments:
 
     encoder_config: dict = field(default_factory=dict, metadata={"help": "Fields of GapMllmVggtConfig."})
     encoder_path: str | None = field(default=None, metadata={"help": "Start from this folder instead of a config."})
-    num_eval_scenes: int = field(default=256, metadata={"help": "Test rooms measured at the end; 0 for none."})
+    data: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
+        },
+    )
+    eval_data: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of load_multiview: every evaluation (eval_strategy) measures the loss on these rows. "
+            "Those of data where no source is named, and the split val where none is."
+        },
+    )
+    scenes: dict = field(
+        default_factory=dict,
+        metadata={"help": "Arguments of SceneGeometryDataset (num_views, max_view_pixels, ...), for data."},
+    )
+    num_rooms: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rooms of an epoch. By default as many as max_steps takes, each once, or "
+            f"{ROOMS_PER_EPOCH} with num_train_epochs."
+        },
+    )
+    num_eval_scenes: int = field(
+        default=256, metadata={"help": "Test rooms measured at the end, if trained on rooms; 0 for none."}
+    )
     num_baseline_scenes: int = field(default=512, metadata={"help": "Training rooms that fit the blind baselines."})
 
 
@@ -34,34 +66,49 @@ def train_geometry_encoder(recipe, overrides=()):
             `["--max_steps", "100"]`.
     Returns:
         `GeometryEncoderTrainer`: after training; the model is saved in its output folder, and metrics.json beside it
-        holds its errors on test rooms next to those of blind baselines.
+        holds its errors on test rooms next to those of blind baselines, if it was trained on rooms.
     Raises:
-        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key.
+        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, or as `check_evaluation`.
+            RecordError: as `load_multiview` and `SceneGeometryDataset`.
     """
     parser = HfArgumentParser((GeometryEncoderArguments, GeometryEncoderTrainingArguments))
     encoder_args, args = read_recipe(parser, recipe, overrides)
+    check_evaluation(encoder_args, args)
     set_seed(args.seed)
     if encoder_args.encoder_path:
         model = GapMllmVggtForReconstruction.from_pretrained(encoder_args.encoder_path)
     else:
         model = GapMllmVggtForReconstruction(GapMllmVggtConfig(**encoder_args.encoder_config))
-    batch_size = args.per_device_train_batch_size
-    args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
-    num_scenes = args.max_steps * batch_size * args.gradient_accumulation_steps * args.world_size
-    dataset = RoomGeometryDataset(
-        "train", num_scenes, model.config.patch_size, RoomVariety(), block_size=batch_size, seed=args.seed
-    )
+    eval_dataset = None
+    if encoder_args.data:
+        options = {"patch_size": model.config.patch_size, "seed": args.seed, **encoder_args.scenes}
+        rows = load_multiview(**{"split": "train", **encoder_args.data})
+        dataset = SceneGeometryDataset(rows, **{"length": max(len(rows), args.num_train_items or 0), **options})
+        if encoder_args.eval_data:
+            options.pop("length", None)
+            eval_dataset = SceneGeometryDataset(evaluation_rows(encoder_args.data, encoder_args.eval_data), **options)
+    else:
+        args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
+        dataset = RoomGeometryDataset(
+            "train",
+            encoder_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
+            model.config.patch_size,
+            RoomVariety(),
+            block_size=args.per_device_train_batch_size,
+            seed=args.seed,
+        )
     trainer = GeometryEncoderTrainer(
         model=model,
         args=args,
         train_dataset=dataset,
+        eval_dataset=eval_dataset,
         data_collator=collate_scenes,
         settings={"recipe": str(recipe), **asdict(encoder_args)},
     )
     last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=last_checkpoint)
     trainer.save_model()
-    if encoder_args.num_eval_scenes and trainer.is_world_process_zero():
+    if encoder_args.num_eval_scenes and not encoder_args.data and trainer.is_world_process_zero():
         metrics = evaluate_geometry_encoder(
             model.eval(),
             num_scenes=encoder_args.num_eval_scenes,

@@ -1,0 +1,128 @@
+"""Rows of the data schema for training a geometry encoder: views that have depth and a pose, and their targets.
+
+The encoder's images are made as the model makes them, from what the image processor gives, so that an encoder is
+trained on what it will see.
+"""
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from ..geometry_views_gap_mllm import recover_images, resize_to_grid
+from ..processing.argument_checks import WrongKindError, check_count
+from ..processing.camera_geometry_gap_mllm import invert_rigid, view_to_first_view
+from ..processing.data.augmentation.sight import depth_camera
+from ..processing.data.record_errors import RecordError
+from ..processing.data.scene_sample import SceneSample
+from ..processing.processing_gap_mllm import MAX_PIXELS, default_image_processor
+from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
+from .rooms import point_targets
+from .scene_questions import choose_views
+from .view_sizes import fit_views
+
+
+class SceneGeometryDataset(Dataset):
+    """Rows of a source as pictures with geometry targets, for `GeometryEncoderTrainer`; item i is always the same.
+
+    Views without depth map, pose or intrinsics are left out and counted in `views_without_depth` of the item, which
+    the trainer logs. Item i is about row i modulo the number of rows; later rounds show other views.
+    Frame: camera of the first view shown, OpenCV axes. Units: metres, radians.
+
+    Args:
+        rows (sequence of `dict`): of the schema, as `load_multiview` gives them without streaming.
+        length (`int`, *optional*): number of items, by default one for each row.
+        patch_size (`int`): of the geometry encoder.
+        num_views (`int`, *optional*): views of an item; None shows all that the row has.
+        max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
+        max_view_pixels (`int`): most pixels of a view for the vision tower, whose grid the encoder shares.
+        seed (`int`)
+    Raises:
+        TypeError: if rows are streamed. ValueError: if there are no rows, or a number is below 1. RecordError: when
+            indexed, for a row without any view that has all three.
+
+    Example:
+        ```python
+        rows = load_multiview("scannet_posed", data_dir, split="train")
+        scenes = SceneGeometryDataset(rows, patch_size=model.config.patch_size, num_views=8)
+        trainer = GeometryEncoderTrainer(model, args, train_dataset=scenes, data_collator=collate_scenes)
+        ```
+    """
+
+    def __init__(
+        self, rows, length=None, patch_size=14, num_views=None, max_stride=3, max_view_pixels=MAX_PIXELS, seed=0
+    ):
+        if isinstance(rows, IterableDataset) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
+            raise WrongKindError(
+                f"rows is a {type(rows).__name__}, without number and places; load without streaming."
+            )
+        if not len(rows):
+            raise ValueError("there are no rows to learn geometry from.")
+        given = {"length": length, "num_views": num_views, "max_stride": max_stride}
+        for name, value in (given | {"max_view_pixels": max_view_pixels}).items():
+            if value is not None:
+                check_count(name, value)
+        self.rows, self.length, self.seed = rows, length or len(rows), seed
+        self.patch_size, self.num_views, self.max_stride = patch_size, num_views, max_stride
+        self.image_processor = default_image_processor(32 * 32, max_view_pixels)  # small pictures keep their size
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.length:
+            raise IndexError(f"item {index} of {self.length}")
+        scene = SceneSample.open(self.rows, index % len(self.rows))
+        known = tuple(view for view in scene.views if _has_geometry(view))
+        if not known:
+            raise RecordError(
+                f"none of its {len(scene.views)} views has depth, intrinsics and a pose to learn from. Leave it out.",
+                "views",
+                scene.source,
+                record_id=scene.id,
+            )
+        views = choose_views(known, self.num_views, self.max_stride, np.random.default_rng([self.seed, index]))
+        images = self._images([view.image for view in views], scene.id)
+        return {
+            "images": images,
+            "sample_ids": scene.id,
+            "views_without_depth": len(scene.views) - len(known),
+            **_targets(views, [tuple(image.shape[-2:]) for image in images]),
+        }
+
+    def _images(self, pictures, name):
+        """The encoder's image (3, h, w) of each view, in 0..1."""
+        processor = self.image_processor
+        bounds = fit_views(
+            processor, [picture.size for picture in pictures], processor.size["longest_edge"], None, name
+        )
+        inputs = processor(images=pictures, size=bounds[0], return_tensors="pt")
+        grids = inputs["image_grid_thw"].tolist()
+        patches = (processor.patch_size, processor.temporal_patch_size, processor.merge_size)
+        statistics = (processor.image_mean, processor.image_std)
+        frames = recover_images(inputs["pixel_values"], grids, *statistics, *patches)
+        return [
+            resize_to_grid(frame[:, 0], grid[1:], self.patch_size)[0]
+            for frame, grid in zip(frames, grids, strict=True)
+        ]
+
+
+def _has_geometry(view):
+    is_complete = view.depth_picture is not None and view.camera_to_world is not None
+    return is_complete and (view.depth_intrinsics is not None or view.intrinsics is not None)
+
+
+def _targets(views, sizes):
+    """As `scene_targets`, a list of views each, which may differ in size."""
+    to_first = view_to_first_view(np.stack([view.camera_to_world for view in views]))
+    targets = {"depth": [], "points": [], "valid": [], "pose_enc": []}
+    for view, pose, size in zip(views, to_first, sizes, strict=True):
+        depth, points, resized = point_targets(view.depth_m[None], depth_camera(view)[None], pose[None], size)
+        extrinsics = torch.as_tensor(invert_rigid(pose)[None, :3])
+        targets["depth"].append(torch.as_tensor(depth[0], dtype=torch.float32))
+        targets["points"].append(torch.as_tensor(points[0], dtype=torch.float32))
+        targets["valid"].append(torch.as_tensor(np.isfinite(points[0]).all(-1)))
+        targets["pose_enc"].append(cameras_to_pose_encoding(extrinsics, torch.as_tensor(resized), size)[0].float())
+    return targets
+
+
+__all__ = ["SceneGeometryDataset"]
