@@ -1,5 +1,6 @@
 """Recipes: one YAML file holds one run. Read by name from the package, or by path; flags override."""
 
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import yaml
@@ -21,6 +22,17 @@ def find_recipe(recipe):
     raise FileNotFoundError(f"There is no recipe {str(recipe)!r}. Give the path of a YAML file, or one of {names}.")
 
 
+def _mapping(text):
+    """The value of a flag that is a dict, in one line of JSON or YAML."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f'{text!r} is no mapping; give JSON, for example \'{{"name": "scannet"}}\'')
+    return value
+
+
 def read_recipe(parser, recipe, overrides=()):
     """Parse a recipe with an `HfArgumentParser`; flags in `overrides` replace its values.
 
@@ -37,6 +49,8 @@ def read_recipe(parser, recipe, overrides=()):
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of argument names to values.")
+    for action in parser._actions:  # argparse would call dict() on the text
+        action.type = _mapping if action.type is dict else action.type
     known = {action.dest for action in parser._actions}
     unknown = sorted(set(values) - known)
     if unknown:

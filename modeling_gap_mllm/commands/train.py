@@ -6,7 +6,7 @@ import argparse
 def add_train(subparsers) -> None:
     """Declare `gap-mllm train`; see `train_geometry_aligned`."""
     _add_recipe_command(
-        subparsers, "train", "geometry-aligned pre-training on synthetic rooms from a recipe", run_train
+        subparsers, "train", "geometry-aligned pre-training on synthetic rooms or data from a recipe", run_train
     )
 
 
@@ -23,7 +23,7 @@ def add_train_geometry_encoder(subparsers) -> None:
     _add_recipe_command(
         subparsers,
         "train-geometry-encoder",
-        "train a VGGT on synthetic rooms from a recipe",
+        "train a VGGT on synthetic rooms or data from a recipe",
         run_train_geometry_encoder,
     )
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 import yaml
 
-from gap_mllm.cli import main
 from gap_mllm.processing.data import RecordError, complete_row, load_multiview, make_question
 from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
 from gap_mllm.training import SceneGeometryDataset, SharedSceneCollator
@@ -24,6 +23,7 @@ from gap_mllm.training.rooms import (
 )
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from gap_mllm.training.train_geometry_encoder import train_geometry_encoder
+from gap_mllm_cli import main
 
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
@@ -177,9 +177,10 @@ def test_the_encoder_trains_on_rows(tmp_path, encoder_config, capsys):
         "max_steps": 2,
         "scenes": {"num_views": 3, "max_view_pixels": 64 * 64},
     }
-    recipe |= {"data": {**POSED, "cache_dir": str(tmp_path)}, "eval_data": {"split": "val"}, "eval_strategy": "epoch"}
+    recipe |= {"eval_data": {"split": "val"}, "eval_strategy": "epoch"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
     flags = ["--output_dir", str(tmp_path / "run"), "--disable_tqdm", "true"]
+    flags += ["--data", json.dumps({**POSED, "cache_dir": str(tmp_path)})]
     assert main(["train-geometry-encoder", str(tmp_path / "mine.yaml"), *flags]) == 0
     output = capsys.readouterr().out
     assert "'loss_points'" in output and "'eval_loss_depth'" in output
