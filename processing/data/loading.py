@@ -20,6 +20,7 @@ from ..argument_checks import (
     check_path,
     check_text,
 )
+from .prepared_source import prepare_once
 from .record_errors import RecordError, read_report
 from .source_builder import SourceConfig, hash_id
 from .sources import SOURCES
@@ -78,8 +79,10 @@ def load_multiview(
 ):
     """Load a source of multi-view 3D data; every row has the fields of `scene_features`.
 
-    Pictures stay files in `data_dir` and are decoded on access. The prepared data set is cached by `datasets`; after a
-    change of the files below `data_dir` pass `refresh=True`.
+    Pictures stay files in `data_dir` and are decoded on access. Each split is prepared when it is first asked for and
+    cached by `datasets`, until something that was looked at for it is another (a file by its size and time, those of
+    records by their content, too; a folder by the names in it; what was missing by being there) or the code that reads
+    it is. Then it is prepared anew, in the place of the old.
     Rows that name a video have views with `max_views` only, rows about ScanNet scenes only where its frames are found;
     once for each source a warning says so (but for "vsibench", whose videos `gap-mllm evaluate` reads itself).
 
@@ -96,7 +99,7 @@ def load_multiview(
             default beside the cached data.
         cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): of `datasets`; each process reads whole
             files. Streaming is by one process.
-        refresh (`bool`): read the files again.
+        refresh (`bool`): read the files again in any case.
         **options: of the source's own config.
     Returns:
         `datasets.Dataset` or `IterableDataset`, or a dict of them without `split`.
@@ -114,44 +117,41 @@ def load_multiview(
         report_file = check_output_file("report_file", report_file)
     if num_proc is not None and check_count("num_proc", num_proc) > 1 and streaming:
         raise ValueError(f"num_proc is {num_proc}, but rows are streamed by one process; leave one of the two out.")
-    builder = open_source(
-        name,
-        data_dir,
-        tasks=tasks,
-        max_views=max_views,
-        skip_bad_samples=skip_bad_samples,
-        cache_dir=cache_dir,
-        **options,
-    )
+    source = {"name": name, "data_dir": data_dir, "tasks": tasks, "max_views": max_views, **options}
+    source |= {"skip_bad_samples": skip_bad_samples, "cache_dir": cache_dir}
     if streaming:
+        builder = open_source(**source)
         _set_report(builder, report_file or Path(f"{builder.cache_dir.rstrip('/')}.streamed.jsonl"), is_new=True)
         builder.warns_of_missing_views = name not in READ_WHEN_ASKED
         return builder.as_streaming_dataset(split=split)
-    report = Path(f"{builder.cache_dir.rstrip('/')}.report.jsonl")
-    _set_report(builder, report, is_new=refresh or not Path(builder.cache_dir).exists())
-    mode = "force_redownload" if refresh else "reuse_dataset_if_exists"
     try:
-        # no_checks: after a refresh there may be more rows than were cached before
-        builder.download_and_prepare(download_mode=mode, num_proc=num_proc, verification_mode="no_checks")
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise _what_is_wrong(error, report) from None
+        reports = []
+        splits = _load_splits(source, split, num_proc, refresh, reports, report_file)
     finally:
         if report_file is not None:
-            _copy_report(report, report_file)
-    _log_report(builder, report_file or report)
-    if num_proc is not None and num_proc > 1:
-        _refuse_duplicates(builder)
-    _known_split(builder, split)
-    splits = {part: _prepared_split(builder, part) for part in (builder.info.splits if split is None else [split])}
-    if name not in READ_WHEN_ASKED:
-        _warn_of_missing_views(builder, splits.values())
-    return datasets.DatasetDict(splits) if split is None else splits[split]
+            _join_reports(reports, report_file)
+    if split is None:
+        return datasets.DatasetDict(splits)
+    chosen = [splits[part] for part in _parts(split)]
+    if len(chosen) == 1:
+        return chosen[0]
+    return datasets.concatenate_datasets(chosen, info=chosen[0].info, split=datasets.NamedSplit(split))
 
 
 def open_source(
-    name: str, data_dir=None, tasks=None, max_views=None, skip_bad_samples=False, cache_dir=None, **options
+    name: str,
+    data_dir=None,
+    tasks=None,
+    max_views=None,
+    skip_bad_samples=False,
+    cache_dir=None,
+    only_split: str | None = None,
+    **options,
 ):
     """Return the `datasets` builder of a source for a folder; nothing is read yet. See `load_multiview`.
+
+    Args:
+        only_split (`str`, *optional*): the builder prepares this split alone, into a folder of its own.
 
     Raises:
         TypeError: if an argument or option is of another kind.
@@ -178,7 +178,9 @@ def open_source(
         given["skip_bad_samples"] = check_flag("skip_bad_samples", skip_bad_samples)
     check_kinds(builder_class.BUILDER_CONFIG_CLASS, options)
     cache_dir = None if cache_dir is None else str(check_output_folder("cache_dir", cache_dir))
-    return builder_class(data_dir=data_dir, cache_dir=cache_dir, **given, **options)
+    builder = builder_class(data_dir=data_dir, cache_dir=cache_dir, hash=only_split, **given, **options)
+    builder.only_split = only_split
+    return builder
 
 
 def _task_names(tasks):
@@ -202,29 +204,77 @@ def _what_is_wrong(error, report):
     return cause
 
 
+def _load_splits(source, split, num_proc, refresh, reports, report_file):
+    """Rows of each part of `split`, as "train" or "val[:100]", or of all splits; `reports` gets the files written."""
+    builder = open_source(**source)
+    known = builder.split_names()
+    parts = known if split is None else _parts(split)
+    unknown = [part for part in parts if _split_name(part) not in known]
+    if unknown:
+        place = builder.config.data_dir or "the source"
+        raise ValueError(f"split {unknown[0]!r} is not in {place}; there are {', '.join(known)}.")
+    opened = {}
+    for name in dict.fromkeys(_split_name(part) for part in parts):
+        builder = open_source(**source, only_split=name)
+        report = Path(f"{builder.cache_dir.rstrip('/')}.report.jsonl")
+        reports.append(report)
+        wanted = [part for part in parts if _split_name(part) == name]
+        opened |= zip(wanted, _prepared_rows(builder, wanted, report, num_proc, refresh), strict=True)
+        _log_report(builder, report, report_file or report)
+    if source["name"] not in READ_WHEN_ASKED:
+        _warn_of_missing_views(builder, opened.values())
+    return opened
+
+
+def _parts(split):
+    """ "train[:100]" and "val" of "train[:100]+val"."""
+    return [part.strip() for part in split.split("+")]
+
+
+def _split_name(part):
+    """ "train" of "train[:100]"."""
+    return part.split("[")[0].strip()
+
+
+def _prepared_rows(builder, parts, report, num_proc, refresh):
+    """Rows of parts of a builder's one split, as "train[:100]", prepared before if need be."""
+
+    def prepare(mode):
+        _set_report(builder, report, is_new=True)
+        try:
+            # no_checks: there may be more rows than were prepared before
+            builder.download_and_prepare(download_mode=mode, num_proc=num_proc, verification_mode="no_checks")
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise _what_is_wrong(error, report) from None
+        if num_proc is not None and num_proc > 1:
+            _refuse_duplicates(builder)
+
+    return prepare_once(builder, refresh, prepare, lambda: [_open_part(builder, part) for part in parts])
+
+
 def _refuse_duplicates(builder):
     """Find ids that are there twice in files which different processes read."""
-    for split in builder.info.splits:
-        seen = set()
-        for row_id in _prepared_split(builder, split)["id"]:
-            key = hash_id(row_id)
-            if key in seen:
-                shutil.rmtree(builder.cache_dir)
-                raise RecordError(
-                    f"the id {row_id!r} is there twice in split {split!r}. Read with num_proc=1 to see in which file.",
-                    "id",
-                    builder.SOURCE,
-                )
-            seen.add(key)
+    seen, split = set(), builder.only_split
+    for row_id in _open_part(builder, split)["id"]:
+        key = hash_id(row_id)
+        if key in seen:
+            shutil.rmtree(builder.cache_dir)
+            raise RecordError(
+                f"the id {row_id!r} is there twice in split {split!r}. Read with num_proc=1 to see in which file.",
+                "id",
+                builder.SOURCE,
+            )
+        seen.add(key)
 
 
-def _prepared_split(builder, split):
-    """A split; an empty one, which datasets does not know, where every record was left out or of another task."""
-    info = builder.info.splits.get(split)
+def _open_part(builder, part):
+    """A split or slice; an empty one, which datasets does not know, where all records were left out or are of other
+    tasks."""
+    info = builder.info.splits.get(builder.only_split)
     if info is not None and info.num_examples == 0:
         empty = {field: [] for field in builder.info.features}
-        return datasets.Dataset.from_dict(empty, features=builder.info.features, split=split)
-    return builder.as_dataset(split=split)
+        return datasets.Dataset.from_dict(empty, features=builder.info.features, split=part)
+    return builder.as_dataset(split=part)
 
 
 def _warn_of_missing_views(builder, prepared):
@@ -247,27 +297,17 @@ def _set_report(builder, path, is_new):
     builder.config.report_file = str(path)
 
 
-def _copy_report(path, copy):
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_text(path.read_text(encoding="utf-8") if path.is_file() else "", encoding="utf-8")
+def _join_reports(paths, file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    texts = [path.read_text(encoding="utf-8") for path in paths if path.is_file()]
+    file.write_text("".join(texts), encoding="utf-8")
 
 
-def _log_report(builder, path):
+def _log_report(builder, path, listed_in):
     events = Counter(event["event"] for event in read_report(path))
     if events:
         counts = ", ".join(f"{count} {name}" for name, count in events.items())
-        logger.warning(f"{builder.SOURCE}: {counts}; listed in {path}.")
-
-
-def _known_split(builder, split):
-    """Refuse a split that the source does not have, before datasets does so obscurely."""
-    if split is None:
-        return
-    known = list(builder.info.splits)
-    unknown = [part for part in split.split("+") if part.split("[")[0].strip() not in known]
-    if unknown:
-        place = builder.config.data_dir or "the source"
-        raise ValueError(f"split {unknown[0]!r} is not in {place}; there are {', '.join(known)}.")
+        logger.warning(f"{builder.SOURCE}: {counts}; listed in {listed_in}.")
 
 
 __all__ = ["load_multiview", "open_source", "source_builder_class", "source_options"]

@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..argument_checks import check_count, check_flag
+from .prepared_source import PreparedSourceBuilder
+from .read_log import TrackedPath
 from .record_errors import ReadReport, RecordError
 from .scene_sample import SceneSample
 from .schema import complete_row, scene_features
@@ -60,7 +62,7 @@ class SourceConfig(datasets.BuilderConfig):
         return super().create_config_id(kwargs, custom_features)
 
 
-class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
+class SceneSourceBuilder(PreparedSourceBuilder):
     """Base of the builders in sources/; see the module.
 
     A subclass sets `SOURCE` (its registry key), `TASKS`, `LAYOUT` (what is looked for below data_dir) and implements
@@ -110,7 +112,7 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
         """The folder that the user gave."""
         if not self.config.data_dir:
             raise ValueError(f"source {self.SOURCE!r} needs data_dir, the folder that holds {self.LAYOUT}.")
-        root = Path(self.config.data_dir)
+        root = TrackedPath(self.config.data_dir)
         if not root.is_dir():
             raise FileNotFoundError(f"data_dir {root} of source {self.SOURCE!r} is no folder.")
         return root
@@ -145,28 +147,39 @@ class SceneSourceBuilder(datasets.GeneratorBasedBuilder):
             description=self.__doc__ or "", features=scene_features(), license=self.LICENSE or None
         )
 
-    def _split_generators(self, dl_manager):
+    def _files(self):
         files = {split: list(found) for split, found in self.find_files(self.root).items() if found}
         if not files:
             raise FileNotFoundError(f"{self.root} holds nothing of source {self.SOURCE!r}; expected {self.LAYOUT}.")
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "files": [str(file) for file in found]})
-            for split, found in files.items()
-        ]
+        return files
+
+    def split_names(self):
+        return list(self._files())
+
+    def _split_generators(self, dl_manager):
+        return self.wanted_splits(
+            [
+                datasets.SplitGenerator(
+                    name=split, gen_kwargs={"split": split, "files": [str(file) for file in found]}
+                )
+                for split, found in self._files().items()
+            ]
+        )
 
     def _generate_examples(self, split, files):
-        try:
-            yield from self._unique_rows(split, files)
-        except RecordError as error:
-            self.report.refuse(error)
-            raise
+        with self.reading():
+            try:
+                yield from self._unique_rows(split, files)
+            except RecordError as error:
+                self.report.refuse(error)
+                raise
 
     def _unique_rows(self, split, files):
         # Streaming calls this once for each file, and again in every epoch; `ids` knows in which reading of which
         # file an id came first.
         ids = self.__dict__.setdefault("_ids", {}).setdefault(split, {})
         for name in files:
-            file, reading = Path(name), [name]
+            file, reading = TrackedPath(name), [name]
             with tqdm(desc=f"{self.SOURCE} {file.name}", unit=" records", delay=2, leave=False) as progress:
                 for record_id, rows in self._read_file(split, file):
                     progress.update()

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..camera_geometry_gap_mllm import is_rigid
+from .read_log import TrackedPath, note_read
 from .record_errors import RecordError
 
 
@@ -54,7 +55,7 @@ def resolve_inside(root, relative: str, field: str | None = None) -> Path:
     climbs = os.path.isabs(relative) or tail.split(os.sep)[0] == os.pardir
     if climbs or os.path.commonpath((folder, os.path.realpath(joined))) != folder:
         raise RecordError(f"path {relative!r} leads out of {root}; paths of records must stay inside it.", field)
-    return Path(joined)
+    return TrackedPath(joined)
 
 
 def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None = None) -> Path:
@@ -96,6 +97,7 @@ def numeric_order(paths) -> list[Path]:
 
 def refuse_lfs_pointer(path) -> None:
     """Raise a `RecordError` if the file is a git-lfs pointer instead of the data."""
+    note_read(path)
     with open(path, "rb") as stream:
         if stream.read(len(LFS_HEADER)) == LFS_HEADER:
             raise RecordError("this is a git-lfs pointer, not the data. Fetch it with `git lfs pull`.", file=str(path))
@@ -312,6 +314,7 @@ def picture_header(path: str) -> tuple[tuple[int, int], str]:
         RecordError: if the file is no picture.
     """
     try:
+        note_read(path)
         stamp = os.stat(path)
         return _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
     except (OSError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is an OSError

@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..frame_sampling import fps_sample, uniform_sample
 from ..visual_prompt_gap_mllm import to_rgb_image
+from .read_log import TrackedPath
 from .record_errors import RecordError
 from .sources.posed_frames import frame_number, list_frames, stored_picture
 
@@ -154,7 +155,7 @@ def _natural(text):
 
 
 def _existing(path) -> Path:
-    path = Path(path)
+    path = TrackedPath(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected a video file or a folder of frames.")
     return path

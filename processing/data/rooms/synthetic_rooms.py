@@ -11,6 +11,7 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from ..prepared_source import PreparedSourceBuilder
 from ..schema import scene_features
 from .layout import SPLIT_SEEDS, room_seed
 from .renderer import RoomScene, render_room
@@ -64,7 +65,7 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
         return getattr(self, f"num_{split}")
 
 
-class SyntheticRooms(datasets.GeneratorBasedBuilder):
+class SyntheticRooms(PreparedSourceBuilder):
     """Rendered rooms with exact depth, poses, boxes and labels, and questions about them.
 
     Splits "train", "selection" and "test" use disjoint seeds. The rooms of a split are the first ones of its seed
@@ -89,12 +90,18 @@ class SyntheticRooms(datasets.GeneratorBasedBuilder):
             license="apache-2.0",
         )
 
+    def split_names(self):
+        return [split for split in SPLIT_SEEDS if self.config.num_rooms(split) > 0]
+
     def _split_generators(self, dl_manager):
-        return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"split": split, "rooms": list(range(num_rooms))})
-            for split in SPLIT_SEEDS
-            if (num_rooms := self.config.num_rooms(split)) > 0
-        ]
+        return self.wanted_splits(
+            [
+                datasets.SplitGenerator(
+                    name=split, gen_kwargs={"split": split, "rooms": list(range(self.config.num_rooms(split)))}
+                )
+                for split in self.split_names()
+            ]
+        )
 
     def _generate_examples(self, split, rooms):
         config = self.config

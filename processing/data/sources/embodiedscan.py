@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..euler_order import EULER_ORDERS
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SourceConfig
 from ..source_files import as_numbers, check_pose, is_lost_pose, resolve_inside
@@ -183,7 +184,7 @@ class EmbodiedScanSource(SceneSource):
 
     def _frame_reader(self, item, dataset, file, record_id):
         """A function from (frame, pose) to a view, which knows whether this scene's pictures are on disk."""
-        media, paths = Path(self.config.media_dir or Path(file).parent), {}
+        media, paths = TrackedPath(self.config.media_dir or file.parent), {}
         for kind in ("img_path", "depth_path"):
             paths[kind] = [
                 resolve_inside(media, image[kind], f"images[{index}].{kind}") if image.get(kind) else None

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ...answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from ..euler_order import EULER_ORDERS, detect_euler_order
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder, SourceConfig
 from ..source_files import as_numbers, check_box, check_pose, find_file, iter_records, picture_header
@@ -80,7 +81,7 @@ class GapMllmSource(SceneSourceBuilder):
     def media(self) -> Path:
         """The folder that the paths of records start from."""
         if self.config.media_dir:
-            return Path(self.config.media_dir)
+            return TrackedPath(self.config.media_dir)
         found = [folder for folder in (self.root / "media", self.root / "data" / "media") if folder.is_dir()]
         return found[0] if found else self.root
 

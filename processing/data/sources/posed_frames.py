@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..read_log import TrackedPath, note_read
 from ..record_errors import RecordError
 from ..source_files import check_depth_file, check_pose, is_lost_pose, numeric_order, picture_header, read_matrix
 
@@ -36,6 +37,7 @@ def stored_picture(path) -> dict:
 
 def _version(path) -> tuple[int, int]:
     """What a cached reading of a file is valid for: a file that was mended must be read again."""
+    note_read(path)
     state = os.stat(path)
     return state.st_mtime_ns, state.st_size
 
@@ -93,7 +95,7 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
         RecordError: if the picture cannot be read, the pose is no rigid 4x4 matrix, or the depth map has 8 bits or
             other intrinsics.
     """
-    path = Path(image_path)
+    path = TrackedPath(image_path)
     pose_file, depth_file = path.with_suffix(".txt"), path.with_suffix(".png")
     if pose is None and pose_file.is_file():
         pose = read_pose(pose_file, on_lost)
@@ -133,7 +135,7 @@ def frame_view(
     Raises:
         RecordError: if a picture cannot be read, or the depth map has 8 bits or another size than its intrinsics.
     """
-    path = Path(image_path)
+    path = TrackedPath(image_path)
     view = {
         "image": stored_picture(path),
         "image_path": image_name,
@@ -186,7 +188,7 @@ def read_pose(path, on_lost=None):
     Raises:
         RecordError: if the file is not there, or holds no rigid 4x4 matrix.
     """
-    if not Path(path).is_file():
+    if not TrackedPath(path).is_file():
         raise RecordError("the frame has no pose file.", "camera_to_world", file=str(path))
     try:
         pose = read_matrix(path)
@@ -206,7 +208,7 @@ def list_frames(folder) -> list[Path]:
     Raises:
         RecordError: if the folder holds none.
     """
-    found = [path for path in Path(folder).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    found = [path for path in TrackedPath(folder).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
     colour = [path for path in found if path.suffix.lower() != ".png"] or found
     if not colour:
         raise RecordError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).", "views")

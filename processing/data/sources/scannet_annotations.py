@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder, SourceConfig
 from .scannet_scenes import ScannetScenes, posed_folder
@@ -76,7 +77,7 @@ class ScannetAnnotationSource(SceneSourceBuilder):
         """ScanNet by scene id; None where no frames are given."""
         config = self.config
         if config.posed_root is not None:
-            root = Path(config.posed_root)
+            root = TrackedPath(config.posed_root)
         else:
             candidates = [self.root, self.root / "data"]
             root = next((folder for folder in candidates if _holds_posed_images(folder)), None)

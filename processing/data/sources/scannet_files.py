@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import as_numbers, read_json
 
@@ -19,7 +20,7 @@ UNLISTED = "unlisted"  # the split of scenes that the lists do not name
 
 def posed_folder(root) -> Path:
     """Find `posed_images` in a folder that the user gave; FileNotFoundError if it is not there."""
-    root = Path(root)
+    root = TrackedPath(root)
     for folder in (root / "scannet" / "posed_images", root / "posed_images", root):
         if folder.is_dir() and (folder != root or any(path.is_dir() for path in root.iterdir())):
             return folder
@@ -40,7 +41,7 @@ def scannet_splits(folders, scene_ids) -> dict[str, list[str]]:
         folders (list of `Path`): where lists may lie, the first that has any decides.
         scene_ids (list of `str`)
     """
-    listed = next((lists for folder in folders if (lists := _split_lists(Path(folder)))), None)
+    listed = next((lists for folder in folders if (lists := _split_lists(TrackedPath(folder)))), None)
     if listed is None:
         return {"train": list(scene_ids)}
     splits = {split: [scene for scene in scene_ids if scene in names] for split, names in listed.items()}

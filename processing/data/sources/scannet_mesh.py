@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...camera_geometry_gap_mllm import transform_points
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import read_json, refuse_lfs_pointer
 from .scannet_files import aabb_box, read_segment_groups
@@ -36,7 +37,7 @@ def mesh_boxes(folder, world_to_aligned=None, on_no_box=None) -> list[dict] | No
     Raises:
         RecordError: if a file cannot be read, or the three do not belong together.
     """
-    folder = Path(folder)
+    folder = TrackedPath(folder)
     mesh = folder / f"{folder.name}_vh_clean_2.ply"
     segments_file = folder / f"{folder.name}_vh_clean_2.0.010000.segs.json"
     groups_file = folder / f"{folder.name}.aggregation.json"

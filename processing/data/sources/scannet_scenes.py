@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ...camera_geometry_gap_mllm import box_corners
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import check_pose, is_lost_pose, resolve_inside
 from .embodiedscan_infos import EmbodiedScanInfos
@@ -52,7 +53,7 @@ class ScannetScenes:
         self.scans = self.posed.parent / "scans"
         files = [infos_file] if isinstance(infos_file, str | Path) else list(infos_file or ())
         self.infos = [EmbodiedScanInfos(file) for file in files]
-        self.aabb_root = None if aabb_root is None else Path(aabb_root)
+        self.aabb_root = None if aabb_root is None else TrackedPath(aabb_root)
         if self.aabb_root is not None and not self.aabb_root.is_dir():
             raise FileNotFoundError(f"aabb_root {aabb_root} is no folder; expected pcd_with_object_aabbs/.")
         self.on_lost, self.on_unaligned = on_lost, on_unaligned

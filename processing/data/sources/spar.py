@@ -11,6 +11,7 @@ from pathlib import Path
 
 from transformers.utils import logging
 
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder, SourceConfig
 from ..source_files import find_file, iter_records, read_json
@@ -135,7 +136,7 @@ class SparSource(SceneSourceBuilder):
     def prepare_file(self, split, file):
         place, entry = TreePlace.of(file), self.index_entries.get(file, {})
         if self.config.media_dir is not None:
-            media = Path(self.config.media_dir)
+            media = TrackedPath(self.config.media_dir)
         elif entry.get("root"):
             media = find_file(self.root, entry["root"], dropped=("spar/",), field="root")
         else:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from ...prompts_gap_mllm import IMAGE_TAG
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import find_file
 from ..video_frames import frame_files, read_video_views
@@ -59,7 +60,7 @@ class VgllmSource(GapMllmSource):
 
     def _media_of(self, record):
         """The first folder that holds what the record names first; the first of all if none does."""
-        given = [Path(self.config.media_dir)] if self.config.media_dir else []
+        given = [TrackedPath(self.config.media_dir)] if self.config.media_dir else []
         beside = [folder for folder in (self.root / "media", self.root / "data" / "media") if folder.is_dir()]
         folders = [*given, *(beside or [self.root])]
         names = record.get("images") or record.get("image") or [record.get("video")]
@@ -126,7 +127,7 @@ class VgllmSource(GapMllmSource):
     def _video_row(self, file, record_id, record):
         system, question, answer = read_conversation(record)
         video = find_video(self.media, record["video"], ("",))
-        if Path(video).is_dir():
+        if TrackedPath(video).is_dir():
             views = read_video_views(video, self.config.max_views or len(frame_files(video)))
         else:
             views = read_video_views(video, self.config.max_views) if self.config.max_views else []

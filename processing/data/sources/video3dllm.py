@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import as_numbers, numeric_order, read_json, resolve_inside
 from .conversations import read_conversation
@@ -153,7 +154,7 @@ class Video3dLlmSource(ScannetAnnotationSource):
     @cached_property
     def _metadata_dir(self):
         if self.config.metadata_dir is not None:
-            folder = Path(self.config.metadata_dir)
+            folder = TrackedPath(self.config.metadata_dir)
             if not folder.is_dir():
                 raise FileNotFoundError(f"metadata_dir {folder} is no folder.")
             return folder

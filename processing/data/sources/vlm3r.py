@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from ..read_log import TrackedPath
 from ..source_builder import SceneSourceBuilder, SourceConfig
 from ..source_files import iter_records
 from ..video_frames import read_video_views
@@ -80,7 +81,7 @@ class Vlm3rSource(SceneSourceBuilder):
     def media(self) -> tuple[Path, tuple[str, ...]]:
         """The folder that the paths of videos start from, and the folders in it that are tried."""
         if self.config.media_dir is not None:
-            return Path(self.config.media_dir), ("",)
+            return TrackedPath(self.config.media_dir), ("",)
         return self.root, VIDEO_FOLDERS
 
     @cached_property

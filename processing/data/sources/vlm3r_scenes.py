@@ -4,11 +4,11 @@ Frame: OpenCV cameras, camera to world in the aligned frame; boxes there too. Un
 """
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from ...camera_geometry_gap_mllm import matrix_to_euler, scale_intrinsics
+from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import (
     as_numbers,
@@ -32,7 +32,7 @@ class Vlm3rScenes:
     """
 
     def __init__(self, root):
-        self.root = Path(root)
+        self.root = TrackedPath(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{root} is no folder; expected processed_data/ with ScanNet/metadata/<split>/.")
         self._files = lru_cache(maxsize=None)(self._read_files)
