@@ -132,10 +132,11 @@ def load_multiview(
             _join_reports(reports, report_file)
     if split is None:
         return datasets.DatasetDict(splits)
-    chosen = [splits[part] for part in _parts(split)]
+    parts = _parts(split)
+    chosen = [splits[part] for part in parts]
     if len(chosen) == 1:
         return chosen[0]
-    return datasets.concatenate_datasets(chosen, info=chosen[0].info, split=datasets.NamedSplit(split))
+    return datasets.concatenate_datasets(chosen, info=chosen[0].info, split=datasets.NamedSplit("+".join(parts)))
 
 
 def open_source(

@@ -354,7 +354,7 @@ def test_where_the_report_goes_does_not_change_the_cache(load, tmp_path):
 def test_nothing_is_cached_when_strict_reading_fails(load, folder):
     write_rows(folder / "val.jsonl", {"fails": "record"})
     with pytest.raises(RecordError):
-        load("train")
+        load("val")
     write_rows(folder / "val.jsonl", {}, {})
     assert len(load("val")) == 2
 
@@ -363,7 +363,7 @@ def test_nothing_is_cached_when_strict_reading_fails(load, folder):
 def test_a_broken_array_loads_nothing(skip, load, folder):
     (folder / "val.json").write_text('[{}, {"a"')
     with pytest.raises(RecordError, match="source toy, file .*val.json: .*ends too soon, at byte 9"):
-        load("train", skip_bad_samples=skip)
+        load("val", skip_bad_samples=skip)
 
 
 # Duplicate ids
@@ -394,14 +394,7 @@ def test_ids_are_told_apart():
     assert len({hash_id(f"row-{number}") for number in range(1000)}) == 1000 and 0 <= hash_id("é") < 2**64
 
 
-# Changed files, several processes
-
-
-def test_changed_files_are_read_on_refresh(load, folder):
-    assert len(load("val")) == 1
-    write_rows(folder / "val.jsonl", {}, {}, {})
-    assert len(load("val")) == 1  # datasets does not see the change
-    assert len(load("val", refresh=True)) == 3 == len(load("val"))
+# Several processes; changed files are in test_prepared_sources.py
 
 
 def test_two_processes_read_the_same(load, tmp_path):
