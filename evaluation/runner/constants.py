@@ -12,12 +12,14 @@ MAX_TRAINING_QUESTIONS = 2000
 TRAIN = "train"
 
 
-def constant_answers(benchmark: Benchmark, asked: QuestionSet, data_dir=None, split=None, cache_dir=None, **options):
+def constant_answers(
+    benchmark: Benchmark, asked: QuestionSet, data_dir=None, split=None, cache_dir=None, refresh=False, **options
+):
     """Answer all questions blindly.
 
     Args:
         benchmark (`Benchmark`), asked (`QuestionSet`)
-        data_dir, split, cache_dir, **options: of `load_questions`.
+        data_dir, split, cache_dir, refresh, **options: of `load_questions`.
     Returns:
         `tuple[dict[str, dict], str]`: answers by id, and what they were fitted on.
     """
@@ -25,7 +27,7 @@ def constant_answers(benchmark: Benchmark, asked: QuestionSet, data_dir=None, sp
     if (split or benchmark.split) != TRAIN:
         try:
             fitted_on, total = load_questions(
-                benchmark, data_dir, TRAIN, MAX_TRAINING_QUESTIONS, 0, cache_dir, **options
+                benchmark, data_dir, TRAIN, MAX_TRAINING_QUESTIONS, 0, cache_dir, refresh, **options
             )
             note = f"{len(fitted_on)} of {total} questions of the training split"
         except (ValueError, FileNotFoundError, RecordError) as error:

@@ -3,7 +3,6 @@
 Rows hold paths or stored bytes; pictures are decoded only where a batch needs them.
 """
 
-import hashlib
 import io
 import re
 from dataclasses import replace
@@ -18,6 +17,7 @@ from ...processing.data.source_files import picture_header
 from ...processing.data.video_frames import read_video_views
 from ...processing.prompts_gap_mllm import IMAGE_TAG, TASKS, build_messages
 from .benchmarks import Benchmark
+from .fingerprints import fingerprints
 
 
 _TAG = re.compile(rf"(?:Frame-\d+: ?)?{re.escape(IMAGE_TAG)}\n?")
@@ -70,16 +70,14 @@ class QuestionSet:
         places = [place for place, row_id in enumerate(self.ids) if row_id in wanted]
         return QuestionSet(self._rows.select(places), self.num_frames)
 
-    def fingerprint(self) -> str:
-        """Hash of ids, questions, answers and sizes of views, by which another file under the same name is told."""
-        digest = hashlib.sha256()
-        for sample in self:
-            asked = sample.id, sample.question, sample.answer, sample.references, view_shape(sample)
-            digest.update(repr(asked).encode())
-        return digest.hexdigest()[:16]
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of questions, pictures, geometry and truths, by which other data under the same name is told."""
+        return fingerprints(row for table in self._rows.iter(batch_size=1) for row in table.to_pylist())
 
 
-def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, seed=0, cache_dir=None, **options):
+def load_questions(
+    benchmark: Benchmark, data_dir=None, split=None, limit=None, seed=0, cache_dir=None, refresh=False, **options
+):
     """Load the questions of a benchmark and check that what they speak of is there.
 
     Args:
@@ -88,7 +86,7 @@ def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, 
         split (`str`, *optional*): instead of the benchmark's.
         limit (`int`, *optional*): an even subset of so many, see `even_subset`.
         seed (`int`): of the subset.
-        cache_dir (`str` or path, *optional*), **options: of `load_multiview`, over the benchmark's.
+        cache_dir (`str` or path, *optional*), refresh (`bool`), **options: of `load_multiview`, over the benchmark's.
     Returns:
         `tuple[QuestionSet, int]`: the questions to ask, and how many there are in all.
     Raises:
@@ -103,6 +101,7 @@ def load_questions(benchmark: Benchmark, data_dir=None, split=None, limit=None, 
         split=split or benchmark.split,
         tasks=benchmark.tasks,
         cache_dir=cache_dir,
+        refresh=refresh,
         **{**benchmark.options, **options},
     )
     questions = QuestionSet(rows, benchmark.num_frames)

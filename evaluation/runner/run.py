@@ -43,6 +43,7 @@ def evaluate_model(
     device: str | None = None,
     dtype: str = "auto",
     cache_dir=None,
+    refresh: bool = False,
     with_report: bool = True,
     show_progress: bool = True,
     **options,
@@ -65,7 +66,7 @@ def evaluate_model(
         predictions (`str` or path, *optional*): JSON lines with id and text, scored instead of a model's answers.
         threads (`int`, *optional*): CPU threads of a process; 1 on the CPU by default, as sums depend on it.
         device (`str`, *optional*), dtype (`str`): of the model; CUDA where it is there, and the checkpoint's.
-        cache_dir (`str` or path, *optional*): of `datasets`.
+        cache_dir (`str` or path, *optional*): of `datasets`. refresh (`bool`): prepare the data again.
         with_report (`bool`): draw report.md, too. show_progress (`bool`): show bars.
         **options: of the benchmark's source, over the benchmark's own.
     Returns:
@@ -86,14 +87,16 @@ def evaluate_model(
     device = processes.device or device
     if not processes.is_main:
         processes.wait()  # the main process prepares the data, the others find it
-    asked, total = load_questions(bench, data_dir, split, limit, seed, cache_dir, **options)
+    refresh = refresh and processes.is_main
+    asked, total = load_questions(bench, data_dir, split, limit, seed, cache_dir, refresh, **options)
     if processes.is_main:
         processes.wait()
     arms, left_out = choose_arms(baselines, bench, model_path is not None, without_geometry)
     threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
-    run |= {"questions": asked.fingerprint(), "forms": [asdict(form) for form in bench.forms]}
-    run["batch_size"] = batch_size
+    run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size}
+    if processes.is_main:
+        run |= asked.fingerprints()
     texts, timing = {}, {}
     if predictions is not None:
         texts[MODEL] = read_predictions(predictions, asked.ids)
@@ -127,7 +130,7 @@ def evaluate_model(
         processes.wait()
         return {}
     if "constant" in arms:
-        texts["constant"], note = constant_answers(bench, asked, data_dir, split, cache_dir, **options)
+        texts["constant"], note = constant_answers(bench, asked, data_dir, split, cache_dir, refresh, **options)
         run["constant_fitted_on"] = note
     timing["seconds"] = round(time.perf_counter() - started, 3)
     timing["processes"] = processes.count

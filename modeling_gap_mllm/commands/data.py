@@ -82,6 +82,9 @@ def _add_source_flags(parser, name):
     parser.add_argument("--split", help="only this one")
     parser.add_argument("--tasks", type=read_words, metavar="A,B", help="only rows of these tasks")
     parser.add_argument("--max-views", type=int, metavar="N", help="of a row; of videos, frames to store")
+    parser.add_argument(
+        "--refresh", action="store_true", help="read the files again in any case (inspect always reads them)"
+    )
     parser.set_defaults(has_options=True)
     if name is not None:
         from gap_mllm.processing.data.loading import source_builder_class, source_options
@@ -227,6 +230,7 @@ def run_convert(args: argparse.Namespace) -> None:
         report_file=args.report,
         cache_dir=args.cache_dir,
         num_proc=args.num_proc,
+        refresh=args.refresh,
         **_options(args),
     )
     for split, facts in written.items():

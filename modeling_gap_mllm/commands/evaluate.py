@@ -27,6 +27,7 @@ def add_evaluate(subparsers) -> None:
     parser.add_argument("--baselines", nargs="*", metavar="NAME", help="default: all that apply")
     parser.add_argument("--without-geometry", metavar="MODEL", help="a model trained without geometry, asked as well")
     parser.add_argument("--cache-dir", metavar="DIR", help="of datasets")
+    parser.add_argument("--refresh", action="store_true", help="prepare the data again, whether it changed or not")
     parser.add_argument("--no-report", action="store_true", help="metrics and predictions only")
     parser.add_argument("--update-card", metavar="FILE", help="write the results into this model card's metadata")
     parser.add_argument(
@@ -60,6 +61,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         "device": args.device,
         "dtype": args.dtype,
         "cache_dir": args.cache_dir,
+        "refresh": args.refresh,
         "with_report": not args.no_report,
     }
     if args.processes > 1 and not is_launched():

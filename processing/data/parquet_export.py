@@ -68,6 +68,7 @@ def convert_to_parquet(
     report_file=None,
     cache_dir=None,
     num_proc: int | None = None,
+    refresh: bool = False,
     **options,
 ) -> dict[str, ExportedSplit]:
     """Write a source as `data/<split>-00000-of-0000N.parquet` with pictures inside, and a dataset card.
@@ -86,7 +87,7 @@ def convert_to_parquet(
         report_file (`str` or `Path`, *optional*): lists what was left out and what is marked, see `read_report`; by
             default `<output_dir>.report.jsonl`, if there is anything to list.
         cache_dir (`str` or `Path`, *optional*): where the data is prepared; by default a temporary folder.
-        num_proc (`int`, *optional*), **options: as for `load_multiview`.
+        num_proc (`int`, *optional*), refresh (`bool`), **options: as for `load_multiview`.
     Returns:
         `dict[str, ExportedSplit]`.
     Raises:
@@ -123,6 +124,7 @@ def convert_to_parquet(
             skip_bad_samples=skip_bad_samples,
             cache_dir=cache_dir or Path(scratch) / "cache",
             num_proc=num_proc,
+            refresh=refresh,
             **options,
         )
         splits = {split_name: rows} if split else rows
