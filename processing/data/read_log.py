@@ -23,7 +23,6 @@ WHOLE_FILE_BYTES = 2**26  # of larger files, the content of both ends
 END_BYTES = 2**20
 LOG_FILES = "reads-*.json"
 FORMAT = 1
-_SUM_MODULUS = 2**128
 
 _current: ContextVar["ReadLog | None"] = ContextVar("read_log", default=None)
 
@@ -86,9 +85,9 @@ def keep_log() -> Iterator["ReadLog"]:
 
 
 class ReadLog:
-    """Paths with what they were when they were first looked at, a sum for each folder.
+    """Paths with what they were when they were first looked at, one hash for each folder.
 
-    States are added up instead of kept, since a scan has hundreds of files; so a difference is known by its folder.
+    States are hashed instead of kept, since a scan has hundreds of files; so a difference is known by its folder.
     """
 
     def __init__(self):
@@ -99,13 +98,13 @@ class ReadLog:
         """Note a path, before it is read: what changes while it is read, changes later."""
         folder, name = os.path.split(path)
         if folder not in self._folders:
-            self._folders[folder] = [set(), _hash_number(os.path.realpath(folder))]
-        entry = self._folders[folder]
-        if name in entry[0]:
+            self._folders[folder] = {}, _folder_hash(folder)
+        names, digest = self._folders[folder]
+        if name in names:
             return
-        entry[0].add(name)
+        names[name] = None  # in order, as a set is not
         size, text = _state(path)
-        entry[1] += _hash_number(f"{name}\0{text}")
+        digest.update(_encoded(f"{name}\0{text}\0"))
         if size is not None and path.endswith(CONTENT_SUFFIXES):
             num_read = min(size, WHOLE_FILE_BYTES)
             if self._num_bytes + num_read <= MAX_CONTENT_BYTES:
@@ -118,9 +117,7 @@ class ReadLog:
 
     def save(self, file) -> None:
         """Write the log as JSON; names of a folder are one text, as there may be a million."""
-        folders = {
-            folder: ["/".join(names), f"{total % _SUM_MODULUS:x}"] for folder, (names, total) in self._folders.items()
-        }
+        folders = {folder: ["/".join(names), digest.hexdigest()] for folder, (names, digest) in self._folders.items()}
         content = {"format": FORMAT, "folders": folders, "contents": self._contents}
         Path(file).write_text(json.dumps(content), encoding="utf-8")
 
@@ -143,10 +140,10 @@ def _difference(file):
         if log["format"] != FORMAT:
             return f"{file} is of another version"
         for folder, (names, expected) in log["folders"].items():
-            total = _hash_number(os.path.realpath(folder))
+            digest = _folder_hash(folder)
             for name in names.split("/"):
-                total += _hash_number(f"{name}\0{_state(os.path.join(folder, name))[1]}")
-            if f"{total % _SUM_MODULUS:x}" != expected:
+                digest.update(_encoded(f"{name}\0{_state(os.path.join(folder, name))[1]}\0"))
+            if digest.hexdigest() != expected:
                 return f"a file in {folder or '.'} was changed, added or removed"
         for path, expected in log["contents"].items():
             if content_hash(path, WHOLE_FILE_BYTES) != expected:
@@ -161,7 +158,8 @@ def _state(path):
     try:
         found = os.stat(path)
         if stat.S_ISDIR(found.st_mode):
-            return None, f"folder {os.path.realpath(path)} {_hash_number(chr(0).join(sorted(os.listdir(path))))}"
+            listed = hashlib.blake2b(_encoded("/".join(sorted(os.listdir(path)))), digest_size=16)
+            return None, f"folder {os.path.realpath(path)} {listed.hexdigest()}"
     except (OSError, ValueError) as error:
         return None, f"none {getattr(error, 'errno', None)}"
     if not stat.S_ISREG(found.st_mode):
@@ -169,9 +167,13 @@ def _state(path):
     return found.st_size, f"file {found.st_size} {found.st_mtime_ns}"
 
 
-def _hash_number(text):
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16)
-    return int.from_bytes(digest.digest(), "little")
+def _folder_hash(folder):
+    """Begins with where a folder really is: links lead elsewhere."""
+    return hashlib.blake2b(_encoded(f"{os.path.realpath(folder)}\0"), digest_size=16)
+
+
+def _encoded(text):
+    return text.encode("utf-8", "surrogateescape")
 
 
 def content_hash(path, whole_file_bytes: int | None = None) -> str:

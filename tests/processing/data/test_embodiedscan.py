@@ -102,7 +102,7 @@ def test_matterport_has_a_camera_for_each_picture_and_its_own_depth_scale(tmp_pa
 
 def test_infos_without_scans_are_an_index(tmp_path):
     report = tmp_path / "report.jsonl"
-    rows = load_multiview("embodiedscan", INFOS, "train", report_file=report, cache_dir=tmp_path)
+    rows = load_multiview("embodiedscan", INFOS, report_file=report, cache_dir=tmp_path)["train"]
     view = rows[0]["views"][3]
     assert view["image"] is None and view["depth"] is None and view["frame_id"] == 30
     assert view["image_path"] == "scannet/posed_images/scene9000_00/00030.jpg"

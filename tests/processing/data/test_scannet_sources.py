@@ -167,8 +167,8 @@ def test_bytes_after_a_picture_are_harmless(posed_copy):
 def test_a_missing_alignment_is_counted(posed_copy, tmp_path):
     shutil.rmtree(posed_copy / "scannet" / "scans")
     report = tmp_path / "report.jsonl"
-    row = load_multiview("scannet_posed", posed_copy, "train", report_file=report, cache_dir=tmp_path / "cache")[0]
-    assert row["world_to_aligned"] is None
+    rows = load_multiview("scannet_posed", posed_copy, report_file=report, cache_dir=tmp_path / "cache")
+    assert rows["train"][0]["world_to_aligned"] is None
     assert [event["event"] for event in read_report(report)] == ["no_axis_alignment"] * 2
 
 

@@ -95,7 +95,7 @@ def test_a_layout_as_the_projects_have_it_needs_no_options(tmp_path):
 def test_without_boxes_rows_have_views_and_that_is_counted(tmp_path):
     shutil.copytree(POSED / "scannet" / "posed_images", tmp_path / "posed_images")
     report = tmp_path / "report.jsonl"
-    rows = load("scanrefer", tmp_path, "train", posed_root=str(tmp_path), report_file=report)
+    rows = load("scanrefer", tmp_path, posed_root=str(tmp_path), report_file=report)["train"]
     assert len(rows[0]["views"]) == 12 and rows[0]["boxes"] == [] and rows[0]["answer"] == "<ground>"
     events = [event["event"] for event in read_report(report)]
     assert events.count("no_boxes") == 2  # one for each file with targets
