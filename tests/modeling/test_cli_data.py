@@ -138,6 +138,18 @@ def test_conversion_takes_its_flags(tmp_path, capsys):
     assert "is there already and not empty" in refused(capsys, *words)
 
 
+def test_a_refresh_reads_again_what_has_not_changed(tmp_path, monkeypatch):
+    from tests.processing.data.toy_source import ToySource
+
+    readings, find = [], ToySource.prepare_file
+    monkeypatch.setattr(ToySource, "prepare_file", lambda *args: readings.append(args[1]) or find(*args))
+    for number, flags in enumerate(([], [], ["--refresh"])):
+        words = ["toy", "--data-dir", "data", "--split", "train", *flags]
+        assert main(["data", "convert", *words, "--cache-dir", "cache", f"out{number}"]) == 0
+        assert readings == ["train"] * (1, 1, 2)[number]
+    assert main(["data", "inspect", "toy", "--data-dir", "data", "--refresh"]) == 0  # always reads
+
+
 def test_numbers_of_processes_and_sizes_are_refused_at_once(tmp_path, capsys):
     words = ["convert", "toy", "--data-dir", "data", "out"]
     for count in ("0", "-1"):

@@ -11,6 +11,7 @@ from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.evaluation.runner.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner.fingerprints import fingerprints
 from gap_mllm.evaluation.runner.questions import load_questions
+from gap_mllm_cli import main
 
 
 VAL = "evaluation/threedod/scannet_det_val_4frames.json"
@@ -126,6 +127,14 @@ def test_boxes_that_were_moved_give_other_scores(refresh, load, data_dir, tmp_pa
     change_records(move_boxes)(data_dir)
     wrong = evaluate_model(None, "gap_mllm_detection", output=tmp_path / "wrong", **settings)
     assert right["arms"]["model"]["f1"] > 0 == wrong["arms"]["model"]["f1"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--refresh"]])
+def test_the_command_takes_refresh(flags, monkeypatch):
+    given = {}
+    monkeypatch.setattr("gap_mllm.evaluation.runner.evaluate_model", lambda model, **settings: given.update(settings))
+    assert main(["evaluate", "--model", "model", *flags]) == 0
+    assert given["refresh"] is bool(flags)
 
 
 def test_videos_count_by_size_time_and_ends(tmp_path):
