@@ -43,6 +43,7 @@ DOCUMENTS = [
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
 REPORTS = {
     "box_iou.py",
+    "check_prepared.py",
     "collate_scenes.py",
     "patch_embedding.py",
     "read_large_json.py",
