@@ -245,6 +245,7 @@ def run_label(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from gap_mllm.processing.data.video_labels import KnownBaseline, label_video
+    from gap_mllm.processing.data.video_labels.teacher_consistency import consistency_text
 
     if args.scale is not None and args.distance is not None:
         raise ValueError("give --scale or --distance, not both")
@@ -268,6 +269,7 @@ def run_label(args: argparse.Namespace) -> None:
         listed = f"{output}.report.jsonl" if args.report is None else args.report
         print(f"pictures left out: {report['num_pictures_left_out']}, listed in {listed}")
     units = "" if report["is_metric"] else " in the teacher's own units, not metres"
+    print(consistency_text(report["consistency"]))
     print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views{units}; look at labels.png")
 
 

@@ -171,7 +171,8 @@ def test_conversion_says_which_videos_were_not_stored(tmp_path, capsys):
 
 
 def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
-    calls, facts = [], {"is_metric": True}
+    consistency = {"num_pairs": 6, "verdict": "doubtful", "depth_disagreement": 0.07, "picture_agreement": 0.31}
+    calls, facts = [], {"is_metric": True, "consistency": consistency}
 
     def label(*args, **kwargs):
         calls.append((args, kwargs))
@@ -182,7 +183,10 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
     assert calls[-1][0] == ("a/room.mp4", "outputs/labels/room", "vggt")
     skips = {"skip_bad_samples": False, "report_file": None}
     assert calls[-1][1] == {"scale": None, "scene_id": None, "device": None, "overwrite": False, **skips}
-    assert capsys.readouterr().out == "wrote outputs/labels/room: 3 rows of 8 views; look at labels.png\n"
+    assert capsys.readouterr().out == (
+        "the teacher is doubtful over 6 pairs of views: depths differ by 7.0 % (median), pictures at the same places "
+        "agree to 0.31\nwrote outputs/labels/room: 3 rows of 8 views; look at labels.png\n"
+    )
     words = ["--scale", "0.5", "--output", "out", "--device", "cpu", "--scene-id", "s", "--overwrite"]
     options = [
         "--fps",
@@ -192,6 +196,7 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
         "--questions-per-clip",
         "depth_order=3,marked_pixel=2",
         "--embed-pictures",
+        "--accept-inconsistent-teacher",
     ]
     assert main(["data", "label", *options, "--teacher", "vggt", "frames", *words]) == 0
     assert calls[-1][0] == ("frames", "out", "vggt")
@@ -204,6 +209,7 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
         "window": 6,
         "questions_per_clip": {"depth_order": 3, "marked_pixel": 2},
         "embed_pictures": True,
+        "accept_inconsistent_teacher": True,
         **skips,
     }
     capsys.readouterr()

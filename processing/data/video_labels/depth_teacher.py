@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
 
 from ...argument_checks import WrongKindError, check_path
@@ -19,6 +20,7 @@ from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points
 
 
 IMAGE_SIZE, PATCH_SIZE = 518, 14  # of VGGT-1B, for a teacher that has no config to say so
+HUB_TIMEOUT_S = 5
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -96,9 +98,11 @@ def check_teacher_path(path) -> None:
     """Refuse what can be no teacher, before a video is read.
 
     Args:
-        path (`str` or `Path`): a folder, or a name on the Hub as "owner/name", about which nothing is known here.
+        path (`str` or `Path`): a folder, or a name on the Hub as "owner/name", which is asked for once if it is not in
+            the cache.
     Raises:
         TypeError, ValueError: if it is no path. FileNotFoundError: if it is a path and no folder, or holds no config.
+        OSError: if the Hub cannot be reached, or does not have that name.
     """
     folder = check_path("teacher", path, "the folder of a GapMllmVggtForReconstruction")
     expected = (
@@ -109,6 +113,22 @@ def check_teacher_path(path) -> None:
             raise FileNotFoundError(f"teacher {folder} holds no config.json; {expected}.")
     elif folder.exists() or isinstance(path, Path) or not HUB_NAME.fullmatch(path):
         raise FileNotFoundError(f"teacher {path} is no folder; {expected}, or its name on the Hub.")
+    else:
+        _ask_hub(path)
+
+
+def _ask_hub(name):
+    """One short request, before transformers repeats its own for half a minute where there is no network."""
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+    except Exception as error:  # huggingface_hub raises whatever its HTTP library does
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise OSError(
+            f"teacher {name!r} is no folder here, not in the cache, and not to be had from the Hub: {reason[0]} Give "
+            "the folder of a GapMllmVggtForReconstruction, or check the name and the network."
+        ) from None
 
 
 def check_device(device) -> None:

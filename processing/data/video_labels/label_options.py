@@ -25,6 +25,8 @@ class LabelOptions:
         confidence_threshold (`float`, *optional*): lowest confidence of a pixel, in the teacher's numbers.
         confidence_percentile (`float`): instead of a threshold: this share of all pixels is too unsure.
         edge_tolerance (`float`), max_head_gap (`float`, *optional*): see `find_label_pixels`.
+        accept_inconsistent_teacher (`bool`): write labels of a teacher that contradicts itself, too; see
+            `TeacherConsistency`. Pixels that other views contradict are left out in any case.
         embed_pictures (`bool`): store the pictures of a folder of frames in the rows, which can then be moved without
             the folder. Otherwise rows hold their paths, and the source "parquet" needs the folder as `media_dir`.
             Frames of a video are always stored.
@@ -49,6 +51,7 @@ class LabelOptions:
     confidence_percentile: float = 50.0
     edge_tolerance: float = 0.05
     max_head_gap: float | None = None
+    accept_inconsistent_teacher: bool = False
     embed_pictures: bool = True
     views_per_row: int = 8
     questions_per_clip: dict[str, int] | None = None

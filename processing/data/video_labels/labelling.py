@@ -48,10 +48,11 @@ from .metric_scale import (
     as_scale_estimator,
 )
 from .picture import label_picture
-from .pixels import find_label_pixels
+from .pixels import find_label_pixels, find_sure_pixels
 from .questions import Labeller
 from .reconstruction_errors import reconstruction_errors
 from .rows import label_views, make_rows
+from .teacher_consistency import compare_views, consistency_text, judge_consistency
 from .teacher_windows import plan_windows, reconstruct_in_windows
 
 
@@ -115,8 +116,8 @@ def label_video(
         ImportError: for a video without the package `av`. OSError: as `load_teacher`.
         TypeError, ValueError: on unknown options, arguments of another kind or out of range; fewer than two frames; a
             teacher whose answer is not finite or has other shapes; a scale that cannot be told, or speaks of views
-            that are counted otherwise since pictures were left out; no pixel above the confidence threshold; or if no
-            question could be asked.
+            that are counted otherwise since pictures were left out; a teacher that contradicts itself, without
+            `accept_inconsistent_teacher`; no pixel above the confidence threshold; or if no question could be asked.
 
     Example:
         ```python
@@ -144,15 +145,19 @@ def label_video(
     plan_windows(len(views), options.window, options.overlap)  # refuses before a large teacher is loaded
     name = scene_id or (Path(source).stem if isinstance(source, str | Path) else "pictures")
     teacher = load_teacher(teacher, device) if isinstance(teacher, str | Path) else teacher
+    inputs = teacher_inputs(images, *_teacher_pixels(teacher, options))
     reconstruction, windows = reconstruct_in_windows(
         teacher,
-        teacher_inputs(images, *_teacher_pixels(teacher, options)),
+        inputs,
         options.window,
         options.overlap,
         options.confidence_percentile,
         progress,
     )
     _warn_of_seams(name, windows)
+    sure = find_sure_pixels(reconstruction, options.confidence_threshold, options.confidence_percentile)
+    consistency, contradicted = compare_views(reconstruction, inputs, sure)
+    judge_consistency(name, consistency, options.accept_inconsistent_teacher)
     metric = estimate(reconstruction)
     if not isinstance(metric, MetricScale):
         raise TypeError(f"the scale estimator gave a {type(metric).__name__}; expected a MetricScale.")
@@ -165,6 +170,7 @@ def label_video(
         options.confidence_percentile,
         options.edge_tolerance,
         options.max_head_gap,
+        contradicted,
     )
     views, not_stored = label_views(views, pixels)
     metadata = {
@@ -197,6 +203,7 @@ def label_video(
         "frames": [view.get("frame_id") for view in views],
         "num_pictures_left_out": num_left_out,
         **_describe_reconstruction(pixels, windows),
+        "consistency": consistency.as_dict(),
         "depth_not_stored": dict(not_stored),
         "errors_against_truth": None if truth is None else reconstruction_errors(pixels.reconstruction, **truth),
         "questions": _plain_counts(counts),
@@ -350,7 +357,8 @@ def _caption(report):
         f"{report['scene_id']}: {report['num_views']} views in {len(report['windows'])} windows{aligned}; teacher "
         f"{report['teacher']}; scale {report['scale_factor']:.4g} ({report['scale_source']})\n"
         f"confidence >= {report['confidence_threshold']:.3g}: {counts['usable']} of {counts['total']} pixels usable; "
-        f"{counts['low_confidence']} unsure, {counts['depth_edge']} at depth edges\n"
+        f"{counts['low_confidence']} unsure, {counts['depth_edge']} at depth edges, {counts['views_disagree']} "
+        f"contradicted by other views\n{consistency_text(report['consistency'])}\n"
         f"{report['num_rows']} rows: {written}"
     )
 

@@ -26,7 +26,8 @@ def label_picture(images: list[Image.Image], pixels: LabelPixels, rows: list[dic
 
     Top: the picture; a numbered cross is a marked pixel, a numbered ring the same place as verified in another view.
     Middle: depth, near in red and far in blue, grey where it is not stored, dark where no mark may lie. Bottom:
-    confidence, the brighter the surer, dark red below the threshold.
+    confidence, the brighter the surer, dark red below the
+    threshold and where other views contradict it.
 
     Args:
         images (`list[PIL.Image.Image]`): of all views of the video.
@@ -102,10 +103,10 @@ def _tile(array, size):
 
 def _depth_colors(view, pixels):
     """(h, w, 3): colours spread over the inverse depth of all views, so that one colour is one depth."""
-    stored = [d[(d > 0) & (c >= pixels.threshold)] for d, c in _maps(pixels)]
+    stored = [d[(d > 0) & pixels.sure(index)] for index, d in enumerate(pixels.reconstruction.depth)]
     far, near = np.percentile(1 / np.concatenate(stored).astype(np.float64), (2, 98))
     depth = pixels.reconstruction.depth[view].astype(np.float64)
-    valid = (depth > 0) & (pixels.reconstruction.confidence[view] >= pixels.threshold)
+    valid = (depth > 0) & pixels.sure(view)
     share = (1 / np.where(valid, depth, 1.0) - far) / max(near - far, 1e-12)
     steps = np.linspace(0, 1, len(DEPTH_COLORS))
     colors = np.stack([np.interp(share, steps, DEPTH_COLORS[:, channel]) for channel in range(3)], -1)
@@ -115,16 +116,13 @@ def _depth_colors(view, pixels):
 
 def _confidence_colors(view, pixels):
     """(h, w, 3): grey by the rank of the confidence among all views."""
-    ranks = np.percentile(np.concatenate([c.reshape(-1) for _, c in _maps(pixels)]), np.linspace(0, 100, 101))
+    everywhere = np.concatenate([part.reshape(-1) for part in pixels.reconstruction.confidence])
+    ranks = np.percentile(everywhere, np.linspace(0, 100, 101))
     confidence = pixels.reconstruction.confidence[view]
     below = sum(np.searchsorted(ranks, confidence, side=side) for side in ("left", "right")) / 2  # ties share a rank
     grey = 255.0 * below.clip(0, 100)[..., None] / 100
-    is_sure = (confidence >= pixels.threshold)[..., None]
+    is_sure = pixels.sure(view)[..., None]
     return np.where(is_sure, np.broadcast_to(grey, (*confidence.shape, 3)), UNSURE_COLOR * (0.4 + 0.6 * grey / 255))
-
-
-def _maps(pixels):
-    return zip(pixels.reconstruction.depth, pixels.reconstruction.confidence, strict=True)
 
 
 __all__ = ["label_picture"]

@@ -43,6 +43,7 @@ class LabelPixels:
         threshold (`float`): lowest confidence of a usable pixel.
         usable (`list[np.ndarray]` of bool, shape `(h, w)`): at the teacher's size.
         counts (`dict[str, int]`): pixels in all, of each reason not to use one (the first that applies), and usable.
+        contradicted (`list[np.ndarray]` of bool, shape `(h, w)`, *optional*): see `compare_views`.
     """
 
     reconstruction: Reconstruction
@@ -50,6 +51,12 @@ class LabelPixels:
     threshold: float
     usable: list[np.ndarray]
     counts: dict[str, int]
+    contradicted: list[np.ndarray] | None = None
+
+    def sure(self, view: int) -> np.ndarray:
+        """The pixels of a view `(h, w)` whose depth is stored: confident, and not contradicted; edges included."""
+        is_sure = self.reconstruction.confidence[view] >= self.threshold
+        return is_sure if self.contradicted is None else is_sure & ~self.contradicted[view]
 
     @cached_property
     def size(self) -> float:
@@ -168,6 +175,7 @@ def find_label_pixels(
     confidence_percentile: float = 50.0,
     edge_tolerance: float = 0.05,
     max_head_gap: float | None = None,
+    contradicted: list[np.ndarray] | None = None,
 ) -> LabelPixels:
     """Decide which pixels can be used.
 
@@ -178,29 +186,19 @@ def find_label_pixels(
         edge_tolerance (`float`): see `depth_edges`.
         max_head_gap (`float`, *optional*): largest distance of the teacher's point map from the point by depth and
             camera, relative to the depth; needs a teacher with a point head.
+        contradicted (`list[np.ndarray]` of bool, shape `(h, w)`, *optional*): pixels that other views contradict, of
+            `compare_views`; they are never used.
     Returns:
         `LabelPixels`.
     Raises:
         ValueError: if no pixel has depth, none reaches the threshold, none is left, the percentile is outside 0..100,
             or a gap is asked for without a point head.
     """
-    if not 0 <= confidence_percentile <= 100:
-        raise ValueError(f"confidence_percentile is {confidence_percentile}; expected 0 to 100.")
     if max_head_gap is not None and reconstruction.world_points is None:
         raise ValueError(f"max_head_gap is {max_head_gap}, but this teacher gives no world_points; leave it out.")
-    known = [depth > 0 for depth in reconstruction.depth]
-    sure = np.concatenate([part[mask] for part, mask in zip(reconstruction.confidence, known, strict=True)])
-    if not len(sure):
-        raise ValueError("the teacher gives no pixel a depth; expected depth above 0 somewhere.")
-    threshold = confidence_threshold
-    if threshold is None:
-        threshold = float(np.percentile(sure, confidence_percentile))
-    if not (sure >= threshold).any():
-        raise ValueError(
-            f"no pixel reaches the confidence threshold {threshold:.4g}: the teacher's highest is {sure.max():.4g}, "
-            f"the median {np.median(sure):.4g}. Lower confidence_threshold, or use confidence_percentile instead."
-        )
-    counts = dict.fromkeys(("total", "no_depth", "low_confidence", "depth_edge", "heads_disagree", "usable"), 0)
+    threshold = find_confidence_threshold(reconstruction, confidence_threshold, confidence_percentile)
+    reasons_not_to = ("no_depth", "low_confidence", "depth_edge", "heads_disagree", "views_disagree")
+    counts = dict.fromkeys(("total", *reasons_not_to, "usable"), 0)
     usable = []
     for view, (depth, confidence) in enumerate(zip(reconstruction.depth, reconstruction.confidence, strict=True)):
         left = np.ones(depth.shape, dtype=bool)
@@ -210,6 +208,8 @@ def find_label_pixels(
         if max_head_gap is not None:
             gap = np.linalg.norm(reconstruction.points(view) - reconstruction.world_points[view], axis=-1)
             reasons["heads_disagree"] = ~(gap <= max_head_gap * depth)
+        if contradicted is not None:
+            reasons["views_disagree"] = contradicted[view]
         for reason, is_bad in reasons.items():
             counts[reason] += int((left & is_bad).sum())
             left &= ~is_bad
@@ -217,7 +217,40 @@ def find_label_pixels(
         usable.append(left)
     if not counts["usable"]:
         raise ValueError(f"no pixel can be used: {counts}. Raise edge_tolerance, or lower the confidence threshold.")
-    return LabelPixels(reconstruction, list(image_sizes), float(threshold), usable, counts)
+    return LabelPixels(reconstruction, list(image_sizes), threshold, usable, counts, contradicted)
+
+
+def find_sure_pixels(
+    reconstruction: Reconstruction, threshold: float | None = None, percentile: float = 50.0
+) -> list[np.ndarray]:
+    """The pixels with depth of each view, `(h, w)`, that reach `find_confidence_threshold`; raises as it does."""
+    least = find_confidence_threshold(reconstruction, threshold, percentile)
+    pairs = zip(reconstruction.depth, reconstruction.confidence, strict=True)
+    return [(depth > 0) & (confidence >= least) for depth, confidence in pairs]
+
+
+def find_confidence_threshold(
+    reconstruction: Reconstruction, threshold: float | None = None, percentile: float = 50.0
+) -> float:
+    """Return the lowest confidence of a sure pixel: the one that is given, or by percentile of the pixels with depth.
+
+    Raises:
+        ValueError: if no pixel has depth, none reaches the threshold, or the percentile is outside 0..100.
+    """
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"confidence_percentile is {percentile}; expected 0 to 100.")
+    known = [depth > 0 for depth in reconstruction.depth]
+    sure = np.concatenate([part[mask] for part, mask in zip(reconstruction.confidence, known, strict=True)])
+    if not len(sure):
+        raise ValueError("the teacher gives no pixel a depth; expected depth above 0 somewhere.")
+    if threshold is None:
+        threshold = float(np.percentile(sure, percentile))
+    if not (sure >= threshold).any():
+        raise ValueError(
+            f"no pixel reaches the confidence threshold {threshold:.4g}: the teacher's highest is {sure.max():.4g}, "
+            f"the median {np.median(sure):.4g}. Lower confidence_threshold, or use confidence_percentile instead."
+        )
+    return float(threshold)
 
 
 def depth_edges(depth: np.ndarray, tolerance: float) -> np.ndarray:
@@ -254,4 +287,11 @@ def _interpolate_depth(depth, x, y):
     return float(1.0 / (np.array([1 - b, b]) @ inverse @ np.array([1 - a, a])))
 
 
-__all__ = ["LabelPixels", "SeenPoint", "depth_edges", "find_label_pixels"]
+__all__ = [
+    "LabelPixels",
+    "SeenPoint",
+    "depth_edges",
+    "find_confidence_threshold",
+    "find_label_pixels",
+    "find_sure_pixels",
+]

@@ -46,7 +46,8 @@ def encode_depth(depth: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, floa
 def label_views(views: list[dict], pixels: LabelPixels) -> tuple[list[dict], Counter]:
     """Add depth and cameras to views of the schema.
 
-    Depth is stored where the teacher is sure, at the size at which it works, edges included.
+    Depth is stored where the teacher is sure and other views do not contradict it, at the size at which it works,
+    edges included.
 
     Args:
         views (`list[dict]`): as `read_video_views` gives them.
@@ -57,8 +58,7 @@ def label_views(views: list[dict], pixels: LabelPixels) -> tuple[list[dict], Cou
     labelled, left_out = [], Counter()
     reconstruction = pixels.reconstruction
     for index, view in enumerate(views):
-        depth, confidence = reconstruction.depth[index], reconstruction.confidence[index]
-        codes, scale, counts = encode_depth(depth, confidence >= pixels.threshold)
+        codes, scale, counts = encode_depth(reconstruction.depth[index], pixels.sure(index))
         left_out.update(counts)
         cameras = {
             "intrinsics": pixels.intrinsics[index],

@@ -19,15 +19,17 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room
-from gap_mllm.processing.data.video_labels import label_video
+from gap_mllm.processing.data.video_labels import depth_teacher, label_video, labelling
 from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
+from gap_mllm.processing.data.video_labels.teacher_consistency import compare_views
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
 
 
 HEIGHT, WIDTH, NUM_VIEWS = 84, 112, 9
 KIND = "marked_pixel"
+REPOSITORY = Path(__file__).parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +78,16 @@ def read(folder, tmp_path, **options):
     return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"), **options)
 
 
-def test_one_window_with_factor_1_is_the_models_output(frames, vggt, tmp_path):
+def nothing_contradicted(reconstruction, inputs, sure):
+    """What is measured stays; random weights would leave no pixel."""
+    found, contradicted = compare_views(reconstruction, inputs, sure)
+    return found, [0 * part > 0 for part in contradicted]
+
+
+def test_one_window_with_factor_1_is_the_models_output(frames, vggt, tmp_path, monkeypatch):
     options = {"scale": 1.0, "confidence_percentile": 0, "edge_tolerance": 1e9, "questions_per_clip": {KIND: 9}}
+    options["accept_inconsistent_teacher"] = True
+    monkeypatch.setattr(labelling, "compare_views", nothing_contradicted)
     report = label(frames, tmp_path / "out", vggt, window=16, views_per_row=9, **options)
     pictures = [Image.open(frames / f"{10 * number}.png") for number in range(NUM_VIEWS)]
     inputs = teacher_inputs(pictures, image_size=56, patch_size=14)
@@ -240,6 +250,7 @@ def test_pictures_of_unlike_sizes_and_a_teacher_from_a_folder(vggt, make_image, 
     vggt.save_pretrained(tmp_path / "tiny_vggt")
     pictures = [make_image(160, 120, seed=1), make_image(120, 160, seed=2), np.asarray(make_image(160, 120, seed=3))]
     options = {"device": "cpu", "edge_tolerance": 1e9, "questions_per_clip": {KIND: 6}, "scale": 1.5}
+    options["accept_inconsistent_teacher"] = True
     report = label(pictures, tmp_path / "out", tmp_path / "tiny_vggt", **options)
     assert report["teacher"] == "GapMllmVggtForReconstruction tiny_vggt" and report["scene_id"] == "pictures"
     assert report["teacher_pixels"] == [[42, 56], [56, 42]]
@@ -319,6 +330,25 @@ def test_videos_that_cannot_be_used_are_refused(room, video, frames, tmp_path):
     with pytest.raises(RecordError, match="10.png"):
         label(damaged, tmp_path / "out", rendered(room))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_cannot_be_reached_is_said_at_once(frames, tmp_path, monkeypatch):
+    asked, said = [], ["[Errno -2] Name or service not known"]
+
+    def model_info(self, name, timeout):
+        asked.append((name, timeout))
+        raise ConnectionError(said[0])  # of the HTTP library, which is none of the Hub's own errors
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", None)  # waits, repeats, waits
+    message = "teacher 'org/name' is no folder here, not in the cache, and not to be had from the Hub: .Errno -2. Name"
+    with pytest.raises(OSError, match=message):
+        label_video(frames, tmp_path / "out", "org/name")
+    assert asked == [("org/name", 5)] and not (tmp_path / "out").exists()
+    monkeypatch.setattr(depth_teacher, "try_to_load_from_cache", lambda name, file: str(tmp_path / file))
+    depth_teacher.check_teacher_path("org/name")  # in the cache: nobody is asked
+    depth_teacher.check_teacher_path(str(REPOSITORY / "examples" / "assets" / "tiny_geometry_encoder"))
+    assert len(asked) == 1
 
 
 def test_a_teacher_that_says_nan_is_refused(room, frames, tmp_path):
