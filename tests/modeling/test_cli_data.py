@@ -218,6 +218,8 @@ def test_labels_are_asked_for(monkeypatch, tmp_path, capsys):
     assert calls[-1][1]["skip_bad_samples"] is True
     assert capsys.readouterr().out == (
         "pictures left out: 2, listed in out.report.jsonl\n"
+        "the teacher is doubtful over 6 pairs of views: depths differ by 7.0 % (median), pictures at the same places "
+        "agree to 0.31\n"
         "wrote out: 3 rows of 8 views in the teacher's own units, not metres; look at labels.png\n"
     )
     words = ["--skip-bad-samples", "--report", "left.jsonl"]

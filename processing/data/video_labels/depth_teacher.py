@@ -98,11 +98,9 @@ def check_teacher_path(path) -> None:
     """Refuse what can be no teacher, before a video is read.
 
     Args:
-        path (`str` or `Path`): a folder, or a name on the Hub as "owner/name", which is asked for once if it is not in
-            the cache.
+        path (`str` or `Path`): a folder, or a name on the Hub as "owner/name", about which nothing is known here.
     Raises:
         TypeError, ValueError: if it is no path. FileNotFoundError: if it is a path and no folder, or holds no config.
-        OSError: if the Hub cannot be reached, or does not have that name.
     """
     folder = check_path("teacher", path, "the folder of a GapMllmVggtForReconstruction")
     expected = (
@@ -113,8 +111,6 @@ def check_teacher_path(path) -> None:
             raise FileNotFoundError(f"teacher {folder} holds no config.json; {expected}.")
     elif folder.exists() or isinstance(path, Path) or not HUB_NAME.fullmatch(path):
         raise FileNotFoundError(f"teacher {path} is no folder; {expected}, or its name on the Hub.")
-    else:
-        _ask_hub(path)
 
 
 def _ask_hub(name):
@@ -157,13 +153,16 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
         `GapMllmVggtForReconstruction` in evaluation mode.
     Raises:
         TypeError, FileNotFoundError: as `check_teacher_path` and `check_device`. OSError: if the weights cannot be
-            loaded. ValueError: if they are those of another model, or the device is not there.
+            loaded, or the Hub does not give them. ValueError: if they are those of another model, or the device is
+            not there.
     """
     from ....vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
     check_teacher_path(path)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     check_device(device)
+    if not Path(path).is_dir():
+        _ask_hub(path)
     try:
         teacher, found = GapMllmVggtForReconstruction.from_pretrained(path, dtype=dtype, output_loading_info=True)
     except (OSError, RuntimeError) as error:

@@ -346,8 +346,8 @@ def test_a_teacher_that_cannot_be_reached_is_said_at_once(frames, tmp_path, monk
         label_video(frames, tmp_path / "out", "org/name")
     assert asked == [("org/name", 5)] and not (tmp_path / "out").exists()
     monkeypatch.setattr(depth_teacher, "try_to_load_from_cache", lambda name, file: str(tmp_path / file))
-    depth_teacher.check_teacher_path("org/name")  # in the cache: nobody is asked
-    depth_teacher.check_teacher_path(str(REPOSITORY / "examples" / "assets" / "tiny_geometry_encoder"))
+    depth_teacher._ask_hub("org/name")  # in the cache: nobody is asked
+    load_teacher(str(REPOSITORY / "examples" / "assets" / "tiny_geometry_encoder"), "cpu")
     assert len(asked) == 1
 
 
