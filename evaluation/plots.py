@@ -102,7 +102,8 @@ def _draw_losses(axes, losses):
     for key, (steps, values) in losses.items():
         is_sum = key == "loss"
         label = "sum, weighted" if is_sum else key.removeprefix("loss_").replace("_", " ")
-        axes.plot(steps, values, label=label, color="black" if is_sum else None, linewidth=2 if is_sum else 1.3)
+        style = {"color": "black", "linewidth": 2} if is_sum else {"linewidth": 1.3}
+        axes.plot(steps, values, label=label, marker="o" if len(steps) == 1 else None, **style)  # one point is no line
     if min(min(values) for _, values in losses.values()) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")

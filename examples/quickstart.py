@@ -68,11 +68,16 @@ def parse_arguments():
     parser.add_argument("--output", default="outputs/quickstart", help="folder for results")
     parser.add_argument("--frames", help="folder of photographs of one place, to ask about at the end")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
-    parser.add_argument("--test-rooms", type=int, default=256, help="rooms for the final measurement")
+    parser.add_argument("--test-rooms", type=int, default=256, help="rooms for the final measurement, 2 or more")
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads of training; rendering has its own process"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    for name, least in (("steps", 1), ("test_rooms", 2), ("threads", 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            parser.error(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
+    return args
 
 
 def train(args, output):

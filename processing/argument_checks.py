@@ -3,6 +3,7 @@
 For the borders of the package only; fields of records are checked in data/source_files.py.
 """
 
+import difflib
 import math
 import operator
 import os
@@ -76,6 +77,52 @@ def check_positive(name: str, value) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name} is {value}; expected {expected}.")
     return float(value)
+
+
+def check_names(name: str, given, known) -> None:
+    """Refuse names that are not known; the nearest one that is stands in the message.
+
+    Args:
+        name (`str`): what they are names in, as "augmentation". given (iterable): the names. known (iterable of `str`)
+    Raises:
+        ValueError: if one is not known.
+    """
+    known = list(known)
+    for word in given:
+        if word not in known:
+            nearest = nearest_name(word, known)
+            raise ValueError(
+                f"{name} has the unknown key {word!r}{nearest}; it takes {', '.join(known) or 'no keys'}."
+            )
+
+
+def nearest_name(word, known) -> str:
+    """Return " (did you mean 'max_steps'?)" for the nearest known name, or nothing where none is near."""
+    close = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def check_device(device=None):
+    """Return a device that can be used here; for None the best there is, CUDA before the CPU.
+
+    Raises:
+        TypeError: if it is neither text nor `torch.device`. ValueError: if it cannot be used.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(device, str | torch.device):
+        raise WrongKindError(f"device is {device!r}; expected a text such as cpu or cuda:0.")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"device is {str(device)!r}, which cannot be used here: {reason}. Give one such as cpu or cuda:0."
+        ) from None
+    return found
 
 
 def check_text(name: str, value, expected: str = "a text") -> str:
@@ -200,12 +247,15 @@ def _describe(kind) -> str:
 __all__ = [
     "WrongKindError",
     "check_count",
+    "check_device",
     "check_flag",
     "check_kinds",
+    "check_names",
     "check_number",
     "check_output_file",
     "check_output_folder",
     "check_path",
     "check_positive",
     "check_text",
+    "nearest_name",
 ]

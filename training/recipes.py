@@ -1,12 +1,27 @@
 """Recipes: one YAML file holds one run. Read by name from the package, or by path; flags override."""
 
+import json
+import re
 from argparse import ArgumentTypeError
 from pathlib import Path
+from types import NoneType
+from typing import get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..processing.argument_checks import check_kinds, nearest_name
+
 
 RECIPE_FOLDER = Path(__file__).parent / "recipes"
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as it is in YAML 1.2; PyYAML follows 1.1, where it is a text."""
+
+
+_RecipeLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def find_recipe(recipe):
@@ -25,7 +40,7 @@ def find_recipe(recipe):
 def _mapping(text):
     """The value of a flag that is a dict, in one line of JSON or YAML."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _RecipeLoader)
     except yaml.YAMLError:
         value = None
     if not isinstance(value, dict):
@@ -36,29 +51,109 @@ def _mapping(text):
 def read_recipe(parser, recipe, overrides=()):
     """Parse a recipe with an `HfArgumentParser`; flags in `overrides` replace its values.
 
+    A key of a dict is a flag with a dot, whose value is read as YAML: `--module_learning_rates.fusion 1e-4`.
+
     Args:
         parser (`HfArgumentParser`)
         recipe (`str` or `Path`): see `find_recipe`.
-        overrides (`list[str]`): for example `["--output_dir", "outputs/run", "--max_steps", "100"]`.
+        overrides (`list[str]`): for example `["--output_dir", "outputs/run", "--data.name", "scannet"]`.
     Returns:
         `tuple`: one instance for each dataclass of the parser.
     Raises:
-        FileNotFoundError: see `find_recipe`. ValueError: if a key or flag is in none of the dataclasses.
+        FileNotFoundError: see `find_recipe`. ValueError: if the file is no YAML (with its line), a key or flag is in
+            none of the dataclasses (with the nearest one), a value does not fit, or a dotted flag is about no dict.
     """
+    parser.error = _refuse  # argparse would print all flags, and exit
     path = find_recipe(recipe)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = _read_yaml(path.read_bytes(), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of argument names to values.")
     for action in parser._actions:  # argparse would call dict() on the text
         action.type = _mapping if action.type is dict else action.type
     known = {action.dest for action in parser._actions}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(str(key) for key in set(values) - known)
     if unknown:
-        raise ValueError(f"{path} has the unknown keys {unknown}.")
+        raise ValueError(f"{path} has the unknown keys {unknown}{nearest_name(unknown[0], known)}.")
+    overrides, dotted = _split_dotted(list(overrides))
     flags = {flag.split("=")[0].lstrip("-").replace("-", "_") for flag in overrides if flag.startswith("--")}
-    given, rest = parser.parse_known_args(list(overrides))
+    given, rest = parser.parse_known_args(overrides)
     rest += sorted(flags - known)  # argparse takes abbreviations; a recipe does not
     if rest:
-        raise ValueError(f"Unknown flags {rest}. Flags are the keys of a recipe, for example --max_steps 100.")
+        raise ValueError(
+            f"Unknown flags {rest}{nearest_name(rest[-1], known)}. Flags are the keys of a recipe, for example "
+            "--max_steps 100."
+        )
     values.update({name: getattr(given, name) for name in flags})
+    for name, value in dotted:
+        _set_entry(values, name, value, parser)
+    for kind in parser.dataclass_types:  # parse_dict checks no types
+        check_kinds(kind, {key: values[key] for key in _number_keys(kind) if key in values})
     return parser.parse_dict(values)
+
+
+def _number_keys(kind):
+    """Fields of a dataclass that take a number or a flag, and perhaps None."""
+    hints = get_type_hints(kind).items()
+    return [key for key, hint in hints if {*(get_args(hint) or (hint,))} <= {int, float, bool, NoneType}]
+
+
+def _refuse(message):
+    raise ValueError(f"{message}. Flags are the keys of a recipe, for example --max_steps 100.")
+
+
+def _read_yaml(text, name):
+    try:
+        return yaml.load(text, _RecipeLoader)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        place = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        raise ValueError(f"{name}{place} is not YAML: {problem or error}.") from None
+
+
+def _split_dotted(words):
+    """Flags without a dot, and (name, value) of those with one: `--a.b 3` and `--a.b=3`."""
+    plain, dotted = [], []
+    while words:
+        word = words.pop(0)
+        name, has_value, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or "." not in name:
+            plain.append(word)
+            continue
+        if not has_value:
+            if not words or words[0].startswith("--"):
+                raise ValueError(f"{word} has no value; give it as {word} VALUE.")
+            value = words.pop(0)
+        dotted.append((name, _read_yaml(value, word)))
+    return plain, dotted
+
+
+def _set_entry(values, name, value, parser):
+    """Set an entry of a dict of a recipe, that of "questions.counts.detection3d" two levels deep."""
+    first, *keys = name.split(".")
+    kinds = {key: kind for each in parser.dataclass_types for key, kind in get_type_hints(each).items()}
+    dicts = [
+        key for key, kind in kinds.items() if dict in (kind, *(get_origin(part) or part for part in get_args(kind)))
+    ]
+    if first not in dicts or not all(keys):
+        raise ValueError(
+            f"Unknown flags ['--{name}']{nearest_name(first, dicts)}. A flag with a dot is a key of one of the dicts "
+            f"of a recipe, which are {', '.join(sorted(dicts))}."
+        )
+    entry = values.get(first) or {}
+    if isinstance(entry, str):  # JSON, as these flags take it
+        entry = json.loads(entry)
+    values[first] = _with_entry(entry, keys, value, first)
+
+
+def _with_entry(entry, keys, value, name):
+    """The dict with a value some keys deep; None on the way becomes a dict."""
+    if not keys:
+        return value
+    entry = {} if entry is None else entry
+    if not isinstance(entry, dict):
+        raise ValueError(f"{name} is {entry!r}, which has no key {keys[0]!r}.")
+    key, *rest = keys
+    return {**entry, key: _with_entry(entry.get(key), rest, value, f"{name}.{key}")}
+
+
+__all__ = ["RECIPE_FOLDER", "find_recipe", "read_recipe"]

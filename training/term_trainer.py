@@ -11,7 +11,8 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import IntervalStrategy
 
 from .collation_events import COLLATION_EVENTS
 from .provenance import write_provenance
@@ -39,6 +40,14 @@ class TermTrainingArguments(TrainingArguments):
         """Items that `max_steps` steps of all processes take, or None where epochs are counted."""
         per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
         return self.max_steps * per_step if self.max_steps > 0 else None
+
+
+class _LogLastStep(TrainerCallback):
+    """What came after the last logged step is logged, too: of a run shorter than `logging_steps`, all of it."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step >= state.max_steps and args.logging_strategy != IntervalStrategy.NO:
+            control.should_log = True
 
 
 class TermTrainer(Trainer):
@@ -69,6 +78,7 @@ class TermTrainer(Trainer):
         self._refuse_cut_batches()
         self._clear_log()
         self._measured = {}
+        self.add_callback(_LogLastStep())
 
     def _refuse_cut_batches(self):
         config, is_streamed = self.args.accelerator_config, isinstance(self.train_dataset, IterableDataset)

@@ -13,16 +13,19 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
 from ..evaluation.baselines import render_split
 from ..evaluation.marked_pixel import marked_pixel_scorer
+from ..loading import check_kind, load_pretrained, model_folder
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.data import load_multiview
 from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
+from ..vggt_gap_mllm import GapMllmVggtModel
 from .evaluation_data import check_evaluation, evaluation_rows
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from .module_groups import freeze_groups
+from .recipe_sections import check_sections
 from .recipes import read_recipe
 from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions, RoomVariety
 from .scene_collator import SceneCollator
@@ -101,8 +104,12 @@ def build_model(model_config, geometry_encoder_path, processor):
         processor (`GapMllmProcessor`)
     Returns:
         `GapMllmForPreTraining`, float32.
+    Raises:
+        FileNotFoundError, ValueError: as `model_folder` and `load_pretrained`, for the encoder.
     """
-    encoder_config = GapMllmVggtConfig.from_pretrained(geometry_encoder_path)
+    folder = model_folder(geometry_encoder_path)
+    check_kind(GapMllmVggtModel, folder)
+    encoder_config = GapMllmVggtConfig.from_pretrained(folder)
     config = GapMllmConfig(
         **{**model_config, "text_config": {**model_config["text_config"], "vocab_size": len(processor.tokenizer)}},
         geometry_config=encoder_config,
@@ -114,7 +121,7 @@ def build_model(model_config, geometry_encoder_path, processor):
         vision_end_token_id=processor.vision_end_token_id,
     )
     model = GapMllmForPreTraining(config)
-    encoder = GEOMETRY_ENCODERS[encoder_config.model_type].from_pretrained(geometry_encoder_path, dtype="float32")
+    encoder = load_pretrained(GEOMETRY_ENCODERS[encoder_config.model_type], folder, dtype="float32")
     model.model.geometry.load_state_dict(encoder.state_dict())
     tokenizer = processor.tokenizer
     for target in (model.generation_config, model.config.text_config):
@@ -136,17 +143,21 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
-        FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, without an encoder, as
-            `check_evaluation`, or for `geometry_in_loader` with an encoder that is trained. RecordError: as
+        FileNotFoundError: if there is no such recipe, model or encoder. ValueError: as `read_recipe`, `check_sections`
+            and `check_evaluation`, without an encoder, for `geometry_in_loader` with an encoder that is trained, or
+            for weights that do not fit (`load_pretrained`). RecordError: as
             `load_multiview` and `SceneCollator`.
     """
     parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
     model_args, args = read_recipe(parser, recipe, overrides)
+    check_sections(model_args)
     check_evaluation(model_args, args)
     set_seed(args.seed)
     if model_args.model_path:
-        processor = GapMllmProcessor.from_pretrained(model_args.model_path)
-        model = GapMllmForPreTraining.from_pretrained(model_args.model_path, dtype="float32")
+        folder = model_folder(model_args.model_path)
+        processor = GapMllmProcessor.from_pretrained(folder)
+        # Heads may start afresh: inference needs none.
+        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype="float32")
     elif model_args.geometry_encoder_path:
         processor = _new_processor(model_args)
         model = build_model(model_args.model_config, model_args.geometry_encoder_path, processor)

@@ -12,10 +12,12 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..configuration_gap_mllm import GapMllmVggtConfig
 from ..evaluation.dense_points import evaluate_geometry_encoder
 from ..evaluation.metrics_file import save_metrics
+from ..loading import load_pretrained, model_folder
 from ..processing.data import load_multiview
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from .evaluation_data import check_evaluation, evaluation_rows
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+from .recipe_sections import check_sections
 from .recipes import read_recipe
 from .rooms import ROOMS_PER_EPOCH, RoomGeometryDataset, RoomVariety, collate_scenes
 from .scene_geometry import SceneGeometryDataset
@@ -73,10 +75,12 @@ def train_geometry_encoder(recipe, overrides=()):
     """
     parser = HfArgumentParser((GeometryEncoderArguments, GeometryEncoderTrainingArguments))
     encoder_args, args = read_recipe(parser, recipe, overrides)
+    check_sections(encoder_args)
     check_evaluation(encoder_args, args)
     set_seed(args.seed)
     if encoder_args.encoder_path:
-        model = GapMllmVggtForReconstruction.from_pretrained(encoder_args.encoder_path)
+        heads = ("camera_head.", "depth_head.", "point_head.")  # may start afresh on an aggregator
+        model = load_pretrained(GapMllmVggtForReconstruction, model_folder(encoder_args.encoder_path), may_lack=heads)
     else:
         model = GapMllmVggtForReconstruction(GapMllmVggtConfig(**encoder_args.encoder_config))
     eval_dataset = None

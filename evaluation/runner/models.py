@@ -3,29 +3,13 @@
 import hashlib
 from pathlib import Path
 
+from ...loading import load_pretrained
+from ...modeling_gap_mllm import GapMllmForConditionalGeneration
+from ...processing import GapMllmProcessor
+
 
 _HASHED = ("*.safetensors", "config.json", "generation_config.json", "*processor_config.json", "tokenizer*.json")
 _HASHED += ("chat_template.*", "merges.txt", "vocab.json")
-
-
-def model_folder(model_path) -> Path:
-    """The local folder of a model: itself, or the snapshot of a repository of the Hub.
-
-    Raises:
-        FileNotFoundError: if it is neither.
-    """
-    folder = Path(model_path)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json; expected a folder of save_for_hub or convert.")
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(model_path)))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(f"{model_path} is neither a folder nor a repository that can be read.") from error
 
 
 def model_fingerprint(folder) -> str:
@@ -39,12 +23,9 @@ def model_fingerprint(folder) -> str:
 
 
 def load_model(folder, device, dtype="auto"):
-    """Return model and processor of a folder, in evaluation mode."""
-    from ... import GapMllmForConditionalGeneration
-    from ...processing import GapMllmProcessor
-
-    model = GapMllmForConditionalGeneration.from_pretrained(folder, dtype=dtype).to(device).eval()
+    """Return model and processor of a folder, in evaluation mode; raises as `load_pretrained`."""
+    model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
     return model, GapMllmProcessor.from_pretrained(folder)
 
 
-__all__ = ["load_model", "model_fingerprint", "model_folder"]
+__all__ = ["load_model", "model_fingerprint"]

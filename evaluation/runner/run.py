@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ...processing.argument_checks import check_count
+from ...loading import check_weight_files, model_folder
+from ...processing.argument_checks import check_count, check_device
 from .answering import Job, answer_arms
 from .arms import ARMS, MODEL
 from .benchmarks import TWO_STAGE, Benchmark, find_benchmark
 from .constants import constant_answers
 from .files import read_predictions
-from .models import model_fingerprint, model_folder
+from .models import model_fingerprint
 from .plan import choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
@@ -73,8 +74,9 @@ def evaluate_model(
         `dict`: what metrics.json holds.
     Raises:
         ValueError: on an unknown benchmark, baseline or device, threads below 1, neither model nor predictions,
-            another plan in the folder, or predictions that do not fit. FileNotFoundError, RecordError: on missing or
-            bad data, before any model is loaded.
+            another plan in the folder, damaged weights or weights that do not fit (`load_pretrained`), or predictions
+            that do not fit. FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any
+            model is loaded.
     """
     started = time.perf_counter()
     bench = find_benchmark(benchmark)
@@ -82,7 +84,7 @@ def evaluate_model(
         raise ValueError("give either model_path, or predictions to score.")
     if threads is not None:
         check_count("threads", threads)
-    device = _device(device)
+    device = check_device(device)
     processes = Processes(on_cpu=device.type == "cpu")
     device = processes.device or device
     if not processes.is_main:
@@ -105,6 +107,8 @@ def evaluate_model(
         folders = {MODEL: model_folder(model_path)}
         if without_geometry is not None:
             folders["without_geometry"] = model_folder(without_geometry)
+        for folder in folders.values():
+            check_weight_files(folder)
         partners = choose_partners(asked) if "other_geometry" in arms else None
         if "first_view" in arms and all(len(sample.views) == 1 for sample in asked):
             arms.remove("first_view")
@@ -162,14 +166,6 @@ def choose_arms(baselines, benchmark: Benchmark, has_model: bool, without_geomet
             arm: "answers were read from a file" for arm in wanted if arm != "constant"
         }
     return [MODEL, *(arm for arm in wanted if arm not in left_out)], left_out
-
-
-def _device(name):
-    """The device of this name, or the best there is."""
-    try:
-        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ValueError(f"device is {name!r}; expected one such as cpu or cuda:0.") from error
 
 
 def _plan_problem(output, plan):

@@ -7,13 +7,14 @@ from .convert import add_convert
 from .data import add_data, parse_with_options
 from .evaluate import add_evaluate
 from .train import add_train, add_train_geometry_encoder
+from .user_errors import advice, is_user_error
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments or files."""
+    """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments, files or machine."""
     parser = argparse.ArgumentParser(
         prog="gap-mllm", description="Convert, train, evaluate and read data for GAP-MLLM. Commands have --help, too."
     )
@@ -30,8 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parse_with_options(words, args) if rest and has_options else args
         args.run(args)
-    except (ValueError, OSError, ImportError) as error:
-        print(f"gap-mllm: error: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        if not is_user_error(error):
+            raise
+        print(f"gap-mllm: error: {' '.join(str(error).split())} {advice(error)}".rstrip(), file=sys.stderr)
         return 2
     return 0
 

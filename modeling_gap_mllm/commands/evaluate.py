@@ -78,9 +78,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 def _relaunch(args, launch):
     """Run this very command in several processes; the card is written by this one."""
-    import torch
+    from gap_mllm.processing.argument_checks import check_device
 
-    on_cpu = args.device == "cpu" or (args.device is None and not torch.cuda.is_available())
+    on_cpu = check_device(args.device).type == "cpu"
     code = launch(["evaluate", *_words(args)], args.processes, on_cpu, args.threads or 1)
     if code:
         raise ValueError(f"the processes ended with exit code {code}; the reason stands above. Run again to resume.")

@@ -99,3 +99,12 @@ def test_a_missing_matplotlib_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install gap-mllm\[eval\]"):
         plot_curves([{"step": 1, "loss": 1.0}], tmp_path / "curves.png")
+
+
+def test_a_single_step_is_seen(tmp_path):
+    """A run shorter than `logging_steps` has one entry, which as a line alone would not show."""
+    plot_curves([{"step": 9, "loss": 2.0, "loss_text": 1.0, "loss_point_map": 4.0}], tmp_path / "one.png")
+    picture = np.asarray(Image.open(tmp_path / "one.png").convert("RGB")).astype(int)
+    height, width = picture.shape[:2]
+    axes = picture[height // 5 : 4 * height // 5, width // 3 : 2 * width // 3]  # without the legend and the labels
+    assert (axes.sum(-1) < 60).sum() > 10  # the black point of the sum

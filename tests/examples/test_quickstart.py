@@ -75,3 +75,19 @@ def test_frames_are_spread_over_the_folder(quickstart, tmp_path):
         for index in range(count):
             save(folder, f"{index}.png", (32, 32))
         assert list(quickstart.choose_frames(folder)) == [f"{index}.png" for index in chosen]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "0"], "--steps is 0; expected 1 or more"),
+        (["--test-rooms", "1"], "--test-rooms is 1; expected 2 or more"),
+        (["--threads", "0"], "--threads is 0; expected 1 or more"),
+    ],
+)
+def test_too_few_are_refused_before_any_work(words, message, quickstart, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["quickstart.py", "--output", str(tmp_path / "out"), *words])
+    with pytest.raises(SystemExit) as ended:
+        quickstart.main()
+    assert ended.value.code == 2 and message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

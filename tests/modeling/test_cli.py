@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
+
+import gap_mllm_cli
 
 
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
@@ -57,3 +60,44 @@ def test_import_loads_no_package_that_transformers_does_not_and_registers_our_cl
     assert set(added) <= {"gap_mllm", "transformers", "PIL", "_imagingft"}
     assert config_module == "gap_mllm.configuration_gap_mllm"
     assert model_module == "gap_mllm.modeling_gap_mllm"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("max_steps is 0;\n  expected 1"), "max_steps is 0; expected 1"),
+        (FloatingPointError("The loss term 'text' is nan at step 3."), "The loss term 'text' is nan at step 3."),
+        (MemoryError("Unable to allocate 9 TiB"), "Unable to allocate 9 TiB Use smaller batches"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "Tried to allocate 2 GiB Use smaller batches"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+            "can't allocate memory Use smaller",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+            "Killed. A process of the data loader",
+        ),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "(os error 28) Free some space"),
+        (OSError(28, "No space left on device", "model.safetensors"), "'model.safetensors' Free some space"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_of_arguments_files_and_machine_are_one_line(error, message, monkeypatch, capsys):
+    monkeypatch.setattr("gap_mllm_cli.convert.run_convert", raise_error(error))
+    assert gap_mllm_cli.main(["convert", "a", "b"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("gap-mllm: error: ") and message in line
+
+
+@pytest.mark.parametrize("error", [TypeError("a"), IndexError("b"), RuntimeError("shapes differ")])
+def test_faults_of_the_program_keep_their_traceback(error, monkeypatch):
+    monkeypatch.setattr("gap_mllm_cli.convert.run_convert", raise_error(error))
+    with pytest.raises(type(error), match=str(error)):
+        gap_mllm_cli.main(["convert", "a", "b"])
+
+
+def raise_error(error):
+    def run(args):
+        raise error
+
+    return run

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from gap_mllm.processing.argument_checks import (
     WrongKindError,
     check_count,
+    check_device,
     check_flag,
     check_kinds,
+    check_names,
     check_number,
     check_output_file,
     check_output_folder,
@@ -45,6 +48,24 @@ def test_counts():
         with pytest.raises(ValueError, match=f"a is {bad}; expected 1 or more") as caught:
             check_count("a", bad)
         assert not isinstance(caught.value, TypeError)
+
+
+def test_names_and_the_nearest_one():
+    check_names("colours", ["red"], ["red", "green"])
+    with pytest.raises(ValueError, match=r"colours has .* 'gren' \(did you mean 'green'\?\); it takes red, green"):
+        check_names("colours", ["red", "gren"], ["red", "green"])
+    with pytest.raises(ValueError, match="colours has the unknown key 3; it takes no keys"):
+        check_names("colours", [3], [])
+
+
+def test_devices():
+    assert check_device("cpu") == check_device(torch.device("cpu")) == torch.device("cpu")
+    assert check_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(TypeError, match="device is 0; expected a text such as cpu or cuda:0"):
+        check_device(0)
+    for bad in ("gpu", "cuda:99", ""):
+        with pytest.raises(ValueError, match=f"device is '{bad}', which cannot be used here: .*Give one such as cpu"):
+            check_device(bad)
 
 
 def test_numbers():

@@ -17,6 +17,7 @@ from gap_mllm.processing.data.video_labels import label_video
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
 from gap_mllm.training.provenance import describe_run
+from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions, RoomVariety
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, training_views
@@ -70,6 +71,113 @@ def test_unknown_recipes_keys_and_flags_are_named(tmp_path):
         read_recipe(parser(), "quickstart", ["--max_step", "3"])
     with pytest.raises(ValueError, match=r"Unknown flags \['--colour', 'red', 'colour'\]"):
         read_recipe(parser(), "quickstart", ["--colour", "red"])
+
+
+def test_keys_of_dicts_are_flags_with_a_dot():
+    flags = ["--output_dir", "unused", "--module_learning_rates.fusion", "1e-4", "--questions.counts.reconstruction=5"]
+    flags += ["--variety.shuffle_views", "true", "--model_config.text_config.num_hidden_layers", "2"]
+    flags += ["--lr_scheduler_kwargs", '{"num_decay_steps": 3}', "--lr_scheduler_kwargs.decay_type", "linear"]
+    flags += ["--data.name", "scannet_posed", "--data.tasks", "[a, b]", "--learning_rate", "1e-3"]
+    model, args = read_recipe(parser(), "quickstart", flags)
+    before, _ = read_recipe(parser(), "quickstart", ["--output_dir", "unused"])
+    assert args.module_learning_rates["fusion"] == 1e-4 and args.module_learning_rates["vision"] == 0.002
+    assert model.questions["counts"] == {"reconstruction": 5, "grounding_box": 0.5}
+    assert model.variety == {**before.variety, "shuffle_views": True}
+    assert model.model_config["text_config"] == {**before.model_config["text_config"], "num_hidden_layers": 2}
+    assert args.lr_scheduler_kwargs == {"num_decay_steps": 3, "decay_type": "linear"}
+    assert model.data == {"name": "scannet_posed", "tasks": ["a", "b"]} and args.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--module_learning_rate.fusion", "1"],
+            r"'--module_learning_rate.fusion'\] \(did you mean 'module_learn",
+        ),
+        (["--max_steps.fusion", "1"], r"Unknown flags \['--max_steps.fusion'\].* of the dicts of a recipe, which are"),
+        (["--questions..decimals", "1"], r"Unknown flags \['--questions..decimals'\]"),
+        (["--questions.decimals.x", "1"], "questions.decimals is 1, which has no key 'x'"),
+        (
+            ["--questions.counts", "--max_steps"],
+            "--questions.counts has no value; give it as --questions.counts V",
+        ),
+        (["--questions.counts", "[1"], "--questions.counts, line 1, column 3 is not YAML: expected ',' or ']'"),
+        (["--max_step", "3"], r"Unknown flags \['max_step'\] \(did you mean 'max_steps'\?\)"),
+        (["--max_steps", "abc"], "argument --max_steps.*: invalid int value: 'abc'"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(flags, message):
+    with pytest.raises(ValueError, match=message):
+        read_recipe(parser(), "quickstart", ["--output_dir", "unused", *flags])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_steps: 3\nquestions: {counts: [\nvariety: 3\n", "mine.yaml, line 4, column 1 is not YAML: expected"),
+        ("max_steps: 3\n  learning_rate: 1\n", "mine.yaml, line 2, column 16 is not YAML: mapping values are not"),
+        ("max_steps: \xff\n", "mine.yaml.* is not YAML: unacceptable character"),
+        ("max_steps: many\n", "max_steps is 'many'; expected an integer"),
+        ("learning_rate: fast\n", "learning_rate is 'fast'; expected a number"),
+        ("augmentatin: {}\n", r"unknown keys \['augmentatin'\] \(did you mean 'augmentation'\?\)"),
+    ],
+)
+def test_files_that_are_no_recipe_are_refused(text, message, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=message):
+        read_recipe(parser(), tmp_path / "mine.yaml")
+
+
+def test_exponents_are_numbers(tmp_path):
+    """As in YAML 1.2; PyYAML alone reads 1e-4 as a text."""
+    (tmp_path / "mine.yaml").write_text("output_dir: unused\nlearning_rate: 1e-4\nweight_decay: 5E-2\nrun_name: 1e\n")
+    _, args = read_recipe(parser(), tmp_path / "mine.yaml")
+    assert (args.learning_rate, args.weight_decay, args.run_name) == (1e-4, 0.05, "1e")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"questions": {"count": {}}}, r"questions has the unknown key 'count' \(did you mean 'counts'\?\); it takes"),
+        (
+            {"questions": {"counts": {"detection": 1}}},
+            r"questions.counts has .*'detection' \(did you mean 'detection3",
+        ),
+        ({"questions": {"decimals": "two"}}, "questions.decimals is 'two'; expected an integer"),
+        ({"variety": {"size": 1}}, r"variety has the unknown key 'size' \(did you mean 'sizes'\?\)"),
+        ({"variety": {"num_views": 3}}, "variety.num_views is 3; expected a list"),
+        ({"variety": 3}, "variety is 3; expected a mapping"),
+        ({"data": {"data_dir": "x"}}, "data has no name: give the source"),
+        ({"data": {"nam": "scannet"}}, r"data has the unknown key 'nam' \(did you mean 'name'\?\)"),
+        ({"data": {"name": "scanet"}}, "unknown source 'scanet'"),
+        ({"augmentation": {"flip_probabilty": 1}}, r"'flip_probabilty' \(did you mean 'flip_probability'\?\)"),
+        ({"collation": {"max_view": 1}}, r"collation has the unknown key 'max_view' \(did you mean 'max_views'\?\)"),
+        ({"collation": {"max_views": "4"}}, "collation.max_views is '4'; expected an integer"),
+        (
+            {"scene_tasks": {"num_view": 1}},
+            r"scene_tasks has the unknown key 'num_view' \(did you mean 'num_views'\?\)",
+        ),
+        ({"eval_data": {"splt": "val"}}, r"eval_data has the unknown key 'splt' \(did you mean 'split'\?\)"),
+        ({"data": {}, "augmentation": {"seed": 1}}, "augmentation is for data, and the recipe has none"),
+    ],
+)
+def test_misspelt_keys_of_dicts_are_named(sections, message):
+    model = GeometryAlignedModelArguments(**{"data": {"name": "scannet_posed", "data_dir": "x"}, **sections})
+    with pytest.raises(ValueError, match=message):
+        check_sections(model)
+
+
+def test_sections_of_the_recipes_pass():
+    for name in ("quickstart", "tiny_gap_mllm"):
+        check_sections(read_recipe(parser(), name, ["--output_dir", "unused"])[0])
+    data = {"name": "scannet_posed", "data_dir": "x", "infos_file": "y", "max_views": 3}
+    sections = {
+        "collation": {"max_views": 4},
+        "augmentation": {"flip_probability": 1},
+        "scene_tasks": {"num_views": 4},
+    }
+    check_sections(GeometryAlignedModelArguments(data=data, **sections))
 
 
 def test_recipe_files_are_in_the_folder_of_the_package():

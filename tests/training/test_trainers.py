@@ -111,6 +111,19 @@ def test_one_batch_of_four_equals_two_accumulated_batches_of_two(
         torch.testing.assert_close(theirs, mine, atol=2e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("logging_steps", "logged"), [(2, [2, 3]), (10, [3])])
+def test_the_last_step_is_logged_however_few_there_are(
+    logging_steps, logged, make_pretraining_model, make_trainer, rooms, tiny_processor
+):
+    """Else a run shorter than `logging_steps` leaves no loss, and nothing to draw."""
+    settings = {"per_device_train_batch_size": 1, "max_steps": 3, "logging_steps": logging_steps}
+    trainer = make_trainer(make_pretraining_model(), rooms, SharedSceneCollator(tiny_processor), **settings)
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["step"] for entry in entries] == logged
+    assert all(entry["loss_text"] > 0 for entry in entries)
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
 def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processor):
     """The first step's loss and gradient norm under DDP (gloo), with rooms that carry unlike numbers of tokens."""

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
 
-from ...argument_checks import WrongKindError, check_path
+from ...argument_checks import check_device, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
 
 
@@ -127,21 +127,6 @@ def _ask_hub(name):
         ) from None
 
 
-def check_device(device) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        TypeError: if it is neither text nor `torch.device`. ValueError: if it cannot be used.
-    """
-    if not isinstance(device, str | torch.device):
-        raise WrongKindError(f"device is {device!r}; expected a text such as cpu or cuda:0.")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"device is {str(device)!r}, which cannot be used here: {reason}.") from None
-
-
 def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Callable:
     """Load a VGGT with its heads.
 
@@ -159,8 +144,7 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
     from ....vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
     check_teacher_path(path)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    check_device(device)
+    device = check_device(device)
     if not Path(path).is_dir():
         _ask_hub(path)
     try:
@@ -311,7 +295,6 @@ def _camera_to_world(extrinsics, first_view):
 __all__ = [
     "Reconstruction",
     "Teacher",
-    "check_device",
     "check_teacher_path",
     "load_teacher",
     "run_teacher",

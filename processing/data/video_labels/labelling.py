@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from ...argument_checks import (
     WrongKindError,
+    check_device,
     check_flag,
     check_output_file,
     check_output_folder,
@@ -31,7 +32,6 @@ from .depth_teacher import (
     IMAGE_SIZE,
     PATCH_SIZE,
     Teacher,
-    check_device,
     check_teacher_path,
     load_teacher,
     teacher_inputs,

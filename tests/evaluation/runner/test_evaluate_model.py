@@ -105,7 +105,7 @@ def test_a_limit_says_so(tmp_path, finished, rooms):
         ({}, "either model_path, or predictions"),
         ({"model_path": "x", "limit": 0}, "limit is 0"),
         ({"model_path": "x", "threads": 0}, "threads is 0; expected 1 or more"),
-        ({"model_path": "x", "device": "foo"}, "device is 'foo'; expected one such as cpu"),
+        ({"model_path": "x", "device": "foo"}, "device is 'foo', which cannot be used here: .* Give one such as cpu"),
         ({"model_path": "x", "split": "foo"}, "split 'foo' is not in the source; there are"),
         ({"model_path": "x", "baselines": ["wild"]}, "unknown baseline 'wild'"),
         ({"model_path": "x", "baselines": ["without_geometry"]}, "needs a model: give --without-geometry"),
