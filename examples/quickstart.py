@@ -23,6 +23,7 @@ ASSETS = Path(__file__).parent / "assets"
 ENCODER = ASSETS / "tiny_geometry_encoder"
 FIRST_TEST_ROOM = 5000  # those before it were looked at while the recipe was made
 VIEW = {"height": 96, "width": 96}  # pixels, as in the recipe
+ANSWER_TOKENS = 48  # at most; of a model that has hardly learnt, all of them
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -113,7 +114,7 @@ def measure_answers(model, processor, rooms, baselines):
     from gap_mllm.processing.data import SPLIT_SEEDS
 
     samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
-    texts = answer_marked_pixels(model, processor, samples, batch_size=32)
+    texts = answer_marked_pixels(model, processor, samples, batch_size=32, max_new_tokens=ANSWER_TOKENS)
     metrics, _ = score_marked_pixels(texts, samples, baselines)
     metrics["seeds"] = {split: f"{seeds[0]} to {seeds[-1]}" for split, seeds in SPLIT_SEEDS.items()}
     by_seed = {room.seed: room for room in rooms}
@@ -171,7 +172,7 @@ def check_reloaded(model, processor, examples):
         views = [Image.fromarray(image) for image in example.scene.images]
         views = processor.apply_visual_prompt(views, example.question.marks)
         messages = processor.build_messages("reconstruction", views, prompt=example.question.question)
-        answer = processor.ask(model, [messages], "reconstruction")[0]
+        answer = processor.ask(model, [messages], "reconstruction", max_new_tokens=ANSWER_TOKENS)[0]
         if answer != example.text:
             raise RuntimeError(f"The reloaded model answers {answer!r} instead of {example.text!r}.")
 
