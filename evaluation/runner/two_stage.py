@@ -6,20 +6,19 @@ first view, where the reference stops at some; the second stage shows what is th
 one, and never another frame in its place.
 """
 
-import re
 from pathlib import Path
 
 from PIL import Image
 
 from ...processing.answers_gap_mllm import parse_frame
 from ...processing.asking_gap_mllm import Asker
+from ...processing.data.answer_texts import read_description
 from ...processing.data.scene_sample import SceneSample, View
 from ...processing.prompts_gap_mllm import build_messages
 from .questions import QuestionSet
 
 
 STEP, REACH = 10, 90  # of frame numbers, forwards and backwards
-_DESCRIPTION = re.compile(r"Text:(.*?)(?:Output a JSON|\Z)", re.DOTALL)
 
 
 def answer_in_two_stages(arm, asker: Asker, forms, questions: QuestionSet, ids, partners, batch_size) -> list[dict]:
@@ -36,7 +35,7 @@ def answer_in_two_stages(arm, asker: Asker, forms, questions: QuestionSet, ids, 
         why the answer named no frame.
     """
     samples = [questions.sample(row_id) for row_id in ids]
-    described = [description_of(sample) for sample in samples]
+    described = [read_description(sample) for sample in samples]
     views = list(samples[0].views[:1] if arm == "first_view" else samples[0].views)
     others = None
     if arm == "other_geometry":
@@ -90,18 +89,6 @@ def _as_large(picture, own):
     return picture if picture.size == own.size else picture.resize(own.size, Image.Resampling.BICUBIC)
 
 
-def description_of(sample: SceneSample) -> str:
-    """What the question says of the object: the text between "Text:" and "Output a JSON".
-
-    Raises:
-        ValueError: if there is none.
-    """
-    found = _DESCRIPTION.search(sample.question or "")
-    if found is None or not found.group(1).strip():
-        raise ValueError(f"question {sample.id!r} has no 'Text: ...' that describes the object.")
-    return found.group(1).strip()
-
-
 def views_around(sample: SceneSample, frame: int) -> list[View]:
     """The views of the second stage: the chosen one, then those 10, 20 .. 90 frames after and before it.
 
@@ -128,4 +115,4 @@ def views_around(sample: SceneSample, frame: int) -> list[View]:
     return found
 
 
-__all__ = ["answer_in_two_stages", "description_of", "views_around"]
+__all__ = ["answer_in_two_stages", "views_around"]

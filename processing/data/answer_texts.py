@@ -167,6 +167,20 @@ def renumber_frame(text: str, old: int, new: int) -> str:
     return _FRAME.sub(lambda found: found["head"] + str(new) if int(found["frame"]) == old else found[0], text)
 
 
+def read_description(sample) -> str:
+    """The words by which a question of grounding names its object: those that it was made with, or after "Text:".
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if sample.truth is not None and sample.truth.description:
+        return sample.truth.description
+    told = (sample.question or "").partition("Text:")[2].partition("Output a JSON")[0].strip()
+    if not told:
+        raise ValueError(f"question {sample.id!r} has no 'Text: ...' that describes the object.")
+    return told
+
+
 # Where an object is, in the question of a caption
 
 
@@ -203,6 +217,7 @@ __all__ = [
     "location_text",
     "match_parts",
     "num_decimals",
+    "read_description",
     "read_location",
     "read_truth",
     "renumber_frame",

@@ -65,7 +65,7 @@ class View:
         """
         if self.depth_picture is None:
             return None
-        if self._is_metric:
+        if self.is_metric:
             return np.asarray(self.depth_picture, np.float32)
         if not self.depth_scale or self.depth_scale < 0:
             raise RecordError(f"there is a depth map, but depth_scale is {self.depth_scale}.", "depth_scale")
@@ -77,7 +77,8 @@ class View:
         return values.astype(np.float32) / np.float32(self.depth_scale)
 
     @property
-    def _is_metric(self) -> bool:
+    def is_metric(self) -> bool:
+        """Whether the depth map is in memory, in metres, and not in units of `depth_scale`."""
         return isinstance(self.depth_picture, np.ndarray) and self.depth_picture.dtype.kind == "f"
 
     @cached_property
@@ -104,8 +105,10 @@ class View:
     def encoded(self) -> "View":
         """The view with its pictures as they are stored, files or PNG: rows that share it need not encode it again."""
         depth, scale = self.depth_picture, self.depth_scale
-        if self._is_metric:
-            depth, scale = np.round(depth * MILLIMETRES).astype(np.uint16), MILLIMETRES
+        if self.is_metric:
+            depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
+            scale = min(MILLIMETRES, float(np.float32(65535 / max(depth.max(initial=0), 1e-9))))  # farther: coarser
+            depth = np.minimum(np.round(depth * scale), 65535).astype(np.uint16)
         return replace(
             self, picture=_stored_picture(self.picture), depth_picture=_stored_picture(depth), depth_scale=scale
         )

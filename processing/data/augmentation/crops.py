@@ -15,10 +15,10 @@ CROP_ATTEMPTS = 4
 
 
 def depth_values(view) -> np.ndarray:
-    """The depth map of a view as it is stored: whole numbers, `depth_scale` of which are a metre."""
+    """The depth map of a view as it is held: in metres, or whole numbers, `depth_scale` of which are a metre."""
+    if view.is_metric:
+        return view.depth_picture
     values = replace(view, depth_scale=1.0).depth_m
-    if (values != np.rint(values)).any():
-        return values  # never stored: a map that is only in memory
     return values.astype(np.uint16 if values.max(initial=0) < 2**16 else np.int32)
 
 

@@ -3,22 +3,17 @@
 Nothing is downloaded. Rendering is in renderer.py, questions are in tasks.py, the schema is in schema.py.
 """
 
-import io
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import datasets
 import numpy as np
-from PIL import Image
 
 from ..prepared_source import PreparedSourceBuilder
-from ..schema import scene_features
+from ..scene_sample import Box, Point, SceneMark, SceneSample, View
+from ..schema import complete_row, scene_features
 from .layout import SPLIT_SEEDS, room_seed
 from .renderer import RoomScene, render_room
 from .tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
-
-
-DEPTH_SCALE = 1000.0  # depth PNGs hold millimetres
 
 
 @dataclass
@@ -114,35 +109,85 @@ class SyntheticRooms(PreparedSourceBuilder):
                     yield row_id, scene_row(scene, make_question(scene, task, number), views, split, row_id)
 
 
-def _encode_png(array: np.ndarray) -> dict:
-    """A picture as the `datasets.Image` feature stores it."""
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
-    return {"bytes": buffer.getvalue(), "path": None}
+def room_views(scene: RoomScene) -> tuple[View, ...]:
+    """The views of a room, pictures and metric depth as they were rendered: nothing is encoded."""
+    return tuple(
+        View(
+            picture=scene.images[view],
+            depth_picture=scene.depth_m[view],
+            frame_id=view,
+            intrinsics=scene.intrinsics[view],
+            depth_intrinsics=scene.intrinsics[view],
+            camera_to_world=scene.camera_to_world[view],
+        )
+        for view in range(len(scene.images))
+    )
 
 
-def _float32_list(values) -> list:
-    """Nested lists of numbers that float32 holds exactly: streamed rows are not cast to their features."""
-    return np.asarray(values, dtype=np.float32).tolist()
+def room_sample(
+    scene: RoomScene, question: RoomQuestion | None = None, split: str | None = None, sample_id: str | None = None
+) -> SceneSample:
+    """A room as a sample: with a question, or as a scene that task makers ask about.
+
+    Frame: boxes and points of a question in the camera of view 0, boxes of a scene in the aligned world, +z up. Units:
+    metres.
+
+    Args:
+        scene (`RoomScene`): the room.
+        question (`RoomQuestion`, *optional*): what is asked about it; None gives the task "scene", with the boxes of
+            all furniture.
+        split (`str`, *optional*), sample_id (`str`, *optional*): unique name, by default that of the room.
+    Returns:
+        `SceneSample`.
+    """
+    name = f"room_{scene.seed:07d}"
+    room = {"room_size": scene.room_size.tolist(), "visible": visible_pieces(scene), "seed": scene.seed}
+    room["furniture"] = [f"{color} {label}" for color, label in zip(scene.colors, scene.labels, strict=True)]
+    sample = SceneSample(
+        id=sample_id or name,
+        source="synthetic_rooms",
+        split=split,
+        task="scene",
+        scene_id=name,
+        views=room_views(scene),
+        world_to_aligned=np.eye(4),
+        pose_frame="aligned",
+        metadata=room,
+    )
+    if question is None:
+        instances = range(1, len(scene.labels) + 1)
+        return replace(sample, boxes=_boxes(scene, scene.boxes, scene.labels, instances, "aligned"))
+    points, marks = [], []
+    for mark in question.marks:
+        pixel = tuple(map(float, mark.pixel))
+        points.append(Point(mark.view, pixel, question.point, label=question.labels[0]))
+        marks.append(SceneMark(mark.view, "cross", mark.color, pixel))
+    return replace(
+        sample,
+        task=question.task,
+        question=question.question,
+        answer=question.answer,
+        truth=question.truth,
+        references=tuple(question.references),
+        boxes=_boxes(scene, question.boxes, question.labels, question.instances, "camera"),
+        points=tuple(points),
+        marks=tuple(marks),
+        target_frame=question.target_frame,
+        metadata={**room, "description": question.description},
+    )
+
+
+def _boxes(scene, boxes, labels, instances, frame):
+    seen_first, index = set(np.unique(scene.instance_ids[0]).tolist()), 0 if frame == "camera" else None
+    return tuple(
+        Box(box, scene.euler_order, frame, index, label, str(instance), "target", instance in seen_first)
+        for box, label, instance in zip(boxes, labels, instances, strict=False)
+    )
 
 
 def scene_views(scene: RoomScene) -> list[dict]:
     """Return the "views" of a row: PNG images and 16-bit depth in millimetres, intrinsics and poses."""
-    millimetres = np.round(scene.depth_m * DEPTH_SCALE).astype(np.uint16)
-    return [
-        {
-            "image": _encode_png(scene.images[view]),
-            "image_path": None,
-            "frame_id": view,
-            "timestamp": None,
-            "depth": _encode_png(millimetres[view]),
-            "depth_scale": DEPTH_SCALE,
-            "intrinsics": _float32_list(scene.intrinsics[view]),
-            "depth_intrinsics": _float32_list(scene.intrinsics[view]),
-            "camera_to_world": scene.camera_to_world[view].tolist(),
-        }
-        for view in range(len(scene.images))
-    ]
+    return complete_row(views=[view.row() for view in room_views(scene)])["views"]
 
 
 def scene_row(scene: RoomScene, question: RoomQuestion, views: list[dict], split: str, row_id: str) -> dict:
@@ -157,56 +202,5 @@ def scene_row(scene: RoomScene, question: RoomQuestion, views: list[dict], split
     Returns:
         `dict`: keys of `schema.scene_features`.
     """
-    seen_first = set(np.unique(scene.instance_ids[0]).tolist())
-    boxes = [
-        {
-            "center": _float32_list(box[:3]),
-            "size": _float32_list(box[3:6]),
-            "euler": _float32_list(box[6:9]),
-            "euler_order": scene.euler_order,
-            "frame": "camera",
-            "frame_index": 0,
-            "label": label,
-            "instance_id": str(instance),
-            "role": "target",
-            "in_reference": instance in seen_first,
-        }
-        for box, label, instance in zip(question.boxes, question.labels, question.instances, strict=False)
-    ]
-    points, marks = [], []
-    for mark in question.marks:
-        pixel, xyz, label = _float32_list(mark.pixel), _float32_list(question.point), question.labels[0]
-        points.append({"view": mark.view, "pixel": pixel, "xyz": xyz, "frame": "camera", "label": label})
-        drawn = {"view": mark.view, "kind": "cross", "color": mark.color, "xy": pixel}
-        marks.append({**drawn, "unit": "pixel", "text": None})
-    metadata = {
-        "seed": scene.seed,
-        "room_size": scene.room_size.tolist(),
-        "furniture": [f"{color} {label}" for color, label in zip(scene.colors, scene.labels, strict=True)],
-        "visible": visible_pieces(scene),
-        "description": question.description,
-    }
-    return {
-        "id": row_id,
-        "source": "synthetic_rooms",
-        "split": split,
-        "task": question.task,
-        "scene_id": f"room_{scene.seed:07d}",
-        "views": views,
-        "video": None,
-        "world_to_aligned": np.eye(4).tolist(),
-        "pose_frame": "aligned",
-        "system": None,
-        "question": question.question,
-        "answer": question.answer,
-        "references": question.references,
-        "boxes": boxes,
-        "points": points,
-        "marks": marks,
-        "target_frame": question.target_frame,
-        "choices": [],
-        "choice_index": None,
-        "number": None,
-        "question_type": None,
-        "metadata": json.dumps(metadata),
-    }
+    sample = replace(room_sample(scene, question, split, row_id), views=())
+    return {**sample.to_row(), "views": views}

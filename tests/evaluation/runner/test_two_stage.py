@@ -4,8 +4,9 @@ import pytest
 
 from gap_mllm.evaluation.runner.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner.questions import load_questions
-from gap_mllm.evaluation.runner.two_stage import answer_in_two_stages, description_of, views_around
+from gap_mllm.evaluation.runner.two_stage import answer_in_two_stages, views_around
 from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
+from gap_mllm.processing.data.answer_texts import read_description
 from gap_mllm.processing.data.scene_sample import SceneSample, View
 
 
@@ -73,7 +74,7 @@ def test_the_second_stage_is_plain_generate(loaded, grounding):
     text = answer(FixedFrames(loaded, ['{"frame": 2}', '{"frame": 2}']), grounding, batch_size=1)[0]["text"]
     sample = grounding.sample(grounding.ids[0])
     images = [view.image for view in views_around(sample, 2)]
-    chat = processor.build_messages("grounding_box", images, description=description_of(sample))
+    chat = processor.build_messages("grounding_box", images, description=read_description(sample))
     inputs = processor.apply_chat_template(
         [chat], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
@@ -96,6 +97,6 @@ def test_views_without_numbers_keep_their_order():
 
 
 def test_a_question_must_describe_its_object():
-    assert description_of(SceneSample(question="Find.\nText: a red\nchair \nOutput a JSON")) == "a red\nchair"
+    assert read_description(SceneSample(question="Find.\nText: a red\nchair \nOutput a JSON")) == "a red\nchair"
     with pytest.raises(ValueError, match="question 'q' has no 'Text"):
-        description_of(SceneSample(id="q", question="Text: \nOutput a JSON"))
+        read_description(SceneSample(id="q", question="Text: \nOutput a JSON"))

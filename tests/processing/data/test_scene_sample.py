@@ -2,12 +2,13 @@
 
 import io
 
+import datasets
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, invert_rigid, transform_points
-from gap_mllm.processing.data import RecordError, SceneSample, complete_row
+from gap_mllm.processing.data import RecordError, SceneSample, complete_row, scene_features
 from gap_mllm.processing.data.scene_sample import Box, Point, SceneMark, View
 
 
@@ -254,3 +255,50 @@ def test_wrong_messages_are_refused():
         SceneSample(id="s", views=views, question="What?").messages()
     with pytest.raises(ValueError, match="<image>"):
         SceneSample(id="s", views=views, question="<image><image>").messages(with_answer=False)
+
+
+def test_rows_are_opened_undecoded_whatever_their_format(tmp_path, monkeypatch):
+    """Arrow, torch and numpy formats, lists of rows and of samples give the same sample; a transform is respected."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    views = [{"image": str(tmp_path / "a.png"), "camera_to_world": np.eye(4), "frame_id": 3}]
+    row = complete_row(id="r", views=views, metadata={"note": 1}, answer="A bed.")
+    rows = datasets.Dataset.from_list([complete_row(id="q"), row], features=scene_features())
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", None)  # decoding fails
+        opened = [SceneSample.open(rows.with_format(name), 1) for name in (None, "torch", "numpy", "arrow")]
+        opened += [
+            SceneSample.open([None, row], 1),
+            SceneSample.open([None, opened[0]], 1),
+            SceneSample.open(rows, -1),
+        ]
+        for sample in opened:
+            assert (sample.id, sample.answer, sample.metadata) == ("r", "A bed.", {"note": 1})
+            assert sample.views[0].frame_id == 3 and (sample.views[0].camera_to_world == np.eye(4)).all()
+            assert sample.views[0].size == (8, 6)
+    assert opened[0].views[0].image.size == (8, 6)
+    changed = rows.with_transform(lambda batch: {"id": [f"{name}!" for name in batch["id"]]})
+    assert SceneSample.open(changed, 1).id == "r!"
+    with pytest.raises(IndexError):
+        SceneSample.open(rows, 2)
+
+
+def test_depth_in_metres_is_taken_as_it_is_and_stored_in_millimetres():
+    depth = np.array([[0, 1.2345], [0.0004, 8]], np.float32)
+    view = View(picture=np.zeros((2, 2, 3), np.uint8), depth_picture=depth)
+    assert (view.depth_m == depth).all() and view.size == (2, 2)
+    stored = SceneSample.from_row(complete_row(views=[view.row()])).views[0]
+    assert stored.depth_scale == 1000 and np.abs(stored.depth_m - depth).max() < 0.000501
+    far = View(depth_picture=np.array([[250.0, np.nan, -1]])).encoded()
+    assert np.allclose(far.depth_m, [[250, 0, 0]], atol=0.004)
+    assert view.encoded().encoded().picture == view.encoded().picture  # once is enough
+
+
+@pytest.mark.parametrize("name", ["turned.jpg", "turned.png"])
+def test_sizes_are_those_of_upright_pictures(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / name, exif=exif)
+    stored = {"path": None, "bytes": (tmp_path / name).read_bytes()}
+    for picture in (str(tmp_path / name), stored):
+        assert View(picture).size == View(picture).image.size == (30, 40)

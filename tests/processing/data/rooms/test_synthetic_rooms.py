@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,12 +16,18 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
 )
 from gap_mllm.processing.data import (
     ROOM_TASKS,
+    SceneSample,
     SyntheticRooms,
     SyntheticRoomsConfig,
+    make_question,
     render_room,
     room_seed,
     scene_features,
 )
+from gap_mllm.processing.data.augmentation import crop_views, flip_horizontally
+from gap_mllm.processing.data.rooms.synthetic_rooms import room_sample, scene_row, scene_views
+from gap_mllm.processing.data.task_makers import make_tasks
+from gap_mllm.processing.data.truth import render_answer
 
 
 SMALL = {"num_train": 3, "num_selection": 1, "num_test": 2, "num_views": 2, "height": 32, "width": 48}
@@ -130,6 +137,7 @@ def test_wrong_configurations_raise(change, message):
 def test_rendering_works_without_datasets():
     code = """
 import sys
+from dataclasses import replace
 sys.modules["datasets"] = None
 import gap_mllm.processing.data as data
 data.make_question(data.render_room(0, 2, 32, 32), "detection3d")
@@ -147,3 +155,45 @@ def test_unknown_names_of_the_package_raise():
 
     with pytest.raises(AttributeError, match="no attribute 'NoSuchRooms'"):
         data.NoSuchRooms  # noqa: B018
+
+
+def test_a_room_is_a_sample_without_a_row(monkeypatch):
+    """As arrays it says what its row says; nothing is encoded on the way."""
+    room = render_room(3, 2, 48, 64)
+    for task in ROOM_TASKS:
+        question = make_question(room, task)
+        stored = SceneSample.from_row(scene_row(room, question, scene_views(room), "train", "r"))
+        with monkeypatch.context() as patch:
+            patch.setattr("gap_mllm.processing.data.scene_sample.encode_png", None)
+            sample = room_sample(room, question, "train", "r")
+            views = [(np.asarray(view.image), view.depth_m, view.size) for view in sample.views]
+        assert (sample.answer, sample.question, sample.metadata) == (stored.answer, stored.question, stored.metadata)
+        assert render_answer(sample.truth) == question.answer and stored.truth is None
+        for (image, depth, size), view in zip(views, stored.views, strict=True):
+            assert (image == np.asarray(view.image)).all() and size == view.size == (64, 48)
+            assert np.abs(depth - view.depth_m).max() < 0.000501
+        for box, other in zip(sample.boxes, stored.boxes, strict=True):
+            assert np.abs(box.numbers - other.numbers).max() < 1e-5
+            assert (box.label, box.frame_index, box.in_reference) == (other.label, 0, other.in_reference)
+        assert sample.marks == stored.marks and sample.target_frame == stored.target_frame
+
+
+def test_task_makers_ask_about_a_room():
+    room = render_room(1, 4, 96, 128)
+    made = make_tasks(room_sample(room), ("marked_pixel", "detection", "grounding_box"))
+    assert [sample.task for sample in made][:2] == ["reconstruction", "detection3d"]
+    for item in made[1].truth.items:
+        same_label = [
+            box for label, box in zip(room.labels, room.boxes_in_first_view(), strict=True) if label == item.label
+        ]
+        assert min(np.abs(np.array(item.numbers[:6]) - box[:6]).max() for box in same_label) < 1e-9
+
+
+def test_depth_in_metres_is_changed_like_a_stored_map():
+    room = render_room(2, 2, 48, 64)
+    flat = replace(room, depth_m=np.full_like(room.depth_m, 2.0))  # whole metres are metres, too
+    for scene in (room, flat):
+        flipped, cut = flip_horizontally(room_sample(scene)), crop_views(room_sample(scene), (8, 4, 32, 40))
+        for view in range(2):
+            assert (flipped.views[view].depth_m == scene.depth_m[view][:, ::-1]).all()
+            assert (cut.views[view].depth_m == scene.depth_m[view][4:44, 8:40]).all()
