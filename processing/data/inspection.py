@@ -227,7 +227,7 @@ class _Chosen:
 def _sort_events(found, events):
     for event in events:
         kind = event.pop("event")
-        if kind == "refused":
+        if kind == "refused" or (kind == "skipped" and "record" not in event):  # a whole file or folder
             found.broken_files.append(event)
         elif kind == "skipped":
             found.broken_records.append(event)

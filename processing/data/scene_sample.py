@@ -5,7 +5,6 @@ radians, pixels with integer centres.
 """
 
 import io
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +14,10 @@ import numpy as np
 from PIL import Image
 
 from ..camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
+from ..json_depth import decode_json
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
 from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
+from .file_guards import check_pixel_count, refuse_special_file
 from .record_errors import RecordError
 from .schema import complete_row
 from .source_files import encode_png
@@ -238,7 +239,7 @@ class SceneSample:
         Returns:
             `SceneSample`.
         Raises:
-            RecordError: if metadata is no JSON.
+            RecordError: if metadata is no JSON, or nested too deep.
         """
         fields = {name: row.get(name) for name in cls.__dataclass_fields__ if name != "truth"}
         fields["views"] = tuple(_view(view) for view in row.get("views") or ())
@@ -248,8 +249,8 @@ class SceneSample:
         fields["references"], fields["choices"] = tuple(row.get("references") or ()), tuple(row.get("choices") or ())
         fields["world_to_aligned"] = _matrix(row.get("world_to_aligned"))
         try:
-            fields["metadata"] = json.loads(row["metadata"]) if row.get("metadata") else {}
-        except json.JSONDecodeError as error:
+            fields["metadata"] = decode_json(row["metadata"]) if row.get("metadata") else {}
+        except ValueError as error:
             raise RecordError(f"metadata is no JSON: {error}.", "metadata", record_id=row.get("id")) from None
         return cls(**fields)
 
@@ -406,11 +407,16 @@ def _decode(picture, path, name, read):
     elif isinstance(picture, str):
         path = picture
     where = f"the {name} {path or 'of a view'}"
+    if isinstance(picture, str):
+        refuse_special_file(picture, name)
     try:
         if not isinstance(picture, Image.Image | np.ndarray):
             picture = Image.open(picture)
+            check_pixel_count(picture.size, path, name)
             picture.load()
         return read(picture, where)
+    except RecordError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # PNG raises SyntaxError
         raise RecordError(f"{where} cannot be decoded: {error}.", name, file=path) from None
 

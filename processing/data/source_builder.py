@@ -5,6 +5,8 @@ duplicate ids, tasks and the number of views are handled here.
 """
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..argument_checks import check_count, check_flag
+from .file_guards import file_state, list_folder, walk_files
 from .prepared_source import PreparedSourceBuilder
 from .read_log import TrackedPath
 from .record_errors import ReadReport, RecordError
@@ -117,6 +120,37 @@ class SceneSourceBuilder(PreparedSourceBuilder):
             raise FileNotFoundError(f"data_dir {root} of source {self.SOURCE!r} is no folder.")
         return root
 
+    def subfolders(self, folder) -> list[Path]:
+        """The folders in a folder, sorted, through links; none where it is not there.
+
+        Raises:
+            RecordError: if one cannot be read; lenient reading lists it and goes on.
+        """
+        if not Path(folder).is_dir():
+            return []
+        found = []
+        for path in list_folder(folder, self._pass_over):
+            state = file_state(path)
+            if state is not None and stat.S_ISDIR(state.st_mode) and self._can_read(path):
+                found.append(path)
+        return found
+
+    def files_below(self, folder, *suffixes: str) -> list[Path]:
+        """The files of these suffixes in a folder and in all below it, sorted; raises as `subfolders`."""
+        return list(walk_files(folder, suffixes, self._pass_over))
+
+    def _can_read(self, folder):
+        try:
+            list_folder(folder)
+            file_state(os.path.join(folder, "."))  # names may be read and what they name not
+        except RecordError as error:
+            self._pass_over(error)
+            return False
+        return True
+
+    def _pass_over(self, error):
+        self._refuse(error, error.file, None)
+
     def wants(self, task: str) -> bool:
         """Whether rows of this task were asked for."""
         return self.config.tasks is None or task in self.config.tasks
@@ -212,18 +246,15 @@ class SceneSourceBuilder(PreparedSourceBuilder):
                     )
                 except RecordError as error:
                     self._refuse(error, file, record_id)
-                except (
-                    LookupError,
-                    TypeError,
-                    ValueError,
-                    ArithmeticError,
-                    AttributeError,
-                    FileNotFoundError,
-                ) as error:
+                except (*_BAD_FORM, FileNotFoundError) as error:
                     problem = f"the record has not the form of {self.SOURCE!r}: {type(error).__name__}: {error}."
                     self._refuse(RecordError(problem), file, record_id, error)
+                except PermissionError as error:
+                    self._refuse(unreadable(error, file), file, record_id, error)
         except RecordError as error:
             raise error.locate(self.SOURCE, file, None) from None
+        except PermissionError as error:
+            raise unreadable(error, file).locate(self.SOURCE, file, None) from error
 
     def _finish(self, fields, split, record_id):
         row = complete_row(**{"id": record_id, "source": self.SOURCE, "split": split, **fields})
@@ -239,6 +270,11 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         if not self.config.skip_bad_samples:
             raise error from cause
         self.report.skip(error)
+
+
+def unreadable(error: OSError, file) -> RecordError:
+    """What is wrong with a file or folder that may not be read."""
+    return RecordError(f"it cannot be read: {error.strerror or error}.", file=str(error.filename or file))
 
 
 def warn_of_videos(source: str) -> None:

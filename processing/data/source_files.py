@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ..camera_geometry_gap_mllm import is_rigid
-from .read_log import TrackedPath, note_read
+from ..json_depth import DepthGuard, JsonDepthError, decode_json
+from .file_guards import check_pixel_count, file_state, refuse_special, refuse_special_file
+from .read_log import TrackedPath
 from .record_errors import RecordError
 
 
@@ -36,7 +38,9 @@ _PICKLE_ERRORS += (MemoryError, OverflowError)
 
 
 def resolve_inside(root, relative: str, field: str | None = None) -> Path:
-    """Join a path from a record to a folder, and refuse one that leaves the folder.
+    """Join a path from a record to a folder, and refuse one that leaves the folder by its own words.
+
+    Links below the folder are followed wherever they lead: records name paths, but only the user makes links.
 
     Args:
         root (`str` or `Path`): folder that the user gave.
@@ -45,17 +49,15 @@ def resolve_inside(root, relative: str, field: str | None = None) -> Path:
     Returns:
         `Path`: absolute; whether it exists is not checked.
     Raises:
-        RecordError: if the path is no text, is absolute, or climbs out of `root` ("..", also through links).
+        RecordError: if the path is no text, is absolute, or climbs out of `root` ("..").
     """
     if not isinstance(relative, str) or not relative or "\0" in relative:
         raise RecordError(f"{relative!r} is no path.", field)
     # Texts instead of Paths: this is done for every picture. The root stays as it is: it may climb or be a link.
-    tail, root = os.path.normpath(relative), os.fspath(root)
-    joined, folder = os.path.join(os.getcwd(), root, tail), os.path.realpath(root)
-    climbs = os.path.isabs(relative) or tail.split(os.sep)[0] == os.pardir
-    if climbs or os.path.commonpath((folder, os.path.realpath(joined))) != folder:
+    tail = os.path.normpath(relative)
+    if os.path.isabs(relative) or tail.split(os.sep)[0] == os.pardir:
         raise RecordError(f"path {relative!r} leads out of {root}; paths of records must stay inside it.", field)
-    return TrackedPath(joined)
+    return TrackedPath(os.path.join(os.getcwd(), root, tail))
 
 
 def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None = None) -> Path:
@@ -70,7 +72,7 @@ def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None
     Returns:
         `Path` of an existing file or folder.
     Raises:
-        RecordError: if none exists, with all that was tried; or as `resolve_inside`.
+        RecordError: if none exists, with all that was tried; if a link leads back to itself; or as `resolve_inside`.
     """
     tails = [relative, *(relative.removeprefix(start) for start in dropped if str(relative).startswith(start))]
     tried = [
@@ -79,7 +81,7 @@ def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None
         for prefix in prefixes
     ]
     for path in tried:
-        if path.exists():
+        if file_state(path, field) is not None:
             return path
     listed = ", ".join(str(path) for path in dict.fromkeys(tried))
     raise RecordError(f"{relative!r} is not there; tried {listed}.", field, missing=relative)
@@ -96,8 +98,8 @@ def numeric_order(paths) -> list[Path]:
 
 
 def refuse_lfs_pointer(path) -> None:
-    """Raise a `RecordError` if the file is a git-lfs pointer instead of the data."""
-    note_read(path)
+    """Raise a `RecordError` if this is no file (a FIFO, ..), or a git-lfs pointer instead of the data."""
+    refuse_special_file(path)
     with open(path, "rb") as stream:
         if stream.read(len(LFS_HEADER)) == LFS_HEADER:
             raise RecordError("this is a git-lfs pointer, not the data. Fetch it with `git lfs pull`.", file=str(path))
@@ -108,18 +110,19 @@ def read_json(path):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        RecordError: if it is a git-lfs pointer, cut off, no JSON, no UTF-8 text, or holds NaN or infinity.
+        RecordError: if it is a git-lfs pointer, cut off, no JSON, no UTF-8 text, nested more than `MAX_JSON_DEPTH`
+            deep, or holds NaN or infinity.
     """
     refuse_lfs_pointer(path)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-        return json.loads(text, parse_constant=_refuse_constant)
+        return decode_json(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         offset = len(text[: error.pos].encode())
         hint = " The file ends too soon: is the download complete?" if error.pos >= len(text.rstrip()) - 1 else ""
         raise RecordError(f"no valid JSON at byte {offset}: {error.msg}.{hint}", file=str(path)) from None
-    except (ValueError, RecursionError) as error:  # no UTF-8, a constant, a number of thousands of digits, too deep
-        raise RecordError(f"no valid JSON: {error}.", file=str(path)) from None
+    except ValueError as error:  # no UTF-8, a constant, a number of thousands of digits, too deep
+        raise RecordError(f"no readable JSON: {error}.", file=str(path)) from None
 
 
 def iter_json_array(path):
@@ -127,7 +130,8 @@ def iter_json_array(path):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        RecordError: if it is a git-lfs pointer, no array, cut off (with the byte offset), no JSON, or holds NaN.
+        RecordError: if it is a git-lfs pointer, no array, cut off (with the byte offset), no JSON, nested more than
+            `MAX_JSON_DEPTH` deep, or holds NaN.
     """
     refuse_lfs_pointer(path)
     with open(path, "rb") as stream:
@@ -145,6 +149,8 @@ def iter_json_array(path):
                 f"the JSON ends too soon, at byte {counted.offset}: is the download complete? Fetch the file again.",
                 file=str(path),
             ) from None
+        except JsonDepthError as error:
+            raise RecordError(f"no readable JSON near byte {counted.offset}: {error}.", file=str(path)) from None
         except ijson.JSONError as error:
             raise RecordError(
                 f"no valid JSON near byte {counted.offset}: {_first_line(error)}", file=str(path)
@@ -160,7 +166,8 @@ def iter_jsonl(path, skip=None):
             without it the error is raised.
     Raises:
         FileNotFoundError: if there is no such file.
-        RecordError: if it is a git-lfs pointer, or a line is no JSON, no UTF-8 text or holds NaN.
+        RecordError: if it is a git-lfs pointer, or a line is no JSON, no UTF-8 text, nested more than `MAX_JSON_DEPTH`
+            deep or holds NaN.
     """
     refuse_lfs_pointer(path)
     with open(path, "rb") as stream:
@@ -170,8 +177,8 @@ def iter_jsonl(path, skip=None):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
-            except (ValueError, RecursionError) as error:
+                record = decode_json(line.decode("utf-8"), parse_constant=_refuse_constant)
+            except ValueError as error:
                 reason = f"line {number} is no valid JSON ({error})."
                 if not line.endswith(b"\n"):
                     reason += " It is the last line and ends too soon: is the download complete?"
@@ -192,14 +199,15 @@ def iter_records(path, skip=None):
 
 
 class _CountingReader:
-    """Counts the bytes of a file that a parser has taken."""
+    """Counts the bytes of a file that a parser has taken, and refuses those that are nested too deep for it."""
 
     def __init__(self, stream):
-        self.stream, self.offset = stream, stream.tell()
+        self.stream, self.offset, self._guard = stream, stream.tell(), DepthGuard()
 
     def read(self, size=-1):
         data = self.stream.read(size)
         self.offset += len(data)
+        self._guard.feed(data)
         return data
 
 
@@ -233,6 +241,7 @@ def read_matrix(path, shape=(4, 4)) -> np.ndarray:
     Raises:
         FileNotFoundError: if there is no such file. RecordError: if it is no such matrix, with the shape found.
     """
+    refuse_special_file(path)
     try:
         matrix = np.loadtxt(path, dtype=np.float64, ndmin=2)
     except ValueError as error:
@@ -311,14 +320,18 @@ def picture_header(path: str) -> tuple[tuple[int, int], str]:
     Many rows name the same picture: what was read is kept until the file changes.
 
     Raises:
-        RecordError: if the file is no picture.
+        RecordError: if the file is no picture or no file (a FIFO, ..), or has more than `MAX_PICTURE_PIXELS`.
     """
+    stamp = file_state(path)
     try:
-        note_read(path)
-        stamp = os.stat(path)
-        return _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
-    except (OSError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is an OSError
+        if stamp is None:
+            raise FileNotFoundError(f"{path} is not there")
+        refuse_special(stamp, path)
+        size, mode = _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is an OSError
         raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
+    check_pixel_count(size, path)
+    return size, mode
 
 
 @lru_cache(maxsize=65536)
@@ -337,30 +350,51 @@ def check_depth_mode(mode: str, path=None, field: str = "depth") -> None:
         )
 
 
-def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
-    """Check that a depth map has 16 bits and the size that its intrinsics are for.
+def check_intrinsics(intrinsics, size=None, field: str = "intrinsics", file=None) -> None:
+    """Check that numbers are those of a camera and, where its picture is known, of a picture of this size.
 
     The principal point must lie within the middle half of the picture: intrinsics of another resolution put it off.
+
+    Args:
+        intrinsics (array of shape `(3, 3)` or larger): in pixels.
+        size (`tuple[int, int]`, *optional*): width and height of the picture.
+        field (`str`), file (`str` or `Path`, *optional*): for the error; the file is that of the picture.
+    Raises:
+        RecordError: if a number is not finite, a focal length is not positive, or they are for another size.
+    """
+    matrix, file = np.asarray(intrinsics, np.float64)[:3, :3], None if file is None else str(file)
+    focal, center = (matrix[0, 0], matrix[1, 1]), (matrix[0, 2], matrix[1, 2])
+    if not (np.isfinite(matrix).all() and min(focal) > 0):
+        raise RecordError(
+            f"the focal lengths of the intrinsics are ({focal[0]:g}, {focal[1]:g}), the principal point is "
+            f"({center[0]:g}, {center[1]:g}); expected finite numbers, and focal lengths above 0.",
+            field,
+            file=file,
+        )
+    if size is not None and not all(0.25 < at / side < 0.75 for at, side in zip(center, size, strict=True)):
+        raise RecordError(
+            f"the picture is {size[0]} x {size[1]}, but the principal point of its intrinsics is ({center[0]:.1f}, "
+            f"{center[1]:.1f}): these are intrinsics of another size. Rescale them, or use the pictures they were "
+            "made for.",
+            field,
+            file=file,
+        )
+
+
+def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
+    """Check that a depth map has 16 bits, and that its intrinsics are those of a picture of its size.
 
     Args:
         path (`str` or `Path`), intrinsics (`np.ndarray` of shape `(3, 3)` or larger, *optional*).
     Returns:
         `tuple[int, int]`: width and height.
     Raises:
-        RecordError: if the map has 8 bits (metres are lost), or the intrinsics are for another size.
+        RecordError: if the map has 8 bits (metres are lost), or as `check_intrinsics`.
     """
     size, mode = picture_header(str(path))
     check_depth_mode(mode, path)
     if intrinsics is not None:
-        center = float(intrinsics[0][2]) / size[0], float(intrinsics[1][2]) / size[1]
-        if not all(0.25 < value < 0.75 for value in center):
-            raise RecordError(
-                f"the depth map is {size[0]} x {size[1]}, but the principal point of its intrinsics is "
-                f"({float(intrinsics[0][2]):.1f}, {float(intrinsics[1][2]):.1f}): these are intrinsics of another "
-                "size. Rescale them, or use the depth maps they were made for.",
-                "depth_intrinsics",
-                file=str(path),
-            )
+        check_intrinsics(intrinsics, size, "depth_intrinsics", path)
     return size
 
 

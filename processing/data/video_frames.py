@@ -6,6 +6,7 @@ frame_sampling.py. Pictures come upright, turned and flipped as the file's metad
 
 import io
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from PIL import Image
 
 from ..frame_sampling import fps_sample, uniform_sample
 from ..visual_prompt_gap_mllm import to_rgb_image
+from .file_guards import check_pixel_count, file_state, refuse_special
 from .read_log import TrackedPath
 from .record_errors import RecordError
+from .source_files import picture_header
 from .sources.posed_frames import frame_number, list_frames, stored_picture
 
 
@@ -64,7 +67,8 @@ def video_info(path) -> VideoInfo:
     Raises:
         FileNotFoundError: if there is no such file or folder.
         ImportError: for a video without the package `av`.
-        RecordError: with the path, if the video is cut off, damaged or no video, or the folder holds no pictures.
+        RecordError: with the path, if the video is cut off, damaged, no video or no file (a FIFO, ..), the folder
+            holds no pictures, or pictures have more than `MAX_PICTURE_PIXELS`.
     """
     path = _existing(path)
     if path.is_dir():
@@ -156,8 +160,11 @@ def _natural(text):
 
 def _existing(path) -> Path:
     path = TrackedPath(path)
-    if not path.exists():
+    state = file_state(path, "video")
+    if state is None:
         raise FileNotFoundError(f"{path} does not exist; expected a video file or a folder of frames.")
+    if not stat.S_ISDIR(state.st_mode):
+        refuse_special(state, path, "video")
     return path
 
 
@@ -202,6 +209,7 @@ def _video_view(frame):
 
 
 def _open_picture(file):
+    picture_header(str(file))  # refuses what must not be opened or decoded
     try:
         return to_rgb_image(file)
     except ValueError as error:
@@ -261,6 +269,7 @@ def _decode(path) -> Iterator[tuple]:
                 index += 1
                 if frame.is_corrupt:
                     raise _damaged(path, f"frame {index} is damaged")
+                check_pixel_count((frame.width, frame.height), path, "video")  # it may grow on the way
                 if orientation is None:
                     start, orientation = frame.pts or 0, _Orientation.of(frame)
                 yield index, _seconds(frame, start, index, stream), frame, orientation
@@ -298,7 +307,9 @@ def _open_video(path):
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
             if not container.streams.video:
                 raise _damaged(path, "it holds no video stream")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            check_pixel_count((stream.width, stream.height), path, "video")
+            yield container, stream
     except av.error.FFmpegError as error:
         raise _damaged(path, f"it is no video, damaged, or its end is missing ({error.strerror})") from None
 

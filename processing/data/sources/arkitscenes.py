@@ -66,7 +66,7 @@ class ArkitScenesSource(SceneSource):
         if not bases:
             return {}
         return {
-            split: sorted(path for path in (bases[0] / name).iterdir() if self._frames_folder(path) is not None)
+            split: [path for path in self.subfolders(bases[0] / name) if self._frames_folder(path) is not None]
             for split, name in FOLDERS.items()
             if (bases[0] / name).is_dir()
         }

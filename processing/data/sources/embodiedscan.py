@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from ..euler_order import EULER_ORDERS
+from ..file_guards import is_data_file
 from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SourceConfig
 from ..source_files import as_numbers, check_pose, is_lost_pose, resolve_inside
 from .embodiedscan_infos import DEFAULT_EULER_ORDER, EmbodiedScanInfos
 from .embodiedscan_windows import detection_rows
-from .posed_frames import DEPTH_SCALE, check_picture_size, frame_number, frame_view, pick_evenly
+from .posed_frames import DEPTH_SCALE, frame_number, frame_view, pick_evenly
 from .scene_source import SceneSource
 
 
@@ -191,7 +192,7 @@ class EmbodiedScanSource(SceneSource):
                 for index, image in enumerate(item["images"])
             ]
             named = [path for path in paths[kind] if path is not None]
-            if named and not any(path.is_file() for path in named):
+            if named and not any(is_data_file(path) for path in named):
                 name = "missing_picture" if kind == "img_path" else "missing_depth"
                 if kind == "img_path" or any(paths["img_path"]):
                     self.mark(name, file, record_id, f"none of {len(named)} files is there, as {named[0]}")
@@ -202,7 +203,7 @@ class EmbodiedScanSource(SceneSource):
         (index, image), pose = posed
         path, depth = paths["img_path"][index], paths["depth_path"][index]
         for kind, found in (("img_path", path), ("depth_path", depth)):
-            if found is not None and not found.is_file():
+            if found is not None and not is_data_file(found):
                 raise RecordError(f"{found} is not there, but others of the scene are.", f"images[{index}].{kind}")
         intrinsics = _camera(image, item, "cam2img", index)
         depth_intrinsics = _camera(image, item, "depth_cam2img", index)
@@ -216,7 +217,7 @@ class EmbodiedScanSource(SceneSource):
                 "depth_intrinsics": depth_intrinsics,
                 "camera_to_world": pose,
             }
-        view = frame_view(
+        return frame_view(
             path,
             image["img_path"],
             pose,
@@ -226,8 +227,6 @@ class EmbodiedScanSource(SceneSource):
             DEPTH_SCALES.get(dataset, DEPTH_SCALE),
             on_no_depth=lambda empty: self.mark("no_depth_reading", empty, record_id),
         )
-        check_picture_size(view)
-        return view
 
 
 def as_numbers_or_lost(values, field):

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ...answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from ..euler_order import EULER_ORDERS, detect_euler_order
+from ..file_guards import is_data_file, list_folder
 from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder, SourceConfig
@@ -23,6 +24,7 @@ from .posed_frames import posed_view, read_axis_alignment, read_pose
 
 logger = logging.get_logger(__name__)
 
+JSON_SUFFIXES = (".json", ".jsonl")
 NUM_EVIDENCE_ROWS = 500  # of a file, to detect its Euler order
 USED_KEYS = {"conversations", "images", "pixel_coords", "boxes", "cam2img", "cam2global", "axis_align_matrix"}
 USED_KEYS |= {"gt_bbox", "target", "input_box", "gt_box", "annotations", "id"}
@@ -68,14 +70,11 @@ class GapMllmSource(SceneSourceBuilder):
             if (folder / "train").is_dir() or (folder / "evaluation").is_dir()
         ]
         if not folders:
-            files = sorted(path for path in root.iterdir() if path.suffix in (".json", ".jsonl"))
+            files = [path for path in list_folder(root) if path.suffix in JSON_SUFFIXES]
             return {split: found for split in ("train", "val") if (found := [f for f in files if _split(f) == split])}
         base = folders[0]
         names = {"train": base / "train", "val": base / "evaluation"}
-        return {
-            split: sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".jsonl"))
-            for split, folder in names.items()
-        }
+        return {split: self.files_below(folder, *JSON_SUFFIXES) for split, folder in names.items()}
 
     @property
     def media(self) -> Path:
@@ -127,7 +126,7 @@ class GapMllmSource(SceneSourceBuilder):
         else:
             path = find_file(self.media, record["images"][0], dropped=("scannet/posed_images/", "scannet/"))
             file = path.with_suffix(".txt")
-            pose = read_pose(file) if file.is_file() else None
+            pose = read_pose(file) if is_data_file(file) else None
         alignment = record.get("axis_align_matrix")  # turns about the vertical alone, so it may be missing
         return pose if pose is None or alignment is None else check_pose(alignment) @ pose
 

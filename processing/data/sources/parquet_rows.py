@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import pyarrow
 import pyarrow.parquet
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ..file_guards import check_pixel_count
 from ..record_errors import RecordError
 from ..source_files import refuse_lfs_pointer
 
@@ -54,13 +55,14 @@ def embedded_view(picture, field: str, image_path: str | None = None) -> dict:
     Returns:
         `dict`: fields of a view; bytes are kept as they are.
     Raises:
-        RecordError: if the bytes are no picture.
+        RecordError: if the bytes are no picture, or it has more than `MAX_PICTURE_PIXELS`.
     """
     content, path = (picture.get("bytes"), picture.get("path")) if isinstance(picture, dict) else (picture, None)
     try:
-        with Image.open(io.BytesIO(content)):
+        with Image.open(io.BytesIO(content)) as image:
+            check_pixel_count(image.size, image_path or path, field)
             return {"image": {"bytes": content, "path": None}, "image_path": image_path or path}
-    except (UnidentifiedImageError, OSError, TypeError) as error:
+    except (OSError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
         raise RecordError(f"this is no readable picture: {error}.", field) from None
 
 

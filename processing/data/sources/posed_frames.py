@@ -11,9 +11,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..file_guards import is_data_file, list_folder
 from ..read_log import TrackedPath, note_read
 from ..record_errors import RecordError
-from ..source_files import check_depth_file, check_pose, is_lost_pose, numeric_order, picture_header, read_matrix
+from ..source_files import (
+    check_depth_file,
+    check_intrinsics,
+    check_pose,
+    is_lost_pose,
+    numeric_order,
+    picture_header,
+    read_matrix,
+)
 
 
 DEPTH_SCALE = 1000.0  # millimetres
@@ -72,7 +81,7 @@ def _is_empty_depth(path: str, version) -> bool:
 
 
 def _intrinsics(path: Path):
-    return _read_intrinsics(path, _version(path)) if path.is_file() else None
+    return _read_intrinsics(path, _version(path)) if is_data_file(path) else None
 
 
 @lru_cache(maxsize=4096)
@@ -92,14 +101,14 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
     Returns:
         `dict`: fields of a view; `camera_to_world` is None where tracking was lost.
     Raises:
-        RecordError: if the picture cannot be read, the pose is no rigid 4x4 matrix, or the depth map has 8 bits or
-            other intrinsics.
+        RecordError: if a picture cannot be read, the pose is no rigid 4x4 matrix, intrinsics are none or for another
+            size, the depth map has 8 bits, or something beside the picture is no file (a FIFO, ..).
     """
     path = TrackedPath(image_path)
     pose_file, depth_file = path.with_suffix(".txt"), path.with_suffix(".png")
-    if pose is None and pose_file.is_file():
+    if pose is None and is_data_file(pose_file):
         pose = read_pose(pose_file, on_lost)
-    has_depth = depth_file.is_file() and depth_file != path
+    has_depth = depth_file != path and is_data_file(depth_file)
     return frame_view(
         path,
         image_name,
@@ -133,7 +142,7 @@ def frame_view(
         depth_path (`Path`, *optional*), depth_scale (`float`), timestamp (`float`, *optional*)
         on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading; it stays.
     Raises:
-        RecordError: if a picture cannot be read, or the depth map has 8 bits or another size than its intrinsics.
+        RecordError: if a picture cannot be read, the depth map has 8 bits, or as `check_intrinsics`.
     """
     path = TrackedPath(image_path)
     view = {
@@ -144,6 +153,8 @@ def frame_view(
         "intrinsics": intrinsics,
         "camera_to_world": pose,
     }
+    if intrinsics is not None:
+        check_intrinsics(intrinsics, picture_header(str(path))[0], file=path)
     if depth_path is not None:
         check_depth_file(depth_path, depth_intrinsics)
         if on_no_depth is not None and is_empty_depth(depth_path):
@@ -162,33 +173,13 @@ def frame_number(path) -> int | None:
     return int(digits) if digits.isdecimal() and len(digits) < 10 else None
 
 
-def check_picture_size(view: dict) -> None:
-    """Refuse intrinsics that were made for a picture of another size, as after resizing the pictures alone.
-
-    Raises:
-        RecordError: if the principal point is not within the middle half of the picture.
-    """
-    if view.get("intrinsics") is None:
-        return
-    path, center = view["image"]["path"], np.asarray(view["intrinsics"])[:2, 2]
-    size = picture_header(path)[0]
-    if not ((center > 0.25 * np.array(size)) & (center < 0.75 * np.array(size))).all():
-        raise RecordError(
-            f"the picture is {size[0]} x {size[1]}, but the principal point of its intrinsics is "
-            f"({center[0]:.1f}, {center[1]:.1f}): these are intrinsics of another size. Rescale them, or use the "
-            "pictures they were made for.",
-            "intrinsics",
-            file=path,
-        )
-
-
 def read_pose(path, on_lost=None):
     """Read a camera-to-world pose; None, after calling `on_lost(path)`, where tracking was lost.
 
     Raises:
         RecordError: if the file is not there, or holds no rigid 4x4 matrix.
     """
-    if not TrackedPath(path).is_file():
+    if not is_data_file(path, "camera_to_world"):
         raise RecordError("the frame has no pose file.", "camera_to_world", file=str(path))
     try:
         pose = read_matrix(path)
@@ -206,9 +197,9 @@ def list_frames(folder) -> list[Path]:
     """The colour pictures of a folder in the order of their numbers; depth maps (.png beside .jpg) are not among them.
 
     Raises:
-        RecordError: if the folder holds none.
+        RecordError: if the folder holds none, or cannot be read.
     """
-    found = [path for path in TrackedPath(folder).iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    found = [path for path in list_folder(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
     colour = [path for path in found if path.suffix.lower() != ".png"] or found
     if not colour:
         raise RecordError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).", "views")
@@ -232,7 +223,7 @@ def pick_evenly(items: list, max_items: int | None) -> list:
 
 def read_scene_file(scene_file: Path) -> dict[str, str]:
     """The `key = value` lines of `<scene>.txt`; empty where there is no such file."""
-    return dict(_scene_lines(scene_file, _version(scene_file))) if scene_file.is_file() else {}
+    return dict(_scene_lines(scene_file, _version(scene_file))) if is_data_file(scene_file) else {}
 
 
 @lru_cache(maxsize=4096)
@@ -263,7 +254,6 @@ def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
 
 __all__ = [
     "DEPTH_SCALE",
-    "check_picture_size",
     "frame_number",
     "frame_view",
     "is_empty_depth",

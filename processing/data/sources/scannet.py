@@ -5,11 +5,11 @@ from functools import partial
 
 import numpy as np
 
+from ..file_guards import is_data_file
 from ..record_errors import RecordError
 from ..source_builder import SourceConfig
-from ..source_files import check_pose, encode_png, is_lost_pose, read_matrix
+from ..source_files import check_intrinsics, check_pose, encode_png, is_lost_pose, read_matrix
 from .posed_frames import (
-    check_picture_size,
     frame_view,
     list_frames,
     read_axis_alignment,
@@ -70,12 +70,12 @@ class ScannetSource(SceneSource):
     def find_files(self, root):
         base = root / "scannet" if (root / "scannet" / "scans").is_dir() else root
         scans = base / "scans" if (base / "scans").is_dir() else base
-        folders = {path.name: path for path in sorted(scans.iterdir()) if self._is_scene(path)}
+        folders = {path.name: path for path in self.subfolders(scans) if self._is_scene(path)}
         splits = scannet_splits([base, root, scans.parent], list(folders)) if folders else {}
         found = {split: [folders[scene] for scene in scenes] for split, scenes in splits.items()}
         tests = base / "scans_test"
         if tests.is_dir():
-            found.setdefault("test", []).extend(path for path in sorted(tests.iterdir()) if self._is_scene(path))
+            found.setdefault("test", []).extend(path for path in self.subfolders(tests) if self._is_scene(path))
         return found
 
     @staticmethod
@@ -125,12 +125,13 @@ class ScannetSource(SceneSource):
     def _camera(self, folder, kind):
         """Intrinsics `(3, 3)`, or None where the file is not there (scans without depth)."""
         file = folder / "intrinsic" / f"extrinsic_{kind}.txt"
-        if file.is_file():
+        if is_data_file(file):
             self._check_extrinsics(read_matrix(file), file, folder.name)
         file = folder / "intrinsic" / f"intrinsic_{kind}.txt"
-        if kind == "color" and not file.is_file():
+        has_file = is_data_file(file)
+        if kind == "color" and not has_file:
             raise RecordError("the intrinsics of the pictures are not there.", "intrinsics", file=str(file))
-        return read_matrix(file)[:3, :3] if file.is_file() else None
+        return read_matrix(file)[:3, :3] if has_file else None
 
     def _check_extrinsics(self, matrix, file, record_id):
         if not np.allclose(matrix, np.eye(4), atol=1e-4):
@@ -145,17 +146,16 @@ class ScannetSource(SceneSource):
         path, pose = frame
         folder = path.parents[1]
         depth = folder / "depth" / f"{path.stem}.png"
-        view = frame_view(
+        has_depth = is_data_file(depth)
+        return frame_view(
             path,
             f"{folder.parent.name}/{folder.name}/color/{path.name}",
             pose,
             cameras["color"],
-            depth if depth.is_file() else None,
-            cameras["depth"] if depth.is_file() else None,
+            depth if has_depth else None,
+            cameras["depth"] if has_depth else None,
             on_no_depth=lambda empty: self.mark("no_depth_reading", empty, folder.name),
         )
-        check_picture_size(view)
-        return view
 
     # Frames of a recording
 
@@ -163,6 +163,8 @@ class ScannetSource(SceneSource):
         sens = SensFile(folder / f"{folder.name}.sens")
         for matrix in (sens.extrinsics_color, sens.extrinsics_depth):
             self._check_extrinsics(matrix, sens.path, folder.name)
+        check_intrinsics(sens.intrinsics_color, sens.color_size, file=sens.path)
+        check_intrinsics(sens.intrinsics_depth, sens.depth_size, "depth_intrinsics", sens.path)
         frames = sens.frames[:: self.config.frame_step]
         wanted = min(len(frames), self.config.max_views or len(frames))
         per_frame = max((frame.color_bytes + frame.depth_bytes for frame in frames), default=0)

@@ -41,7 +41,7 @@ class ScannetPosedSource(SceneSource):
 
     def find_files(self, root):
         posed = posed_folder(root)
-        scenes = sorted(path.name for path in posed.iterdir() if path.is_dir())
+        scenes = [path.name for path in self.subfolders(posed)]
         splits = scannet_splits([posed.parent, root], scenes)
         return {split: [posed / scene for scene in names] for split, names in splits.items()}
 

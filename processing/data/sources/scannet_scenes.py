@@ -13,7 +13,7 @@ from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import check_pose, is_lost_pose, resolve_inside
 from .embodiedscan_infos import EmbodiedScanInfos
-from .posed_frames import check_picture_size, list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
+from .posed_frames import list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
 from .scannet_files import posed_folder, read_aabbs, read_aggregation
 
 
@@ -106,9 +106,7 @@ class ScannetScenes:
         return views
 
     def _view(self, path, name, pose):
-        view = posed_view(path, name, pose=pose, on_no_depth=self.on_no_depth)
-        check_picture_size(view)
-        return view
+        return posed_view(path, name, pose=pose, on_no_depth=self.on_no_depth)
 
     def _checked(self, read, *args):
         """What `read` returns, or None after reporting a bad frame."""

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ..file_guards import MAX_PICTURE_PIXELS
 from ..record_errors import RecordError
 from ..source_files import refuse_lfs_pointer
 
 
 VERSION = 4
-MAX_SIDE = 16384  # pixels; anything larger is a broken header
 COLOR_CODECS = {1: "png", 2: "jpeg"}
 DEPTH_CODECS = {0: "raw", 1: "zlib"}
 _FRAME_HEADER = struct.Struct("<16f4Q")  # pose, times of colour and depth, bytes of colour and depth
@@ -70,10 +70,10 @@ class SensFile:
             self.depth_codec = DEPTH_CODECS[depth_codec]
             width, height, depth_width, depth_height = self._read(stream, "<4I", "size")
             self.color_size, self.depth_size = (width, height), (depth_width, depth_height)
-            if not all(0 < side <= MAX_SIDE for side in (*self.color_size, *self.depth_size)):
+            if not all(0 < w * h <= MAX_PICTURE_PIXELS for w, h in (self.color_size, self.depth_size)):
                 self._refuse(
-                    f"pictures of {width} x {height} and depth of {depth_width} x {depth_height}; expected 1 to "
-                    f"{MAX_SIDE} pixels a side.",
+                    f"pictures of {width} x {height} and depth of {depth_width} x {depth_height}; expected some, "
+                    f"and at most {MAX_PICTURE_PIXELS / 1e6:g} million pixels.",
                     "size",
                 )
             (self.depth_shift,) = self._read(stream, "<f", "depth_shift")
@@ -125,12 +125,12 @@ class SensFile:
         try:
             with Image.open(io.BytesIO(data)) as image:
                 size = image.size
+                if size != self.color_size:
+                    self._refuse(f"the picture has size {size}, the header says {self.color_size}.", field)
                 if not data.rstrip(b"\0").endswith((b"\xff\xd9", b"IEND\xaeB`\x82")):
                     image.load()  # raises if the picture is cut off
-        except (UnidentifiedImageError, OSError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             self._refuse(f"the picture cannot be decoded: {error}.", field)
-        if size != self.color_size:
-            self._refuse(f"the picture has size {size}, the header says {self.color_size}.", field)
         return data
 
     def depth(self, frame: SensFrame) -> np.ndarray:

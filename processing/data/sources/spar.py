@@ -91,7 +91,7 @@ class SparSource(SceneSourceBuilder):
         if self.config.index is not None:
             return []
         folders = [folder for pattern in ("", "*/", "spar/*/") for folder in self.root.glob(f"{pattern}qa_jsonl")]
-        return sorted({file for folder in folders for file in folder.rglob("*.jsonl")})
+        return sorted({file for folder in folders for file in self.files_below(folder, ".jsonl")})
 
     @cached_property
     def index_entries(self) -> dict[Path, dict]:

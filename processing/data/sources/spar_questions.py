@@ -8,10 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...prompts_gap_mllm import IMAGE_TAG
+from ..file_guards import is_data_file
 from ..record_errors import RecordError
 from ..source_files import read_matrix
 from .conversations import check_tags
-from .posed_frames import check_picture_size, frame_view, read_pose
+from .posed_frames import frame_view, read_pose
 
 
 MAX_PLAIN_VIEWS = 10  # questions about more pictures number them as frames
@@ -120,7 +121,6 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
     if with_camera and path.parent.name in _FOLDERS and path.parents[3].name == "scannet":
         camera = _read_camera(path, on_lost)
     view = frame_view(path, name, **camera)
-    check_picture_size(view)
     return {**view, "frame_id": int(digits[-1]) if digits else None}
 
 
@@ -129,9 +129,9 @@ def _read_camera(path, on_lost):
     scene = path.parents[1]
     pose_folder, depth_folder = _FOLDERS[path.parent.name]
     pose_file, depth_file = scene / pose_folder / f"{path.stem}.txt", scene / depth_folder / f"{path.stem}.png"
-    has_depth = depth_file.is_file()
+    has_depth = is_data_file(depth_file)
     return {
-        "pose": read_pose(pose_file, on_lost) if pose_file.is_file() else None,
+        "pose": read_pose(pose_file, on_lost) if is_data_file(pose_file) else None,
         "intrinsics": _intrinsics(scene / "intrinsic" / "intrinsic_color.txt"),
         "depth_path": depth_file if has_depth else None,
         "depth_intrinsics": _intrinsics(scene / "intrinsic" / "intrinsic_depth.txt") if has_depth else None,
@@ -139,7 +139,7 @@ def _read_camera(path, on_lost):
 
 
 def _intrinsics(path):
-    return _read_intrinsics(path, path.stat().st_mtime_ns) if path.is_file() else None
+    return _read_intrinsics(path, path.stat().st_mtime_ns) if is_data_file(path) else None
 
 
 @lru_cache(maxsize=4096)

@@ -1,8 +1,8 @@
 """VG-LLM's files: those of GAP-MLLM's form, one-stage grounding, SPAR questions, and videos as folders of frames."""
 
-import json
 from pathlib import Path
 
+from ...json_depth import decode_json
 from ...prompts_gap_mllm import IMAGE_TAG
 from ..read_log import TrackedPath
 from ..record_errors import RecordError
@@ -152,7 +152,7 @@ def _spar_info(record):
     if "spar_info" not in record:
         return record
     try:
-        info = json.loads(record["spar_info"])
+        info = decode_json(record["spar_info"])
     except (TypeError, ValueError) as error:
         raise RecordError(f"expected JSON in a string: {error}.", "spar_info") from None
     if not isinstance(info, dict):

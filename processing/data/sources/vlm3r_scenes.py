@@ -8,11 +8,13 @@ from functools import lru_cache
 import numpy as np
 
 from ...camera_geometry_gap_mllm import matrix_to_euler, scale_intrinsics
+from ..file_guards import is_data_file
 from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_files import (
     as_numbers,
     check_depth_file,
+    check_intrinsics,
     check_pose,
     is_lost_pose,
     picture_header,
@@ -94,7 +96,7 @@ class Vlm3rScenes:
         return [self._view(scene, folder, *frame) for frame in pick_evenly(frames, max_views)]
 
     def _view(self, scene, folder, index, frame, color, pose):
-        if not color.is_file():
+        if not is_data_file(color):
             raise RecordError(f"{color} is not there.", f"frames[{index}].file_path_color")
         lens = scene["camera_intrinsics"]
         intrinsics = np.array([[lens["fx"], 0, lens["cx"]], [0, lens["fy"], lens["cy"]], [0, 0, 1]], np.float64)
@@ -106,9 +108,10 @@ class Vlm3rScenes:
             "intrinsics": _for_size(intrinsics, stated, picture_header(str(color))[0]),
             "camera_to_world": check_pose(pose, f"frames[{index}].camera_pose_camera_to_world"),
         }
+        check_intrinsics(view["intrinsics"], picture_header(str(color))[0], "camera_intrinsics", color)
         name = frame.get("file_path_depth")
         depth = None if name is None else resolve_inside(folder, name, f"frames[{index}].file_path_depth")
-        if depth is not None and depth.is_file():
+        if depth is not None and is_data_file(depth):
             of_depth = _for_size(intrinsics, stated, picture_header(str(depth))[0])
             check_depth_file(depth, of_depth)
             view |= {"depth": stored_picture(depth), "depth_scale": DEPTH_SCALE, "depth_intrinsics": of_depth}

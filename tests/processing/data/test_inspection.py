@@ -1,18 +1,20 @@
 """Inspection: counts that are right, everything broken listed with its id, and files that show it."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from gap_mllm.processing.data import SOURCES
+from gap_mllm.processing.data import SOURCES, RecordError, load_multiview
 from gap_mllm.processing.data import inspection as module
 from gap_mllm.processing.data.inspection import inspect_source
 from gap_mllm.processing.data.source_files import encode_png
 from tests.processing.data.formats import DAMAGED, FORMATS
-from tests.processing.data.toy_source import write_rows
+from tests.processing.data.toy_source import FAILURES, write_rows
 
 
 MEDIA = str(FORMATS / "gap_mllm" / "data" / "media")
@@ -318,3 +320,38 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds nothing of source 'toy'"):
         inspect_source("toy", tmp_path)
     assert module.NUM_EVIDENCE_ROWS >= 100
+
+
+def test_one_unreadable_folder_does_not_end_an_inspection(tmp_path, monkeypatch):
+    """Tests may run as a user who reads everything, so that the refusal is put in."""
+    shutil.copytree(FORMATS / "scannet_sens_export", tmp_path / "scannet")
+    scans = next(tmp_path.rglob("scans"))
+    first = sorted(path for path in scans.iterdir() if path.is_dir())[0]
+    shutil.copytree(first, scans / "scene0000_closed")
+    found = inspect_source("scannet", tmp_path / "scannet")
+    num_rows = sum(counts.rows for counts in found.splits.values())
+    scan = os.scandir
+
+    def refuse(path="."):
+        if "closed" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = inspect_source("scannet", tmp_path / "scannet")
+    assert [(Path(event["file"]).name, event["reason"]) for event in found.broken_files] == [
+        ("scene0000_closed", "the folder cannot be read: Permission denied.")
+    ]
+    assert sum(counts.rows for counts in found.splits.values()) == num_rows - 1 > 0
+    with pytest.raises(RecordError, match="scene0000_closed.*Permission denied"):
+        load_multiview("scannet", tmp_path / "scannet", cache_dir=tmp_path / "cache")
+
+
+def test_what_may_not_be_read_while_rows_are_made_ends_only_its_record(folder, monkeypatch):
+    write_rows(folder / "train.jsonl", {}, {"fails": "permission"}, {})
+    monkeypatch.setitem(FAILURES, "permission", lambda: PermissionError(13, "Permission denied", "/data/0.jpg"))
+    found = inspect_source("toy", folder)
+    assert found.splits["train"].rows == 2
+    assert [(event["file"], event["reason"]) for event in found.broken_records] == [
+        ("/data/0.jpg", "it cannot be read: Permission denied.")
+    ]

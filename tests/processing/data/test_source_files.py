@@ -66,11 +66,31 @@ def test_a_path_that_leaves_the_folder_is_refused(path, tmp_path):
     assert caught.value.field == "images[3]" and path in str(caught.value)
 
 
-def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
-    (tmp_path / "inside").mkdir()
-    (tmp_path / "inside" / "link").symlink_to(tmp_path)
+def test_links_that_the_user_made_are_followed(tmp_path):
+    """As people keep ScanNet: media/scannet is a link to another disk. No record can climb through it."""
+    (tmp_path / "disk" / "scene").mkdir(parents=True)
+    (tmp_path / "disk" / "scene" / "0.jpg").touch()
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "scannet").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "nested").symlink_to(tmp_path / "disk" / "scene")
+    (tmp_path / "media" / "one.jpg").symlink_to("scannet/nested/0.jpg")
+    for name in ("scannet/scene/0.jpg", "scannet/nested/0.jpg", "one.jpg"):
+        assert find_file(tmp_path / "media", name) == tmp_path / "media" / name
+    (tmp_path / "linked").symlink_to("media")
+    assert find_file(tmp_path / "linked", "one.jpg") == tmp_path / "linked" / "one.jpg"
     with pytest.raises(RecordError, match="leads out of"):
-        resolve_inside(tmp_path / "inside", "link/x")
+        find_file(tmp_path / "media", "scannet/../../disk/scene/0.jpg")
+
+
+def test_a_link_that_leads_back_to_itself_is_named(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    for name in ("a", "a/x.jpg"):
+        with pytest.raises(RecordError, match="leads back to itself") as caught:
+            find_file(tmp_path, name, field="images[1]")
+        assert (caught.value.file, caught.value.field) == (str(tmp_path / name), "images[1]")
+    with pytest.raises(RecordError, match="leads back to itself"):
+        picture_header(str(tmp_path / "a"))
 
 
 @pytest.mark.parametrize("path", [None, 5, "", "a\0b", ["a"]])
@@ -120,7 +140,8 @@ def test_json_is_read(write):
         ("[NaN]", "NaN is no JSON number"),
         ("[-Infinity]", "-Infinity is no JSON number"),
         (b'["\xff"]', "0xff"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested more than 100 deep"),
+        ('{"a":' * 101, "nested more than 100 deep"),
         ("", "at byte 0"),
     ],
 )
@@ -167,7 +188,12 @@ def test_lines_are_read_with_their_numbers(write):
 
 @pytest.mark.parametrize(
     ("line", "says"),
-    [(b'{"a": NaN}', "NaN"), (b'{"a"', "line 2 is no valid JSON"), (b'"\xff"', "0xff"), (b"[" * 100_000, "recursion")],
+    [
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a"', "line 2 is no valid JSON"),
+        (b'"\xff"', "0xff"),
+        (b"[" * 100_000, "nested more than 100 deep"),
+    ],
 )
 def test_a_bad_line_is_named_or_skipped(line, says, write):
     path = write(b"1\n" + line + b"\n3\n", "file.jsonl")
@@ -299,7 +325,7 @@ def test_headers_are_read_and_read_again_when_the_file_changes(tmp_path):
 
 
 def test_what_is_no_picture_is_named(write, tmp_path, monkeypatch):
-    for path in (write("text", "a.png"), tmp_path / "none.png", tmp_path):
+    for path in (write("text", "a.png"), tmp_path / "none.png"):
         with pytest.raises(RecordError, match="no readable picture") as caught:
             picture_header(str(path))
         assert caught.value.file == str(path)
