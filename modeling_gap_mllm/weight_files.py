@@ -9,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .processing.json_depth import decode_json
+
 
 MAX_SHARD_BYTES = 5 * 10**9
 MAX_LISTED_NAMES = 100
@@ -147,8 +149,8 @@ def read_json(path: str | Path) -> dict:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist.")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        data = decode_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the decoder, of UTF-8, or nested too deep
         raise ConversionError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConversionError(f"{path} must hold a JSON object, got a {type(data).__name__}.")

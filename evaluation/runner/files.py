@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from ...processing.data.source_files import iter_jsonl
+from ...processing.json_depth import decode_json
 
 
 def write_atomically(path, text: str) -> None:
@@ -44,7 +45,7 @@ def read_answers(folder, arm: str, batches: list[list[str]]) -> dict[str, dict]:
     for number, ids in enumerate(batches):
         path = batch_file(folder, arm, number)
         try:
-            records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            records = [decode_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
             is_whole = [record["id"] for record in records] == ids
         except (ValueError, TypeError, KeyError):
             is_whole = False

@@ -51,7 +51,8 @@ def _add_inspect(commands, name):
         "--strict",
         action="store_true",
         help="exit with 1 if a problem was found: a broken file, record or picture, a missing file, odd intrinsics, "
-        "an Euler order that is not as stored, or no rows; normal markers are none",
+        "a point that its depth map contradicts, an Euler order that is not as stored, or no rows; normal markers are "
+        "none",
     )
     parser.set_defaults(run=run_inspect)
 

@@ -22,6 +22,7 @@ from .inspection_report import Inspection, SplitCounts
 from .loading import open_source, source_builder_class
 from .picture_checks import PictureChecks
 from .record_errors import RecordError, read_report
+from .row_checks import depth_contradictions
 from .scene_sample import SceneSample
 
 
@@ -85,6 +86,7 @@ def inspect_source(
     for row in chosen.rows():
         if not decode_all:
             _check_pictures(found, checks, row)
+            _check_depth(found, row)
         found.samples.append(_shown_sample(found, row))
     found.pictures = {
         "decoded": checks.num_pictures,
@@ -126,6 +128,7 @@ def _read(builder, split, found, chosen, checks):
                         _check_video(found, row["video"], videos)
                         if checks is not None:
                             _check_pictures(found, checks, row)
+                            _check_depth(found, row)
                 except RecordError:
                     pass  # the builder lists it as "refused"
                 if "files" in kwargs:
@@ -215,10 +218,20 @@ class _Chosen:
 
     def rows(self):
         """As many rows as asked for, taking turns among the groups."""
-        queues = [sorted(kept, key=lambda entry: entry[0]) for kept in self.groups.values()]
-        turns = [(turn, place, queue[turn][1]) for place, queue in enumerate(queues) for turn in range(len(queue))]
-        taken = sorted(turns, key=lambda entry: entry[:2])[: self.number]
-        return [row for _, _, row in sorted(taken, key=lambda entry: (entry[1], entry[0]))]
+        groups = list(self.groups.values())
+        turns = sorted((turn, place) for place, kept in enumerate(groups) for turn in range(len(kept)))
+        # In the last round there may be more groups than rows left: those spread from the first split to the last.
+        whole = turns[: self.number]
+        last = [entry for entry in turns if whole and entry[0] == whole[-1][0]]
+        before = [entry for entry in whole if entry[0] < whole[-1][0]]
+        left = len(whole) - len(before)
+        shares = Counter(place for _, place in before)
+        shares.update(last[round(step)][1] for step in np.linspace(0, len(last) - 1, left))
+        # Of each group any of those kept: the first ones would be the beginning of its file.
+        chosen = [
+            sorted(self.random.sample(kept, shares[place]), key=lambda e: e[0]) for place, kept in enumerate(groups)
+        ]
+        return [row for entries in chosen for _, row in entries]
 
 
 # What is wrong
@@ -230,7 +243,8 @@ def _sort_events(found, events):
         if kind == "refused" or (kind == "skipped" and "record" not in event):  # a whole file or folder
             found.broken_files.append(event)
         elif kind == "skipped":
-            found.broken_records.append(event)
+            is_camera = str(event.get("field")).endswith("intrinsics")
+            (found.odd_intrinsics if is_camera else found.broken_records).append(event)
         else:
             found.markers[kind] = found.markers.get(kind, 0) + 1
         if "missing" in event:
@@ -254,6 +268,16 @@ def _check_pictures(found, checks, row):
             found.missing_files[error.missing] = found.missing_files.get(error.missing, 0) + 1
 
 
+def _check_depth(found, row):
+    """List points that the depth map places elsewhere; a map that cannot be decoded is listed with the pictures."""
+    try:
+        errors = depth_contradictions(SceneSample.from_row({**row, "metadata": None})) if row["points"] else ()
+    except RecordError:
+        return
+    for error in errors:
+        found.contradictions.append({"record": error.record_id, "field": error.field, "reason": error.reason})
+
+
 def _shown_sample(found, row):
     """A row as the sheet shows it: with some frames of its video where it has no views."""
     sample = SceneSample.from_row(row)
@@ -266,22 +290,7 @@ def _shown_sample(found, row):
             found.broken_pictures.append({"record": sample.id, "field": "video", "reason": str(error)})
         else:
             sample = replace(sample, views=SceneSample.from_row({**row, "views": views}).views)
-    for index, view in enumerate(sample.views):
-        if view.picture is not None and view.intrinsics is not None:
-            _check_intrinsics(found, sample.id, index, view)
     return sample
-
-
-def _check_intrinsics(found, record, index, view):
-    """Intrinsics of another resolution put the principal point off the middle."""
-    try:
-        width, height = view.image.size
-    except RecordError:
-        return  # listed already
-    x, y = float(view.intrinsics[0, 2]), float(view.intrinsics[1, 2])
-    if not (0.25 < x / width < 0.75 and 0.25 < y / height < 0.75):
-        reason = f"the principal point ({x:.1f}, {y:.1f}) is far from the middle of {width} x {height} pixels."
-        found.odd_intrinsics.append({"record": record, "field": f"views[{index}].intrinsics", "reason": reason})
 
 
 __all__ = ["inspect_source"]

@@ -37,7 +37,9 @@ class Inspection:
         missing_files (`dict[str, int]`): path, and how many records name it; of a record that is left out, the first
             that it lacks.
         broken_pictures (`list[dict]`): of the rows that were looked at.
-        odd_intrinsics (`list[dict]`): views whose principal point is far from the middle of the picture.
+        odd_intrinsics (`list[dict]`): frames and rows whose intrinsics are for a picture of another size, or none.
+        contradictions (`list[dict]`): points of the rows that were looked at, which the depth map places elsewhere.
+            An answer that its own fields or cameras contradict makes a broken record.
         markers (`dict[str, int]`): what is normal for the source and counted, as "lost_tracking".
         pictures (`dict[str, int]`): how many were decoded.
         samples (`list[SceneSample]`): the rows on the contact sheet; not in the report.
@@ -55,6 +57,7 @@ class Inspection:
     missing_files: dict[str, int] = field(default_factory=dict)
     broken_pictures: list[dict] = field(default_factory=list)
     odd_intrinsics: list[dict] = field(default_factory=list)
+    contradictions: list[dict] = field(default_factory=list)
     markers: dict[str, int] = field(default_factory=dict)
     pictures: dict[str, int] = field(default_factory=dict)
     samples: list[SceneSample] = field(default_factory=list)
@@ -82,6 +85,7 @@ class Inspection:
             ("missing files", [f"{path} (named {count} times)" for path, count in self.missing_files.items()]),
             ("broken pictures", [_where(event) for event in self.broken_pictures]),
             ("views with odd intrinsics", [_where(event) for event in self.odd_intrinsics]),
+            ("contradictions", [_where(event) for event in self.contradictions]),
         )
 
     def as_dict(self) -> dict:

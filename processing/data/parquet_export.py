@@ -3,7 +3,6 @@ from the Hub and streaming. The text of its README is in dataset_card.py.
 """
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ..argument_checks import (
     check_text,
 )
 from .dataset_card import write_dataset_card
+from .folder_writing import write_folder
 from .loading import load_multiview, source_builder_class
 from .picture_checks import PictureChecks
 from .record_errors import ReadReport, RecordError
@@ -74,7 +74,8 @@ def convert_to_parquet(
     """Write a source as `data/<split>-00000-of-0000N.parquet` with pictures inside, and a dataset card.
 
     The folder is read by `load_multiview("parquet", output_dir)` and `datasets.load_dataset(output_dir)`, and can be
-    uploaded to the Hub as it is; rows and pixels are those of `load_multiview`. Nothing is left behind if it fails.
+    uploaded to the Hub as it is; rows and pixels are those of `load_multiview`. Nothing is left behind if it fails;
+    what a killed conversion left in the same place is removed by the next.
 
     Args:
         name (`str`), data_dir (`str` or `Path`, *optional*): as for `load_multiview`.
@@ -91,7 +92,7 @@ def convert_to_parquet(
     Returns:
         `dict[str, ExportedSplit]`.
     Raises:
-        FileExistsError: if `output_dir` holds something.
+        FileExistsError: if `output_dir` holds something, or another process is writing it or has written it meanwhile.
         RecordError: for a bad record or picture, without `skip_bad_samples`.
         TypeError, ValueError, OSError: as `load_multiview`; ValueError also on a sum of splits, a size that is none, a
             report inside `output_dir`, or if there are no rows.
@@ -113,28 +114,23 @@ def convert_to_parquet(
         check_text("license", license, "the identifier of a licence, as the Hub has it")
     if num_proc is not None:
         check_count("num_proc", num_proc)
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    report_file.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output_dir.name}-", dir=output_dir.parent) as scratch:
+    with write_folder(output_dir) as scratch:
+        report_file.unlink(missing_ok=True)
         options = options if name == "synthetic_rooms" else {**options, "report_file": report_file}
         rows = load_multiview(
             name,
             data_dir,
             split,
             skip_bad_samples=skip_bad_samples,
-            cache_dir=cache_dir or Path(scratch) / "cache",
+            cache_dir=cache_dir or scratch / "cache",
             num_proc=num_proc,
             refresh=refresh,
             **options,
         )
         splits = {split_name: rows} if split else rows
-        folder = Path(scratch) / "data_set"
         report = ReadReport(report_file) if skip_bad_samples else None
-        written = write_parquet(splits, folder, max_shard_size, check_pictures, report)
-        write_dataset_card(folder, name, source_builder_class(name), written, license)
-        if output_dir.exists():
-            output_dir.rmdir()
-        os.replace(folder, output_dir)
+        written = write_parquet(splits, scratch / "result", max_shard_size, check_pictures, report)
+        write_dataset_card(scratch / "result", name, source_builder_class(name), written, license)
     if report_file.is_file() and not report_file.stat().st_size:
         report_file.unlink()
     return written

@@ -20,6 +20,7 @@ from .file_guards import file_state, list_folder, walk_files
 from .prepared_source import PreparedSourceBuilder
 from .read_log import TrackedPath
 from .record_errors import ReadReport, RecordError
+from .row_checks import check_row
 from .scene_sample import SceneSample
 from .schema import complete_row, scene_features
 from .view_selection import select_views, spread_views
@@ -258,6 +259,7 @@ class SceneSourceBuilder(PreparedSourceBuilder):
 
     def _finish(self, fields, split, record_id):
         row = complete_row(**{"id": record_id, "source": self.SOURCE, "split": split, **fields})
+        check_row(row)
         if self.warns_of_missing_views and not row["views"]:
             self.warn_of_missing_views(row["video"] is not None)
         if self.config.max_views and len(row["views"]) > self.config.max_views:

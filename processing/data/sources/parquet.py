@@ -13,6 +13,7 @@ import pyarrow.parquet
 from PIL import Image
 from transformers.utils import logging
 
+from ..file_guards import check_pixel_count
 from ..record_errors import RecordError
 from ..schema import TASKS, complete_row
 from ..source_builder import SceneSourceBuilder, SourceConfig
@@ -57,9 +58,7 @@ class ParquetSource(SceneSourceBuilder):
     LAYOUT = "data/<split>-00000-of-0000N.parquet or <split>.parquet, also in folders of their own"
 
     def find_files(self, root):
-        files = _parquet_files(root) or [
-            file for folder in sorted(root.iterdir()) if folder.is_dir() for file in _parquet_files(folder)
-        ]
+        files = _parquet_files(root) or [file for folder in self.subfolders(root) for file in _parquet_files(folder)]
         splits = {}
         for file in files:
             named = FILE_NAME.fullmatch(file.name)
@@ -114,7 +113,8 @@ class ParquetSource(SceneSourceBuilder):
         try:
             with Image.open(io.BytesIO(content)) as image:
                 mode = image.mode
-        except (OSError, Image.DecompressionBombError) as error:
+                check_pixel_count(image.size, path, field)
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
             raise RecordError(f"this is no readable picture: {error}.", field) from None
         if is_depth:
             check_depth_mode(mode, field=field)

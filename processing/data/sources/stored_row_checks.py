@@ -4,8 +4,7 @@ Types and shapes are checked by `complete_row`, pictures where they are opened; 
 other.
 """
 
-import json
-
+from ...json_depth import decode_json
 from ..record_errors import RecordError
 from ..schema import TASKS
 from ..source_files import check_pose
@@ -71,7 +70,7 @@ def _check_index(field, value, count):
 
 def _check_metadata(text):
     try:
-        is_object = text is None or isinstance(json.loads(text), dict)
+        is_object = text is None or isinstance(decode_json(text), dict)
     except ValueError as error:
         raise RecordError(f"it is no JSON: {error}.", "metadata") from None
     if not is_object:

@@ -201,7 +201,8 @@ def test_problems_are_counted_by_kind(folder, tmp_path):
     odd = [[60.0, 0, 39.5], [0, 60, 29.5], [0, 0, 1]]
     views = [view(tmp_path / "a.png", intrinsics=odd), view(tmp_path / "b.png")]
     (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:60])
-    write_rows(folder / "train.jsonl", {"views": views}, {"fails": "record"}, {"video": "/nowhere/a.mp4"})
+    rows = [{"views": [one]} for one in views]
+    write_rows(folder / "train.jsonl", *rows, {"fails": "record"}, {"video": "/nowhere/a.mp4"})
     (folder / "val.json").write_text("[{")
     found = inspect_source("toy", folder)
     kinds = ("broken files", "broken records", "missing files", "broken pictures", "views with odd intrinsics")
@@ -241,6 +242,29 @@ def test_rows_of_all_splits_and_tasks_are_shown(folder):
     others = {tuple(sample.id for sample in inspect_source("toy", folder, seed=seed).samples) for seed in range(5)}
     assert len(others) > 2
     assert len(inspect_source("toy", folder, num_samples=100).samples) == 55
+
+
+def test_rows_are_drawn_from_the_whole_of_each_file(folder):
+    """With many groups each gives one row; it used to be the earliest of those kept, near the file's beginning."""
+    tasks = ("scene_qa", "reconstruction")
+    for split in ("train", "val"):
+        write_rows(folder / f"{split}.jsonl", *[{"task": task, "number": n} for task in tasks for n in range(100)])
+    places = {}
+    for seed in range(40):
+        for sample in inspect_source("toy", folder, num_samples=4, seed=seed).samples:
+            places.setdefault((sample.split, sample.task), []).append(sample.number)
+    assert len(places) == 4 and all(len(numbers) == 40 for numbers in places.values())
+    for numbers in places.values():  # of 40 draws from 0..99 the mean lies within 4 x 4.6 of 49.5
+        assert 31 < np.mean(numbers) < 68 and min(numbers) < 20 and max(numbers) > 80
+
+
+def test_of_more_groups_than_rows_the_first_and_the_last_are_shown(folder):
+    tasks = ("scene_qa", "reconstruction")
+    for split in ("train", "val"):
+        write_rows(folder / f"{split}.jsonl", *[{"task": task} for task in tasks])
+    shown = [(sample.split, sample.task) for sample in inspect_source("toy", folder, num_samples=2).samples]
+    assert shown == [("train", "scene_qa"), ("val", "reconstruction")]
+    assert len(inspect_source("toy", folder, num_samples=0).samples) == 0
 
 
 def test_a_video_without_views_is_shown_by_some_frames():

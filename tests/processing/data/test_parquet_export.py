@@ -175,6 +175,24 @@ def test_a_folder_that_holds_something_is_refused(folder, tmp_path):
     assert convert_to_parquet("toy", folder, tmp_path / "empty")
 
 
+def test_the_loser_of_two_conversions_says_so(folder, tmp_path, monkeypatch):
+    """The folder was free when this one began; without locks, as between machines, another was faster."""
+    convert, card = convert_to_parquet, module.write_dataset_card
+
+    def be_overtaken(*args):
+        monkeypatch.setattr(module, "write_dataset_card", card)
+        with pytest.raises(FileExistsError, match="another process is writing .*out now"):
+            convert("toy", folder, tmp_path / "out")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "theirs").touch()
+        return card(*args)
+
+    monkeypatch.setattr(module, "write_dataset_card", be_overtaken)
+    with pytest.raises(FileExistsError, match="another process has written into .*out meanwhile"):
+        convert("toy", folder, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+
+
 WHOLE, SIZE = "expected an integer of at least 1", "expected a positive number of bytes"
 
 

@@ -1,0 +1,141 @@
+"""Writing a folder that is there whole or not at all, by one process at a time, and clearing up after killed ones.
+
+A folder `out` grows as `.out.<host>-<process>.part` beside it, while `.out.lock` is held; the system lets go of a lock
+when its process ends, however it ends. Who holds the lock of `out` knows that parts of `out` from this host are left
+over. A part from another host, whose lock may not be seen here, is left over when nobody touched it for a day.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+try:
+    import fcntl
+except ImportError:  # Windows: writers are told apart by the last step alone, and nothing is cleared up
+    fcntl = None
+
+STALE_AFTER_S = 24 * 3600  # for parts of other hosts
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)-(?P<pid>\d+)\.part")
+
+
+@contextlib.contextmanager
+def write_folder(output_dir) -> Iterator[Path]:
+    """Give a scratch folder; what the block makes in its `result` becomes `output_dir` at the end, in one step.
+
+    Nothing is left behind if the block fails. What killed writers left in the same place is removed first.
+
+    Args:
+        output_dir (`str` or `Path`): must not exist, or be empty.
+    Raises:
+        FileExistsError: if another process is writing this folder, or has written it meanwhile.
+    """
+    output_dir = Path(os.path.realpath(output_dir))  # a link that the user made stays a link
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        if not stack.enter_context(_held_lock(output_dir)):
+            raise FileExistsError(
+                f"another process is writing {output_dir} now{_writer(output_dir)}; wait for it, or give another "
+                "folder."
+            )
+        _remove_leftovers(output_dir)
+        scratch = output_dir.parent / f".{output_dir.name}.{_host()}-{os.getpid()}.part"
+        scratch.mkdir()
+        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        yield scratch
+        _move(scratch / "result", output_dir)
+
+
+def _move(result, output_dir):
+    try:
+        if output_dir.exists():
+            output_dir.rmdir()
+        os.replace(result, output_dir)
+    except OSError as error:
+        if not output_dir.exists():
+            raise
+        raise FileExistsError(
+            f"another process has written into {output_dir} meanwhile; its files stay, and nothing of this run is "
+            "kept. Give another folder."
+        ) from error
+
+
+def _host():
+    return re.sub(r"[^\w-]", "_", socket.gethostname())
+
+
+def _lock_file(output_dir):
+    return output_dir.parent / f".{output_dir.name}.lock"
+
+
+def _writer(output_dir):
+    """Who holds the lock, as far as it is known."""
+    try:
+        text = _lock_file(output_dir).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+    return f" ({text})" if text else ""
+
+
+@contextlib.contextmanager
+def _held_lock(output_dir) -> Iterator[bool]:
+    """Hold the lock of a folder and remove its file at the end; False if another process holds it."""
+    if fcntl is None:
+        yield True
+        return
+    path = _lock_file(output_dir)
+    stream = _take(path)
+    if stream is None:
+        yield False
+        return
+    with stream:
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} on {_host()}")
+        stream.flush()
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _take(path):
+    """The open lock file, or None. A file that its holder removed meanwhile is no lock any more."""
+    while True:
+        stream = open(path, "a", encoding="utf-8")  # noqa: SIM115  stays open while the lock is held
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), os.stat(path)):
+                return stream
+        stream.close()
+
+
+def _remove_leftovers(output_dir):
+    """Remove parts of dead writers in this place: of this folder, whose lock is held, and of others nobody holds."""
+    if fcntl is None:
+        return
+    for part in list(output_dir.parent.glob(".*.part")):
+        named = _PART.fullmatch(part.name)
+        if named is None or not part.is_dir() or part.is_symlink():
+            continue
+        other = part.parent / named["name"]
+        with contextlib.nullcontext(True) if other == output_dir else _held_lock(other) as is_free:
+            if is_free and (named["host"] == _host() or _is_old(part)):
+                shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_old(folder):
+    """Whether nothing in a folder was touched for a day."""
+    paths = [folder, *(Path(place, name) for place, _, names in os.walk(folder) for name in names)]
+    return time.time() - max(os.lstat(path).st_mtime for path in paths) > STALE_AFTER_S
+
+
+__all__ = ["write_folder"]

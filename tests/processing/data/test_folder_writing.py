@@ -1,0 +1,100 @@
+"""A folder is written whole, by one at a time; what killed writers left is removed, what a live one has never is."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gap_mllm.processing.data import folder_writing
+from gap_mllm.processing.data.folder_writing import write_folder
+
+
+WRITER = """
+import sys, time
+from gap_mllm.processing.data.folder_writing import write_folder
+with write_folder(sys.argv[1]) as scratch:
+    (scratch / "result").mkdir()
+    (scratch / "result" / "half.txt").write_text("half")
+    print("writing", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process that is in the midst of writing `tmp_path/out`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "out")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "writing\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def write(output_dir, text="whole"):
+    with write_folder(output_dir) as scratch:
+        (scratch / "result").mkdir()
+        (scratch / "result" / "a.txt").write_text(text)
+
+
+def test_the_folder_is_there_whole_and_nothing_beside_it(tmp_path):
+    write(tmp_path / "here" / "out")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["out"]
+    with pytest.raises(ZeroDivisionError), write_folder(tmp_path / "here" / "other") as scratch:
+        (scratch / "result").mkdir()
+        1 / 0  # noqa: B018
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["out"]
+
+
+def test_one_writes_at_a_time_and_a_killed_one_leaves_nothing_for_good(writer, tmp_path):
+    with pytest.raises(FileExistsError, match=rf"another process is writing .*out now \(process {writer.pid} on "):
+        write(tmp_path / "out")
+    write(tmp_path / "beside")
+    assert len(list(tmp_path.glob(".out.*.part"))) == 1  # the live one's, in both cases
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert len(list(tmp_path.glob(".out.*.part"))) == 1
+    write(tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["beside", "out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+def test_what_another_left_is_removed_by_whoever_writes_beside_it(writer, tmp_path):
+    writer.kill()
+    writer.wait()
+    write(tmp_path / "beside")
+    assert [path.name for path in tmp_path.iterdir()] == ["beside"]
+
+
+def test_the_loser_of_two_says_so_and_keeps_the_files_of_the_other(tmp_path, monkeypatch):
+    """Where locks are not seen, as between machines, the last step tells."""
+    monkeypatch.setattr(folder_writing, "fcntl", None)
+    with pytest.raises(FileExistsError, match="another process has written into .*out meanwhile"):
+        with write_folder(tmp_path / "out") as scratch:
+            (scratch / "result").mkdir()
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "theirs.txt").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs.txt"]
+
+
+def test_parts_of_other_machines_stay_for_a_day(tmp_path):
+    for name in (".out.elsewhere-7.part", ".out.notes", ".x.part"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "out")
+    assert len(list(tmp_path.iterdir())) == 4
+    long_ago = time.time() - 2 * folder_writing.STALE_AFTER_S
+    os.utime(tmp_path / ".out.elsewhere-7.part", (long_ago, long_ago))
+    write(tmp_path / "more")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.notes", ".x.part", "more", "out"]
+
+
+def test_a_link_to_an_empty_folder_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    write(tmp_path / "out")
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "a.txt").read_text() == "whole"
