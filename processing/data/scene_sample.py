@@ -92,6 +92,8 @@ class View:
             stored = picture.get("bytes")
             picture = io.BytesIO(stored) if stored is not None else picture.get("path") or self.image_path
         if isinstance(picture, str | io.BytesIO) and "image" not in self.__dict__:
+            if isinstance(picture, str):
+                refuse_special_file(picture, "image")
             try:
                 with Image.open(picture) as header:
                     if header.format == "JPEG":
@@ -99,7 +101,7 @@ class View:
                         return header.size[::-1] if is_turned else header.size
                     if header.format == "PNG" and not _may_be_turned(picture):
                         return header.size
-            except OSError:
+            except (OSError, SyntaxError, Image.DecompressionBombError):
                 pass  # `image` says what is wrong
         return self.image.size
 

@@ -65,6 +65,7 @@ READERS = (
     read_matrix,
     is_data_file,
     lambda path: View(picture=str(path)).image,
+    lambda path: View(picture={"path": str(path), "bytes": None}).size,
     lambda path: View(depth_picture={"path": str(path), "bytes": None}, depth_scale=1000).depth_m,
 )
 
