@@ -150,7 +150,10 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         return True
 
     def _pass_over(self, error):
-        self._refuse(error, error.file, None)
+        seen = self.__dict__.setdefault("_passed_over", set())  # files are looked for more than once
+        if not self.config.skip_bad_samples or error.file not in seen:
+            seen.add(error.file)
+            self._refuse(error, error.file, None)
 
     def wants(self, task: str) -> bool:
         """Whether rows of this task were asked for."""
