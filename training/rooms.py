@@ -1,7 +1,9 @@
 """Synthetic rooms as training data: varied scenes, targets for a geometry encoder, and questions for GAP-MLLM."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +18,8 @@ from ..processing.camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from ..processing.data.augmentation import jitter_colors
-from ..processing.data.rooms.layout import room_seed
+from ..processing.data.rooms.layout import SPLIT_SEEDS, room_seed
+from ..processing.data.rooms.redraw import first_askable
 from ..processing.data.rooms.renderer import render_room
 from ..processing.data.rooms.tasks import make_question
 from ..processing.data.truth import render_answer
@@ -56,7 +59,7 @@ class RoomVariety:
     shuffle_views: bool = True
 
 
-def draw_room(split, index, variety=None, block_size=4, seed=0):
+def draw_room(split, index, variety=None, block_size=4, seed=0, attempt=0, use_colors=True):
     """Render room `index` of a split, varied by the block and the index alone: always the same for the same arguments.
 
     Args:
@@ -64,20 +67,28 @@ def draw_room(split, index, variety=None, block_size=4, seed=0):
         variety (`RoomVariety`, *optional*): None gives the renderer's defaults.
         block_size (`int`): rooms that share size and number of views, so that batches of it waste nothing.
         seed (`int`): of the variety.
+        attempt (`int`): 1, 2, .. render rooms that stand in for it, of the same size and number of views.
+        use_colors (`bool`): see `render_room`.
     Returns:
         `tuple[RoomScene, numpy.random.Generator]`: the room, and a generator for what follows.
     """
-    rng = np.random.default_rng([seed, 1, index])
+    rng = _generator(seed, 1, index, attempt=attempt)
+    number = room_seed(split, index, attempt)
     if variety is None:
-        return render_room(room_seed(split, index)), rng
+        return render_room(number, use_colors=use_colors), rng
     block_rng = np.random.default_rng([seed, 0, index // block_size])
     height, width = variety.sizes[block_rng.choice(len(variety.sizes), p=variety.size_shares)]
     num_views = block_rng.choice(variety.num_views, p=variety.num_views_shares)
-    scene = render_room(room_seed(split, index), height=height, width=width)
+    scene = render_room(number, height=height, width=width, use_colors=use_colors)
     views = rng.permutation(len(scene.images)) if variety.shuffle_views else np.arange(len(scene.images))
     scene = scene.reorder_views([int(view) for view in views[:num_views]])
     images = jitter_colors(scene.images, rng, strength=variety.color_strength * rng.random())
     return replace(scene, images=images), rng
+
+
+def _generator(*numbers, attempt):
+    """A generator of its own for whatever stands in for a room."""
+    return np.random.default_rng([*numbers, attempt] if attempt else list(numbers))
 
 
 def draw_mark_style(rng, variety):
@@ -138,16 +149,16 @@ def point_targets(depth_m, intrinsics, camera_to_frame, size):
 class _RoomDataset(Dataset):
     """Rooms of a split, rendered when asked for; item i is always the same."""
 
-    def __init__(self, split, num_scenes, variety, block_size, seed):
+    def __init__(self, split, num_scenes, variety, block_size, seed, use_colors):
         room_seed(split, num_scenes - 1)  # names a range that is too long
         self.split, self.num_scenes = split, num_scenes
-        self.variety, self.block_size, self.seed = variety, block_size, seed
+        self.variety, self.block_size, self.seed, self.use_colors = variety, block_size, seed, use_colors
 
     def __len__(self):
         return self.num_scenes
 
-    def _draw(self, index):
-        return draw_room(self.split, index, self.variety, self.block_size, self.seed)
+    def _draw(self, index, attempt=0):
+        return draw_room(self.split, index, self.variety, self.block_size, self.seed, attempt, self.use_colors)
 
 
 class RoomGeometryDataset(_RoomDataset):
@@ -157,11 +168,11 @@ class RoomGeometryDataset(_RoomDataset):
         split (`str`): "train", "selection" or "test".
         num_scenes (`int`): length.
         patch_size (`int`): of the geometry encoder; its images are `patch_size / 16` of the rendered size.
-        variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`): see `draw_room`.
+        variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`), use_colors (`bool`): see `draw_room`.
     """
 
-    def __init__(self, split, num_scenes, patch_size=14, variety=None, block_size=4, seed=0):
-        super().__init__(split, num_scenes, variety, block_size, seed)
+    def __init__(self, split, num_scenes, patch_size=14, variety=None, block_size=4, seed=0, use_colors=True):
+        super().__init__(split, num_scenes, variety, block_size, seed, use_colors)
         self.patch_size = patch_size
 
     def __getitem__(self, index):
@@ -193,12 +204,14 @@ class RoomQuestions:
     Args:
         counts (`dict[str, float]`): questions of each task about one room; the marked pixels have crosses of different
             colours. "grounding_frame" labels its views, so it stands in rooms of its own. A fraction is the share of
-            blocks whose rooms have one more: 0.5 asks in every other block, by chance.
+            blocks whose rooms have one more: 0.5 asks in every other block, by chance. Some task is asked always.
         grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times.
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
         decimals (`int`): of all numbers in answers.
         visits (`int`): how often a room comes back, `REVISIT_GAP` blocks later and with other questions and crosses.
             One process that makes all batches in their order keeps the picture meanwhile and renders it once.
+    Raises:
+        ValueError: if a count is negative, or rooms would be asked nothing.
     """
 
     counts: dict = field(default_factory=lambda: {"reconstruction": 6})
@@ -214,25 +227,57 @@ class RoomQuestions:
             raise ValueError(f"counts has {wrong}; expected 0 or more questions of each task.")
         if self.visits < 1:
             raise ValueError(f"visits is {self.visits}; expected 1 or more.")
+        share = self.grounding_frame_share
+        if share < 1 and not any(count >= 1 for count in self.counts.values()):
+            raise ValueError(f"counts is {self.counts}; expected 1 or more of some task: every room asks something.")
+        if share > 0 and self.grounding_frame_count < 1:
+            raise ValueError(f"grounding_frame_count is {self.grounding_frame_count}; expected 1 or more.")
 
 
 class RoomQuestionDataset(_RoomDataset):
     """Rooms of a split with questions, as samples for `SharedSceneCollator`; item i is always the same.
 
+    Where the views drawn of a room do not show what a question needs (a single view of a bare corner, say), another
+    room of the split is drawn for this item, of the same size and number of views and with the same tasks. Seed and
+    index alone decide which. `redrawn`, a `Counter` by reason, says how often that came to pass in this process;
+    samples say it, too ("rooms_redrawn"), so that the trainer logs what the loader's processes met.
+
     Args:
-        split (`str`), num_scenes (`int`), variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`): as
-            for `RoomGeometryDataset`.
+        split (`str`), num_scenes (`int`), variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`),
+            use_colors (`bool`): as for `RoomGeometryDataset`.
         questions (`RoomQuestions`, *optional*)
+    Raises:
+        CannotAskError: from an item, if no room in `redraw.MAX_DRAWS` shows what its questions need.
     """
 
-    def __init__(self, split, num_scenes, questions=None, variety=None, block_size=4, seed=0):
-        super().__init__(split, num_scenes, variety, block_size, seed)
+    def __init__(self, split, num_scenes, questions=None, variety=None, block_size=4, seed=0, use_colors=True):
+        super().__init__(split, num_scenes, variety, block_size, seed, use_colors)
         self.questions = questions or RoomQuestions()
         self._kept = {}  # rooms that will be visited again, by number
+        self.redrawn = Counter()
 
     def __getitem__(self, index):
+        before = self.redrawn.total()
+        sample = self._sample(*first_askable(partial(self.ask, index), self._count))
+        return {**sample, "rooms_redrawn": self.redrawn.total() - before}
+
+    def _count(self, error):
+        self.redrawn[error.reason] += 1
+
+    def ask(self, index, attempt=0):
+        """Ask the questions of one item.
+
+        Args:
+            index (`int`): of the item.
+            attempt (`int`, defaults to 0): 1, 2, .. ask about rooms that stand in for it.
+        Returns:
+            `tuple`: the `RoomScene`, a generator for what follows, and a list of colours of crosses and
+            `RoomQuestion`s.
+        Raises:
+            CannotAskError: if the views of this room do not show what is asked for.
+        """
         room, visit = self._room(index)
-        scene, rng = self._visited(room, visit)
+        scene, rng = self._visited(room, visit, attempt)
         if rng.random() < self.questions.grounding_frame_share:
             counts = {"grounding_frame": self.questions.grounding_frame_count}
         else:
@@ -243,12 +288,15 @@ class RoomQuestionDataset(_RoomDataset):
             first = visit * math.ceil(self.questions.counts.get(task, count))  # other questions than before
             for number in range(count):
                 color = colors[number % len(colors)]
-                seed = first + number
-                asked.append((color, make_question(scene, task, task_seed=seed, color=color)))
+                asked.append((color, make_question(scene, task, task_seed=first + number, color=color)))
+        return scene, rng, asked
+
+    def _sample(self, scene, rng, asked):
+        """Questions about a room as a sample, with crosses in its views."""
         drawn = [mark for _, question in asked for mark in question.marks]
         style = {} if self.variety is None else draw_mark_style(rng, self.variety)
         return {
-            "sample_id": f"room-{self.split}-{room}",
+            "sample_id": f"room-{self.split}-{scene.seed - SPLIT_SEEDS[self.split].start}",
             "images": apply_visual_prompt(list(scene.images), drawn, **style),
             "conversations": [
                 build_messages(
@@ -275,9 +323,11 @@ class RoomQuestionDataset(_RoomDataset):
         num_blocks = math.ceil(self.num_scenes / (visits * self.block_size))
         return (block - visit * REVISIT_GAP) % num_blocks * self.block_size + place, visit
 
-    def _visited(self, room, visit):
+    def _visited(self, room, visit, attempt=0):
         """A room as it was drawn, and a generator for what is asked now."""
-        if visit and room in self._kept:
+        if attempt:  # rare, so not worth keeping
+            scene, rng = self._draw(room, attempt)
+        elif visit and room in self._kept:
             scene = self._kept[room] if visit + 1 < self.questions.visits else self._kept.pop(room)
         else:
             scene, rng = self._draw(room)
@@ -285,7 +335,7 @@ class RoomQuestionDataset(_RoomDataset):
                 self._kept[room] = scene
                 if len(self._kept) > (REVISIT_GAP + 1) * self.questions.visits * self.block_size:
                     self._kept.pop(next(iter(self._kept)))  # the oldest; its visitor came by another process
-        return scene, np.random.default_rng([self.seed, 2, room, visit]) if visit else rng
+        return scene, _generator(self.seed, 2, room, visit, attempt=attempt) if visit else rng
 
     def _whole_counts(self, index):
         """Questions of each task for the rooms of this item's block."""

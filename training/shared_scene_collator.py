@@ -84,7 +84,8 @@ class SharedSceneCollator:
     all with the same system turn and views, and the answer as last turn), and optionally `marks` (a `Mark` or None
     for each question: what the answer is about), `depth_m`, `intrinsics` and `camera_to_world` (one for each view,
     the intrinsics in pixels of its depth map: targets of the point maps) and `sample_id`. A view whose entry is None
-    has no targets, the others keep theirs; `counts` and the batch's `collation_counts` say how many there were.
+    has no targets, the others keep theirs; `counts` and the batch's `collation_counts` say how many there were, and
+    add up the samples' `rooms_redrawn`.
 
     Args:
         processor (`GapMllmProcessor`)
@@ -155,6 +156,8 @@ class SharedSceneCollator:
     def _encode(self, sample):
         """Token ids of the shared prefix and of each question, and the vision inputs, of one scene."""
         name = sample.get("sample_id")
+        if redrawn := sample.get("rooms_redrawn"):
+            self.events.add("rooms_redrawn", name, "stood in for one that could not be asked about", redrawn)
         if not sample["conversations"]:
             raise ValueError(f"Sample {name!r} has no questions.")
         images = [

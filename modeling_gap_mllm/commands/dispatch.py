@@ -7,7 +7,7 @@ from .convert import add_convert
 from .data import add_data, parse_with_options
 from .evaluate import add_evaluate
 from .train import add_train, add_train_geometry_encoder
-from .user_errors import advice, is_user_error
+from .user_errors import advice, error_line, is_user_error
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not is_user_error(error):
             raise
-        print(f"gap-mllm: error: {' '.join(str(error).split())} {advice(error)}".rstrip(), file=sys.stderr)
+        print(f"gap-mllm: error: {error_line(error)} {advice(error)}".rstrip(), file=sys.stderr)
         return 2
     return 0
 

@@ -3,6 +3,9 @@
 They are those of the user's arguments, files and machine; a fault of the program keeps its traceback.
 """
 
+import re
+
+
 _KINDS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 _ADVICE = {  # by what the message holds
     "out of memory": "Use smaller batches, fewer or smaller views, or another device.",
@@ -26,4 +29,19 @@ def advice(error: Exception) -> str:
     return next((what for sign, what in _ADVICE.items() if sign in str(error)), "")
 
 
-__all__ = ["advice", "is_user_error"]
+def error_line(error: Exception) -> str:
+    """Return what an error says, in one line.
+
+    A data loader's worker wraps its error's message in its traceback, behind "Caught .. in DataLoader worker process";
+    what comes back is the message that the error had there.
+    """
+    text = str(error)
+    wrapped = re.match(r"Caught (\w+) in .*\nOriginal ", text)
+    if wrapped:
+        # The traceback ends with the error's name, after the package's name where it is not built in, and message.
+        name = rf"(?m)^(?:Original )?(?:\w+\.)*{wrapped[1]}(?:: |$)"
+        text = re.split(name, text)[-1].strip() or f"{wrapped[1]} in a process of the data loader"
+    return " ".join(text.split())
+
+
+__all__ = ["advice", "error_line", "is_user_error"]

@@ -99,8 +99,16 @@ def test_a_fraction_is_a_share_of_blocks():
         ({"counts": {"reconstruction": -1}}, "counts has {'reconstruction': -1}; expected 0 or more"),
         ({"counts": {"reconstruction": float("nan")}}, "counts has {'reconstruction': nan}; expected 0 or more"),
         ({"visits": 0}, "visits is 0; expected 1 or more"),
+        ({"counts": {"grounding_box": 0.5}}, "counts is {'grounding_box': 0.5}; expected 1 or more of some task"),
+        ({"counts": {}}, "counts is {}; expected 1 or more of some task"),
+        ({"grounding_frame_share": 0.1, "grounding_frame_count": 0}, "grounding_frame_count is 0; expected 1 or more"),
     ],
 )
 def test_wrong_questions_are_refused(questions, message):
     with pytest.raises(ValueError, match=message):
         RoomQuestions(**questions)
+
+
+def test_rooms_that_only_ask_for_frames_need_no_other_counts():
+    dataset = make(4, counts={}, grounding_frame_share=1.0, grounding_frame_count=2)
+    assert [len(dataset[index]["conversations"]) for index in range(4)] == [2] * 4

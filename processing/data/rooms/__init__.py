@@ -4,6 +4,7 @@
 """
 
 from .layout import SPLIT_SEEDS, make_layout, room_seed
+from .redraw import first_askable
 from .renderer import RoomScene, render_room
 from .tasks import ROOM_TASKS, RoomQuestion, make_question
 
@@ -13,6 +14,7 @@ __all__ = [
     "SPLIT_SEEDS",
     "RoomQuestion",
     "RoomScene",
+    "first_askable",
     "make_layout",
     "make_question",
     "render_room",

@@ -253,18 +253,31 @@ def face_coordinates(local: np.ndarray, axis: np.ndarray) -> tuple[np.ndarray, n
     return np.where(axis == 0, local[1], local[0]), np.where(axis == 2, local[1], local[2])
 
 
-def paint(look: Appearance, primitive, u, v) -> tuple[np.ndarray, np.ndarray]:
-    """Return the unlit colour and the instance id of every hit.
+def identify(look: Appearance, primitive, u, v) -> tuple[np.ndarray, list[tuple]]:
+    """Return the instance id of every hit, and the hits on each decoration.
 
     Args:
         look (`Appearance`): of the room.
         primitive (`numpy.ndarray` of shape `(M,)`): primitive numbers.
         u (`numpy.ndarray` of shape `(M,)`), v (`numpy.ndarray` of shape `(M,)`): face coordinates in metres.
     Returns:
-        `tuple[numpy.ndarray, numpy.ndarray]`: colours `(3, M)` in 0..1 and ids `(M,)`, int16.
+        `tuple[numpy.ndarray, list[tuple]]`: ids `(M,)`, int16; and for each decoration that is hit a tuple of it, the
+        numbers `(K,)` of its hits, and their two coordinates from its middle, `(K,)` each.
     """
+    ids, on_decorations = look.instance_id[primitive], []
+    for decoration in look.decorations:
+        face = np.nonzero(primitive == decoration.face)[0]
+        x, y = u[face] - decoration.center[0], v[face] - decoration.center[1]
+        inside = np.nonzero((np.abs(x) < decoration.half[0]) & (np.abs(y) < decoration.half[1]))[0]
+        if len(inside):
+            ids[face[inside]] = decoration.instance_id
+            on_decorations.append((decoration, face[inside], x[inside], y[inside]))
+    return ids, on_decorations
+
+
+def paint(look: Appearance, primitive, u, v, on_decorations) -> np.ndarray:
+    """Return the unlit colour of every hit, `(3, M)` in 0..1; arguments and results of `identify`."""
     rgb = look.rgb.take(primitive, 1)
-    ids = look.instance_id[primitive]
     pattern = look.pattern[primitive]
     for kind in np.unique(look.pattern):
         where = np.nonzero(pattern == kind)[0]
@@ -274,14 +287,9 @@ def paint(look: Appearance, primitive, u, v) -> tuple[np.ndarray, np.ndarray]:
                 rgb[c][where] = color[c]
     on_wall = np.nonzero((primitive < 4) & (v < 0.09))[0]
     rgb[:, on_wall] = 0.25 * rgb[:, on_wall] + 0.6  # skirting board
-    for decoration in look.decorations:
-        face = np.nonzero(primitive == decoration.face)[0]
-        x, y = u[face] - decoration.center[0], v[face] - decoration.center[1]
-        inside = np.nonzero((np.abs(x) < decoration.half[0]) & (np.abs(y) < decoration.half[1]))[0]
-        if len(inside):
-            rgb[:, face[inside]] = _decorate(decoration, x[inside], y[inside])
-            ids[face[inside]] = decoration.instance_id
-    return rgb, ids
+    for decoration, hits, x, y in on_decorations:
+        rgb[:, hits] = _decorate(decoration, x, y)
+    return rgb
 
 
 def _plain(look, primitive, rgb, u, v):

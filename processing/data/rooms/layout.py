@@ -84,12 +84,13 @@ class RoomLayout:
     camera_to_world: np.ndarray
 
 
-def room_seed(split: str, index: int) -> int:
+def room_seed(split: str, index: int, attempt: int = 0) -> int:
     """Return the seed of room number `index` of a split; seeds of different splits never meet.
 
     Args:
         split (`str`): "train", "selection" or "test".
         index (`int`): number of the room, from 0.
+        attempt (`int`, defaults to 0): 1, 2, .. name other rooms of the split, drawn by chance, to stand in for it.
     Returns:
         `int`: the seed for `make_layout` and `render_room`.
     Raises:
@@ -100,6 +101,8 @@ def room_seed(split: str, index: int) -> int:
     seeds = SPLIT_SEEDS[split]
     if not 0 <= index < len(seeds):
         raise ValueError(f"index is {index}; split {split!r} holds rooms 0 to {len(seeds) - 1}.")
+    if attempt:
+        index = int(np.random.default_rng((seeds.start, index, attempt)).integers(len(seeds)))
     return seeds[index]
 
 

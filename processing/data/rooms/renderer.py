@@ -105,7 +105,9 @@ class RoomScene:
         return appearance.STRUCTURE_LABELS[int(instance_id)]
 
 
-def render_room(seed: int, num_views: int = 4, height: int = 128, width: int = 128) -> RoomScene:
+def render_room(
+    seed: int, num_views: int = 4, height: int = 128, width: int = 128, use_colors: bool = True
+) -> RoomScene:
     """Render a furnished room from a seed.
 
     Frame: see `RoomScene`. Units: metres. Source: our choice; the paper trains on ScanNet scans.
@@ -114,6 +116,7 @@ def render_room(seed: int, num_views: int = 4, height: int = 128, width: int = 1
         seed (`int`): same seed and arguments, same bytes. `layout.room_seed` gives the seeds of a split.
         num_views (`int`, defaults to 4): views along a hand-held path.
         height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
+        use_colors (`bool`, defaults to True): False leaves the images black, in half the time.
     Returns:
         `RoomScene`.
     Raises:
@@ -130,14 +133,19 @@ def render_room(seed: int, num_views: int = 4, height: int = 128, width: int = 1
     points = np.stack([(depth * directions[a] + origin[:, a, None, None]).reshape(-1) for a in range(3)])  # (3, V*H*W)
     hit = primitive.reshape(-1).astype(np.intp)
     normals, u, v = find_surface(layout, parts, hit, points)
-    rgb, ids = appearance.paint(look, hit, u, v)
-    is_lit = cast_shadows(layout, parts, look.light, points + np.float32(0.05) * normals)
-    rgb = appearance.light_up(look, layout.size, rgb, hit, points, normals, is_lit)
+    ids, on_decorations = appearance.identify(look, hit, u, v)
+    if use_colors:
+        rgb = appearance.paint(look, hit, u, v, on_decorations)
+        is_lit = cast_shadows(layout, parts, look.light, points + np.float32(0.05) * normals)
+        rgb = appearance.light_up(look, layout.size, rgb, hit, points, normals, is_lit)
+        images = _develop(look, rgb.reshape(3, *shape), seed)
+    else:
+        images = np.zeros((*shape, 3), np.uint8)
     rotation = layout.camera_to_world[:, :3, :3].astype(np.float32)
     world_normals = np.moveaxis(normals.reshape(3, *shape), 0, -1).reshape(num_views, -1, 3)
     return RoomScene(
         seed=seed,
-        images=_develop(look, rgb.reshape(3, *shape), seed),
+        images=images,
         depth_m=depth,
         normals=(world_normals @ rotation).reshape(*shape, 3),
         instance_ids=ids.reshape(shape),

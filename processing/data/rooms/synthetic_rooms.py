@@ -3,17 +3,24 @@
 Nothing is downloaded. Rendering is in renderer.py, questions are in tasks.py, the schema is in schema.py.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 
 import datasets
 import numpy as np
+from transformers.utils import logging
 
 from ..prepared_source import PreparedSourceBuilder
 from ..scene_sample import Box, Point, SceneMark, SceneSample, View
 from ..schema import complete_row, scene_features
 from .layout import SPLIT_SEEDS, room_seed
+from .redraw import first_askable
 from .renderer import RoomScene, render_room
 from .tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -64,7 +71,8 @@ class SyntheticRooms(PreparedSourceBuilder):
     """Rendered rooms with exact depth, poses, boxes and labels, and questions about them.
 
     Splits "train", "selection" and "test" use disjoint seeds. The rooms of a split are the first ones of its seed
-    range, so a larger data set contains the smaller one.
+    range, so a larger data set contains the smaller one. For a room whose views do not show what a task needs,
+    another room of the split stands in, the same whatever the length; they are counted in a warning.
     Frame: boxes and points in the camera of view 0, `camera_to_world` in an aligned world with +z up. Units: metres.
 
     Example:
@@ -99,14 +107,26 @@ class SyntheticRooms(PreparedSourceBuilder):
         )
 
     def _generate_examples(self, split, rooms):
-        config = self.config
+        redrawn = Counter()
         for index in rooms:
-            scene = render_room(room_seed(split, index), config.num_views, config.height, config.width)
+            draw = partial(self._draw, split, index)
+            scene, questions = first_askable(draw, lambda error: redrawn.update([error.reason]))
             views = scene_views(scene)
-            for task in config.tasks:
-                for number in range(1 if task == "detection3d" else config.questions_per_task):
-                    row_id = f"{split}-{index:06d}-{task}-{number}"
-                    yield row_id, scene_row(scene, make_question(scene, task, number), views, split, row_id)
+            for name, question in questions.items():
+                row_id = f"{split}-{index:06d}-{name}"
+                yield row_id, scene_row(scene, question, views, split, row_id)
+        if redrawn:
+            logger.warning(f"Other rooms stand in for some of the {len(rooms)} of split {split!r}: {dict(redrawn)}.")
+
+    def _draw(self, split, index, attempt):
+        """Room `index` or one that stands in for it, and its questions by the end of their rows' names."""
+        config = self.config
+        scene = render_room(room_seed(split, index, attempt), config.num_views, config.height, config.width)
+        return scene, {
+            f"{task}-{number}": make_question(scene, task, number)
+            for task in config.tasks
+            for number in range(1 if task == "detection3d" else config.questions_per_task)
+        }
 
 
 def room_views(scene: RoomScene) -> tuple[View, ...]:

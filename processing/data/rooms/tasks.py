@@ -12,6 +12,7 @@ import numpy as np
 from ...camera_geometry_gap_mllm import transform_points, unproject_depth
 from ...prompts_gap_mllm import prompt_text
 from ...visual_prompt_gap_mllm import Mark
+from ..cannot_ask import CannotAskError
 from ..truth import Truth, answered, render_answer
 from .renderer import RoomScene
 
@@ -20,6 +21,7 @@ QUESTION_STREAM = 2  # of the room's seed; see layout.py
 VISIBLE_SHARE = 0.004  # of a view's pixels: from here on a piece counts as visible
 CLEAR_SHARE = 0.012  # ... as clearly visible
 FURNITURE_SHARE = 0.6  # of the marked pixels
+NO_FURNITURE = "no furniture is visible"
 
 
 @dataclass
@@ -80,7 +82,8 @@ def make_question(scene: RoomScene, task: str, task_seed: int = 0, color: str = 
     Returns:
         `RoomQuestion`.
     Raises:
-        ValueError: if the task is unknown, the seed negative, or the views show no furniture (grounding, caption).
+        ValueError: if the task is unknown or the seed negative. CannotAskError: if the views show no furniture
+            (grounding, caption); `redraw.first_askable` goes on to another room.
     """
     if task not in ROOM_TASKS:
         raise ValueError(f"task is {task!r}; expected one of {list(ROOM_TASKS)}.")
@@ -111,6 +114,8 @@ def visible_pieces(scene: RoomScene) -> list[int]:
 def _mark_pixel(scene, rng, color):
     """Stage 1: label and point of one marked pixel, on furniture in about 60 % of the questions."""
     inner = _inner_pixels(scene.instance_ids)
+    if not inner.any():  # in tiny pictures every pixel may be at an edge; what it shows is true all the same
+        inner = np.ones_like(inner)
     pieces = [i for i in visible_pieces(scene) if (inner & (scene.instance_ids == i)).any()]
     if pieces and rng.random() < FURNITURE_SHARE:
         candidates = inner & (scene.instance_ids == pieces[rng.integers(len(pieces))])
@@ -167,7 +172,10 @@ def _draw_piece(scene, rng):
     """A visible piece, and the first view that shows it clearly."""
     pieces = visible_pieces(scene)
     if not pieces:
-        raise ValueError(f"room {scene.seed} shows no furniture in its {len(scene.depth_m)} views; use another seed.")
+        views = "its one view" if len(scene.depth_m) == 1 else f"its {len(scene.depth_m)} views"
+        raise CannotAskError(
+            f"room {scene.seed} shows no furniture in {views}; take another room or view.", NO_FURNITURE
+        )
     piece = pieces[rng.integers(len(pieces))]
     counts = count_pixels(scene)[:, piece - 1]
     enough = min(CLEAR_SHARE * scene.depth_m[0].size, 0.5 * counts.max())

@@ -7,6 +7,7 @@ from functools import cached_property, wraps
 import numpy as np
 
 from ...prompts_gap_mllm import IMAGE_TAG
+from ..cannot_ask import CannotAskError
 from ..record_errors import RecordError
 from ..scene_sample import Box, Point, SceneMark, SceneSample
 from ..truth import Truth, render_answer, rounded_number
@@ -14,10 +15,6 @@ from .margins import TaskMargins
 from .scene_cameras import SceneCamera, scene_cameras
 from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects, read_objects
 from .templates import phrase
-
-
-class CannotAskError(Exception):
-    """A question that the scene does not allow; the message is the reason, the same for all scenes."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import gap_mllm.processing.data.rooms.synthetic_rooms as synthetic_rooms
 from gap_mllm.processing.camera_geometry_gap_mllm import (
     euler_to_matrix,
     transform_points,
@@ -197,3 +198,24 @@ def test_depth_in_metres_is_changed_like_a_stored_map():
         for view in range(2):
             assert (flipped.views[view].depth_m == scene.depth_m[view][:, ::-1]).all()
             assert (cut.views[view].depth_m == scene.depth_m[view][4:44, 8:40]).all()
+
+
+def test_a_room_that_shows_no_furniture_is_stood_in_for(tmp_path, monkeypatch):
+    """In one low view of train room 0 nothing but a wall can be seen."""
+    warned = []
+    monkeypatch.setattr(synthetic_rooms.logger, "warning", warned.append)
+    shape = {"num_selection": 0, "num_test": 0, "num_views": 1, "height": 8, "width": 64}
+    seeds = []
+    for number in (2, 14):
+        rooms = SyntheticRooms(
+            num_train=number, tasks=("grounding_box", "reconstruction"), **shape, cache_dir=tmp_path
+        )
+        rooms.download_and_prepare()
+        rows = rooms.as_dataset(split="train")
+        assert rows["id"][:2] == ["train-000000-grounding_box-0", "train-000000-reconstruction-0"]
+        seeds.append([json.loads(text)["seed"] for text in rows["metadata"]][::2])
+        assert [json.loads(text)["seed"] for text in rows["metadata"]][1::2] == seeds[-1]  # all rows of one room
+    assert seeds[1][:2] == seeds[0] and seeds[0][1] == room_seed("train", 1)
+    assert seeds[0][0] in [room_seed("train", 0, attempt) for attempt in (1, 2, 3)]
+    assert [index for index, seed in enumerate(seeds[1]) if seed != index] == [0, 12]
+    assert "stand in for some of the 2 of split 'train': {'no furniture is visible': " in warned[0]

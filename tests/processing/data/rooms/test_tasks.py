@@ -5,6 +5,7 @@ import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from gap_mllm.processing.data import ROOM_TASKS, make_question, render_room
+from gap_mllm.processing.data.cannot_ask import CannotAskError
 from gap_mllm.processing.data.rooms.tasks import captions, count_pixels, size_word, visible_pieces
 
 
@@ -153,5 +154,15 @@ def test_views_without_furniture_can_be_marked_and_detected_but_not_described():
     assert make_question(scene, "reconstruction").instances[0] <= 0
     assert parse_boxes(make_question(scene, "detection3d").answer).items == ()
     for task in ("grounding_frame", "grounding_box", "dense_caption"):
-        with pytest.raises(ValueError, match="room 0 shows no furniture"):
+        with pytest.raises(CannotAskError, match="room 0 shows no furniture in its 4 views") as caught:
             make_question(scene, task)
+        assert caught.value.reason == "no furniture is visible"
+
+
+def test_a_pixel_can_be_marked_where_every_one_is_at_an_edge():
+    scene = render_room(0, num_views=1, height=8, width=8)
+    scene.instance_ids[0] = np.indices((8, 8)).sum(0) % 2  # floor and the first piece, as a chess board
+    question = make_question(scene, "reconstruction", 1)
+    x, y = question.marks[0].pixel
+    assert question.instances == [scene.instance_ids[0, y, x]]
+    np.testing.assert_allclose(question.point, scene.points_in_first_view()[0, y, x], atol=1e-5)

@@ -1,0 +1,216 @@
+"""Every item of a room dataset can be asked about: other rooms stand in, always the same ones, and are counted."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.utils.data import DataLoader
+
+import gap_mllm.training.rooms as rooms
+from gap_mllm.processing.data.cannot_ask import CannotAskError
+from gap_mllm.processing.data.rooms import room_seed
+from gap_mllm.training.recipes import find_recipe
+from gap_mllm.training.rooms import RoomGeometryDataset, RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm_cli import main
+from tests.training.conftest import TINY
+from tests.training.walk_rooms import ENCODER_RECIPE, QUESTION_RECIPES, make_dataset, walk
+
+
+BLOCK = 4
+# One low and wide view: about every fourth room shows no furniture in it.
+BARE = RoomVariety(sizes=((8, 64), (8, 32)), size_shares=(0.7, 0.3), num_views=(1, 2), num_views_shares=(0.8, 0.2))
+COUNTS = {"reconstruction": 1, "grounding_box": 1}
+REASON = "no furniture is visible"
+
+
+def recipe_dataset(name, seed=None, **changes):
+    recipe = yaml.safe_load(find_recipe(name).read_text())
+    options = {"block_size": recipe["per_device_train_batch_size"], "seed": recipe["seed"] if seed is None else seed}
+    variety = RoomVariety(**recipe["variety"])
+    return RoomQuestionDataset("train", 12_000, RoomQuestions(**recipe["questions"]), variety, **options, **changes)
+
+
+def bare_dataset(num_scenes=64, **questions):
+    return RoomQuestionDataset("train", num_scenes, RoomQuestions(**questions), BARE, block_size=BLOCK)
+
+
+def told(sample):
+    marks = [mark and (mark.view, tuple(mark.pixel), mark.color) for mark in sample["marks"]]
+    return repr((sample["sample_id"], sample["conversations"], marks))
+
+
+def is_same(first, second):
+    names = ("images", "depth_m", "intrinsics", "camera_to_world")
+    arrays = all(np.array_equal(np.stack(first[name]), np.stack(second[name])) for name in names)
+    return arrays and told(first) == told(second)
+
+
+def test_the_room_that_ended_runs_is_asked_about():
+    """Room 7955 of tiny_gap_mllm with seed 7 shows a bare wall in its only view."""
+    dataset = recipe_dataset("tiny_gap_mllm", seed=7)
+    with pytest.raises(CannotAskError, match="room 7955 shows no furniture in its one view"):
+        dataset.ask(7955)
+    sample = recipe_dataset("tiny_gap_mllm", seed=7)[7955]
+    number = room_seed("train", 7955, attempt=1)
+    assert sample["sample_id"] == f"room-train-{number}" and number != 7955
+    assert len(sample["images"]) == 1 and len(sample["conversations"]) == 7
+    assert sample["depth_m"].shape == dataset[7954]["depth_m"].shape  # rooms of a block share size and views
+    assert dataset.redrawn == {} and is_same(dataset[7955], sample)
+    assert dataset.redrawn == {REASON: 1} and sample["rooms_redrawn"] == 1
+
+
+@pytest.mark.parametrize("questions", [{"counts": COUNTS}, {"counts": COUNTS, "grounding_frame_share": 0.5}])
+def test_rooms_that_stand_in_depend_on_seed_and_index_alone(questions):
+    dataset = bare_dataset(**questions)
+    samples = [dataset[index] for index in range(40)]
+    redrawn = [index for index in range(40) if samples[index]["sample_id"] != f"room-train-{index}"]
+    assert redrawn == [index for index in range(40) if samples[index]["rooms_redrawn"]] and len(redrawn) > 4
+    assert dataset.redrawn == {REASON: sum(sample["rooms_redrawn"] for sample in samples)}
+    for index in (39, *reversed(redrawn), 0):
+        assert is_same(bare_dataset(**questions)[index], samples[index])
+    longer = bare_dataset(num_scenes=400, **questions)
+    assert all(is_same(longer[index], samples[index]) for index in redrawn)
+    for start in range(0, 40, BLOCK):
+        assert len({sample["depth_m"].shape for sample in samples[start : start + BLOCK]}) == 1
+    other = RoomQuestionDataset("train", 64, RoomQuestions(**questions), BARE, block_size=BLOCK, seed=1)
+    assert any(told(other[index]) != told(samples[index]) for index in redrawn)
+
+
+def test_later_visits_are_always_the_same_too():
+    dataset, fresh = (bare_dataset(num_scenes=96, counts=COUNTS, visits=2) for _ in range(2))
+    samples = [dataset[index] for index in range(96)]
+    assert dataset.redrawn[REASON] > 10
+    for index in (95, 72, 71, 40, 8, 3, 0):
+        assert is_same(fresh[index], samples[index])
+
+
+def test_loader_processes_make_the_same_and_say_what_they_redrew():
+    dataset = bare_dataset(24, counts=COUNTS)
+    samples = [dataset[index] for index in range(24)]
+    theirs = list(DataLoader(bare_dataset(24, counts=COUNTS), batch_size=None, num_workers=2))
+    assert all(is_same(*pair) for pair in zip(samples, theirs, strict=True))
+    assert [sample["rooms_redrawn"] for sample in theirs] == [sample["rooms_redrawn"] for sample in samples]
+    assert dataset.redrawn[REASON] >= 2
+
+
+def test_what_needs_no_furniture_is_never_redrawn():
+    dataset = bare_dataset(counts={"reconstruction": 1, "detection3d": 1})
+    assert [dataset[index]["sample_id"] for index in range(64)] == [f"room-train-{index}" for index in range(64)]
+    assert dataset.redrawn == {}
+
+
+def test_without_colours_the_same_is_asked():
+    """What the walk leaves out decides nothing."""
+    variety = RoomVariety(color_strength=0.0, sizes=((32, 48),), size_shares=(1.0,))
+    for index in range(6):
+        pair = [
+            RoomQuestionDataset("train", 8, RoomQuestions(counts=COUNTS), variety, use_colors=use_colors).ask(index)
+            for use_colors in (True, False)
+        ]
+        (scene, _, asked), (black, _, again) = pair
+        assert scene.images.any() and not black.images.any()
+        assert np.array_equal(scene.instance_ids, black.instance_ids) and np.array_equal(scene.depth_m, black.depth_m)
+        assert np.array_equal(scene.normals, black.normals)
+        assert [q.answer for _, q in asked] == [q.answer for _, q in again]
+
+
+def test_rooms_that_could_be_asked_about_before_are_as_they_were():
+    """Hashes made before rooms could stand in for others: questions, answers and pixels of marks."""
+    before = {
+        ("quickstart", 0): "533186622d375f7b2c1a1191d060c4636b814ba711362b172504e9cd28661b93",
+        ("quickstart", 7): "a7031eaf1a9fa93276fef8cffc51b5a2ec8db4fd1fc9cf08ab0562d0833495a6",
+        ("tiny_gap_mllm", 1): "c9838e11a8bdb84dc4d60b6b78724834d9876b91555406bf5ef40a86ea84af55",
+        ("tiny_gap_mllm", 7): "8eb87581a3d94067d3072a6d70170bbdc834b3e3691518a0d71a0c2cc1b841d1",
+    }
+    for (name, seed), expected in before.items():
+        dataset, digest = recipe_dataset(name, seed), hashlib.sha256()
+        for index in (*range(12), 800, 1601, 7000):
+            digest.update(told(dataset[index]).encode())
+        assert digest.hexdigest() == expected and dataset.redrawn == {}, name
+
+
+@pytest.mark.parametrize("visits", [1, 2])
+def test_where_nothing_ever_shows_furniture_the_cause_is_named(monkeypatch, visits):
+    hide_furniture(monkeypatch)
+    dataset = bare_dataset(counts=COUNTS, visits=visits)
+    with pytest.raises(CannotAskError, match=r"32 rooms in a row .* no furniture in its .* Ask for more views"):
+        dataset[0]
+    assert dataset.redrawn == {REASON: 32}
+
+
+def hide_furniture(monkeypatch):
+    def render(*args, **kwargs):
+        scene = render_room(*args, **kwargs)
+        scene.instance_ids = np.minimum(scene.instance_ids, 0)
+        return scene
+
+    render_room = rooms.render_room
+    monkeypatch.setattr(rooms, "render_room", render)
+
+
+# The command
+
+
+def command(folder, encoder_folder, variety, *flags):
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text())
+    recipe |= {"variety": {**recipe["variety"], **variety}, "questions": {"counts": COUNTS}, "logging_steps": 1}
+    recipe |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "geometry_in_loader": False}
+    recipe |= {"model_config": TINY}
+    (folder / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    flags += ("--output_dir", str(folder / "run"), "--geometry_encoder_path", str(encoder_folder))
+    flags += ("--use_cpu", "true", "--lr_scheduler_kwargs", '{"num_decay_steps": 1}')
+    return main(["train", str(folder / "mine.yaml"), *flags])
+
+
+def test_a_run_passes_such_a_room_and_logs_it_and_so_does_a_resumed_one(tmp_path, encoder_folder, capsys):
+    """Room 6, of the second step, shows no furniture in a single view of 32 x 128 pixels."""
+    variety = {"sizes": [[32, 128]], "num_views": [1]}
+    assert command(tmp_path, encoder_folder, variety) == 0
+    logs = capsys.readouterr().out
+    assert "'rooms_redrawn': '1'" in logs or "'rooms_redrawn': 1" in logs
+    weights = (tmp_path / "run" / "model.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-2")
+    assert command(tmp_path, encoder_folder, variety) == 0
+    assert (tmp_path / "run" / "checkpoint-2").is_dir()
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == weights
+
+
+def test_an_error_of_a_loader_process_is_one_line_of_the_command(tmp_path, encoder_folder, capsys, monkeypatch):
+    hide_furniture(monkeypatch)
+    assert command(tmp_path, encoder_folder, {"sizes": [[32, 32]]}, "--disable_tqdm", "true") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("gap-mllm: error: 32 rooms in a row cannot be asked about; the last: room ")
+    assert line.endswith("Ask for more views, larger pictures or other tasks.") and "Traceback" not in line
+
+
+# The walk; the whole one is a script
+
+
+@pytest.mark.parametrize("recipe", [*QUESTION_RECIPES, ENCODER_RECIPE])
+def test_a_walk_finds_nothing_that_breaks(recipe):
+    report = walk(make_dataset(recipe, 100), range(20, 50))
+    assert report["rooms"] == 30 and report["failures"] == [] and report["stood_in_for"] == []
+
+
+def test_a_walk_reports_what_stands_in_and_what_breaks(monkeypatch):
+    dataset = make_dataset("tiny_gap_mllm", 8_000, seed=7)
+    report = walk(dataset, range(7_954, 7_956))
+    assert report["redrawn"] == {REASON: 1} and report["stood_in_for"] == [7_955]
+    monkeypatch.setattr(rooms, "make_question", lambda *args, **kwargs: {}["broken"])
+    assert walk(dataset, [3])["failures"] == [[3, "KeyError: 'broken'"]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [*QUESTION_RECIPES, ENCODER_RECIPE])
+def test_thousands_of_rooms_can_be_asked_about(recipe):
+    num_rooms = 1_000 if recipe == ENCODER_RECIPE else 10_000
+    assert walk(make_dataset(recipe, num_rooms), range(num_rooms))["failures"] == []
+
+
+def test_geometry_targets_are_finite_where_no_furniture_shows():
+    shape = {"sizes": ((32, 128),), "size_shares": (1.0,), "num_views": (1,), "num_views_shares": (1.0,)}
+    item = RoomGeometryDataset("train", 64, variety=RoomVariety(**shape, shuffle_views=False))[6]
+    assert all(torch.isfinite(item[name]).all() for name in ("images", "depth", "points", "pose_enc"))
