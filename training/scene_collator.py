@@ -51,7 +51,7 @@ class SceneCollator:
 
     Example:
         ```python
-        rows = load_multiview("gap_mllm", data_dir, split="train")
+        rows = OpenedRows(load_multiview("gap_mllm", data_dir, split="train"))  # decodes what is shown
         collator = SceneCollator(processor, max_views=16, max_sample_pixels=16 * 518 * 392)
         Trainer(model, args, train_dataset=rows, data_collator=collator)  # remove_unused_columns=False
         ```

@@ -66,6 +66,23 @@ class _SceneQuestions:
         )
 
 
+class OpenedRows(Dataset):
+    """Rows of a source as samples whose pictures are decoded when they are needed: those of thinned views never.
+
+    Args:
+        rows (sequence of `dict`): of the schema, as `load_multiview` gives them without streaming.
+    """
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return SceneSample.open(self.rows, index)
+
+
 class SceneQuestionDataset(_SceneQuestions, Dataset):
     """Rows of a source as samples with questions; item i is always the same.
 
@@ -185,4 +202,4 @@ def choose_views(views, num_views, max_stride, rng):
     return tuple(views[start + stride * step] for step in range(num_views))
 
 
-__all__ = ["SceneQuestionDataset", "SceneQuestionStream", "choose_views"]
+__all__ = ["OpenedRows", "SceneQuestionDataset", "SceneQuestionStream", "choose_views"]

@@ -117,8 +117,6 @@ def match_parts(sample, truth: Truth, text: str) -> Truth:
     Raises:
         ValueError: if the text is damaged, or no box or point has its numbers; the message is the reason.
     """
-    if all(item.part is not None for item in truth.items):
-        return truth
     boxes, points = parse_boxes(text), parse_points(text)
     num_boxes = sum(item.is_box for item in truth.items)
     if len(boxes.items) != num_boxes or len(points.items) != len(truth.items) - num_boxes or boxes.truncated:
@@ -126,8 +124,10 @@ def match_parts(sample, truth: Truth, text: str) -> Truth:
     view = sample.target_frame if truth.camera == "answered" else 0
     half_step, items = 0.5 * 10.0**-truth.decimals, []
     for item in truth.items:
-        parts = sample.boxes if item.is_box else sample.points
-        errors = [(_differs(sample, part, item, view, half_step), index) for index, part in enumerate(parts)]
+        parts = dict(enumerate(sample.boxes if item.is_box else sample.points))
+        if item.part in parts and _differs(sample, parts[item.part], item, view, half_step) <= 1:
+            parts = {item.part: parts[item.part]}  # the one that it was made from, and still is
+        errors = [(_differs(sample, part, item, view, half_step), index) for index, part in parts.items()]
         error, index = min(errors, default=(np.inf, None))
         if not error <= 1:
             raise ValueError(
@@ -153,11 +153,11 @@ def _differs(sample, part, item, view, half_step):
         return np.inf
     if not item.is_box:
         return np.abs(own - numbers).max() / slack
-    sizes = np.maximum(own[3:6], min(2 * half_step, 1))  # answers write no size of 0
+    least = min(2 * half_step, 1)  # answers write no size of 0
     turn = euler_to_matrix(own[6:], part.euler_order) - euler_to_matrix(numbers[6:], part.euler_order)
     return max(
         np.abs(own[:3] - numbers[:3]).max() / slack,
-        np.abs(sizes - numbers[3:6]).max() / slack,
+        np.abs(np.maximum(own[3:6], least) - np.maximum(numbers[3:6], least)).max() / slack,
         np.abs(turn).max() / (3 * slack),
     )
 

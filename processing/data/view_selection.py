@@ -12,7 +12,8 @@ from .record_errors import RecordError
 
 
 KEPT_VIEWS = "keep_views"  # a key of metadata: the views that an answer was computed from
-_TAGGED = re.compile(r"(?:Frame-(\d+): ?)?" + re.escape(IMAGE_TAG))
+# The place of a view in a text, with its number if it has one.
+TAGGED = re.compile(r"(?:Frame-(\d+): ?)?" + re.escape(IMAGE_TAG))
 _MENTION = re.compile(r"Frame-(\d+)\b")
 
 
@@ -43,13 +44,13 @@ def named_views(sample) -> set[int]:
 
 def _spoken_texts(sample) -> list[str]:
     """What is said beside the tags."""
-    texts = (_TAGGED.sub("", sample.question or ""), sample.answer, *sample.choices, *sample.references)
+    texts = (TAGGED.sub("", sample.question or ""), sample.answer, *sample.choices, *sample.references)
     return [text for text in texts if text]
 
 
 def first_frame_number(question: str | None) -> int | None:
     """The number of view 0 in tags "Frame-0: <image>Frame-1: <image>"; None if they do not count the views."""
-    numbers = [tag.group(1) for tag in _TAGGED.finditer(question or "")]
+    numbers = [tag.group(1) for tag in TAGGED.finditer(question or "")]
     if not numbers or numbers[0] is None:
         return None
     first = int(numbers[0])
@@ -163,8 +164,8 @@ def _rename_frames(sample, place):
     def rename(text):
         return text and _MENTION.sub(lambda found: f"Frame-{place[int(found.group(1)) - first] + first}", text)
 
-    parts = _TAGGED.split(sample.question)[::2]  # what stands between tags; their numbers stand between the parts
-    tags = [tag.group(0) for tag in _TAGGED.finditer(sample.question)] + [""]
+    parts = TAGGED.split(sample.question)[::2]  # what stands between tags; their numbers stand between the parts
+    tags = [tag.group(0) for tag in TAGGED.finditer(sample.question)] + [""]
     question = "".join(rename(part) + tag for part, tag in zip(parts, tags, strict=True))
     choices, references = (tuple(map(rename, texts)) for texts in (sample.choices, sample.references))
     return replace(sample, question=question, answer=rename(sample.answer), choices=choices, references=references)
@@ -176,7 +177,7 @@ def retag_question(question: str | None, num_views: int, keep: list[int]) -> str
     Raises:
         RecordError: if the text has tags, but not one for each view.
     """
-    tags = list(_TAGGED.finditer(question or ""))
+    tags = list(TAGGED.finditer(question or ""))
     if not tags:
         return question
     if len(tags) != num_views:

@@ -25,7 +25,7 @@ from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_view
 from gap_mllm.processing.data.truth import render_answer
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.scene_collator import SceneCollator
-from gap_mllm.training.scene_questions import SceneQuestionDataset
+from gap_mllm.training.scene_questions import OpenedRows, SceneQuestionDataset
 from gap_mllm_cli import main
 
 
@@ -120,10 +120,12 @@ def test_only_the_views_that_are_asked_about_are_decoded(tmp_path, tiny_processo
     assert Counter(decoded) == {"depth": 60, "colors": 60}  # what a user who takes a row gets
 
 
-def test_a_collator_thins_before_it_decodes(tmp_path, tiny_processor, decoded):
-    rows = long_scan(tmp_path, 20)
-    sample = dataclasses.replace(SceneSample.open(rows, 0), task="scene_qa", question="What?", answer="A bed.")
-    batch = SceneCollator(tiny_processor, max_views=3)([sample])
+def test_rows_with_questions_are_thinned_before_they_are_decoded(tmp_path, tiny_processor, decoded):
+    scan = long_scan(tmp_path, 20)[0]
+    fields = {"task": "scene_qa", "question": "What is soft?", "answer": "The bed."}
+    rows = datasets.Dataset.from_list([{**scan, **fields}], features=scene_features())
+    decoded.clear()
+    batch = SceneCollator(tiny_processor, max_views=3)([OpenedRows(rows)[0]])
     assert len(batch["image_grid_thw"]) == 3 and Counter(decoded) == {"colors": 3}
 
 

@@ -7,9 +7,8 @@ exchanged in mirror_words.py.
 import re
 from dataclasses import replace
 
-from ...prompts_gap_mllm import IMAGE_TAG
 from ..answer_texts import holds_numbers, location_span
-from ..view_selection import first_frame_number
+from ..view_selection import TAGGED, first_frame_number
 
 
 NUMBER_TASKS = ("reconstruction", "detection3d", "grounding", "grounding_box", "grounding_frame")
@@ -17,7 +16,6 @@ TEXT_TASKS = ("dense_caption", "spatial_qa", "scene_qa", "video_qa")
 KNOWN_TASKS = (*NUMBER_TASKS, *TEXT_TASKS, "scene")
 VIEW_WORDS = ("refuse", "keep")
 
-_TAGS = re.compile(r"(?:Frame-\d+: ?)?" + re.escape(IMAGE_TAG))
 # Said of the frame of the numbers, which move with it; and the names of a box's numbers.
 _HARMLESS = re.compile(
     r"(?:camera )?(?:coordinate system|coordinates|camera(?: frame)?) (?:of|in) the first (?:frame|view|image)"
@@ -78,7 +76,7 @@ def free_texts(sample) -> list[str]:
     question, span = sample.question or "", location_span(sample)
     if span:
         question = question[: span[0]] + question[span[1] :]
-    question = _HARMLESS.sub(" ", _TAGS.sub(" ", question))
+    question = _HARMLESS.sub(" ", TAGGED.sub(" ", question))
     answers = [text for text in (sample.answer, *sample.references) if text and not holds_numbers(text)]
     return [text for text in (question, *answers, *sample.choices) if text]
 

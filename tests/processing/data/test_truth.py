@@ -136,3 +136,14 @@ def test_a_text_put_in_the_place_of_the_answer_counts():
     assert read_truth(sample, sample.answer) is truth
     other = replace(sample, answer='{"frame": 2}')
     assert read_truth(other, other.answer).frame == 2 == parse_frame(other.answer).first
+
+
+def test_parts_that_a_truth_was_made_from_are_checked():
+    """Boxes that were put in the place of the others are found again, or missed."""
+    truth = Truth("boxes", answered(BOXES, ["bed", "cup"]))
+    sample = replace(sample_of(render_answer(truth)), truth=truth)
+    assert match_parts(sample, truth, sample.answer) == truth  # also the size below the smallest that is written
+    turned = match_parts(replace(sample, boxes=sample.boxes[::-1]), truth, sample.answer)
+    assert [item.part for item in turned.items] == [1, 0]
+    with pytest.raises(ValueError, match="no box of the sample has the numbers"):
+        match_parts(replace(sample, boxes=sample.boxes[:1]), truth, sample.answer)
