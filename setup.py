@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.11",  # transformers 5.23 asks for it
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"gap_mllm.training": ["recipes/*.yaml"], "gap_mllm.evaluation": ["metrics/hub/*/README.md"]},
+    package_data={"gap_mllm.training": ["recipes/*.yaml"]},
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["gap-mllm = gap_mllm_cli:main"]},

@@ -1,7 +1,18 @@
 """Scores of 3D answers next to blind baselines, dense point errors, and plots."""
 
-from .baselines import BlindBaselines, fit_baselines, render_split
-from .boxes import box_intersection_9dof, box_iou_9dof, box_iou_axis_aligned
+from ..processing.data.rooms.renderer import render_split
+from ..processing.metrics_file import save_metrics
+from ..processing.scores import (
+    GroundedBox,
+    box_intersection_9dof,
+    box_iou_9dof,
+    box_iou_axis_aligned,
+    choice_score,
+    extract_choice,
+    ground_box,
+    read_detections,
+)
+from .baselines import BlindBaselines, fit_baselines
 from .dense_points import (
     evaluate_geometry_encoder,
     evaluate_point_maps,
@@ -25,11 +36,10 @@ from .metrics.camera_pose import camera_pose_score, pose_auc, relative_pose_erro
 from .metrics.captions import caption_scores
 from .metrics.cv_bench import cv_bench_aggregate, cv_bench_score
 from .metrics.depth import depth_errors, depth_score
-from .metrics.detection3d import detection_aggregate, detection_counts, detection_score, read_detections
+from .metrics.detection3d import detection_aggregate, detection_counts, detection_score
 from .metrics.frame_accuracy import frame_accuracy, read_frame
-from .metrics.grounding3d import GroundedBox, ground_box, grounding_of_texts, grounding_score
+from .metrics.grounding3d import grounding_of_texts, grounding_score
 from .metrics.grounding_axis_aligned import grounding_axis_aligned_score
-from .metrics.letters import choice_score, extract_choice
 from .metrics.mmsi import mmsi_aggregate, mmsi_score
 from .metrics.multi3drefer import multi3drefer_f1, multi3drefer_score, select_proposals
 from .metrics.reconstruction import align_points, point_cloud_errors, reconstruction_scene, reconstruction_score
@@ -38,7 +48,6 @@ from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
-from .metrics_file import save_metrics
 from .plots import AnswerExample, draw_answers, plot_curves, project_wireframe
 
 

@@ -8,30 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..processing.data.rooms.layout import room_seed
-from ..processing.data.rooms.renderer import render_room
 from ..processing.data.rooms.tasks import FURNITURE_SHARE, make_question
 
 
 GRID = (32, 32)  # cells of the point priors, rows and columns
 LABEL_GRID = (6, 6)  # coarser: a cell must hold enough marked pixels
-
-
-def render_split(split, num_scenes, first_scene=0, height=128, width=128):
-    """Yield rooms of a split in their default views, one at a time.
-
-    Args:
-        split (`str`): "train", "selection" or "test".
-        num_scenes (`int`): how many.
-        first_scene (`int`, defaults to 0): number of the first.
-        height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
-    Returns:
-        iterator of `RoomScene`.
-    Raises:
-        ValueError: if the split is unknown or has fewer rooms.
-    """
-    for index in range(first_scene, first_scene + num_scenes):
-        yield render_room(room_seed(split, index), height=height, width=width)
 
 
 @dataclass
@@ -186,4 +167,4 @@ def _nearest(maps, rows, columns):
     return maps[:, i[:, None], j]
 
 
-__all__ = ["BlindBaselines", "fit_baselines", "render_split"]
+__all__ = ["BlindBaselines", "fit_baselines"]

@@ -10,12 +10,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..processing.camera_geometry_gap_mllm import invert_rigid
+from ..processing.data.rooms.renderer import render_split
 from ..processing.data.rooms.tasks import make_question
 from ..processing.prompts_gap_mllm import build_messages
 from ..training.rooms import RoomGeometryDataset, collate_scenes
 from ..training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
 from ..vggt_heads_gap_mllm import pose_encoding_to_cameras
-from .baselines import fit_baselines, render_split
+from .baselines import fit_baselines
 from .intervals import with_interval
 
 

@@ -1,90 +1,31 @@
-"""The marked-pixel question: ask a model what a red cross marks and where it is, and score what it answers.
+"""Answers about marked pixels: scores with intervals, next to what is answered blindly.
+
+The questions, and the loop that asks them, are in training/marked_pixel_scorer.py.
 
 An answer that cannot be read counts as infinitely wrong and as a wrong label; none is left out.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from ..processing.answers_gap_mllm import POINT_KEY, parse_points
-from ..processing.asking_gap_mllm import AnswerForm, Asker
-from ..processing.data.rooms.tasks import RoomQuestion, make_question
-from ..processing.prompts_gap_mllm import build_messages
+from ..processing.scores.point_answers import NEAR_M, point_figures
+from ..training.marked_pixel_scorer import (
+    MarkedPixelSample,
+    answer_marked_pixels,
+    make_marked_pixel_samples,
+    marked_pixel_scorer,
+)
+from .baselines import BlindBaselines
 from .intervals import with_interval
 
 
-NEAR_M = 0.5  # an answer within this distance is counted as near
-
-
-@dataclass
-class MarkedPixelSample:
-    """One question about a marked pixel, with the views that it is about.
-
-    Args:
-        scene_seed (`int`): the room; answers about one room are resampled together.
-        images (`numpy.ndarray` of shape `(V, H, W, 3)`, uint8): the views, without the mark.
-        question (`RoomQuestion`): of task "reconstruction".
-    """
-
-    scene_seed: int
-    images: np.ndarray
-    question: RoomQuestion
-
-
-def make_marked_pixel_samples(scenes, questions_per_scene=1):
-    """Ask questions about marked pixels of rooms, one red cross each.
-
-    Args:
-        scenes (iterable of `RoomScene`): for instance `render_split("test", 256)`.
-        questions_per_scene (`int`, defaults to 1): different pixels of each room.
-    Returns:
-        `list[MarkedPixelSample]`.
-    """
-    return [
-        MarkedPixelSample(scene.seed, scene.images, make_question(scene, "reconstruction", number))
-        for scene in scenes
-        for number in range(questions_per_scene)
-    ]
-
-
-def answer_marked_pixels(
-    model, processor, samples, batch_size=16, max_new_tokens=48, arm=None, half_thickness=None, show_progress=True
-):
-    """Let a model answer, greedily, in left-padded batches; an answer ends with its JSON.
-
-    Args:
-        model (`GapMllmForConditionalGeneration`): put into evaluation mode for the time being.
-        processor (`GapMllmProcessor`)
-        samples (`list[MarkedPixelSample]`): the questions.
-        batch_size (`int`), max_new_tokens (`int`): of generate().
-        arm (`int`, *optional*), half_thickness (`int`, *optional*): of the cross, in pixels; default: as in training,
-            see `GapMllmProcessor.apply_visual_prompt`.
-        show_progress (`bool`): show a bar.
-    Returns:
-        `list[str]`: the answers, without special tokens.
-    """
-    was_training, asker, texts = model.training, Asker(model, processor), []
-    form = AnswerForm(max_new_tokens, (POINT_KEY,))
-    model.eval()
-    try:
-        for start in tqdm(range(0, len(samples), batch_size), desc="answers", disable=not show_progress):
-            shown = samples[start : start + batch_size]
-            texts += asker.answer([_messages(processor, sample, arm, half_thickness) for sample in shown], form)
-    finally:
-        model.train(was_training)
-    return texts
-
-
-def _messages(processor, sample, arm, half_thickness):
-    views = [Image.fromarray(image) for image in sample.images]
-    views = processor.apply_visual_prompt(views, sample.question.marks, arm, half_thickness)
-    return build_messages("reconstruction", views, prompt=sample.question.question)
-
-
-def score_marked_pixels(texts, samples, baselines=None, seed=0):
+def score_marked_pixels(
+    texts: Sequence[str],
+    samples: Sequence[MarkedPixelSample],
+    baselines: BlindBaselines | None = None,
+    seed: int = 0,
+) -> tuple[dict, list[dict]]:
     """Score answers, next to what is answered blindly.
 
     Frame: camera of the first view, OpenCV axes. Units: metres. Every number comes with a bootstrap interval over
@@ -94,7 +35,7 @@ def score_marked_pixels(texts, samples, baselines=None, seed=0):
         texts (`list[str]`): generated answers, whatever they hold.
         samples (`list[MarkedPixelSample]`): their questions.
         baselines (`BlindBaselines`, *optional*): answer the same questions; fitted on other rooms.
-        seed (`int`): of the bootstrap.
+        seed (`int`, defaults to 0): seed of the bootstrap.
     Returns:
         `tuple[dict, list[dict]]`: the metrics: `n`, `num_scenes`, `parse_rate`, `point_error_m` (median; infinite
         where an answer could not be read), `near_share` (within `NEAR_M`), `label_accuracy`; for the baselines
@@ -110,13 +51,10 @@ def score_marked_pixels(texts, samples, baselines=None, seed=0):
     for sample in samples:
         if sample.question.task != "reconstruction":
             raise ValueError(f"room {sample.scene_seed}: a question of task {sample.question.task!r} marks no pixel.")
-    records = [_record(text, sample) for text, sample in zip(texts, samples, strict=True)]
+    answers = [sample.read(text) for text, sample in zip(texts, samples, strict=True)]
     scenes = np.array([sample.scene_seed for sample in samples])
     points = np.array([sample.question.point for sample in samples])
     labels = np.array([sample.question.labels[0] for sample in samples], dtype=object)
-    errors = np.array([record["error_m"] for record in records])
-    is_parsed = [record["answered_point"] is not None for record in records]
-    is_right = np.array([record["answered_label"] == record["label"] for record in records])
 
     def rate(name, hits):
         return with_interval(name, np.asarray(hits, dtype=float), np.mean, scenes, seed)
@@ -126,7 +64,8 @@ def score_marked_pixels(texts, samples, baselines=None, seed=0):
         return median | rate(f"{prefix}near_share", values <= NEAR_M)
 
     metrics = {"n": len(texts), "num_scenes": len(set(scenes.tolist()))}
-    metrics |= rate("parse_rate", is_parsed) | distance("", errors) | rate("label_accuracy", is_right)
+    for name, (values, statistic) in point_figures(answers).items():
+        metrics |= with_interval(name, values, statistic, scenes, seed)
     if baselines is not None:
         seen = sorted(baselines.seeds & set(scenes.tolist()))
         if seen:
@@ -138,27 +77,23 @@ def score_marked_pixels(texts, samples, baselines=None, seed=0):
         metrics |= rate("majority_label_accuracy", labels == baselines.majority_label)
         metrics |= rate("pixel_prior_label_accuracy", labels == guessed_labels)
         metrics["num_baseline_scenes"] = len(baselines.seeds)
-    return metrics, records
+    return metrics, [_record(*row) for row in zip(texts, samples, answers, strict=True)]
 
 
-def marked_pixel_scorer(processor, scenes, **options):
-    """Build the `scorer` of a `GeometryAlignedTrainer`: it asks about one marked pixel of each room, and scores.
-
-    Args:
-        processor (`GapMllmProcessor`)
-        scenes (iterable of `RoomScene`): such as `render_split("selection", 64)`; test rooms are for the end.
-        **options: as for `answer_marked_pixels`.
-    Returns:
-        `Callable`: takes a model, returns the numbers of `score_marked_pixels` without intervals.
-    """
-    samples = make_marked_pixel_samples(scenes)
-
-    def score(model):
-        texts = answer_marked_pixels(model, processor, samples, **options)
-        metrics, _ = score_marked_pixels(texts, samples)
-        return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
-
-    return score
+def _record(text, sample, answer):
+    question = sample.question
+    return {
+        "scene_seed": sample.scene_seed,
+        "view": question.marks[0].view,
+        "pixel": list(question.marks[0].pixel),
+        "text": text,
+        "label": question.labels[0],
+        "point": question.point.tolist(),
+        "answered_label": answer.label,
+        "answered_point": None if answer.point is None else list(answer.point),
+        "rejected": answer.rejected,
+        "error_m": answer.error_m,
+    }
 
 
 def _ask_blindly(baselines, samples, marks):
@@ -168,31 +103,6 @@ def _ask_blindly(baselines, samples, marks):
         points.append(baselines.points_at([mark.view], [mark.pixel], size)[0])
         labels.append(baselines.labels_at([mark.pixel], size)[0])
     return np.array(points), np.array(labels, dtype=object)
-
-
-def _record(text, sample):
-    question = sample.question
-    parsed = parse_points(text)
-    answer = parsed.first
-    error, reason = float("inf"), None
-    if answer is not None:
-        error = float(np.linalg.norm(np.asarray(answer.point) - question.point))
-    elif parsed.rejected:
-        reason = parsed.rejected[0].reason
-    else:
-        reason = "cut off" if parsed.truncated else "no object"
-    return {
-        "scene_seed": sample.scene_seed,
-        "view": question.marks[0].view,
-        "pixel": list(question.marks[0].pixel),
-        "text": text,
-        "label": question.labels[0],
-        "point": question.point.tolist(),
-        "answered_label": None if answer is None else answer.label,
-        "answered_point": None if answer is None else list(answer.point),
-        "rejected": reason,
-        "error_m": error,
-    }
 
 
 __all__ = [

@@ -3,6 +3,7 @@
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForDepthEstimation,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     AutoModelForPreTraining,
@@ -28,6 +29,7 @@ AutoModelForImageTextToText.register(GapMllmConfig, GapMllmForConditionalGenerat
 AutoModelForMultimodalLM.register(GapMllmConfig, GapMllmForConditionalGeneration, exist_ok=True)
 AutoModelForPreTraining.register(GapMllmConfig, GapMllmForPreTraining, exist_ok=True)
 AutoProcessor.register(GapMllmConfig, GapMllmProcessor, exist_ok=True)
+AutoModelForDepthEstimation.register(GapMllmVggtConfig, GapMllmVggtForReconstruction, exist_ok=True)
 for _config, _model in ((GapMllmVggtConfig, GapMllmVggtModel), (GapMllmFusionConfig, GapMllmFusion)):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)

@@ -11,19 +11,19 @@ from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
-from ..evaluation.baselines import render_split
-from ..evaluation.marked_pixel import marked_pixel_scorer
 from ..loading import check_kind, load_pretrained, model_folder
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.data import load_multiview
 from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
+from ..processing.data.rooms.renderer import render_split
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
 from .evaluation_data import check_evaluation, evaluation_rows
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+from .marked_pixel_scorer import marked_pixel_scorer
 from .module_groups import freeze_groups
 from .recipe_sections import check_sections
 from .recipes import read_recipe

@@ -3,17 +3,18 @@
 Any source whose views have depth maps and poses will do.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmVggtConfig
-from ..evaluation.dense_points import evaluate_geometry_encoder
-from ..evaluation.metrics_file import save_metrics
 from ..loading import load_pretrained, model_folder
 from ..processing.data import load_multiview
+from ..processing.metrics_file import save_metrics
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from .evaluation_data import check_evaluation, evaluation_rows
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
@@ -21,6 +22,9 @@ from .recipe_sections import check_sections
 from .recipes import read_recipe
 from .rooms import ROOMS_PER_EPOCH, RoomGeometryDataset, RoomVariety, collate_scenes
 from .scene_geometry import SceneGeometryDataset
+
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -59,16 +63,19 @@ class GeometryEncoderArguments:
     num_baseline_scenes: int = field(default=512, metadata={"help": "Training rooms that fit the blind baselines."})
 
 
-def train_geometry_encoder(recipe, overrides=()):
+def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), scorer: Callable | None = None):
     """Train an encoder, resuming from the last checkpoint in the output folder if there is one.
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
         overrides (`list[str]`): command-line flags that replace the recipe's values, for example
             `["--max_steps", "100"]`.
+        scorer (`Callable`, *optional*): `scorer(model, num_scenes=, num_baseline_scenes=)` gives a `dict` of errors,
+            as `gap_mllm.evaluation.evaluate_geometry_encoder`, which the command line passes. Without one nothing is
+            measured, which a warning says where the recipe asks for it (`num_eval_scenes`).
     Returns:
-        `GeometryEncoderTrainer`: after training; the model is saved in its output folder, and metrics.json beside it
-        holds its errors on test rooms next to those of blind baselines, if it was trained on rooms.
+        `GeometryEncoderTrainer`: after training; the model is saved in its output folder, and beside it metrics.json
+        with what the scorer gives, on test rooms next to blind baselines, if it was trained on rooms.
     Raises:
         FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, or as `check_evaluation`.
             RecordError: as `load_multiview` and `SceneGeometryDataset`.
@@ -77,6 +84,12 @@ def train_geometry_encoder(recipe, overrides=()):
     encoder_args, args = read_recipe(parser, recipe, overrides)
     check_sections(encoder_args)
     check_evaluation(encoder_args, args)
+    is_measured = encoder_args.num_eval_scenes > 0 and not encoder_args.data
+    if scorer is None and is_measured:
+        logger.warning(
+            f"num_eval_scenes is {encoder_args.num_eval_scenes}, but no scorer was given, so the encoder will not be "
+            "measured; pass scorer=gap_mllm.evaluation.evaluate_geometry_encoder, or num_eval_scenes=0."
+        )
     set_seed(args.seed)
     if encoder_args.encoder_path:
         heads = ("camera_head.", "depth_head.", "point_head.")  # may start afresh on an aggregator
@@ -112,8 +125,8 @@ def train_geometry_encoder(recipe, overrides=()):
     last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=last_checkpoint)
     trainer.save_model()
-    if encoder_args.num_eval_scenes and not encoder_args.data and trainer.is_world_process_zero():
-        metrics = evaluate_geometry_encoder(
+    if scorer is not None and is_measured and trainer.is_world_process_zero():
+        metrics = scorer(
             model.eval(),
             num_scenes=encoder_args.num_eval_scenes,
             num_baseline_scenes=encoder_args.num_baseline_scenes,

@@ -1,53 +1,46 @@
-"""Metrics of published benchmarks: arithmetic as plain functions, one file a family; `evaluate.Metric` shells in hub/.
+"""Metrics of published benchmarks: plain functions, one file a family; table.py lists them, adapter.py wraps them.
 
-`load_metric(name)` gives the shell, offline and from an installed wheel.
+`load_metric(name)` gives the `evaluate.Metric`, offline and from an installed wheel.
 """
 
-import os
-from pathlib import Path
+from .table import TABLE
 
 
-HUB_FOLDER = Path(__file__).parent / "hub"
-METRICS = (
-    "blink",
-    "captions",
-    "camera_pose",
-    "cv_bench",
-    "depth",
-    "detection3d",
-    "frame_accuracy",
-    "grounding3d",
-    "grounding_axis_aligned",
-    "mmsi",
-    "multi3drefer",
-    "reconstruction",
-    "scanqa",
-    "spar_bench",
-    "sqa3d",
-    "vsibench",
-)
+METRICS = tuple(TABLE)
 
 
 def load_metric(name: str, **kwargs):
-    """Load a metric of this package with `evaluate.load`.
+    """Return a metric of this package as an `evaluate.Metric`.
+
+    `evaluate.load(gap_mllm.evaluation.metrics.adapter.__file__, name)` gives the same. Rows are kept in memory unless
+    there are several processes.
 
     Args:
-        name (`str`): one of `METRICS`; hub/<name>/README.md describes it.
-        **kwargs: of `evaluate.load`, as `experiment_id`. Rows are kept in memory unless there are several processes.
+        name (`str`): one of `METRICS`.
+        **kwargs: num_process, process_id, experiment_id, cache_dir, .., as `evaluate.Metric` has them.
     Returns:
         `evaluate.Metric`: `compute(predictions=..., references=..., ...)`; `inputs_description` says of what.
     Raises:
         ValueError: if there is no such metric. ImportError: if evaluate is not installed.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> metric = load_metric("mmsi")
+        >>> metric.add_batch(predictions=["A", "B"], references=[{"answer": "A", "question_type": "motion"}] * 2)
+        >>> metric.compute()["overall"]
+        0.5
+
+        ```
     """
     if name not in METRICS:
         raise ValueError(f"unknown metric {name!r}; known are {', '.join(METRICS)}.")
-    os.environ.setdefault("HF_EVALUATE_OFFLINE", "1")  # the script is a file of this package
     try:
-        import evaluate
+        from .adapter import GapMllmMetric
     except ImportError as error:
         raise ImportError("Metrics need the package evaluate: pip install gap-mllm[eval].") from error
     kwargs.setdefault("keep_in_memory", kwargs.get("num_process", 1) == 1)
-    return evaluate.load(str(HUB_FOLDER / name / f"{name}.py"), **kwargs)
+    return GapMllmMetric(name, **kwargs)
 
 
 __all__ = ["METRICS", "load_metric"]

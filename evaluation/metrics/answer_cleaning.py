@@ -7,8 +7,8 @@ is mode "reference".
 import re
 import unicodedata
 
-from .number_words import TENS, WORDS
-from .records import check_choice, check_text
+from ...processing.scores.number_words import TENS, WORDS
+from ...processing.scores.reference_checks import check_choice, check_text
 
 
 CLEANING_MODES = ("corrected", "reference")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .box_overlaps import match_in_order
+from ...processing.scores.box_overlaps import match_in_order
 
 
 def average_precision(overlaps, scores, threshold: float) -> float:

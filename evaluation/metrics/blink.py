@@ -3,9 +3,11 @@
 Source: BLINK (arXiv:2404.12390); the group of spatial tasks is that of VG-LLM.
 """
 
-from .letters import choice_score
-from .records import check_choice, mean_or_nan, means_by_group
-from .reference_checks import naming
+from collections.abc import Sequence
+
+from ...processing.scores.letters import choice_score, count_without_letter
+from ...processing.scores.reference_checks import check_choice, naming
+from .records import mean_or_nan, means_by_group, score_each
 
 
 MODES = ("strict", "vgllm", "lmms")
@@ -46,6 +48,40 @@ def blink_score(prediction: str, answer: str, mode: str = "strict") -> float:
     return choice_score(prediction, answer, LETTERS, mode)
 
 
+def blink_metric(
+    predictions: Sequence[str], answers: Sequence[str], tasks: Sequence[str], mode: str = "strict"
+) -> dict:
+    """BLINK: accuracy of multiple choice per task, over the tasks, and over the three spatial ones.
+
+    "The answer is B" is T by the rule of lmms-eval, and "Answer: C" is A by both published rules; ours reads both.
+    Source: BLINK (arXiv:2404.12390).
+
+    Args:
+        predictions (sequence of `str`): the model's texts. What holds no letter is wrong and counted.
+        answers (sequence of `str`): the true letters, as "(B)" or "B".
+        tasks (sequence of `str`): the task of each question, as the release or as the output spells it.
+        mode (`str`, defaults to "strict"): the rule that finds the letter: "strict" is ours, "vgllm" and "lmms" are
+            those of VG-LLM and lmms-eval.
+    Returns:
+        `dict`: what `blink_aggregate` gives, shares in 0..1, and "num_unparsed", the answers without a letter.
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answer": "(B)", "task": "Relative_Depth"}]
+        >>> load_metric("blink").compute(predictions=["B"], references=references)["spatial"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    scores = score_each(lambda text, answer: blink_score(text, answer, mode), predictions=predictions, answers=answers)
+    num_unparsed = count_without_letter(predictions, LETTERS, mode)
+    return {**blink_aggregate(scores, tasks), "num_unparsed": num_unparsed}
+
+
 def blink_aggregate(scores, tasks) -> dict:
     """Average scores: per task, then with equal weight over tasks.
 
@@ -72,4 +108,4 @@ def blink_aggregate(scores, tasks) -> dict:
     }
 
 
-__all__ = ["LETTERS", "MODES", "SPATIAL_TASKS", "TASKS", "blink_aggregate", "blink_score"]
+__all__ = ["LETTERS", "MODES", "SPATIAL_TASKS", "TASKS", "blink_aggregate", "blink_metric", "blink_score"]

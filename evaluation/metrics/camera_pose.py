@@ -9,9 +9,9 @@ from itertools import combinations
 import numpy as np
 
 from ...processing.camera_geometry_gap_mllm import check_rigid, invert_rigid, is_rigid
-from .box_overlaps import check_mode
-from .records import check_equal_lengths, mean_or_nan
-from .reference_checks import as_array, is_number, naming, true_array
+from ...processing.scores.box_overlaps import check_mode
+from ...processing.scores.reference_checks import as_array, check_equal_lengths, is_number, naming, true_array
+from .records import mean_or_nan
 
 
 AUC_THRESHOLDS_DEG = (3, 5, 15, 30)
@@ -106,6 +106,15 @@ def camera_pose_score(predictions, truths, mode: str = "corrected") -> dict:
         "num_without_direction" pairs, "num_invalid" predicted poses.
     Raises:
         ValueError: if lengths differ, and as `relative_pose_errors`, with the number of the scene.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> views = [[[1, 0, 0, x], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]] for x in (0, 1)]
+        >>> load_metric("camera_pose").compute(predictions=[views], references=[views])["auc30"]
+        1.0
+
+        ```
     """
     check_mode(mode)
     check_equal_lengths(predictions=predictions, truths=truths)

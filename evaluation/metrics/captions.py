@@ -9,8 +9,17 @@ import math
 import re
 import shutil
 
-from .records import as_text, check_choice, check_equal_lengths, check_text, check_unique
-from .reference_checks import RecordValueError, is_number, naming, shorten
+from ...processing.scores.reference_checks import (
+    RecordValueError,
+    as_text,
+    check_choice,
+    check_equal_lengths,
+    check_text,
+    is_number,
+    naming,
+    shorten,
+)
+from .records import check_unique
 
 
 MODES = ("corrected", "reference", "scanqa")
@@ -55,6 +64,16 @@ def caption_scores(
             word, a gate without IoUs, an IoU outside 0..1, ids that repeat. ImportError: without pycocoevalcap, or
             with `meteor=True` without Java.
         RuntimeError: if Java is there but cannot run METEOR.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"captions": ["a brown chair"], "iou": 0.7}]
+        >>> options = {"iou_threshold": 0.5, "meteor": False}
+        >>> load_metric("captions").compute(predictions=["A brown chair"], references=references, **options)["rouge_l"]
+        1.0
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     predictions = [as_text(prediction) or "" for prediction in predictions]

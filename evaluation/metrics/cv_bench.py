@@ -3,9 +3,11 @@
 Source: Cambrian-1 (arXiv:2406.16860).
 """
 
-from .letters import choice_score
-from .records import check_choice, check_equal_lengths, mean_or_nan, means_by_group
-from .reference_checks import naming
+from collections.abc import Sequence
+
+from ...processing.scores.letters import choice_score, count_without_letter
+from ...processing.scores.reference_checks import check_choice, check_equal_lengths, naming
+from .records import mean_or_nan, means_by_group, score_each
 
 
 MODES = ("strict", "vgllm", "lmms")
@@ -30,6 +32,49 @@ def cv_bench_score(prediction: str, answer: str, mode: str = "strict") -> float:
     """
     check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
+
+
+def cv_bench_metric(
+    predictions: Sequence[str],
+    answers: Sequence[str],
+    sources: Sequence[str],
+    tasks: Sequence[str],
+    mode: str = "strict",
+) -> dict:
+    """CV-Bench: accuracy of multiple choice per source and task; the 2D sources are averaged first, then 2D and 3D.
+
+    "The answer is B" is T by the rule of lmms-eval, and "Answer: C" is A by both published rules; ours reads both.
+    Source: Cambrian-1 (arXiv:2406.16860).
+
+    Args:
+        predictions (sequence of `str`): the model's texts. What holds no letter is wrong and counted.
+        answers (sequence of `str`): the true letters, as "(B)" or "B".
+        sources (sequence of `str`): ADE20K, COCO or Omni3D for each question.
+        tasks (sequence of `str`): Count, Relation, Depth or Distance for each question.
+        mode (`str`, defaults to "strict"): the rule that finds the letter: "strict" is ours, "vgllm" and "lmms" are
+            those of VG-LLM and lmms-eval.
+    Returns:
+        `dict`: what `cv_bench_aggregate` gives, shares in 0..1, and "num_unparsed", the answers without a letter.
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answer": "(B)", "source": "COCO", "task": "Count"}]
+        >>> load_metric("cv_bench").compute(predictions=["B"], references=references)["accuracy_2d"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    scores = score_each(
+        lambda text, answer: cv_bench_score(text, answer, mode), predictions=predictions, answers=answers
+    )
+    return {
+        **cv_bench_aggregate(scores, sources, tasks),
+        "num_unparsed": count_without_letter(predictions, LETTERS, mode),
+    }
 
 
 def cv_bench_aggregate(scores, sources, tasks) -> dict:
@@ -64,4 +109,13 @@ def cv_bench_aggregate(scores, sources, tasks) -> dict:
     }
 
 
-__all__ = ["LETTERS", "MODES", "SOURCES_2D", "SOURCES_3D", "TASKS", "cv_bench_aggregate", "cv_bench_score"]
+__all__ = [
+    "LETTERS",
+    "MODES",
+    "SOURCES_2D",
+    "SOURCES_3D",
+    "TASKS",
+    "cv_bench_aggregate",
+    "cv_bench_metric",
+    "cv_bench_score",
+]

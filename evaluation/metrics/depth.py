@@ -6,8 +6,16 @@ aligned, is said in the call: published numbers differ in both.
 
 import numpy as np
 
-from .records import check_choice, check_equal_lengths, mean_of_known, mean_or_nan
-from .reference_checks import as_array, is_number, naming, shorten, true_array
+from ...processing.scores.reference_checks import (
+    as_array,
+    check_choice,
+    check_equal_lengths,
+    is_number,
+    naming,
+    shorten,
+    true_array,
+)
+from .records import mean_of_known, mean_or_nan
 
 
 ALIGNMENTS = ("none", "median")
@@ -82,6 +90,14 @@ def depth_score(predictions, truths, masks=None, alignment: str = "none", max_de
         wrong in the deltas), "per_map".
     Raises:
         ValueError: if lengths differ, and as `depth_errors`, with the number of the map.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> load_metric("depth").compute(predictions=[[[1.0, 2.2]]], references=[[[1.0, 2.0]]])["delta1"]
+        1.0
+
+        ```
     """
     _check_options(alignment, max_depth_m)
     masks = [None] * len(truths) if masks is None else masks

@@ -9,17 +9,14 @@ precision, recall and F1, which counts in the means, as published. Within a cate
 is 0: precision without answers, recall without truths.
 """
 
-import re
-from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean
 
-from ...processing.answers_gap_mllm import parse_boxes
+from ...processing.scores.box_overlaps import check_mode
+from ...processing.scores.detection_answers import SceneDetections, detect_scene, detect_scenes
+from ...processing.scores.reference_checks import check_equal_lengths, is_number
 from .average_precision import average_precision
-from .box_overlaps import box_overlaps, check_mode, check_order, match_in_order
-from .records import as_text, check_equal_lengths, mean_of_known
-from .reference_answers import DetectedObjects, reference_detections
-from .reference_checks import check_record, check_true_text, is_number, naming, shorten, true_box
+from .records import mean_of_known
 
 
 CATE8 = ("chair", "cabinet", "table", "bin", "couch", "bed", "bathtub", "toilet")
@@ -33,86 +30,6 @@ CATEGORIES = {
     "reference": {"cate8": CATE8, "cate20": CATE20, "cate31": (*CATE20, *_OTHERS, "lamp", "towl", "sink")},
     "corrected": {"cate8": CATE8, "cate20": CATE20, "cate31": (*CATE20, *_OTHERS, "towel", "sink")},
 }
-NO_LABEL = "(unreadable)"
-_LABEL = re.compile(r"""["']label["']\s*:\s*(["'])(.*?)\1""")
-_EMPTY_LIST = re.compile(r"\[\s*\]")
-
-
-@dataclass(frozen=True)
-class SceneDetections:
-    """One scene's answer beside its truth: per label the places of its objects in the answer, and their overlaps."""
-
-    objects: DetectedObjects
-    is_unparsed: bool
-    overlaps: dict  # label -> (places, (n, m) array)
-
-    def counts(self, threshold: float = 0.25, rejected_as_fp: bool = False) -> dict:
-        """tp, fp and fn of each label, greedily in text order; `rejected_as_fp` adds what could not be read to fp."""
-        counts = {}
-        for label, (places, overlaps) in self.overlaps.items():
-            hits = sum(column >= 0 for column in match_in_order(overlaps, threshold))
-            counts[label] = {"tp": hits, "fp": len(places) - hits, "fn": overlaps.shape[1] - hits}
-        if rejected_as_fp:
-            for rejection in self.objects.rejected:
-                found = _LABEL.search(rejection.text)
-                label = found.group(2) if found else NO_LABEL
-                counts.setdefault(label, {"tp": 0, "fp": 0, "fn": 0})["fp"] += 1
-        return counts
-
-
-def read_detections(text: str, mode: str = "corrected") -> DetectedObjects:
-    """Read the objects of a detection answer.
-
-    Frame: camera of the first view. Units: metres and radians.
-
-    Args:
-        text (`str`): a generated answer; what is no text, as None, holds no objects.
-        mode (`str`): "corrected" (`parse_boxes`: every well-formed object) or "reference" (`reference_detections`).
-    Returns:
-        `DetectedObjects`.
-    Raises:
-        ValueError: on another mode.
-    """
-    check_mode(mode)
-    if as_text(text) is None:
-        return DetectedObjects()
-    if mode == "reference":
-        return reference_detections(text)
-    parsed = parse_boxes(text, require_label=True)
-    labels, boxes = [item.label for item in parsed.items], [item.bbox_3d for item in parsed.items]
-    return DetectedObjects(tuple(labels), tuple(boxes), parsed.rejected, parsed.truncated)
-
-
-def detect_scene(text: str, boxes, mode: str = "corrected", euler_order: str | None = None) -> SceneDetections:
-    """Compare a scene's answer with its true boxes, label by label (exact text: case and blanks count).
-
-    Frame: camera of the first view. Units: metres and radians.
-
-    Args:
-        text (`str`): the model's answer.
-        boxes (list of `dict`): "label" and "bbox_3d" (nine numbers) of every true object.
-        mode (`str`), euler_order (`str`, *optional*): of `read_detections` and `box_overlaps`.
-    Returns:
-        `SceneDetections`.
-    Raises:
-        ValueError: on another mode or order, or if a true box lacks a key, its label is no text, or it is not nine
-            finite numbers of positive size; the message names the box.
-    """
-    check_order(euler_order)
-    objects = read_detections(text, mode)
-    _check_truths(boxes)
-    places, truths = defaultdict(list), defaultdict(list)
-    for place, label in enumerate(objects.labels):
-        places[label].append(place)
-    for box in boxes:
-        truths[box["label"]].append(box["bbox_3d"])
-    overlaps = {}
-    for label in dict.fromkeys([*truths, *places]):
-        answered = [objects.boxes[place] for place in places[label]]
-        overlaps[label] = (places[label], box_overlaps(answered, truths[label], mode, euler_order))
-    is_empty_list = as_text(text) is not None and _EMPTY_LIST.search(text) and not objects.rejected
-    is_unparsed = not objects.labels and not is_empty_list
-    return SceneDetections(objects, is_unparsed, overlaps)
 
 
 def detection_counts(text: str, boxes, mode="corrected", euler_order=None, threshold=0.25, rejected_as_fp=False):
@@ -198,18 +115,44 @@ def detection_score(
     Raises:
         ValueError: if lengths differ, a scene has not one finite score for each object read, on another mode or order
             or a threshold outside 0 to 1, and on a wrong true box as `detect_scene`, with the number of the scene.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"boxes": [{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}]}]
+        >>> text = '[{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}]'
+        >>> load_metric("detection3d").compute(predictions=[text], references=references)["micro"]["f1"]
+        1.0
+
+        ```
+    """
+    _check_threshold(threshold)
+    scenes = detect_scenes(predictions, boxes, mode, euler_order)
+    return score_detected(scenes, scores, mode, threshold, rejected_as_fp)
+
+
+def score_detected(
+    scenes: Sequence[SceneDetections],
+    scores: Sequence[Sequence[float]] | None = None,
+    mode: str = "corrected",
+    threshold: float = 0.25,
+    rejected_as_fp: bool = False,
+) -> dict:
+    """Score answers that were read and compared already; what `detection_score` does after `detect_scenes`.
+
+    Args:
+        scenes (sequence of `SceneDetections`): the answers, one a scene.
+        scores (sequence of lists of `float`, *optional*), mode (`str`), threshold (`float`), rejected_as_fp (`bool`):
+            as `detection_score` takes them; the mode chooses the lists of categories.
+    Returns:
+        `dict`: as `detection_score`.
+    Raises:
+        ValueError: as `detection_score`.
     """
     check_mode(mode)
-    check_order(euler_order)
-    if not is_number(threshold) or not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is {threshold!r}; expected an overlap in 0..1, such as 0.25.")
-    check_equal_lengths(predictions=predictions, boxes=boxes)
-    scenes = []
-    for index, (text, truth) in enumerate(zip(predictions, boxes, strict=True)):
-        with naming("scene", index):
-            scenes.append(detect_scene(text, truth, mode, euler_order))
+    _check_threshold(threshold)
     scores = [[1.0] * len(scene.objects.labels) for scene in scenes] if scores is None else scores
-    check_equal_lengths(predictions=predictions, scores=scores)
+    check_equal_lengths(scenes=scenes, scores=scores)
     for index, (scene, surety) in enumerate(zip(scenes, scores, strict=True)):
         if len(surety) != len(scene.objects.labels):
             raise ValueError(
@@ -227,12 +170,17 @@ def detection_score(
         **result["cate31"],
         **result,
         "n": len(scenes),
-        "num_truths": sum(map(len, boxes)),
+        "num_truths": sum(overlaps.shape[1] for scene in scenes for _, overlaps in scene.overlaps.values()),
         "num_objects": sum(len(scene.objects.labels) for scene in scenes),
         "num_rejected": sum(len(scene.objects.rejected) for scene in scenes),
         "num_truncated": sum(scene.objects.truncated for scene in scenes),
         "num_unparsed": sum(scene.is_unparsed for scene in scenes),
     }
+
+
+def _check_threshold(threshold):
+    if not is_number(threshold) or not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold!r}; expected an overlap in 0..1, such as 0.25.")
 
 
 def _average_precisions(label, scenes, scores):
@@ -248,16 +196,6 @@ def _average_precisions(label, scenes, scores):
 _RATES = ("precision", "recall", "f1")
 
 
-def _check_truths(boxes):
-    if not isinstance(boxes, list | tuple):
-        raise ValueError(f"the true boxes are {shorten(boxes)}; expected a list of dicts.")
-    for place, box in enumerate(boxes):
-        name = f"true box {place}"
-        check_record(box, {"label": "text", "bbox_3d": "nine numbers"}, name)
-        check_true_text(box["label"], f"the label of {name}")
-        true_box(box["bbox_3d"], f"bbox_3d of {name}", 9)
-
-
 def _rates(counts):
     """The counts with precision, recall and F1, each 0 where nothing counts."""
     tp, fp, fn = counts["tp"], counts["fp"], counts["fn"]
@@ -266,12 +204,4 @@ def _rates(counts):
     return {**counts, "precision": precision, "recall": recall, "f1": f1}
 
 
-__all__ = [
-    "CATEGORIES",
-    "SceneDetections",
-    "detect_scene",
-    "detection_aggregate",
-    "detection_counts",
-    "detection_score",
-    "read_detections",
-]
+__all__ = ["CATEGORIES", "detection_aggregate", "detection_counts", "detection_score", "score_detected"]

@@ -6,10 +6,10 @@ Source: GAP-MLLM's two-stage grounding, which reports only what follows from the
 import numpy as np
 
 from ...processing.answers_gap_mllm import parse_frame
-from .box_overlaps import check_mode
-from .records import as_text, check_equal_lengths, mean_or_nan
-from .reference_answers import reference_frame
-from .reference_checks import is_whole_number, naming, shorten
+from ...processing.scores.box_overlaps import check_mode
+from ...processing.scores.reference_answers import reference_frame
+from ...processing.scores.reference_checks import as_text, check_equal_lengths, is_whole_number, naming, shorten
+from .records import mean_or_nan
 
 
 def read_frame(text: str, num_frames: int, mode: str = "corrected") -> int | None:
@@ -56,6 +56,15 @@ def frame_accuracy(predictions, frames, num_frames, mode: str = "corrected", tol
         without any), "n", "num_unparsed".
     Raises:
         ValueError: if lengths differ, on another mode, a negative tolerance, or a true view that was not shown.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"frames": [3], "num_frames": 32}]
+        >>> load_metric("frame_accuracy").compute(predictions=['{"frame": 3}'], references=references)["accuracy"]
+        1.0
+
+        ```
     """
     check_mode(mode)
     check_equal_lengths(predictions=predictions, frames=frames, num_frames=num_frames)

@@ -6,11 +6,10 @@ Source: 3DRS's and Video-3D-LLM's evaluators, whose 1e-8 in the denominator mode
 
 import numpy as np
 
-from ..boxes import box_iou_axis_aligned
-from .box_overlaps import check_mode
+from ...processing.scores.box_overlaps import check_mode
+from ...processing.scores.exact_iou import box_iou_axis_aligned
+from ...processing.scores.reference_checks import as_numbers, check_equal_lengths, naming, true_box
 from .hits import overlap_summary
-from .records import check_equal_lengths
-from .reference_checks import as_numbers, naming, true_box
 
 
 LARGEST_NUMBER, SMALLEST_SIZE_M = 1e50, 1e-50  # volumes stay within float64
@@ -66,6 +65,15 @@ def grounding_axis_aligned_score(boxes, truths, question_types=None, mode: str =
         `dict`: of `overlap_summary`, and "num_unparsed": answers that are no box; they count as wrong.
     Raises:
         ValueError: as `axis_aligned_overlaps`; if types are missing for `nr3d` or differ in number.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> metric = load_metric("grounding_axis_aligned")
+        >>> metric.compute(predictions=[[0, 0, 0, 1, 1, 0.5]], references=[[0, 0, 0, 1, 1, 1]])["acc50"]
+        1.0
+
+        ```
     """
     overlaps, is_missing = axis_aligned_overlaps(boxes, truths, mode)
     slack = {"slack": 0.0} if mode == "reference" else {}

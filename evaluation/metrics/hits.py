@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from .box_overlaps import OVERLAP_SLACK
-from .records import check_equal_lengths, mean_or_nan
+from ...processing.scores.box_overlaps import OVERLAP_SLACK
+from ...processing.scores.reference_checks import check_equal_lengths
+from .records import mean_or_nan
 
 
 THRESHOLDS = (0.25, 0.5)

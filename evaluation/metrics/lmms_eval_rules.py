@@ -5,7 +5,7 @@ Ours are in numbers.py and number_words.py; they read "one two" as one, this rul
 
 import re
 
-from .number_words import SCALES, TENS, WORDS
+from ...processing.scores.number_words import SCALES, TENS, WORDS
 
 
 REASONING_TAGS = ("think", "analysis")

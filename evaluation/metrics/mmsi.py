@@ -3,8 +3,11 @@
 Source: MMSI-Bench (arXiv:2505.23764), whose rule for letters is mode "mmsi".
 """
 
-from .letters import choice_score
-from .records import check_choice, mean_or_nan, means_by_group
+from collections.abc import Sequence
+
+from ...processing.scores.letters import choice_score, count_without_letter
+from ...processing.scores.reference_checks import check_choice
+from .records import mean_or_nan, means_by_group, score_each
 
 
 MODES = ("strict", "mmsi")
@@ -27,6 +30,39 @@ def mmsi_score(prediction: str, answer: str, mode: str = "strict") -> float:
     return choice_score(prediction, answer, LETTERS, mode)
 
 
+def mmsi_metric(
+    predictions: Sequence[str], answers: Sequence[str], question_types: Sequence[str], mode: str = "strict"
+) -> dict:
+    """MMSI-Bench: accuracy of four-way multiple choice on several pictures, over all questions and for each type.
+
+    The benchmark's rule finds no letter in "D is it", and takes the "a" of a text that holds nothing else.
+    Source: MMSI-Bench (arXiv:2505.23764).
+
+    Args:
+        predictions (sequence of `str`): the model's texts. What holds no letter is wrong and counted.
+        answers (sequence of `str`): the true letters, as "(B)" or "B".
+        question_types (sequence of `str`): the type of each question.
+        mode (`str`, defaults to "strict"): the rule for letters: "strict" is ours, "mmsi" the benchmark's.
+    Returns:
+        `dict`: what `mmsi_aggregate` gives, shares in 0..1, and "num_unparsed", the answers without a letter.
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answer": "B", "question_type": "MSR"}]
+        >>> load_metric("mmsi").compute(predictions=["B"], references=references)["overall"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    scores = score_each(lambda text, answer: mmsi_score(text, answer, mode), predictions=predictions, answers=answers)
+    num_unparsed = count_without_letter(predictions, LETTERS, mode)
+    return {**mmsi_aggregate(scores, question_types), "num_unparsed": num_unparsed}
+
+
 def mmsi_aggregate(scores, question_types) -> dict:
     """Average scores over all questions, and for each type.
 
@@ -41,4 +77,4 @@ def mmsi_aggregate(scores, question_types) -> dict:
     return {"overall": mean_or_nan(scores), "by_type": by_type, "n": len(scores)}
 
 
-__all__ = ["LETTERS", "MODES", "mmsi_aggregate", "mmsi_score"]
+__all__ = ["LETTERS", "MODES", "mmsi_aggregate", "mmsi_metric", "mmsi_score"]

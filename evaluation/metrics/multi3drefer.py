@@ -3,15 +3,24 @@
 Source: 3DRS's evaluator. It selects boxes by scores of proposals, which a model that answers in text does not need.
 """
 
-import numpy as np
-import torch
+from collections.abc import Sequence
 
-from ..boxes import box_iou_9dof, box_iou_axis_aligned
-from .box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK, check_mode, check_order
+import numpy as np
+
+from ...processing.scores.box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK, check_mode, check_order
+from ...processing.scores.exact_iou import box_iou_9dof, box_iou_axis_aligned
+from ...processing.scores.reference_checks import (
+    as_numbers,
+    check_choice,
+    check_equal_lengths,
+    is_list,
+    naming,
+    shorten,
+    true_box,
+)
 from .grounding_axis_aligned import is_box
 from .hits import THRESHOLDS
-from .records import check_choice, check_equal_lengths, mean_or_nan
-from .reference_checks import as_numbers, naming, shorten, true_box
+from .records import mean_or_nan, score_each
 
 
 QUESTION_TYPES = ("zt_wo_d", "zt_w_d", "st_wo_d", "st_w_d", "mt")
@@ -124,9 +133,52 @@ def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", eul
     return {**result, "per_type": {kind: _means(members) for kind, members in by_type.items()}}
 
 
-def is_list(boxes) -> bool:
-    """Whether an answer is a list of boxes, of whatever kind these are."""
-    return isinstance(boxes, list | tuple) or (isinstance(boxes, np.ndarray | torch.Tensor) and boxes.ndim > 0)
+def multi3drefer_metric(
+    predictions: Sequence,
+    references: Sequence,
+    question_types: Sequence[str] | None = None,
+    scores: Sequence[Sequence[float]] | None = None,
+    mode: str = "corrected",
+    euler_order: str | None = None,
+) -> dict:
+    """Multi3DRefer: F1 of a set of boxes against a set of true ones (none, one or many) at an IoU of 0.25 and 0.5.
+
+    Boxes are paired one to one with the greatest sum of IoU; two empty sets score 1, one empty set 0. Boxes that are
+    not finite numbers or have no volume count as false positives.
+    Frame: any, the same for all boxes of a question. Units: metres and radians.
+    Source: 3DRS's evaluator of Multi3DRefer (arXiv:2309.05251).
+
+    Args:
+        predictions (sequence of lists of boxes): answered boxes of each question, six numbers (centre, full sizes) or
+            nine (and angles). None stands for an answer that could not be read.
+        references (sequence of lists of boxes): true boxes of each question.
+        question_types (sequence of `str`, *optional*): zt_wo_d, zt_w_d, st_wo_d, st_w_d or mt of each.
+        scores (sequence of lists of `float`, *optional*): scores of the answered boxes as proposals and, last, of
+            "nothing is meant": boxes are then selected by `select_proposals`, as published.
+        mode (`str`, defaults to "corrected"): "corrected" (exact), or "reference" (1e-8 in the denominator, float32).
+        euler_order (`str`, *optional*): "zxy" (default) or "ZXY", for boxes with nine numbers.
+    Returns:
+        `dict`: as `multi3drefer_score`.
+    Raises:
+        ValueError: as `multi3drefer_score`, and as `select_proposals` with the number of the question.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> box, other = [0, 0, 0, 1, 1, 1], [3, 0, 0, 1, 1, 1]
+        >>> result = load_metric("multi3drefer").compute(predictions=[[box]], references=[[box, other]])
+        >>> round(result["f1_50"], 3)
+        0.667
+
+        ```
+    """
+    if scores is not None:
+        predictions = score_each(_select, predictions=predictions, scores=scores)
+    return multi3drefer_score(predictions, references, question_types, mode, euler_order)
+
+
+def _select(boxes, scores):
+    return boxes if boxes is None else select_proposals(boxes, scores)
 
 
 def _is_readable(box, truths, mode):
@@ -161,4 +213,4 @@ def _overlaps(boxes, truths, mode, euler_order):
     return box_iou_axis_aligned(boxes, truths, True, "reference" if mode == "reference" else "exact")
 
 
-__all__ = ["QUESTION_TYPES", "multi3drefer_f1", "multi3drefer_score", "select_proposals"]
+__all__ = ["QUESTION_TYPES", "multi3drefer_f1", "multi3drefer_metric", "multi3drefer_score", "select_proposals"]

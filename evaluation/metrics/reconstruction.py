@@ -12,8 +12,17 @@ from transformers.utils import logging
 
 from ...processing.answers_gap_mllm import parse_points
 from ...processing.camera_geometry_gap_mllm import fit_similarity
-from .records import as_text, check_equal_lengths, mean_or_nan
-from .reference_checks import is_number, is_whole_number, naming, shorten, true_array, true_numbers
+from ...processing.scores.reference_checks import (
+    as_text,
+    check_equal_lengths,
+    is_number,
+    is_whole_number,
+    naming,
+    shorten,
+    true_array,
+    true_numbers,
+)
+from .records import mean_or_nan
 
 
 logger = logging.get_logger(__name__)
@@ -136,6 +145,16 @@ def reconstruction_score(predictions, points, scene_ids, penalty_m=None, first_v
     Raises:
         ValueError: if lengths differ, a true point is not three finite numbers, a scene has no id, or the penalty is
             not a finite number of at least 0.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"point": [0, 0, 2], "scene_id": "a"}]
+        >>> answers = ['{"pointmap": [0, 0, 2.5]}']
+        >>> load_metric("reconstruction").compute(predictions=answers, references=references)["mean_point_error"]
+        0.5
+
+        ```
     """
     check_equal_lengths(predictions=predictions, points=points, scene_ids=scene_ids)
     if penalty_m is not None and not (is_number(penalty_m) and 0 <= penalty_m < np.inf):

@@ -2,10 +2,11 @@
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .reference_checks import is_number, shorten
+from ...processing.scores.reference_checks import check_equal_lengths, is_number, naming, shorten
 
 
 def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, dict]]:
@@ -42,30 +43,23 @@ def check_unique(ids, name: str = "ids") -> None:
         raise ValueError(f"{name} has {len(twice)} ids more than once{_some(twice)}; give each record once.")
 
 
-def check_equal_lengths(**columns) -> int:
-    """The common length of the columns; ValueError with all lengths if they differ."""
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"got {', '.join(f'{count} {name}' for name, count in lengths.items())}; give equally many.")
-    return next(iter(lengths.values()))
+def score_each(score: Callable, **columns: Sequence) -> list:
+    """Return `score` of each row of some columns; an error names the row's reference.
 
-
-def as_text(prediction) -> str | None:
-    """The prediction if it is text, else None, which every metric counts as wrong and unparsed."""
-    return prediction if isinstance(prediction, str) else None
-
-
-def check_text(value, name: str) -> str:
-    """The value itself; TypeError if it is no text."""
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}; expected text.")
-    return value
-
-
-def check_choice(value, name: str, choices) -> None:
-    """Raise ValueError unless the value is one of the choices, which the message lists."""
-    if value not in tuple(choices):
-        raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, choices))}.")
+    Args:
+        score (`Callable`): takes one value of each column.
+        **columns (sequences): of one length.
+    Returns:
+        `list`: one result a row.
+    Raises:
+        ValueError: if the columns differ in length, or where `score` raises ValueError or TypeError.
+    """
+    check_equal_lengths(**columns)
+    results = []
+    for place, row in enumerate(zip(*columns.values(), strict=True)):
+        with naming("reference", place):
+            results.append(score(*row))
+    return results
 
 
 def means_by_group(scores, groups) -> dict:
@@ -120,12 +114,9 @@ def _some(names):
 
 __all__ = [
     "align_by_id",
-    "as_text",
-    "check_choice",
-    "check_equal_lengths",
-    "check_text",
     "check_unique",
     "mean_of_known",
     "mean_or_nan",
     "means_by_group",
+    "score_each",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import datasets
 import numpy as np
 
-from .reference_checks import as_array, is_number, is_whole_number, shorten
+from ...processing.scores.reference_checks import as_array, is_number, is_whole_number, shorten
 
 
 def check_form(value, feature, name: str, optional=()) -> None:

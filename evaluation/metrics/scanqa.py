@@ -4,10 +4,12 @@ Source: ScanQA (arXiv:2112.10482) as LEO's evaluators score it (mode "reference"
 compare raw texts. The caption scores of the benchmark are in captions.py, mode "scanqa".
 """
 
+from collections.abc import Sequence
+
+from ...processing.scores.number_answers import last_answer_tag
+from ...processing.scores.reference_checks import as_text, check_choice, check_text, shorten
 from .answer_cleaning import clean_answer, exact_match, refined_match
-from .numbers import last_answer_tag
-from .records import as_text, check_choice, check_text, mean_or_nan
-from .reference_checks import shorten
+from .records import mean_or_nan, score_each
 
 
 MODES = ("corrected", "reference", "spatial_mllm")
@@ -75,4 +77,40 @@ def scanqa_aggregate(scores) -> dict:
     }
 
 
-__all__ = ["MODES", "is_empty_answer", "scanqa_aggregate", "scanqa_score"]
+def scanqa_metric(predictions: Sequence[str], answers: Sequence[Sequence[str]], mode: str = "corrected") -> dict:
+    """ScanQA: exact match of cleaned answers, and the refined match, by which one text within the other is right too.
+
+    CIDEr, BLEU, ROUGE-L and METEOR of the same answers are in the metric "captions", mode "scanqa". By the published
+    rule an empty answer is a refined match, and "no" matches "north wall".
+    Source: ScanQA (arXiv:2112.10482), LEO's rules (arXiv:2311.12871).
+
+    Args:
+        predictions (sequence of `str`): the model's texts.
+        answers (sequence of sequences of `str`): the true answers of each question.
+        mode (`str`, defaults to "corrected"): the rule of `scanqa_score`: "corrected" (ours), "reference" or
+            "spatial_mllm" (raw texts).
+    Returns:
+        `dict`: "em" and "em_refined" in 0..1 (the latter None in mode "spatial_mllm"), "n", "num_unparsed" (answers of
+        which cleaning leaves nothing), "num_without_answer" (questions without a true one: nothing is right there).
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answers": ["brown cabinet"]}]
+        >>> load_metric("scanqa").compute(predictions=["The brown cabinet."], references=references)["em"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    scores = score_each(lambda text, true: scanqa_score(text, true, mode), predictions=predictions, answers=answers)
+    return {
+        **scanqa_aggregate(scores),
+        "num_unparsed": sum(is_empty_answer(prediction, mode) for prediction in predictions),
+        "num_without_answer": sum(not any(text.strip() for text in texts) for texts in answers),
+    }
+
+
+__all__ = ["MODES", "is_empty_answer", "scanqa_aggregate", "scanqa_metric", "scanqa_score"]

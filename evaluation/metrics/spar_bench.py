@@ -5,12 +5,20 @@ Source: SPAR (arXiv:2503.22976), whose evaluator is mode "reference".
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
-from .letters import extract_choice
-from .numbers import RELATIVE_THRESHOLDS, first_number, last_answer_tag, mean_relative_accuracy, numbers_in
-from .records import as_text, check_choice, mean_or_nan, means_by_group
+from ...processing.scores.letters import extract_choice
+from ...processing.scores.number_answers import (
+    RELATIVE_THRESHOLDS,
+    first_number,
+    last_answer_tag,
+    mean_relative_accuracy,
+    numbers_in,
+)
+from ...processing.scores.reference_checks import as_text, check_choice
+from .records import mean_or_nan, means_by_group, score_each
 
 
 MODES = ("corrected", "reference")
@@ -110,6 +118,42 @@ def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = 
     if task == VIEW_CHANGE_TASK:
         return _read_motion(prediction, mode) is None
     return not _read_choice(prediction, _true_choice(answer, task), mode)
+
+
+def spar_bench_metric(
+    predictions: Sequence[str], answers: Sequence[str], tasks: Sequence[str], mode: str = "corrected"
+) -> dict:
+    """SPAR-Bench: choices, numbers and camera motions; the mean over 20 tasks and over those of each level.
+
+    By the published rule an empty choice is right, and so is "Apple" for A, while "(A)" is wrong; numbers have no
+    sign; the error of a motion is relative to the answer; and the level "middle" loses the view change.
+    Source: SPAR (arXiv:2503.22976).
+
+    Args:
+        predictions (sequence of `str`): the model's texts. What cannot be read is wrong and counted.
+        answers (sequence of `str`): letters, words, numbers, or pairs as "move_right:0.5,rotate_up:10".
+        tasks (sequence of `str`): one of `TASKS` for each question.
+        mode (`str`, defaults to "corrected"): "corrected" (ours) or "reference" (the published evaluator).
+    Returns:
+        `dict`: what `spar_bench_aggregate` gives, shares in 0..1, and "num_unparsed", the answers that hold nothing of
+        the kind asked for.
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answer": "2.5", "task": "depth_prediction_oc"}]
+        >>> load_metric("spar_bench").compute(predictions=["2.5 m"], references=references)["low"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    columns = {"predictions": predictions, "answers": answers, "tasks": tasks}
+    scores = score_each(lambda *row: spar_bench_score(*row, mode), **columns)
+    num_unparsed = sum(spar_bench_is_unparsed(*row, mode) for row in zip(*columns.values(), strict=True))
+    return {**spar_bench_aggregate(scores, tasks, mode), "num_unparsed": num_unparsed}
 
 
 def spar_bench_aggregate(scores, tasks, mode: str = "corrected") -> dict:
@@ -224,5 +268,6 @@ __all__ = [
     "VIEW_CHANGE_TASK",
     "spar_bench_aggregate",
     "spar_bench_is_unparsed",
+    "spar_bench_metric",
     "spar_bench_score",
 ]

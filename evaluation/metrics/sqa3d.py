@@ -4,10 +4,11 @@ Source: SQA3D (arXiv:2210.07474); the refined match is LEO's (arXiv:2311.12871).
 """
 
 import re
+from collections.abc import Sequence
 
-from .records import check_choice, check_equal_lengths, check_text, mean_or_nan, means_by_group
-from .reference_checks import naming
-from .scanqa import scanqa_score
+from ...processing.scores.reference_checks import check_choice, check_equal_lengths, check_text, naming
+from .records import mean_or_nan, means_by_group, score_each
+from .scanqa import is_empty_answer, scanqa_score
 
 
 MODES = ("corrected", "reference")
@@ -79,4 +80,40 @@ def sqa3d_aggregate(scores, question_types) -> dict:
     return {**result, "n": len(scores), "missing": missing}
 
 
-__all__ = ["MODES", "QUESTION_TYPES", "sqa3d_aggregate", "sqa3d_question_type", "sqa3d_score"]
+def sqa3d_metric(
+    predictions: Sequence[str], answers: Sequence[str], questions: Sequence[str], mode: str = "corrected"
+) -> dict:
+    """SQA3D: exact match and refined match of cleaned answers, over all questions and per type of question.
+
+    The type is the question's first word: what, is, how, can, which, or others. By the published rule an empty answer
+    is a refined match, and a question that begins with "Island" is of type "is".
+    Source: SQA3D (arXiv:2210.07474).
+
+    Args:
+        predictions (sequence of `str`): the model's texts.
+        answers (sequence of `str`): the true answers.
+        questions (sequence of `str`): the questions, without the situation.
+        mode (`str`, defaults to "corrected"): "corrected" (ours) or "reference" (published rules).
+    Returns:
+        `dict`: what `sqa3d_aggregate` gives, shares in 0..1, and "num_unparsed", the answers of which cleaning leaves
+        nothing.
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answer": "two", "question": "How many chairs are there?"}]
+        >>> load_metric("sqa3d").compute(predictions=["2"], references=references)["em_how"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    scores = score_each(lambda text, answer: sqa3d_score(text, answer, mode), predictions=predictions, answers=answers)
+    kinds = score_each(lambda question: sqa3d_question_type(question, mode), questions=questions)
+    num_unparsed = sum(is_empty_answer(prediction, mode) for prediction in predictions)
+    return {**sqa3d_aggregate(scores, kinds), "num_unparsed": num_unparsed}
+
+
+__all__ = ["MODES", "QUESTION_TYPES", "sqa3d_aggregate", "sqa3d_metric", "sqa3d_question_type", "sqa3d_score"]

@@ -6,14 +6,15 @@ are modes of their own, since published numbers follow them.
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...processing.answers_gap_mllm import parse_choice
+from ...processing.scores.number_answers import first_number, last_answer_tag, mean_relative_accuracy
+from ...processing.scores.reference_checks import as_text, check_choice, check_equal_lengths, naming
 from .lmms_eval_rules import lmms_eval_number, lmms_eval_text
-from .numbers import first_number, last_answer_tag, mean_relative_accuracy
-from .records import as_text, check_choice, check_equal_lengths, means_by_group
-from .reference_checks import naming
+from .records import means_by_group, score_each
 
 
 DIRECTION_LEVELS = tuple(f"object_rel_direction_{level}" for level in ("easy", "medium", "hard"))
@@ -99,6 +100,45 @@ def vsibench_aggregate(scores, question_types) -> dict:
         "num_other_types": sum(kind not in known for kind in question_types),
         "missing": [kind for kind in known if kind not in means],
     }
+
+
+def vsibench_metric(
+    predictions: Sequence[str], answers: Sequence[str], question_types: Sequence[str], mode: str = "strict"
+) -> dict:
+    """VSI-Bench: exact match of letters, mean relative accuracy of numbers, and the mean over the eight tasks.
+
+    The three levels of relative direction are one task. The official rule reads what stands before the first space:
+    "The answer is B" is wrong there, and right in mode "lenient". `vsibench_overall` gives the figure that one of the
+    published evaluators prints for a whole benchmark.
+    Source: Thinking in Space (arXiv:2412.14171).
+
+    Args:
+        predictions (sequence of `str`): the model's texts. What cannot be read is wrong and counted.
+        answers (sequence of `str`): the true letters or numbers, as text.
+        question_types (sequence of `str`): one of `CHOICE_TYPES` or `NUMBER_TYPES` for each question.
+        mode (`str`, defaults to "strict"): the rule of `vsibench_score`: "strict" (official), "lenient", "lmms_eval"
+            or "spatial_mllm".
+    Returns:
+        `dict`: what `vsibench_aggregate` gives, shares in 0..1, and "num_unparsed", the answers without a letter or
+        number where the rule looks for it.
+    Raises:
+        ValueError: on another mode, differing lengths, and on a wrong reference, which is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metric
+        >>> references = [{"answer": "B", "question_type": "route_planning"}]
+        >>> load_metric("vsibench").compute(predictions=["B"], references=references)["overall"]
+        1.0
+
+        ```
+    """
+    check_choice(mode, "mode", MODES)
+    columns = {"predictions": predictions, "answers": answers, "question_types": question_types}
+    scores = score_each(lambda *row: vsibench_score(*row, mode), **columns)
+    pairs = zip(predictions, question_types, strict=True)
+    num_unparsed = sum(vsibench_is_unparsed(prediction, kind, mode) for prediction, kind in pairs)
+    return {**vsibench_aggregate(scores, question_types), "num_unparsed": num_unparsed}
 
 
 def vsibench_overall(predictions, answers, question_types, mode: str = "strict") -> float:
@@ -195,6 +235,7 @@ __all__ = [
     "TASKS",
     "vsibench_aggregate",
     "vsibench_is_unparsed",
+    "vsibench_metric",
     "vsibench_overall",
     "vsibench_score",
 ]

@@ -23,7 +23,6 @@ class Benchmark:
         constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
         check (`Callable`, *optional*): (sample), raises ValueError or RecordError where an answer could not be scored;
             called before any model is loaded.
-        curve (`Callable`, *optional*): (samples, texts) -> thresholds, precisions and recalls, to plot.
         headline (`str`): the metric that stands for all; higher_is_better (`bool`).
         forms (`tuple[AnswerForm, ...]`): of the answer, one for each stage.
         flow (`str`): "single", or "two_stage_grounding" (frame, then box; see two_stage.py).
@@ -39,7 +38,6 @@ class Benchmark:
     constant: Callable
     headline: str
     check: Callable | None = None
-    curve: Callable | None = None
     higher_is_better: bool = True
     forms: tuple[AnswerForm, ...] = (AnswerForm(),)
     flow: str = SINGLE
@@ -108,7 +106,6 @@ _BENCHMARKS = (
         tasks=("detection3d",),
         score=score_boxes.score,
         constant=score_boxes.constant,
-        curve=score_boxes.curve,
         headline="f1",
         forms=(ANSWER_FORMS["detection3d"],),
     ),

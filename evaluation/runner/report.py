@@ -25,7 +25,7 @@ def write_report(output, benchmark, asked, metrics: dict, records: dict, timing:
     lines = [f"# {benchmark.name}", "", f"{benchmark.title[0].upper()}{benchmark.title[1:]}.", ""]
     lines += [*_facts(metrics, timing), "", "## Figures", "", *_table(metrics["arms"], benchmark), ""]
     lines += ["In brackets: 95 % bootstrap intervals over scenes.", "", *_arms(metrics), ""]
-    lines += [*_plots(output, benchmark, asked, records), *_samples(output, asked, records[MODEL])]
+    lines += [*_plots(output, benchmark, metrics["arms"], records), *_samples(output, asked, records[MODEL])]
     write_atomically(output / "report.md", "\n".join(lines).rstrip() + "\n")
 
 
@@ -84,16 +84,14 @@ def _arms(metrics):
         yield from ("", note)
 
 
-def _plots(output, benchmark, asked, records):
+def _plots(output, benchmark, arms, records):
     direction = "higher" if benchmark.higher_is_better else "lower"
     drawn = {
         "How good the single answers are": plot_histogram(records, output / "histogram.png"),
         "By kind of question": plot_categories(records, output / "categories.png"),
     }
-    if benchmark.curve is not None:
-        samples = asked.without_pictures()
-        texts = {arm: [record["text"] for record in given] for arm, given in records.items()}
-        curves = {arm: benchmark.curve(samples, given) for arm, given in texts.items()}
+    curves = {arm: scores["precision_recall"] for arm, scores in arms.items() if "precision_recall" in scores}
+    if curves:
         drawn["Precision and recall at each overlap"] = plot_thresholds(curves, output / "precision_recall.png")
     if any(drawn.values()):
         yield from ("## Plots", "", f"For the headline, {benchmark.headline}, {direction} is better.", "")

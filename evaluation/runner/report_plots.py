@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..plots import new_figure
+from ...processing.drawing import new_figure
 from .arms import MODEL
 
 
@@ -104,13 +104,15 @@ def plot_thresholds(curves: dict, path) -> Path:
     Text answers carry no confidence, so precision over recall is one point for each overlap, drawn on the right.
 
     Args:
-        curves (`dict[str, tuple]`): of each arm: thresholds, precisions, recalls. path (`str` or path): the PNG file.
+        curves (`dict[str, dict]`): "overlap", "precision" and "recall" of each arm, lists of one length.
+        path (`str` or path): the PNG file.
     Returns:
         `Path`.
     """
     figure = new_figure(11.0, 4.6)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    for arm, (thresholds, precisions, recalls) in curves.items():
+    for arm, curve in curves.items():
+        thresholds, precisions, recalls = curve["overlap"], curve["precision"], curve["recall"]
         left.plot(thresholds, precisions, color=COLORS[arm], label=f"{arm}, precision")
         left.plot(thresholds, recalls, color=COLORS[arm], linestyle="--", label=f"{arm}, recall")
         right.plot(recalls, precisions, color=COLORS[arm], marker="o", markersize=3, label=arm)

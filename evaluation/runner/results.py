@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from ..metrics_file import save_metrics
+from ...processing.metrics_file import save_metrics
 from .arms import DAMAGE_NOTE, MODEL
 from .benchmarks import TWO_STAGE, Benchmark
 from .files import write_atomically, write_jsonl

@@ -13,15 +13,15 @@ import numpy as np
 
 from ...processing.answers_gap_mllm import format_boxes, parse_boxes
 from ...processing.camera_geometry_gap_mllm import box_corners, transform_box
+from ...processing.scores.box_overlaps import OVERLAP_SLACK
+from ...processing.scores.point_answers import why_rejected
 from ..intervals import with_interval
-from ..metrics.box_overlaps import OVERLAP_SLACK
 from ..metrics.grounding3d import grounding_score
 from ..metrics.grounding_axis_aligned import axis_aligned_overlaps, grounding_axis_aligned_score
 from ..metrics.hits import THRESHOLDS
 from ..metrics.multi3drefer import QUESTION_TYPES, multi3drefer_f1, multi3drefer_score
 from . import score_grounding
 from .score_grounding import aligned_target, grounded_boxes, grounding_record, in_order
-from .score_points import why_rejected
 
 
 ANSWER_ORDER = "zxy"  # of the angles that questions for any number of boxes ask for

@@ -5,11 +5,13 @@ from collections import Counter, defaultdict
 import numpy as np
 
 from ...processing.answers_gap_mllm import format_boxes
+from ...processing.scores.detection_answers import detect_scenes
 from ..intervals import with_interval
-from ..metrics.detection3d import detect_scene, detection_aggregate, detection_score
+from ..metrics.detection3d import detection_aggregate, detection_score, score_detected
 
 
 THRESHOLD = 0.25
+CURVE_THRESHOLDS = [round(float(level), 2) for level in np.linspace(0.05, 0.95, 19)]
 
 
 def score(samples, texts, seed: int = 0):
@@ -22,7 +24,7 @@ def score(samples, texts, seed: int = 0):
         texts (`list[str]`): their answers. seed (`int`): of the bootstrap over scenes.
     Returns:
         `tuple[dict, list[dict]]`: what `detection_score` gives, "scene_f1", the mean F1 of the answers, with its
-        interval, and "reference_f1"; records.
+        interval, "reference_f1", and "precision_recall", both over all objects for each overlap; records.
     Raises:
         ValueError: if boxes come in different Euler orders.
     """
@@ -31,38 +33,28 @@ def score(samples, texts, seed: int = 0):
         raise ValueError(f"the boxes of the benchmark come in Euler orders {sorted(orders)}; read them in one.")
     order = next(iter(orders), "zxy")
     truths = [_truth(sample) for sample in samples]
-    metrics = detection_score(texts, truths, euler_order=order, threshold=THRESHOLD)
+    answered = detect_scenes(texts, truths, euler_order=order)
+    metrics = score_detected(answered, threshold=THRESHOLD)
     metrics["num_rejected_objects"] = metrics.pop("num_rejected")
     metrics["reference_f1"] = detection_score(texts, truths, mode="reference")["f1"]
-    records = [_record(text, truth, order) for text, truth in zip(texts, truths, strict=True)]
+    metrics["precision_recall"] = _precision_recall(answered)
+    records = [_record(scene) for scene in answered]
     scenes = [str(sample.scene_id) for sample in samples]
     metrics |= with_interval("scene_f1", [record["score"] for record in records], np.mean, scenes, seed)
     return metrics, records
 
 
-def curve(samples, texts):
-    """Precision and recall over all objects at overlaps of 0.05 to 0.95.
-
-    Args:
-        samples (`list[SceneSample]`), texts (`list[str]`)
-    Returns:
-        `tuple` of three lists: overlaps, precisions, recalls.
-    """
-    order = next((box.euler_order for sample in samples for box in sample.boxes), "zxy")
-    scenes = [
-        detect_scene(text, _truth(sample), euler_order=order) for sample, text in zip(samples, texts, strict=True)
-    ]
-    thresholds = [round(float(level), 2) for level in np.linspace(0.05, 0.95, 19)]
-    micro = [detection_aggregate([scene.counts(level) for scene in scenes])["micro"] for level in thresholds]
-    return thresholds, [rates["precision"] for rates in micro], [rates["recall"] for rates in micro]
+def _precision_recall(answered):
+    """Precision and recall over all objects at overlaps of 0.05 to 0.95."""
+    micro = [detection_aggregate([scene.counts(level) for scene in answered])["micro"] for level in CURVE_THRESHOLDS]
+    return {"overlap": CURVE_THRESHOLDS} | {name: [rates[name] for rates in micro] for name in ("precision", "recall")}
 
 
 def _truth(sample):
     return [{"label": box.label, "bbox_3d": sample.box_in_view(box, 0).tolist()} for box in sample.boxes]
 
 
-def _record(text, truth, order):
-    scene = detect_scene(text, truth, euler_order=order)
+def _record(scene):
     counts = scene.counts(THRESHOLD)
     tp, fp, fn = (sum(values[name] for values in counts.values()) for name in ("tp", "fp", "fn"))
     objects = scene.objects
@@ -104,4 +96,4 @@ def constant(samples):
     return lambda sample: text
 
 
-__all__ = ["constant", "curve", "score"]
+__all__ = ["constant", "score"]

@@ -8,12 +8,10 @@ from collections import Counter
 
 import numpy as np
 
-from ...processing.answers_gap_mllm import format_point, parse_points
+from ...processing.answers_gap_mllm import format_point
+from ...processing.scores.point_answers import point_figures, read_point_answer
 from ..intervals import with_interval
 from ..metrics.reconstruction import reconstruction_score
-
-
-NEAR_M = 0.5  # an answer within this distance is counted as near
 
 
 def score(samples, texts, seed: int = 0):
@@ -29,17 +27,12 @@ def score(samples, texts, seed: int = 0):
         `tuple[dict, list[dict]]`: `parse_rate`, `point_error_m` (median), `near_share` (within `NEAR_M`) and
         `label_accuracy`, each with its interval under the name + "_ci95"; records.
     """
-    records = [_record(sample, text) for sample, text in zip(samples, texts, strict=True)]
+    answers = [_read(sample, text) for sample, text in zip(samples, texts, strict=True)]
+    records = [_record(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
     scenes = [str(sample.scene_id) for sample in samples]
-    errors = np.array([record["error_m"] for record in records])
-
-    def rate(name, hits):
-        return with_interval(name, np.asarray(hits, dtype=float), np.mean, scenes, seed)
-
-    metrics = rate("parse_rate", [record["rejected"] is None for record in records])
-    metrics |= with_interval("point_error_m", errors, np.median, scenes, seed)
-    metrics |= rate("near_share", errors <= NEAR_M)
-    metrics |= rate("label_accuracy", [record["is_right_label"] for record in records])
+    metrics = {}
+    for name, (values, statistic) in point_figures(answers).items():
+        metrics |= with_interval(name, values, statistic, scenes, seed)
     return metrics, records
 
 
@@ -57,28 +50,21 @@ def score_clouds(samples, texts, seed: int = 0):
     return metrics | {name: value for name, value in clouds.items() if name != "per_scene"}, records
 
 
-def _record(sample, text):
-    parsed = parse_points(text)
-    answer, point = parsed.first, sample.points[0]
-    truth = sample.point_in_view(point)
-    error = float("inf") if answer is None else float(np.linalg.norm(np.asarray(answer.point) - truth))
+def _read(sample, text):
+    point = sample.points[0]
+    return read_point_answer(text, sample.point_in_view(point), point.label)
+
+
+def _record(sample, answer):
+    parsed = None if answer.point is None else {"label": answer.label, "pointmap": list(answer.point)}
     return {
-        "parsed": None if answer is None else {"label": answer.label, "pointmap": list(answer.point)},
-        "rejected": why_rejected(parsed),
-        "score": -error,
-        "category": point.label,
-        "error_m": error,
-        "is_right_label": answer is not None and answer.label == point.label,
+        "parsed": parsed,
+        "rejected": answer.rejected,
+        "score": -answer.error_m,
+        "category": sample.points[0].label,
+        "error_m": answer.error_m,
+        "is_right_label": answer.is_right_label,
     }
-
-
-def why_rejected(parsed) -> str | None:
-    """Why an answer holds nothing that could be scored; None if it does."""
-    if parsed.items:
-        return None
-    if parsed.rejected:
-        return parsed.rejected[0].reason
-    return "cut off" if parsed.truncated else "no object"
 
 
 def constant(samples):
@@ -89,4 +75,4 @@ def constant(samples):
     return lambda sample: text
 
 
-__all__ = ["NEAR_M", "constant", "score", "score_clouds", "why_rejected"]
+__all__ = ["constant", "score", "score_clouds"]

@@ -30,9 +30,10 @@ def add_train_geometry_encoder(subparsers) -> None:
 
 def run_train_geometry_encoder(args: argparse.Namespace) -> None:
     """Train an encoder by a recipe; measured on test rooms if the recipe says so."""
+    from gap_mllm.evaluation.dense_points import evaluate_geometry_encoder
     from gap_mllm.training.train_geometry_encoder import train_geometry_encoder
 
-    trainer = train_geometry_encoder(args.recipe, args.overrides)
+    trainer = train_geometry_encoder(args.recipe, args.overrides, scorer=evaluate_geometry_encoder)
     print(f"wrote {trainer.args.output_dir}")
 
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from gap_mllm.evaluation import AnswerExample, draw_answers, plot_curves, project_wireframe
-from gap_mllm.evaluation.plots import ANSWER_COLOR, TRUE_COLOR, _convex_hull, _Level, _words
 from gap_mllm.processing import format_boxes, format_point
 from gap_mllm.processing.data import make_question
+from gap_mllm.processing.drawing import ANSWER_COLOR, TRUE_COLOR, _convex_hull, _Level, _words
 
 
 INTRINSICS = np.array([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])

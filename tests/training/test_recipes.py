@@ -1,6 +1,7 @@
 """Recipes: found by name or path, overridden by flags, and refused where a key is unknown."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions, RoomVariety
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, training_views
-from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments
+from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments, train_geometry_encoder
 from gap_mllm_cli import main
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_pictures
 
@@ -221,6 +222,25 @@ def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config,
     model = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "model")
     for name, value in model.model.geometry.state_dict().items():
         assert value.equal(weights[f"aggregator.{name}"]), name
+
+
+def test_a_scorer_measures_the_encoder_and_its_lack_is_said(tmp_path, encoder_config, caplog):
+    recipe = {"encoder_config": encoder_config, "max_steps": 1, "per_device_train_batch_size": 1, "report_to": "none"}
+    (tmp_path / "encoder.yaml").write_text(yaml.safe_dump(recipe))
+    flags = ["--output_dir", str(tmp_path / "run"), "--use_cpu", "true", "--disable_tqdm", "true"]
+
+    def score(model, num_scenes, num_baseline_scenes):
+        assert not model.training
+        return {"n": num_scenes, "num_baseline_scenes": num_baseline_scenes, "error_m": float("inf")}
+
+    train_geometry_encoder(tmp_path / "encoder.yaml", [*flags, "--num_eval_scenes", "3"], scorer=score)
+    saved = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert saved == {"n": 3, "num_baseline_scenes": 512, "error_m": "Infinity"}
+    logging.getLogger("transformers").propagate = True
+    flags[1] = str(tmp_path / "again")
+    train_geometry_encoder(tmp_path / "encoder.yaml", flags)
+    assert not (tmp_path / "again" / "metrics.json").exists()
+    assert any("num_eval_scenes is 256, but no scorer was given" in message for message in caplog.messages)
 
 
 def test_a_folder_of_data_is_trained_on(tmp_path, encoder_folder, capsys):

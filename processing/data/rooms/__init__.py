@@ -5,7 +5,7 @@
 
 from .layout import SPLIT_SEEDS, make_layout, room_seed
 from .redraw import first_askable
-from .renderer import RoomScene, render_room
+from .renderer import RoomScene, render_room, render_split
 from .tasks import ROOM_TASKS, RoomQuestion, make_question
 
 
@@ -18,5 +18,6 @@ __all__ = [
     "make_layout",
     "make_question",
     "render_room",
+    "render_split",
     "room_seed",
 ]

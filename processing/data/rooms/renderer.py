@@ -4,6 +4,7 @@ The room is closed, so every pixel has a finite depth. Shapes and cameras come f
 from rays.py, colours from appearance.py.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from ...camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from . import appearance
-from .layout import make_layout
+from .layout import make_layout, room_seed
 from .rays import cast_rays, cast_shadows, collect_parts, find_surface, ray_directions
 
 
@@ -156,6 +157,33 @@ def render_room(
         colors=[piece.color for piece in layout.furniture],
         room_size=layout.size,
     )
+
+
+def render_split(
+    split: str, num_scenes: int, first_scene: int = 0, height: int = 128, width: int = 128
+) -> Iterator[RoomScene]:
+    """Yield rooms of a split in their default views, one at a time.
+
+    Args:
+        split (`str`): "train", "selection" or "test".
+        num_scenes (`int`): how many rooms.
+        first_scene (`int`, defaults to 0): number of the first room in the split.
+        height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
+    Returns:
+        iterator of `RoomScene`.
+    Raises:
+        ValueError: if the split is unknown or has fewer rooms.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import render_split
+        >>> [room.seed for room in render_split("test", 2, height=32, width=32)]
+        [1100000, 1100001]
+
+        ```
+    """
+    for index in range(first_scene, first_scene + num_scenes):
+        yield render_room(room_seed(split, index), height=height, width=width)
 
 
 def _develop(look, rgb, seed):

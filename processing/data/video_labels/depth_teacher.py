@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
+from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConfig
 
 from ...argument_checks import check_device, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
 
 
+VGGT_TYPE = "gap_mllm_vggt"  # of a config that names no type, as VGGT's own
 IMAGE_SIZE, PATCH_SIZE = 518, 14  # of VGGT-1B, for a teacher that has no config to say so
 HUB_TIMEOUT_S = 5
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -128,33 +130,37 @@ def _ask_hub(name):
 
 
 def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Callable:
-    """Load a VGGT with its heads.
+    """Load a teacher by its folder: what `AutoModelForDepthEstimation` knows, as a VGGT with its heads.
 
     Args:
-        path (`str` or `Path`): folder of `GapMllmVggtForReconstruction`, or its name on the Hub.
+        path (`str` or `Path`): folder of a `GapMllmVggtForReconstruction`, or its name on the Hub.
         device (`str`, *optional*): by default a GPU where there is one.
         dtype (`str`, defaults to "float32"): of the aggregator; the heads are float32 in any case.
     Returns:
-        `GapMllmVggtForReconstruction` in evaluation mode.
+        `PreTrainedModel` in evaluation mode.
     Raises:
         TypeError, FileNotFoundError: as `check_teacher_path` and `check_device`. OSError: if the weights cannot be
             loaded, or the Hub does not give them. ValueError: if they are those of another model, or the device is
             not there.
     """
-    from ....vggt_heads_gap_mllm import GapMllmVggtForReconstruction
-
     check_teacher_path(path)
     device = check_device(device)
     if not Path(path).is_dir():
         _ask_hub(path)
     try:
-        teacher, found = GapMllmVggtForReconstruction.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        model_type = PreTrainedConfig.get_config_dict(path)[0].get(
+            "model_type", VGGT_TYPE
+        )  # VGGT's own files name none
+        config = type(AutoConfig.for_model(model_type)).from_pretrained(path)
+        teacher, found = AutoModelForDepthEstimation.from_pretrained(
+            path, config=config, dtype=dtype, output_loading_info=True
+        )
     except (OSError, RuntimeError) as error:
         raise OSError(f"teacher {path} cannot be loaded: {error}") from None
     missing = sorted(found["missing_keys"])
     if missing:
         raise ValueError(
-            f"teacher {path} lacks {len(missing)} weights of a GapMllmVggtForReconstruction, as {missing[0]}: it is "
+            f"teacher {path} lacks {len(missing)} weights of a {type(teacher).__name__}, as {missing[0]}: it is "
             "another model, and would label at random."
         )
     return teacher.to(device).eval()

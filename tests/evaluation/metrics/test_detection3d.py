@@ -9,16 +9,15 @@ import pytest
 
 from gap_mllm.evaluation.metrics import load_metric
 from gap_mllm.evaluation.metrics.average_precision import average_precision
-from gap_mllm.evaluation.metrics.box_overlaps import box_overlaps, match_in_order
 from gap_mllm.evaluation.metrics.detection3d import (
     CATEGORIES,
-    NO_LABEL,
     detection_aggregate,
     detection_counts,
     detection_score,
-    read_detections,
 )
-from gap_mllm.evaluation.metrics.reference_answers import read_literal, reference_detections
+from gap_mllm.processing.scores.box_overlaps import box_overlaps, match_in_order
+from gap_mllm.processing.scores.detection_answers import NO_LABEL, read_detections
+from gap_mllm.processing.scores.reference_answers import read_literal, reference_detections
 
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "fixtures" / "metrics" / "detection.json").read_text())

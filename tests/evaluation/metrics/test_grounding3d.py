@@ -9,9 +9,10 @@ import pytest
 
 from gap_mllm.evaluation.metrics import load_metric
 from gap_mllm.evaluation.metrics.frame_accuracy import frame_accuracy, read_frame
-from gap_mllm.evaluation.metrics.grounding3d import ground_box, grounding_of_texts, grounding_score
+from gap_mllm.evaluation.metrics.grounding3d import grounding_of_texts, grounding_score
 from gap_mllm.evaluation.metrics.hits import overlap_summary
 from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid, transform_box
+from gap_mllm.processing.scores import ground_box
 
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "fixtures" / "metrics" / "scanrefer.json").read_text())

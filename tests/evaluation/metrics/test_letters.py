@@ -9,14 +9,14 @@ import pytest
 from gap_mllm.evaluation import load_metric
 from gap_mllm.evaluation.metrics.blink import TASKS, blink_aggregate, blink_score
 from gap_mllm.evaluation.metrics.cv_bench import cv_bench_aggregate, cv_bench_score
-from gap_mllm.evaluation.metrics.letters import (
+from gap_mllm.evaluation.metrics.mmsi import mmsi_aggregate, mmsi_score
+from gap_mllm.processing.scores.letters import (
     EXTRACTION_MODES,
     answer_letter,
     choice_score,
     count_without_letter,
     extract_choice,
 )
-from gap_mllm.evaluation.metrics.mmsi import mmsi_aggregate, mmsi_score
 
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "fixtures" / "metrics" / "qa_extraction.json").read_text())

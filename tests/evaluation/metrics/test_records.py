@@ -5,16 +5,8 @@ import math
 import pytest
 
 from gap_mllm.evaluation import align_by_id
-from gap_mllm.evaluation.metrics.records import (
-    as_text,
-    check_choice,
-    check_equal_lengths,
-    check_text,
-    check_unique,
-    mean_of_known,
-    mean_or_nan,
-    means_by_group,
-)
+from gap_mllm.evaluation.metrics.records import check_unique, mean_of_known, mean_or_nan, means_by_group
+from gap_mllm.processing.scores.reference_checks import as_text, check_choice, check_equal_lengths, check_text
 
 
 REFERENCES = [{"id": "b", "answer": "1"}, {"id": "a", "answer": "2"}]

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from gap_mllm.evaluation import load_metric
-from gap_mllm.evaluation.metrics.numbers import numbers_in
 from gap_mllm.evaluation.metrics.spar_bench import (
     CHOICE_TASKS,
     LEVELS,
@@ -19,6 +18,7 @@ from gap_mllm.evaluation.metrics.spar_bench import (
     spar_bench_is_unparsed,
     spar_bench_score,
 )
+from gap_mllm.processing.scores.number_answers import numbers_in
 
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "fixtures" / "metrics" / "qa_extraction.json").read_text())[

@@ -68,8 +68,8 @@ def test_the_truth_is_right_and_nothing_is_wrong(name, ask):
         assert nothing["point_error_m"] == math.inf and nothing["parse_rate"] == 0
     elif name == "gap_mllm_detection":
         assert metrics["micro"]["f1"] == 1 and nothing["micro"]["f1"] == 0
-        overlaps, precisions, recalls = benchmark.curve(samples, [truth(name, sample) for sample in samples])
-        assert overlaps[-1] == 0.95 and set(precisions) == set(recalls) == {1.0}
+        curve = metrics["precision_recall"]
+        assert curve["overlap"][-1] == 0.95 and set(curve["precision"]) == set(curve["recall"]) == {1.0}
     elif name == "gap_mllm_captions":
         assert metrics["cider"] > nothing["cider"] == 0 and metrics["num_gated"] == 1
     elif name in GROUNDING:

@@ -1,5 +1,7 @@
 """Windows of a teacher: planned, checked, put together by similarity, against rendered truth."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -249,6 +251,16 @@ def test_a_saved_teacher_loads_and_is_called_by_its_folder(vggt, tmp_path):
     assert teacher_name(run_teacher) == "run_teacher"
     with pytest.raises(OSError):
         load_teacher(tmp_path / "nowhere", device="cpu")
+
+
+def test_a_teacher_whose_config_names_no_type_is_a_vggt(vggt, tmp_path):
+    vggt.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["model_type"]  # as in the official files
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_teacher(tmp_path, device="cpu")
+    assert type(loaded) is type(vggt)
+    assert all(value.equal(vggt.state_dict()[name]) for name, value in loaded.state_dict().items())
 
 
 # Errors against the truth

@@ -1,0 +1,92 @@
+"""Letters of multiple-choice answers, by our rule and by those of published evaluators.
+
+CV-Bench, BLINK, MMSI and SPAR-Bench score with these.
+"""
+
+import re
+
+from ..answers_gap_mllm import parse_choice
+from .reference_checks import as_text, check_choice
+
+
+EXTRACTION_MODES = ("strict", "vgllm", "lmms", "spar", "mmsi")
+_UNWRAPPED = (re.compile(r"``([^`]*)``"), re.compile(r"`([^`]*)`"), re.compile(r"\{([^}]*)\}"))
+
+
+def extract_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> str | None:
+    """Find the letter that an answer chooses.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+        letters (`str`): the capitals that are offered.
+        mode (`str`): "strict": `parse_choice`, which takes tags, brackets and sentences and refuses what is not clear.
+            "vgllm": the first capital that is offered, wherever it stands ("Answer: C" is A). "lmms": the letter that
+            the text begins with, offered or not ("The answer is B" is T). "spar": the first character. "mmsi": the
+            first offered letter that stands alone, in any case, and not before a word.
+    Returns:
+        `str` or None: a capital, or None where the rule finds none, or the answer is no text.
+    Raises:
+        ValueError: on an unknown mode, or if `letters` is not of capitals A to Z.
+    """
+    check_choice(mode, "mode", EXTRACTION_MODES)
+    if not isinstance(letters, str) or not re.fullmatch("[A-Z]+", letters):
+        raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
+    if as_text(text) is None:
+        return None
+    if mode == "strict":
+        return parse_choice(text, letters).first
+    if mode == "mmsi":
+        for wrapped in _UNWRAPPED:
+            found = wrapped.search(text)
+            text = found[1] if found else text
+    pattern = {
+        "vgllm": rf"([{letters}])",
+        "lmms": r"\A\s*\(?([A-Za-z])",
+        "spar": rf"\A([{letters}{letters.lower()}])",
+        "mmsi": rf"\b([{letters}{letters.lower()}])\b(?!\s[A-Za-z])",
+    }[mode]
+    found = re.search(pattern, text)
+    return found[1].upper() if found else None
+
+
+def answer_letter(answer: str) -> str:
+    """The letter of a true answer, given as "B" or "(B)".
+
+    Args:
+        answer (`str`): from an annotation.
+    Returns:
+        `str`: a capital.
+    Raises:
+        ValueError: if it is anything else.
+    """
+    found = re.fullmatch(r"\s*(?:\(([A-Za-z])\)|([A-Za-z]))\s*", answer) if isinstance(answer, str) else None
+    if found is None:
+        raise ValueError(f'the true answer is {answer!r}; expected one letter, as "B" or "(B)".')
+    return (found[1] or found[2]).upper()
+
+
+def choice_score(prediction: str, answer: str, letters: str = "ABCDEF", mode: str = "strict") -> float:
+    """1 if the letter of an answer is the true one, else 0; without a readable letter 0.
+
+    Args:
+        prediction (`str`): a generated answer.
+        answer (`str`): the true letter, as "B" or "(B)".
+        letters (`str`), mode (`str`): as `extract_choice` takes them.
+    Returns:
+        `float`: 0 or 1.
+    Raises:
+        ValueError: as `extract_choice` and `answer_letter`; also if the true letter is none of `letters`.
+    """
+    truth = answer_letter(answer)
+    if truth not in letters:
+        raise ValueError(f"the true answer is {answer!r}; expected one of the letters {letters}.")
+    return float(extract_choice(prediction, letters, mode) == truth)
+
+
+def count_without_letter(predictions, letters: str = "ABCDEF", mode: str = "strict") -> int:
+    """How many of the predictions hold no letter that is offered; they score 0."""
+    found = (extract_choice(prediction, letters, mode) for prediction in predictions)
+    return sum(letter is None or letter not in letters for letter in found)
+
+
+__all__ = ["EXTRACTION_MODES", "answer_letter", "choice_score", "count_without_letter", "extract_choice"]
