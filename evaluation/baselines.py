@@ -4,10 +4,13 @@ A number of a model means little without them: rooms are alike, and where a pixe
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from ..processing.data.rooms.renderer import RoomScene
 from ..processing.data.rooms.tasks import FURNITURE_SHARE, make_question
 
 
@@ -24,8 +27,8 @@ class BlindBaselines:
     Frame: camera of the first view, OpenCV axes. Units: metres.
 
     Args:
-        constant_point (`numpy.ndarray` of shape `(3,)`): of the training questions about a marked pixel.
-        constant_dense_point (`numpy.ndarray` of shape `(3,)`): of all pixels.
+        constant_point (`numpy.ndarray` of shape `(3,)`): median of the training questions about a marked pixel.
+        constant_dense_point (`numpy.ndarray` of shape `(3,)`): median of all pixels.
         marked_prior_points (`numpy.ndarray` of shape `(V, h, w, 3)`): in each cell of each view, with the furniture
             weighted as questions weight it.
         prior_points (`numpy.ndarray` of shape `(V, h, w, 3)`), prior_depth_m (`numpy.ndarray` of shape `(V, h, w)`):
@@ -44,7 +47,7 @@ class BlindBaselines:
     label_prior: np.ndarray
     seeds: frozenset
 
-    def points_at(self, views, pixels, image_size):
+    def points_at(self, views: ArrayLike, pixels: ArrayLike, image_size: tuple[int, int]):
         """Return the prior point of marked pixels, `(n, 3)`. Frame: camera of the first view. Units: metres.
 
         Args:
@@ -62,23 +65,23 @@ class BlindBaselines:
         rows, columns = _cells(pixels, image_size, self.marked_prior_points.shape[1:3])
         return self.marked_prior_points[views, rows, columns]
 
-    def labels_at(self, pixels, image_size):
+    def labels_at(self, pixels: ArrayLike, image_size: tuple[int, int]):
         """Return the label prior of marked pixels; arguments as for `points_at`. `numpy.ndarray` of `str`, `(n,)`."""
         return self.label_prior[_cells(pixels, image_size, self.label_prior.shape)]
 
-    def point_maps(self, rows, columns):
+    def point_maps(self, rows: int, columns: int):
         """Return the prior of all pixels, resampled (nearest) to `(V, rows, columns, 3)`.
 
         Frame: camera of the first view. Units: metres.
         """
         return _nearest(self.prior_points, rows, columns)
 
-    def depth_maps(self, rows, columns):
+    def depth_maps(self, rows: int, columns: int):
         """Return the prior z-depth of all pixels, resampled (nearest) to `(V, rows, columns)`. Units: metres."""
         return _nearest(self.prior_depth_m, rows, columns)
 
 
-def fit_baselines(scenes, questions_per_scene=8, grid=GRID):
+def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, grid: tuple[int, int] = GRID):
     """Fit the blind baselines on rooms, which should be those of the training split, in their default views.
 
     The rooms may come from a generator such as `render_split("train", 512)`: they are not kept.

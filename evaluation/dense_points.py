@@ -4,32 +4,37 @@ Every number stands next to those of the blind baselines on the same pixels. The
 need no relative pose), so the later views are also reported alone.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 from tqdm import tqdm
 
+from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.camera_geometry_gap_mllm import invert_rigid
-from ..processing.data.rooms.renderer import render_split
+from ..processing.data.rooms.renderer import RoomScene, render_split
 from ..processing.data.rooms.tasks import make_question
+from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.prompts_gap_mllm import build_messages
 from ..training.rooms import RoomGeometryDataset, collate_scenes
 from ..training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
-from ..vggt_heads_gap_mllm import pose_encoding_to_cameras
-from .baselines import fit_baselines
+from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction, pose_encoding_to_cameras
+from .baselines import BlindBaselines, fit_baselines
 from .intervals import with_interval
 
 
 NAME = "dense_point_error_m"
 
 
-def summarize_errors(errors, name=NAME, seed=0):
+def summarize_errors(errors: ArrayLike, name: str = NAME, seed: int = 0):
     """Return the median of errors over all pixels, over the later views alone, and in each view.
 
     Args:
-        errors (array-like of shape `(N, V, P)`): of P pixels in V views of N scenes; NaN where there is no truth.
-        name (`str`): of the metric.
-        seed (`int`): of the bootstrap over scenes.
+        errors (array-like of shape `(N, V, P)`): errors of P pixels in V views of N scenes; NaN without truth.
+        name (`str`): name of the metric.
+        seed (`int`, defaults to 0): seed of the bootstrap over scenes.
     Returns:
         `dict`: `name`, `name_later_views` (views 1 to V-1; only if there are any), each with its interval under
         "_ci95", and `name_per_view`, a list.
@@ -57,15 +62,15 @@ def _median(name, errors, seed):
 
 @torch.no_grad()
 def evaluate_geometry_encoder(
-    model,
-    split="test",
-    num_scenes=256,
-    num_baseline_scenes=512,
-    batch_size=8,
-    seed=0,
-    pixel_stride=8,
-    baselines=None,
-    show_progress=True,
+    model: GapMllmVggtForReconstruction,
+    split: str = "test",
+    num_scenes: int = 256,
+    num_baseline_scenes: int = 512,
+    batch_size: int = 8,
+    seed: int = 0,
+    pixel_stride: int = 8,
+    baselines: BlindBaselines | None = None,
+    show_progress: bool = True,
 ):
     """Measure a reconstruction model on rooms that it has not seen, next to blind baselines.
 
@@ -77,7 +82,7 @@ def evaluate_geometry_encoder(
         split (`str`): "selection" or "test"; the baselines are fitted on training rooms.
         num_scenes (`int`), num_baseline_scenes (`int`): how many rooms to measure and to fit on.
         batch_size (`int`): rooms at once.
-        seed (`int`): of the bootstrap.
+        seed (`int`, defaults to 0): seed of the bootstrap.
         pixel_stride (`int`): every so many rows and columns are measured; neighbours tell the same.
         baselines (`BlindBaselines`, *optional*): already fitted ones.
         show_progress (`bool`): show a bar.
@@ -134,7 +139,7 @@ def _encoder_errors(output, batch, baselines, stride):
     true_depth = batch["depth"].numpy()[pick]
     depth = output.depth[..., 0].float().cpu().numpy()[pick]
 
-    def flat(values):
+    def flat(values: ArrayLike):
         return np.where(valid, values, np.nan).reshape(*valid.shape[:2], -1)
 
     errors = {
@@ -165,7 +170,7 @@ def _relative_poses(pose_encoding, image_size):
     return poses[:, :1] @ invert_rigid(poses[:, 1:])
 
 
-def pose_errors(poses, truth):
+def pose_errors(poses: np.ndarray, truth: np.ndarray):
     """Return how far camera positions are apart, and by which angle orientations differ.
 
     Frame: both poses map a camera to the same frame. Units: metres, degrees.
@@ -185,7 +190,7 @@ def pose_errors(poses, truth):
 # The point-map heads of a GAP-MLLM
 
 
-def geometry_of_other_scenes(features, image_grid_thw, scene_lengths):
+def geometry_of_other_scenes(features: torch.Tensor, image_grid_thw: torch.Tensor, scene_lengths: torch.Tensor):
     """Give every scene of a batch the geometry features of the next one of equal shape.
 
     The vision tower still sees the right pictures. A model that reads its geometry gets worse by this; one that
@@ -193,7 +198,7 @@ def geometry_of_other_scenes(features, image_grid_thw, scene_lengths):
 
     Args:
         features (`torch.Tensor` of shape `(levels, P, C)`): what `get_geometry_features` gave for the batch.
-        image_grid_thw (`torch.Tensor` of shape `(N, 3)`), scene_lengths (`torch.Tensor` of shape `(S,)`): of the
+        image_grid_thw (`torch.Tensor` of shape `(N, 3)`), scene_lengths (`torch.Tensor` of shape `(S,)`): grids of the
             batch.
     Returns:
         `torch.Tensor` of shape `(levels, P, C)`: to be passed as `geometry_features`.
@@ -219,16 +224,16 @@ def geometry_of_other_scenes(features, image_grid_thw, scene_lengths):
 
 @torch.no_grad()
 def evaluate_point_maps(
-    model,
-    processor,
-    scenes,
-    baselines=None,
-    batch_size=8,
-    arm=None,
-    half_thickness=None,
-    with_shuffled_geometry=True,
-    seed=0,
-    show_progress=True,
+    model: GapMllmForPreTraining,
+    processor: GapMllmProcessor,
+    scenes: Iterable[RoomScene],
+    baselines: BlindBaselines | None = None,
+    batch_size: int = 8,
+    arm: int | None = None,
+    half_thickness: int | None = None,
+    with_shuffled_geometry: bool = True,
+    seed: int = 0,
+    show_progress: bool = True,
 ):
     """Measure the point-map heads on rooms, with the right geometry and with that of another room.
 
@@ -238,13 +243,14 @@ def evaluate_point_maps(
     Args:
         model (`GapMllmForPreTraining`): put into evaluation mode for the time being.
         processor (`GapMllmProcessor`)
-        scenes (iterable of `RoomScene`): of equal size and number of views; none that the baselines were fitted on.
+        scenes (iterable of `RoomScene`): rooms of equal size and number of views, none that the baselines
+            were fitted on.
         baselines (`BlindBaselines`, *optional*): measured on the same pixels.
         batch_size (`int`): rooms at once, two or more for the shuffled geometry.
-        arm (`int`, *optional*), half_thickness (`int`, *optional*): of the cross, in pixels; default: as in training,
+        arm (`int`, *optional*), half_thickness (`int`, *optional*): cross in pixels; default: as in training,
             see `GapMllmProcessor.apply_visual_prompt`.
         with_shuffled_geometry (`bool`): whether to run a second time with the geometry of another room.
-        seed (`int`): of the bootstrap.
+        seed (`int`, defaults to 0): seed of the bootstrap.
         show_progress (`bool`): show a bar.
     Returns:
         `dict`: as `summarize_errors` names them, `dense_point_error_m` (head on the fused visual tokens),

@@ -1,9 +1,19 @@
 """Bootstrap intervals for any statistic, with resampling of whole scenes where answers share a scene."""
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def bootstrap_interval(values, statistic=np.median, num_resamples=2000, confidence=0.95, seed=0, groups=None):
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable = np.median,
+    num_resamples: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+):
     """Return the percentile bootstrap interval of a statistic.
 
     Answers about one scene stand or fall together, so they are no independent draws: with `groups` whole scenes are
@@ -13,7 +23,9 @@ def bootstrap_interval(values, statistic=np.median, num_resamples=2000, confiden
     Args:
         values (array-like of shape `(n,)`): one number an answer; never NaN.
         statistic (callable, defaults to `numpy.median`): takes an array, returns a number. Medians take a fast route.
-        num_resamples (`int`), confidence (`float`), seed (`int`): of the bootstrap.
+        num_resamples (`int`, defaults to 2000): samples that are drawn with replacement.
+        confidence (`float`, defaults to 0.95): share of resampled statistics within the interval.
+        seed (`int`, defaults to 0): seed of the bootstrap.
         groups (array-like of shape `(n,)`, *optional*): the scene of each value; by default each value is its own.
     Returns:
         `tuple[float, float]`: low and high; both NaN if there is only one group, which says nothing about spread.
@@ -68,7 +80,9 @@ class _MedianTable:
         return self.values[inside][np.searchsorted(np.cumsum(counts[self.members[inside]]), rank - before)]
 
 
-def with_interval(name, values, statistic=np.median, groups=None, seed=0) -> dict:
+def with_interval(
+    name: str, values: ArrayLike, statistic: Callable = np.median, groups: ArrayLike | None = None, seed: int = 0
+) -> dict:
     """Return `{name: statistic, name_ci95: [low, high]}` of some values; see `bootstrap_interval`."""
     interval = bootstrap_interval(values, statistic, seed=seed, groups=groups)
     return {name: float(statistic(np.asarray(values, dtype=np.float64))), f"{name}_ci95": list(interval)}

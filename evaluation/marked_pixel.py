@@ -8,6 +8,7 @@ An answer that cannot be read counts as infinitely wrong and as a wrong label; n
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..processing.scores.point_answers import NEAR_M, point_figures
 from ..training.marked_pixel_scorer import (
@@ -56,10 +57,10 @@ def score_marked_pixels(
     points = np.array([sample.question.point for sample in samples])
     labels = np.array([sample.question.labels[0] for sample in samples], dtype=object)
 
-    def rate(name, hits):
+    def rate(name: str, hits: ArrayLike):
         return with_interval(name, np.asarray(hits, dtype=float), np.mean, scenes, seed)
 
-    def distance(prefix, values):
+    def distance(prefix: str, values: ArrayLike):
         median = with_interval(f"{prefix}point_error_m", values, np.median, scenes, seed)
         return median | rate(f"{prefix}near_share", values <= NEAR_M)
 

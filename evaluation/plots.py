@@ -3,12 +3,15 @@
 Needs matplotlib (the extra "eval").
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from ..processing.drawing import VIEW_COLOR, AnswerExample, draw_answers, new_figure, project_wireframe
 
 
-def plot_curves(log_history, path, baselines=None):
+def plot_curves(log_history: Sequence[dict], path: str | Path, baselines: dict[str, dict[str, float]] | None = None):
     """Draw the loss terms and the evaluation metrics of a run over its steps.
 
     Args:

@@ -1,6 +1,7 @@
 """How the folders depend on each other, read from the imports: processing <- modeling <- training <- evaluation."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,26 @@ def test_what_the_rule_reads():
     assert any(module.startswith("gap_mllm.processing.") for module in modules)
     assert package_of("gap_mllm.training.rooms") == "gap_mllm.training"
     assert package_of("gap_mllm.hub") == "gap_mllm" and package_of("torch") is None
+
+
+TYPED_SHARE = {"evaluation": 0.9}  # of the arguments of public functions
+
+
+@pytest.mark.parametrize("folder", TYPED_SHARE)
+def test_arguments_of_public_functions_have_types(folder):
+    untyped, total = [], 0
+    for file in FILES[folder]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                taken = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                taken = [argument for argument in taken if argument.arg not in ("self", "cls")]
+                total += len(taken)
+                where = f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"
+                untyped += [f"{where}({argument.arg})" for argument in taken if argument.annotation is None]
+    assert len(untyped) <= (1 - TYPED_SHARE[folder]) * total, untyped
+
+
+def test_texts_of_arguments_in_evaluation_are_noun_phrases():
+    begins_with_of = re.compile(r"^ +\**\w+ \(.*\): of ", re.MULTILINE)
+    wrong = [str(file.relative_to(ROOT)) for file in FILES["evaluation"] if begins_with_of.search(file.read_text())]
+    assert not wrong, "say what it is: 'seed of the bootstrap', not 'of the bootstrap'"

@@ -4,6 +4,8 @@ Imports are absolute: `evaluate.load(path_of_this_file, name)` runs a copy of it
 """
 
 import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import datasets
 import evaluate
@@ -24,9 +26,9 @@ from gap_mllm.processing.scores.reference_checks import (
 
 _IDS = """
 Every metric also takes
-    ids (list of str or int, optional): of the references; one twice is an error, and messages name them.
-    prediction_ids (list, optional): of the predictions, which are put in the references' order; ids that are in one of
-        the two lists alone are an error.
+    ids (list of str or int, optional): ids of the references; one twice is an error, and messages name them.
+    prediction_ids (list, optional): ids of the predictions, which are put in the references' order; ids in one of the two
+        lists alone are an error.
 """
 
 
@@ -64,7 +66,15 @@ class GapMllmMetric(evaluate.Metric):
         }
         return self._line.function(predictions, *([] if columns else [references]), **columns, **options)
 
-    def compute(self, *, predictions=None, references=None, ids=None, prediction_ids=None, **options):
+    def compute(
+        self,
+        *,
+        predictions: Iterable | None = None,
+        references: Iterable | None = None,
+        ids: Sequence | None = None,
+        prediction_ids: Sequence | None = None,
+        **options,
+    ):
         """Compute the metric. Arguments:"""
         self._check_options(options)
         if (predictions is None) != (references is None):
@@ -89,7 +99,7 @@ class GapMllmMetric(evaluate.Metric):
         finally:
             self._ids = None
 
-    def add_batch(self, *, predictions=None, references=None, **kwargs):
+    def add_batch(self, *, predictions: Iterable | None = None, references: Iterable | None = None, **kwargs):
         """Add predictions and references. Arguments:"""
         predictions, references = list(predictions), list(references)
         if len(predictions) != len(references):
@@ -102,7 +112,7 @@ class GapMllmMetric(evaluate.Metric):
                 rows.append(read(prediction))
         super().add_batch(predictions=rows, references=references, **kwargs)
 
-    def add(self, *, prediction=None, reference=None, **kwargs):
+    def add(self, *, prediction: Any | None = None, reference: Any | None = None, **kwargs):
         """Add one prediction and its reference. Arguments:"""
         self.add_batch(predictions=[prediction], references=[reference], **kwargs)
 
@@ -158,7 +168,7 @@ def _read_boxes(prediction):
 
 
 def _array_reader(num_dimensions):
-    def read(prediction):
+    def read(prediction: Any):
         """None if it is none or empty; ValueError on another number of dimensions."""
         array = as_array(prediction)
         if array is None or not array.ndim or not array.size:

@@ -6,6 +6,7 @@ is mode "reference".
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from ...processing.scores.number_words import TENS, WORDS
 from ...processing.scores.reference_checks import check_choice, check_text
@@ -71,7 +72,7 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
     return " ".join(kept or words)
 
 
-def exact_match(prediction: str, answers, mode: str = "corrected") -> bool:
+def exact_match(prediction: str, answers: Iterable[str], mode: str = "corrected") -> bool:
     """Whether a cleaned answer is one of the cleaned true ones; `Differs:` an empty one never is (corrected).
 
     Args:
@@ -85,7 +86,7 @@ def exact_match(prediction: str, answers, mode: str = "corrected") -> bool:
     return cleaned in [clean_answer(answer, mode) for answer in answers] and bool(cleaned or mode == "reference")
 
 
-def refined_match(prediction: str, answers, mode: str = "corrected") -> bool:
+def refined_match(prediction: str, answers: Iterable[str], mode: str = "corrected") -> bool:
     """Whether one of the two, the cleaned answer or a cleaned true one, is within the other.
 
     Args:

@@ -1,11 +1,13 @@
 """Average precision of detections: the area under the precision-recall curve of one category."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...processing.scores.box_overlaps import match_in_order
 
 
-def average_precision(overlaps, scores, threshold: float) -> float:
+def average_precision(overlaps: Sequence[np.ndarray], scores: Sequence[Sequence[float]], threshold: float) -> float:
     """Return the area under the curve of precision over recall, precision made non-increasing first.
 
     All detections of a category are ranked by score over all scenes. In a scene each takes the free true box of

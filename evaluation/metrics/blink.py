@@ -82,12 +82,12 @@ def blink_metric(
     return {**blink_aggregate(scores, tasks), "num_unparsed": num_unparsed}
 
 
-def blink_aggregate(scores, tasks) -> dict:
+def blink_aggregate(scores: Sequence[float], tasks: Sequence[str]) -> dict:
     """Average scores: per task, then with equal weight over tasks.
 
     Args:
         scores (sequence of `float`): one for every question.
-        tasks (sequence of `str`): of `TASKS`, or as the release spells them ("Multi-view_Reasoning").
+        tasks (sequence of `str`): names in `TASKS`, or as the release spells them ("Multi-view_Reasoning").
     Returns:
         `dict`: "overall" (mean over the tasks that are there), "spatial" (over those of `SPATIAL_TASKS`), the mean of
         each task, "n", and "missing", the tasks without a question. NaN where there is no question.

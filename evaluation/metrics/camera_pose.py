@@ -4,9 +4,11 @@ Neither the world nor its scale matters: only relative poses of two cameras are 
 Source: VGGT's evaluation (arXiv:2503.11651), which mode "reference" follows.
 """
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...processing.camera_geometry_gap_mllm import check_rigid, invert_rigid, is_rigid
 from ...processing.scores.box_overlaps import check_mode
@@ -21,7 +23,7 @@ _LARGEST_NUMBER = 1e50  # lengths stay within float64
 _MIN_BASELINE = 1e-6  # of the longest baseline of the scene
 
 
-def relative_pose_errors(camera_to_world, true_camera_to_world, mode: str = "corrected") -> dict:
+def relative_pose_errors(camera_to_world: ArrayLike, true_camera_to_world: ArrayLike, mode: str = "corrected") -> dict:
     """Return the angles by which the relative poses of all pairs of views are wrong.
 
     Frame: each set of poses in a world of its own, OpenCV cameras. Units: degrees; translations have any scale.
@@ -64,7 +66,7 @@ def relative_pose_errors(camera_to_world, true_camera_to_world, mode: str = "cor
     return {"rotation_deg": rotation, "translation_deg": translation, "num_invalid": int((~is_valid).sum())}
 
 
-def pose_auc(errors_deg, threshold_deg: float, mode: str = "corrected") -> float:
+def pose_auc(errors_deg: ArrayLike, threshold_deg: float, mode: str = "corrected") -> float:
     """Return the area under the curve of the share of errors up to an angle, over the angles from 0 to a threshold.
 
     Source: mode "reference" counts in bins of one degree, as VGGT: an error of 0.9 scores like one of 0. Mode
@@ -94,12 +96,12 @@ def pose_auc(errors_deg, threshold_deg: float, mode: str = "corrected") -> float
     return float(np.mean(np.cumsum(counts / len(errors))))
 
 
-def camera_pose_score(predictions, truths, mode: str = "corrected") -> dict:
+def camera_pose_score(predictions: Sequence, truths: Sequence, mode: str = "corrected") -> dict:
     """Score the poses of scenes; the pairs of all scenes are pooled. A pair's error is the larger of its two angles.
 
     Args:
         predictions, truths (lists of array-likes of shape `(V, 4, 4)`): camera_to_world of each scene.
-        mode (`str`): of `relative_pose_errors` and `pose_auc`.
+        mode (`str`, defaults to "corrected"): as `relative_pose_errors` and `pose_auc` take it.
     Returns:
         `dict`: "auc3", "auc5", "auc15", "auc30"; "rotation_acc5" and so on, "translation_acc5" and so on, the shares
         of pairs below 5, 15 and 30 degrees; "rotation_median_deg", "translation_median_deg"; "n" scenes, "num_pairs",

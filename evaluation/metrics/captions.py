@@ -8,6 +8,7 @@ import contextlib
 import math
 import re
 import shutil
+from collections.abc import Sequence
 
 from ...processing.scores.reference_checks import (
     RecordValueError,
@@ -28,14 +29,14 @@ SCORES = ("cider", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l", "meteor")
 
 
 def caption_scores(
-    predictions,
-    references,
+    predictions: Sequence[str],
+    references: Sequence[Sequence[str]],
     mode: str = "corrected",
-    ious=None,
+    ious: Sequence[float] | None = None,
     iou_threshold: float | None = None,
     meteor: bool | None = None,
     per_item: bool = False,
-    ids=None,
+    ids: Sequence | None = None,
 ) -> dict:
     """Score the captions of a whole corpus.
 
@@ -49,13 +50,13 @@ def caption_scores(
             for blanks, between the words "sos" and "eos". "scanqa": as they are, but for full stops that end a
             prediction. `Differs:` in the reference an empty or gated caption earns ROUGE-L, METEOR and BLEU-1 by the
             two words around it; in ours it earns nothing, while BLEU still counts the words that it should have had.
-        ious (sequence of `float`, *optional*): of each item's box with the true one; None where there is no gate.
+        ious (sequence of `float`, *optional*): IoU of each item's box with the true one; None where there is no gate.
         iou_threshold (`float`, *optional*): captions of a lower IoU count as empty; 0.25 and 0.5 are usual. None: no
             gate.
         meteor (`bool`, *optional*): by default METEOR is computed where Java is, whose start takes seconds and 2 GB.
         per_item (`bool`): add "per_item", a `dict` of the same scores for each item (BLEU's are not part of the
             corpus score).
-        ids (sequence, *optional*): of the items, to see that none is there twice.
+        ids (sequence, *optional*): ids of the items, to see that none is there twice.
     Returns:
         `dict`: `SCORES` as fractions ("meteor" is None where it was not computed, and then "meteor_missing" says why),
         "n", "num_gated", "num_empty" (captions that were empty, or no text, to begin with). NaN for no items.
@@ -167,7 +168,7 @@ def _meteor(truths, hypotheses):
     """METEOR 1.5 in a Java process that reads a line a text: no text may hold a line end or the field mark."""
     from pycocoevalcap.meteor.meteor import Meteor
 
-    def one_line(text):
+    def one_line(text: str):
         return re.sub(r"[\r\n]+|\|\|\|", " ", text).encode(errors="replace").decode()
 
     truths = {index: [one_line(text) for text in texts] for index, texts in truths.items()}

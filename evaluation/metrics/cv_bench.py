@@ -77,7 +77,7 @@ def cv_bench_metric(
     }
 
 
-def cv_bench_aggregate(scores, sources, tasks) -> dict:
+def cv_bench_aggregate(scores: Sequence[float], sources: Sequence[str], tasks: Sequence[str]) -> dict:
     """Average scores as the benchmark does: the sources of 2D questions first among themselves.
 
     Args:

@@ -4,7 +4,10 @@ Source: Eigen et al. (arXiv:1406.2283), averaged per map as usual since. Which p
 aligned, is said in the call: published numbers differ in both.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...processing.scores.reference_checks import (
     as_array,
@@ -24,7 +27,13 @@ _DEPTH_RANGE_M = (1e-50, 1e50)
 _MEANS = ("abs_rel", "rmse_m", "delta1", "delta2", "delta3", "coverage")
 
 
-def depth_errors(prediction, truth, mask=None, alignment: str = "none", max_depth_m: float | None = None) -> dict:
+def depth_errors(
+    prediction: ArrayLike | None,
+    truth: ArrayLike,
+    mask: ArrayLike | None = None,
+    alignment: str = "none",
+    max_depth_m: float | None = None,
+) -> dict:
     """Compare one depth map with the truth, where the truth is known.
 
     A pixel counts if its true depth is finite and positive, it is in the mask, and it is not beyond `max_depth_m`.
@@ -78,12 +87,18 @@ def depth_errors(prediction, truth, mask=None, alignment: str = "none", max_dept
     }
 
 
-def depth_score(predictions, truths, masks=None, alignment: str = "none", max_depth_m: float | None = None) -> dict:
+def depth_score(
+    predictions: Sequence,
+    truths: Sequence,
+    masks: Sequence | None = None,
+    alignment: str = "none",
+    max_depth_m: float | None = None,
+) -> dict:
     """Average `depth_errors` over maps; every map weighs the same.
 
     Args:
         predictions, truths (lists of array-likes), masks (list of array-likes, *optional*): one each for every map.
-        alignment (`str`), max_depth_m (`float`, *optional*): of `depth_errors`.
+        alignment (`str`, defaults to "none"), max_depth_m (`float`, *optional*): as `depth_errors` takes them.
     Returns:
         `dict`: the means of "abs_rel", "rmse_m", "delta1", "delta2", "delta3" and "coverage"; "n" maps,
         "num_without_truth" (no pixel counts: in no mean), "num_without_prediction" (in no mean of errors, and all

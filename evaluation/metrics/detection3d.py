@@ -9,7 +9,7 @@ precision, recall and F1, which counts in the means, as published. Within a cate
 is 0: precision without answers, recall without truths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from ...processing.scores.box_overlaps import check_mode
@@ -32,7 +32,14 @@ CATEGORIES = {
 }
 
 
-def detection_counts(text: str, boxes, mode="corrected", euler_order=None, threshold=0.25, rejected_as_fp=False):
+def detection_counts(
+    text: str,
+    boxes: Sequence[dict],
+    mode: str = "corrected",
+    euler_order: str | None = None,
+    threshold: float = 0.25,
+    rejected_as_fp: bool = False,
+):
     """Hits, false positives and misses of one scene. Arguments and errors: see `detect_scene`, `detection_score`.
 
     Returns:
@@ -41,11 +48,11 @@ def detection_counts(text: str, boxes, mode="corrected", euler_order=None, thres
     return detect_scene(text, boxes, mode, euler_order).counts(threshold, rejected_as_fp)
 
 
-def detection_aggregate(counts, mode: str = "corrected") -> dict:
+def detection_aggregate(counts: Iterable[dict], mode: str = "corrected") -> dict:
     """Sum the counts of scenes and average over categories.
 
     Args:
-        counts (iterable of `dict`): of `detection_counts`.
+        counts (iterable of `dict`): what `detection_counts` gives, one a scene.
         mode (`str`): whose lists of categories, see `CATEGORIES`.
     Returns:
         `dict`: "per_category" with counts, precision, recall and f1 of every label, 0 where nothing counts; "cate8",
@@ -84,9 +91,9 @@ def detection_aggregate(counts, mode: str = "corrected") -> dict:
 
 
 def detection_score(
-    predictions,
-    boxes,
-    scores=None,
+    predictions: Sequence[str],
+    boxes: Sequence[Sequence[dict]],
+    scores: Sequence[Sequence[float]] | None = None,
     mode: str = "corrected",
     euler_order: str | None = None,
     threshold: float = 0.25,
@@ -103,7 +110,7 @@ def detection_score(
             order. Without them all are equally sure: AP is then precision times recall.
         mode (`str`): "corrected", or "reference": published reading of text, Euler order "ZXY" on boxes that are
             "zxy", list with "lamp" twice and "towl".
-        euler_order (`str`, *optional*): of answers and truths, instead of the mode's.
+        euler_order (`str`, *optional*): "zxy" or "ZXY" for answers and truths, instead of the mode's.
         threshold (`float`): overlap that a hit of precision, recall and F1 must exceed, 0 to 1.
         rejected_as_fp (`bool`): count objects that cannot be read as false positives of the label they name, where one
             is legible. The published evaluators drop them, which rewards malformed text.

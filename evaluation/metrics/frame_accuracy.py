@@ -3,6 +3,8 @@
 Source: GAP-MLLM's two-stage grounding, which reports only what follows from the view; the accuracy is our choice.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...processing.answers_gap_mllm import parse_frame
@@ -43,14 +45,21 @@ def _true_frames(frames, num_frames) -> list:
     return frames
 
 
-def frame_accuracy(predictions, frames, num_frames, mode: str = "corrected", tolerance: int = 0) -> dict:
+def frame_accuracy(
+    predictions: Sequence[str],
+    frames: Sequence[int | Sequence[int]],
+    num_frames: Sequence[int],
+    mode: str = "corrected",
+    tolerance: int = 0,
+) -> dict:
     """Score answers that name a view; one that cannot be read is wrong.
 
     Args:
         predictions (list of `str`): the model's texts.
         frames (list of `int` or lists of `int`): the right view of each, or several that are all right.
         num_frames (list of `int`): views shown.
-        mode (`str`): of `read_frame`. tolerance (`int`): a view is right up to so many places from a right one.
+        mode (`str`, defaults to "corrected"): as `read_frame` takes it.
+        tolerance (`int`, defaults to 0): places from a right view up to which a view is right.
     Returns:
         `dict`: "accuracy" (NaN without questions), "mean_distance" in places over answers that can be read (NaN
         without any), "n", "num_unparsed".

@@ -15,7 +15,7 @@ from .hits import overlap_summary
 _REFERENCE_KEYS = {"bbox_3d": "nine numbers", "camera_to_world": "a 4x4 pose for every view"}
 
 
-def grounding_score(answers, question_types=None) -> dict:
+def grounding_score(answers: Sequence[GroundedBox], question_types: Sequence[str] | None = None) -> dict:
     """Accuracy at 0.25 and 0.5 (reached, not exceeded) and mean IoU of grounded boxes.
 
     Args:
@@ -75,7 +75,13 @@ def grounding3d_metric(
     return grounding_score(grounding_of_texts(predictions, references, frames, mode, euler_order), question_types)
 
 
-def grounding_of_texts(predictions, references, frames=None, mode="corrected", euler_order=None) -> list[GroundedBox]:
+def grounding_of_texts(
+    predictions: Sequence[str],
+    references: Sequence[dict],
+    frames: Sequence[int] | None = None,
+    mode: str = "corrected",
+    euler_order: str | None = None,
+) -> list[GroundedBox]:
     """Apply `ground_box` to lists.
 
     Args:

@@ -4,7 +4,10 @@ Source: 3DRS's and Video-3D-LLM's evaluators, whose 1e-8 in the denominator mode
 0.25 is a miss there.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...processing.scores.box_overlaps import check_mode
 from ...processing.scores.exact_iou import box_iou_axis_aligned
@@ -15,7 +18,7 @@ from .hits import overlap_summary
 LARGEST_NUMBER, SMALLEST_SIZE_M = 1e50, 1e-50  # volumes stay within float64
 
 
-def axis_aligned_overlaps(boxes, truths, mode: str = "corrected") -> tuple[np.ndarray, np.ndarray]:
+def axis_aligned_overlaps(boxes: Sequence, truths: Sequence, mode: str = "corrected") -> tuple[np.ndarray, np.ndarray]:
     """Return the IoU of each answered box with its true one, and which answers are no box.
 
     Frame: any, the same for both. Units: metres. Box: centre, full sizes.
@@ -46,7 +49,7 @@ def _true_box(index, truth):
         return true_box(truth, "the true box", 6)
 
 
-def is_box(box, mode: str = "corrected", length: int = 6) -> bool:
+def is_box(box: ArrayLike | None, mode: str = "corrected", length: int = 6) -> bool:
     """Tell whether an answer is `length` numbers of up to 1e50, in mode "corrected" with positive sizes."""
     numbers = as_numbers(box)
     if numbers is None or len(numbers) != length or not (np.abs(numbers) <= LARGEST_NUMBER).all():
@@ -54,11 +57,17 @@ def is_box(box, mode: str = "corrected", length: int = 6) -> bool:
     return mode == "reference" or bool((numbers[3:6] >= SMALLEST_SIZE_M).all())
 
 
-def grounding_axis_aligned_score(boxes, truths, question_types=None, mode: str = "corrected", nr3d: bool = False):
+def grounding_axis_aligned_score(
+    boxes: Sequence,
+    truths: Sequence,
+    question_types: Sequence[str] | None = None,
+    mode: str = "corrected",
+    nr3d: bool = False,
+):
     """Accuracy at 0.25 and 0.5 (reached, not exceeded) and mean IoU of axis-aligned boxes.
 
     Args:
-        boxes, truths, mode: of `axis_aligned_overlaps`.
+        boxes (sequence), truths (sequence), mode (`str`): as `axis_aligned_overlaps` takes them.
         question_types (sequence of `str`, *optional*): one for each question.
         nr3d (`bool`): read types as Nr3D's: "easy" or else "hard", "view-dep" or else "view-indep".
     Returns:

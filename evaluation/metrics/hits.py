@@ -1,6 +1,9 @@
 """Accuracy at IoU thresholds, mean IoU, and their split by type of question."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...processing.scores.box_overlaps import OVERLAP_SLACK
 from ...processing.scores.reference_checks import check_equal_lengths
@@ -10,7 +13,9 @@ from .records import mean_or_nan
 THRESHOLDS = (0.25, 0.5)
 
 
-def overlap_summary(overlaps, question_types=None, slack: float = OVERLAP_SLACK) -> dict:
+def overlap_summary(
+    overlaps: ArrayLike, question_types: Sequence[str] | None = None, slack: float = OVERLAP_SLACK
+) -> dict:
     """Return the share of overlaps that reach 0.25 and 0.5 (at the threshold is a hit), and their mean.
 
     Args:

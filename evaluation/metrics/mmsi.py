@@ -63,7 +63,7 @@ def mmsi_metric(
     return {**mmsi_aggregate(scores, question_types), "num_unparsed": num_unparsed}
 
 
-def mmsi_aggregate(scores, question_types) -> dict:
+def mmsi_aggregate(scores: Sequence[float], question_types: Sequence[str]) -> dict:
     """Average scores over all questions, and for each type.
 
     Args:

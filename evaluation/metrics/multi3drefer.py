@@ -26,13 +26,14 @@ from .records import mean_or_nan, score_each
 QUESTION_TYPES = ("zt_wo_d", "zt_w_d", "st_wo_d", "st_w_d", "mt")
 
 
-def select_proposals(boxes, scores, temperature: float = 0.07, mass: float = 0.4) -> list:
+def select_proposals(boxes: Sequence, scores: Sequence[float], temperature: float = 0.07, mass: float = 0.4) -> list:
     """Choose proposals by the published rule: the likeliest ones until they hold `mass` of the probability.
 
     Args:
         boxes (list): proposals, of any kind.
         scores (sequence of `float`): one a proposal, and last that of "nothing is meant".
-        temperature (`float`): of the softmax over all scores. mass (`float`): reached with the last box that is kept.
+        temperature (`float`, defaults to 0.07): temperature of the softmax over all scores.
+        mass (`float`, defaults to 0.4): probability that is reached with the last box that is kept.
     Returns:
         list of the chosen proposals, likeliest first; empty if the last score is the highest.
     Raises:
@@ -53,7 +54,9 @@ def select_proposals(boxes, scores, temperature: float = 0.07, mass: float = 0.4
     return [boxes[index] for index in order[:num_kept]]
 
 
-def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | None = None) -> dict:
+def multi3drefer_f1(
+    boxes: Sequence | None, truths: Sequence, mode: str = "corrected", euler_order: str | None = None
+) -> dict:
     """Return the F1 of one question at an IoU of 0.25 and 0.5 (reached, not exceeded).
 
     Boxes and truths are paired so that the sum of IoU is greatest, which is not always what gives most hits.
@@ -66,7 +69,7 @@ def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | N
             list, as None, is an answer that could not be read: it scores 0.
         truths (sequence of six or nine floats): all of one length.
         mode (`str`): "corrected" (exact) or "reference" (1e-8 in the denominator, IoU rounded to float32).
-        euler_order (`str`, *optional*): of boxes with angles, "zxy" by default.
+        euler_order (`str`, *optional*): order of boxes with angles, "zxy" by default.
     Returns:
         `dict`: "f1_25", "f1_50". Two empty sets score 1, one empty set 0.
     Raises:
@@ -95,13 +98,19 @@ def multi3drefer_f1(boxes, truths, mode: str = "corrected", euler_order: str | N
     return {_name(level): 2 * int((matched >= level - slack).sum()) / total for level in THRESHOLDS}
 
 
-def multi3drefer_score(boxes, truths, question_types=None, mode="corrected", euler_order=None) -> dict:
+def multi3drefer_score(
+    boxes: Sequence,
+    truths: Sequence,
+    question_types: Sequence[str] | None = None,
+    mode: str = "corrected",
+    euler_order: str | None = None,
+) -> dict:
     """Average `multi3drefer_f1` over questions, all and by type.
 
     Args:
-        boxes, truths (lists of lists of boxes): of each question. An answer that could not be read is None: it scores
-            0, also where nothing was to be found.
-        question_types (sequence of `str`, *optional*): of `QUESTION_TYPES`.
+        boxes, truths (lists of lists of boxes): boxes of each question. An answer that could not be read is None:
+            it scores 0, also where nothing was to be found.
+        question_types (sequence of `str`, *optional*): a name in `QUESTION_TYPES` for each.
         mode (`str`), euler_order (`str`, *optional*)
     Returns:
         `dict`: "f1_25", "f1_50" (NaN without questions), "n", "num_unparsed" (answers that are no list, or of whose

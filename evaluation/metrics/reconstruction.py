@@ -6,8 +6,10 @@ are in evaluation/marked_pixel.py.
 
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from transformers.utils import logging
 
 from ...processing.answers_gap_mllm import parse_points
@@ -30,7 +32,7 @@ logger = logging.get_logger(__name__)
 POINT_SCORE_REACH_M = 1.0
 
 
-def point_cloud_errors(predictions, truths) -> dict:
+def point_cloud_errors(predictions: ArrayLike, truths: ArrayLike) -> dict:
     """Return accuracy, completion and their mean, which is the Chamfer distance of two clouds.
 
     Frame: any, the same for both. Units: metres.
@@ -55,7 +57,7 @@ def point_cloud_errors(predictions, truths) -> dict:
     return {"acc": acc, "comp": comp, "overall": (acc + comp) / 2, **medians}
 
 
-def align_points(predictions, truths) -> np.ndarray | None:
+def align_points(predictions: ArrayLike, truths: ArrayLike) -> np.ndarray | None:
     """Move, turn and scale predictions so that the squared distances to their truths are least.
 
     Frame: from that of the predictions to that of the truths. Units: metres.
@@ -80,14 +82,16 @@ def align_points(predictions, truths) -> np.ndarray | None:
     return scale * source @ rotation.T + translation
 
 
-def reconstruction_scene(predictions, truths, num_unparsed: int = 0, penalty_m: float | None = None) -> dict:
+def reconstruction_scene(
+    predictions: ArrayLike, truths: ArrayLike, num_unparsed: int = 0, penalty_m: float | None = None
+) -> dict:
     """Score the points of one scene.
 
     Frame: camera of the first view, the same for all points. Units: metres. Points are rounded to float32 before and
     after alignment, as published.
 
     Args:
-        predictions (array-like of shape `(N, 3)`), truths (same): of the answers that could be read.
+        predictions (array-like of shape `(N, 3)`), truths (same): points of the answers that could be read.
         num_unparsed (`int`): answers that could not.
         penalty_m (`float`, *optional*): the distance that each of these adds to "acc" and "comp", and the aligned
             errors where alignment is undefined. Without it they are left out, as published.
@@ -121,7 +125,13 @@ def reconstruction_scene(predictions, truths, num_unparsed: int = 0, penalty_m: 
     }
 
 
-def reconstruction_score(predictions, points, scene_ids, penalty_m=None, first_views=None) -> dict:
+def reconstruction_score(
+    predictions: Sequence[str],
+    points: ArrayLike,
+    scene_ids: Sequence,
+    penalty_m: float | None = None,
+    first_views: Sequence | None = None,
+) -> dict:
     """Score answers about marked pixels by scene, and average over scenes.
 
     Frame: camera of the first view of each question. Units: metres.

@@ -2,14 +2,14 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
 from ...processing.scores.reference_checks import check_equal_lengths, is_number, naming, shorten
 
 
-def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, dict]]:
+def align_by_id(predictions: Iterable[dict], references: Iterable[dict], key: str = "id") -> list[tuple[dict, dict]]:
     """Pair the records of a prediction file with those of a benchmark, in the benchmark's order.
 
     Args:
@@ -32,7 +32,7 @@ def align_by_id(predictions, references, key: str = "id") -> list[tuple[dict, di
     return [(predicted[name], reference) for name, reference in referred.items()]
 
 
-def check_unique(ids, name: str = "ids") -> None:
+def check_unique(ids: Iterable, name: str = "ids") -> None:
     """Raise ValueError if an id is missing (None, NaN or a container), or there twice, naming up to five."""
     ids = list(ids)
     for index, value in enumerate(ids):
@@ -48,7 +48,7 @@ def score_each(score: Callable, **columns: Sequence) -> list:
 
     Args:
         score (`Callable`): takes one value of each column.
-        **columns (sequences): of one length.
+        **columns (sequences): columns of one length.
     Returns:
         `list`: one result a row.
     Raises:
@@ -62,7 +62,7 @@ def score_each(score: Callable, **columns: Sequence) -> list:
     return results
 
 
-def means_by_group(scores, groups) -> dict:
+def means_by_group(scores: Sequence[float], groups: Sequence[Hashable]) -> dict:
     """The mean score of each group, in order of first appearance.
 
     Args:
@@ -81,13 +81,13 @@ def means_by_group(scores, groups) -> dict:
     return {group: float(np.mean(values)) for group, values in members.items()}
 
 
-def mean_or_nan(values) -> float:
+def mean_or_nan(values: Iterable[float]) -> float:
     """The plain mean, NaN for no values."""
     values = list(values)
     return float(np.mean(values)) if values else math.nan
 
 
-def mean_of_known(values) -> float:
+def mean_of_known(values: Iterable[float]) -> float:
     """The plain mean of the values that are not NaN; NaN for none."""
     return mean_or_nan(value for value in values if not math.isnan(value))
 

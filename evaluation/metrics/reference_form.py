@@ -5,6 +5,7 @@ kind but mean nothing, as NaN in a box, are for the metric to refuse.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,12 +13,12 @@ import numpy as np
 from ...processing.scores.reference_checks import as_array, is_number, is_whole_number, shorten
 
 
-def check_form(value, feature, name: str, optional=()) -> None:
+def check_form(value: Any, feature: Any, name: str, optional: Sequence[str] = ()) -> None:
     """Raise ValueError where a value departs from a feature, with the path to it, as "reference 3, boxes[0].label".
 
     Args:
         value (any): a reference. feature (`datasets` feature, or dict of them): what it should be.
-        name (`str`): of the value.
+        name (`str`): how messages call the value.
         optional (sequence of `str`): keys of the reference that may be missing or None.
     """
     if isinstance(feature, datasets.List):

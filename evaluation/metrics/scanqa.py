@@ -15,7 +15,7 @@ from .records import mean_or_nan, score_each
 MODES = ("corrected", "reference", "spatial_mllm")
 
 
-def scanqa_score(prediction: str, answers, mode: str = "corrected") -> dict:
+def scanqa_score(prediction: str, answers: Sequence[str], mode: str = "corrected") -> dict:
     """Score one answer.
 
     Args:
@@ -61,7 +61,7 @@ def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
     return not clean_answer(last_answer_tag(prediction) if mode == "corrected" else prediction, mode)
 
 
-def scanqa_aggregate(scores) -> dict:
+def scanqa_aggregate(scores: Sequence[dict]) -> dict:
     """Average the scores over all questions.
 
     Args:

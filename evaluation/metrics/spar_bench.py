@@ -156,7 +156,7 @@ def spar_bench_metric(
     return {**spar_bench_aggregate(scores, tasks, mode), "num_unparsed": num_unparsed}
 
 
-def spar_bench_aggregate(scores, tasks, mode: str = "corrected") -> dict:
+def spar_bench_aggregate(scores: Sequence[float], tasks: Sequence[str], mode: str = "corrected") -> dict:
     """Average scores: per task, then with equal weight over tasks and over those of each level.
 
     Args:

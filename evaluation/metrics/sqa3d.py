@@ -54,12 +54,12 @@ def sqa3d_score(prediction: str, answer: str, mode: str = "corrected") -> dict:
     return scanqa_score(prediction, [answer], mode)
 
 
-def sqa3d_aggregate(scores, question_types) -> dict:
+def sqa3d_aggregate(scores: Sequence[dict], question_types: Sequence[str]) -> dict:
     """Average the scores over all questions, and over those of each type.
 
     Args:
         scores (sequence of `dict`): from `sqa3d_score`.
-        question_types (sequence of `str`): of `QUESTION_TYPES`, one for each score.
+        question_types (sequence of `str`): a name in `QUESTION_TYPES` for each score.
     Returns:
         `dict`: "em", "em_refined", and for each type that is there "em_<type>" and "em_refined_<type>"; "n", and
         "missing", the types without a question. NaN for no questions.

@@ -36,7 +36,7 @@ class MetricLine:
 
     Args:
         function (`Callable`): takes predictions, references and options; gives a `dict`.
-        citation (`str`): of the benchmark.
+        citation (`str`): title and place of the benchmark's paper.
         references (form): one reference.
         predictions (form, defaults to text): one prediction.
         columns (`dict[str, str]`): for each key of a reference, the argument of the function that takes the list of

@@ -6,7 +6,7 @@ are modes of their own, since published numbers follow them.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -72,7 +72,7 @@ def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "stric
     return number is None or not math.isfinite(number)
 
 
-def vsibench_aggregate(scores, question_types) -> dict:
+def vsibench_aggregate(scores: Sequence[float], question_types: Sequence[str]) -> dict:
     """Average scores as the benchmark does: per task, the three levels of direction first among themselves.
 
     Args:
@@ -141,7 +141,9 @@ def vsibench_metric(
     return {**vsibench_aggregate(scores, question_types), "num_unparsed": num_unparsed}
 
 
-def vsibench_overall(predictions, answers, question_types, mode: str = "strict") -> float:
+def vsibench_overall(
+    predictions: Sequence[str], answers: Iterable[str], question_types: Sequence[str], mode: str = "strict"
+) -> float:
     """The figure over the eight tasks that one evaluator prints for a whole benchmark, in 0..1.
 
     In mode "lmms_eval" answers are first cut as lmms-eval cuts them by default, see `lmms_eval_text`: its

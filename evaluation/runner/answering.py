@@ -1,6 +1,7 @@
 """Get the answers of all arms: what no batch file holds yet is asked, by this process its share of whole batches."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +24,12 @@ class Job:
 
     Args:
         benchmark (`Benchmark`), questions (`QuestionSet`)
-        batches (`list[list[str]]`): of the plan. batch_size (`int`): chats of one call of generate().
-        folders (`dict[str, Path]`): of the model, and of the one without geometry.
+        batches (`list[list[str]]`): ids of the plan's batches.
+        batch_size (`int`): chats of one call of generate().
+        folders (`dict[str, Path]`): folder of the model, and of the one without geometry.
         partners (`dict[str, str]`, *optional*): see `choose_partners`.
         output (`Path`): the folder of the run.
-        device (`torch.device`), dtype (`str`): of the model.
+        device (`torch.device`), dtype (`str`): device and kind of number of the model.
     """
 
     benchmark: Benchmark
@@ -41,7 +43,7 @@ class Job:
     dtype: str
 
 
-def answer_arms(job: Job, arms, processes: Processes, show_progress: bool = True):
+def answer_arms(job: Job, arms: Sequence[str], processes: Processes, show_progress: bool = True):
     """Answer what no batch file holds yet, one arm after the other.
 
     Args:

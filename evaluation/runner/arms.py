@@ -3,6 +3,8 @@
 Each arm turns a batch of questions into texts. "constant" needs no model and is not here.
 """
 
+from collections.abc import Sequence
+
 from ...processing.asking_gap_mllm import AnswerForm, Asker
 from .plan import view_set
 from .questions import QuestionSet, question_messages
@@ -24,7 +26,14 @@ DAMAGE_NOTE = (
 )
 
 
-def answer_batch(arm, asker: Asker, form: AnswerForm, questions: QuestionSet, ids, partners=None) -> list[dict]:
+def answer_batch(
+    arm: str,
+    asker: Asker,
+    form: AnswerForm,
+    questions: QuestionSet,
+    ids: Sequence[str],
+    partners: dict[str, str] | None = None,
+) -> list[dict]:
     """Answer a batch of questions in one call of generate().
 
     Args:

@@ -17,14 +17,14 @@ class Benchmark:
 
     Args:
         name (`str`), title (`str`): for people.
-        source (`str`), split (`str`), tasks (`tuple[str, ...]`), options (`dict`): of `load_multiview`.
+        source (`str`), split (`str`), tasks (`tuple[str, ...]`), options (`dict`): arguments of `load_multiview`.
         score (`Callable`): (samples, texts, seed) -> (metrics, one record a sample); see score_points.py. In two
             stages it takes `frames`, too.
         constant (`Callable`): (samples) -> a function from sample to the answer that fits these samples best blindly.
         check (`Callable`, *optional*): (sample), raises ValueError or RecordError where an answer could not be scored;
             called before any model is loaded.
         headline (`str`): the metric that stands for all; higher_is_better (`bool`).
-        forms (`tuple[AnswerForm, ...]`): of the answer, one for each stage.
+        forms (`tuple[AnswerForm, ...]`): form of the answer, one for each stage.
         flow (`str`): "single", or "two_stage_grounding" (frame, then box; see two_stage.py).
         num_frames (`int`): taken of a video.
     """

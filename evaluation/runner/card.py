@@ -15,7 +15,7 @@ TASK_TYPE = "image-text-to-text"
 _METADATA = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\r?\n)---[ \t]*(?=\r?\n|\Z)", re.DOTALL)
 
 
-def update_card(card_path, output) -> list[EvalResult]:
+def update_card(card_path: str | Path, output: str | Path) -> list[EvalResult]:
     """Put the model's figures of a run into a model card; the text below the metadata stays as it is.
 
     Results of the same benchmark, split and subset are replaced, others are kept. Every figure that has an interval
@@ -51,7 +51,7 @@ def update_card(card_path, output) -> list[EvalResult]:
     return results
 
 
-def check_card(card_path) -> tuple[ModelCard, str]:
+def check_card(card_path: str | Path) -> tuple[ModelCard, str]:
     """Read a model card, as `update_card` will, before any work is done for it.
 
     Returns:

@@ -1,5 +1,7 @@
 """The constant baseline: one answer to all questions of a kind, fitted on the training split where there is one."""
 
+from pathlib import Path
+
 from transformers.utils import logging
 
 from ...processing.data.record_errors import RecordError
@@ -13,7 +15,13 @@ TRAIN = "train"
 
 
 def constant_answers(
-    benchmark: Benchmark, asked: QuestionSet, data_dir=None, split=None, cache_dir=None, refresh=False, **options
+    benchmark: Benchmark,
+    asked: QuestionSet,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+    cache_dir: str | Path | None = None,
+    refresh: bool = False,
+    **options,
 ):
     """Answer all questions blindly.
 

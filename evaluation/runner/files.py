@@ -2,13 +2,14 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...processing.data.source_files import iter_jsonl
 from ...processing.json_depth import decode_json
 
 
-def write_atomically(path, text: str) -> None:
+def write_atomically(path: str | Path, text: str) -> None:
     """Write a text file that is there either whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,22 +21,22 @@ def write_atomically(path, text: str) -> None:
     os.replace(part, path)
 
 
-def write_jsonl(path, records) -> None:
+def write_jsonl(path: str | Path, records: Sequence[dict]) -> None:
     """Write records as JSON lines, whole or not at all."""
     write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def batch_file(folder, arm: str, number: int) -> Path:
+def batch_file(folder: str | Path, arm: str, number: int) -> Path:
     """Where the answers of a batch lie."""
     return Path(folder) / "batches" / arm / f"{number:06d}.jsonl"
 
 
-def pending_batches(folder, arm: str, num_batches: int) -> list[int]:
+def pending_batches(folder: str | Path, arm: str, num_batches: int) -> list[int]:
     """Numbers of the batches that have no answers yet."""
     return [number for number in range(num_batches) if not batch_file(folder, arm, number).is_file()]
 
 
-def read_answers(folder, arm: str, batches: list[list[str]]) -> dict[str, dict]:
+def read_answers(folder: str | Path, arm: str, batches: list[list[str]]) -> dict[str, dict]:
     """Read the answers of all batches of an arm, by id.
 
     Raises:
@@ -55,12 +56,12 @@ def read_answers(folder, arm: str, batches: list[list[str]]) -> dict[str, dict]:
     return answers
 
 
-def read_predictions(path, ids) -> dict[str, dict]:
+def read_predictions(path: str | Path, ids: Sequence[str]) -> dict[str, dict]:
     """Read answers that were made elsewhere: JSON lines with "id" and "text".
 
     Args:
         path (`str` or path)
-        ids (`list[str]`): of the questions; each must be answered once.
+        ids (`list[str]`): ids of the questions; each must be answered once.
     Returns:
         `dict[str, dict]`: by id.
     Raises:

@@ -18,7 +18,7 @@ ASKED = ("id", "source", "split", "task", "scene_id", "system", "question", "cho
 SHOWN = ("image", "image_path", "frame_id", "timestamp")
 
 
-def fingerprints(rows) -> dict[str, str]:
+def fingerprints(rows: int) -> dict[str, str]:
     """Hash rows of the schema in four parts, so that what differs can be named.
 
     Args:

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+import torch
+
 from ...loading import load_pretrained
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...processing import GapMllmProcessor
@@ -12,7 +14,7 @@ _HASHED = ("*.safetensors", "config.json", "generation_config.json", "*processor
 _HASHED += ("chat_template.*", "merges.txt", "vocab.json")
 
 
-def model_fingerprint(folder) -> str:
+def model_fingerprint(folder: str | Path) -> str:
     """Hash of a model's weights, settings and tokenizer."""
     digest = hashlib.sha256()
     for path in sorted({path for pattern in _HASHED for path in Path(folder).glob(pattern)}):
@@ -22,7 +24,7 @@ def model_fingerprint(folder) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_model(folder, device, dtype="auto"):
+def load_model(folder: str | Path, device: str | torch.device, dtype: str = "auto"):
     """Return model and processor of a folder, in evaluation mode; raises as `load_pretrained`."""
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
     return model, GapMllmProcessor.from_pretrained(folder)

@@ -8,6 +8,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from ...processing.data.scene_sample import SceneSample
 from ...processing.data.source_files import read_json
 from .files import write_atomically
 from .questions import QuestionSet, view_shape
@@ -46,7 +47,7 @@ def make_batches(questions: QuestionSet, batch_size: int, by_scene: bool = False
     return batches
 
 
-def view_set(sample) -> str:
+def view_set(sample: SceneSample) -> str:
     """What names the pictures of a sample: equal for questions that show the same views with the same marks."""
     names = [_picture_name(view.picture) for view in sample.views] or [sample.video]
     return repr((names, sample.marks))
@@ -77,11 +78,11 @@ def choose_partners(questions: QuestionSet) -> dict[str, str] | None:
     return partners
 
 
-def save_or_check_plan(folder, plan: dict) -> None:
+def save_or_check_plan(folder: str | Path, plan: dict) -> None:
     """Write the plan into a new folder; compare it with the one of a folder that is resumed.
 
     Args:
-        folder (`str` or path): of the run.
+        folder (`str` or path): folder of the run.
         plan (`dict`): JSON values.
     Raises:
         ValueError: if the folder holds the results of another plan; what differs is named.

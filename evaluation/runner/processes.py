@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from typing import Any
 
 
 class Processes:
@@ -44,7 +45,7 @@ class Processes:
         if self._state is not None:
             self._state.wait_for_everyone()
 
-    def share(self, value):
+    def share(self, value: Any):
         """Return what the main process gave; others may give None."""
         if self._state is None:
             return value

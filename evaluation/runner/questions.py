@@ -5,8 +5,10 @@ Rows hold paths or stored bytes; pictures are decoded only where a batch needs t
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -64,7 +66,7 @@ class QuestionSet:
             row["views"] = _video_views(row["video"], self.num_frames)
         return SceneSample.from_row(row)
 
-    def select(self, ids) -> "QuestionSet":
+    def select(self, ids: Sequence[str]) -> "QuestionSet":
         """The questions of some ids, in this set's order."""
         wanted = set(ids)
         places = [place for place, row_id in enumerate(self.ids) if row_id in wanted]
@@ -76,17 +78,25 @@ class QuestionSet:
 
 
 def load_questions(
-    benchmark: Benchmark, data_dir=None, split=None, limit=None, seed=0, cache_dir=None, refresh=False, **options
+    benchmark: Benchmark,
+    data_dir: str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    refresh: bool = False,
+    **options,
 ):
     """Load the questions of a benchmark and check that what they speak of is there.
 
     Args:
         benchmark (`Benchmark`)
-        data_dir (`str` or path, *optional*): of `load_multiview`.
+        data_dir (`str` or path, *optional*): folder of the data, see `load_multiview`.
         split (`str`, *optional*): instead of the benchmark's.
         limit (`int`, *optional*): an even subset of so many, see `even_subset`.
-        seed (`int`): of the subset.
-        cache_dir (`str` or path, *optional*), refresh (`bool`), **options: of `load_multiview`, over the benchmark's.
+        seed (`int`): seed of the subset.
+        cache_dir (`str` or path, *optional*), refresh (`bool`), **options: arguments of `load_multiview`,
+            over the benchmark's.
     Returns:
         `tuple[QuestionSet, int]`: the questions to ask, and how many there are in all.
     Raises:
@@ -121,7 +131,7 @@ def load_questions(
     return questions, total
 
 
-def even_subset(ids, limit: int, seed: int = 0) -> list[str]:
+def even_subset(ids: Sequence[str], limit: int, seed: int = 0) -> list[str]:
     """Choose `limit` ids evenly over their order: one from each of so many equal parts, drawn by the seed."""
     bounds = np.linspace(0, len(ids), limit + 1)
     draws = np.random.default_rng(seed).random(limit)
@@ -148,7 +158,7 @@ def _picture_size(picture):
     return picture_header(picture["path"])[0]
 
 
-def question_messages(sample: SceneSample, images) -> list[dict]:
+def question_messages(sample: SceneSample, images: Sequence) -> list[dict]:
     """Chat messages of a question with these pictures, in the form that the model was trained with.
 
     Args:

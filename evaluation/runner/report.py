@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 
 from .arms import ARMS, MODEL
+from .benchmarks import Benchmark
 from .files import write_atomically
+from .questions import QuestionSet
 from .report_pictures import draw_samples
 from .report_plots import plot_categories, plot_histogram, plot_thresholds
 
@@ -12,13 +14,16 @@ from .report_plots import plot_categories, plot_histogram, plot_thresholds
 NUM_SHOWN = 3  # worst samples, and best
 
 
-def write_report(output, benchmark, asked, metrics: dict, records: dict, timing: dict) -> None:
+def write_report(
+    output: str | Path, benchmark: Benchmark, asked: QuestionSet, metrics: dict, records: dict, timing: dict
+) -> None:
     """Write report.md and its pictures into the folder of a run.
 
     Args:
         output (`str` or path): the folder.
         benchmark (`Benchmark`), asked (`QuestionSet`)
-        metrics (`dict`): what metrics.json holds. records (`dict[str, list[dict]]`): of each arm.
+        metrics (`dict`): what metrics.json holds.
+        records (`dict[str, list[dict]]`): records of each arm.
         timing (`dict`): what timing.json holds.
     """
     output = Path(output)

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...processing.data.contact_sheet import contact_sheet
 from ...processing.data.scene_sample import Box, Point, SceneSample
+from .questions import QuestionSet
 from .score_grounding import answer_order
 
 
@@ -14,12 +15,12 @@ ANSWER = "ANSWER"
 MAX_CHARS = 300
 
 
-def draw_samples(asked, records: list[dict], path, title: str) -> Path:
+def draw_samples(asked: QuestionSet, records: list[dict], path: str | Path, title: str) -> Path:
     """Draw answered questions below each other.
 
     Args:
         asked (`QuestionSet`): their questions.
-        records (`list[dict]`): of the answers to draw, in this order.
+        records (`list[dict]`): records of the answers to draw, in this order.
         path (`str` or path): the PNG file. title (`str`): above all.
     Returns:
         `Path`.

@@ -27,11 +27,11 @@ COLORS = {
 MAX_CATEGORIES = 24
 
 
-def plot_histogram(records: dict, path) -> Path:
+def plot_histogram(records: dict, path: str | Path) -> Path:
     """Draw how the values of single answers are spread, the model as bars and the others as steps.
 
     Args:
-        records (`dict[str, list[dict]]`): of each arm; "error_m", "iou" or "score" is drawn, the first that is there.
+        records (`dict[str, list[dict]]`): records of each arm; "error_m", "iou" or "score" is drawn, the first there.
         path (`str` or path): the PNG file.
     Returns:
         `Path`.
@@ -58,11 +58,12 @@ def plot_histogram(records: dict, path) -> Path:
     return _save(figure, path)
 
 
-def plot_categories(records: dict, path) -> Path | None:
+def plot_categories(records: dict, path: str | Path) -> Path | None:
     """Draw what each kind of question reaches: the median error or the mean score, model and others side by side.
 
     Args:
-        records (`dict[str, list[dict]]`): of each arm, with "category". path (`str` or path): the PNG file.
+        records (`dict[str, list[dict]]`): records of each arm, with "category".
+        path (`str` or path): the PNG file.
     Returns:
         `Path`, or None without categories.
     """
@@ -98,7 +99,7 @@ def plot_categories(records: dict, path) -> Path | None:
     return _save(figure, path)
 
 
-def plot_thresholds(curves: dict, path) -> Path:
+def plot_thresholds(curves: dict, path: str | Path) -> Path:
     """Draw precision and recall over the overlap that makes a hit.
 
     Text answers carry no confidence, so precision over recall is one point for each overlap, drawn on the right.

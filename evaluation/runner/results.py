@@ -15,7 +15,17 @@ METRICS_FILE, TIMING_FILE = "metrics.json", "timing.json"
 _INFINITE = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
-def save_results(output, benchmark: Benchmark, asked: QuestionSet, texts, run, total, left_out, timing, with_report):
+def save_results(
+    output: str | Path,
+    benchmark: Benchmark,
+    asked: QuestionSet,
+    texts: dict[str, dict],
+    run: dict,
+    total: int,
+    left_out: dict[str, str],
+    timing: dict,
+    with_report: bool,
+):
     """Score all arms and write predictions, metrics.json, timing.json and report.md.
 
     Args:

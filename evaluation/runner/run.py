@@ -5,6 +5,7 @@ merged and scored (results.py).
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,21 +30,21 @@ logger = logging.get_logger(__name__)
 
 
 def evaluate_model(
-    model_path=None,
+    model_path: str | Path | None = None,
     benchmark: str = "synthetic_rooms",
-    data_dir=None,
-    output="outputs/evaluation",
+    data_dir: str | Path | None = None,
+    output: str | Path = "outputs/evaluation",
     split: str | None = None,
     limit: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
-    baselines=None,
-    without_geometry=None,
-    predictions=None,
+    baselines: Sequence[str] | None = None,
+    without_geometry: str | Path | None = None,
+    predictions: str | Path | None = None,
     threads: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
-    cache_dir=None,
+    cache_dir: str | Path | None = None,
     refresh: bool = False,
     with_report: bool = True,
     show_progress: bool = True,
@@ -57,17 +58,19 @@ def evaluate_model(
     Args:
         model_path (`str` or path, *optional*): folder or repository of the Hub; not needed with `predictions`.
         benchmark (`str`): a key of `BENCHMARKS`.
-        data_dir (`str` or path, *optional*): of the benchmark's source; "synthetic_rooms" needs none.
+        data_dir (`str` or path, *optional*): folder of the benchmark's source; "synthetic_rooms" needs none.
         output (`str` or path): folder for the results.
         split (`str`, *optional*): instead of the benchmark's.
         limit (`int`, *optional*): ask an even subset of so many questions; metrics.json says so.
-        batch_size (`int`), seed (`int`): of the plan; the seed draws the subset and the bootstrap.
-        baselines (`list[str]`, *optional*): of `ARMS`; by default all that apply.
+        batch_size (`int`), seed (`int`): questions of a batch; what draws the subset and the bootstrap.
+        baselines (`list[str]`, *optional*): names in `ARMS`; by default all that apply.
         without_geometry (`str` or path, *optional*): a model trained without geometry, asked the same.
         predictions (`str` or path, *optional*): JSON lines with id and text, scored instead of a model's answers.
         threads (`int`, *optional*): CPU threads of a process; 1 on the CPU by default, as sums depend on it.
-        device (`str`, *optional*), dtype (`str`): of the model; CUDA where it is there, and the checkpoint's.
-        cache_dir (`str` or path, *optional*): of `datasets`. refresh (`bool`): prepare the data again.
+        device (`str`, *optional*), dtype (`str`): where the model runs, by default CUDA if it is there; its kind of
+            number, by default the checkpoint's.
+        cache_dir (`str` or path, *optional*): cache of `datasets`.
+        refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`): draw report.md, too. show_progress (`bool`): show bars.
         **options: of the benchmark's source, over the benchmark's own.
     Returns:
@@ -143,7 +146,9 @@ def evaluate_model(
     return metrics
 
 
-def choose_arms(baselines, benchmark: Benchmark, has_model: bool, without_geometry=None):
+def choose_arms(
+    baselines: Sequence[str], benchmark: Benchmark, has_model: bool, without_geometry: str | Path | None = None
+):
     """Return the arms to run, the model first, and why others are left out.
 
     Raises:

@@ -7,12 +7,15 @@ of axis-aligned boxes under "reference_...".
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ...processing.answers_gap_mllm import format_boxes, parse_boxes
 from ...processing.camera_geometry_gap_mllm import box_corners, transform_box
+from ...processing.data.scene_sample import SceneSample
 from ...processing.scores.box_overlaps import OVERLAP_SLACK
 from ...processing.scores.point_answers import why_rejected
 from ..intervals import with_interval
@@ -29,7 +32,13 @@ MAX_M, MIN_SIZE_M = 1e6, 1e-6  # a box beyond these overlaps nothing, and cannot
 _EMPTY_LIST = re.compile(r"\[\s*\]")
 
 
-def score(samples, texts, seed: int = 0, frames=None, nr3d: bool = False):
+def score(
+    samples: Sequence[SceneSample],
+    texts: Sequence[str],
+    seed: int = 0,
+    frames: Sequence[int] | None = None,
+    nr3d: bool = False,
+):
     """Score answers about single objects: a view, and the box of the object in its camera.
 
     Frame: answers in the camera of the view that they name, truths in the aligned world. Units: metres and radians.
@@ -70,7 +79,9 @@ def score(samples, texts, seed: int = 0, frames=None, nr3d: bool = False):
     return metrics, records
 
 
-def score_nr3d(samples, texts, seed: int = 0, frames=None):
+def score_nr3d(
+    samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0, frames: Sequence[int] | None = None
+):
     """`score`, by Nr3D's difficulty and viewpoint."""
     return score(samples, texts, seed, frames, nr3d=True)
 
@@ -79,7 +90,7 @@ def _is_absurd(box):
     return box is not None and not (np.abs(box[:6]).max() <= MAX_M and min(box[3:6]) >= MIN_SIZE_M)  # also of NaN
 
 
-def bounds(numbers, euler_order: str) -> np.ndarray:
+def bounds(numbers: ArrayLike, euler_order: str) -> np.ndarray:
     """The axis-aligned box around a box, `(6,)`: centre and full sizes.
 
     Frame: that of the box. Units: metres.
@@ -96,7 +107,7 @@ def _floats(prefix, values):
 # Any number of objects
 
 
-def score_any_number(samples, texts, seed: int = 0):
+def score_any_number(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """Score lists of boxes against none, one or many true ones, as Multi3DRefer does.
 
     An empty list is an answer; text without any is wrong even where nothing was to be found. An object that cannot be
@@ -152,7 +163,7 @@ def read_boxes(text: str) -> tuple[list | None, str | None]:
     return boxes + [None] * len(parsed.rejected), None
 
 
-def true_boxes(sample) -> list[np.ndarray]:
+def true_boxes(sample: SceneSample) -> list[np.ndarray]:
     """The boxes of all objects that are meant, in the aligned world, `(9,)` each, angles in `ANSWER_ORDER`.
 
     Raises:
@@ -168,7 +179,7 @@ def true_boxes(sample) -> list[np.ndarray]:
     return [in_order(box.numbers, box.euler_order, ANSWER_ORDER) for box in targets]
 
 
-def check_any_number(sample) -> None:
+def check_any_number(sample: SceneSample) -> None:
     """Raise ValueError or RecordError if the answer to a question cannot be scored, as `score_any_number` does."""
     true_boxes(sample)
     sample.camera_to("aligned", 0)
@@ -187,7 +198,7 @@ def _shown(box):
     return {"frame": 0, "bbox_3d_aligned": [float(value) for value in box]}
 
 
-def constant_any_number(samples):
+def constant_any_number(samples: Sequence[SceneSample]):
     """One list to all: none, or the median of all boxes in the first camera, whichever fits these samples better."""
     boxes = []
     for sample in samples:

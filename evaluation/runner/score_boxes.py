@@ -1,10 +1,12 @@
 """Answers that list the boxes of all objects, by the metrics of 3D detection; see score_points.py."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...processing.answers_gap_mllm import format_boxes
+from ...processing.data.scene_sample import SceneSample
 from ...processing.scores.detection_answers import detect_scenes
 from ..intervals import with_interval
 from ..metrics.detection3d import detection_aggregate, detection_score, score_detected
@@ -14,14 +16,15 @@ THRESHOLD = 0.25
 CURVE_THRESHOLDS = [round(float(level), 2) for level in np.linspace(0.05, 0.95, 19)]
 
 
-def score(samples, texts, seed: int = 0):
+def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """Score detection answers by the corrected rule; the published one stands beside it as "reference_f1".
 
     Frame: camera of the first view. Units: metres and radians.
 
     Args:
-        samples (`list[SceneSample]`): of task "detection3d", their boxes in one Euler order.
-        texts (`list[str]`): their answers. seed (`int`): of the bootstrap over scenes.
+        samples (`list[SceneSample]`): questions of task "detection3d", their boxes in one Euler order.
+        texts (`list[str]`): their answers.
+        seed (`int`, defaults to 0): seed of the bootstrap over scenes.
     Returns:
         `tuple[dict, list[dict]]`: what `detection_score` gives, "scene_f1", the mean F1 of the answers, with its
         interval, "reference_f1", and "precision_recall", both over all objects for each overlap; records.
@@ -78,7 +81,7 @@ def _record(scene):
     }
 
 
-def constant(samples):
+def constant(samples: Sequence[SceneSample]):
     """One list to all: the labels that more than half of the scenes have, or the commonest; medians of their boxes.
 
     The angles of a median box mean little; a blind guess has none better.

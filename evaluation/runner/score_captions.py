@@ -1,9 +1,11 @@
 """Descriptions of an object at a place, by the captioning metrics over the whole corpus; see score_points.py."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
+from ...processing.data.scene_sample import SceneSample
 from ..intervals import with_interval
 from ..metrics.captions import caption_scores
 
@@ -11,7 +13,7 @@ from ..metrics.captions import caption_scores
 GATE = 0.5  # overlap of the proposal's box with the true one, below which a caption counts as empty
 
 
-def score(samples, texts, seed: int = 0):
+def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """Score captions as Scan2Cap does at an overlap of 0.5, by the corrected rule and under "reference_..".
 
     The overlap is that of the proposal that the question speaks of, which the file brings; it does not depend on the
@@ -47,7 +49,7 @@ def score(samples, texts, seed: int = 0):
     return metrics, records
 
 
-def constant(samples):
+def constant(samples: Sequence[SceneSample]):
     """One caption to all: the commonest."""
     counts = Counter(text for sample in samples for text in sample.references)
     text = counts.most_common(1)[0][0] if counts else ""

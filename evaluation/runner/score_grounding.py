@@ -1,22 +1,27 @@
 """Answers that name a view and the box of one object in its camera, in one stage or two; see score_points.py."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...processing.answers_gap_mllm import format_box
 from ...processing.camera_geometry_gap_mllm import euler_to_matrix, matrix_to_euler, transform_box
 from ...processing.data.record_errors import RecordError
+from ...processing.data.scene_sample import SceneSample
+from ...processing.scores.grounding_answers import GroundedBox
 from ..intervals import with_interval
 from ..metrics.grounding3d import ground_box, grounding_score
 
 
-def score(samples, texts, seed: int = 0, frames=None):
+def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0, frames: Sequence[int] | None = None):
     """Score grounded boxes by the corrected rule; the published one stands beside it under "reference_...".
 
     Frame: answers in the camera of the view that they name, truths in the aligned world. Units: metres and radians.
 
     Args:
         samples (`list[SceneSample]`): with one target box each, poses, and the alignment of the scan.
-        texts (`list[str]`): their answers. seed (`int`): of the bootstrap over scenes.
+        texts (`list[str]`): their answers.
+        seed (`int`, defaults to 0): seed of the bootstrap over scenes.
         frames (`list[int]`, *optional*): views that a first stage chose; where None, the text names the view.
     Returns:
         `tuple[dict, list[dict]]`: what `grounding_score` gives, "miou" with its interval; records.
@@ -34,7 +39,9 @@ def score(samples, texts, seed: int = 0, frames=None):
     return metrics, records
 
 
-def grounded_boxes(samples, texts, frames=None, mode: str = "corrected") -> list:
+def grounded_boxes(
+    samples: Sequence[SceneSample], texts: Sequence[str], frames: Sequence[int] | None = None, mode: str = "corrected"
+) -> list:
     """Read the answers and move their boxes into the aligned world; arguments and errors as `score`, `ground_box`.
 
     Returns:
@@ -48,7 +55,7 @@ def grounded_boxes(samples, texts, frames=None, mode: str = "corrected") -> list
     return answers
 
 
-def check(sample) -> None:
+def check(sample: SceneSample) -> None:
     """Raise ValueError if a question has no target box, RecordError if its views have no poses or no alignment."""
     aligned_target(sample)
     poses, _ = _poses(sample)
@@ -56,12 +63,12 @@ def check(sample) -> None:
         raise RecordError("no view has a pose.", "camera_to_world", record_id=sample.id)
 
 
-def answer_order(sample) -> str:
+def answer_order(sample: SceneSample) -> str:
     """The Euler order of answered boxes: that of the boxes in a camera, and "zxy" where there are none."""
     return next((box.euler_order for box in sample.boxes if box.frame == "camera"), "zxy")
 
 
-def aligned_target(sample):
+def aligned_target(sample: SceneSample):
     """The target box in the aligned world, `(9,)`, and the Euler order in which it is given: that of the answers.
 
     Raises:
@@ -78,7 +85,7 @@ def aligned_target(sample):
     return in_order(numbers, box.euler_order, order), order
 
 
-def in_order(numbers, euler_order: str, wanted: str) -> np.ndarray:
+def in_order(numbers: np.ndarray, euler_order: str, wanted: str) -> np.ndarray:
     """A box, `(9,)`, with its angles in the wanted Euler order; the solid is the same."""
     if euler_order == wanted:
         return numbers
@@ -99,7 +106,7 @@ def _poses(sample):
     return np.stack(poses), sample.world_to_aligned if sample.pose_frame == "scan" else None
 
 
-def grounding_record(answer, sample) -> dict:
+def grounding_record(answer: GroundedBox, sample: SceneSample) -> dict:
     """What predictions.jsonl holds of a `GroundedBox`."""
     parsed = None
     if answer.rejected is None:
@@ -113,7 +120,7 @@ def grounding_record(answer, sample) -> dict:
     }
 
 
-def constant(samples):
+def constant(samples: Sequence[SceneSample]):
     """One answer to all: the first view, and the median of all boxes in its camera."""
     boxes = []
     for sample in samples:

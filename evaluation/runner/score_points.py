@@ -5,24 +5,26 @@ Every scoring function of this folder takes samples, texts and a seed, and retur
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...processing.answers_gap_mllm import format_point
+from ...processing.data.scene_sample import SceneSample
 from ...processing.scores.point_answers import point_figures, read_point_answer
 from ..intervals import with_interval
 from ..metrics.reconstruction import reconstruction_score
 
 
-def score(samples, texts, seed: int = 0):
+def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """Score answers about marked pixels.
 
     Frame: camera of the first view, OpenCV axes. Units: metres.
 
     Args:
-        samples (`list[SceneSample]`): of task "reconstruction".
+        samples (`list[SceneSample]`): questions of task "reconstruction".
         texts (`list[str]`): their answers.
-        seed (`int`): of the bootstrap over scenes.
+        seed (`int`, defaults to 0): seed of the bootstrap over scenes.
     Returns:
         `tuple[dict, list[dict]]`: `parse_rate`, `point_error_m` (median), `near_share` (within `NEAR_M`) and
         `label_accuracy`, each with its interval under the name + "_ci95"; records.
@@ -36,7 +38,7 @@ def score(samples, texts, seed: int = 0):
     return metrics, records
 
 
-def score_clouds(samples, texts, seed: int = 0):
+def score_clouds(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """`score`, and accuracy and completion of each scene's cloud as published; see `reconstruction_score`.
 
     Returns:
@@ -67,7 +69,7 @@ def _record(sample, answer):
     }
 
 
-def constant(samples):
+def constant(samples: Sequence[SceneSample]):
     """One answer to all: the commonest label, and the median of all points."""
     points = np.array([sample.point_in_view(sample.points[0]) for sample in samples])
     label = Counter(sample.points[0].label for sample in samples).most_common(1)[0][0]

@@ -1,10 +1,12 @@
 """Answers to questions in words, letters and numbers, by the metrics of the benchmarks; see score_points.py."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...processing.answers_gap_mllm import parse_choice
+from ...processing.data.scene_sample import SceneSample
 from ..intervals import with_interval
 from ..metrics.blink import blink_aggregate, blink_score
 from ..metrics.cv_bench import LETTERS, cv_bench_aggregate, cv_bench_score
@@ -22,7 +24,7 @@ from ..metrics.vsibench import (
 )
 
 
-def vsibench(samples, texts, seed: int = 0):
+def vsibench(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """VSI-Bench by the official rule; under "lenient_overall" leniently read, under "lmms_eval_overall" as lmms-eval.
 
     See `vsibench_score` and `vsibench_overall`.
@@ -54,7 +56,7 @@ def vsibench(samples, texts, seed: int = 0):
     return metrics | _interval("mean_score", scored, _kept(samples, is_known), seed), records
 
 
-def spar_bench(samples, texts, seed: int = 0):
+def spar_bench(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """SPAR-Bench by the corrected rule, and by the published one under "reference_overall"; see `spar_bench_score`.
 
     Returns:
@@ -73,7 +75,7 @@ def spar_bench(samples, texts, seed: int = 0):
     return metrics | _interval("mean_score", scores, samples, seed), records
 
 
-def scanqa(samples, texts, seed: int = 0):
+def scanqa(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """ScanQA: exact and refined matches; see `scanqa_score`.
 
     Returns:
@@ -87,7 +89,7 @@ def scanqa(samples, texts, seed: int = 0):
     return scanqa_aggregate(scores) | _interval("em", [score["em"] for score in scores], samples, seed), records
 
 
-def sqa3d(samples, texts, seed: int = 0):
+def sqa3d(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """SQA3D: exact and refined matches over all questions and by type; see `sqa3d_score`.
 
     Returns:
@@ -103,7 +105,7 @@ def sqa3d(samples, texts, seed: int = 0):
     return sqa3d_aggregate(scores, kinds) | _interval("em", exact, samples, seed), records
 
 
-def cv_bench(samples, texts, seed: int = 0):
+def cv_bench(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """CV-Bench by our rule for letters, and by others' under "vgllm_overall" and "lmms_overall"; see `cv_bench_score`.
 
     Returns:
@@ -111,13 +113,13 @@ def cv_bench(samples, texts, seed: int = 0):
     """
     sources = [sample.metadata["source"] for sample in samples]
 
-    def average(scores, kinds):
+    def average(scores: Sequence[float], kinds: Sequence[str]):
         return cv_bench_aggregate(scores, sources, kinds)
 
     return _letters(samples, texts, seed, cv_bench_score, average, ("vgllm", "lmms"))
 
 
-def blink(samples, texts, seed: int = 0):
+def blink(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """BLINK by our rule for letters, and by others' under "vgllm_overall" and "lmms_overall"; see `blink_score`.
 
     Returns:
@@ -126,7 +128,7 @@ def blink(samples, texts, seed: int = 0):
     return _letters(samples, texts, seed, blink_score, blink_aggregate, ("vgllm", "lmms"))
 
 
-def mmsi(samples, texts, seed: int = 0):
+def mmsi(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     """MMSI-Bench by our rule for letters, and by the benchmark's under "mmsi_overall"; see `mmsi_score`.
 
     Returns:
@@ -155,7 +157,7 @@ def _letters(samples, texts, seed, score, average, other_modes):
     return metrics | _interval("mean_score", by_mode["strict"], samples, seed), records
 
 
-def check_answer(sample) -> None:
+def check_answer(sample: SceneSample) -> None:
     """Raise ValueError if the answer to a question is not known."""
     if not sample.references:
         raise ValueError(
@@ -184,7 +186,7 @@ def _interval(name, values, samples, seed):
     return with_interval(name, values, np.mean, [str(sample.scene_id) for sample in samples], seed)
 
 
-def commonest_answer(samples):
+def commonest_answer(samples: Sequence[SceneSample]):
     """For each type of question its commonest answer; the median where answers are numbers."""
     by_type = defaultdict(list)
     for sample in samples:

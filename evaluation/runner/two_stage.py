@@ -6,12 +6,13 @@ first view, where the reference stops at some; the second stage shows what is th
 one, and never another frame in its place.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from ...processing.answers_gap_mllm import parse_frame
-from ...processing.asking_gap_mllm import Asker
+from ...processing.asking_gap_mllm import AnswerForm, Asker
 from ...processing.data.answer_texts import read_description
 from ...processing.data.scene_sample import SceneSample, View
 from ...processing.prompts_gap_mllm import build_messages
@@ -21,12 +22,21 @@ from .questions import QuestionSet
 STEP, REACH = 10, 90  # of frame numbers, forwards and backwards
 
 
-def answer_in_two_stages(arm, asker: Asker, forms, questions: QuestionSet, ids, partners, batch_size) -> list[dict]:
+def answer_in_two_stages(
+    arm: str,
+    asker: Asker,
+    forms: tuple[AnswerForm, AnswerForm],
+    questions: QuestionSet,
+    ids: Sequence,
+    partners: dict[str, str],
+    batch_size: int,
+) -> list[dict]:
     """Answer all questions about one set of views.
 
     Args:
-        arm (`str`): of `ARMS`, but not "constant".
-        asker (`Asker`), forms (`tuple[AnswerForm, AnswerForm]`): of frame and box.
+        arm (`str`): a key of `ARMS`, but not "constant".
+        asker (`Asker`): the model.
+        forms (`tuple[AnswerForm, AnswerForm]`): forms of frame and box.
         questions (`QuestionSet`), ids (`list[str]`): with equal views.
         partners (`dict[str, str]`, *optional*): for "other_geometry".
         batch_size (`int`): chats of one call of generate().

@@ -11,6 +11,7 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Callable
 
 import manifold3d
 import numpy as np
@@ -25,16 +26,16 @@ SETS = {"39 % overlapping": 2.55, "mostly disjoint": 8.0}  # sides of the cube i
 NUM_BOXES = 100
 
 
-def make_boxes(span: float, rng) -> np.ndarray:
+def make_boxes(span: float, rng: np.random.Generator) -> np.ndarray:
     """Return 100 boxes with sides of 0.3 to 2 m, in any pose, in "zxy"."""
     centers, sizes = rng.uniform(0, span, (NUM_BOXES, 3)), rng.uniform(0.3, 2, (NUM_BOXES, 3))
     return np.concatenate([centers, sizes, rng.uniform(-np.pi, np.pi, (NUM_BOXES, 3))], -1)
 
 
-def with_manifold3d(boxes1, boxes2) -> np.ndarray:
+def with_manifold3d(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """Shared volumes of all pairs; each solid is built once."""
 
-    def solid(box, rotation):
+    def solid(box: np.ndarray, rotation: np.ndarray):
         pose = np.concatenate([rotation, box[:3, None]], -1)
         return manifold3d.Manifold.cube(box[3:6].tolist(), True).transform(pose)
 
@@ -45,10 +46,10 @@ def with_manifold3d(boxes1, boxes2) -> np.ndarray:
     return np.array([[(one ^ other).volume() for other in solids2] for one in solids1])
 
 
-def with_scipy(boxes1, boxes2) -> np.ndarray:
+def with_scipy(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """Shared volumes of all pairs: a point deepest inside by linear programming, then the hull of the corners."""
 
-    def half_spaces(box):
+    def half_spaces(box: np.ndarray):
         normals = euler_to_matrix(box[6:], "zxy").T
         reach = normals @ box[:3]
         return np.block([[normals, (-reach - box[3:6] / 2)[:, None]], [-normals, (reach - box[3:6] / 2)[:, None]]])
@@ -66,22 +67,22 @@ def with_scipy(boxes1, boxes2) -> np.ndarray:
     return volumes
 
 
-def all_at_once(boxes1, boxes2) -> np.ndarray:
+def all_at_once(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
     """IoU of all pairs."""
     return box_iou_9dof(boxes1, boxes2, "zxy", all_pairs=True)
 
 
-def ten_by_ten(boxes1, boxes2) -> list:
+def ten_by_ten(boxes1: np.ndarray, boxes2: np.ndarray) -> list:
     """The same in calls of 10 x 10, the size of a scene."""
     return [all_at_once(boxes1[i : i + 10], boxes2[j : j + 10]) for i in range(0, 100, 10) for j in range(0, 100, 10)]
 
 
-def one_by_one(boxes1, boxes2) -> list:
+def one_by_one(boxes1: np.ndarray, boxes2: np.ndarray) -> list:
     """The same in calls of one pair."""
     return [box_iou_9dof(one, other, "zxy") for one in boxes1 for other in boxes2]
 
 
-def pairs_per_second(compare, boxes1, boxes2, num_runs: int) -> float:
+def pairs_per_second(compare: Callable, boxes1: np.ndarray, boxes2: np.ndarray, num_runs: int) -> float:
     """Median over the runs, after one that does not count."""
     rates = []
     for _ in range(num_runs + 1):

@@ -8,6 +8,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,7 +38,7 @@ def rows_on_disk(folder: Path, num_rows: int, num_views: int, height: int, width
     return rows
 
 
-def seconds(run, num_runs: int) -> float:
+def seconds(run: Callable, num_runs: int) -> float:
     """Median processor time of several runs, after one to warm up."""
     run()
     times = []

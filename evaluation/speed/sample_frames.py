@@ -8,6 +8,7 @@ frame anew for every pick. The loop and mode "reference" must choose the same fr
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def sample_by_sets(world_points: np.ndarray, confidence: np.ndarray, num_frames:
     return sorted(chosen)
 
 
-def measure(choose, num_runs: int) -> list[float]:
+def measure(choose: Callable, num_runs: int) -> list[float]:
     """Return the processor time of each run in milliseconds, after one run that does not count."""
     times = []
     for _ in range(num_runs + 1):
