@@ -94,6 +94,15 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
         `BlindBaselines`.
     Raises:
         ValueError: if there are no rooms, or their numbers of views differ.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import fit_baselines, render_split
+        >>> baselines = fit_baselines(render_split("train", 2), questions_per_scene=1)
+        >>> baselines.point_maps(4, 4).shape
+        (4, 4, 4, 3)
+
+        ```
     """
     points, depths, furniture, asked, seeds = [], [], [], [], []
     for scene in scenes:

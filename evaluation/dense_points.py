@@ -40,6 +40,16 @@ def summarize_errors(errors: ArrayLike, name: str = NAME, seed: int = 0):
         "_ci95", and `name_per_view`, a list.
     Raises:
         ValueError: if there is no scene, or no truth in it.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.evaluation import summarize_errors
+        >>> summary = summarize_errors(np.full((2, 3, 5), 0.5))
+        >>> summary["dense_point_error_m"], summary["dense_point_error_m_per_view"]
+        (0.5, [0.5, 0.5, 0.5])
+
+        ```
     """
     errors = np.asarray(errors, dtype=np.float64)
     if errors.ndim != 3 or np.isnan(errors).all():
@@ -93,6 +103,17 @@ def evaluate_geometry_encoder(
         `no_motion_translation_error_m` and `no_motion_rotation_error_deg`; `split`, `n`, `num_baseline_scenes`.
     Raises:
         ValueError: if the split is "train", which the baselines are fitted on.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmVggtForReconstruction
+        >>> from gap_mllm.evaluation import evaluate_geometry_encoder
+        >>> encoder = GapMllmVggtForReconstruction.from_pretrained(encoder_folder)
+        >>> options = {"num_scenes": 2, "num_baseline_scenes": 2, "show_progress": False}
+        >>> evaluate_geometry_encoder(encoder, **options)["n"]
+        2
+
+        ```
     """
     if split == "train":
         raise ValueError("split is 'train', which the baselines are fitted on; measure 'selection' or 'test'.")
@@ -179,6 +200,17 @@ def pose_errors(poses: np.ndarray, truth: np.ndarray):
         poses (`numpy.ndarray` of shape `(..., 4, 4)`), truth (`numpy.ndarray` of shape `(..., 4, 4)`).
     Returns:
         `tuple` of `numpy.ndarray` of shape `(...)`: translation error, rotation error.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.evaluation import pose_errors
+        >>> moved = np.eye(4)
+        >>> moved[0, 3] = 0.5
+        >>> [float(error) for error in pose_errors(moved, np.eye(4))]
+        [0.5, 0.0]
+
+        ```
     """
     translation = np.linalg.norm(poses[..., :3, 3] - truth[..., :3, 3], axis=-1)
     difference = poses[..., :3, :3] - truth[..., :3, :3]
@@ -258,6 +290,18 @@ def evaluate_point_maps(
         "shuffled_geometry_", and those of the baselines, "pixel_prior_" and "constant_"; `n`.
     Raises:
         ValueError: if there are no rooms or only one to shuffle, or a room was used to fit the baselines.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForPreTraining
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> from gap_mllm.evaluation import evaluate_point_maps, render_split
+        >>> evaluate_point_maps(model, processor, render_split("test", 2), show_progress=False)["n"]
+        2
+
+        ```
     """
     collate = SharedSceneCollator(processor, point_map_side=model.config.point_map_side)
     device, was_training = next(model.parameters()).device, model.training

@@ -31,6 +31,14 @@ def bootstrap_interval(
         `tuple[float, float]`: low and high; both NaN if there is only one group, which says nothing about spread.
     Raises:
         ValueError: if there are no values, one is NaN, the groups are not as many, or confidence is not within 0..1.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import bootstrap_interval
+        >>> bootstrap_interval([1.0, 1.0, 1.0, 5.0], groups=["a", "a", "b", "b"])
+        (1.0, 3.0)
+
+        ```
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
@@ -83,7 +91,16 @@ class _MedianTable:
 def with_interval(
     name: str, values: ArrayLike, statistic: Callable = np.median, groups: ArrayLike | None = None, seed: int = 0
 ) -> dict:
-    """Return `{name: statistic, name_ci95: [low, high]}` of some values; see `bootstrap_interval`."""
+    """Return `{name: statistic, name_ci95: [low, high]}` of some values; see `bootstrap_interval`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import with_interval
+        >>> with_interval("error_m", [2.0, 2.0, 2.0])
+        {'error_m': 2.0, 'error_m_ci95': [2.0, 2.0]}
+
+        ```
+    """
     interval = bootstrap_interval(values, statistic, seed=seed, groups=groups)
     return {name: float(statistic(np.asarray(values, dtype=np.float64))), f"{name}_ci95": list(interval)}
 

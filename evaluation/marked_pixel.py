@@ -46,6 +46,16 @@ def score_marked_pixels(
     Raises:
         ValueError: if there are no answers, not as many as questions, a question is of another task, or a room was
             used to fit the baselines.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import make_marked_pixel_samples, render_split, score_marked_pixels
+        >>> samples = make_marked_pixel_samples(render_split("test", 2))
+        >>> metrics, records = score_marked_pixels([sample.question.answer for sample in samples], samples)
+        >>> metrics["label_accuracy"], records[0]["rejected"]
+        (1.0, None)
+
+        ```
     """
     if not len(texts) or len(texts) != len(samples):
         raise ValueError(f"{len(texts)} answers came for {len(samples)} questions; expected one each, at least one.")

@@ -22,6 +22,13 @@ def plot_curves(log_history: Sequence[dict], path: str | Path, baselines: dict[s
             reach, by name; drawn as dashed lines.
     Raises:
         ValueError: if the history holds nothing to draw. ImportError: without matplotlib.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import plot_curves
+        >>> plot_curves([{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], "curves.png")
+
+        ```
     """
     losses = _series(log_history, lambda key: key == "loss" or key.startswith("loss_"))
     skipped = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")

@@ -64,6 +64,16 @@ def project_wireframe(box, intrinsics, first_to_view, euler_order="zxy"):
         euler_order (`str`): "zxy" or "ZXY".
     Returns:
         `numpy.ndarray` of shape `(K, 2, 2)`: ends of the K edges, of 12, that lie at least partly in front; (x, y).
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.evaluation import project_wireframe
+        >>> intrinsics = np.array([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])
+        >>> project_wireframe([0, 0, 3, 2, 2, 2, 0, 0, 0], intrinsics, np.eye(4)).shape
+        (12, 2, 2)
+
+        ```
     """
     corners = transform_points(first_to_view, box_corners(np.asarray(box, dtype=np.float64), euler_order))
     edges = [cut_at_camera(corners[first], corners[second]) for first, second, _ in BOX_EDGES]
@@ -86,6 +96,16 @@ def draw_answers(examples, path, title="What the model answers about rooms that 
         title (`str`): above all rows.
     Raises:
         ValueError: if there are no examples, or a question is of another task. ImportError: without matplotlib.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import AnswerExample, draw_answers, render_split
+        >>> from gap_mllm.processing.data import make_question
+        >>> room = next(render_split("test", 1))
+        >>> question = make_question(room, "reconstruction")
+        >>> draw_answers([AnswerExample(room, question, question.answer)], "answers.png")
+
+        ```
     """
     if not examples:
         raise ValueError("there are no answers to draw.")

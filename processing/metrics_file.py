@@ -14,6 +14,17 @@ def save_metrics(metrics, path):
         path (`str` or path): the file.
     Raises:
         TypeError: if a value is of another kind.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import save_metrics
+        >>> save_metrics({"point_error_m": float("inf")}, "metrics.json")
+        >>> print(open("metrics.json").read().strip())
+        {
+          "point_error_m": "Infinity"
+        }
+
+        ```
     """
     Path(path).write_text(json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -48,6 +48,15 @@ def make_marked_pixel_samples(scenes: Iterable[RoomScene], questions_per_scene: 
         questions_per_scene (`int`, defaults to 1): different pixels of each room.
     Returns:
         `list[MarkedPixelSample]`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import make_marked_pixel_samples, render_split
+        >>> samples = make_marked_pixel_samples(render_split("test", 1), questions_per_scene=2)
+        >>> len(samples), samples[0].question.task
+        (2, 'reconstruction')
+
+        ```
     """
     return [
         MarkedPixelSample(scene.seed, scene.images, make_question(scene, "reconstruction", number))
@@ -79,6 +88,19 @@ def answer_marked_pixels(
         show_progress (`bool`, defaults to True): whether to show a bar.
     Returns:
         `list[str]`: the answers, without special tokens.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForPreTraining
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> from gap_mllm.evaluation import answer_marked_pixels, make_marked_pixel_samples, render_split
+        >>> samples = make_marked_pixel_samples(render_split("test", 1))
+        >>> len(answer_marked_pixels(model, processor, samples, max_new_tokens=2, show_progress=False))
+        1
+
+        ```
     """
     was_training, asker, texts = model.training, Asker(model, processor), []
     form = AnswerForm(max_new_tokens, (POINT_KEY,))
@@ -107,6 +129,19 @@ def marked_pixel_scorer(processor: GapMllmProcessor, scenes: Iterable[RoomScene]
         **options: batch_size, arm and others, as `answer_marked_pixels` takes them.
     Returns:
         `Callable`: takes a model, returns the numbers of `score_marked_pixels` without intervals.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForPreTraining
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> from gap_mllm.evaluation import marked_pixel_scorer, render_split
+        >>> score = marked_pixel_scorer(processor, render_split("selection", 1), max_new_tokens=2, show_progress=False)
+        >>> list(score(model))
+        ['n', 'num_scenes', 'parse_rate', 'point_error_m', 'near_share', 'label_accuracy']
+
+        ```
     """
     samples = make_marked_pixel_samples(scenes)
 

@@ -27,8 +27,8 @@ from gap_mllm.processing.scores.reference_checks import (
 _IDS = """
 Every metric also takes
     ids (list of str or int, optional): ids of the references; one twice is an error, and messages name them.
-    prediction_ids (list, optional): ids of the predictions, which are put in the references' order; ids in one of the two
-        lists alone are an error.
+    prediction_ids (list, optional): ids of the predictions, which are put in the references' order; ids in one of the
+        two lists alone are an error.
 """
 
 

@@ -52,6 +52,14 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
         `str`: may be empty.
     Raises:
         TypeError: if `text` is no string. ValueError: on an unknown mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import clean_answer
+        >>> clean_answer("The 2 brown chairs.")
+        'two brown chairs'
+
+        ```
     """
     check_choice(mode, "mode", CLEANING_MODES)
     text = check_text(text, "text").lower()

@@ -23,6 +23,15 @@ def average_precision(overlaps: Sequence[np.ndarray], scores: Sequence[Sequence[
         `float` in 0..1; NaN if there are no true boxes, 0 if there are no detections.
     Raises:
         ValueError: if the counts differ or a score is not finite.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.evaluation import average_precision
+        >>> average_precision([np.array([[0.9], [0.0]])], [[0.8, 0.3]], 0.5)
+        1.0
+
+        ```
     """
     if len(overlaps) != len(scores):
         raise ValueError(f"{len(overlaps)} scenes of overlaps came with {len(scores)} of scores.")

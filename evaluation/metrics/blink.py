@@ -43,6 +43,14 @@ def blink_score(prediction: str, answer: str, mode: str = "strict") -> float:
         `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:
         ValueError: on another mode, or a true answer that is not A to F.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import blink_score
+        >>> blink_score("(B)", "B")
+        1.0
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
@@ -93,6 +101,14 @@ def blink_aggregate(scores: Sequence[float], tasks: Sequence[str]) -> dict:
         each task, "n", and "missing", the tasks without a question. NaN where there is no question.
     Raises:
         ValueError: on another task, differing lengths, or a score that is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import blink_aggregate
+        >>> blink_aggregate([1.0, 0.0], ["Counting", "Relative_Depth"])["overall"]
+        0.5
+
+        ```
     """
     names = [str(task).lower().replace("-", "_") for task in tasks]
     for index, name in enumerate(names):

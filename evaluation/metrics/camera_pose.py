@@ -42,6 +42,15 @@ def relative_pose_errors(camera_to_world: ArrayLike, true_camera_to_world: Array
     Raises:
         ValueError: if shapes differ or are not (V, 4, 4) with two views or more, a true pose is not rigid, or the mode
             is another one.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import relative_pose_errors
+        >>> views = [[[1, 0, 0, x], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]] for x in (0, 1)]
+        >>> relative_pose_errors(views, views)["rotation_deg"].tolist()
+        [0.0]
+
+        ```
     """
     check_mode(mode)
     guess, true = as_array(camera_to_world), true_array(true_camera_to_world, "true_camera_to_world")
@@ -80,6 +89,14 @@ def pose_auc(errors_deg: ArrayLike, threshold_deg: float, mode: str = "corrected
         `float` in 0..1, NaN without errors.
     Raises:
         ValueError: if the threshold is not positive (or not whole), an error is negative or NaN, or on another mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import pose_auc
+        >>> pose_auc([0.0, 15.0], 30)
+        0.75
+
+        ```
     """
     check_mode(mode)
     errors = np.asarray(errors_deg, dtype=np.float64)

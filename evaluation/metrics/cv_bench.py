@@ -29,6 +29,14 @@ def cv_bench_score(prediction: str, answer: str, mode: str = "strict") -> float:
         `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:
         ValueError: on another mode, or a true answer that is not A to F.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import cv_bench_score
+        >>> cv_bench_score("C", "(B)")
+        0.0
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
@@ -89,6 +97,14 @@ def cv_bench_aggregate(scores: Sequence[float], sources: Sequence[str], tasks: S
         of the benchmark. NaN where there is no question.
     Raises:
         ValueError: on other sources or tasks, differing lengths, or a score that is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import cv_bench_aggregate
+        >>> cv_bench_aggregate([1.0, 0.0], ["COCO", "Omni3D"], ["Count", "Depth"])["overall"]
+        0.5
+
+        ```
     """
     check_equal_lengths(scores=scores, sources=sources, tasks=tasks)
     for name, values, known in (("source", sources, SOURCES_2D + SOURCES_3D), ("task", tasks, TASKS)):

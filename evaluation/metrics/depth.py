@@ -53,6 +53,14 @@ def depth_errors(
     Raises:
         ValueError: if shapes differ, the truth is no array of numbers, the alignment is another one, or the largest
             depth is not positive.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import depth_errors
+        >>> depth_errors([[2.0, 4.0]], [[2.0, 0.0]])["abs_rel"]
+        0.0
+
+        ```
     """
     _check_options(alignment, max_depth_m)
     truth, prediction = true_array(truth, "truth"), as_array(prediction)

@@ -44,6 +44,15 @@ def detection_counts(
 
     Returns:
         `dict` of label to {"tp", "fp", "fn"}.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import detection_counts
+        >>> bed = {"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}
+        >>> detection_counts("[]", [bed])
+        {'bed': {'tp': 0, 'fp': 0, 'fn': 1}}
+
+        ```
     """
     return detect_scene(text, boxes, mode, euler_order).counts(threshold, rejected_as_fp)
 
@@ -62,6 +71,14 @@ def detection_aggregate(counts: Iterable[dict], mode: str = "corrected") -> dict
         boxes of labels outside that list, which count in "micro" alone.
     Raises:
         ValueError: on another mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import detection_aggregate
+        >>> detection_aggregate([{"bed": {"tp": 1, "fp": 0, "fn": 1}}])["micro"]["recall"]
+        0.5
+
+        ```
     """
     check_mode(mode)
     lists = CATEGORIES[mode]

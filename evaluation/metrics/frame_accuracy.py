@@ -26,6 +26,14 @@ def read_frame(text: str, num_frames: int, mode: str = "corrected") -> int | Non
         `int` or None where none can be read.
     Raises:
         ValueError: on another mode or fewer than one view.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import read_frame
+        >>> read_frame('{"frame": 3}', 32)
+        3
+
+        ```
     """
     check_mode(mode)
     if not is_whole_number(num_frames) or num_frames < 1:

@@ -25,6 +25,14 @@ def grounding_score(answers: Sequence[GroundedBox], question_types: Sequence[str
         they count as wrong.
     Raises:
         ValueError: if the lengths differ.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import GroundedBox, grounding_score
+        >>> grounding_score([GroundedBox(0.6), GroundedBox(0.2)])["acc25"]
+        0.5
+
+        ```
     """
     summary = overlap_summary([answer.iou for answer in answers], question_types)
     return {**summary, "num_unparsed": sum(answer.rejected is not None for answer in answers)}
@@ -94,6 +102,15 @@ def grounding_of_texts(
         `list[GroundedBox]`.
     Raises:
         ValueError: if lengths differ, a reference lacks a key, and as `ground_box`, with the number of the question.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import grounding_of_texts
+        >>> pose, box = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], [0, 0, 2, 1, 1, 1, 0, 0, 0]
+        >>> grounding_of_texts(["no box"], [{"bbox_3d": box, "camera_to_world": [pose]}])[0].rejected
+        'no box'
+
+        ```
     """
     check_mode(mode)
     check_order(euler_order)

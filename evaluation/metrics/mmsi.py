@@ -25,6 +25,14 @@ def mmsi_score(prediction: str, answer: str, mode: str = "strict") -> float:
         `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:
         ValueError: on another mode, or a true answer that is not A to F.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import mmsi_score
+        >>> mmsi_score("``B``", "B", mode="mmsi")
+        1.0
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     return choice_score(prediction, answer, LETTERS, mode)
@@ -72,6 +80,14 @@ def mmsi_aggregate(scores: Sequence[float], question_types: Sequence[str]) -> di
         `dict`: "overall" (mean over questions, NaN for none), "by_type" (`dict` of type to mean), "n".
     Raises:
         ValueError: if the two differ in length, or a score is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import mmsi_aggregate
+        >>> mmsi_aggregate([1.0, 0.0], ["MSR", "MSR"])["by_type"]
+        {'MSR': 0.5}
+
+        ```
     """
     by_type = means_by_group(scores, question_types)
     return {"overall": mean_or_nan(scores), "by_type": by_type, "n": len(scores)}

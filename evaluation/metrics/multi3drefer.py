@@ -38,6 +38,14 @@ def select_proposals(boxes: Sequence, scores: Sequence[float], temperature: floa
         list of the chosen proposals, likeliest first; empty if the last score is the highest.
     Raises:
         ValueError: if there is not one finite score a proposal and one more.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import select_proposals
+        >>> select_proposals(["a", "b"], [0.9, 0.1, 0.0])
+        ['a']
+
+        ```
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (len(boxes) + 1,) or not np.isfinite(scores).all():
@@ -74,6 +82,15 @@ def multi3drefer_f1(
         `dict`: "f1_25", "f1_50". Two empty sets score 1, one empty set 0.
     Raises:
         ValueError: on another mode or order, or a true box that is not six or nine finite numbers of positive size.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import multi3drefer_f1
+        >>> cube = [0, 0, 0, 1, 1, 1]
+        >>> multi3drefer_f1([cube], [cube])
+        {'f1_25': 1.0, 'f1_50': 1.0}
+
+        ```
     """
     from scipy.optimize import linear_sum_assignment  # of the extra "eval"
 
@@ -118,6 +135,15 @@ def multi3drefer_score(
         "per_type".
     Raises:
         ValueError: if lengths differ, on another type, and as `multi3drefer_f1`, with the number of the question.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import multi3drefer_score
+        >>> cube = [0, 0, 0, 1, 1, 1]
+        >>> multi3drefer_score([[cube], []], [[cube], []])["f1_50"]
+        1.0
+
+        ```
     """
     check_mode(mode)
     check_order(euler_order)

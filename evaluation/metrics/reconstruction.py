@@ -45,6 +45,14 @@ def point_cloud_errors(predictions: ArrayLike, truths: ArrayLike) -> dict:
     Raises:
         ValueError: if a shape does not fit, there are no points, or one is not finite.
         ImportError: if scipy is not installed.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import point_cloud_errors
+        >>> point_cloud_errors([[0, 0, 1]], [[0, 0, 2]])["overall"]
+        1.0
+
+        ```
     """
     try:
         from scipy.spatial import cKDTree
@@ -70,6 +78,15 @@ def align_points(predictions: ArrayLike, truths: ArrayLike) -> np.ndarray | None
         `numpy.ndarray` of shape `(N, 3)`, float64, or None where the scale is undefined: one point, or all the same.
     Raises:
         ValueError: if a shape does not fit, there are no points, or one is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import align_points
+        >>> points = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+        >>> align_points(points, [[2 * value for value in point] for point in points]).round(6).max()
+        np.float64(2.0)
+
+        ```
     """
     source, target = _points("predictions", predictions), _points("truths", truths)
     check_equal_lengths(predictions=source, truths=target)
@@ -101,6 +118,14 @@ def reconstruction_scene(
         "num_unparsed".
     Raises:
         ValueError: if a shape does not fit or a number is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import reconstruction_scene
+        >>> reconstruction_scene([[0, 0, 1], [1, 0, 1]], [[0, 0, 1], [1, 0, 1]])["mean_point_score"]
+        1.0
+
+        ```
     """
     predictions, truths = (np.asarray(array, dtype=np.float32).reshape(-1, 3) for array in (predictions, truths))
     check_equal_lengths(predictions=predictions, truths=truths)

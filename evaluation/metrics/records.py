@@ -20,6 +20,14 @@ def align_by_id(predictions: Iterable[dict], references: Iterable[dict], key: st
     Raises:
         ValueError: if a record is no dict or has no id, an id is there twice, or the two differ in ids; it names up
             to five.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import align_by_id
+        >>> align_by_id([{"id": 2, "text": "B"}, {"id": 1, "text": "A"}], [{"id": 1}, {"id": 2}])
+        [({'id': 1, 'text': 'A'}, {'id': 1}), ({'id': 2, 'text': 'B'}, {'id': 2})]
+
+        ```
     """
     predicted, referred = _by_id(predictions, key, "predictions"), _by_id(references, key, "references")
     missing = [name for name in referred if name not in predicted]

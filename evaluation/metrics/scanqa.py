@@ -28,6 +28,14 @@ def scanqa_score(prediction: str, answers: Sequence[str], mode: str = "corrected
         `dict`: "em" and "em_refined", each 0 or 1; in mode "spatial_mllm" "em_refined" is None.
     Raises:
         TypeError: if a true answer is no text, or `answers` no list. ValueError: on an unknown mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import scanqa_score
+        >>> scanqa_score("brown chair", ["chair"])
+        {'em': 0.0, 'em_refined': 1.0}
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     if not isinstance(answers, list | tuple):
@@ -68,6 +76,14 @@ def scanqa_aggregate(scores: Sequence[dict]) -> dict:
         scores (sequence of `dict`): from `scanqa_score`.
     Returns:
         `dict`: "em", "em_refined" (None if the scores have none), "n". NaN for no questions.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import scanqa_aggregate
+        >>> scanqa_aggregate([{"em": 0.0, "em_refined": 1.0}])
+        {'em': 0.0, 'em_refined': 1.0, 'n': 1}
+
+        ```
     """
     refined = [score["em_refined"] for score in scores]
     return {

@@ -82,6 +82,14 @@ def spar_bench_score(prediction: str, answer: str, task: str, mode: str = "corre
         `float` in 0..1: 0 or 1 for a choice, mean relative accuracy for a number, its mean over axes for a motion.
     Raises:
         ValueError: on an unknown task or mode, or a true answer that the task cannot have.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import spar_bench_score
+        >>> spar_bench_score("2.5 m", "2.5", "depth_prediction_oc")
+        1.0
+
+        ```
     """
     _check(task, mode)
     prediction = as_text(prediction)
@@ -108,6 +116,14 @@ def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = 
         `bool`. Such answers score 0, but for an empty choice by the reference.
     Raises:
         ValueError: as `spar_bench_score`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import spar_bench_is_unparsed
+        >>> spar_bench_is_unparsed("no idea", "2.5", "depth_prediction_oc")
+        True
+
+        ```
     """
     _check(task, mode)
     if as_text(prediction) is None:
@@ -168,6 +184,14 @@ def spar_bench_aggregate(scores: Sequence[float], tasks: Sequence[str], mode: st
         without a question: with any, the overall is not that of the benchmark. NaN where there is no question.
     Raises:
         ValueError: on an unknown task or mode, differing lengths, or a score that is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import spar_bench_aggregate
+        >>> spar_bench_aggregate([1.0, 0.5], ["position_matching", "depth_prediction_oc"])["overall"]
+        0.75
+
+        ```
     """
     for task in dict.fromkeys(tasks):
         _check(task, mode)

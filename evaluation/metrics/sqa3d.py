@@ -27,6 +27,14 @@ def sqa3d_question_type(question: str, mode: str = "corrected") -> str:
         `str`: one of `QUESTION_TYPES`.
     Raises:
         TypeError: if the question is no text. ValueError: on an unknown mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import sqa3d_question_type
+        >>> sqa3d_question_type("What's behind me?")
+        'what'
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     text = check_text(question, "question").strip().lower()
@@ -47,6 +55,14 @@ def sqa3d_score(prediction: str, answer: str, mode: str = "corrected") -> dict:
         `dict`: "em" and "em_refined", each 0 or 1.
     Raises:
         TypeError: if the true answer is no text. ValueError: on an unknown mode, or if it is blank.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import sqa3d_score
+        >>> sqa3d_score("2", "two")
+        {'em': 1.0, 'em_refined': 1.0}
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     if not check_text(answer, "answer").strip():
@@ -65,6 +81,14 @@ def sqa3d_aggregate(scores: Sequence[dict], question_types: Sequence[str]) -> di
         "missing", the types without a question. NaN for no questions.
     Raises:
         ValueError: on another type, or if the two differ in length.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import sqa3d_aggregate
+        >>> sqa3d_aggregate([{"em": 1.0, "em_refined": 1.0}], ["how"])["em_how"]
+        1.0
+
+        ```
     """
     check_equal_lengths(scores=scores, question_types=question_types)
     for index, kind in enumerate(question_types):

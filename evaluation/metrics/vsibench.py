@@ -40,6 +40,14 @@ def vsibench_score(prediction: str, answer: str, question_type: str, mode: str =
         published code divides by zero, only 0 itself is right.
     Raises:
         ValueError: on an unknown type or mode, or a true answer that is no single letter or finite number, as text.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import vsibench_score
+        >>> vsibench_score("There are 4.", "4", "object_counting", mode="lenient")
+        1.0
+
+        ```
     """
     _check(question_type, mode)
     if question_type in CHOICE_TYPES:
@@ -63,6 +71,14 @@ def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "stric
         `bool`.
     Raises:
         ValueError: on an unknown type or mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import vsibench_is_unparsed
+        >>> vsibench_is_unparsed("no idea", "object_counting")
+        True
+
+        ```
     """
     _check(question_type, mode)
     text = as_text(prediction)
@@ -84,6 +100,14 @@ def vsibench_aggregate(scores: Sequence[float], question_types: Sequence[str]) -
         not that of the benchmark (the official code fails, or averages fewer tasks without a word).
     Raises:
         ValueError: if the two differ in length, or a score is not finite.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import vsibench_aggregate
+        >>> vsibench_aggregate([1.0, 0.5], ["route_planning", "object_counting"])["overall"]
+        0.75
+
+        ```
     """
     if len(scores) != len(question_types):
         raise ValueError(f"{len(scores)} scores came with {len(question_types)} question types.")
@@ -157,6 +181,14 @@ def vsibench_overall(
         `float`: NaN without questions.
     Raises:
         ValueError: if lengths differ, and as `vsibench_score`, with the number of the question.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import vsibench_overall
+        >>> vsibench_overall(["B", "5"], ["B", "4"], ["route_planning", "object_counting"])
+        0.8
+
+        ```
     """
     check_choice(mode, "mode", MODES)
     check_equal_lengths(predictions=predictions, answers=answers, question_types=question_types)

@@ -36,6 +36,15 @@ def box_overlaps(boxes, truths, mode: str = "corrected", euler_order: str | None
         `numpy.ndarray` of shape `(N, M)`.
     Raises:
         ValueError: if the mode or order is another one, or a true box is not nine finite numbers of positive size.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.scores import box_overlaps
+        >>> box = [0, 0, 2, 1, 1, 1, 0, 0, 0]
+        >>> box_overlaps([box, None], [box]).tolist()
+        [[1.0], [0.0]]
+
+        ```
     """
     return overlaps_of_groups([(boxes, truths)], mode, euler_order)[0]
 
@@ -117,6 +126,15 @@ def match_in_order(overlaps: np.ndarray, threshold: float) -> list[int]:
         threshold (`float`): the overlap that a match must exceed.
     Returns:
         `list[int]`: the column of each row, -1 for none.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.scores import match_in_order
+        >>> match_in_order(np.array([[0.5, 0.9], [0.0, 0.8]]), 0.25)
+        [1, -1]
+
+        ```
     """
     free, columns = list(range(overlaps.shape[1])), []
     for row in overlaps.tolist():

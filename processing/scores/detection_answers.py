@@ -64,6 +64,14 @@ def read_detections(text: str, mode: str = "corrected") -> DetectedObjects:
         `DetectedObjects`.
     Raises:
         ValueError: on another mode.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import read_detections
+        >>> read_detections('[{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}]').labels
+        ('bed',)
+
+        ```
     """
     check_mode(mode)
     if as_text(text) is None:
@@ -123,6 +131,14 @@ def detect_scenes(
         `list[SceneDetections]`.
     Raises:
         ValueError: if the two differ in length, and as `detect_scene`, with the number of the scene.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.scores import detect_scenes
+        >>> [scene.is_unparsed for scene in detect_scenes(["[]", "no idea"], [[], []])]
+        [False, True]
+
+        ```
     """
     check_mode(mode)
     check_order(euler_order)

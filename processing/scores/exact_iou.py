@@ -36,6 +36,17 @@ def box_iou_9dof(boxes1, boxes2, euler_order: str, all_pairs: bool = False) -> n
     Raises:
         ValueError: if a shape does not fit, a number is not finite, a size is not positive (or beyond 1e-50 to 1e50),
             or the order is another one. The message names the box.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import box_iou_9dof
+        >>> cube, shifted = [0, 0, 0, 1, 1, 1, 0, 0, 0], [0.5, 0, 0, 1, 1, 1, 0, 0, 0]
+        >>> round(float(box_iou_9dof(cube, shifted, "zxy")), 4)
+        0.3333
+        >>> box_iou_9dof([cube], [cube, shifted], "zxy", all_pairs=True).shape
+        (1, 2)
+
+        ```
     """
     shared, volumes1, volumes2 = _intersect(boxes1, boxes2, euler_order, all_pairs)
     return shared / (volumes1 + volumes2 - shared)
@@ -45,6 +56,15 @@ def box_intersection_9dof(boxes1, boxes2, euler_order: str, all_pairs: bool = Fa
     """Return the volume that oriented boxes share. Arguments, conventions and errors: see `box_iou_9dof`.
 
     Frame: any, the same for all boxes. Units: cubic metres.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import box_intersection_9dof
+        >>> cube, shifted = [0, 0, 0, 1, 1, 1, 0, 0, 0], [0.5, 0, 0, 1, 1, 1, 0, 0, 0]
+        >>> round(float(box_intersection_9dof(cube, shifted, "zxy")), 4)
+        0.5
+
+        ```
     """
     return _intersect(boxes1, boxes2, euler_order, all_pairs)[0]
 
@@ -65,6 +85,14 @@ def box_iou_axis_aligned(boxes1, boxes2, all_pairs: bool = False, mode: str = "e
     Raises:
         ValueError: if a shape does not fit, a number is not finite, a size is not positive in mode "exact", or the
             mode is another one.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import box_iou_axis_aligned
+        >>> float(box_iou_axis_aligned([0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0.5]))
+        0.5
+
+        ```
     """
     if mode not in ("exact", "reference"):
         raise ValueError(f'mode is {mode!r}; expected "exact" or "reference".')

@@ -56,6 +56,15 @@ def ground_box(
     Raises:
         ValueError: on another mode or order; if the truth is not nine finite numbers of positive size, a pose is not
             rigid, or the frame is not a view.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import ground_box
+        >>> pose, box = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], [0, 0, 2, 1, 1, 1, 0, 0, 0]
+        >>> ground_box(f'{{"frame": 0, "bbox_3d": {box}}}', box, [pose]).iou
+        1.0
+
+        ```
     """
     check_mode(mode)
     check_order(euler_order)

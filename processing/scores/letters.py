@@ -27,6 +27,14 @@ def extract_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> 
         `str` or None: a capital, or None where the rule finds none, or the answer is no text.
     Raises:
         ValueError: on an unknown mode, or if `letters` is not of capitals A to Z.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import extract_choice
+        >>> extract_choice("The answer is (B)."), extract_choice("The answer is B", mode="lmms")
+        ('B', 'T')
+
+        ```
     """
     check_choice(mode, "mode", EXTRACTION_MODES)
     if not isinstance(letters, str) or not re.fullmatch("[A-Z]+", letters):
@@ -76,6 +84,14 @@ def choice_score(prediction: str, answer: str, letters: str = "ABCDEF", mode: st
         `float`: 0 or 1.
     Raises:
         ValueError: as `extract_choice` and `answer_letter`; also if the true letter is none of `letters`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import choice_score
+        >>> choice_score("B. The chair", "(B)")
+        1.0
+
+        ```
     """
     truth = answer_letter(answer)
     if truth not in letters:

@@ -26,6 +26,14 @@ def first_number(text: str) -> float | None:
         text (`str`): any text.
     Returns:
         `float` or None; infinite where a number is too large.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.scores import first_number
+        >>> first_number("about two hundred and five")
+        205.0
+
+        ```
     """
     found = _NUMBER.search(text.replace("\u2212", "-").lower())
     if found is None:
@@ -47,6 +55,14 @@ def numbers_in(text: str) -> list[float]:
         text (`str`): any text.
     Returns:
         `list[float]`: infinite where a number is too large.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.scores import numbers_in
+        >>> numbers_in("1,200 mm, or -1.2 m2")
+        [1200.0, -1.2]
+
+        ```
     """
     return [float(found[0].replace(",", "")) for found in _SIGNED.finditer(text.replace("\u2212", "-"))]
 
@@ -67,6 +83,14 @@ def mean_relative_accuracy(prediction: float | None, target: float) -> float:
         target (`float`): finite.
     Returns:
         `float` in 0..1.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.scores import mean_relative_accuracy
+        >>> mean_relative_accuracy(4.0, 4.0), mean_relative_accuracy(5.0, 4.0)
+        (1.0, 0.6)
+
+        ```
     """
     if prediction is None or not math.isfinite(prediction):
         return 0.0
