@@ -148,9 +148,7 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
     if not Path(path).is_dir():
         _ask_hub(path)
     try:
-        model_type = PreTrainedConfig.get_config_dict(path)[0].get(
-            "model_type", VGGT_TYPE
-        )  # VGGT's own files name none
+        model_type = PreTrainedConfig.get_config_dict(path)[0].get("model_type", VGGT_TYPE)
         config = type(AutoConfig.for_model(model_type)).from_pretrained(path)
         teacher, found = AutoModelForDepthEstimation.from_pretrained(
             path, config=config, dtype=dtype, output_loading_info=True
