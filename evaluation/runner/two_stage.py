@@ -27,7 +27,7 @@ def answer_in_two_stages(
     asker: Asker,
     forms: tuple[AnswerForm, AnswerForm],
     questions: QuestionSet,
-    ids: Sequence,
+    ids: Sequence[str],
     partners: dict[str, str],
     batch_size: int,
 ) -> list[dict]:
