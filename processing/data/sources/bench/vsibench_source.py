@@ -1,0 +1,207 @@
+"""VSI-Bench: questions about videos of rooms, as a benchmark asks them.
+
+The question of a row is the whole prompt, in the wording of one of the code bases that report scores; the bare
+question stays in metadata.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from transformers.utils import logging
+
+from ...record_errors import RecordError
+from ...source_builder import SceneSourceBuilder, SourceConfig
+from ...source_files import find_file, iter_jsonl
+from ...video_frames import read_video_views
+from ..chat.video_questions import find_video, refuse_missing_videos
+from ..parquet_rows import iter_parquet_rows
+
+
+logger = logging.get_logger(__name__)
+
+CHOICE_TYPES = (
+    "object_rel_direction_easy",
+    "object_rel_direction_medium",
+    "object_rel_direction_hard",
+    "object_rel_distance",
+    "route_planning",
+    "obj_appearance_order",
+)
+NUMBER_TYPES = ("object_abs_distance", "object_counting", "object_size_estimation", "room_size_estimation")
+_LETTER_LINE = "Answer with the option's letter from the given choices directly."
+_WORD_LINE = "Please answer the question using a single word or phrase."
+# Style -> prompt with options, prompt without.
+PROMPT_STYLES = {
+    "vsibench": (
+        f"These are frames of a video.\n{{question}}\nOptions:\n{{options}}\n{_LETTER_LINE}",
+        f"These are frames of a video.\n{{question}}\n{_WORD_LINE}",
+    ),
+    "spatial_mllm": (
+        f"{{question}}\nOptions:\n{{options}}\n{_LETTER_LINE}",
+        f"{{question}}\n{_WORD_LINE}",
+    ),
+    "geovr": (
+        "{question}\n{options}\nAnswer with ONLY the option's letter directly.",
+        "{question}\nPlease answer the question ONLY using a single Arabic numeral.",
+    ),
+}
+SUBSETS = ("full", "debiased", "pruned")
+USED_KEYS = {"id", "scene_name", "question_type", "ground_truth", "options"}
+
+
+@dataclass
+class VsiBenchConfig(SourceConfig):
+    """`SourceConfig`, and how questions are asked of which videos.
+
+    Args:
+        media_dir (`str`, *optional*): folder with `<dataset>/<scene_name>.mp4`; data_dir by default.
+        annotation_file (`str`, *optional*): below data_dir; by default `test.jsonl`, or else `test-*.parquet`.
+        prompt_style (`str`): "vsibench" (lmms-eval, VG-LLM, VLM-3R), "spatial_mllm" or "geovr".
+        subset (`str`): "full", or "debiased" or "pruned" by the field `pruned` of newer files.
+    Raises:
+        ValueError: on another `prompt_style` or `subset`.
+    """
+
+    media_dir: str | None = None
+    annotation_file: str | None = None
+    prompt_style: str = "vsibench"
+    subset: str = "full"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.prompt_style not in PROMPT_STYLES:
+            raise ValueError(f"prompt_style is {self.prompt_style!r}; expected one of {', '.join(PROMPT_STYLES)}.")
+        if self.subset not in SUBSETS:
+            raise ValueError(f"subset is {self.subset!r}; expected one of {', '.join(SUBSETS)}.")
+
+
+class VsiBenchSource(SceneSourceBuilder):
+    """VSI-Bench, unpacked: `test.jsonl` or `test-*.parquet`, and `<dataset>/<scene_name>.mp4`. Split "test".
+
+    Rows name their video; with `max_views` its frames are decoded and stored as views. Videos that are missing are
+    listed before the first row; `skip_bad_samples=True` reads the questions whose videos exist. A type outside of the
+    ten known ones is kept, with a warning, the marker "unknown_question_type" and the same word in metadata: it
+    belongs in no average.
+    """
+
+    BUILDER_CONFIG_CLASS = VsiBenchConfig
+    SOURCE = "vsibench"
+    TASKS = ("video_qa",)
+    LAYOUT = "test.jsonl or test-*.parquet, and <dataset>/<scene_name>.mp4"
+    LICENSE = "Apache-2.0 for the questions; videos under the terms of ScanNet, ScanNet++ and ARKitScenes"
+
+    def find_files(self, root):
+        if self.config.annotation_file:
+            return {"test": [find_file(root, self.config.annotation_file, field="annotation_file")]}
+        lines = root / "test.jsonl"
+        return {"test": [lines] if lines.is_file() else sorted(root.glob("test-*.parquet"))}
+
+    @property
+    def media(self):
+        """The folder with the videos."""
+        return self.config.media_dir or self.root
+
+    def records(self, file, skip):
+        numbered = iter_parquet_rows(file, 512) if file.suffix == ".parquet" else iter_jsonl(file, skip)
+        for number, record in numbered:
+            yield f"{file.stem}-{number:07d}", record
+
+    def prepare_file(self, split, file):
+        if not self.config.skip_bad_samples:
+            records = [record for _, record in self.records(file, skip=lambda error: None)]
+            names = [_video_name(record) for record in records if isinstance(record, dict) and "scene_name" in record]
+            refuse_missing_videos(names, self.media, ("",), file)
+
+    def rows(self, split, file, record_id, record, context):
+        if not self.wants("video_qa") or not self._is_in_subset(record):
+            return
+        question_type, options = record["question_type"], record["options"]
+        metadata = {key: value for key, value in record.items() if key not in USED_KEYS}
+        if question_type not in CHOICE_TYPES + NUMBER_TYPES:
+            self._warn_of_type(question_type)
+            self.mark("unknown_question_type", file, record_id, question_type)
+            metadata["unknown_question_type"] = True
+        video = find_video(self.media, _video_name(record), ("",))
+        yield {
+            "id": str(record["id"]) if record.get("id") is not None else record_id,
+            "task": "video_qa",
+            "scene_id": record["scene_name"],
+            "video": video,
+            "views": self._views(video) if self.config.max_views else [],
+            "question": vsibench_prompt(record["question"], options, self.config.prompt_style),
+            "answer": record["ground_truth"],
+            "references": [record["ground_truth"]],
+            "question_type": question_type,
+            "metadata": metadata,
+            **_read_truth(question_type, record["ground_truth"], options),
+        }
+
+    def _is_in_subset(self, record):
+        if self.config.subset == "full":
+            return True
+        if not isinstance(record.get("pruned"), bool):
+            raise RecordError(
+                f"subset {self.config.subset!r} needs the field `pruned`, true or false, which older files do not "
+                "have; fetch the newer test.jsonl, or read the full set.",
+                "pruned",
+            )
+        return record["pruned"] == (self.config.subset == "pruned")
+
+    @cached_property
+    def _warn_of_type(self):
+        """Warn once for each type."""
+        return lru_cache(maxsize=None)(
+            lambda name: logger.warning(
+                f"vsibench: question type {name!r} is none of the {len(CHOICE_TYPES + NUMBER_TYPES)} known; its "
+                "questions are kept, and belong in no average."
+            )
+        )
+
+    @cached_property
+    def _views(self):
+        """Views of a video; several questions share one."""
+        return lru_cache(maxsize=16)(lambda path: read_video_views(path, self.config.max_views))
+
+
+def vsibench_prompt(question: str, options=None, style: str = "vsibench") -> str:
+    """Write the prompt of a question, word for word as a code base has it, without the views.
+
+    Args:
+        question (`str`)
+        options (`list[str]`, *optional*): as "A. chair"; None or empty for a number.
+        style (`str`): a key of `PROMPT_STYLES`.
+    Returns:
+        `str`.
+    """
+    with_options, without = PROMPT_STYLES[style]
+    template = with_options if options else without
+    return template.format(question=question, options="\n".join(options or ()))
+
+
+def _video_name(record):
+    return f"{record['dataset']}/{record['scene_name']}.mp4"
+
+
+def _read_truth(question_type, truth, options):
+    """Choices and the index of the right one, or the number."""
+    if options or question_type in CHOICE_TYPES:
+        letters = [str(option)[:1] for option in options or ()]
+        if truth not in letters:
+            raise RecordError(f"the ground truth {truth!r} is not among the options {options}.", "ground_truth")
+        return {"choices": options, "choice_index": letters.index(truth)}
+    try:
+        return {"number": float(truth)}
+    except ValueError:
+        if question_type in NUMBER_TYPES:
+            raise RecordError(f"the ground truth {truth!r} is no number.", "ground_truth") from None
+        return {}
+
+
+__all__ = [
+    "CHOICE_TYPES",
+    "NUMBER_TYPES",
+    "PROMPT_STYLES",
+    "VsiBenchConfig",
+    "VsiBenchSource",
+    "vsibench_prompt",
+]

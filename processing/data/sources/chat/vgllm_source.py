@@ -1,0 +1,163 @@
+"""VG-LLM's files: those of GAP-MLLM's form, one-stage grounding, SPAR questions, and videos as folders of frames."""
+
+from pathlib import Path
+
+from ....json_depth import decode_json
+from ....prompts_gap_mllm import IMAGE_TAG
+from ...read_log import TrackedPath
+from ...record_errors import RecordError
+from ...source_files import find_file
+from ...video_frames import frame_files, read_video_views
+from ..spar.spar_marks import MARK_KEYS, UNMARKED, spar_marks
+from ..spar.spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
+from .conversations import read_conversation
+from .gap_mllm_source import GapMllmSource
+from .video_questions import find_video, one_tag_per_view, read_video_answer
+
+
+VIDEO_TAG = "<video>"
+LATE_FOLDER = "new_train"  # of the later scripts, whose angles are intrinsic
+DROPPED = ("scannet/posed_images/", "scannet/")
+
+
+class VgllmSource(GapMllmSource):
+    """VG-LLM data: `data/{train,new_train}/*.json(l)`, `data/evaluation/**/*.json`, pictures in `data/media`.
+
+    With `media_dir`, paths of a record are looked for there first, and then in `media`: pictures of ScanNet and those
+    of other sets may lie in different places.
+    The box of a one-stage grounding answer is in the camera of the answered frame. Boxes in `new_train` are of Euler
+    order "ZXY", unless they show another one. A folder of frames gives all its pictures as views, up to `max_views`; a
+    video file gives views with `max_views` only. The `<video>` of the text becomes one `<image>` a view then.
+    """
+
+    SOURCE = "vgllm"
+    TASKS = (*GapMllmSource.TASKS, "spatial_qa", "video_qa")
+    LAYOUT = "train/, new_train/ and evaluation/ with *.json or *.jsonl, and media/ (or data/ with these)"
+
+    def find_files(self, root):
+        files = super().find_files(root)
+        late = [path for base in (root, root / "data") for path in sorted((base / LATE_FOLDER).glob("*.json*"))]
+        return {**files, "train": [*files.get("train", []), *late]}
+
+    def records(self, file, skip):
+        # Files of both folders have the same names.
+        prefix = f"{LATE_FOLDER}-" if file.parent.name == LATE_FOLDER else ""
+        for record_id, record in super().records(file, skip):
+            yield f"{prefix}{record_id}", record
+
+    def prepare_file(self, split, file):
+        self.DEFAULT_EULER_ORDER = "ZXY" if file.parent.name == LATE_FOLDER else "zxy"
+        return super().prepare_file(split, file)
+
+    @property
+    def media(self) -> Path:
+        """The folder that the paths of the record at hand start from; `rows` chooses it."""
+        return self._media
+
+    def rows(self, split, file, record_id, record, context):
+        self._media = self._media_of(record)
+        yield from super().rows(split, file, record_id, record, context)
+
+    def _media_of(self, record):
+        """The first folder that holds what the record names first; the first of all if none does."""
+        given = [TrackedPath(self.config.media_dir)] if self.config.media_dir else []
+        beside = [folder for folder in (self.root / "media", self.root / "data" / "media") if folder.is_dir()]
+        folders = [*given, *(beside or [self.root])]
+        names = record.get("images") or record.get("image") or [record.get("video")]
+        for folder in folders:
+            try:
+                find_file(folder, names[0], dropped=DROPPED)
+                return folder
+            except RecordError:
+                continue
+        return folders[0]
+
+    def task_of(self, record):
+        """Which task a record is, from its keys."""
+        if "spar_info" in record or ("type" in record and "image" in record):
+            return "spatial_qa"
+        if "video" in record and "images" not in record:
+            return "video_qa"
+        return super().task_of(record)
+
+    def base_row(self, file, record_id, record):
+        """What the tasks share; the two that GAP-MLLM does not have are built apart."""
+        builders = {"spatial_qa": self._spar_row, "video_qa": self._video_row}
+        build = builders.get(self.task_of(record), super().base_row)
+        return build(file, record_id, record)
+
+    def _spatial_qa(self, record, row, euler_order):
+        return {}
+
+    def _video_qa(self, record, row, euler_order):
+        return {}
+
+    def _spar_row(self, file, record_id, record):
+        info = _spar_info(record)
+        names = record.get("images") or record.get("image")
+        if not isinstance(names, list) or not names:
+            raise RecordError(f"expected a list of paths, got {names!r}.", "images")
+        question_type = info.get("type")
+        marks = spar_marks(question_type, info, len(names))
+        check_view_limit(question_type, len(names), self.config.max_views)
+        paths = [find_file(self.media, name, field=f"images[{index}]") for index, name in enumerate(names)]
+        views = [
+            spar_view(path, name, on_lost=lambda pose: self.mark("lost_tracking", file, record_id, str(pose)))
+            for path, name in zip(paths, names, strict=True)
+        ]
+        system, question, answer = read_conversation(record)
+        used = {"conversations", "images", "image", "spar_info", "type"}
+        others = {key: value for key, value in {**info, **record}.items() if key not in used}
+        if question_type not in UNMARKED:
+            others = {key: value for key, value in others.items() if key not in MARK_KEYS}
+        return {
+            "scene_id": paths[0].parents[1].name,
+            "views": views,
+            "pose_frame": "scan" if any(view["camera_to_world"] is not None for view in views) else None,
+            "marks": marks,
+            "system": system,
+            "question": spar_prompt(question, question_type, len(names)),
+            "answer": answer,
+            "references": [answer] if answer else [],
+            "question_type": question_type,
+            "metadata": others,
+            **spar_answer(question, answer),
+        }
+
+    def _video_row(self, file, record_id, record):
+        system, question, answer = read_conversation(record)
+        video = find_video(self.media, record["video"], ("",))
+        if TrackedPath(video).is_dir():
+            views = read_video_views(video, self.config.max_views or len(frame_files(video)))
+        else:
+            views = read_video_views(video, self.config.max_views) if self.config.max_views else []
+        if views:
+            question = one_tag_per_view(question.replace(VIDEO_TAG, IMAGE_TAG), len(views))
+        return {
+            "scene_id": Path(record["video"]).stem,
+            "video": video,
+            "views": views,
+            "system": system,
+            "question": question,
+            "answer": answer,
+            "references": [answer] if answer else [],
+            "question_type": record.get("question_type"),
+            "metadata": {k: v for k, v in record.items() if k not in ("conversations", "video", "question_type")},
+            **read_video_answer(question, answer),
+        }
+
+
+def _spar_info(record):
+    """Type and marks of a record: JSON in a string, or keys of the record itself as SPAR has them."""
+    if "spar_info" not in record:
+        return record
+    try:
+        info = decode_json(record["spar_info"])
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"expected JSON in a string: {error}.", "spar_info") from None
+    if not isinstance(info, dict):
+        raise RecordError(f"expected a JSON dictionary, got {type(info).__name__}.", "spar_info")
+    return info
+
+
+__all__ = ["VgllmSource"]

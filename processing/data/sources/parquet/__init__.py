@@ -1,0 +1,1 @@
+"""Rows in the schema of this package, as it writes them."""

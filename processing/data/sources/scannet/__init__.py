@@ -1,0 +1,1 @@
+"""ScanNet: its scenes and frames, and the sets of descriptions and questions about them."""

@@ -1,0 +1,1 @@
+"""Scanned rooms with poses, depth and boxes, other than from ScanNet alone."""
