@@ -11,7 +11,7 @@ from PIL import Image
 from gap_mllm.processing.answers_gap_mllm import parse_boxes
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, euler_to_matrix, project_points
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
-from gap_mllm.processing.data.sources import embodiedscan_infos
+from gap_mllm.processing.data.sources.scans import embodiedscan_infos
 from gap_mllm.processing.data.sources.scans.embodiedscan_infos import EmbodiedScanInfos
 from tests.processing.data.formats import FORMATS, load_damaged, rows_equal
 from tests.processing.data.scene_geometry import points_in_boxes
