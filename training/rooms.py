@@ -59,6 +59,13 @@ class RoomVariety:
     shuffle_views: bool = True
 
 
+def draw_shape(index, variety, block_size, seed):
+    """Height, width and number of views of room `index`, and of all of its block."""
+    rng = np.random.default_rng([seed, 0, index // block_size])
+    height, width = variety.sizes[rng.choice(len(variety.sizes), p=variety.size_shares)]
+    return height, width, int(rng.choice(variety.num_views, p=variety.num_views_shares))
+
+
 def draw_room(split, index, variety=None, block_size=4, seed=0, attempt=0, use_colors=True):
     """Render room `index` of a split, varied by the block and the index alone: always the same for the same arguments.
 
@@ -76,9 +83,7 @@ def draw_room(split, index, variety=None, block_size=4, seed=0, attempt=0, use_c
     number = room_seed(split, index, attempt)
     if variety is None:
         return render_room(number, use_colors=use_colors), rng
-    block_rng = np.random.default_rng([seed, 0, index // block_size])
-    height, width = variety.sizes[block_rng.choice(len(variety.sizes), p=variety.size_shares)]
-    num_views = block_rng.choice(variety.num_views, p=variety.num_views_shares)
+    height, width, num_views = draw_shape(index, variety, block_size, seed)
     scene = render_room(number, height=height, width=width, use_colors=use_colors)
     views = rng.permutation(len(scene.images)) if variety.shuffle_views else np.arange(len(scene.images))
     scene = scene.reorder_views([int(view) for view in views[:num_views]])

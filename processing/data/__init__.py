@@ -6,11 +6,13 @@ that rendering works without them.
 
 # ruff: noqa: F822 (names that are imported when first asked for)
 
+from .cannot_ask import CannotAskError
 from .rooms import (
     ROOM_TASKS,
     SPLIT_SEEDS,
     RoomQuestion,
     RoomScene,
+    first_askable,
     make_layout,
     make_question,
     render_room,
@@ -43,6 +45,7 @@ __all__ = [
     "SPLIT_SEEDS",
     "AugmentationConfig",
     "AugmentationRefused",
+    "CannotAskError",
     "RecordError",
     "RoomQuestion",
     "RoomScene",
@@ -52,6 +55,7 @@ __all__ = [
     "SyntheticRoomsConfig",
     "coarse_correspondences",
     "complete_row",
+    "first_askable",
     "label_video",
     "load_multiview",
     "make_layout",

@@ -5,8 +5,7 @@ import pickle
 
 import pytest
 
-from gap_mllm.processing.data import ROOM_TASKS, SPLIT_SEEDS, make_question, render_room, room_seed
-from gap_mllm.processing.data.cannot_ask import CannotAskError
+from gap_mllm.processing.data import ROOM_TASKS, SPLIT_SEEDS, CannotAskError, make_question, render_room, room_seed
 from gap_mllm.processing.data.rooms import first_askable
 from gap_mllm.processing.data.rooms.redraw import MAX_DRAWS
 

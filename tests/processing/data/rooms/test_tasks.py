@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame, parse_points
-from gap_mllm.processing.data import ROOM_TASKS, make_question, render_room
-from gap_mllm.processing.data.cannot_ask import CannotAskError
+from gap_mllm.processing.data import ROOM_TASKS, CannotAskError, make_question, render_room
 from gap_mllm.processing.data.rooms.tasks import captions, count_pixels, size_word, visible_pieces
 
 
