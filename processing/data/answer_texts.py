@@ -12,7 +12,7 @@ import numpy as np
 from ..answers_gap_mllm import BOX_KEYS, POINT_KEY, parse_boxes, parse_points
 from ..camera_geometry_gap_mllm import euler_to_matrix
 from .record_errors import RecordError
-from .truth import FRAME_SLOT, Answered, Spelling, Truth, render_answer, write_number
+from .truth import FRAME_SLOT, Answered, Spelling, Truth, render_answer
 
 
 _LIST = re.compile(rf'"(?P<key>{"|".join((*BOX_KEYS, POINT_KEY))})"\s*:\s*\[[^\[\]]*\]')
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 _DECIMALS = re.compile(r"\d\.(\d+)")
 _LOCATION = re.compile(r"located at (\[[^\[\]]*\])")
 USUAL_DECIMALS = 2  # of all released answers
-_SLACK = 1e-3  # beyond the rounding of the text: stored numbers are float32
+SLACK = 1e-3  # beyond the rounding of the text: stored numbers are float32
 
 
 def holds_numbers(text: str | None) -> bool:
@@ -99,12 +99,17 @@ def _kind(items, frames):
 def _read_object(text):
     """One object, with the text around its numbers."""
     found = _LIST.search(text)
-    start = found.start() + found[0].index("[")
-    pieces = _NUMBER.split(text[start : found.end()])
-    spelt = (text[:start] + pieces[0], *pieces[1:-1], pieces[-1] + text[found.end() :])
-    if len(pieces) == 1:
-        spelt = (text,)
-    return Answered(tuple(map(float, pieces[1::2])), spelt=spelt, key=found["key"])
+    start, end = found.start() + found[0].index("["), found.end()
+    item = _read_numbers(text[start:end], found["key"])
+    spelt = list(item.spelt)
+    spelt[0] = text[:start] + spelt[0]
+    spelt[-1] += text[end:]
+    return replace(item, spelt=tuple(spelt))
+
+
+def _read_numbers(text, key):
+    pieces = _NUMBER.split(text)
+    return Answered(tuple(map(float, pieces[1::2])), spelt=tuple(pieces), key=key)
 
 
 def match_parts(sample, truth: Truth, text: str) -> Truth:
@@ -146,7 +151,7 @@ def match_parts(sample, truth: Truth, text: str) -> Truth:
 
 def _differs(sample, part, item, view, half_step):
     """How far a box or point is from the numbers of an answer, in units of what rounding explains."""
-    slack, numbers = half_step + _SLACK, np.array(item.numbers)
+    slack, numbers = half_step + SLACK, np.array(item.numbers)
     try:
         own = sample.box_in_view(part, view) if item.is_box else sample.point_in_view(part, 0)
     except RecordError:
@@ -190,23 +195,14 @@ def location_span(sample) -> tuple[int, int] | None:
     return found.span(1) if found else None
 
 
-def location_text(sample) -> str | None:
-    """The "[x, y, z]" of a caption's question, or None."""
-    span = location_span(sample)
-    return None if span is None else sample.question[slice(*span)]
-
-
-def read_location(text: str) -> np.ndarray:
-    """The numbers of a location."""
-    return np.array([float(number) for number in _NUMBER.findall(text)])
-
-
-def write_location(sample, numbers) -> str:
-    """The question with other numbers in its location, as many decimals as there were."""
-    (start, end), text = location_span(sample), location_text(sample)
-    pieces, decimals = _NUMBER.split(text), num_decimals(text)
-    pieces[1::2] = [write_number(*pair, decimals) for pair in zip(pieces[1::2], numbers, strict=True)]
-    return sample.question[:start] + "".join(pieces) + sample.question[end:]
+def read_location(sample) -> Truth | None:
+    """The place that a caption's question gives, as a point in the camera of view 0; worded, it is the question."""
+    span, question = location_span(sample), sample.question
+    if span is None:
+        return None
+    text = question[slice(*span)]
+    spelling = Spelling(question[: span[0]], "", question[span[1] :])
+    return Truth("point", (_read_numbers(text, POINT_KEY),), decimals=num_decimals(text), spelling=spelling)
 
 
 __all__ = [
@@ -214,12 +210,10 @@ __all__ = [
     "holds_numbers",
     "in_answered_camera",
     "location_span",
-    "location_text",
     "match_parts",
     "num_decimals",
     "read_description",
     "read_location",
     "read_truth",
     "renumber_frame",
-    "write_location",
 ]

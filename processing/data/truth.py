@@ -112,9 +112,7 @@ class Truth:
         for item in self.items:
             signs = MIRRORED[item.key]
             if len(item.numbers) != len(signs):
-                raise ValueError(
-                    f"its answer holds {len(item.numbers)} numbers in {item.key!r}, expected {len(signs)}."
-                )
+                raise ValueError(f"its text holds {len(item.numbers)} numbers in {item.key!r}, expected {len(signs)}.")
             items.append(replace(item, numbers=tuple(a * b + 0.0 for a, b in zip(item.numbers, signs, strict=True))))
         return replace(self, items=tuple(items))
 

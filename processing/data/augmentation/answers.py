@@ -5,21 +5,16 @@ from dataclasses import replace
 import numpy as np
 
 from ..answer_texts import (
+    SLACK,
     holds_numbers,
     in_answered_camera,
-    location_text,
     match_parts,
-    num_decimals,
     read_location,
     read_truth,
-    write_location,
 )
 from ..record_errors import RecordError
 from ..truth import render_answer
 from .texts import refuse
-
-
-_SLACK = 1e-3  # beyond the rounding of the text: stored numbers are float32
 
 
 def follow_views(step: str, before, after, places: dict[int, int], lost=frozenset()):
@@ -72,15 +67,6 @@ def follow_views(step: str, before, after, places: dict[int, int], lost=frozense
     return replace(after, answer=answer, references=references, boxes=boxes, truth=truth)
 
 
-def mirror_location(sample) -> str | None:
-    """The question with the given location of a caption mirrored, where it has one."""
-    text = location_text(sample)
-    if text is None:
-        return sample.question
-    x, *rest = read_location(text) if len(read_location(text)) else [0.0]
-    return write_location(sample, [-x, *rest])
-
-
 def move_location(step: str, sample, question: str, to_new_first) -> str:
     """A question with the given location of a caption moved to another camera of view 0.
 
@@ -95,20 +81,21 @@ def move_location(step: str, sample, question: str, to_new_first) -> str:
     Raises:
         AugmentationRefused: if the location is not three numbers.
     """
-    text = location_text(sample)
-    location = read_location(text)
-    if location.shape != (3,):
-        raise refuse(step, sample, f"the location {text!r} is not three numbers.")
+    location = read_location(replace(sample, question=question))
+    (item,) = location.items
+    if len(item.numbers) != 3:
+        raise refuse(step, sample, f"the location {''.join(item.spelt)!r} is not three numbers.")
+    place, slack = np.array(item.numbers), 0.5 * 10.0**-location.decimals + SLACK
     for box in sample.boxes:
         try:
             center = sample.box_in_view(box, 0)[:3]
         except RecordError:
             continue
-        if np.abs(center - location).max() <= 0.5 * 10.0 ** -num_decimals(text) + _SLACK:
-            location = center
+        if np.abs(center - place).max() <= slack:
+            place = center
             break
-    moved = to_new_first[:3, :3] @ location + to_new_first[:3, 3]
-    return write_location(replace(sample, question=question), moved)
+    moved = to_new_first[:3, :3] @ place + to_new_first[:3, 3]
+    return render_answer(replace(location, items=(replace(item, numbers=tuple(moved)),)))
 
 
-__all__ = ["follow_views", "mirror_location", "move_location"]
+__all__ = ["follow_views", "move_location"]

@@ -6,9 +6,8 @@ import numpy as np
 from PIL import Image
 
 from ...answers_gap_mllm import BOX_KEYS
-from ..answer_texts import has_own_truth, holds_numbers, read_truth
+from ..answer_texts import has_own_truth, holds_numbers, read_location, read_truth
 from ..truth import MIRRORED, render_answer
-from .answers import mirror_location
 from .crops import depth_values, mark_pixels, place_mark
 from .mirror_words import mirror_text
 from .texts import check_answers, check_places, check_task, refuse, replace_texts
@@ -49,7 +48,9 @@ def flip_horizontally(sample):
 
     try:
         truth = _mirror_truth(sample.truth) if has_own_truth(sample) else None
-        flipped = replace_texts(replace(sample, question=mirror_location(sample)), change)
+        location = read_location(sample)
+        question = sample.question if location is None else render_answer(location.mirrored())
+        flipped = replace_texts(replace(sample, question=question), change)
     except ValueError as error:
         raise refuse(step, sample, str(error)) from None
     sizes = [view.image.size for view in sample.views]

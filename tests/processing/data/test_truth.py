@@ -77,6 +77,7 @@ def test_an_unknown_kind_is_named():
         'Here: {"bbox_3d": [1, 2.00, 3.0, 0.5,0.6 , 0.70, 1e-1, 0, -0.0]}.',
         '[{"pointmap" : [1.0, 0.5, 2]}; {"pointmap":[0.00, 1.23, 3.0]}]',
         '{"frame" : 1, "bbox_3d": [1, 11, 1]}',
+        '{"label": "bed", "bbox_3d": [ ]} or nothing',
     ],
 )
 def test_foreign_spelling_survives(text):
