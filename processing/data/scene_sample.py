@@ -18,6 +18,7 @@ from ..json_depth import decode_json
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
 from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .file_guards import check_pixel_count, refuse_special_file
+from .instance_maps import InstanceMap
 from .record_errors import RecordError
 from .schema import complete_row
 from .source_files import encode_png
@@ -41,6 +42,7 @@ class View:
         image_path (`str`, *optional*), frame_id (`int`, *optional*), timestamp (`float`, *optional*): see schema.py.
         intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*), depth_intrinsics (the same, of the depth map),
         camera_to_world (`np.ndarray` of shape `(4, 4)`, *optional*)
+        instances (`InstanceMap`, *optional*): what each pixel shows, where that is known exactly; not stored.
     """
 
     picture: object = None
@@ -52,6 +54,7 @@ class View:
     intrinsics: np.ndarray | None = None
     depth_intrinsics: np.ndarray | None = None
     camera_to_world: np.ndarray | None = None
+    instances: InstanceMap | None = None
 
     @cached_property
     def image(self) -> Image.Image:
@@ -118,14 +121,19 @@ class View:
 
     def row(self) -> dict:
         """The view as stored in a row."""
-        fields = {name: getattr(self.encoded(), name) for name in self.__dataclass_fields__}
+        stored = self.encoded()
+        fields = {name: getattr(stored, name) for name in self.__dataclass_fields__ if name != "instances"}
         image, depth = fields.pop("picture"), fields.pop("depth_picture")
         return {**fields, "image": image, "depth": depth}
 
 
 @dataclass(frozen=True)
 class Box:
-    """A 9-DoF box: `numbers` (9,) are centre, full size and angles of `euler_order` in `frame`; see schema.py."""
+    """A 9-DoF box: `numbers` (9,) are centre, full size and angles of `euler_order` in `frame`; see schema.py.
+
+    `attributes` are words of the source that are true of the object, by what they tell: "color" (with the label it
+    names the object), "size" ("tall"), "place" ("against the wall"). They are not stored.
+    """
 
     numbers: np.ndarray
     euler_order: str
@@ -135,10 +143,11 @@ class Box:
     instance_id: str | None = None
     role: str | None = None
     in_reference: bool | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def row(self) -> dict:
         """The box as stored in a row."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "attributes"}
         numbers = fields.pop("numbers")
         return {**fields, "center": numbers[:3], "size": numbers[3:6], "euler": numbers[6:9]}
 

@@ -239,6 +239,8 @@ def _crop_view(step, sample, index, view, window):
         changes["depth_picture"] = depth_values(view)[y : y + depth_height, x : x + depth_width]
         camera = depth_camera(view)
         changes["depth_intrinsics"] = None if camera is None else _shift(camera, x, y)
+    if view.instances is not None:
+        changes["instances"] = view.instances.cropped(window, view.size)
     return replace(view, **changes)
 
 

@@ -81,6 +81,9 @@ def _flip_view(view):
             changes["depth_intrinsics"] = _flip_intrinsics(view.depth_intrinsics, values.shape[1])
     if view.camera_to_world is not None:
         changes["camera_to_world"] = MIRROR @ view.camera_to_world @ MIRROR
+    if view.instances is not None:
+        labels = {number: mirror_text(label) for number, label in view.instances.labels.items()}
+        changes["instances"] = replace(view.instances.mirrored(), labels=labels)
     return replace(view, **changes)
 
 

@@ -11,9 +11,12 @@ import datasets
 import numpy as np
 from transformers.utils import logging
 
+from ..instance_maps import InstanceMap
 from ..prepared_source import PreparedSourceBuilder
 from ..scene_sample import Box, Point, SceneMark, SceneSample, View
 from ..schema import complete_row, scene_features
+from .appearance import STRUCTURE_LABELS
+from .attributes import piece_attributes
 from .layout import SPLIT_SEEDS, room_seed
 from .redraw import first_askable
 from .renderer import RoomScene, render_room
@@ -130,7 +133,8 @@ class SyntheticRooms(PreparedSourceBuilder):
 
 
 def room_views(scene: RoomScene) -> tuple[View, ...]:
-    """The views of a room, pictures and metric depth as they were rendered: nothing is encoded."""
+    """The views of a room: pictures, metric depth and what each pixel shows, as rendered; nothing is encoded."""
+    labels = STRUCTURE_LABELS | dict(enumerate(scene.labels, 1))
     return tuple(
         View(
             picture=scene.images[view],
@@ -139,6 +143,7 @@ def room_views(scene: RoomScene) -> tuple[View, ...]:
             intrinsics=scene.intrinsics[view],
             depth_intrinsics=scene.intrinsics[view],
             camera_to_world=scene.camera_to_world[view],
+            instances=InstanceMap(scene.instance_ids[view], labels),
         )
         for view in range(len(scene.images))
     )
@@ -199,10 +204,13 @@ def room_sample(
 
 def _boxes(scene, boxes, labels, instances, frame):
     seen_first, index = set(np.unique(scene.instance_ids[0]).tolist()), 0 if frame == "camera" else None
-    return tuple(
-        Box(box, scene.euler_order, frame, index, label, str(instance), "target", instance in seen_first)
-        for box, label, instance in zip(boxes, labels, instances, strict=False)
-    )
+    words = piece_attributes(scene)
+    found = []
+    for box, label, instance in zip(boxes, labels, instances, strict=False):
+        told = {} if instance < 1 else words[instance - 1]
+        shown = instance in seen_first
+        found.append(Box(box, scene.euler_order, frame, index, label, str(instance), "target", shown, told))
+    return tuple(found)
 
 
 def scene_views(scene: RoomScene) -> list[dict]:

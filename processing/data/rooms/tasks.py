@@ -14,6 +14,7 @@ from ...prompts_gap_mllm import prompt_text
 from ...visual_prompt_gap_mllm import Mark
 from ..cannot_ask import CannotAskError
 from ..truth import Truth, answered, render_answer
+from .attributes import AT_WALL_M, size_word, wall_gap
 from .renderer import RoomScene
 
 
@@ -230,18 +231,6 @@ def _name(scene, piece):
     return f"{scene.colors[piece - 1]} {scene.labels[piece - 1]}"
 
 
-def size_word(size: np.ndarray) -> str:
-    """Return "tall", "low", "large", "small" or "" for a full size `(3,)`. Frame: of the box, +z up. Units: metres."""
-    footprint = size[0] * size[1]
-    if size[2] > 1.5:
-        return "tall"
-    if footprint > 1.2:
-        return "large"
-    if footprint < 0.12:
-        return "small"
-    return "low" if size[2] < 0.5 else ""
-
-
 def _relation(scene, piece):
     """Where a piece stands relative to its nearest neighbour, left and right as the first view sees them, or ""."""
     others = [i for i in visible_pieces(scene) if i != piece]
@@ -309,11 +298,7 @@ def captions(scene: RoomScene, piece: int) -> list[str]:
 
 def _wall_place(scene, piece):
     """The words for a piece whose box comes within 12 cm of a wall, else ""."""
-    box = scene.boxes[piece - 1]
-    c, s = abs(np.cos(box[6])), abs(np.sin(box[6]))
-    reach = np.array([c * box[3] + s * box[4], s * box[3] + c * box[4]]) / 2
-    gap = min((box[:2] - reach).min(), (scene.room_size[:2] - box[:2] - reach).min())
-    return "against the wall" if gap < 0.12 else ""
+    return "against the wall" if wall_gap(scene.boxes[piece - 1], scene.room_size) < AT_WALL_M else ""
 
 
 ROOM_TASKS: dict[str, Callable[[RoomScene, np.random.Generator, str], RoomQuestion]] = {

@@ -5,7 +5,7 @@ Frame: camera of view 0; "left" and "right" are those of the first frame's pictu
 
 import numpy as np
 
-from .scene_objects import SceneObject, same_name
+from .scene_objects import SceneObject, may_be_confused, same_name
 from .spatial_facts import (
     NEXT_TO_M,
     closest_of,
@@ -40,7 +40,7 @@ def names_of(scene: TaskScene, item: SceneObject) -> list[str]:
     found = []
     everyone = [item, *rivals]
     for anchor in find_anchors(scene):
-        is_kin = same_name(anchor.name, item.name, scene.margins.name_groups)
+        is_kin = same_name(anchor.kind, item.kind, scene.margins.name_groups)
         if not is_kin and closest_of(scene, everyone, anchor) is item:
             found.append(f"the {item.name} closest to the {anchor.name}")
     if scene.has_up:
@@ -74,16 +74,18 @@ def name_objects(scene: TaskScene, items: list[SceneObject], rng: np.random.Gene
 
 
 def describe(scene: TaskScene, item: SceneObject, rng: np.random.Generator) -> str | None:
-    """Words that single out an object, often with a clause on its place; None where nothing tells it apart."""
+    """Words that single out an object, often with its size and a clause on its place; None where nothing does."""
     names = names_of(scene, item)
     if not names:
         return None
     name = draw_one(names, rng, "")
-    clauses = place_clauses(scene, item)
+    clauses, size = place_clauses(scene, item), item.attributes.get("size")
     add_place = rng.random() < 0.5
-    if name != f"the {item.name}" or not clauses or not add_place:
+    if name != f"the {item.name}":
         return name
-    return f"{name} {draw_one(clauses, rng, '')}"
+    if size and rng.random() < 0.5:
+        name = f"the {size} {item.name}"
+    return f"{name} {draw_one(clauses, rng, '')}" if clauses and add_place else name
 
 
 @remembered
@@ -91,7 +93,7 @@ def place_clauses(scene: TaskScene, item: SceneObject) -> list[str]:
     """True clauses about where an object is, relative to those that their name singles out; in a fixed order."""
     anchors = [anchor for anchor in find_anchors(scene) if anchor is not item]
     groups = scene.margins.name_groups
-    anchors = [anchor for anchor in anchors if not same_name(anchor.name, item.name, groups)]
+    anchors = [anchor for anchor in anchors if not may_be_confused(anchor, item, groups)]
     found = []
     for anchor in anchors:
         if scene.has_up and share_footprint(scene, item, anchor):
@@ -105,6 +107,8 @@ def place_clauses(scene: TaskScene, item: SceneObject) -> list[str]:
         side = side_in_view(scene, item, anchor, 0) if both_in_first else None
         if side is not None:
             found.append(f"to the {side} of the {anchor.name} in the first frame")
+    if "place" in item.attributes:
+        found.append(item.attributes["place"])
     return found
 
 
@@ -115,9 +119,13 @@ def captions(scene: TaskScene, item: SceneObject) -> list[str]:
         return []
     height = f"{np.ptp(height_range(scene, item)):.1f}" if scene.has_up and is_whole(scene, item) else "0.0"
     is_tall_enough = float(height) >= 0.2
-    name = f"{'an' if item.name[0] in 'aeiou' else 'a'} {item.name}"
-    where = clauses[0] if len(clauses) == 1 else f"{clauses[0]} and {clauses[1]}"
+    size = item.attributes.get("size")
+    name = item.name if size is None else f"{size} {item.name}"
+    name = f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    where = clauses[0] if len(clauses) == 1 else f"{clauses[0]} and {clauses[-1]}"
     sentences = [f"This is {name}. It is {where}."]
+    if size and item.color:
+        sentences.append(f"The {item.kind} is {item.color} and {size}. It is {where}.")
     if is_tall_enough:
         sentences.append(f"This is {name}, about {height} metres tall. It is {where}.")
     sentences += [f"{name[0].upper()}{name[1:]} that is {clause}." for clause in clauses]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...visual_prompt_gap_mllm import MARK_COLORS
 from ..scene_sample import SceneSample
 from .camera import CAMERA_MAKERS
 from .margins import TaskMargins
@@ -44,11 +45,13 @@ class MadeTasks(list):
 
 def make_tasks(
     sample: SceneSample,
-    tasks: tuple[str, ...] | None = None,
+    tasks: tuple[str, ...] | dict[str, int] | None = None,
     num_per_task: int = 1,
     seed: int = 0,
     margins: TaskMargins | None = None,
     phrasings: str = "all",
+    mark_colors: tuple[str, ...] | None = None,
+    share_views: bool = False,
 ) -> MadeTasks:
     """Make questions about a scene; their answers are computed from its depth, poses and boxes.
 
@@ -63,41 +66,52 @@ def make_tasks(
     Args:
         sample (`SceneSample`): views with pose, intrinsics and depth. Objects are asked about if the row lists all of
             the scene's boxes, as rows of the tasks "scene" and "detection3d" do.
-        tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`; None is all of them.
-        num_per_task (`int`, defaults to 1): questions of each maker. One that was made before is not made again.
+        tasks (`tuple[str, ...]` or `dict[str, int]`, *optional*): keys of `TASK_MAKERS`, perhaps with a number of
+            questions for each; None is all of them.
+        num_per_task (`int`, defaults to 1): questions of each maker, where `tasks` has no numbers. One that was made
+            before is not made again.
         seed (`int`, defaults to 0): same seed and sample id, same questions of a maker, whatever else is asked; the
             first of many are those of few.
         margins (`TaskMargins`, *optional*): how clear a thing must be.
         phrasings (`str`, defaults to "all"): "first" words every question in the first way, which is the package's
             own prompt for the tasks of GAP-MLLM.
+        mark_colors (`tuple[str, ...]`, *optional*): colours that crosses may have; None is all that are told apart.
+        share_views (`bool`, defaults to False): the questions are to be shown on one set of pictures: no two crosses
+            of all of them have one colour. What needs more colours than are left is refused.
     Returns:
         `MadeTasks`: rows in the order of the makers, ids "<sample>/<maker>-<number>", with `refused`.
     Raises:
-        ValueError: if a maker is unknown, a number is too small, `phrasings` is another word, or the sample has
-            neither id nor scene_id.
+        ValueError: if a maker or colour is unknown, a number is too small, `phrasings` is another word, or the sample
+            has neither id nor scene_id.
         RecordError: if a picture or depth map cannot be decoded.
     """
-    names = tuple(TASK_MAKERS) if tasks is None else tuple(tasks)
-    unknown = [name for name in names if name not in TASK_MAKERS]
+    counts = tasks if isinstance(tasks, dict) else dict.fromkeys(TASK_MAKERS if tasks is None else tasks, num_per_task)
+    unknown = [name for name in counts if name not in TASK_MAKERS]
     if unknown:
         raise ValueError(f"tasks names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
     if num_per_task < 1 or seed < 0:
         raise ValueError(f"num_per_task is {num_per_task} and seed {seed}; expected at least 1 and at least 0.")
+    strange = [color for color in mark_colors or () if color not in MARK_COLORS]
+    if strange or mark_colors == ():
+        raise ValueError(f"mark_colors is {list(mark_colors)}; expected one or more of {', '.join(MARK_COLORS)}.")
     if phrasings not in PHRASINGS:
         raise ValueError(f"phrasings is {phrasings!r}; expected one of {', '.join(PHRASINGS)}.")
     name = sample.id or sample.scene_id
     if not name:
         raise ValueError("the sample has neither id nor scene_id; questions are drawn by it, so give it one.")
-    scene, made = TaskScene(sample, margins), MadeTasks()
-    for maker in names:
+    scene, made = TaskScene(sample, margins, mark_colors), MadeTasks()
+    for maker, count in counts.items():
         known = set()
-        for number in range(num_per_task):
+        for number in range(count):
             stream = [seed, number, *_digest(name), *_digest(maker)]
             try:
                 question = _new_question(scene, maker, stream, phrasings, known)
             except CannotAskError as error:
-                made.refused[maker, str(error)] += 1
+                made.refused[maker, error.reason] += 1
                 continue
+            if share_views:
+                drawn = {mark.color for mark in question.marks}
+                scene.mark_colors = [color for color in scene.mark_colors if color not in drawn]
             metadata = {**question.metadata, "maker": maker, "seed": seed, "number": number}
             made.append(replace(question, id=f"{name}/{maker}-{number}", metadata=metadata))
     return made

@@ -9,7 +9,7 @@ from itertools import permutations
 import numpy as np
 
 from .descriptions import find_anchors, name_objects
-from .pixels import COLORS, draw_mark
+from .pixels import draw_mark
 from .scene_objects import same_name
 from .spatial_facts import closest_of, height_range, is_less_far, is_nearer, is_whole, visible_items
 from .task_scene import CannotAskError, Draft, TaskScene, draw_one, view_name
@@ -23,13 +23,9 @@ _NO_PIXELS = "no pixels are far enough apart"
 _NO_NAMES = "fewer than two visible objects are singled out by a description"
 
 
-def _colors(rng, count):
-    return [COLORS[int(place)] for place in rng.permutation(len(COLORS))[:count]]
-
-
 def ask_camera_distance(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """How far a marked point is from the camera that sees it, along a straight line."""
-    (color,) = _colors(rng, 1)
+    (color,) = scene.draw_colors(rng, 1)
     mark = draw_mark(scene, rng, color, scene.measured)
     if mark is None:
         raise CannotAskError("no pixel is away from depth edges and the border")
@@ -39,7 +35,7 @@ def ask_camera_distance(scene: TaskScene, rng: np.random.Generator) -> Draft:
 
 def ask_point_distance(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """How far apart two marked points are, of one view or of two."""
-    first, second = _colors(rng, 2)
+    first, second = scene.draw_colors(rng, 2)
     marks = []
     for color in (first, second):
         mark = draw_mark(scene, rng, color, scene.measured, None, tuple(marks))
@@ -147,12 +143,12 @@ def ask_object_count(scene: TaskScene, rng: np.random.Generator) -> Draft:
     objects = scene.all_seen
     present = [item for item in objects.items if objects.is_present[item.index]]
     names = []
-    for name in sorted({item.name for item in present}):
-        kin = [item for item in present if same_name(item.name, name, scene.margins.name_groups)]
-        if all(item.name == name and objects.is_visible[item.index].any() for item in kin):
+    for name in sorted({item.kind for item in present}):
+        kin = [item for item in present if same_name(item.kind, name, scene.margins.name_groups)]
+        if all(item.kind == name and objects.is_visible[item.index].any() for item in kin):
             names.append(name)
     name = draw_one(names, rng, "of every name an object is hardly visible, or has a related name")
-    counted = [item for item in present if item.name == name]
+    counted = [item for item in present if item.kind == name]
     return Draft(
         "spatial_qa",
         "object_count",
@@ -166,7 +162,7 @@ def ask_object_count(scene: TaskScene, rng: np.random.Generator) -> Draft:
 
 def ask_depth_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """Three marked points of one view from near to far; clear by depth and along straight lines."""
-    colors = _colors(rng, NUM_ORDERED)
+    colors = scene.draw_colors(rng, NUM_ORDERED)
     for _ in range(_DRAWS):
         camera = scene.measured[int(rng.integers(len(scene.measured)))]
         marks = []

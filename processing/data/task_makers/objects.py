@@ -8,7 +8,7 @@ import numpy as np
 from ..truth import Truth, answered
 from .descriptions import captions, describe
 from .spatial_facts import visible_items
-from .task_scene import CannotAskError, Draft, TaskScene, draw_one
+from .task_scene import CannotAskError, Draft, TaskScene
 
 
 _NO_NAME = "no visible object is singled out by a description"
@@ -109,9 +109,13 @@ def ask_object_caption(scene: TaskScene, rng: np.random.Generator) -> Draft:
     items = visible_items(scene, clear=True)
     if not items:
         raise CannotAskError("no object is clearly visible")
-    items = [item for item in items if _is_alone(scene, item)]
-    told = [(item, found) for item in items if (found := captions(scene, item))]
-    item, references = draw_one(told, rng, "no place of an object can be told clearly")
+    for place in rng.permutation(len(items)):
+        item = items[int(place)]
+        references = captions(scene, item) if _is_alone(scene, item) else []
+        if references:
+            break
+    else:
+        raise CannotAskError("no place of an object can be told clearly")
     start = int(rng.integers(len(references)))
     references = references[start:] + references[:start]
     return Draft(

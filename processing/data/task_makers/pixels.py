@@ -7,7 +7,6 @@ Frame: camera of view 0. Units: metres.
 
 import numpy as np
 
-from ...visual_prompt_gap_mllm import MARK_COLORS
 from ..record_errors import RecordError
 from ..truth import Truth, answered
 from .scene_cameras import SceneCamera
@@ -16,9 +15,8 @@ from .spatial_facts import visible_items
 from .task_scene import CannotAskError, Draft, Marked, TaskScene, draw_one, remembered
 
 
-LABELLED_SHARE = 0.7  # of the marked pixels, where both kinds can be had
+OBJECT_SHARE = 0.6  # of the marked pixels, where objects and what is around them can be had
 NUM_SPARSE = (3, 6)  # marks of a sparse point map, fewest and most
-COLORS = tuple(color for color in MARK_COLORS if color != "orange")  # between red and yellow, and "an orange"
 _NO_PIXEL = "no pixel is away from depth edges, the border and other marks"
 _DRAWS = 32  # pixels of a view that are tried
 
@@ -30,20 +28,24 @@ def draw_mark(
     cameras: list[SceneCamera],
     item: SceneObject | None = None,
     taken: tuple[Marked, ...] = (),
+    around: bool = False,
 ) -> Marked | None:
     """Draw a pixel that may be marked, in a view drawn from those that have one.
+
+    Its label is known where an instance map tells it, or where it must show an object.
 
     Args:
         scene (`TaskScene`), rng (`numpy.random.Generator`), color (`str`)
         cameras (`list[SceneCamera]`): views to draw from, all with depth.
         item (`SceneObject`, *optional*): what the pixel must show.
         taken (`tuple[Marked, ...]`): other marks, to keep away from in the picture and in space.
+        around (`bool`): where an instance map tells, the pixel must show no object of the scene, but floor, wall, ..
     Returns:
         `Marked`, or None if there is no such pixel.
     """
     for place in rng.permutation(len(cameras)):
         camera = cameras[int(place)]
-        pixels = _allowed_pixels(scene, camera, item)
+        pixels = _allowed_pixels(scene, camera, item, around)
         if not len(pixels):
             continue
         pixels = pixels[rng.integers(len(pixels), size=_DRAWS)]
@@ -51,16 +53,19 @@ def draw_mark(
             pixels = pixels + rng.integers(camera.stride, size=pixels.shape) - camera.stride // 2
         points = camera.points_at(pixels)
         for index in np.flatnonzero(camera.is_markable(pixels) & _is_free(scene, camera, pixels, points, taken)):
-            if item is None or scene.objects.owner_of(points[index], camera.index) is item:
+            if item is None or scene.objects.owner_of(pixels[index], points[index], camera.index) is item:
                 x, y = pixels[index].astype(int)
-                return Marked(camera.index, (int(x), int(y)), points[index], color, item)
+                label = item.label if item else camera.label_at(pixels[index])
+                return Marked(camera.index, (int(x), int(y)), points[index], color, item, label)
     return None
 
 
 @remembered
-def _allowed_pixels(scene, camera, item):
+def _allowed_pixels(scene, camera, item, around):
     """The pixels of the grid that may be marked, `(n, 2)`; those that show an object where one is given."""
     allowed = camera.grid_markable
+    if around and camera.instances is not None and scene.knows_objects:
+        allowed = allowed & (scene.objects.owners[camera.index] < 0)
     if item is not None:
         allowed = allowed & scene.objects.inner[camera.index] & (scene.objects.owners[camera.index] == item.index)
     return camera.grid[allowed]
@@ -123,22 +128,23 @@ def _is_apart(scene, mark, taken):
     return bool(_is_free(scene, camera, np.array([mark.pixel], np.float64), mark.xyz[None], taken)[0])
 
 
-def label_of(mark: Marked) -> str | None:
-    """The label of a mark as its answer names it."""
-    return mark.item.label if mark.item else mark.label
+def _draw_around(scene, rng, color):
+    """A mark on what is around the objects, where that is known, else anywhere."""
+    mark = draw_mark(scene, rng, color, scene.measured, around=True)
+    return draw_mark(scene, rng, color, scene.measured) if mark is None else mark
 
 
 def ask_marked_pixel(scene: TaskScene, rng: np.random.Generator) -> Draft:
-    """Label and point of one marked pixel; the point alone where no label is known, and sometimes where one is."""
-    color = COLORS[int(rng.integers(len(COLORS)))]
+    """Label and point of one marked pixel: on an object, or around; there the point alone if no label is known."""
+    (color,) = scene.draw_colors(rng, 1)
     mark = None
-    if rng.random() < LABELLED_SHARE or not _has_depth(scene):
+    if rng.random() < OBJECT_SHARE or not _has_depth(scene):
         mark = _draw_labelled(scene, rng, color)
     if mark is None:
-        mark = draw_mark(scene, rng, color, scene.measured)
+        mark = _draw_around(scene, rng, color)
     if mark is None:
         raise CannotAskError(_NO_PIXEL)
-    label = label_of(mark)
+    label = mark.label
     return Draft(
         task="reconstruction",
         question_type="marked_pixel",
@@ -157,15 +163,14 @@ def _has_depth(scene):
 def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """Points, and labels where all are known, of several marked pixels: a sparse point map."""
     count = int(rng.integers(NUM_SPARSE[0], NUM_SPARSE[1] + 1))
-    colors = [COLORS[int(place)] for place in rng.permutation(len(COLORS))[:count]]
-    marks = []
-    if rng.random() < LABELLED_SHARE or not _has_depth(scene):
+    colors, marks = scene.draw_colors(rng, count), []
+    if rng.random() < OBJECT_SHARE or not _has_depth(scene):
         marks = _draw_several(lambda color, taken: _draw_labelled(scene, rng, color, taken), colors)
     if len(marks) < NUM_SPARSE[0]:
         marks = _draw_several(lambda color, taken: draw_mark(scene, rng, color, scene.measured, None, taken), colors)
     if len(marks) < NUM_SPARSE[0]:
         raise CannotAskError(_NO_PIXEL)
-    labels = [label_of(mark) for mark in marks]
+    labels = [mark.label for mark in marks]
     is_labelled = all(labels)
     return Draft(
         task="reconstruction",
@@ -190,4 +195,4 @@ def _draw_several(draw, colors):
 
 PIXEL_MAKERS = {"marked_pixel": ask_marked_pixel, "sparse_points": ask_sparse_points}
 
-__all__ = ["COLORS", "PIXEL_MAKERS", "ask_marked_pixel", "ask_sparse_points", "draw_mark", "label_of"]
+__all__ = ["OBJECT_SHARE", "PIXEL_MAKERS", "ask_marked_pixel", "ask_sparse_points", "draw_mark"]

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from ...camera_geometry_gap_mllm import invert_rigid, project_points, scale_intrinsics, transform_points
+from ..instance_maps import InstanceMap
 from ..scene_sample import SceneSample, View
 from ..video_labels.pixels import depth_edges
 from .margins import TaskMargins
@@ -33,6 +34,7 @@ class SceneCamera:
         depth_m (`np.ndarray` of shape `(H, W)`, *optional*): z-depth, 0 where nothing was measured.
         depth_intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*): of the depth map.
         margins (`TaskMargins`)
+        instances (`InstanceMap`, *optional*): of the picture, where the source has it.
     """
 
     index: int
@@ -42,6 +44,7 @@ class SceneCamera:
     depth_m: np.ndarray | None
     depth_intrinsics: np.ndarray | None
     margins: TaskMargins
+    instances: InstanceMap | None = None
 
     @property
     def center(self) -> np.ndarray:
@@ -73,12 +76,39 @@ class SceneCamera:
     @cached_property
     def grid_depth(self) -> np.ndarray:
         """Their z-depth, `(h, w)`; NaN where nothing was measured."""
-        return self.depth_at(self.grid)
+        if not self._is_aligned:
+            return self.depth_at(self.grid)
+        depth = self._on_grid(self.depth_m).astype(np.float64)
+        return np.where(depth > 0, depth, np.nan)
+
+    @cached_property
+    def grid_instances(self) -> np.ndarray:
+        """What they show by the instance map, `(h, w)` ids; only where there is one."""
+        ids = self.instances.ids
+        return self._on_grid(ids) if ids.shape[::-1] == self.size else self.instances_at(self.grid)
 
     @cached_property
     def grid_markable(self) -> np.ndarray:
         """Which of them may be marked, `(h, w)` bool."""
-        return self.is_markable(self.grid)
+        if self.depth_m is None or not self._is_aligned:
+            return self.is_markable(self.grid)
+        xs, ys = (self.grid[0, :, 0], self.grid[:, 0, 1])
+        borders = (self.margins.border_share * side for side in self.size)
+        (in_x, in_y) = (
+            (at >= edge - 0.5) & (at <= side - 0.5 - edge)
+            for at, edge, side in zip((xs, ys), borders, self.size, strict=True)
+        )
+        depth = self._on_grid(self.depth_m)
+        in_range = (depth >= self.margins.near_m) & (depth <= self.margins.far_m)
+        if self.instances is None:
+            is_clear = self._on_grid(self._smooth_depth)
+        else:
+            is_clear = self._inner_instances[self.instances.places(self.grid, self.size)]
+        return in_range & is_clear & in_x & in_y[:, None]
+
+    def _on_grid(self, values):
+        """The values of an array of the picture's size at the pixels of the grid."""
+        return values[self.stride // 2 :: self.stride, self.stride // 2 :: self.stride]
 
     def rays(self, pixels) -> np.ndarray:
         """Directions with z = 1 in this camera, `(..., 3)`."""
@@ -87,11 +117,18 @@ class SceneCamera:
         x = (pixels[..., 0] - k[0, 2] - k[0, 1] * y) / k[0, 0]
         return np.stack([x, y, np.ones_like(x)], -1)
 
+    @cached_property
+    def _is_aligned(self) -> bool:
+        """Whether each depth pixel is the colour pixel of the same place."""
+        return self.depth_m.shape[::-1] == self.size and np.array_equal(self.depth_intrinsics, self.intrinsics)
+
     def _depth_pixels(self, pixels):
         """The depth pixels (column, row) that are nearest to colour pixels, and whether they lie inside the map."""
-        found = np.rint((self.rays(pixels) @ self.depth_intrinsics.T)[..., :2]).astype(np.int64)
+        exact = pixels if self._is_aligned else (self.rays(pixels) @ self.depth_intrinsics.T)[..., :2]
+        found = np.rint(exact).astype(np.int64)
         height, width = self.depth_m.shape
-        is_inside = (found >= 0).all(-1) & (found < (width, height)).all(-1)
+        column, row = found[..., 0], found[..., 1]
+        is_inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
         return np.clip(found, 0, (width - 1, height - 1)), is_inside
 
     def depth_at(self, pixels) -> np.ndarray:
@@ -104,6 +141,8 @@ class SceneCamera:
             return np.full(pixels.shape[:-1], np.nan)
         places, is_inside = self._depth_pixels(pixels)
         nearest = self.depth_m[places[..., 1], places[..., 0]].astype(np.float64)
+        if self._is_aligned and (places == pixels).all(-1)[is_inside].all():  # nothing lies between depth pixels
+            return np.where(is_inside & (nearest > 0), nearest, np.nan)
         exact = (self.rays(pixels) @ self.depth_intrinsics.T)[..., :2]
         height, width = self.depth_m.shape
         corner = np.clip(np.floor(exact), 0, (max(width - 2, 0), max(height - 2, 0))).astype(np.int64)
@@ -128,10 +167,24 @@ class SceneCamera:
 
     def is_inside(self, pixels, border: float = 0.0) -> np.ndarray:
         """Whether pixels lie in the picture, and no nearer to its border than this share of its sides."""
-        limits = np.array(self.size) - 0.5
-        edge = border * np.array(self.size)
+        inside = True
         with np.errstate(invalid="ignore"):
-            return ((pixels >= edge - 0.5) & (pixels <= limits - edge)).all(-1)
+            for axis, side in enumerate(self.size):
+                at, edge = pixels[..., axis], border * side
+                inside = inside & (at >= edge - 0.5) & (at <= side - 0.5 - edge)
+        return inside
+
+    def instances_at(self, pixels) -> np.ndarray:
+        """What colour pixels `(..., 2)` show by the instance map, `(...)` ids; only where there is one."""
+        return self.instances.ids_at(pixels, self.size)
+
+    def label_at(self, pixel) -> str | None:
+        """The label of what a colour pixel shows by the instance map; None without one."""
+        return None if self.instances is None else self.instances.label_of(self.instances_at(pixel))
+
+    @cached_property
+    def _inner_instances(self) -> np.ndarray:
+        return self.instances.inner()
 
     @cached_property
     def _smooth_depth(self) -> np.ndarray:
@@ -143,14 +196,20 @@ class SceneCamera:
         return smooth
 
     def is_markable(self, pixels) -> np.ndarray:
-        """Whether colour pixels `(..., 2)` may be marked: measured, in range, away from depth edges and the border."""
+        """Whether colour pixels `(..., 2)` may be marked: measured, in range, away from edges and the border.
+
+        Edges are those of the instance map where there is one, else those of the depth map.
+        """
         if self.depth_m is None:
             return np.zeros(pixels.shape[:-1], dtype=bool)
         places, is_inside = self._depth_pixels(pixels)
         depth = self.depth_m[places[..., 1], places[..., 0]]
         in_range = (depth >= self.margins.near_m) & (depth <= self.margins.far_m)
-        is_smooth = self._smooth_depth[places[..., 1], places[..., 0]]
-        return is_inside & in_range & is_smooth & self.is_inside(pixels, self.margins.border_share)
+        if self.instances is None:
+            is_clear = self._smooth_depth[places[..., 1], places[..., 0]]
+        else:
+            is_clear = self._inner_instances[self.instances.places(pixels, self.size)]
+        return is_inside & in_range & is_clear & self.is_inside(pixels, self.margins.border_share)
 
 
 def _depth_camera(view: View, size):
@@ -194,7 +253,8 @@ def scene_cameras(sample: SceneSample, margins: TaskMargins) -> list[SceneCamera
         depth, depth_intrinsics = _depth_camera(view, size)
         to_first = np.eye(4) if index == 0 else world_to_first @ view.camera_to_world
         intrinsics = np.asarray(view.intrinsics, np.float64)
-        cameras.append(SceneCamera(index, size, intrinsics, to_first, depth, depth_intrinsics, margins))
+        known = (intrinsics, to_first, depth, depth_intrinsics)
+        cameras.append(SceneCamera(index, size, *known, margins, view.instances))
     return cameras
 
 

@@ -1,6 +1,6 @@
 """The objects of a scene as its boxes give them, and how much of each is seen in each view, tested against depth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 import numpy as np
@@ -25,9 +25,11 @@ class SceneObject:
     Args:
         index (`int`): place in `SceneObjects.items`.
         label (`str`): as the source writes it.
-        name (`str`): as texts call it.
+        name (`str`): as texts call it: its kind, after its colour where that is known.
         instance_id (`str`, *optional*)
         solid (`Solid`): its box.
+        kind (`str`): the label in plain words.
+        attributes (`dict[str, str]`): see `Box`.
     """
 
     index: int
@@ -35,6 +37,13 @@ class SceneObject:
     name: str
     instance_id: str | None
     solid: Solid
+    kind: str
+    attributes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def color(self) -> str | None:
+        """The word for its colour, where that is known."""
+        return self.attributes.get("color")
 
 
 @cache
@@ -43,6 +52,12 @@ def same_name(a: str, b: str, groups) -> bool:
     if a == b or a.endswith(f" {b}") or b.endswith(f" {a}"):
         return True
     return any(_is_of(a, group) and _is_of(b, group) for group in groups)
+
+
+def may_be_confused(a: SceneObject, b: SceneObject, groups) -> bool:
+    """Whether the name of one object may be taken for that of the other: its kind, and no other colour."""
+    is_other_color = None not in (a.color, b.color) and a.color != b.color
+    return not is_other_color and same_name(a.kind, b.kind, groups)
 
 
 def _is_of(name, group):
@@ -66,13 +81,15 @@ def read_objects(sample: SceneSample, margins: TaskMargins) -> list[SceneObject]
     for box in sample.boxes:
         if box.role not in TRUE_ROLES:
             continue
-        name = " ".join(box.label.replace("_", " ").lower().split())
-        if name in margins.structure_names:
+        kind = " ".join(box.label.replace("_", " ").lower().split())
+        if kind in margins.structure_names:
             continue
         solid = Solid.from_numbers(sample.box_in_view(box, 0), box.euler_order)
+        color = box.attributes.get("color")
+        name = kind if color is None else f"{color} {kind}"
         if any(_is_same(box, name, solid, other) for other in found):
             continue
-        found.append(SceneObject(len(found), box.label, name, box.instance_id, solid))
+        found.append(SceneObject(len(found), box.label, name, box.instance_id, solid, kind, box.attributes))
     return found
 
 
@@ -102,9 +119,30 @@ class SceneObjects:
         self.limits = np.full((*shape, 2, 3), np.nan)  # see object_limits
         self.owners = [None] * len(cameras)  # (h, w): index of the object that a grid pixel shows, -1 for none
         self.contested = [None] * len(cameras)  # (h, w): the point lies in the box of another object too
+        numbers = _map_numbers(items)
+        self._is_mapped = [camera is not None and None not in (camera.instances, numbers) for camera in cameras]
         for view, camera in enumerate(cameras):
             if camera is not None and camera.depth_m is not None:
-                self._look(view, camera)
+                if self._is_mapped[view]:
+                    self._look_up(view, camera, numbers)
+                else:
+                    self._look(view, camera)
+
+    def _look_up(self, view, camera, numbers):
+        """Assign the pixels of a view to objects by its instance map, which says exactly what is seen."""
+        ids = camera.grid_instances
+        owners = np.full(ids.shape, -1)
+        for item, number in zip(self.items, numbers, strict=True):
+            owners[ids == number] = item.index
+        counts = np.bincount(np.maximum(camera.instances.ids, 0).reshape(-1), minlength=max(numbers) + 1)
+        self.loose[:, view] = counts[numbers] / camera.instances.ids.size
+        owners[np.isnan(camera.grid_depth)] = -1
+        self._count(view, owners)
+        self.contested[view] = np.zeros(owners.shape, dtype=bool)
+
+    def _count(self, view, owners):
+        counts = np.bincount(owners[owners >= 0], minlength=len(self.items))
+        self.share[:, view], self.owners[view] = counts / owners.size, owners
 
     def _look(self, view, camera):
         """Assign the pixels of a view to objects; of several boxes around a point the smallest takes it."""
@@ -128,9 +166,8 @@ class SceneObjects:
             self.loose[item.index, view] = loose.sum() / owners.size
             if crossing.any():
                 self.missing[item.index, view] = (crossing & is_missing[part]).sum() / crossing.sum()
-        counts = np.bincount(owners[owners >= 0], minlength=len(self.items))
-        self.share[:, view] = counts / owners.size
-        self.owners[view], self.contested[view] = owners, num_boxes > 1
+        self._count(view, owners)
+        self.contested[view] = num_boxes > 1
 
     @property
     def is_complete(self) -> bool:
@@ -177,17 +214,29 @@ class SceneObjects:
         groups = self.margins.name_groups
         present = [item for item in self.items if self.is_present[item.index]]
         return [
-            [other for other in present if other is not item and same_name(other.name, item.name, groups)]
+            [other for other in present if other is not item and may_be_confused(other, item, groups)]
             for item in self.items
         ]
 
     @cached_property
     def inner(self) -> list[np.ndarray | None]:
-        """For each view the grid pixels whose eight neighbours show the same object, in no other box, `(h, w)`."""
+        """For each view the grid pixels whose eight neighbours show the same object, in no other box, `(h, w)`.
+
+        Instance maps leave no doubt: there all of them.
+        """
         return [
-            None if owners is None else _inner(owners) & ~self.contested[view]
+            None if owners is None else self.contested[view] == 0 if self._is_mapped[view] else self._inner(view)
             for view, owners in enumerate(self.owners)
         ]
+
+    def _inner(self, view):
+        owners = self.owners[view]
+        inner = np.zeros(owners.shape, dtype=bool)
+        height, width = owners.shape
+        middle = owners[1:-1, 1:-1]
+        neighbours = [owners[y : height - 2 + y, x : width - 2 + x] == middle for y in range(3) for x in range(3)]
+        inner[1:-1, 1:-1] = np.logical_and.reduce(neighbours)
+        return inner & ~self.contested[view]
 
     def gap(self, a: SceneObject, b: SceneObject) -> float:
         """Smallest distance between the boxes of two objects."""
@@ -201,21 +250,21 @@ class SceneObjects:
         is_own = self.owners[view] == item.index
         return self.cameras[view].grid[is_own], self.cameras[view].grid_points[is_own]
 
-    def owner_of(self, point, view: int) -> SceneObject | None:
-        """The object that a point measured in a view belongs to; None if it is in no box, or in two."""
+    def owner_of(self, pixel, point, view: int) -> SceneObject | None:
+        """The object that a pixel of a view shows, with its point; None if the point is in no box, or in two."""
+        if self._is_mapped[view]:
+            found = str(int(self.cameras[view].instances_at(pixel)))
+            return next((item for item in self.items if item.instance_id == found), None)
         near = [item for item in self.items if contains(item.solid, point, self.margins.box_slack_m)]
         if len(near) != 1:
             return None
         return near[0] if is_within(near[0].solid, point, self.limits[near[0].index, view]) else None
 
 
-def _inner(owners):
-    inner = np.zeros(owners.shape, dtype=bool)
-    height, width = owners.shape
-    middle = owners[1:-1, 1:-1]
-    neighbours = [owners[y : height - 2 + y, x : width - 2 + x] == middle for y in range(3) for x in range(3)]
-    inner[1:-1, 1:-1] = np.logical_and.reduce(neighbours)
-    return inner
+def _map_numbers(items) -> list[int] | None:
+    """The numbers of the objects in instance maps; None if one has none there, so that maps do not know it."""
+    numbers = [int(item.instance_id) if (item.instance_id or "").isdecimal() else None for item in items]
+    return None if None in numbers else numbers
 
 
 def _picture_part(camera, solid, slack):
@@ -232,4 +281,12 @@ def _picture_part(camera, solid, slack):
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-__all__ = ["COMPLETE_TASKS", "TRUE_ROLES", "SceneObject", "SceneObjects", "read_objects", "same_name"]
+__all__ = [
+    "COMPLETE_TASKS",
+    "TRUE_ROLES",
+    "SceneObject",
+    "SceneObjects",
+    "may_be_confused",
+    "read_objects",
+    "same_name",
+]

@@ -7,6 +7,7 @@ from functools import cached_property, wraps
 import numpy as np
 
 from ...prompts_gap_mllm import IMAGE_TAG
+from ...visual_prompt_gap_mllm import MARK_COLORS
 from ..cannot_ask import CannotAskError
 from ..record_errors import RecordError
 from ..scene_sample import Box, Point, SceneMark, SceneSample
@@ -15,6 +16,9 @@ from .margins import TaskMargins
 from .scene_cameras import SceneCamera, scene_cameras
 from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects, read_objects
 from .templates import phrase
+
+
+COLORS = tuple(color for color in MARK_COLORS if color != "orange")  # between red and yellow, and "an orange"
 
 
 @dataclass
@@ -71,11 +75,29 @@ class TaskScene:
         sample (`SceneSample`): a row with views; boxes are used if its task lists all objects ("scene",
             "detection3d").
         margins (`TaskMargins`, *optional*)
+        mark_colors (`tuple[str, ...]`, defaults to `COLORS`): of crosses; one is used less where it is taken away.
     """
 
-    def __init__(self, sample: SceneSample, margins: TaskMargins | None = None):
+    def __init__(
+        self, sample: SceneSample, margins: TaskMargins | None = None, mark_colors: tuple[str, ...] | None = None
+    ):
         self.sample, self.margins = sample, margins or TaskMargins()
+        self.mark_colors = list(COLORS if mark_colors is None else mark_colors)
         self.memo = {}  # of functions that are `remembered`
+
+    def draw_colors(self, rng: np.random.Generator, count: int, besides: str | None = None) -> list[str]:
+        """Draw different colours of crosses.
+
+        Args:
+            rng (`numpy.random.Generator`), count (`int`)
+            besides (`str`, *optional*): a colour that the question uses by name, and that must be there.
+        Raises:
+            CannotAskError: if there are too few.
+        """
+        rest = [color for color in self.mark_colors if color != besides]
+        if len(rest) < count or (besides is not None and besides not in self.mark_colors):
+            raise CannotAskError("too few colours of crosses are left")
+        return [rest[int(place)] for place in rng.permutation(len(rest))[:count]]
 
     @cached_property
     def _cameras(self):
@@ -119,6 +141,14 @@ class TaskScene:
         if isinstance(self._objects, str):
             raise CannotAskError(self._objects)
         return self._objects
+
+    @property
+    def knows_objects(self) -> bool:
+        """Whether `objects` can be had."""
+        try:
+            return self.objects is not None
+        except CannotAskError:
+            return False
 
     @property
     def all_seen(self) -> SceneObjects:
@@ -202,9 +232,8 @@ class TaskScene:
 
 
 def _point(mark: Marked) -> Point:
-    label = mark.item.label if mark.item else mark.label
     instance = mark.item.instance_id if mark.item else None
-    return Point(mark.view, mark.pixel, mark.xyz, "camera", label, instance)
+    return Point(mark.view, mark.pixel, mark.xyz, "camera", mark.label, instance)
 
 
 def remembered(function: Callable) -> Callable:
@@ -232,4 +261,4 @@ def draw_one(candidates: list, rng: np.random.Generator, reason: str):
     return candidates[int(rng.integers(len(candidates)))]
 
 
-__all__ = ["CannotAskError", "Draft", "Marked", "TaskScene", "draw_one", "remembered", "view_name"]
+__all__ = ["COLORS", "CannotAskError", "Draft", "Marked", "TaskScene", "draw_one", "remembered", "view_name"]

@@ -8,8 +8,8 @@ from itertools import permutations
 import numpy as np
 
 from .descriptions import find_anchors
-from .pixels import COLORS, draw_mark
-from .scene_objects import same_name
+from .pixels import draw_mark
+from .scene_objects import may_be_confused
 from .task_scene import CannotAskError, Draft, Marked, TaskScene, draw_one, view_name
 from .templates import choice_answer
 
@@ -33,7 +33,7 @@ def ask_object_view(scene: TaskScene, rng: np.random.Generator) -> Draft:
         unsure = [item for item in objects.items if not objects.is_absent[item.index, here]]
         elsewhere = [item for item in objects.items if objects.is_visible[item.index].any() and item not in unsure]
         gone = sorted(
-            {item.name for item in elsewhere if not any(same_name(item.name, other.name, groups) for other in unsure)}
+            {item.name for item in elsewhere if not any(may_be_confused(item, other, groups) for other in unsure)}
         )
         if gone:
             found += [(here, item, gone) for item in shown]
@@ -182,7 +182,7 @@ def ask_point_match(scene: TaskScene, rng: np.random.Generator) -> Draft:
     cameras = scene.measured
     if len(cameras) < 2:
         raise CannotAskError("fewer than two views have both a pose and a depth map")
-    colors = [COLORS[1 + int(place)] for place in rng.permutation(len(COLORS) - 1)[: MAX_OPTIONS - 1]]
+    colors = scene.draw_colors(rng, MAX_OPTIONS - 1, besides="red")
     for _ in range(_DRAWS):
         before, after = _some(cameras, 2, rng)
         mark = draw_mark(scene, rng, "red", [before])

@@ -8,7 +8,8 @@ import pytest
 from gap_mllm.processing.answers_gap_mllm import parse_points
 from gap_mllm.processing.data.scene_sample import Point
 from gap_mllm.processing.data.task_makers import TaskScene, make_tasks
-from gap_mllm.processing.data.task_makers.pixels import COLORS, draw_mark
+from gap_mllm.processing.data.task_makers.pixels import draw_mark
+from gap_mllm.processing.data.task_makers.task_scene import COLORS
 from gap_mllm.processing.visual_prompt_gap_mllm import draw_scene_marks
 from tests.processing.data.task_makers.scenes import box_scene, look_at, of_type
 
@@ -102,7 +103,7 @@ def test_points_on_coarse_grids_are_not_all_on_the_grid():
     assert len({mark.pixel[0] % 4 for mark in marks}) == 4
     for mark in marks:
         np.testing.assert_allclose(camera.points_at(np.array(mark.pixel, float)), mark.xyz)
-        assert scene.objects.owner_of(mark.xyz, 0) is item
+        assert scene.objects.owner_of(np.array(mark.pixel, float), mark.xyz, 0) is item
 
 
 def test_labelled_points_of_a_row_serve_where_it_has_no_boxes():
