@@ -22,7 +22,7 @@ from .inspection_report import Inspection, SplitCounts
 from .loading import open_source, source_builder_class
 from .picture_checks import PictureChecks
 from .record_errors import RecordError, read_report
-from .row_checks import depth_contradictions
+from .row_checks import answer_contradictions, depth_contradictions
 from .scene_sample import SceneSample
 
 
@@ -126,6 +126,7 @@ def _read(builder, split, found, chosen, checks):
                         file.add(row)
                         chosen.offer(name, row)
                         _check_video(found, row["video"], videos)
+                        _list_contradictions(found, answer_contradictions(row))
                         if checks is not None:
                             _check_pictures(found, checks, row)
                             _check_depth(found, row)
@@ -274,6 +275,10 @@ def _check_depth(found, row):
         errors = depth_contradictions(SceneSample.from_row({**row, "metadata": None})) if row["points"] else ()
     except RecordError:
         return
+    _list_contradictions(found, errors)
+
+
+def _list_contradictions(found, errors):
     for error in errors:
         found.contradictions.append({"record": error.record_id, "field": error.field, "reason": error.reason})
 

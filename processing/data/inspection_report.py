@@ -38,8 +38,9 @@ class Inspection:
             that it lacks.
         broken_pictures (`list[dict]`): of the rows that were looked at.
         odd_intrinsics (`list[dict]`): frames and rows whose intrinsics are for a picture of another size, or none.
-        contradictions (`list[dict]`): points of the rows that were looked at, which the depth map places elsewhere.
-            An answer that its own fields or cameras contradict makes a broken record.
+        contradictions (`list[dict]`): answers of all rows whose boxes or frame are not those of the fields, and
+            points of the rows that were looked at which the depth map places elsewhere. A point that its camera or
+            its own text contradicts makes a broken record.
         markers (`dict[str, int]`): what is normal for the source and counted, as "lost_tracking".
         pictures (`dict[str, int]`): how many were decoded.
         samples (`list[SceneSample]`): the rows on the contact sheet; not in the report.

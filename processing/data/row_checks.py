@@ -1,8 +1,9 @@
 """What the parts of a row say of each other: cameras that fit their pictures, answers that fit boxes and points.
 
-Refused while reading is what cannot be true: a focal length below 0, intrinsics of another picture size, an answer
-text with other numbers than the fields beside it, a point that its own camera sees elsewhere. Whether the depth map
-agrees takes decoding it, and an edge may be in the way: `depth_contradictions` is for `inspect_source`.
+Refused while reading is what cannot be true: a focal length below 0, intrinsics of another picture size, a point that
+its own camera sees elsewhere or that the answer text puts elsewhere. The rest is for `inspect_source`, which reports
+it: boxes and frames in which text and fields differ (training reads the text, scores read the fields, and either may
+be meant: `answer_contradictions`), and depth maps that disagree, which must be decoded (`depth_contradictions`).
 """
 
 import io
@@ -41,8 +42,10 @@ def check_row(row: dict) -> None:
             if view[name] is not None:
                 size, file = _picture_size(view[kind], f"views[{index}].{kind}")
                 check_intrinsics(view[name], size, f"views[{index}].{name}", file)
-    if row["answer"] is not None:
-        _check_answer(row)
+    if row["answer"] is not None and row["task"] == "reconstruction":
+        known = [(point["xyz"], point["label"]) for point in row["points"] if point["xyz"] is not None]
+        said = [(point.point, point.label) for point in parse_points(row["answer"]).items]
+        _refuse_other("point", said, known)
     if any(point["xyz"] is not None and point["pixel"] is not None for point in row["points"]):
         _check_points(row)
 
@@ -64,13 +67,24 @@ def _picture_size(picture, field):
 # Text and fields
 
 
-def _check_answer(row):
-    """An answer that is written in JSON repeats the fields of its task; other texts say nothing here."""
+def answer_contradictions(row: dict) -> list[RecordError]:
+    """Find boxes and frames of an answer written in JSON that are not those of the fields beside it.
+
+    Args:
+        row (`dict`): of `complete_row`.
+    Returns:
+        `list[RecordError]`: the first contradiction, or none; texts that are no JSON say nothing here.
+    """
+    try:
+        if row["answer"] is not None:
+            _check_boxes_and_frame(row)
+    except RecordError as error:
+        return [error.locate(row["source"], None, row["id"])]
+    return []
+
+
+def _check_boxes_and_frame(row):
     text, task = row["answer"], row["task"]
-    if task == "reconstruction":
-        known = [(point["xyz"], point["label"]) for point in row["points"] if point["xyz"] is not None]
-        said = [(point.point, point.label) for point in parse_points(text).items]
-        _refuse_other("point", said, known)
     if task in ("detection3d", "grounding_box", "grounding"):
         boxes = [box for box in row["boxes"] if box["frame"] == "camera"]
         known = [([*box["center"], *box["size"]], box["label"]) for box in boxes]
@@ -190,4 +204,4 @@ def _readings(view, pixel):
     return (float(readings.min()), float(readings.max())) if readings.size else None
 
 
-__all__ = ["check_row", "depth_contradictions"]
+__all__ = ["answer_contradictions", "check_row", "depth_contradictions"]

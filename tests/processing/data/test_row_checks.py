@@ -11,7 +11,7 @@ from PIL import Image
 
 from gap_mllm.processing.data import SOURCES, RecordError, SceneSample, complete_row, load_multiview
 from gap_mllm.processing.data.inspection import inspect_source
-from gap_mllm.processing.data.row_checks import check_row, depth_contradictions
+from gap_mllm.processing.data.row_checks import answer_contradictions, check_row, depth_contradictions
 from gap_mllm.processing.data.source_files import check_intrinsics, read_pickle
 from tests.processing.data.formats import FORMATS
 from tests.processing.data.toy_source import write_rows
@@ -223,11 +223,6 @@ def said(center, label="chair"):
     ("fields", "answer", "says"),
     [
         (
-            {"task": "reconstruction", "points": [{"xyz": (0, 0, 2), "frame": "camera"}]},
-            {"pointmap": [0, 0, 4]},
-            "point",
-        ),
-        (
             {"task": "detection3d", "boxes": [box((0, 0, 2)), box((3, 0, 2))]},
             [said((0, 0, 2)), said((1, 0, 2))],
             "box",
@@ -238,20 +233,31 @@ def said(center, label="chair"):
         ({"task": "grounding", "target_frame": 1}, {"frame": 0, **said((0, 0, 2))}, "frame 0"),
     ],
 )
-def test_an_answer_that_its_fields_contradict_is_refused(fields, answer, says, folder):
-    with pytest.raises(RecordError, match=f"{says}.*contradict each other") as caught:
-        check_row(row_of(folder, answer=json.dumps(answer), **fields))
+def test_boxes_and_frames_that_the_fields_contradict_are_for_the_inspection(fields, answer, says, folder):
+    row = row_of(folder, answer=json.dumps(answer), **fields)
+    check_row(row)  # scores read the fields: edited boxes must be readable
+    [error] = answer_contradictions(row)
+    assert says in error.reason and "contradict each other" in error.reason and error.field == "answer"
+
+
+def test_a_point_that_its_own_text_contradicts_is_refused(folder):
+    fields = {"task": "reconstruction", "points": [{"xyz": (0, 0, 2), "frame": "camera"}]}
+    with pytest.raises(RecordError, match="point.*contradict each other") as caught:
+        check_row(row_of(folder, answer='{"pointmap": [0, 0, 4]}', **fields))
     assert caught.value.field == "answer"
 
 
 def test_an_answer_that_rounds_its_fields_is_right(folder):
+    def contradictions(**fields):
+        return answer_contradictions(row_of(folder, **fields))
+
     boxes = [box((0.004, 0, 2.0049)), box((1, 0, 2), "table")]
     answer = json.dumps([said((0, 0, 2)), said((1, 0, 2), "table")])
-    check_row(row_of(folder, task="detection3d", boxes=boxes, answer=answer))
-    check_row(row_of(folder, task="detection3d", boxes=[box((0, 0, 2), frame="aligned")], answer=answer))
-    check_row(row_of(folder, task="detection3d", boxes=boxes[:1], answer=answer))  # one object more is said
-    check_row(row_of(folder, task="grounding_frame", target_frame=1, answer='{"frame": 1}'))
-    check_row(row_of(folder, task="scene_qa", answer='{"frame": 0}', target_frame=1))
+    assert contradictions(task="detection3d", boxes=boxes, answer=answer) == []
+    assert contradictions(task="detection3d", boxes=[box((0, 0, 2), frame="aligned")], answer=answer) == []
+    assert contradictions(task="detection3d", boxes=boxes[:1], answer=answer) == []  # one object more is said
+    assert contradictions(task="grounding_frame", target_frame=1, answer='{"frame": 1}') == []
+    assert contradictions(task="scene_qa", answer='{"frame": 0}', target_frame=1) == []
 
 
 # What the depth map says
@@ -286,6 +292,18 @@ def test_contradictions_are_seen_in_a_published_form(tmp_path):
     assert caught.value.record_id == "scannet_recons_train_4frames-0000000"
     found = inspect_source("gap_mllm", tmp_path / "data")
     assert found.problems == {"broken records": 1}
+
+
+def test_moved_boxes_are_listed_whatever_is_decoded(tmp_path):
+    shutil.copytree(FORMATS / "gap_mllm", tmp_path / "data")
+    file = tmp_path / "data" / "data" / "evaluation" / "threedod" / "scannet_det_val_4frames.json"
+    records = json.loads(file.read_text())
+    records[0]["boxes"][0]["bbox_3d"][0] += 50
+    file.chmod(0o644)
+    file.write_text(json.dumps(records))
+    found = inspect_source("gap_mllm", tmp_path / "data", split="val")
+    assert found.problems == {"contradictions": 1}
+    assert "but the row has box" in found.contradictions[0]["reason"]
 
 
 def test_an_inspection_lists_contradictions(folder, tmp_path, monkeypatch):
