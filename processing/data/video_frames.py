@@ -19,10 +19,10 @@ from PIL import Image
 from ..frame_sampling import fps_sample, uniform_sample
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .file_guards import check_pixel_count, file_state, refuse_special
-from .posed_frames import frame_number, list_frames, stored_picture
 from .read_log import TrackedPath
 from .record_errors import RecordError
 from .source_files import picture_header
+from .stored_frames import frame_number, list_frames, stored_picture
 
 
 JPEG_QUALITY = 95

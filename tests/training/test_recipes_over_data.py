@@ -94,6 +94,14 @@ def test_the_encoder_refuses_the_same(tmp_path, encoder_config, capsys):
     assert "max_steps is 0, which trains nothing" in capsys.readouterr().err
 
 
+def test_chats_of_ones_own_train_from_the_command_line(write_recipe, tmp_path, capsys):
+    data = {"name": "chat", "data_dir": str(FORMATS / "chat"), "media_dir": str(FORMATS / "vsi590k")}
+    data |= {"max_views": 2, "cache_dir": str(tmp_path / "cache")}
+    assert main(["train", write_recipe(data=data, collation={"max_view_pixels": 64 * 64})]) == 0
+    losses = [float(loss) for loss in re.findall(r"'loss_text': '([^']*)'", capsys.readouterr().out)]
+    assert len(losses) == 2 and all(0 < loss < 100 for loss in losses)
+
+
 # Evaluation sets
 
 

@@ -12,6 +12,7 @@ _FAMILIES = {
         "video3dllm": "Video3dLlmSource",
         "vlm3r": "Vlm3rSource",
         "vsi590k": "Vsi590kSource",
+        "chat": "ChatSource",
     },
     "scannet": {
         "scannet": "ScannetSource",

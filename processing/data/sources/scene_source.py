@@ -3,9 +3,9 @@
 Such rows hold no question; task makers draw questions from them.
 """
 
-from ..posed_frames import pick_evenly
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder
+from ..stored_frames import pick_evenly
 
 
 class SceneSource(SceneSourceBuilder):

@@ -48,6 +48,7 @@ CASES = {
     "spar": SourceCase("spar", "train", "spar/scannet/qa_jsonl/train/depth_prediction_oc/fill/fill_1.jsonl"),
     "vsibench": SourceCase("vsibench", "test", "test.jsonl"),
     "vsi590k": SourceCase("vsi590k", "train", "vsi_590k.jsonl", options={"max_views": 2}),
+    "chat": SourceCase("chat", "train", "mine_train.json", {"media_dir": "vsi590k"}, {"max_views": 2}),
     "cv_bench": SourceCase("cv_bench", "test", "test_3d.parquet"),
     "blink": SourceCase("blink", "val", "Relative_Depth/val-00000-of-00001.parquet"),
     "mmsi": SourceCase("mmsi", "test", "MMSI_Bench.parquet"),

@@ -13,10 +13,10 @@ from PIL import Image
 from gap_mllm.processing.data import RecordError, SceneSample, file_guards, load_multiview
 from gap_mllm.processing.data.file_guards import check_pixel_count, is_data_file, list_folder, walk_files
 from gap_mllm.processing.data.picture_checks import PictureChecks
-from gap_mllm.processing.data.posed_frames import posed_view
 from gap_mllm.processing.data.scene_sample import View
 from gap_mllm.processing.data.source_files import picture_header, read_json, read_matrix
 from gap_mllm.processing.data.sources.parquet_rows import embedded_view
+from gap_mllm.processing.data.stored_frames import posed_view
 from gap_mllm.processing.data.video_frames import read_video_frames, read_video_views, video_info
 
 

@@ -10,11 +10,10 @@ from functools import cached_property, lru_cache
 from transformers.utils import logging
 
 from ...record_errors import RecordError
-from ...source_builder import SceneSourceBuilder, SourceConfig
+from ...source_builder import SourceConfig
 from ...source_files import find_file, iter_jsonl
-from ...video_frames import read_video_views
-from ..chat.video_questions import find_video, refuse_missing_videos
 from ..parquet_rows import iter_parquet_rows
+from ..video_source import VideoSource
 
 
 logger = logging.get_logger(__name__)
@@ -75,7 +74,7 @@ class VsiBenchConfig(SourceConfig):
             raise ValueError(f"subset is {self.subset!r}; expected one of {', '.join(SUBSETS)}.")
 
 
-class VsiBenchSource(SceneSourceBuilder):
+class VsiBenchSource(VideoSource):
     """VSI-Bench, unpacked: `test.jsonl` or `test-*.parquet`, and `<dataset>/<scene_name>.mp4`. Split "test".
 
     Rows name their video; with `max_views` its frames are decoded and stored as views. Videos that are missing are
@@ -96,21 +95,13 @@ class VsiBenchSource(SceneSourceBuilder):
         lines = root / "test.jsonl"
         return {"test": [lines] if lines.is_file() else sorted(root.glob("test-*.parquet"))}
 
-    @property
-    def media(self):
-        """The folder with the videos."""
-        return self.config.media_dir or self.root
-
     def records(self, file, skip):
         numbered = iter_parquet_rows(file, 512) if file.suffix == ".parquet" else iter_jsonl(file, skip)
         for number, record in numbered:
             yield f"{file.stem}-{number:07d}", record
 
-    def prepare_file(self, split, file):
-        if not self.config.skip_bad_samples:
-            records = [record for _, record in self.records(file, skip=lambda error: None)]
-            names = [_video_name(record) for record in records if isinstance(record, dict) and "scene_name" in record]
-            refuse_missing_videos(names, self.media, ("",), file)
+    def names_of_videos(self, record):
+        return [_video_name(record)] if "scene_name" in record else []
 
     def rows(self, split, file, record_id, record, context):
         if not self.wants("video_qa") or not self._is_in_subset(record):
@@ -121,13 +112,11 @@ class VsiBenchSource(SceneSourceBuilder):
             self._warn_of_type(question_type)
             self.mark("unknown_question_type", file, record_id, question_type)
             metadata["unknown_question_type"] = True
-        video = find_video(self.media, _video_name(record), ("",))
         yield {
             "id": str(record["id"]) if record.get("id") is not None else record_id,
             "task": "video_qa",
             "scene_id": record["scene_name"],
-            "video": video,
-            "views": self._views(video) if self.config.max_views else [],
+            **self.video_fields(_video_name(record)),
             "question": vsibench_prompt(record["question"], options, self.config.prompt_style),
             "answer": record["ground_truth"],
             "references": [record["ground_truth"]],
@@ -156,11 +145,6 @@ class VsiBenchSource(SceneSourceBuilder):
                 "questions are kept, and belong in no average."
             )
         )
-
-    @cached_property
-    def _views(self):
-        """Views of a video; several questions share one."""
-        return lru_cache(maxsize=16)(lambda path: read_video_views(path, self.config.max_views))
 
 
 def vsibench_prompt(question: str, options=None, style: str = "vsibench") -> str:

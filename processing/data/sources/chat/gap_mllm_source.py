@@ -14,12 +14,12 @@ from transformers.utils import logging
 from ....answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from ...euler_order import EULER_ORDERS, detect_euler_order
 from ...file_guards import is_data_file, list_folder
-from ...posed_frames import posed_view, read_axis_alignment, read_pose
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_builder import SceneSourceBuilder, SourceConfig
 from ...source_files import as_numbers, check_box, check_pose, find_file, iter_records, picture_header
-from .conversations import check_tags, read_conversation
+from ...stored_frames import posed_view, read_axis_alignment, read_pose
+from .conversations import check_tags, read_conversation, split_of
 
 
 logger = logging.get_logger(__name__)
@@ -271,7 +271,7 @@ class GapMllmSource(SceneSourceBuilder):
 
 
 def _split(file):
-    return "val" if any(word in file.stem.lower().split("_") for word in ("val", "test")) else "train"
+    return "train" if split_of(file) == "train" else "val"
 
 
 def one_item(parsed, key):

@@ -10,12 +10,12 @@ from ...source_files import find_file
 from ...video_frames import frame_files, read_video_views
 from ..spar.spar_marks import MARK_KEYS, UNMARKED, spar_marks
 from ..spar.spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
-from .conversations import read_conversation
+from ..video_source import find_video
+from .conversations import VIDEO_TAG, read_conversation
 from .gap_mllm_source import GapMllmSource
-from .video_questions import find_video, one_tag_per_view, read_video_answer
+from .video_questions import one_tag_per_view, read_video_answer
 
 
-VIDEO_TAG = "<video>"
 LATE_FOLDER = "new_train"  # of the later scripts, whose angles are intrinsic
 DROPPED = ("scannet/posed_images/", "scannet/")
 

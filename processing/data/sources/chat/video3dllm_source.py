@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ...posed_frames import posed_view
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import as_numbers, numeric_order, read_json, resolve_inside
+from ...stored_frames import posed_view
 from ..scannet.annotations import ScannetAnnotationConfig, ScannetAnnotationSource, other_keys
 from .conversations import read_conversation
 from .gap_mllm_source import aligned_box

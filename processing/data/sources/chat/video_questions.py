@@ -4,11 +4,9 @@ Reads the parts that the schema keeps apart (choices, their index, a number) and
 """
 
 import re
-from pathlib import Path
 
 from ....prompts_gap_mllm import IMAGE_TAG
 from ...record_errors import RecordError
-from ...source_files import find_file
 
 
 _OPTION = re.compile(r"([A-Z])[.)] ?(.*)")
@@ -84,36 +82,4 @@ def read_video_answer(question: str, answer: str | None) -> dict:
     return {"choices": options, "choice_index": fitting[0]}
 
 
-def find_video(root, name, prefixes) -> str:
-    """The absolute path of a video, or of a folder of frames, that a record names; RecordError if it is missing."""
-    return str(find_file(root, name, prefixes=prefixes, field="video").absolute())
-
-
-def refuse_missing_videos(names, root, prefixes, file: Path) -> None:
-    """Raise one RecordError that lists all missing videos of a file, before anything is made of its records.
-
-    Args:
-        names (iterable of `str`): the videos that records name, with repetitions.
-        root, prefixes: as for `find_file`.
-        file (`Path`): for the error.
-    Raises:
-        RecordError: if any is missing, with field "video".
-    """
-    # What is no path at all is refused with its own record.
-    distinct, missing = list(dict.fromkeys(name for name in names if isinstance(name, str))), []
-    for name in distinct:
-        try:
-            find_video(root, name, prefixes)
-        except RecordError:
-            missing.append(name)
-    if missing:
-        raise RecordError(
-            f"{len(missing)} of {len(distinct)} videos are not there: {', '.join(missing)}. They are looked "
-            f"for in {', '.join(str(Path(root) / prefix) for prefix in prefixes)}. Make or link them there, or pass "
-            "skip_bad_samples=True to read the records whose videos exist.",
-            "video",
-            file=str(file),
-        )
-
-
-__all__ = ["find_video", "one_tag_per_view", "read_options", "read_video_answer", "refuse_missing_videos"]
+__all__ = ["one_tag_per_view", "read_options", "read_video_answer"]

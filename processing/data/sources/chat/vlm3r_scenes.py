@@ -9,7 +9,6 @@ import numpy as np
 
 from ....camera_geometry_gap_mllm import matrix_to_euler, scale_intrinsics
 from ...file_guards import is_data_file
-from ...posed_frames import DEPTH_SCALE, pick_evenly, stored_picture
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import (
@@ -22,6 +21,7 @@ from ...source_files import (
     read_json,
     resolve_inside,
 )
+from ...stored_frames import DEPTH_SCALE, pick_evenly, stored_picture
 
 
 class Vlm3rScenes:

@@ -6,14 +6,11 @@ Frame: OpenCV cameras and boxes in the aligned frame (this export has turned its
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from pathlib import Path
 
-from ...read_log import TrackedPath
-from ...source_builder import SceneSourceBuilder, SourceConfig
-from ...source_files import iter_records
-from ...video_frames import read_video_views
-from .conversations import read_conversation
-from .video_questions import find_video, one_tag_per_view, read_video_answer, refuse_missing_videos
+from ...source_builder import SourceConfig
+from ..video_source import VideoSource
+from .conversations import read_conversation, split_of
+from .video_questions import one_tag_per_view, read_video_answer
 from .vlm3r_scenes import Vlm3rScenes
 
 
@@ -53,7 +50,7 @@ class Vlm3rConfig(SourceConfig):
             raise ValueError(f"frames is {self.frames!r}; expected one of {list(FRAME_SOURCES)}.")
 
 
-class Vlm3rSource(SceneSourceBuilder):
+class Vlm3rSource(VideoSource):
     """VLM-3R-DATA: `vsibench*/merged_qa_*.json`, `vstibench*/qa_*.json`, videos, and `processed_data/` if there.
 
     Answers become `choice_index` into the options of the text, or `number`. The id of a row is that of its record,
@@ -61,6 +58,7 @@ class Vlm3rSource(SceneSourceBuilder):
     """
 
     BUILDER_CONFIG_CLASS = Vlm3rConfig
+    VIDEO_FOLDERS = VIDEO_FOLDERS
     SOURCE = "vlm3r"
     TASKS = ("video_qa",)
     LAYOUT = "vlm_3r_data/ (or data/vlm_3r_data/, VLM-3R-DATA/, or what is in it) with vsibench*/merged_qa_*.json"
@@ -78,13 +76,6 @@ class Vlm3rSource(SceneSourceBuilder):
         return super()._split_generators(dl_manager)
 
     @cached_property
-    def media(self) -> tuple[Path, tuple[str, ...]]:
-        """The folder that the paths of videos start from, and the folders in it that are tried."""
-        if self.config.media_dir is not None:
-            return TrackedPath(self.config.media_dir), ("",)
-        return self.root, VIDEO_FOLDERS
-
-    @cached_property
     def scenes(self) -> Vlm3rScenes | None:
         """The processed scenes; None where there are none."""
         if self.config.processed_dir is not None:
@@ -98,19 +89,15 @@ class Vlm3rSource(SceneSourceBuilder):
         return Vlm3rScenes(folders[0]) if folders else None
 
     def prepare_file(self, split, file):
-        if self.config.frames == "processed" or self.config.skip_bad_samples:
-            return
-        records = (record for _, record in iter_records(file, skip=lambda error: None))
-        names = (record["video"] for record in records if isinstance(record, dict) and "video" in record)
-        refuse_missing_videos(names, *self.media, file)
+        if self.config.frames == "video":
+            super().prepare_file(split, file)
 
     def rows(self, split, file, record_id, record, context):
         system, question, answer = read_conversation(record)
         scene_id, data_source = record["scene_name"], record["data_source"]
         row = {"id": f"{file.stem}-{record['id']}", "task": "video_qa", "scene_id": scene_id}
         if self.config.frames == "video":
-            row["video"] = find_video(self.media[0], record["video"], self.media[1])
-            row["views"] = self._video_views(row["video"]) if self.config.max_views else []
+            row |= self.video_fields(record["video"])
         else:
             views = self._processed_views(split, data_source, scene_id)
             row |= {"views": views, "pose_frame": "aligned"}
@@ -132,11 +119,6 @@ class Vlm3rSource(SceneSourceBuilder):
         }
 
     @cached_property
-    def _video_views(self):
-        """Views of a video; the records of one scene often follow each other."""
-        return lru_cache(maxsize=4)(lambda path: read_video_views(path, self.config.max_views))
-
-    @cached_property
     def _processed_views(self):
         marked = set()
 
@@ -151,9 +133,4 @@ class Vlm3rSource(SceneSourceBuilder):
         return lru_cache(maxsize=4)(read)
 
 
-def split_of(file: Path) -> str:
-    """The split that a file name says, "train" where it says none."""
-    return next((split for split in ("val", "test") if split in file.stem.split("_")), "train")
-
-
-__all__ = ["Vlm3rConfig", "Vlm3rSource", "split_of"]
+__all__ = ["Vlm3rConfig", "Vlm3rSource"]

@@ -14,11 +14,11 @@ from PIL import Image
 from transformers.utils import logging
 
 from ...file_guards import check_pixel_count
-from ...posed_frames import stored_picture
 from ...record_errors import RecordError
 from ...schema import TASKS, complete_row
 from ...source_builder import SceneSourceBuilder, SourceConfig
 from ...source_files import check_depth_mode, find_file, picture_header
+from ...stored_frames import stored_picture
 from ..parquet_rows import iter_parquet_rows, parquet_errors
 from .stored_row_checks import check_stored_row
 from .stored_schema import check_columns

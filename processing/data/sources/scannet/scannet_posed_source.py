@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...posed_frames import read_scene_file
 from ...source_builder import SourceConfig
+from ...stored_frames import read_scene_file
 from ..scene_source import SceneSource
 from .scan_files import posed_folder, scannet_splits
 from .scenes import ScannetScenes

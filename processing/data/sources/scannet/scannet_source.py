@@ -6,16 +6,16 @@ from functools import partial
 import numpy as np
 
 from ...file_guards import is_data_file
-from ...posed_frames import (
+from ...record_errors import RecordError
+from ...source_builder import SourceConfig
+from ...source_files import check_intrinsics, check_pose, encode_png, is_lost_pose, read_matrix
+from ...stored_frames import (
     frame_view,
     list_frames,
     read_axis_alignment,
     read_pose,
     read_scene_file,
 )
-from ...record_errors import RecordError
-from ...source_builder import SourceConfig
-from ...source_files import check_intrinsics, check_pose, encode_png, is_lost_pose, read_matrix
 from ..scene_source import SceneSource
 from .mesh import mesh_boxes
 from .scan_files import read_aggregation, scannet_splits

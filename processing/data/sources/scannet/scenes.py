@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ....camera_geometry_gap_mllm import box_corners
-from ...posed_frames import list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import check_pose, is_lost_pose, resolve_inside
+from ...stored_frames import list_frames, pick_evenly, posed_view, read_axis_alignment, read_pose
 from ..scans.embodiedscan_infos import EmbodiedScanInfos
 from .scan_files import posed_folder, read_aabbs, read_aggregation
 

@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 
 from ....camera_geometry_gap_mllm import invert_rigid, matrix_to_euler, scale_intrinsics
-from ...posed_frames import frame_view
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
 from ...source_files import as_numbers, check_box, check_pose, picture_header, read_json
+from ...stored_frames import frame_view
 from ..scene_source import SceneSource
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ...euler_order import EULER_ORDERS
 from ...file_guards import is_data_file
-from ...posed_frames import DEPTH_SCALE, frame_number, frame_view, pick_evenly
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
 from ...source_files import as_numbers, check_pose, is_lost_pose, resolve_inside
+from ...stored_frames import DEPTH_SCALE, frame_number, frame_view, pick_evenly
 from ..scene_source import SceneSource
 from .embodiedscan_infos import DEFAULT_EULER_ORDER, EmbodiedScanInfos
 from .embodiedscan_windows import detection_rows

@@ -10,8 +10,8 @@ import numpy as np
 from ....answers_gap_mllm import format_boxes
 from ....camera_geometry_gap_mllm import euler_to_matrix, invert_rigid, matrix_to_euler, transform_points
 from ....prompts_gap_mllm import DETECTION_PROMPT, IMAGE_TAG
-from ...posed_frames import frame_number
 from ...record_errors import RecordError
+from ...stored_frames import frame_number
 
 
 LEFT_OUT = ("wall", "ceiling", "floor", "object")  # of the detection files

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ....prompts_gap_mllm import IMAGE_TAG
 from ...file_guards import is_data_file
-from ...posed_frames import frame_view, read_pose
 from ...record_errors import RecordError
 from ...source_files import read_matrix
+from ...stored_frames import frame_view, read_pose
 from ..chat.conversations import check_tags
 
 

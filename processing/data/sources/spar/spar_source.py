@@ -15,7 +15,7 @@ from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_builder import SceneSourceBuilder, SourceConfig
 from ...source_files import find_file, iter_records, read_json
-from ..chat.conversations import read_conversation
+from ..chat.conversations import read_conversation, split_of
 from ..parquet_rows import embedded_view, iter_parquet_rows
 from .spar_marks import MARK_KEYS, UNMARKED, spar_marks
 from .spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
@@ -82,8 +82,8 @@ class SparSource(SceneSourceBuilder):
             files = sorted([*root.glob("*.parquet"), *root.glob("data/*.parquet")])
         if not files and release != "bench":
             files = sorted(root.glob("*.jsonl"))
-        splits = sorted({split_of(file) for file in files})
-        return {split: [file for file in files if split_of(file) == split] for split in splits}
+        splits = sorted({spar_split(file) for file in files})
+        return {split: [file for file in files if spar_split(file) == split] for split in splits}
 
     @cached_property
     def tree_files(self) -> list[Path]:
@@ -245,12 +245,12 @@ class TreePlace:
         return cls(part, split, task, answer_format, file.parents[4] / "images")
 
 
-def split_of(file: Path) -> str:
+def spar_split(file: Path) -> str:
     """The split that a path says: SPAR-Bench is "test", everything that says nothing "train"."""
     place = TreePlace.of(file)
     if place is not None or file.suffix == ".parquet":
         return "test" if place is None else place.split
-    return next((split for split in ("val", "test") if split in file.stem.split("_")), "train")
+    return split_of(file)
 
 
-__all__ = ["SparConfig", "SparSource", "TreePlace", "bench_prompt", "split_of"]
+__all__ = ["SparConfig", "SparSource", "TreePlace", "bench_prompt", "spar_split"]
