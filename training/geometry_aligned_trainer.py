@@ -1,21 +1,20 @@
-"""Geometry-aligned pre-training: text answers about marked pixels, dense point maps, and read-out supervision.
+"""Geometry-aligned pre-training: arguments and trainer of a loss whose terms stand in `terms/`, each in a file.
 
-Source: GAP-MLLM (arXiv:2603.16461) for the text task; the dense and read-out terms are optional and ours. All terms
-come from one forward pass of `GapMllmForPreTraining` on batches of `SharedSceneCollator`.
+Source: GAP-MLLM (arXiv:2603.16461) for the text task; the other terms are optional and ours. All terms come from one
+forward pass of `GapMllmForPreTraining` on batches of `SharedSceneCollator`.
 """
 
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
 from transformers.utils import logging
 
-from .losses import point_loss, text_loss
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
-from .readout import record_readout
-from .shared_scene_collator import PADDING
+from .shared_scene_collator import LOSS_FIELDS
 from .term_trainer import TermTrainer, TermTrainingArguments
+from .terms import make_terms
 
 
 logger = logging.get_logger(__name__)
@@ -33,7 +32,14 @@ PUBLISHED_LEARNING_RATES = {
 
 @dataclass
 class GeometryAlignedTrainingArguments(TermTrainingArguments):
-    """`TermTrainingArguments` with weights of the terms and a learning rate for each group of modules."""
+    """`TermTrainingArguments` with settings of the terms and a learning rate for each group of modules.
+
+    `readout_layers: [1]` and `terms: {readout: {layers: [1]}}` say the same; `terms` also reaches terms that have no
+    field here, and beats the fields.
+
+    Raises:
+        ValueError: if `terms` names a term or setting that is not known, or as `TermTrainingArguments`.
+    """
 
     text_weight: float = field(default=1.0, metadata={"help": "Weight of the answers' cross-entropy."})
     point_map_weight: float = field(default=0.0, metadata={"help": "Weight of the dense point error in metres."})
@@ -42,6 +48,10 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
         default_factory=lambda: [1, 2], metadata={"help": "Language layers whose attention is supervised."}
     )
     readout_heads: list[int] = field(default_factory=lambda: [0], metadata={"help": "Heads that are supervised."})
+    terms: dict = field(
+        default_factory=dict,
+        metadata={"help": "Settings of any term of LOSS_TERMS by its name, as {readout: {weight: 1.0}}."},
+    )
     module_learning_rates: dict | None = field(
         default=None,
         metadata={
@@ -52,6 +62,7 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
     def __post_init__(self):
         if self.module_learning_rates is None:
             self.module_learning_rates = dict(PUBLISHED_LEARNING_RATES)
+        make_terms(self, self.terms)  # misspelt ones are refused before anything is loaded
         super().__post_init__()
 
 
@@ -73,6 +84,9 @@ class GeometryAlignedTrainer(TermTrainer):
         if scorer is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = []  # the scorer alone evaluates; Trainer insists on a dataset
         super().__init__(*args, **kwargs)
+        self.terms = make_terms(self.args, self.args.terms)
+        own_fields = {field for term in self.terms.values() for field in term.batch_fields}
+        self._not_for_model = own_fields.union(LOSS_FIELDS)
 
     def create_optimizer(self, model=None):
         """Build the optimiser, with the learning rate of each module group; the main process prints their table."""
@@ -91,49 +105,29 @@ class GeometryAlignedTrainer(TermTrainer):
 
     @property
     def term_weights(self):
-        args = self.args
-        return {"text": args.text_weight, "point_map": args.point_map_weight, "readout": args.readout_weight}
+        return {name: term.weight for name, term in self.terms.items()}
 
     def count_items(self, inputs):
-        counts = {"text": inputs["label_weights"][:, 1:].sum()}
-        if self.args.point_map_weight:
-            targets = inputs.get("point_map_targets")
-            counts["point_map"] = 0 if targets is None else targets.isfinite().all(-1).sum() * 2  # two heads
-        if self.args.readout_weight:
-            watched = len(self.args.readout_layers) * len(self.args.readout_heads)
-            counts["readout"] = (inputs["readout_targets"] != PADDING).sum() * watched
-        return counts
+        return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model, inputs):
-        inputs = dict(inputs)
-        for name in ("sample_ids", "collation_counts"):
-            inputs.pop(name, None)
-        targets = inputs.pop("point_map_targets", None)
-        label_weights = inputs.pop("label_weights")
-        document_ids, readout_targets = inputs.pop("document_ids"), inputs.pop("readout_targets")
-        with self._watched(model) as recording:
-            if recording is not None:
-                recording.watch(document_ids, readout_targets)
-            output = model(**inputs)
-        weights = label_weights[tuple(output.answer_positions.T)]
-        terms = {"text": text_loss(output.answer_logits, output.answer_targets, weights)}
-        if targets is not None and output.point_maps is not None:
-            valid = targets.isfinite().all(-1)
-            terms["point_map"] = sum(point_loss(points, targets, valid) for points in output.point_maps.values())
-        if recording is not None:
-            terms["readout"] = recording.loss + 0.0 * terms["text"]  # a tensor even if no row is watched
-        return terms, output
+        with self._watched(model, inputs):
+            outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
+        sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
+        return {name: value for name, value in sums.items() if value is not None}, outputs
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         visual = self.accelerator.unwrap_model(model).model.visual
         with self._watched(model), linear_patch_embedding(visual):  # the backward pass included
             return super().training_step(model, inputs, num_items_in_batch)
 
-    def _watched(self, model):
-        if not self.args.readout_weight:
-            return nullcontext()
-        language_model = self.accelerator.unwrap_model(model).model.language_model
-        return record_readout(language_model, self.args.readout_layers, self.args.readout_heads)
+    @contextmanager
+    def _watched(self, model, inputs=None):
+        """The contexts of all terms that are computed; see `LossTerm.watch`."""
+        with ExitStack() as contexts:
+            for name in self.term_names:
+                contexts.enter_context(self.terms[name].watch(self.accelerator.unwrap_model(model), inputs))
+            yield
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""

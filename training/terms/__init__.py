@@ -1,0 +1,43 @@
+"""The terms of the pre-training loss by name. A new one is a file here and a line in `LOSS_TERMS`; see `LossTerm`."""
+
+from dataclasses import fields
+
+from ...processing.argument_checks import check_names
+from .loss_term import LossTerm
+from .point_map_term import PointMapTerm
+from .readout_term import ReadoutTerm
+from .text_term import TextTerm
+
+
+LOSS_TERMS: dict[str, type[LossTerm]] = {
+    "text": TextTerm,
+    "point_map": PointMapTerm,
+    "readout": ReadoutTerm,
+}
+
+
+def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> dict[str, LossTerm]:
+    """Make every term of `LOSS_TERMS` with its settings.
+
+    Args:
+        arguments (`object`): arguments of a trainer; a field such as `readout_layers` is the setting `layers` of the
+            term "readout".
+        settings (`dict[str, dict]`, *optional*): settings by name of the term, as `{"readout": {"layers": [1]}}`;
+            these beat the arguments.
+    Returns:
+        `dict[str, LossTerm]`: in the order of `LOSS_TERMS`, those of weight 0 too.
+    Raises:
+        ValueError: for a term or setting that is not known.
+    """
+    settings = settings or {}
+    check_names("terms", settings, LOSS_TERMS)
+    terms = {}
+    for name, term in LOSS_TERMS.items():
+        known = [field.name for field in fields(term)]
+        check_names(f"terms.{name}", settings.get(name, {}), known)
+        named = {key: getattr(arguments, f"{name}_{key}") for key in known if hasattr(arguments, f"{name}_{key}")}
+        terms[name] = term(**{**named, **settings.get(name, {})})
+    return terms
+
+
+__all__ = ["LOSS_TERMS", "LossTerm", "PointMapTerm", "ReadoutTerm", "TextTerm", "make_terms"]
