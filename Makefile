@@ -10,6 +10,12 @@ DEMO_FLAGS ?=
 SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
 PYTEST_FLAGS ?=
 
+# Only `make lint` needs pyright, and node with it (60 MB): so only it installs them, unless PYRIGHT names another.
+ifeq ($(origin PYRIGHT), undefined)
+PYRIGHT := $(BIN)/pyright
+PYRIGHT_READY := $(VENV)/.pyright
+endif
+
 # One thread: models are tiny, and the demo renders in a second process. Nothing is downloaded after installation.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -19,14 +25,16 @@ export HF_EVALUATE_OFFLINE := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test demo demo-short lint style assets clean
+.PHONY: help install test demo demo-short lint links style assets clean
 
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
 	@echo "make demo-short  the same with fewer steps, only as a check"
 	@echo "make test        all tests (PYTEST_FLAGS=... is passed on)"
-	@echo "make lint        check style without changing files"
+	@echo "make lint        check style, imports and the types of the public names, without changing files"
+	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
 	@echo "make assets      bring the code in the shipped model folder up to date"
 	@echo "make clean       remove the environment and everything that was made"
@@ -59,9 +67,19 @@ demo-short: $(READY)
 	$(BIN)/python examples/quickstart.py --output $(SHORT_OUTPUT) $(SHORT_DEMO_FLAGS)
 	$(BIN)/python .ci/check_demo.py $(SHORT_OUTPUT)
 
-lint: $(READY)
+lint: $(READY) links $(PYRIGHT_READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(PYRIGHT) --pythonpath $(BIN)/python
+
+links: $(READY)
+	@$(BIN)/python .ci/make_links.py
+
+$(VENV)/.pyright: $(READY)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt "pyright[nodejs]" || { \
+	    echo "pyright could not be installed. Connect once, or name one that is there: make lint PYRIGHT=/path/to/pyright;"; \
+	    echo "without any, \`$(BIN)/ruff check .\` and \`$(BIN)/ruff format --check .\` are the rest of make lint."; exit 1; }
+	@touch $@
 
 style: $(READY)
 	$(BIN)/ruff check --fix .
@@ -72,5 +90,5 @@ assets: $(READY)
 	[shutil.copyfile(file, f'examples/assets/tiny_gap_mllm/{file.name}') for file in remote_code_files()]"
 
 clean:
-	rm -rf $(VENV) build dist outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

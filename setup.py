@@ -48,6 +48,7 @@ EXTRAS = {
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["torchvision>=0.20", "av>=12.0"],
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
+    "lint": ["pyright[nodejs]>=1.1.414"],  # not in dev: it brings node, and only `make lint` needs it
 }
 EXTRAS["dev"] = sorted(
     {

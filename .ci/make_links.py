@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 def package_folders() -> dict[str, str]:
     """Import name -> folder, as setup.py has them; read, since importing it would build."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-    roots = next(node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOTS")
-    return ast.literal_eval(roots.value)
+    assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(assigned["ROOTS"])
 
 
 def make_links(folder: Path) -> None:

@@ -11,12 +11,12 @@ from transformers import (
 )
 
 from .attention import best_attn_implementation
-from .configuration_gap_mllm import GapMllmConfig, GapMllmFusionConfig, GapMllmVggtConfig
+from .configuration_gap_mllm import GEOMETRY_CONFIGS, GapMllmConfig, GapMllmFusionConfig, GapMllmVggtConfig
 from .fusion_gap_mllm import GapMllmFusion
-from .modeling_gap_mllm import GapMllmForConditionalGeneration, GapMllmModel
+from .modeling_gap_mllm import GEOMETRY_ENCODERS, GapMllmForConditionalGeneration, GapMllmModel
 from .pretraining_gap_mllm import GapMllmForPreTraining
 from .processing.processing_gap_mllm import GapMllmProcessor
-from .vggt_gap_mllm import GapMllmVggtModel
+from .vggt_gap_mllm import GapMllmGeometryOutput, GapMllmVggtModel
 from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
 
@@ -35,11 +35,14 @@ for _config, _model in ((GapMllmVggtConfig, GapMllmVggtModel), (GapMllmFusionCon
     AutoModel.register(_config, _model, exist_ok=True)
 
 __all__ = [
+    "GEOMETRY_CONFIGS",
+    "GEOMETRY_ENCODERS",
     "GapMllmConfig",
     "GapMllmForConditionalGeneration",
     "GapMllmForPreTraining",
     "GapMllmFusion",
     "GapMllmFusionConfig",
+    "GapMllmGeometryOutput",
     "GapMllmModel",
     "GapMllmProcessor",
     "GapMllmVggtConfig",

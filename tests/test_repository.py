@@ -38,7 +38,11 @@ SOURCE_FILES = sorted(
 TINY_MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
 SOURCE_FILES = [file for file in SOURCE_FILES if TINY_MODEL not in file.parents]  # its code is a copy
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")
+    ROOT / name
+    for name in (
+        *("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md"),
+        *("examples/README.md", "docs/architecture.md"),
+    )
 ]
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
 REPORTS = {
@@ -117,7 +121,7 @@ def test_wheel_metadata(wheel):
     assert (metadata["Name"], metadata["Version"]) == ("gap-mllm", gap_mllm.__version__)
     assert metadata["License"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("data", "train", "eval", "caption", "demo", "video", "flash", "dev")
+        *("data", "train", "eval", "caption", "demo", "video", "flash", "lint", "dev")
     }
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert "gap-mllm = gap_mllm_cli:main" in entry_points
@@ -141,6 +145,14 @@ def test_ranges_admit_the_tested_versions(wheel):
 
 
 # Imports
+
+
+def test_links_stand_where_the_wheel_has_the_files(tmp_path):
+    subprocess.run([sys.executable, ROOT / ".ci" / "make_links.py", tmp_path / "links"], check=True, timeout=60)
+    found = {link.relative_to(tmp_path / "links"): link.resolve() for link in (tmp_path / "links").rglob("*.py")}
+    assert found == {installed_path(file): file for file in LIBRARY_FILES}
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert "links/" in ignored and "links" in (ROOT / "Makefile").read_text(encoding="utf-8").split("clean:")[-1]
 
 
 def test_modules_are_imported_as_gap_mllm_only():

@@ -4,11 +4,13 @@ from importlib import import_module
 
 
 _MODULES = {
+    "LOSS_TERMS": "terms",
     "FrozenGeometry": "frozen_geometry",
     "GeometryAlignedTrainer": "geometry_aligned_trainer",
     "GeometryAlignedTrainingArguments": "geometry_aligned_trainer",
     "GeometryEncoderTrainer": "geometry_encoder_trainer",
     "GeometryEncoderTrainingArguments": "geometry_encoder_trainer",
+    "LossTerm": "terms",
     "OpenedRows": "scene_questions",
     "SceneCollator": "scene_collator",
     "SceneGeometryDataset": "scene_geometry",
@@ -18,11 +20,13 @@ _MODULES = {
 }
 
 __all__ = [
+    "LOSS_TERMS",
     "FrozenGeometry",
     "GeometryAlignedTrainer",
     "GeometryAlignedTrainingArguments",
     "GeometryEncoderTrainer",
     "GeometryEncoderTrainingArguments",
+    "LossTerm",
     "OpenedRows",
     "SceneCollator",
     "SceneGeometryDataset",

@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from ...processing.argument_checks import check_names
+from ...processing.argument_checks import check_names, check_number
 from .loss_term import LossTerm
 from .point_map_term import PointMapTerm
 from .readout_term import ReadoutTerm
@@ -27,16 +27,21 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
     Returns:
         `dict[str, LossTerm]`: in the order of `LOSS_TERMS`, those of weight 0 too.
     Raises:
-        ValueError: for a term or setting that is not known.
+        ValueError: for a term or setting that is not known, settings that are no mapping, or a weight that is no
+            finite number.
     """
     settings = settings or {}
     check_names("terms", settings, LOSS_TERMS)
     terms = {}
     for name, term in LOSS_TERMS.items():
         known = [field.name for field in fields(term)]
-        check_names(f"terms.{name}", settings.get(name, {}), known)
+        given = settings.get(name, {})
+        if not isinstance(given, dict):
+            raise ValueError(f"terms.{name} is {given!r}; expected a mapping of its settings, as {{weight: 1.0}}.")
+        check_names(f"terms.{name}", given, known)
         named = {key: getattr(arguments, f"{name}_{key}") for key in known if hasattr(arguments, f"{name}_{key}")}
-        terms[name] = term(**{**named, **settings.get(name, {})})
+        terms[name] = term(**{**named, **given})
+        check_number(f"terms.{name}.weight", terms[name].weight)
     return terms
 
 

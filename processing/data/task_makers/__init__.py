@@ -2,8 +2,20 @@
 
 from .making import TASK_MAKERS, MadeTasks, make_tasks
 from .margins import TaskMargins
-from .task_scene import CannotAskError, TaskScene
-from .templates import TEMPLATES
+from .task_scene import CannotAskError, Draft, TaskScene
+from .templates import TEMPLATES, choice_answer, count_answer, number_answer
 
 
-__all__ = ["TASK_MAKERS", "TEMPLATES", "CannotAskError", "MadeTasks", "TaskMargins", "TaskScene", "make_tasks"]
+__all__ = [
+    "TASK_MAKERS",
+    "TEMPLATES",
+    "CannotAskError",
+    "Draft",
+    "MadeTasks",
+    "TaskMargins",
+    "TaskScene",
+    "choice_answer",
+    "count_answer",
+    "make_tasks",
+    "number_answer",
+]
