@@ -9,6 +9,7 @@ SHORT_OUTPUT ?= outputs/quickstart_short
 DEMO_FLAGS ?=
 SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
 PYTEST_FLAGS ?=
+TEST_PROCESSES ?= 2
 
 # Only `make lint` needs pyright, and node with it (60 MB): so only it installs them, unless PYRIGHT names another.
 ifeq ($(origin PYRIGHT), undefined)
@@ -32,7 +33,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
 	@echo "make demo-short  the same with fewer steps, only as a check"
-	@echo "make test        all tests (PYTEST_FLAGS=... is passed on)"
+	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
@@ -58,7 +59,7 @@ $(READY): setup.py pyproject.toml constraints.txt
 	@touch $@
 
 test: $(READY)
-	$(BIN)/pytest $(PYTEST_FLAGS)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
 
 demo: $(READY)
 	$(BIN)/python examples/quickstart.py --output $(OUTPUT) $(DEMO_FLAGS)

@@ -60,6 +60,7 @@ EXTRAS["dev"] = sorted(
         "manifold3d>=3.0",
         "nbclient>=0.10",
         "pytest>=8.0",
+        "pytest-xdist>=3.6",
         "ruff==0.17.5",
         "setuptools>=77",
     }

@@ -123,10 +123,10 @@ def _draw_boxes(draw, sample, view, intrinsics, colors, drawn, labels):
     for index, (box, color) in enumerate(zip(sample.boxes, colors, strict=True)):
         try:
             numbers = sample.box_in_view(box, view)
+            segments = box_segments(numbers, box.euler_order, intrinsics, drawn.picture.size)
         except ValueError as error:  # RecordError is one
             _note(drawn, error)
             continue
-        segments = box_segments(numbers, box.euler_order, intrinsics, drawn.picture.size)
         if not segments:
             continue
         drawn.boxes.append(index)
