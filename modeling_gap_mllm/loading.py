@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
 
-from .weight_files import listed
+from .conversion.weight_files import listed
 
 
 logger = logging.get_logger(__name__)

@@ -1,10 +1,10 @@
 """The `gap-mllm` command, imported as `gap_mllm_cli`: outside the package gap_mllm, whose import loads torch.
 
-So `--help` and errors in a command line answer at once. A subcommand is one file with an `add_*` function, which
-declares its arguments and sets `run`; what it needs of gap_mllm is imported inside `run`.
+arguments.py says what a command line may hold, dispatch.py reads it and calls the function of a folder's cli.py that
+the command names.
 """
 
-from .dispatch import SUBCOMMANDS, main
+from .dispatch import main
 
 
-__all__ = ["SUBCOMMANDS", "main"]
+__all__ = ["main"]

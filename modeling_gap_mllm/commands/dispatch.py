@@ -2,15 +2,10 @@
 
 import argparse
 import sys
+from importlib import import_module
 
-from .convert import add_convert
-from .data import add_data, parse_with_options
-from .evaluate import add_evaluate
-from .train import add_train, add_train_geometry_encoder
+from .arguments import SUBCOMMANDS, parse_with_options
 from .user_errors import advice, error_line, is_user_error
-
-
-SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         args = parse_with_options(words, args) if rest and has_options else args
-        args.run(args)
+        module, _, name = args.run.partition(":")
+        getattr(import_module(module), name)(args)
     except Exception as error:
         if not is_user_error(error):
             raise
@@ -39,4 +35,4 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["SUBCOMMANDS", "main"]
+__all__ = ["main"]

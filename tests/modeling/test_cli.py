@@ -83,7 +83,7 @@ def test_import_loads_no_package_that_transformers_does_not_and_registers_our_cl
     ids=lambda value: type(value).__name__,
 )
 def test_errors_of_arguments_files_and_machine_are_one_line(error, message, monkeypatch, capsys):
-    monkeypatch.setattr("gap_mllm_cli.convert.run_convert", raise_error(error))
+    monkeypatch.setattr("gap_mllm.conversion.cli.run_convert", raise_error(error))
     assert gap_mllm_cli.main(["convert", "a", "b"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("gap-mllm: error: ") and message in line
@@ -91,7 +91,7 @@ def test_errors_of_arguments_files_and_machine_are_one_line(error, message, monk
 
 @pytest.mark.parametrize("error", [TypeError("a"), IndexError("b"), RuntimeError("shapes differ")])
 def test_faults_of_the_program_keep_their_traceback(error, monkeypatch):
-    monkeypatch.setattr("gap_mllm_cli.convert.run_convert", raise_error(error))
+    monkeypatch.setattr("gap_mllm.conversion.cli.run_convert", raise_error(error))
     with pytest.raises(type(error), match=str(error)):
         gap_mllm_cli.main(["convert", "a", "b"])
 

@@ -10,9 +10,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from gap_mllm import convert, weight_files
+from gap_mllm import convert
 from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
-from gap_mllm.convert import ConversionError, convert_base_models, convert_checkpoint, infer_vggt_config
+from gap_mllm.conversion import (
+    ConversionError,
+    convert_base_models,
+    convert_checkpoint,
+    infer_vggt_config,
+    weight_files,
+)
 from gap_mllm.fusion_gap_mllm import GapMllmFusion
 from gap_mllm.hub import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, remote_code_files
 from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from gap_mllm.configuration_gap_mllm import GapMllmFusionConfig
-from gap_mllm.convert import reference_fusion_name
+from gap_mllm.conversion.weight_names import reference_fusion_name
 from gap_mllm.fusion_gap_mllm import GapMllmFusion, sine_cosine_position
 
 

@@ -1,4 +1,4 @@
-"""Weight files on disk: reading them tensor by tensor, and writing them in shards. Used by `convert.py`."""
+"""Weight files on disk: reading them tensor by tensor, and writing them in shards."""
 
 import json
 import pickle
@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .processing.json_depth import decode_json
+from ..processing.json_depth import decode_json
 
 
 MAX_SHARD_BYTES = 5 * 10**9

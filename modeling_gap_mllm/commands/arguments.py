@@ -1,15 +1,93 @@
-"""`gap-mllm data`: the data sources that can be read, a look into one, its conversion, and labels for any video.
+"""What a `gap-mllm` command line may hold: every command with its arguments, and the function that runs it.
 
+`run` names that function, in the cli.py of the folder that the command is about; it is imported when the command runs.
 The options of a source are flags, too; which there are is known only after the source is named, so that a command line
 with further flags is parsed a second time (`parse_with_options`).
+
+Differs: arguments are declared here and not in those files, since importing any of them imports gap_mllm, and with it
+torch; `--help` and errors in a command line answer at once.
 """
 
 import argparse
 
-from .options import add_option_flags, given_options, read_words
+from .options import add_option_flags, read_words
 
 
-def add_data(subparsers, name: str | None = None) -> None:
+def add_convert(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm convert`; see `convert_checkpoint` and `convert_base_models`."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="convert released weights to a GAP-MLLM folder",
+        usage="gap-mllm convert [--geometry-config FILE] SRC OUT\n       gap-mllm convert --qwen DIR --vggt DIR OUT",
+        description="Convert a checkpoint of the reference release (SRC OUT), or join Qwen3-VL and VGGT "
+        "(--qwen DIR --vggt DIR OUT), to a folder that from_pretrained loads.",
+    )
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="SRC, the checkpoint; OUT, the folder to write")
+    parser.add_argument(
+        "--geometry-config", metavar="FILE", help="JSON with VGGT's sizes; default: read off the weights"
+    )
+    parser.add_argument("--qwen", metavar="DIR", help="folder of Qwen3-VL")
+    parser.add_argument("--vggt", metavar="DIR", help="folder or file of VGGT's weights")
+    parser.set_defaults(run="gap_mllm.conversion.cli:run_convert")
+
+
+def add_train(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm train`; see `train_geometry_aligned`."""
+    about = "geometry-aligned pre-training on synthetic rooms or data from a recipe"
+    _add_recipe_command(subparsers, "train", about, "gap_mllm.training.cli:run_train")
+
+
+def add_train_geometry_encoder(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm train-geometry-encoder`; see `train_geometry_encoder`."""
+    about, run = "train a VGGT on synthetic rooms or data from a recipe", "run_train_geometry_encoder"
+    _add_recipe_command(subparsers, "train-geometry-encoder", about, f"gap_mllm.training.cli:{run}")
+
+
+def _add_recipe_command(subparsers, name, text, run):
+    parser = subparsers.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}. Every key of a recipe is a flag, too."
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe of the package, or a YAML file")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, metavar="--key value", help="values that replace the recipe's"
+    )
+    parser.set_defaults(run=run)
+
+
+def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm evaluate`; see `evaluate_model`."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a model on a benchmark, beside baselines",
+        description="Answer a benchmark's questions, score them beside baselines, and write predictions, metrics and "
+        "a report into a folder. The same command again resumes.",
+    )
+    parser.add_argument("--model", metavar="MODEL", help="folder, or repository of the Hub")
+    parser.add_argument("--predictions", metavar="FILE", help="score these answers (JSON lines: id, text) instead")
+    parser.add_argument("--benchmark", default="synthetic_rooms", help="name; an unknown one lists them")
+    parser.add_argument("--data-dir", metavar="DIR", help="the benchmark's data; synthetic_rooms needs none")
+    parser.add_argument("--output", default="outputs/evaluation", metavar="DIR", help="folder for the results")
+    parser.add_argument("--split", help="instead of the benchmark's")
+    parser.add_argument("--limit", type=int, metavar="N", help="an even, seeded subset of N questions")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0, help="of the subset and of the intervals")
+    parser.add_argument("--processes", type=int, default=1, metavar="P", help="start P of them with accelerate")
+    parser.add_argument("--threads", type=int, help="CPU threads of a process; part of the plan, 1 on the CPU")
+    parser.add_argument("--device", help="such as cpu or cuda:0")
+    parser.add_argument("--dtype", default="auto", help="of the model, such as bfloat16")
+    parser.add_argument("--baselines", nargs="*", metavar="NAME", help="default: all that apply")
+    parser.add_argument("--without-geometry", metavar="MODEL", help="a model trained without geometry, asked as well")
+    parser.add_argument("--cache-dir", metavar="DIR", help="of datasets")
+    parser.add_argument("--refresh", action="store_true", help="prepare the data again, whether it changed or not")
+    parser.add_argument("--no-report", action="store_true", help="metrics and predictions only")
+    parser.add_argument("--update-card", metavar="FILE", help="write the results into this model card's metadata")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data source; VALUE is JSON or text"
+    )
+    parser.set_defaults(run="gap_mllm.evaluation.cli:run_evaluate")
+
+
+def add_data(subparsers: argparse._SubParsersAction, name: str | None = None) -> None:
     """Declare `gap-mllm data list|inspect|convert|label`.
 
     Args:
@@ -20,14 +98,14 @@ def add_data(subparsers, name: str | None = None) -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_list(commands)
     _add_inspect(commands, name)
-    _add_convert(commands, name)
+    _add_data_convert(commands, name)
     _add_label(commands, with_options=name is not None)
 
 
 def _add_list(commands):
     parser = commands.add_parser("list", help="the sources that can be read, or all about one of them")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a source: its layout and options")
-    parser.set_defaults(run=run_list)
+    parser.set_defaults(run="gap_mllm.processing.cli:run_list")
 
 
 def _add_inspect(commands, name):
@@ -54,10 +132,10 @@ def _add_inspect(commands, name):
         "a point that its depth map contradicts, an Euler order that is not as stored, or no rows; normal markers are "
         "none",
     )
-    parser.set_defaults(run=run_inspect)
+    parser.set_defaults(run="gap_mllm.processing.cli:run_inspect")
 
 
-def _add_convert(commands, name):
+def _add_data_convert(commands, name):
     parser = commands.add_parser(
         "convert",
         help="write a source as parquet with pictures inside and a dataset card, ready for the Hub",
@@ -74,7 +152,7 @@ def _add_convert(commands, name):
     parser.add_argument("--report", metavar="FILE", help="list of what was left out; default: OUT.report.jsonl")
     parser.add_argument("--cache-dir", metavar="DIR", help="where rows are prepared; default: a temporary folder")
     parser.add_argument("--num-proc", type=int, metavar="P", help="processes; each reads whole files")
-    parser.set_defaults(run=run_convert)
+    parser.set_defaults(run="gap_mllm.processing.cli:run_convert")
 
 
 def _add_source_flags(parser, name):
@@ -128,14 +206,11 @@ def _add_label(commands, with_options):
         "--skip-bad-samples", action="store_true", help="leave pictures out that cannot be read, and list them"
     )
     parser.add_argument("--report", metavar="FILE", help="list of what was left out; default: OUTPUT.report.jsonl")
-    parser.set_defaults(run=run_label, has_options=True)
+    parser.set_defaults(run="gap_mllm.processing.cli:run_label", has_options=True)
     if with_options:
         from gap_mllm.processing.data.video_labels import LabelOptions
 
         add_option_flags(parser, LabelOptions, [name for name in LabelOptions.__dataclass_fields__ if name != "rules"])
-
-
-# Options known only at run time
 
 
 def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.Namespace:
@@ -155,140 +230,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
     return parser.parse_args(words)
 
 
-def _options(args):
-    shared = {name: getattr(args, name) for name in ("tasks", "max_views") if getattr(args, name, None) is not None}
-    return {**shared, **given_options(args)}
+SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
 
-
-# What the commands do
-
-
-def run_list(args: argparse.Namespace) -> None:
-    """Print all sources, or what there is to know of one. Raises ValueError if there is none of that name."""
-    from gap_mllm.processing.data import SOURCES
-    from gap_mllm.processing.data.loading import source_builder_class, source_options
-
-    for name in SOURCES if args.name is None else [args.name]:
-        builder = source_builder_class(name)
-        print(name)
-        print(f"  tasks: {', '.join(_tasks(builder))}")
-        print(f"  layout: {getattr(builder, 'LAYOUT', '') or 'none; nothing is read'}")
-        print(f"  licence: {_licence(name, builder)}")
-        if args.name is not None:
-            print("  options: " + (", ".join(f"--{key.replace('_', '-')}" for key in source_options(name)) or "none"))
-            print(_indented(builder.__doc__), _indented(builder.BUILDER_CONFIG_CLASS.__doc__), sep="\n\n")
-
-
-def _tasks(builder):
-    return getattr(builder, "TASKS", None) or builder.BUILDER_CONFIG_CLASS().tasks
-
-
-def _licence(name, builder):
-    return getattr(builder, "LICENSE", "") or ("apache-2.0" if name == "synthetic_rooms" else "not known")
-
-
-def _indented(text):
-    from inspect import cleandoc
-    from textwrap import indent
-
-    return indent(cleandoc(text or ""), "  ")
-
-
-def run_inspect(args: argparse.Namespace) -> None:
-    """Inspect a source and print the summary; see `inspect_source`. SystemExit(1) for problems with `--strict`."""
-    from gap_mllm.processing.data.inspection import inspect_source
-
-    output = f"outputs/inspection/{args.name}" if args.output is None else args.output
-    found = inspect_source(
-        args.name,
-        args.data_dir,
-        args.split,
-        output_dir=output,
-        num_samples=args.num,
-        decode_all=args.all,
-        seed=args.seed,
-        **_options(args),
-    )
-    print(found.summary())
-    print(f"wrote {output}")
-    if args.strict and found.problems:
-        raise SystemExit(1)
-
-
-def run_convert(args: argparse.Namespace) -> None:
-    """Convert a source; see `convert_to_parquet`."""
-    from gap_mllm.processing.data.parquet_export import convert_to_parquet
-
-    written = convert_to_parquet(
-        args.name,
-        args.data_dir,
-        args.output,
-        split=args.split,
-        max_shard_size=args.max_shard_size,
-        check_pictures=not args.no_check,
-        license=args.license,
-        skip_bad_samples=args.skip_bad_samples,
-        report_file=args.report,
-        cache_dir=args.cache_dir,
-        num_proc=args.num_proc,
-        refresh=args.refresh,
-        **_options(args),
-    )
-    for split, facts in written.items():
-        notes = f", {facts.num_left_out} left out" if facts.num_left_out else ""
-        notes += f", {facts.num_without_views} with a video and no pictures" if facts.num_without_views else ""
-        print(f"{split}: {facts.num_rows} rows{notes}, {len(facts.files)} files of {facts.num_bytes / 1e6:.1f} MB")
-    print(f"wrote {args.output}")
-
-
-def run_label(args: argparse.Namespace) -> None:
-    """Label a video; see `label_video`. ValueError if both a scale and a distance are given, or no numbers for it."""
-    from pathlib import Path
-
-    from gap_mllm.processing.data.video_labels import KnownBaseline, label_video
-    from gap_mllm.processing.data.video_labels.teacher_consistency import consistency_text
-
-    if args.scale is not None and args.distance is not None:
-        raise ValueError("give --scale or --distance, not both")
-    scale = _number_or_text(args.scale)
-    if args.distance is not None:
-        scale = KnownBaseline(*_distance(args.distance))
-    output = f"outputs/labels/{Path(args.source).stem}" if args.output is None else args.output
-    report = label_video(
-        args.source,
-        output,
-        args.teacher,
-        scale=scale,
-        scene_id=args.scene_id,
-        device=args.device,
-        overwrite=args.overwrite,
-        skip_bad_samples=args.skip_bad_samples,
-        report_file=args.report,
-        **_options(args),
-    )
-    if report["num_pictures_left_out"]:
-        listed = f"{output}.report.jsonl" if args.report is None else args.report
-        print(f"pictures left out: {report['num_pictures_left_out']}, listed in {listed}")
-    units = "" if report["is_metric"] else " in the teacher's own units, not metres"
-    print(consistency_text(report["consistency"]))
-    print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views{units}; look at labels.png")
-
-
-def _distance(words):
-    try:
-        return int(words[0]), int(words[1]), float(words[2])
-    except ValueError:
-        raise ValueError(
-            f"--distance is {' '.join(words)}; expected two numbers of views and the metres between their cameras, as "
-            "0 5 0.42"
-        ) from None
-
-
-def _number_or_text(text):
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
-
-
-__all__ = ["add_data", "parse_with_options", "run_convert", "run_inspect", "run_label", "run_list"]
+__all__ = ["SUBCOMMANDS", "parse_with_options"]

@@ -1,0 +1,81 @@
+"""What `gap-mllm evaluate` does: a model, a benchmark, and a folder of results, in several processes if asked for."""
+
+import argparse
+import json
+
+from ..processing.argument_checks import check_count, check_device
+from . import runner
+from .runner.card import check_card, update_card
+from .runner.processes import is_launched, launch
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Evaluate, in several processes if asked for. Raises ValueError where an argument does not fit."""
+    check_count("--processes", args.processes)
+    if args.update_card:
+        check_card(args.update_card)
+    options = dict(_option(text) for text in args.option)
+    settings = {
+        "benchmark": args.benchmark,
+        "data_dir": args.data_dir,
+        "output": args.output,
+        "split": args.split,
+        "limit": args.limit,
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "baselines": args.baselines,
+        "without_geometry": args.without_geometry,
+        "threads": args.threads,
+        "device": args.device,
+        "dtype": args.dtype,
+        "cache_dir": args.cache_dir,
+        "refresh": args.refresh,
+        "with_report": not args.no_report,
+    }
+    if args.processes > 1 and not is_launched():
+        _relaunch(args)
+    else:
+        metrics = runner.evaluate_model(args.model, predictions=args.predictions, **settings, **options)
+        if not metrics:
+            return  # not the main process
+        print(f"wrote {args.output}: {metrics['headline']} {metrics['arms']['model'][metrics['headline']]}")
+    if args.update_card:
+        update_card(args.update_card, args.output)
+        print(f"wrote the results into {args.update_card}")
+
+
+def _relaunch(args):
+    """Run this very command in several processes; the card is written by this one."""
+    on_cpu = check_device(args.device).type == "cpu"
+    code = launch(["evaluate", *_words(args)], args.processes, on_cpu, args.threads or 1)
+    if code:
+        raise ValueError(f"the processes ended with exit code {code}; the reason stands above. Run again to resume.")
+
+
+def _words(args):
+    """The command line that parses to these arguments, without what concerns the first process only."""
+    words = []
+    for name, value in vars(args).items():
+        flag = f"--{name.replace('_', '-')}"
+        if name in ("run", "processes", "update_card") or value is None or value is False:
+            continue
+        if name == "option":
+            words += [f"--option={text}" for text in value]
+        elif isinstance(value, list):
+            words += [flag, *value]
+        else:
+            words += [flag] if value is True else [f"{flag}={value}"]
+    return words
+
+
+def _option(text):
+    key, found, value = text.partition("=")
+    if not found or not key.isidentifier():
+        raise ValueError(f"--option {text!r} is not KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+__all__ = ["run_evaluate"]

@@ -1,0 +1,23 @@
+"""What `gap-mllm train` and `gap-mllm train-geometry-encoder` do; a recipe's keys are flags, too."""
+
+import argparse
+
+from .train_geometry_aligned import train_geometry_aligned
+from .train_geometry_encoder import train_geometry_encoder
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Pre-train by a recipe; unknown flags are keys of the recipe."""
+    trainer, _ = train_geometry_aligned(args.recipe, args.overrides)
+    print(f"wrote {trainer.args.output_dir}")
+
+
+def run_train_geometry_encoder(args: argparse.Namespace) -> None:
+    """Train an encoder by a recipe; measured on test rooms if the recipe says so."""
+    from gap_mllm.evaluation.dense_points import evaluate_geometry_encoder
+
+    trainer = train_geometry_encoder(args.recipe, args.overrides, scorer=evaluate_geometry_encoder)
+    print(f"wrote {trainer.args.output_dir}")
+
+
+__all__ = ["run_train", "run_train_geometry_encoder"]
