@@ -5,21 +5,22 @@ need no relative pose), so the later views are also reported alone.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from PIL import Image
 from tqdm import tqdm
 
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.camera_geometry_gap_mllm import invert_rigid
 from ..processing.data.rooms.renderer import RoomScene, render_split
+from ..processing.data.rooms.synthetic_rooms import room_sample
 from ..processing.data.rooms.tasks import make_question
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from ..processing.prompts_gap_mllm import build_messages
+from ..processing.visual_prompt_gap_mllm import CrossSize
 from ..training.rooms import RoomGeometryDataset, collate_scenes
-from ..training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
+from ..training.scene_collator import LOSS_FIELDS, SceneCollator
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction, pose_encoding_to_cameras
 from .baselines import BlindBaselines, fit_baselines
 from .intervals import with_interval
@@ -303,7 +304,8 @@ def evaluate_point_maps(
 
         ```
     """
-    collate = SharedSceneCollator(processor, point_map_side=model.config.point_map_side)
+    collate = SceneCollator(processor, "block_mask", for_pretraining=True, point_map_side=model.config.point_map_side)
+    cross_size = _cross_size(processor, arm, half_thickness)
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     parts, num_scenes = {}, 0
@@ -313,7 +315,7 @@ def evaluate_point_maps(
             if seen:
                 raise ValueError(f"rooms {seen[:5]} were used to fit the baselines; measure other rooms.")
             num_scenes += len(batch_scenes)
-            batch = collate([_sample(processor, scene, arm, half_thickness) for scene in batch_scenes])
+            batch = collate([_sample(scene, cross_size) for scene in batch_scenes])
             batch.pop("sample_ids")
             truth = batch.pop("point_map_targets").numpy()
             shape = len(batch_scenes), len(batch_scenes[0].images), -1
@@ -359,20 +361,19 @@ def _batches(scenes, size):
     yield from (part for part in (waiting, batch) if part)
 
 
-def _sample(processor, scene, arm, half_thickness):
-    question = make_question(scene, "reconstruction")
-    views = [Image.fromarray(image) for image in scene.images]
-    views = processor.apply_visual_prompt(views, question.marks, arm, half_thickness)
-    messages = build_messages("reconstruction", len(views), prompt=question.question, answer=question.answer)
-    return {
-        "sample_id": scene.seed,
-        "images": views,
-        "conversations": [messages],
-        "marks": question.marks,
-        "depth_m": scene.depth_m,
-        "intrinsics": scene.intrinsics,
-        "camera_to_world": scene.camera_to_world,
-    }
+def _sample(scene, cross_size=None):
+    """The first question about a marked pixel of a room."""
+    return replace(room_sample(scene, make_question(scene, "reconstruction")), cross_size=cross_size)
+
+
+def _cross_size(processor, arm, half_thickness):
+    """Size of the crosses, None as the processor draws them; what is given is in pixels of the views."""
+    if arm is None and half_thickness is None:
+        return None
+    known = processor.cross_size
+    return CrossSize(
+        known.arm if arm is None else arm, known.half_thickness if half_thickness is None else half_thickness
+    )
 
 
 def _point_maps(model, batch, geometry):

@@ -129,6 +129,21 @@ def build_messages(
     return messages
 
 
+def number_views(text: str, num_views: int) -> str:
+    """Put the views before a text, each with its number: "Frame-0: <image>Frame-1: <image>", then the text.
+
+    Args:
+        text (`str`): question; one that places the views itself stays as it is.
+        num_views (`int`): number of views, counted from 0.
+    Returns:
+        `str`.
+    """
+    if IMAGE_TAG in text:
+        return text
+    tags = "".join(f"Frame-{view}: {IMAGE_TAG}" for view in range(num_views))
+    return tags + ("" if text.startswith("\n") else "\n") + text
+
+
 def split_image_tags(text: str, images) -> list[dict]:
     """Turn a text with `<image>` tags, as the released records have it, into content parts.
 

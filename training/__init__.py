@@ -16,7 +16,6 @@ _MODULES = {
     "SceneGeometryDataset": "scene_geometry",
     "SceneQuestionDataset": "scene_questions",
     "SceneQuestionStream": "scene_questions",
-    "SharedSceneCollator": "shared_scene_collator",
 }
 
 __all__ = [
@@ -32,11 +31,12 @@ __all__ = [
     "SceneGeometryDataset",
     "SceneQuestionDataset",
     "SceneQuestionStream",
-    "SharedSceneCollator",
 ]
 
 
 def __getattr__(name):
+    if name == "SharedSceneCollator":
+        raise ImportError("SharedSceneCollator is SceneCollator(for_pretraining=True) now; an item is a SceneSample.")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

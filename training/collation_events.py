@@ -12,8 +12,8 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 # In the order of `collation_counts`: rows that lost views, rows that lost pixels, views that have no dense target,
-# rooms in whose place another was drawn.
-COLLATION_EVENTS = ("views_dropped", "pixels_reduced", "views_without_depth", "rooms_redrawn")
+# rooms in whose place another was drawn, further encodings of views that questions of one item could not share.
+COLLATION_EVENTS = ("views_dropped", "pixels_reduced", "views_without_depth", "rooms_redrawn", "encoded_apart")
 
 
 class CollationEvents:

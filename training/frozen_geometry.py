@@ -8,7 +8,7 @@ from ..geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, 
 
 
 class FrozenGeometry:
-    """A copy of a model's geometry encoder for a `SharedSceneCollator`, and so for the processes of a `DataLoader`.
+    """A copy of a model's geometry encoder for a `SceneCollator`, and so for the processes of a `DataLoader`.
 
     On machines whose spare cores would idle, a small encoder costs the training nothing this way. It runs in float32
     on the CPU; a large one, or one that is trained, belongs into the model.

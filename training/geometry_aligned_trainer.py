@@ -1,7 +1,7 @@
 """Geometry-aligned pre-training: arguments and trainer of a loss whose terms stand in `terms/`, each in a file.
 
 Source: GAP-MLLM (arXiv:2603.16461) for the text task; the other terms are optional and ours. All terms come from one
-forward pass of `GapMllmForPreTraining` on batches of `SharedSceneCollator`.
+forward pass of `GapMllmForPreTraining` on batches of `SceneCollator`.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
-from .shared_scene_collator import LOSS_FIELDS
+from .scene_collator import LOSS_FIELDS
 from .term_trainer import TermTrainer, TermTrainingArguments
 from .terms import make_terms
 

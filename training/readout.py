@@ -13,7 +13,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_vl.modeling_qwen3_vl import eager_attention_forward
 
-from .shared_scene_collator import PADDING, SHARED
+from .layouts import PADDING, SHARED
 
 
 READOUT_ATTENTION = "gap_mllm_readout"
@@ -30,7 +30,7 @@ class _Recording:
         """Start afresh on a batch.
 
         Args:
-            document_ids (`torch.Tensor` of shape `(B, S)`): as `SharedSceneCollator` makes them.
+            document_ids (`torch.Tensor` of shape `(B, S)`): as the layouts make them.
             targets (`torch.Tensor` of shape `(B, S)`): for each query row the column to look at, -1 for none.
         """
         self.rows = (targets != PADDING).nonzero()  # (R, 2): row of the batch, query position

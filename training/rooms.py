@@ -10,23 +10,16 @@ import torch
 from torch.utils.data import Dataset
 
 from ..geometry_views_gap_mllm import resize_to_grid
-from ..processing.camera_geometry_gap_mllm import (
-    invert_rigid,
-    scale_intrinsics,
-    transform_points,
-    unproject_depth,
-    view_to_first_view,
-)
 from ..processing.data.augmentation import jitter_colors
 from ..processing.data.rooms.layout import SPLIT_SEEDS, room_seed
 from ..processing.data.rooms.redraw import first_askable
 from ..processing.data.rooms.renderer import render_room
+from ..processing.data.rooms.synthetic_rooms import room_question, room_sample, room_views
 from ..processing.data.rooms.tasks import make_question
-from ..processing.data.truth import render_answer
-from ..processing.prompts_gap_mllm import build_messages
-from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
-from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
+from ..processing.prompts_gap_mllm import number_views
+from ..processing.visual_prompt_gap_mllm import MARK_COLORS, CrossSize, Mark, apply_visual_prompt
 from .collation_events import COLLATION_EVENTS
+from .point_targets import scene_targets
 
 
 ROOMS_PER_EPOCH = 1024  # of num_train_epochs, where nothing else is said
@@ -106,51 +99,6 @@ def draw_mark_style(rng, variety):
     }
 
 
-def scene_targets(depth_m, intrinsics, camera_to_world, size):
-    """Targets of one scene at the encoder's image size: nearest depth, and points on the exact rays of its pixels.
-
-    Frame: camera of the first view given, OpenCV axes. Units: metres, radians.
-
-    Args:
-        depth_m (`numpy.ndarray` of shape `(V, H, W)`): z-depth; 0 marks no measurement.
-        intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`), camera_to_world (`numpy.ndarray` of shape `(V, 4, 4)`).
-        size (`tuple[int, int]`): height and width to resample to.
-    Returns:
-        `dict` of `torch.Tensor`: depth `(V, h, w)`, points `(V, h, w, 3)`, valid `(V, h, w)`, pose_enc `(V, 9)`.
-    """
-    to_first = view_to_first_view(camera_to_world)
-    depth, points, resized = point_targets(depth_m, intrinsics, to_first, size)
-    extrinsics = torch.as_tensor(invert_rigid(to_first)[:, :3])
-    pose = cameras_to_pose_encoding(extrinsics, torch.as_tensor(resized), size)
-    return {
-        "depth": torch.as_tensor(depth, dtype=torch.float32),
-        "points": torch.as_tensor(points, dtype=torch.float32),
-        "valid": torch.as_tensor(np.isfinite(points).all(-1)),
-        "pose_enc": pose.float(),
-    }
-
-
-def point_targets(depth_m, intrinsics, camera_to_frame, size):
-    """Nearest depth, and points on the exact rays of the pixels, of views resampled to another size.
-
-    Frame: any; the one that `camera_to_frame` leads to. Units: metres.
-
-    Args:
-        depth_m (`numpy.ndarray` of shape `(V, H, W)`): z-depth; 0 marks no measurement.
-        intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`), camera_to_frame (`numpy.ndarray` of shape `(V, 4, 4)`).
-        size (`tuple[int, int]`): height and width to resample to.
-    Returns:
-        `tuple` of float64 `numpy.ndarray`: depth `(V, h, w)`, points `(V, h, w, 3)` with NaN where nothing was
-        measured, and the intrinsics `(V, 3, 3)` at the new size.
-    """
-    height, width = depth_m.shape[1:]
-    rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
-    columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
-    depth = depth_m[:, rows[:, None], columns].astype(np.float64)
-    resized = scale_intrinsics(intrinsics, size[1] / width, size[0] / height)
-    return depth, transform_points(camera_to_frame, unproject_depth(depth, resized)), resized
-
-
 class _RoomDataset(Dataset):
     """Rooms of a split, rendered when asked for; item i is always the same."""
 
@@ -188,10 +136,11 @@ class RoomGeometryDataset(_RoomDataset):
         grid = tuple(side // VISION_PATCH_SIZE for side in images.shape[1:3])
         pictures = torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255
         size = tuple(side * self.patch_size for side in grid)
+        targets = scene_targets(room_views(scene), [size] * len(images))
         return {
             "images": resize_to_grid(pictures, grid, self.patch_size),
             "sample_ids": f"room-{self.split}-{index}",
-            **scene_targets(scene.depth_m, scene.intrinsics, scene.camera_to_world, size),
+            **{name: torch.stack(views) for name, views in targets.items()},
         }
 
     def _mark(self, images, rng):
@@ -240,12 +189,13 @@ class RoomQuestions:
 
 
 class RoomQuestionDataset(_RoomDataset):
-    """Rooms of a split with questions, as samples for `SharedSceneCollator`; item i is always the same.
+    """Rooms of a split with questions; item i is always the same: a list of `SceneSample`s with the same views.
 
     Where the views drawn of a room do not show what a question needs (a single view of a bare corner, say), another
     room of the split is drawn for this item, of the same size and number of views and with the same tasks. Seed and
     index alone decide which. `redrawn`, a `Counter` by reason, says how often that came to pass in this process;
-    samples say it, too ("rooms_redrawn"), so that the trainer logs what the loader's processes met.
+    so does `metadata["rooms_redrawn"]` of an item's first sample, so that the trainer logs what the loader's
+    processes met.
 
     Args:
         split (`str`), num_scenes (`int`), variety (`RoomVariety`, *optional*), block_size (`int`), seed (`int`),
@@ -263,8 +213,8 @@ class RoomQuestionDataset(_RoomDataset):
 
     def __getitem__(self, index):
         before = self.redrawn.total()
-        sample = self._sample(*first_askable(partial(self.ask, index), self._count))
-        return {**sample, "rooms_redrawn": self.redrawn.total() - before}
+        asked = first_askable(partial(self.ask, index), self._count)
+        return self._samples(*asked, self.redrawn.total() - before)
 
     def _count(self, error):
         self.redrawn[error.reason] += 1
@@ -296,29 +246,19 @@ class RoomQuestionDataset(_RoomDataset):
                 asked.append((color, make_question(scene, task, task_seed=first + number, color=color)))
         return scene, rng, asked
 
-    def _sample(self, scene, rng, asked):
-        """Questions about a room as a sample, with crosses in its views."""
-        drawn = [mark for _, question in asked for mark in question.marks]
-        style = {} if self.variety is None else draw_mark_style(rng, self.variety)
-        return {
-            "sample_id": f"room-{self.split}-{scene.seed - SPLIT_SEEDS[self.split].start}",
-            "images": apply_visual_prompt(list(scene.images), drawn, **style),
-            "conversations": [
-                build_messages(
-                    question.task,
-                    len(scene.images),
-                    prompt=None if question.task in ("grounding_frame", "reconstruction") else question.question,
-                    description=question.description,
-                    color=color,
-                    answer=render_answer(replace(question.truth, decimals=self.questions.decimals)),
-                )
-                for color, question in asked
-            ],
-            "marks": [question.marks[0] if question.marks else None for _, question in asked],
-            "depth_m": scene.depth_m,
-            "intrinsics": scene.intrinsics,
-            "camera_to_world": scene.camera_to_world,
-        }
+    def _samples(self, scene, rng, asked, num_redrawn):
+        """Questions about a room as samples that share its views, and are to have crosses of one size in them."""
+        room = f"room-{self.split}-{scene.seed - SPLIT_SEEDS[self.split].start}"
+        size = None if self.variety is None else CrossSize(**draw_mark_style(rng, self.variety))
+        shown, samples = room_sample(scene, split=self.split), []
+        for place, (_, question) in enumerate(asked):
+            question = replace(question, truth=replace(question.truth, decimals=self.questions.decimals))
+            changes = {"id": f"{room}/{question.task}-{place}", "cross_size": size}
+            samples.append(room_question(shown, scene, question, **changes))
+            if question.task == "grounding_frame":
+                samples[-1] = replace(samples[-1], question=number_views(question.question, len(shown.views)))
+        samples[0] = replace(samples[0], metadata={**samples[0].metadata, "rooms_redrawn": num_redrawn})
+        return samples
 
     def _room(self, index):
         """The room of an item, and how often it was visited before."""
@@ -369,6 +309,4 @@ __all__ = [
     "RoomVariety",
     "collate_scenes",
     "draw_room",
-    "point_targets",
-    "scene_targets",
 ]

@@ -1,36 +1,65 @@
-"""Rows of the data schema to training batches: views decoded, marks drawn, everything but the answer masked.
+"""Questions about scenes to training batches: views decoded, marks drawn, everything but the answers masked.
 
-Which views and how many pixels a sample may have is decided here and said when it bites; layouts, positions and
-labels are those of `SharedSceneCollator`.
+Which views and how many pixels a sample may have is decided here and said when it bites. Which questions share their
+pictures is in scene_groups.py, tokens are made in scene_encoding.py and laid out in layouts.py.
 """
 
-from ..processing.data.augmentation.sight import depth_camera
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from ..processing.answers_gap_mllm import ANSWER_PARTS
+from ..processing.argument_checks import WrongKindError
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
+from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.visual_prompt_gap_mllm import Mark
-from .shared_scene_collator import LOSS_FIELDS, PADDING, SharedSceneCollator
+from .collation_events import CollationEvents
+from .frozen_geometry import FrozenGeometry
+from .layouts import LAYOUTS
+from .point_targets import token_targets
+from .scene_encoding import EncodedScene, encode_scene, write_texts
+from .scene_groups import SceneGroup, are_same_views, group_questions
+from .view_sizes import fit_views
 
 
+# Fields of a batch that the loss needs and the model does not take.
+LOSS_FIELDS = (
+    "sample_ids",
+    "document_ids",
+    "readout_targets",
+    "label_weights",
+    "point_map_targets",
+    "collation_counts",
+)
 # Fields that only `GeometryAlignedTrainer` takes.
 PRETRAINING_FIELDS = (*LOSS_FIELDS, "scene_repeats")
 
 
 class SceneCollator:
-    """Makes batches from rows of the schema (`load_multiview`) or `SceneSample`s, each with one question.
+    """Makes batches of questions about scenes; the views of a scene are encoded once, whatever is asked about it.
+
+    An item is a `SceneSample`, a row of the schema (`load_multiview`), or a list of either: several questions about
+    the same views of one scene. The marks of all of them are drawn in the pictures that they share. Items of a batch
+    about the very same views share them too, where structure allows it (`group_questions`); questions of a list that
+    cannot share are encoded apart and counted. Sharing needs `for_pretraining` or the layout "block_mask": no other
+    model repeats the features of views.
 
     Rows whose video has not been turned into views must be loaded with `max_views`. The depth map of a view that has
     pose and intrinsics, too, becomes point-map targets; a view without has none, the others keep theirs.
 
-    What is left out or changed is counted in `counts` (in this process) and said: "views_dropped" and
-    "pixels_reduced" count rows, "views_without_depth" views; `GeometryAlignedTrainer` logs them.
+    What is left out or changed is counted in `counts` (in this process) and said, see `COLLATION_EVENTS`;
+    `GeometryAlignedTrainer` logs it. `sample_ids` of a batch names all questions, those of one scene together.
 
     Streamed rows (`load_multiview(..., streaming=True)`) train with `GeometryAlignedTrainer` as they are. A plain
     `Trainer` must be told not to cut batches, whose tensors have no common first dimension:
     `TrainingArguments(accelerator_config={"dispatch_batches": False}, remove_unused_columns=False, max_steps=...)`.
 
     Args:
-        processor (`GapMllmProcessor`): says how large crosses are drawn, too.
+        processor (`GapMllmProcessor`): processor of the model; says how large crosses are drawn, too.
         layout (`str`): "padded" (any attention kernel), "packed" (FlashAttention: one padding-free row) or
             "block_mask" (SDPA).
         max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that the question
@@ -38,14 +67,21 @@ class SceneCollator:
         max_view_pixels (`int`, *optional*): most pixels of a resized view, instead of the image processor's bound.
         max_sample_pixels (`int`, *optional*): most pixels of all resized views of a row together; its views shrink
             alike, other rows keep their size.
-        max_length (`int`, *optional*): tokens of a row. A longer one is an error, never cut.
+        max_length (`int`, *optional*): tokens of a question with its views and answer. A longer one is an error,
+            never cut.
         for_pretraining (`bool`): also emit what `GeometryAlignedTrainer` needs (weights, read-out and point-map
             targets); without it a batch holds what `GapMllmForConditionalGeneration.forward` takes, for any `Trainer`.
-        point_map_side (`int`, *optional*), answer_weights (`dict[str, float]`, *optional*): as `SharedSceneCollator`;
-            for pre-training.
-        geometry (`FrozenGeometry`, *optional*): as `SharedSceneCollator`.
+        point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets; for
+            pre-training.
+        answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;
+            1 where none is given), for pre-training. Late decimals are noise as long as the metres are wrong: less
+            weight on them lets a small model find the metres sooner.
+        geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, so that
+            the model need not (`geometry_features` of the batch).
     Raises:
-        ValueError: on an unknown layout, a bound below 1, or pre-training arguments without `for_pretraining`.
+        ValueError: on an unknown layout or part of answers, a bound below 1, or pre-training arguments without
+            `for_pretraining`; when called, for a list without questions, or with questions about different views.
+        TypeError: when called, for an item of another kind.
         RecordError: when called, for a row without answer, with an undecoded video, with views that cannot be made
             as small as they must be, or longer than `max_length`.
 
@@ -59,17 +95,19 @@ class SceneCollator:
 
     def __init__(
         self,
-        processor,
-        layout="padded",
-        max_views=None,
-        max_view_pixels=None,
-        max_sample_pixels=None,
-        max_length=None,
-        for_pretraining=False,
-        point_map_side=None,
-        answer_weights=None,
-        geometry=None,
+        processor: GapMllmProcessor,
+        layout: str = "padded",
+        max_views: int | None = None,
+        max_view_pixels: int | None = None,
+        max_sample_pixels: int | None = None,
+        max_length: int | None = None,
+        for_pretraining: bool = False,
+        point_map_side: int | None = None,
+        answer_weights: dict[str, float] | None = None,
+        geometry: FrozenGeometry | None = None,
     ):
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
         bounds = {"max_views": max_views, "max_view_pixels": max_view_pixels}
         bounds |= {"max_sample_pixels": max_sample_pixels, "max_length": max_length}
         for name, value in bounds.items():
@@ -77,69 +115,125 @@ class SceneCollator:
                 raise ValueError(f"{name} is {value}; expected 1 or more, or None for no bound.")
         if not for_pretraining and (point_map_side is not None or answer_weights):
             raise ValueError("point_map_side and answer_weights are for pre-training: pass for_pretraining=True.")
-        self.max_views, self.max_length, self.for_pretraining = max_views, max_length, for_pretraining
-        self.shared = SharedSceneCollator(
-            processor, layout, point_map_side, answer_weights, max_view_pixels, geometry, max_sample_pixels
-        )
+        unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
+        if unknown:
+            raise ValueError(f"answer_weights names the unknown parts {unknown}; known are {list(ANSWER_PARTS)}.")
+        self.processor, self.layout, self.for_pretraining = processor, layout, for_pretraining
+        self.max_views, self.max_length = max_views, max_length
+        self.max_view_pixels, self.max_sample_pixels = max_view_pixels, max_sample_pixels
+        self.point_map_side, self.answer_weights, self.geometry = point_map_side, answer_weights, geometry
+        self.events = CollationEvents()
 
     @property
-    def counts(self):
+    def counts(self) -> Counter:
         """`Counter` of what was left out or changed, in this process; see `COLLATION_EVENTS`."""
-        return self.shared.counts
+        return self.events.totals
 
-    def __call__(self, rows):
-        samples = [self._sample(row) for row in rows]
-        batch = self.shared(samples)
-        self._check_length(batch, samples)
+    def __call__(self, items: list) -> dict:
+        groups = self._groups([self._samples(item) for item in items])
+        scenes = [self._encode(group) for group in groups]
+        tokenizer, merge_size = self.processor.tokenizer, self.processor.image_processor.merge_size
+        batch = LAYOUTS[self.layout](scenes, tokenizer.pad_token_id, merge_size)
+        shown = [(group, scene) for group, scene in zip(groups, scenes, strict=True) if scene.pixel_values is not None]
+        if shown:
+            batch["pixel_values"] = torch.cat([scene.pixel_values for _, scene in shown])
+            batch["image_grid_thw"] = torch.cat([scene.image_grid_thw for _, scene in shown])
+            batch["scene_lengths"] = torch.tensor([len(scene.image_grid_thw) for _, scene in shown])
+            if self.geometry is not None:
+                names = ("pixel_values", "image_grid_thw", "scene_lengths")
+                batch["geometry_features"] = self.geometry(**{name: batch[name] for name in names})
+            if self.point_map_side is not None:
+                batch["point_map_targets"] = torch.cat([self._point_maps(*pair) for pair in shown])
         if not self.for_pretraining:
-            batch = {name: value for name, value in batch.items() if name not in PRETRAINING_FIELDS}
-        return batch
+            return {name: value for name, value in batch.items() if name not in PRETRAINING_FIELDS}
+        sample_ids = [sample.id for group in groups for sample in group.samples]
+        return batch | {"sample_ids": sample_ids, "collation_counts": self.events.take()}
 
-    def _sample(self, row):
-        scene = row if isinstance(row, SceneSample) else SceneSample.from_row(row)
-        name = scene.id
-        if scene.video and not scene.views:
-            problem = "the video has not been turned into views. Load it with max_views."
-            raise RecordError(problem, "video", record_id=name)
-        if scene.answer is None:
-            raise RecordError("there is no answer to learn from.", "answer", record_id=name)
-        if self.max_views is not None and len(scene.views) > self.max_views:
-            text = f"{len(scene.views)} views, more than max_views={self.max_views}"
-            self.shared.events.add("views_dropped", name, text)
-            scene = select_views(scene, spread_views(scene, self.max_views))
-        cross_size = self.shared.processor.cross_size
-        images = scene.marked_images(cross_size) if scene.marks else [view.image for view in scene.views]
-        crosses = [mark for mark in scene.marks if mark.kind == "cross" and mark.unit == "pixel"]
-        marks = [Mark(crosses[0].view, crosses[0].xy, crosses[0].color) if len(crosses) == 1 else None]
-        sample = {"sample_id": name, "images": images, "conversations": [scene.messages(images)], "marks": marks}
-        if self.shared.point_map_side is not None and scene.views:
-            sample |= _geometry(scene)
-        return sample
+    def _samples(self, item) -> list[SceneSample]:
+        """The questions of an item, with the views that they may have."""
+        rows = item if isinstance(item, list | tuple) else [item]
+        if not rows:
+            raise ValueError("a list of questions is empty; an item of a batch asks one or more.")
+        samples = [row if isinstance(row, SceneSample) else _from_row(row) for row in rows]
+        for sample in samples:
+            if sample.video and not sample.views:
+                problem = "the video has not been turned into views. Load it with max_views."
+                raise RecordError(problem, "video", record_id=sample.id)
+            if sample.answer is None:
+                raise RecordError("there is no answer to learn from.", "answer", record_id=sample.id)
+            if not are_same_views(samples[0].views, sample.views):
+                raise ValueError(
+                    f"the questions {samples[0].id!r} and {sample.id!r} of a list are about different views; give "
+                    "them as two items."
+                )
+            if redrawn := sample.metadata.get("rooms_redrawn"):
+                self.events.add("rooms_redrawn", sample.id, "stood in for one that could not be asked about", redrawn)
+        return [self._thinned(sample) for sample in samples]
 
-    def _check_length(self, batch, samples):
-        if self.max_length is None:
-            return
-        documents = batch["document_ids"]
-        for index, sample in enumerate(samples):
-            if self.shared.layout == "packed":
-                length = int((documents == index + 1).sum())
-            else:
-                length = int((documents[index] != PADDING).sum())
-            if length > self.max_length:
+    def _thinned(self, sample):
+        if self.max_views is None or len(sample.views) <= self.max_views:
+            return sample
+        text = f"{len(sample.views)} views, more than max_views={self.max_views}"
+        self.events.add("views_dropped", sample.id, text)
+        return select_views(sample, spread_views(sample, self.max_views))
+
+    def _groups(self, items) -> list[SceneGroup]:
+        """The questions of a batch by the pictures that they are shown."""
+        samples = [sample for item in items for sample in item]
+        texts = [write_texts(self.processor, sample) for sample in samples]
+        if self.for_pretraining or self.layout == "block_mask":
+            groups = group_questions(samples, texts)
+        else:
+            groups = [SceneGroup([sample], [text]) for sample, text in zip(samples, texts, strict=True)]
+        home = {id(sample): number for number, group in enumerate(groups) for sample in group.samples}
+        for item in items:
+            if apart := len({home[id(sample)] for sample in item}) - 1:
+                text = f"{apart + 1} encodings of its views for {len(item)} questions"
+                self.events.add("encoded_apart", item[0].id, text, apart)
+        return groups
+
+    def _encode(self, group: SceneGroup) -> EncodedScene:
+        """Pictures and tokens of a group of questions."""
+        together, size = replace(group.samples[0], marks=group.marks), None
+        images = together.marked_images(self.processor.cross_size)
+        if images and (self.max_view_pixels is not None or self.max_sample_pixels is not None):
+            sizes, limits = [image.size for image in images], (self.max_view_pixels, self.max_sample_pixels)
+            size, wanted, pixels = fit_views(self.processor.image_processor, sizes, *limits, together.id)
+            if pixels < wanted:
+                self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
+        marks = [_answered_mark(sample) for sample in group.samples]
+        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size)
+        for index, sample in enumerate(group.samples):
+            length = scene.length(index)
+            if self.max_length is not None and length > self.max_length:
                 raise RecordError(
                     f"the row has {length} tokens, more than max_length={self.max_length}. Bound its views or pixels "
                     "(max_views, max_sample_pixels), or leave it out.",
-                    record_id=sample["sample_id"],
+                    record_id=sample.id,
                 )
+        return scene
+
+    def _point_maps(self, group, scene):
+        views, merge_size = group.samples[0].views, self.processor.image_processor.merge_size
+        targets, lacking = token_targets(views, scene.image_grid_thw.tolist(), merge_size, self.point_map_side)
+        if lacking:
+            text = f"{lacking} of {len(views)} views without depth, intrinsics or pose"
+            self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+        return targets
 
 
-def _geometry(scene):
-    """Depth in metres, its intrinsics and the pose of each view; None where a view has none."""
-    return {
-        "depth_m": [view.depth_m for view in scene.views],
-        "intrinsics": [None if view.depth_picture is None else depth_camera(view) for view in scene.views],
-        "camera_to_world": [view.camera_to_world for view in scene.views],
-    }
+def _from_row(row):
+    if not isinstance(row, Mapping):
+        raise WrongKindError(
+            f"an item of the batch holds a {type(row).__name__}; expected a SceneSample or a row of the schema."
+        )
+    return SceneSample.from_row(row)
 
 
-__all__ = ["PRETRAINING_FIELDS", "SceneCollator"]
+def _answered_mark(sample):
+    """The cross that a question is about: its only one."""
+    crosses = [mark for mark in sample.marks if mark.kind == "cross" and mark.unit == "pixel"]
+    return Mark(crosses[0].view, crosses[0].xy, crosses[0].color) if len(crosses) == 1 else None
+
+
+__all__ = ["LOSS_FIELDS", "PRETRAINING_FIELDS", "SceneCollator"]

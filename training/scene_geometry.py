@@ -5,18 +5,14 @@ trained on what it will see.
 """
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from ..geometry_views_gap_mllm import recover_images, resize_to_grid
 from ..processing.argument_checks import WrongKindError, check_count
-from ..processing.camera_geometry_gap_mllm import invert_rigid, view_to_first_view
-from ..processing.data.augmentation.sight import depth_camera
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.processing_gap_mllm import MAX_PIXELS, default_image_processor
-from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
-from .rooms import point_targets
+from .point_targets import scene_targets
 from .scene_questions import choose_views
 from .view_sizes import fit_views
 
@@ -86,7 +82,7 @@ class SceneGeometryDataset(Dataset):
             "images": images,
             "sample_ids": scene.id,
             "views_without_depth": len(scene.views) - len(known),
-            **_targets(views, [tuple(image.shape[-2:]) for image in images]),
+            **scene_targets(views, [tuple(image.shape[-2:]) for image in images]),
         }
 
     def _images(self, pictures, name):
@@ -109,20 +105,6 @@ class SceneGeometryDataset(Dataset):
 def _has_geometry(view):
     is_complete = view.depth_picture is not None and view.camera_to_world is not None
     return is_complete and (view.depth_intrinsics is not None or view.intrinsics is not None)
-
-
-def _targets(views, sizes):
-    """As `scene_targets`, a list of views each, which may differ in size."""
-    to_first = view_to_first_view(np.stack([view.camera_to_world for view in views]))
-    targets = {"depth": [], "points": [], "valid": [], "pose_enc": []}
-    for view, pose, size in zip(views, to_first, sizes, strict=True):
-        depth, points, resized = point_targets(view.depth_m[None], depth_camera(view)[None], pose[None], size)
-        extrinsics = torch.as_tensor(invert_rigid(pose)[None, :3])
-        targets["depth"].append(torch.as_tensor(depth[0], dtype=torch.float32))
-        targets["points"].append(torch.as_tensor(points[0], dtype=torch.float32))
-        targets["valid"].append(torch.as_tensor(np.isfinite(points[0]).all(-1)))
-        targets["pose_enc"].append(cameras_to_pose_encoding(extrinsics, torch.as_tensor(resized), size)[0].float())
-    return targets
 
 
 __all__ = ["SceneGeometryDataset"]

@@ -7,6 +7,8 @@ views that are not chosen are never decoded.
 
 import zlib
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import islice
 
@@ -15,9 +17,10 @@ import numpy as np
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ..processing.argument_checks import WrongKindError
+from ..processing.data.augmentation import SceneAugmentation
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
-from ..processing.data.task_makers import TASK_MAKERS, make_tasks
+from ..processing.data.task_makers import TASK_MAKERS, TaskMargins, make_tasks
 from .streams import rows_of_process, set_round
 
 
@@ -27,35 +30,40 @@ NUM_TRIES = 10  # choices of views and makers, before a scene counts as one that
 class _SceneQuestions:
     """What both forms share: which questions are asked about a row."""
 
-    def __init__(self, tasks, num_views, max_stride, margins, augmentation, seed):
+    def __init__(self, tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene):
         unknown = [task for task in tasks or () if task not in TASK_MAKERS]
         if unknown or (tasks is not None and not tasks):
             raise ValueError(f"tasks is {list(tasks)}; expected one or more of {', '.join(TASK_MAKERS)}.")
-        for name, value in {"num_views": num_views, "max_stride": max_stride}.items():
+        counts = {"num_views": num_views, "max_stride": max_stride, "questions_per_scene": questions_per_scene}
+        for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more.")
         self.tasks, self.margins, self.seed = tuple(tasks or TASK_MAKERS), margins, seed
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
+        self.questions_per_scene = questions_per_scene
 
     def _sample(self, sample, number, key, round_index):
-        """The sample of a row: `number` tells its questions apart in their ids, `key` seeds the choices."""
+        """The item of a row: `number` tells its questions apart in their ids, `key` seeds the choices."""
         if sample.task == "scene":
-            return self._ask(sample, number, np.random.default_rng([self.seed, *key]), round_index)
-        return self._augment(sample, round_index)
+            samples = self._ask(sample, number, np.random.default_rng([self.seed, *key]), round_index)
+        else:
+            samples = [self._augment(sample, round_index)]
+        return samples[0] if self.questions_per_scene == 1 else samples
 
     def _augment(self, sample, round_index):
         return sample if self.augmentation is None else self.augmentation(sample, epoch=round_index)
 
     def _ask(self, scene, number, rng, round_index):
-        """A question about some views of a scene; these are changed first, so that whatever is asked is true."""
-        reasons = Counter()
+        """Questions about some views of a scene; these are changed first, so that whatever is asked is true."""
+        reasons, count = Counter(), self.questions_per_scene
         for attempt in range(NUM_TRIES):
             chosen = choose_views(scene.views, self.num_views, self.max_stride, rng)
-            maker = self.tasks[int(rng.integers(len(self.tasks)))]
+            makers = rng.integers(len(self.tasks), size=1 if count == 1 else NUM_TRIES * count)
             asked = self._augment(replace(scene, id=f"{scene.id}/{number}-{attempt}", views=chosen), round_index)
-            made = make_tasks(asked, (maker,), seed=self.seed, margins=self.margins)
+            options = {"seed": self.seed, "margins": self.margins, "limit": count, "share_views": count > 1}
+            made = make_tasks(asked, [self.tasks[maker] for maker in makers], **options)
             if made:
-                return made[0]
+                return list(made)
             reasons.update(made.refused)
         told = "; ".join(f"{maker}: {reason} ({count} times)" for (maker, reason), count in reasons.most_common(4))
         raise RecordError(
@@ -86,7 +94,10 @@ class OpenedRows(Dataset):
 class SceneQuestionDataset(_SceneQuestions, Dataset):
     """Rows of a source as samples with questions; item i is always the same.
 
-    Item i is about row i modulo the number of rows; later rounds ask other questions about other views.
+    Item i is about row i modulo the number of rows; later rounds ask other questions about other views. With several
+    questions for each scene an item is a list of samples, for one encoding of their views by `SceneCollator`: marks
+    of all have different colours and stand in the same pictures. There are fewer where the views do not allow as many.
+    A row that brings a question gives a list of that one.
 
     Args:
         rows (sequence of `dict`): of the schema, as `load_multiview` gives them; `SceneQuestionStream` takes streamed
@@ -97,7 +108,8 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
         margins (`TaskMargins`, *optional*): how clear the answer of a made question must be.
         augmentation (`SceneAugmentation`, *optional*): applied to every sample; to scenes before they are asked about.
-        seed (`int`)
+        seed (`int`): seed of views, tasks and questions.
+        questions_per_scene (`int`, defaults to 1): questions about the same views of a scene.
     Raises:
         TypeError: if rows have no length and places, as streamed ones. ValueError: if there are no rows, a task is
             unknown, or a number is below 1. When indexed: RecordError, with the reasons, for a scene that no question
@@ -106,15 +118,25 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
     Example:
         ```python
         rows = load_multiview("scannet_posed", data_dir, split="train")
-        scenes = SceneQuestionDataset(rows, 100_000, ("marked_pixel", "detection"), num_views=4)
+        tasks = ("marked_pixel", "detection")
+        scenes = SceneQuestionDataset(rows, 100_000, tasks, num_views=4, questions_per_scene=4)
         trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)
         ```
     """
 
     def __init__(
-        self, rows, length=None, tasks=None, num_views=None, max_stride=3, margins=None, augmentation=None, seed=0
+        self,
+        rows: Sequence[dict],
+        length: int | None = None,
+        tasks: Sequence[str] | None = None,
+        num_views: int | None = None,
+        max_stride: int = 3,
+        margins: TaskMargins | None = None,
+        augmentation: SceneAugmentation | None = None,
+        seed: int = 0,
+        questions_per_scene: int = 1,
     ):
-        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed)
+        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene)
         if length is not None and length < 1:
             raise ValueError(f"length is {length}; expected 1 or more.")
         if isinstance(rows, IterableDataset) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
@@ -145,7 +167,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
     Args:
         rows (iterable of `dict`): of the schema, as `load_multiview(..., streaming=True)` gives them; can be begun
             again. Shuffle them first where their order matters: `rows.shuffle(seed)`.
-        tasks, num_views, max_stride, margins, augmentation, seed: as `SceneQuestionDataset`.
+        tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene: as `SceneQuestionDataset`.
     Raises:
         TypeError: if rows cannot be iterated. ValueError, RecordError: as `SceneQuestionDataset`.
 
@@ -157,8 +179,18 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
         ```
     """
 
-    def __init__(self, rows, tasks=None, num_views=None, max_stride=3, margins=None, augmentation=None, seed=0):
-        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed)
+    def __init__(
+        self,
+        rows: Iterable[dict],
+        tasks: Sequence[str] | None = None,
+        num_views: int | None = None,
+        max_stride: int = 3,
+        margins: TaskMargins | None = None,
+        augmentation: SceneAugmentation | None = None,
+        seed: int = 0,
+        questions_per_scene: int = 1,
+    ):
+        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene)
         if not hasattr(rows, "__iter__") or isinstance(rows, str | bytes | dict):
             raise WrongKindError(f"rows is a {type(rows).__name__}; expected an iterable of rows of the schema.")
         self.rows, self.round_index = rows.decode(False) if isinstance(rows, datasets.IterableDataset) else rows, 0
@@ -170,8 +202,9 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
 
     def rows_of_process(self, rank, world_size):
         """The questions about the rows that are this process's share; see `streams.rows_of_process`."""
-        shared = (self.tasks, self.num_views, self.max_stride, self.margins, self.augmentation, self.seed)
-        return SceneQuestionStream(rows_of_process(self.rows, rank, world_size), *shared)
+        stream = copy(self)
+        stream.rows = rows_of_process(self.rows, rank, world_size)
+        return stream
 
     def __iter__(self):
         worker, rows = get_worker_info(), iter(self.rows)

@@ -30,7 +30,6 @@ from .recipes import read_recipe
 from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions, RoomVariety
 from .scene_collator import SceneCollator
 from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
-from .shared_scene_collator import SharedSceneCollator
 
 
 @dataclass
@@ -66,7 +65,7 @@ class GeometryAlignedModelArguments:
         default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
     )
     answer_weights: dict = field(
-        default_factory=dict, metadata={"help": "Weights of the parts of answers; see SharedSceneCollator."}
+        default_factory=dict, metadata={"help": "Weights of the parts of answers; see SceneCollator."}
     )
     data: dict = field(
         default_factory=dict,
@@ -83,14 +82,17 @@ class GeometryAlignedModelArguments:
     )
     scene_tasks: dict = field(
         default_factory=dict,
-        metadata={"help": "Arguments of SceneQuestionDataset (tasks, num_views, ...): ask about scenes of data."},
+        metadata={
+            "help": "Arguments of SceneQuestionDataset (tasks, num_views, questions_per_scene, ...): ask about scenes "
+            "of data."
+        },
     )
     augmentation: dict = field(
         default_factory=dict, metadata={"help": "Fields of AugmentationConfig, for data; none by default."}
     )
     collation: dict = field(
         default_factory=dict,
-        metadata={"help": "Bounds of SceneCollator (max_views, max_sample_pixels, ...), for data."},
+        metadata={"help": "Bounds of SceneCollator (max_views, max_sample_pixels, ...)."},
     )
 
 
@@ -172,10 +174,9 @@ def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
     if model_args.data:
         dataset = _training_rows(model_args, args)
         eval_dataset = _evaluation_rows(model_args, args) if model_args.eval_data else None
-        collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     else:
         dataset, scorer = _rooms(model_args, args, processor, scorer)
-        collator = SharedSceneCollator(processor, layout, **shared)
+    collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     trainer = GeometryAlignedTrainer(
         model=model,
         args=args,

@@ -26,6 +26,7 @@ from .truth import Truth
 
 
 WORLD_FRAMES = ("scan", "aligned")
+NOT_STORED = ("truth", "cross_size")  # fields of a sample that are in no row
 MILLIMETRES = 1000.0  # depth that is in memory in metres is stored so
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange width and height
 
@@ -189,7 +190,8 @@ class SceneMark:
 class SceneSample:
     """One question about the views of one scene; the typed form of a row, from its source to the batch.
 
-    `truth` is what the question was made from; it is not stored. `answer` is its text.
+    `truth` is what the question was made from, `answer` is its text. `cross_size` is how large its crosses are drawn
+    where training varies that; None leaves it to the model. Both are not stored.
 
     Example:
         ```python
@@ -222,6 +224,7 @@ class SceneSample:
     question_type: str | None = None
     metadata: dict = field(default_factory=dict)
     truth: Truth | None = None
+    cross_size: CrossSize | None = None
 
     @classmethod
     def open(cls, rows, index: int) -> "SceneSample":
@@ -252,7 +255,7 @@ class SceneSample:
         Raises:
             RecordError: if metadata is no JSON, or nested too deep.
         """
-        fields = {name: row.get(name) for name in cls.__dataclass_fields__ if name != "truth"}
+        fields = {name: row.get(name) for name in cls.__dataclass_fields__ if name not in NOT_STORED}
         fields["views"] = tuple(_view(view) for view in row.get("views") or ())
         fields["boxes"] = tuple(_box(box) for box in row.get("boxes") or ())
         fields["points"] = tuple(_point(point) for point in row.get("points") or ())
@@ -267,7 +270,7 @@ class SceneSample:
 
     def to_row(self) -> dict:
         """Return the row again; decoded pictures are stored as PNG."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "truth"}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in NOT_STORED}
         for name in ("views", "boxes", "points", "marks"):
             fields[name] = [part.row() for part in fields[name]]
         for name in ("references", "choices"):
@@ -343,12 +346,14 @@ class SceneSample:
         """The pictures of all views with the marks drawn on them, in full size, ready for `messages`.
 
         Args:
-            cross_size (`CrossSize`, *optional*): of the model that is to see them, `processor.cross_size`.
+            cross_size (`CrossSize`, *optional*): size that the model knows, `processor.cross_size`; the sample's own
+                goes before it.
         Raises:
             RecordError: if a picture cannot be decoded, or a mark cannot be drawn on it.
         """
         try:
-            return draw_scene_marks([view.image for view in self.views], self.marks, cross_size=cross_size)
+            size = self.cross_size or cross_size
+            return draw_scene_marks([view.image for view in self.views], self.marks, cross_size=size)
         except ValueError as error:
             if isinstance(error, RecordError):
                 raise

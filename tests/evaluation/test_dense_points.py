@@ -17,8 +17,8 @@ from gap_mllm.evaluation import (
     summarize_errors,
 )
 from gap_mllm.evaluation.dense_points import _batches, _sample
+from gap_mllm.training import SceneCollator
 from gap_mllm.training.rooms import RoomGeometryDataset
-from gap_mllm.training.shared_scene_collator import SharedSceneCollator
 
 
 QUIET = {"show_progress": False}
@@ -122,10 +122,10 @@ class GeometryReader(torch.nn.Module):
 @pytest.fixture
 def true_batches(tiny_processor, test_rooms):
     """What `evaluate_point_maps` collates of the test rooms, two at a time, by the sum of the pixels."""
-    collate = SharedSceneCollator(tiny_processor, point_map_side=2)
+    collate = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, point_map_side=2)
     batches = {}
     for rooms in _batches(test_rooms, 2):
-        batch = collate([_sample(tiny_processor, room, None, None) for room in rooms])
+        batch = collate([_sample(room) for room in rooms])
         batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"]
     return batches
 
@@ -155,7 +155,7 @@ def test_baselines_are_measured_on_the_same_points(true_batches, tiny_processor,
     assert metrics["constant_dense_point_error_m"] == pytest.approx(np.median(expected), rel=0.02)
     room = test_rooms[0]
     batches = {}
-    batch = SharedSceneCollator(tiny_processor, point_map_side=2)([_sample(tiny_processor, room, None, None)])
+    batch = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, point_map_side=2)([_sample(room)])
     batches[float(batch["pixel_values"].sum())] = batch["point_map_targets"]
     alone = evaluate_point_maps(
         GeometryReader(batches), tiny_processor, [room], own, with_shuffled_geometry=False, **QUIET

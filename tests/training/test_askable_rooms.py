@@ -40,15 +40,36 @@ def bare_dataset(num_scenes=64, **questions):
     return RoomQuestionDataset("train", num_scenes, RoomQuestions(**questions), BARE, block_size=BLOCK)
 
 
-def told(sample):
-    marks = [mark and (mark.view, tuple(mark.pixel), mark.color) for mark in sample["marks"]]
-    return repr((sample["sample_id"], sample["conversations"], marks))
+def name_of(samples):
+    return samples[0].id.split("/")[0]
+
+
+def told(samples):
+    """The name of a room, what is asked and answered, and its marks, in the form that the hashes below are of."""
+    conversations = [sample.messages([None] * len(sample.views)) for sample in samples]
+    for part in (part for messages in conversations for turn in messages for part in turn["content"]):
+        part.pop("image", None)
+    marks = [None if not s.marks else s.marks[0] for s in samples]
+    marks = [mark and (mark.view, tuple(map(int, mark.xy)), mark.color) for mark in marks]
+    return repr((name_of(samples), conversations, marks))
+
+
+def depth(samples):
+    return np.stack([view.depth_m for view in samples[0].views])
+
+
+def num_redrawn(samples):
+    return samples[0].metadata["rooms_redrawn"]
 
 
 def is_same(first, second):
-    names = ("images", "depth_m", "intrinsics", "camera_to_world")
-    arrays = all(np.array_equal(np.stack(first[name]), np.stack(second[name])) for name in names)
-    return arrays and told(first) == told(second)
+    pairs = list(zip(first[0].views, second[0].views, strict=True))
+    arrays = all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for one, other in pairs
+        for name in ("picture", "depth_m", "intrinsics", "camera_to_world")
+    )
+    return arrays and first[0].cross_size == second[0].cross_size and told(first) == told(second)
 
 
 def test_the_room_that_ended_runs_is_asked_about():
@@ -58,26 +79,26 @@ def test_the_room_that_ended_runs_is_asked_about():
         dataset.ask(7955)
     sample = recipe_dataset("tiny_gap_mllm", seed=7)[7955]
     number = room_seed("train", 7955, attempt=1)
-    assert sample["sample_id"] == f"room-train-{number}" and number != 7955
-    assert len(sample["images"]) == 1 and len(sample["conversations"]) == 7
-    assert sample["depth_m"].shape == dataset[7954]["depth_m"].shape  # rooms of a block share size and views
+    assert name_of(sample) == f"room-train-{number}" and number != 7955
+    assert len(sample[0].views) == 1 and len(sample) == 7
+    assert depth(sample).shape == depth(dataset[7954]).shape  # rooms of a block share size and views
     assert dataset.redrawn == {} and is_same(dataset[7955], sample)
-    assert dataset.redrawn == {REASON: 1} and sample["rooms_redrawn"] == 1
+    assert dataset.redrawn == {REASON: 1} and num_redrawn(sample) == 1
 
 
 @pytest.mark.parametrize("questions", [{"counts": COUNTS}, {"counts": COUNTS, "grounding_frame_share": 0.5}])
 def test_rooms_that_stand_in_depend_on_seed_and_index_alone(questions):
     dataset = bare_dataset(**questions)
     samples = [dataset[index] for index in range(40)]
-    redrawn = [index for index in range(40) if samples[index]["sample_id"] != f"room-train-{index}"]
-    assert redrawn == [index for index in range(40) if samples[index]["rooms_redrawn"]] and len(redrawn) > 4
-    assert dataset.redrawn == {REASON: sum(sample["rooms_redrawn"] for sample in samples)}
+    redrawn = [index for index in range(40) if name_of(samples[index]) != f"room-train-{index}"]
+    assert redrawn == [index for index in range(40) if num_redrawn(samples[index])] and len(redrawn) > 4
+    assert dataset.redrawn == {REASON: sum(map(num_redrawn, samples))}
     for index in (39, *reversed(redrawn), 0):
         assert is_same(bare_dataset(**questions)[index], samples[index])
     longer = bare_dataset(num_scenes=400, **questions)
     assert all(is_same(longer[index], samples[index]) for index in redrawn)
     for start in range(0, 40, BLOCK):
-        assert len({sample["depth_m"].shape for sample in samples[start : start + BLOCK]}) == 1
+        assert len({depth(sample).shape for sample in samples[start : start + BLOCK]}) == 1
     other = RoomQuestionDataset("train", 64, RoomQuestions(**questions), BARE, block_size=BLOCK, seed=1)
     assert any(told(other[index]) != told(samples[index]) for index in redrawn)
 
@@ -95,13 +116,13 @@ def test_loader_processes_make_the_same_and_say_what_they_redrew():
     samples = [dataset[index] for index in range(24)]
     theirs = list(DataLoader(bare_dataset(24, counts=COUNTS), batch_size=None, num_workers=2))
     assert all(is_same(*pair) for pair in zip(samples, theirs, strict=True))
-    assert [sample["rooms_redrawn"] for sample in theirs] == [sample["rooms_redrawn"] for sample in samples]
+    assert [num_redrawn(sample) for sample in theirs] == [num_redrawn(sample) for sample in samples]
     assert dataset.redrawn[REASON] >= 2
 
 
 def test_what_needs_no_furniture_is_never_redrawn():
     dataset = bare_dataset(counts={"reconstruction": 1, "detection3d": 1})
-    assert [dataset[index]["sample_id"] for index in range(64)] == [f"room-train-{index}" for index in range(64)]
+    assert [name_of(dataset[index]) for index in range(64)] == [f"room-train-{index}" for index in range(64)]
     assert dataset.redrawn == {}
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gap_mllm.training import FrozenGeometry, SharedSceneCollator
+from gap_mllm.processing.data import SceneSample
+from gap_mllm.training import FrozenGeometry, SceneCollator
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
-from gap_mllm.training.shared_scene_collator import LOSS_FIELDS
+from gap_mllm.training.scene_collator import LOSS_FIELDS
 
 
 VARIETY = RoomVariety(
@@ -31,7 +32,9 @@ def dataset():
 @pytest.mark.parametrize("layout", ["block_mask", "padded", "packed"])
 def test_features_are_those_of_the_model(frozen_model, tiny_processor, dataset, layout):
     geometry = FrozenGeometry(frozen_model)
-    batch = SharedSceneCollator(tiny_processor, layout, geometry=geometry)([dataset[0], dataset[1], dataset[2]])
+    batch = SceneCollator(tiny_processor, layout, for_pretraining=True, geometry=geometry)(
+        [dataset[0], dataset[1], dataset[2]]
+    )
     expected = frozen_model.model.get_geometry_features(
         batch["pixel_values"], batch["image_grid_thw"], scene_lengths=batch["scene_lengths"]
     )
@@ -39,7 +42,7 @@ def test_features_are_those_of_the_model(frozen_model, tiny_processor, dataset, 
 
 
 def test_a_process_of_the_loader_makes_them(frozen_model, tiny_processor, dataset):
-    collator = SharedSceneCollator(tiny_processor, geometry=FrozenGeometry(frozen_model))
+    collator = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, geometry=FrozenGeometry(frozen_model))
     (batch,) = DataLoader(dataset, batch_size=4, collate_fn=collator, num_workers=1)
     assert torch.equal(
         batch["geometry_features"], collator([dataset[index] for index in range(4)])["geometry_features"]
@@ -47,7 +50,9 @@ def test_a_process_of_the_loader_makes_them(frozen_model, tiny_processor, datase
 
 
 def test_gradients_are_those_of_the_model(frozen_model, tiny_processor, dataset):
-    batch = SharedSceneCollator(tiny_processor, geometry=FrozenGeometry(frozen_model))([dataset[0], dataset[1]])
+    batch = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, geometry=FrozenGeometry(frozen_model))(
+        [dataset[0], dataset[1]]
+    )
     inputs = {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
     gradients = []
     for dropped in ("geometry_features", "nothing"):
@@ -60,9 +65,8 @@ def test_gradients_are_those_of_the_model(frozen_model, tiny_processor, dataset)
 
 
 def test_text_alone_has_no_geometry(frozen_model, tiny_processor):
-    turns = [{"role": "user", "content": "where?"}, {"role": "assistant", "content": "there"}]
-    collator = SharedSceneCollator(tiny_processor, geometry=FrozenGeometry(frozen_model))
-    assert "geometry_features" not in collator([{"images": [], "conversations": [turns]}])
+    collator = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, geometry=FrozenGeometry(frozen_model))
+    assert "geometry_features" not in collator([SceneSample(id="s", question="where?", answer="there")])
 
 
 def test_the_copy_stays_as_it_was(frozen_model):

@@ -5,9 +5,8 @@ import copy
 import pytest
 import torch
 
-from gap_mllm.training import LOSS_TERMS, GeometryAlignedTrainingArguments, LossTerm
+from gap_mllm.training import LOSS_TERMS, GeometryAlignedTrainingArguments, LossTerm, SceneCollator
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
-from gap_mllm.training.shared_scene_collator import SharedSceneCollator
 from gap_mllm.training.terms import make_terms
 from tests.extending import toy_loss_term
 
@@ -68,7 +67,7 @@ def test_a_registered_term_is_trained_with_and_logged_the_same_for_every_split(
         trainer = make_trainer(
             make_pretraining_model(),
             copy.deepcopy(rooms),
-            SharedSceneCollator(tiny_processor),
+            SceneCollator(tiny_processor, "block_mask", for_pretraining=True),
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=2 // batch,
             max_steps=1,
@@ -89,7 +88,7 @@ def test_a_field_of_a_batch_that_is_for_a_term_does_not_reach_the_model(
     monkeypatch.setattr(toy_loss_term.LogitSizeTerm, "batch_fields", ("scales",))
     model = make_pretraining_model()
     trainer = make_trainer(model, terms={"logit_size": {"weight": 1.0}})
-    batch = {**SharedSceneCollator(tiny_processor)(rooms[:1]), "scales": torch.ones(2)}
+    batch = {**SceneCollator(tiny_processor, "block_mask", for_pretraining=True)(rooms[:1]), "scales": torch.ones(2)}
     sums, outputs = trainer.compute_terms(model, batch)  # a field that it does not know would be an error
     expected = outputs.answer_logits.logsumexp(-1).square().sum()
     assert list(sums) == ["text", "logit_size"] and torch.equal(sums["logit_size"], expected)

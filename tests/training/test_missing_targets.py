@@ -10,10 +10,8 @@ from PIL import Image
 
 from gap_mllm.processing.data import complete_row, make_question, render_room
 from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
-from gap_mllm.processing.prompts_gap_mllm import build_messages
 from gap_mllm.training.collation_events import COLLATION_EVENTS
 from gap_mllm.training.scene_collator import SceneCollator
-from gap_mllm.training.shared_scene_collator import SharedSceneCollator
 from tests.training.processes import run_here, run_in_two
 
 
@@ -51,7 +49,7 @@ def test_only_the_view_that_lacks_something_loses_its_targets(rows, tiny_process
     expected[6:12] = float("nan")
     torch.testing.assert_close(targets, expected, equal_nan=True)
     assert counts == {"views_without_depth": 1} and not none_lost
-    assert batch["collation_counts"].tolist() == [0, 0, 1, 0] and not whole["collation_counts"].any()
+    assert batch["collation_counts"].tolist() == [0, 0, 1, 0, 0] and not whole["collation_counts"].any()
     assert "views_without_depth: 1 so far; the last row, 'room-0', has 1 of 3 views without depth" in caplog.text
 
 
@@ -89,17 +87,6 @@ def decode(stored):
     return Image.open(io.BytesIO(stored["bytes"]))
 
 
-def test_geometry_of_another_number_of_views_is_refused(tiny_processor):
-    sample = {
-        "sample_id": "s",
-        "images": [np.zeros((64, 64, 3), np.uint8)] * 2,
-        "conversations": [build_messages("reconstruction", 2, answer="x")],
-        "depth_m": [np.ones((64, 64))],
-    }
-    with pytest.raises(ValueError, match="depth_m of sample 's' has 1 entries for 2 views"):
-        SharedSceneCollator(tiny_processor, point_map_side=2)([sample])
-
-
 def test_rows_without_depth_add_no_count_and_no_nan(rows, tiny_processor, make_pretraining_model, make_trainer):
     model = make_pretraining_model()
     side = model.config.point_map_side
@@ -130,18 +117,24 @@ def test_counts_have_the_same_keys_whatever_the_batch(rows, tiny_processor, make
         assert list(counts) == ["text", "point_map", "readout"]
         assert all(isinstance(count, torch.Tensor) and count.isfinite() for count in counts.values())
     assert not any(trainer._get_num_items_in_batch([], torch.device("cpu")).values())
-    assert COLLATION_EVENTS == ("views_dropped", "pixels_reduced", "views_without_depth", "rooms_redrawn")
+    assert COLLATION_EVENTS == (
+        "views_dropped",
+        "pixels_reduced",
+        "views_without_depth",
+        "rooms_redrawn",
+        "encoded_apart",
+    )
 
 
 def test_what_is_missing_is_in_the_log(rows, tiny_processor, make_pretraining_model, make_trainer):
-    bare = {**rows[2], "views": [{**view, "depth": None} for view in rows[2]["views"]]}
+    bare = [{**row, "views": [{**view, "depth": None} for view in row["views"]]} for row in (rows[2], rows[1])]
     model = make_pretraining_model()
     collator = SceneCollator(
         tiny_processor, for_pretraining=True, point_map_side=model.config.point_map_side, max_views=2
     )
     options = {"per_device_train_batch_size": 2, "max_steps": 2, "logging_steps": 1, "point_map_weight": 1.0}
     # made in a worker, whose own counts are never seen
-    trainer = make_trainer(model, [rows[0], bare, bare, bare], collator, dataloader_num_workers=1, **options)
+    trainer = make_trainer(model, [rows[0], bare[0], *bare], collator, dataloader_num_workers=1, **options)
     trainer.train()
     first, second = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert first["views_without_depth"] == 2 and second["views_without_depth"] == 4
@@ -151,17 +144,19 @@ def test_what_is_missing_is_in_the_log(rows, tiny_processor, make_pretraining_mo
 
 SCRIPT = """
 import json, sys, torch
+from dataclasses import replace
 torch.set_num_threads(1)
 from gap_mllm import GapMllmForPreTraining, GapMllmProcessor
-from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SharedSceneCollator
+from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
 
 folder, batch, rates = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 variety = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,))
 rooms = RoomQuestionDataset("train", 4, RoomQuestions(counts={"reconstruction": 1}), variety, block_size=1)
 samples = [rooms[index] for index in range(4)]
-for sample in samples[2:]:  # all that the second process gets
-    sample["depth_m"] = None
+for place in (2, 3):  # all that the second process gets
+    views = tuple(replace(view, depth_picture=None) for view in samples[place][0].views)
+    samples[place] = [replace(sample, views=views) for sample in samples[place]]
 model = GapMllmForPreTraining.from_pretrained(folder + "/model", dtype="float32")
 args = GeometryAlignedTrainingArguments(
     output_dir=folder + "/out", per_device_train_batch_size=batch, max_steps=1, logging_steps=1, report_to="none",
@@ -169,7 +164,9 @@ args = GeometryAlignedTrainingArguments(
     module_learning_rates=rates, ddp_find_unused_parameters=False,
 )
 processor = GapMllmProcessor.from_pretrained(folder + "/model")
-collator = SharedSceneCollator(processor, point_map_side=model.config.point_map_side)
+collator = SceneCollator(
+    processor, "block_mask", for_pretraining=True, point_map_side=model.config.point_map_side
+)
 trainer = GeometryAlignedTrainer(model=model, args=args, train_dataset=samples, data_collator=collator)
 trainer.train()
 if trainer.is_world_process_zero():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 import yaml
 
 from gap_mllm.processing.data import RecordError, complete_row, load_multiview, make_question
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
-from gap_mllm.training import SceneGeometryDataset, SharedSceneCollator
+from gap_mllm.processing.data.rooms.synthetic_rooms import room_views, scene_row, scene_views
+from gap_mllm.training import SceneCollator, SceneGeometryDataset
+from gap_mllm.training.point_targets import scene_targets
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.rooms import (
     ROOMS_PER_EPOCH,
@@ -19,7 +21,6 @@ from gap_mllm.training.rooms import (
     RoomVariety,
     collate_scenes,
     draw_room,
-    scene_targets,
 )
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from gap_mllm.training.train_geometry_encoder import train_geometry_encoder
@@ -46,6 +47,12 @@ def write_recipe(tmp_path, encoder_folder):
         return str(path)
 
     return write
+
+
+def without_depth(samples):
+    """Questions about a scene whose views have no depth maps, still the same for all."""
+    views = tuple(replace(view, depth_picture=None) for view in samples[0].views)
+    return [replace(sample, views=views) for sample in samples]
 
 
 @pytest.fixture
@@ -133,9 +140,11 @@ def test_the_evaluation_loss_does_not_depend_on_batches(make_pretraining_model, 
     variety = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(1, 2), num_views_shares=(0.5, 0.5))
     rooms = RoomQuestionDataset("train", 3, RoomQuestions(counts={"reconstruction": 2}), variety, block_size=1)
     items = [rooms[index] for index in range(3)]
-    items[2]["depth_m"] = None
+    items[2] = without_depth(items[2])
     model, found = make_pretraining_model(), []
-    collate = SharedSceneCollator(tiny_processor, point_map_side=model.config.point_map_side)
+    collate = SceneCollator(
+        tiny_processor, "block_mask", for_pretraining=True, point_map_side=model.config.point_map_side
+    )
     for batch_size in (1, 2, 3):
         trainer = make_trainer(
             model,
@@ -215,9 +224,9 @@ def test_rows_and_rooms_have_the_same_targets():
     scene, _ = draw_room("train", 0, RoomVariety(sizes=((64, 96),), size_shares=(1.0,), color_strength=0.0))
     row = scene_row(scene, make_question(scene, "reconstruction"), scene_views(scene), "train", "room")
     item = SceneGeometryDataset([complete_row(**row)])[0]
-    expected = scene_targets(scene.depth_m, scene.intrinsics, scene.camera_to_world, (56, 84))
+    expected = scene_targets(room_views(scene), [(56, 84)] * len(scene.images))
     for name, value in expected.items():
-        torch.testing.assert_close(torch.stack(item[name]), value, atol=2e-3, rtol=1e-3, equal_nan=True, msg=name)
+        torch.testing.assert_close(item[name], value, atol=2e-3, rtol=1e-3, equal_nan=True, msg=name)
 
 
 def test_views_without_geometry_are_left_out_and_counted(scenes):
@@ -230,7 +239,7 @@ def test_views_without_geometry_are_left_out_and_counted(scenes):
     assert item["views_without_depth"] == 2 and len(item["images"]) == len(row["views"]) - 2
     whole = SceneGeometryDataset([row], num_views=3, max_view_pixels=64 * 64)[0]
     batch = collate_scenes([item, whole])
-    assert batch["collation_counts"].tolist() == [0, 0, 2, 0] and len(batch["images"]) == len(row["views"]) + 1
+    assert batch["collation_counts"].tolist() == [0, 0, 2, 0, 0] and len(batch["images"]) == len(row["views"]) + 1
     bare = {**row, "views": [{**view, "camera_to_world": None} for view in row["views"]]}
     with pytest.raises(RecordError, match=r"none of its \d+ views has depth, intrinsics and a pose"):
         SceneGeometryDataset([bare])[0]

@@ -1,5 +1,7 @@
 """Rooms as training data: visits, shares of questions, and targets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,13 @@ def make(num_items, **questions):
 
 
 def told(sample):
-    return [messages[-1]["content"][0]["text"] for messages in sample["conversations"]]
+    return [question.answer for question in sample]
+
+
+def shown(sample):
+    """The pictures with the crosses of all questions, (V, H, W, 3)."""
+    marks = tuple(mark for question in sample for mark in question.marks)
+    return np.stack([np.asarray(image) for image in replace(sample[0], marks=marks).marked_images()])
 
 
 @pytest.fixture
@@ -43,9 +51,9 @@ def test_visits_show_the_same_room_with_other_questions_and_crosses():
     dataset = make(40, counts={"reconstruction": 2}, visits=2)
     later = 2 * BLOCK * REVISIT_GAP + BLOCK  # the second visit of room 0
     one, other = dataset[0], dataset[later]
-    assert one["sample_id"] == other["sample_id"] == "room-train-0"
-    assert np.array_equal(one["depth_m"], other["depth_m"])
-    assert not np.array_equal(np.stack(one["images"]), np.stack(other["images"]))
+    assert {question.id.split("/")[0] for question in one + other} == {"room-train-0"}
+    assert np.array_equal(one[0].views[0].depth_m, other[0].views[0].depth_m)
+    assert not np.array_equal(shown(one), shown(other))
     assert not set(told(one)) & set(told(other))
 
 
@@ -54,7 +62,7 @@ def test_items_do_not_depend_on_what_was_asked_before():
     in_order = [asked[index] for index in range(40)]
     for index in (37, 3, 20, 0):
         assert told(fresh[index]) == told(in_order[index])
-        assert np.array_equal(np.stack(fresh[index]["images"]), np.stack(in_order[index]["images"]))
+        assert np.array_equal(shown(fresh[index]), shown(in_order[index]))
 
 
 def test_a_process_in_order_renders_rooms_once_and_keeps_few(drawn):
@@ -78,7 +86,9 @@ def test_what_never_comes_back_to_a_process_is_dropped(drawn):
 
 def test_one_visit_is_the_rooms_in_their_order():
     dataset = make(12, counts={"reconstruction": 1})
-    assert [dataset[index]["sample_id"] for index in (0, 5, 11)] == [f"room-train-{index}" for index in (0, 5, 11)]
+    assert [dataset[index][0].id for index in (0, 5, 11)] == [
+        f"room-train-{index}/reconstruction-0" for index in (0, 5, 11)
+    ]
     assert not dataset._kept
 
 
@@ -90,7 +100,7 @@ def test_a_fraction_is_a_share_of_blocks():
     assert {count["grounding_box"] for count in counts} == {0, 1} and 0.4 < share < 0.6
     assert {count["reconstruction"] for count in counts} == {1}
     with_box = next(index for index in range(400) if counts[index]["grounding_box"])
-    assert len(dataset[with_box]["conversations"]) == 2 and "bbox_3d" in told(dataset[with_box])[1]
+    assert len(dataset[with_box]) == 2 and "bbox_3d" in told(dataset[with_box])[1]
 
 
 @pytest.mark.parametrize(
@@ -111,4 +121,4 @@ def test_wrong_questions_are_refused(questions, message):
 
 def test_rooms_that_only_ask_for_frames_need_no_other_counts():
     dataset = make(4, counts={}, grounding_frame_share=1.0, grounding_frame_count=2)
-    assert [len(dataset[index]["conversations"]) for index in range(4)] == [2] * 4
+    assert [len(dataset[index]) for index in range(4)] == [2] * 4

@@ -24,7 +24,7 @@ from gap_mllm.training.rooms import (
     RoomVariety,
     collate_scenes,
 )
-from gap_mllm.training.shared_scene_collator import LOSS_FIELDS, SharedSceneCollator
+from gap_mllm.training.scene_collator import LOSS_FIELDS, SceneCollator
 
 
 RATES = {"geometry": 0, "vision": 1e-3, "mergers": 1e-3, "fusion": 1e-3, "language": 1e-3, "point_maps": 1e-3}
@@ -35,6 +35,10 @@ QUESTIONS = RoomQuestions(counts={"reconstruction": 2}, decimals=1)
 @pytest.fixture(scope="module")
 def rooms():
     return _Kept(RoomQuestionDataset("train", 8, QUESTIONS, SMALL, block_size=1))
+
+
+def make_collator(processor, layout="block_mask", **options):
+    return SceneCollator(processor, layout, for_pretraining=True, **options)
 
 
 class _Kept(Dataset):
@@ -92,7 +96,7 @@ def test_one_batch_of_four_equals_two_accumulated_batches_of_two(
         trainer = make_trainer(
             model,
             rooms,
-            SharedSceneCollator(tiny_processor, point_map_side=model.config.point_map_side),
+            make_collator(tiny_processor, point_map_side=model.config.point_map_side),
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=accumulation,
             max_steps=2,
@@ -117,7 +121,7 @@ def test_the_last_step_is_logged_however_few_there_are(
 ):
     """Else a run shorter than `logging_steps` leaves no loss, and nothing to draw."""
     settings = {"per_device_train_batch_size": 1, "max_steps": 3, "logging_steps": logging_steps}
-    trainer = make_trainer(make_pretraining_model(), rooms, SharedSceneCollator(tiny_processor), **settings)
+    trainer = make_trainer(make_pretraining_model(), rooms, make_collator(tiny_processor), **settings)
     trainer.train()
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert [entry["step"] for entry in entries] == logged
@@ -175,7 +179,7 @@ def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processo
 
 
 def test_resumed_training_has_the_same_losses(make_pretraining_model, make_trainer, rooms, tiny_processor, tmp_path):
-    collate = SharedSceneCollator(tiny_processor, point_map_side=4)
+    collate = make_collator(tiny_processor, point_map_side=4)
     options = {
         "per_device_train_batch_size": 2,
         "max_steps": 4,
@@ -203,12 +207,12 @@ def test_a_loss_that_is_not_finite_names_step_term_and_samples(
     make_pretraining_model, make_trainer, rooms, tiny_processor
 ):
     model = make_pretraining_model()
-    trainer = make_trainer(
-        model, rooms, SharedSceneCollator(tiny_processor), per_device_train_batch_size=2, max_steps=2
-    )
+    trainer = make_trainer(model, rooms, make_collator(tiny_processor), per_device_train_batch_size=2, max_steps=2)
     with torch.no_grad():
         model.lm_head.weight[5] = float("inf")
-    with pytest.raises(FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0', 'room-t"):
+    with pytest.raises(
+        FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0/reconstruction-0', 'room-t"
+    ):
         trainer.train()
 
 
@@ -276,7 +280,7 @@ def test_frozen_stays_bit_equal_and_the_rest_moves(make_pretraining_model, make_
     make_trainer(
         model,
         rooms,
-        SharedSceneCollator(tiny_processor, point_map_side=4),
+        make_collator(tiny_processor, point_map_side=4),
         per_device_train_batch_size=2,
         max_steps=3,
         point_map_weight=1.0,
@@ -297,7 +301,7 @@ def test_frozen_stays_bit_equal_and_the_rest_moves(make_pretraining_model, make_
 def test_readout_equals_the_attention_that_eager_reports(make_pretraining_model, rooms, tiny_processor):
     model = make_pretraining_model()
     language = model.model.language_model
-    batch = SharedSceneCollator(tiny_processor, "packed")([rooms[0]])
+    batch = make_collator(tiny_processor, "packed")([rooms[0]])
     documents, targets = batch["document_ids"], batch["readout_targets"]
     inputs = {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
     with record_readout(language, [1, 2], [0, 3]) as recording:
@@ -345,7 +349,7 @@ def test_evaluation_asks_the_scorer_in_eval_mode(make_pretraining_model, make_tr
     trainer = make_trainer(
         model,
         rooms,
-        SharedSceneCollator(tiny_processor),
+        make_collator(tiny_processor),
         scorer=score,
         per_device_train_batch_size=2,
         max_steps=2,
@@ -440,7 +444,7 @@ def test_gradient_checkpointed_readout_has_the_same_gradient(
             model.activation_checkpointing_enable()
         trainer = make_trainer(model, readout_weight=1.0)
         with record_readout(model.model.language_model, [1, 2], [0]):
-            terms, _ = trainer.compute_terms(model, SharedSceneCollator(tiny_processor)([rooms[0]]))
+            terms, _ = trainer.compute_terms(model, make_collator(tiny_processor)([rooms[0]]))
             terms["readout"].backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()

@@ -12,7 +12,6 @@ from gap_mllm.processing.data.scene_sample import SceneMark, View
 from gap_mllm.processing.processing_gap_mllm import default_image_processor
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor
 from gap_mllm.training.scene_collator import SceneCollator
-from gap_mllm.training.shared_scene_collator import SharedSceneCollator
 from gap_mllm.training.view_sizes import fit_views, resized_pixels
 
 
@@ -147,16 +146,3 @@ def test_marks_and_targets_follow_the_resize(tiny_processor):
         assert token == side * side + side - 1  # view 1, first row, last column
         x = (128 - 64 / side - 0.5 - 63.5) / 128 * 2  # centre of the last of `side` cells
         torch.testing.assert_close(batch["point_map_targets"][token, 0, 0, 0], torch.tensor(x, dtype=torch.float32))
-
-
-def test_the_shared_collator_bounds_too(tiny_processor):
-    with pytest.raises(RecordError, match="max_view_pixels=500"):
-        SharedSceneCollator(tiny_processor, max_view_pixels=500)(
-            [
-                {
-                    "images": [np.zeros((64, 64, 3), np.uint8)],
-                    "conversations": [sample([(64, 64)]).messages()],
-                    "sample_id": "s",
-                }
-            ]
-        )

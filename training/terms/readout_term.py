@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
+from ..layouts import PADDING
 from ..readout import record_readout
-from ..shared_scene_collator import PADDING
 from .loss_term import LossTerm
 
 

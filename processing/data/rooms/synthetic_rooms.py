@@ -179,9 +179,24 @@ def room_sample(
         pose_frame="aligned",
         metadata=room,
     )
-    if question is None:
-        instances = range(1, len(scene.labels) + 1)
-        return replace(sample, boxes=_boxes(scene, scene.boxes, scene.labels, instances, "aligned"))
+    if question is not None:
+        return room_question(sample, scene, question)
+    instances = range(1, len(scene.labels) + 1)
+    return replace(sample, boxes=_boxes(scene, scene.boxes, scene.labels, instances, "aligned"))
+
+
+def room_question(sample: SceneSample, scene: RoomScene, question: RoomQuestion, **changes) -> SceneSample:
+    """A question about a room whose sample is there: all its questions share the views, and what is known of it.
+
+    Frame: boxes and points in the camera of view 0. Units: metres.
+
+    Args:
+        sample (`SceneSample`): `room_sample` of the room.
+        scene (`RoomScene`), question (`RoomQuestion`): the room, and what is asked about it.
+        **changes: further fields of the sample, as its `id`.
+    Returns:
+        `SceneSample`.
+    """
     points, marks = [], []
     for mark in question.marks:
         pixel = tuple(map(float, mark.pixel))
@@ -198,7 +213,8 @@ def room_sample(
         points=tuple(points),
         marks=tuple(marks),
         target_frame=question.target_frame,
-        metadata={**room, "description": question.description},
+        metadata={**sample.metadata, "description": question.description},
+        **changes,
     )
 
 

@@ -1,12 +1,13 @@
 """From a scene to questions about it: the makers by name, and `make_tasks`, which runs them."""
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
+from ...prompts_gap_mllm import IMAGE_TAG, number_views
 from ...visual_prompt_gap_mllm import MARK_COLORS
 from ..scene_sample import SceneSample
 from .camera import CAMERA_MAKERS
@@ -52,6 +53,7 @@ def make_tasks(
     phrasings: str = "all",
     mark_colors: tuple[str, ...] | None = None,
     share_views: bool = False,
+    limit: int | None = None,
 ) -> MadeTasks:
     """Make questions about a scene; their answers are computed from its depth, poses and boxes.
 
@@ -67,7 +69,7 @@ def make_tasks(
         sample (`SceneSample`): views with pose, intrinsics and depth. Objects are asked about if the row lists all of
             the scene's boxes, as rows of the tasks "scene" and "detection3d" do.
         tasks (`tuple[str, ...]` or `dict[str, int]`, *optional*): keys of `TASK_MAKERS`, perhaps with a number of
-            questions for each; None is all of them.
+            questions for each; None is all of them. One that is named twice asks twice as much.
         num_per_task (`int`, defaults to 1): questions of each maker, where `tasks` has no numbers. One that was made
             before is not made again.
         seed (`int`, defaults to 0): same seed and sample id, same questions of a maker, whatever else is asked; the
@@ -77,7 +79,9 @@ def make_tasks(
             own prompt for the tasks of GAP-MLLM.
         mark_colors (`tuple[str, ...]`, *optional*): colours that crosses may have; None is all that are told apart.
         share_views (`bool`, defaults to False): the questions are to be shown on one set of pictures: no two crosses
-            of all of them have one colour. What needs more colours than are left is refused.
+            of all of them have one colour or come close, and all carry the views' numbers where one needs them. What
+            needs more colours than are left is refused.
+        limit (`int`, *optional*): most questions in all; makers after it are not asked.
     Returns:
         `MadeTasks`: rows in the order of the makers, ids "<sample>/<maker>-<number>", with `refused`.
     Raises:
@@ -85,12 +89,15 @@ def make_tasks(
             has neither id nor scene_id.
         RecordError: if a picture or depth map cannot be decoded.
     """
-    counts = tasks if isinstance(tasks, dict) else dict.fromkeys(TASK_MAKERS if tasks is None else tasks, num_per_task)
-    unknown = [name for name in counts if name not in TASK_MAKERS]
+    names = TASK_MAKERS if tasks is None else tasks
+    counts = tasks.items() if isinstance(tasks, dict) else [(name, num_per_task) for name in names]
+    unknown = [name for name, _ in counts if name not in TASK_MAKERS]
     if unknown:
         raise ValueError(f"tasks names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
     if num_per_task < 1 or seed < 0:
         raise ValueError(f"num_per_task is {num_per_task} and seed {seed}; expected at least 1 and at least 0.")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}; expected 1 or more.")
     strange = [color for color in mark_colors or () if color not in MARK_COLORS]
     if strange or mark_colors == ():
         raise ValueError(f"mark_colors is {list(mark_colors)}; expected one or more of {', '.join(MARK_COLORS)}.")
@@ -100,32 +107,37 @@ def make_tasks(
     if not name:
         raise ValueError("the sample has neither id nor scene_id; questions are drawn by it, so give it one.")
     scene, made = TaskScene(sample, margins, mark_colors), MadeTasks()
-    for maker, count in counts.items():
-        known = set()
-        for number in range(count):
-            stream = [seed, number, *_digest(name), *_digest(maker)]
-            try:
-                question = _new_question(scene, maker, stream, phrasings, known)
-            except CannotAskError as error:
-                made.refused[maker, error.reason] += 1
-                continue
-            if share_views:
-                drawn = {mark.color for mark in question.marks}
-                scene.mark_colors = [color for color in scene.mark_colors if color not in drawn]
-            metadata = {**question.metadata, "maker": maker, "seed": seed, "number": number}
-            made.append(replace(question, id=f"{name}/{maker}-{number}", metadata=metadata))
+    known, numbers = defaultdict(set), Counter()
+    for maker in (maker for maker, count in counts for _ in range(count)):
+        number = numbers[maker]
+        numbers[maker] += 1
+        stream = [seed, number, *_digest(name), *_digest(maker)]
+        try:
+            question, marks = _new_question(scene, maker, stream, phrasings, known[maker])
+        except CannotAskError as error:
+            made.refused[maker, error.reason] += 1
+            continue
+        if share_views:
+            scene.take(marks)
+        metadata = {**question.metadata, "maker": maker, "seed": seed, "number": number}
+        made.append(replace(question, id=f"{name}/{maker}-{number}", metadata=metadata))
+        if len(made) == limit:
+            break
+    if share_views and any(IMAGE_TAG in asked.question for asked in made):
+        made[:] = [replace(asked, question=number_views(asked.question, len(sample.views))) for asked in made]
     return made
 
 
 def _new_question(scene, maker, stream, phrasings, known):
-    """A question that is not among the known ones, drawn again some times; it is then known too."""
+    """A question that is not among the known ones, drawn again some times, and its marks; it is then known too."""
     for draw in range(_DRAWS):
         rng = np.random.default_rng([*stream, draw])
-        question = scene.pose(TASK_MAKERS[maker](scene, rng), rng, phrasings)
+        draft = TASK_MAKERS[maker](scene, rng)
+        question = scene.pose(draft, rng, phrasings)
         content = _content(question)
         if content not in known:
             known.add(content)
-            return question
+            return question, draft.marks
     raise CannotAskError(REPEATED)
 
 

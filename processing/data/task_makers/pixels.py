@@ -74,7 +74,7 @@ def _allowed_pixels(scene, camera, item, around):
 def _is_free(scene, camera, pixels, points, taken):
     """Whether pixels `(n, 2)` keep away from other marks, in the picture and in space, `(n,)` bool."""
     free = np.ones(len(pixels), dtype=bool)
-    for other in taken:
+    for other in (*scene.taken, *taken):
         free &= np.linalg.norm(points - other.xyz, axis=-1) >= scene.margins.point_gap_m
         if other.view == camera.index:
             gap = scene.margins.mark_gap_share * camera.size[0]
@@ -108,7 +108,7 @@ def _draw_labelled(scene, rng, color, taken=()):
     try:
         items = visible_items(scene)
     except CannotAskError:
-        points = [mark for mark in _labelled_points(scene) if _is_apart(scene, mark, taken)]
+        points = [mark for mark in _labelled_points(scene) if is_apart(scene, mark, taken)]
         if not points:
             return None
         mark = draw_one(points, rng, "")
@@ -123,7 +123,8 @@ def _draw_labelled(scene, rng, color, taken=()):
     return None
 
 
-def _is_apart(scene, mark, taken):
+def is_apart(scene: TaskScene, mark: Marked, taken: tuple[Marked, ...] = ()) -> bool:
+    """Whether a mark keeps away from others, those of questions in the same pictures included."""
     camera = scene.cameras[mark.view]
     return bool(_is_free(scene, camera, np.array([mark.pixel], np.float64), mark.xyz[None], taken)[0])
 
@@ -195,4 +196,4 @@ def _draw_several(draw, colors):
 
 PIXEL_MAKERS = {"marked_pixel": ask_marked_pixel, "sparse_points": ask_sparse_points}
 
-__all__ = ["OBJECT_SHARE", "PIXEL_MAKERS", "ask_marked_pixel", "ask_sparse_points", "draw_mark"]
+__all__ = ["OBJECT_SHARE", "PIXEL_MAKERS", "ask_marked_pixel", "ask_sparse_points", "draw_mark", "is_apart"]

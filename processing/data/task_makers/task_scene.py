@@ -6,7 +6,7 @@ from functools import cached_property, wraps
 
 import numpy as np
 
-from ...prompts_gap_mllm import IMAGE_TAG
+from ...prompts_gap_mllm import number_views
 from ...visual_prompt_gap_mllm import MARK_COLORS
 from ..cannot_ask import CannotAskError
 from ..record_errors import RecordError
@@ -75,7 +75,7 @@ class TaskScene:
         sample (`SceneSample`): a row with views; boxes are used if its task lists all objects ("scene",
             "detection3d").
         margins (`TaskMargins`, *optional*)
-        mark_colors (`tuple[str, ...]`, defaults to `COLORS`): of crosses; one is used less where it is taken away.
+        mark_colors (`tuple[str, ...]`, defaults to `COLORS`): colours that crosses may have.
     """
 
     def __init__(
@@ -84,6 +84,13 @@ class TaskScene:
         self.sample, self.margins = sample, margins or TaskMargins()
         self.mark_colors = list(COLORS if mark_colors is None else mark_colors)
         self.memo = {}  # of functions that are `remembered`
+        self.taken: tuple[Marked, ...] = ()  # marks of other questions that are shown in the same pictures
+
+    def take(self, marks: list[Marked]) -> None:
+        """Keep colours and places of marks from the next questions, which are shown in the same pictures."""
+        self.taken += tuple(marks)
+        taken = {mark.color for mark in marks}
+        self.mark_colors = [color for color in self.mark_colors if color not in taken]
 
     def draw_colors(self, rng: np.random.Generator, count: int, besides: str | None = None) -> list[str]:
         """Draw different colours of crosses.
@@ -188,8 +195,7 @@ class TaskScene:
         """
         template, text = phrase(draft.kind, rng, phrasings, **draft.words)
         if draft.number_views or any(view > 0 for view in draft.named_views):
-            tags = "".join(f"Frame-{view}: {IMAGE_TAG}" for view in range(len(self.sample.views)))
-            text = tags + ("" if text.startswith("\n") else "\n") + text
+            text = number_views(text, len(self.sample.views))
         metadata = {"template": template, "maker_facts": draft.facts, "scene_row": self.sample.id}
         if draft.named_views:
             metadata["named_views"] = sorted(set(draft.named_views))

@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from .descriptions import find_anchors
-from .pixels import draw_mark
+from .pixels import draw_mark, is_apart
 from .scene_objects import may_be_confused
 from .task_scene import CannotAskError, Draft, Marked, TaskScene, draw_one, view_name
 from .templates import choice_answer
@@ -190,6 +190,8 @@ def ask_point_match(scene: TaskScene, rng: np.random.Generator) -> Draft:
         if pixel is None:
             continue
         marks = [Marked(after.index, pixel, mark.xyz, colors[0])]
+        if not is_apart(scene, marks[0]):
+            continue
         for color in colors[1:]:
             other = draw_mark(scene, rng, color, [after], None, tuple(marks))
             marks += [] if other is None else [other]
