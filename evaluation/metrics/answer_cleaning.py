@@ -90,8 +90,7 @@ def exact_match(prediction: str, answers: Iterable[str], mode: str = "corrected"
     Raises:
         TypeError, ValueError: as `clean_answer`.
     """
-    cleaned = clean_answer(prediction, mode)
-    return cleaned in [clean_answer(answer, mode) for answer in answers] and bool(cleaned or mode == "reference")
+    return match_cleaned(clean_answer(prediction, mode), answers, mode)[0]
 
 
 def refined_match(prediction: str, answers: Iterable[str], mode: str = "corrected") -> bool:
@@ -106,8 +105,14 @@ def refined_match(prediction: str, answers: Iterable[str], mode: str = "correcte
     Raises:
         TypeError, ValueError: as `clean_answer`.
     """
-    cleaned = clean_answer(prediction, mode)
-    return any(_is_within(cleaned, clean_answer(answer, mode), mode) for answer in answers)
+    return match_cleaned(clean_answer(prediction, mode), answers, mode)[1]
+
+
+def match_cleaned(cleaned: str, answers: Iterable[str], mode: str = "corrected") -> tuple[bool, bool]:
+    """Return `exact_match` and `refined_match` of an answer that is cleaned already; errors as `clean_answer`."""
+    truths = [clean_answer(answer, mode) for answer in answers]
+    is_exact = cleaned in truths and bool(cleaned or mode == "reference")
+    return is_exact, any(_is_within(cleaned, truth, mode) for truth in truths)
 
 
 def _is_within(first, second, mode):
@@ -139,4 +144,4 @@ def _replace_words(text, table):
     return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], text)
 
 
-__all__ = ["CLEANING_MODES", "clean_answer", "exact_match", "refined_match"]
+__all__ = ["CLEANING_MODES", "clean_answer", "exact_match", "match_cleaned", "refined_match"]

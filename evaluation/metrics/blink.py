@@ -5,9 +5,9 @@ Source: BLINK (arXiv:2404.12390); the group of spatial tasks is that of VG-LLM.
 
 from collections.abc import Sequence
 
-from ...processing.scores.letters import choice_score, count_without_letter
+from ...processing.scores.letters import choice_score
 from ...processing.scores.reference_checks import check_choice, naming
-from .records import mean_or_nan, means_by_group, score_each
+from .records import mean_or_nan, means_by_group, score_letters
 
 
 MODES = ("strict", "vgllm", "lmms")
@@ -85,8 +85,7 @@ def blink_metric(
         ```
     """
     check_choice(mode, "mode", MODES)
-    scores = score_each(lambda text, answer: blink_score(text, answer, mode), predictions=predictions, answers=answers)
-    num_unparsed = count_without_letter(predictions, LETTERS, mode)
+    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode)
     return {**blink_aggregate(scores, tasks), "num_unparsed": num_unparsed}
 
 

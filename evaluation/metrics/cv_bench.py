@@ -5,9 +5,9 @@ Source: Cambrian-1 (arXiv:2406.16860).
 
 from collections.abc import Sequence
 
-from ...processing.scores.letters import choice_score, count_without_letter
+from ...processing.scores.letters import choice_score
 from ...processing.scores.reference_checks import check_choice, check_equal_lengths, naming
-from .records import mean_or_nan, means_by_group, score_each
+from .records import mean_or_nan, means_by_group, score_letters
 
 
 MODES = ("strict", "vgllm", "lmms")
@@ -76,13 +76,8 @@ def cv_bench_metric(
         ```
     """
     check_choice(mode, "mode", MODES)
-    scores = score_each(
-        lambda text, answer: cv_bench_score(text, answer, mode), predictions=predictions, answers=answers
-    )
-    return {
-        **cv_bench_aggregate(scores, sources, tasks),
-        "num_unparsed": count_without_letter(predictions, LETTERS, mode),
-    }
+    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode)
+    return {**cv_bench_aggregate(scores, sources, tasks), "num_unparsed": num_unparsed}
 
 
 def cv_bench_aggregate(scores: Sequence[float], sources: Sequence[str], tasks: Sequence[str]) -> dict:

@@ -84,7 +84,17 @@ def grounding_axis_aligned_score(
 
         ```
     """
-    overlaps, is_missing = axis_aligned_overlaps(boxes, truths, mode)
+    return score_overlaps(*axis_aligned_overlaps(boxes, truths, mode), question_types, mode, nr3d)
+
+
+def score_overlaps(
+    overlaps: np.ndarray,
+    is_missing: np.ndarray,
+    question_types: Sequence[str] | None = None,
+    mode: str = "corrected",
+    nr3d: bool = False,
+) -> dict:
+    """Sum up what `axis_aligned_overlaps` gave; arguments and errors as `grounding_axis_aligned_score`."""
     slack = {"slack": 0.0} if mode == "reference" else {}
     if not nr3d:
         result = overlap_summary(overlaps, question_types, **slack)
@@ -106,4 +116,4 @@ def nr3d_types(question_type: str) -> tuple[str, str]:
     return level, "view-dep" if "view-dep" in question_type else "view-indep"
 
 
-__all__ = ["axis_aligned_overlaps", "grounding_axis_aligned_score", "is_box", "nr3d_types"]
+__all__ = ["axis_aligned_overlaps", "grounding_axis_aligned_score", "is_box", "nr3d_types", "score_overlaps"]

@@ -5,9 +5,9 @@ Source: MMSI-Bench (arXiv:2505.23764), whose rule for letters is mode "mmsi".
 
 from collections.abc import Sequence
 
-from ...processing.scores.letters import choice_score, count_without_letter
+from ...processing.scores.letters import choice_score
 from ...processing.scores.reference_checks import check_choice
-from .records import mean_or_nan, means_by_group, score_each
+from .records import mean_or_nan, means_by_group, score_letters
 
 
 MODES = ("strict", "mmsi")
@@ -66,8 +66,7 @@ def mmsi_metric(
         ```
     """
     check_choice(mode, "mode", MODES)
-    scores = score_each(lambda text, answer: mmsi_score(text, answer, mode), predictions=predictions, answers=answers)
-    num_unparsed = count_without_letter(predictions, LETTERS, mode)
+    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode)
     return {**mmsi_aggregate(scores, question_types), "num_unparsed": num_unparsed}
 
 

@@ -145,20 +145,37 @@ def multi3drefer_score(
 
         ```
     """
+    return multi3drefer_aggregate(multi3drefer_each(boxes, truths, mode, euler_order), question_types)
+
+
+def multi3drefer_each(
+    boxes: Sequence, truths: Sequence, mode: str = "corrected", euler_order: str | None = None
+) -> list[dict]:
+    """Score the questions one by one; arguments and errors as `multi3drefer_score`.
+
+    Returns:
+        `list[dict]`: "f1_25", "f1_50", "num_rejected" and "is_unparsed" of each question.
+    """
     check_mode(mode)
     check_order(euler_order)
     check_equal_lengths(boxes=boxes, truths=truths)
-    scores, num_rejected, num_unparsed = [], 0, 0
+    each = []
     for index, (answered, truth) in enumerate(zip(boxes, truths, strict=True)):
         with naming("question", index):
-            scores.append(multi3drefer_f1(answered, truth, mode, euler_order))
+            f1 = multi3drefer_f1(answered, truth, mode, euler_order)
             readable = [_is_readable(box, truth, mode) for box in answered] if is_list(answered) else [False]
-        num_rejected += sum(not is_readable for is_readable in readable) if is_list(answered) else 0
-        num_unparsed += bool(readable) and not any(readable)
-    result = {**_means(scores), "num_unparsed": num_unparsed, "num_rejected": num_rejected}
+        num_rejected = readable.count(False) if is_list(answered) else 0
+        each.append({**f1, "num_rejected": num_rejected, "is_unparsed": bool(readable) and not any(readable)})
+    return each
+
+
+def multi3drefer_aggregate(scores: Sequence[dict], question_types: Sequence[str] | None = None) -> dict:
+    """Average what `multi3drefer_each` gave; result and errors as `multi3drefer_score`."""
+    counts = {"num_unparsed": "is_unparsed", "num_rejected": "num_rejected"}
+    result = _means(scores) | {name: sum(score[key] for score in scores) for name, key in counts.items()}
     if question_types is None:
         return result
-    check_equal_lengths(boxes=boxes, question_types=question_types)
+    check_equal_lengths(scores=scores, question_types=question_types)
     for index, kind in enumerate(question_types):
         with naming("question", index):
             check_choice(kind, "question type", QUESTION_TYPES)
@@ -248,4 +265,12 @@ def _overlaps(boxes, truths, mode, euler_order):
     return box_iou_axis_aligned(boxes, truths, True, "reference" if mode == "reference" else "exact")
 
 
-__all__ = ["QUESTION_TYPES", "multi3drefer_f1", "multi3drefer_metric", "multi3drefer_score", "select_proposals"]
+__all__ = [
+    "QUESTION_TYPES",
+    "multi3drefer_aggregate",
+    "multi3drefer_each",
+    "multi3drefer_f1",
+    "multi3drefer_metric",
+    "multi3drefer_score",
+    "select_proposals",
+]

@@ -191,7 +191,26 @@ def reconstruction_score(
 
         ```
     """
-    check_equal_lengths(predictions=predictions, points=points, scene_ids=scene_ids)
+    read = [read_point(text) for text in predictions]
+    return score_answered_points(read, points, scene_ids, penalty_m, first_views)
+
+
+def score_answered_points(
+    answers: Sequence,
+    points: ArrayLike,
+    scene_ids: Sequence,
+    penalty_m: float | None = None,
+    first_views: Sequence | None = None,
+) -> dict:
+    """Score points that were read already; arguments, result and errors as `reconstruction_score`.
+
+    Args:
+        answers (sequence of three floats or None): what `read_point` or `within_float32` gave.
+        points, scene_ids, penalty_m, first_views: as `reconstruction_score` takes them.
+    Returns:
+        `dict`: as `reconstruction_score`.
+    """
+    check_equal_lengths(predictions=answers, points=points, scene_ids=scene_ids)
     if penalty_m is not None and not (is_number(penalty_m) and 0 <= penalty_m < np.inf):
         raise ValueError(f"penalty_m is {penalty_m!r}; expected metres, 0 or more.")
     truths = []
@@ -201,8 +220,7 @@ def reconstruction_score(
             if not isinstance(scene, str) and not is_whole_number(scene):
                 raise ValueError(f"scene_id is {shorten(scene)}; expected a text or a number.")
     clouds, unparsed = defaultdict(lambda: ([], [])), defaultdict(int)
-    for text, truth, scene in zip(predictions, truths, scene_ids, strict=True):
-        point = read_point(text)
+    for point, truth, scene in zip(answers, truths, scene_ids, strict=True):
         if point is None:
             unparsed[scene] += 1
         else:
@@ -224,8 +242,8 @@ def reconstruction_score(
         **means,
         "overall_metric_all": mean_or_nan(result["raw"]["overall"] for result in with_points.values()),
         **_over_questions(scenes, penalty_m),
-        "coverage": 1 - num_unparsed / len(predictions) if len(predictions) else float("nan"),
-        "n": len(predictions),
+        "coverage": 1 - num_unparsed / len(answers) if len(answers) else float("nan"),
+        "n": len(answers),
         "num_unparsed": num_unparsed,
         "num_scenes": len(scenes),
         "scenes_without_alignment": [scene for scene, result in with_points.items() if result["aligned"] is None],
@@ -238,8 +256,13 @@ def reconstruction_score(
 def read_point(text: str) -> tuple[float, float, float] | None:
     """The first point of an answer, None where there is none that float32 can hold, or the answer is no text."""
     first = None if as_text(text) is None else parse_points(text).first
+    return within_float32(None if first is None else first.point)
+
+
+def within_float32(point: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    """The point itself, None where float32 cannot hold it or there is none."""
     with np.errstate(over="ignore"):
-        return first.point if first is not None and np.isfinite(np.float32(first.point)).all() else None
+        return point if point is not None and np.isfinite(np.float32(point)).all() else None
 
 
 def _over_questions(scenes, penalty_m):
@@ -310,4 +333,6 @@ __all__ = [
     "read_point",
     "reconstruction_scene",
     "reconstruction_score",
+    "score_answered_points",
+    "within_float32",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
+from ...processing.scores.letters import extract_choice, letter_score
 from ...processing.scores.reference_checks import check_equal_lengths, is_number, naming, shorten
 
 
@@ -70,6 +71,24 @@ def score_each(score: Callable, **columns: Sequence) -> list:
     return results
 
 
+def score_letters(
+    predictions: Sequence[str], answers: Sequence[str], letters: str, mode: str
+) -> tuple[list[float], int]:
+    """Score multiple-choice answers, each read once.
+
+    Args:
+        predictions (sequence of `str`), answers (sequence of `str`): texts and true letters, one each a question.
+        letters (`str`), mode (`str`): as `extract_choice` takes them.
+    Returns:
+        `tuple[list[float], int]`: 0 or 1 for each, and how many hold no letter that is offered.
+    Raises:
+        ValueError: if the columns differ in length, and on a wrong reference, which is named.
+    """
+    found = [extract_choice(prediction, letters, mode) for prediction in predictions]
+    scores = score_each(lambda read, answer: letter_score(read, answer, letters), predictions=found, answers=answers)
+    return scores, sum(letter is None or letter not in letters for letter in found)
+
+
 def means_by_group(scores: Sequence[float], groups: Sequence[Hashable]) -> dict:
     """The mean score of each group, in order of first appearance.
 
@@ -127,4 +146,5 @@ __all__ = [
     "mean_or_nan",
     "means_by_group",
     "score_each",
+    "score_letters",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...processing.scores.number_answers import last_answer_tag
 from ...processing.scores.reference_checks import as_text, check_choice, check_text, shorten
-from .answer_cleaning import clean_answer, exact_match, refined_match
+from .answer_cleaning import clean_answer, match_cleaned
 from .records import mean_or_nan, score_each
 
 
@@ -37,18 +37,36 @@ def scanqa_score(prediction: str, answers: Sequence[str], mode: str = "corrected
 
         ```
     """
+    return scanqa_rate(scanqa_read(prediction, mode), answers, mode)
+
+
+def scanqa_read(prediction: str, mode: str = "corrected") -> str | None:
+    """Bring an answer to the form in which it is compared, for `scanqa_rate`.
+
+    Args:
+        prediction (`str`), mode (`str`): as for `scanqa_score`.
+    Returns:
+        `str` or None: empty where cleaning leaves nothing, as of "." or "()"; None for what is no text.
+    Raises:
+        ValueError: on an unknown mode.
+    """
     check_choice(mode, "mode", MODES)
+    text = as_text(prediction)
+    if text is None or mode == "spatial_mllm":
+        return text
+    return clean_answer(last_answer_tag(text) if mode == "corrected" else text, mode)
+
+
+def scanqa_rate(read: str | None, answers: Sequence[str], mode: str = "corrected") -> dict:
+    """Score what `scanqa_read` gave; arguments and errors as `scanqa_score`."""
     if not isinstance(answers, list | tuple):
         raise TypeError(f"answers is {shorten(answers)}; expected a list of texts.")
     for answer in answers:
         check_text(answer, "an answer")
-    if as_text(prediction) is None:
-        return {"em": 0.0, "em_refined": None if mode == "spatial_mllm" else 0.0}
     if mode == "spatial_mllm":
-        return {"em": float(prediction in answers), "em_refined": None}
-    text = last_answer_tag(prediction) if mode == "corrected" else prediction
-    exact, refined = exact_match(text, answers, mode), refined_match(text, answers, mode)
-    return {"em": float(exact), "em_refined": float(exact or refined)}
+        return {"em": float(read in answers), "em_refined": None}
+    is_exact, is_refined = (False, False) if read is None else match_cleaned(read, answers, mode)
+    return {"em": float(is_exact), "em_refined": float(is_exact or is_refined)}
 
 
 def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
@@ -61,12 +79,7 @@ def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
     Raises:
         ValueError: on an unknown mode.
     """
-    check_choice(mode, "mode", MODES)
-    if as_text(prediction) is None:
-        return True
-    if mode == "spatial_mllm":
-        return not prediction
-    return not clean_answer(last_answer_tag(prediction) if mode == "corrected" else prediction, mode)
+    return not scanqa_read(prediction, mode)
 
 
 def scanqa_aggregate(scores: Sequence[dict]) -> dict:
@@ -121,12 +134,21 @@ def scanqa_metric(predictions: Sequence[str], answers: Sequence[Sequence[str]], 
         ```
     """
     check_choice(mode, "mode", MODES)
-    scores = score_each(lambda text, true: scanqa_score(text, true, mode), predictions=predictions, answers=answers)
+    read = [scanqa_read(prediction, mode) for prediction in predictions]
+    scores = score_each(lambda text, true: scanqa_rate(text, true, mode), predictions=read, answers=answers)
     return {
         **scanqa_aggregate(scores),
-        "num_unparsed": sum(is_empty_answer(prediction, mode) for prediction in predictions),
+        "num_unparsed": sum(not text for text in read),
         "num_without_answer": sum(not any(text.strip() for text in texts) for texts in answers),
     }
 
 
-__all__ = ["MODES", "is_empty_answer", "scanqa_aggregate", "scanqa_metric", "scanqa_score"]
+__all__ = [
+    "MODES",
+    "is_empty_answer",
+    "scanqa_aggregate",
+    "scanqa_metric",
+    "scanqa_rate",
+    "scanqa_read",
+    "scanqa_score",
+]

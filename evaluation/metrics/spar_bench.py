@@ -91,20 +91,44 @@ def spar_bench_score(prediction: str, answer: str, task: str, mode: str = "corre
 
         ```
     """
+    return spar_bench_rate(spar_bench_read(prediction, answer, task, mode), answer, task, mode)
+
+
+def spar_bench_read(prediction: str, answer: str, task: str, mode: str = "corrected") -> float | list | str | None:
+    """Read an answer by one rule, for `spar_bench_rate`.
+
+    Args:
+        prediction (`str`), answer (`str`), task (`str`), mode (`str`): as for `spar_bench_score`; the true answer
+            says whether a letter or a word is looked for.
+    Returns:
+        `float`, `list[float]`, `str` or None: a finite number, the five axes of a motion, or a choice in small
+        letters; None where there is none. A choice by the reference is the whole text.
+    Raises:
+        ValueError: as `spar_bench_score`.
+    """
     _check(task, mode)
-    prediction = as_text(prediction)
+    text = as_text(prediction)
+    if text is None:
+        return None
     if task in NUMBER_TASKS:
-        target = _true_number(answer, task)
-        return 0.0 if prediction is None else _relative_accuracy(_read_number(prediction, task, mode), target)
+        number = _read_number(text, task, mode)
+        return number if number is not None and math.isfinite(number) else None
     if task == VIEW_CHANGE_TASK:
-        return _view_change_score(prediction, answer, mode)
-    answer = _true_choice(answer, task)
-    if prediction is None:
-        return 0.0
-    if mode == "reference":
-        text, truth = prediction.lower(), answer.lower()
-        return float(text in truth or text[0] == truth)
-    return float(_read_choice(prediction, answer, mode) == answer.lower())
+        return _read_motion(text, mode)
+    truth = _true_choice(answer, task)
+    return text.lower() if mode == "reference" else _read_choice(text, truth, mode) or None
+
+
+def spar_bench_rate(read: float | list | str | None, answer: str, task: str, mode: str = "corrected") -> float:
+    """Score what `spar_bench_read` gave; arguments and errors as `spar_bench_score`."""
+    if task in NUMBER_TASKS:
+        return _relative_accuracy(read, _true_number(answer, task))
+    if task == VIEW_CHANGE_TASK:
+        return _view_change_score(read, answer, mode)
+    truth = _true_choice(answer, task).lower()
+    if read is None or mode == "corrected":
+        return float(read == truth)
+    return float(read in truth or read[0] == truth)
 
 
 def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = "corrected") -> bool:
@@ -125,15 +149,7 @@ def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = 
 
         ```
     """
-    _check(task, mode)
-    if as_text(prediction) is None:
-        return True
-    if task in NUMBER_TASKS:
-        number = _read_number(prediction, task, mode)
-        return number is None or not math.isfinite(number)
-    if task == VIEW_CHANGE_TASK:
-        return _read_motion(prediction, mode) is None
-    return not _read_choice(prediction, _true_choice(answer, task), mode)
+    return _is_unread(spar_bench_read(prediction, answer, task, mode), answer, task, mode)
 
 
 def spar_bench_metric(
@@ -166,9 +182,10 @@ def spar_bench_metric(
         ```
     """
     check_choice(mode, "mode", MODES)
-    columns = {"predictions": predictions, "answers": answers, "tasks": tasks}
-    scores = score_each(lambda *row: spar_bench_score(*row, mode), **columns)
-    num_unparsed = sum(spar_bench_is_unparsed(*row, mode) for row in zip(*columns.values(), strict=True))
+    questions = {"answers": answers, "tasks": tasks}
+    read = score_each(lambda *row: spar_bench_read(*row, mode), predictions=predictions, **questions)
+    scores = score_each(lambda *row: spar_bench_rate(*row, mode), predictions=read, **questions)
+    num_unparsed = sum(_is_unread(*row, mode) for row in zip(read, answers, tasks, strict=True))
     return {**spar_bench_aggregate(scores, tasks, mode), "num_unparsed": num_unparsed}
 
 
@@ -215,6 +232,12 @@ def _check(task, mode):
     check_choice(task, "task", TASKS)
 
 
+def _is_unread(read, answer, task, mode):
+    if task in CHOICE_TASKS and mode == "reference" and read is not None:
+        return not _read_choice(read, _true_choice(answer, task), mode)
+    return read is None
+
+
 def _true_choice(answer, task):
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError(f"the answer of a {task} question is {answer!r}; expected a letter or a word.")
@@ -254,12 +277,11 @@ def _relative_accuracy(number, target):
     return mean_relative_accuracy(number, target)
 
 
-def _view_change_score(prediction, answer, mode):
+def _view_change_score(motion, answer, mode):
     truth = _read_motion(answer, "reference") if isinstance(answer, str) else None
     if truth is None or not all(map(math.isfinite, truth)):
         example = "'move_right:0.5,rotate_up:10'"
         raise ValueError(f"the answer of a {VIEW_CHANGE_TASK} question is {answer!r}; expected pairs as {example}.")
-    motion = None if prediction is None else _read_motion(prediction, mode)
     if motion is None:
         return 0.0
     pairs = zip(truth, motion, strict=True) if mode == "reference" else zip(motion, truth, strict=True)
@@ -293,5 +315,7 @@ __all__ = [
     "spar_bench_aggregate",
     "spar_bench_is_unparsed",
     "spar_bench_metric",
+    "spar_bench_rate",
+    "spar_bench_read",
     "spar_bench_score",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...processing.scores.reference_checks import check_choice, check_equal_lengths, check_text, naming
 from .records import mean_or_nan, means_by_group, score_each
-from .scanqa import is_empty_answer, scanqa_score
+from .scanqa import scanqa_rate, scanqa_read
 
 
 MODES = ("corrected", "reference")
@@ -65,9 +65,14 @@ def sqa3d_score(prediction: str, answer: str, mode: str = "corrected") -> dict:
         ```
     """
     check_choice(mode, "mode", MODES)
+    return sqa3d_rate(scanqa_read(prediction, mode), answer, mode)
+
+
+def sqa3d_rate(read: str | None, answer: str, mode: str = "corrected") -> dict:
+    """Score what `scanqa_read` gave; arguments and errors as `sqa3d_score`."""
     if not check_text(answer, "answer").strip():
         raise ValueError(f"answer is {answer!r}; expected the true answer, with a word in it.")
-    return scanqa_score(prediction, [answer], mode)
+    return scanqa_rate(read, [answer], mode)
 
 
 def sqa3d_aggregate(scores: Sequence[dict], question_types: Sequence[str]) -> dict:
@@ -134,10 +139,18 @@ def sqa3d_metric(
         ```
     """
     check_choice(mode, "mode", MODES)
-    scores = score_each(lambda text, answer: sqa3d_score(text, answer, mode), predictions=predictions, answers=answers)
+    read = [scanqa_read(prediction, mode) for prediction in predictions]
+    scores = score_each(lambda text, answer: sqa3d_rate(text, answer, mode), predictions=read, answers=answers)
     kinds = score_each(lambda question: sqa3d_question_type(question, mode), questions=questions)
-    num_unparsed = sum(is_empty_answer(prediction, mode) for prediction in predictions)
-    return {**sqa3d_aggregate(scores, kinds), "num_unparsed": num_unparsed}
+    return {**sqa3d_aggregate(scores, kinds), "num_unparsed": sum(not text for text in read)}
 
 
-__all__ = ["MODES", "QUESTION_TYPES", "sqa3d_aggregate", "sqa3d_metric", "sqa3d_question_type", "sqa3d_score"]
+__all__ = [
+    "MODES",
+    "QUESTION_TYPES",
+    "sqa3d_aggregate",
+    "sqa3d_metric",
+    "sqa3d_question_type",
+    "sqa3d_rate",
+    "sqa3d_score",
+]

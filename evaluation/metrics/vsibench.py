@@ -49,17 +49,39 @@ def vsibench_score(prediction: str, answer: str, question_type: str, mode: str =
 
         ```
     """
-    _check(question_type, mode)
+    return vsibench_rate(vsibench_read(prediction, question_type, mode), answer, question_type, mode)
+
+
+def vsibench_read(prediction: str, question_type: str, mode: str = "strict") -> str | float | None:
+    """Read an answer by one rule, for `vsibench_rate`.
+
+    Args:
+        prediction (`str`), question_type (`str`), mode (`str`): as for `vsibench_score`.
+    Returns:
+        `str`, `float` or None: a small letter, a finite number, or None where the rule finds none, or no text came.
+    Raises:
+        ValueError: on an unknown type or mode.
+    """
+    check_choice(mode, "mode", MODES)
+    check_choice(question_type, "question type", CHOICE_TYPES + NUMBER_TYPES)
+    text = as_text(prediction)
+    if text is None:
+        return None
     if question_type in CHOICE_TYPES:
-        letter, text = _true_letter(answer, question_type), as_text(prediction)
-        return float(text is not None and _choice(text, mode).lower() == letter)
+        letter = _choice(text, mode)
+        return letter.lower() if re.fullmatch("[A-Za-z]", letter) else None
+    number = _number(text, mode)
+    return number if number is not None and math.isfinite(number) else None
+
+
+def vsibench_rate(read: str | float | None, answer: str, question_type: str, mode: str = "strict") -> float:
+    """Score what `vsibench_read` gave; arguments and errors as `vsibench_score`."""
+    if question_type in CHOICE_TYPES:
+        return float(read == _true_letter(answer, question_type))
     target = _target(answer, question_type)
     if "," in answer and mode in ("strict", "lmms_eval"):
         return 0.0  # these evaluators cannot read a target with thousands separated
-    number = _number(as_text(prediction), mode)
-    if mode == "spatial_mllm":
-        return _spatial_mllm_accuracy(number, target)
-    return mean_relative_accuracy(number, target)
+    return _spatial_mllm_accuracy(read, target) if mode == "spatial_mllm" else mean_relative_accuracy(read, target)
 
 
 def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "strict") -> bool:
@@ -80,12 +102,7 @@ def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "stric
 
         ```
     """
-    _check(question_type, mode)
-    text = as_text(prediction)
-    if question_type in CHOICE_TYPES:
-        return text is None or re.fullmatch("[A-Za-z]", _choice(text, mode)) is None
-    number = _number(text, mode)
-    return number is None or not math.isfinite(number)
+    return vsibench_read(prediction, question_type, mode) is None
 
 
 def vsibench_aggregate(scores: Sequence[float], question_types: Sequence[str]) -> dict:
@@ -158,11 +175,11 @@ def vsibench_metric(
         ```
     """
     check_choice(mode, "mode", MODES)
-    columns = {"predictions": predictions, "answers": answers, "question_types": question_types}
-    scores = score_each(lambda *row: vsibench_score(*row, mode), **columns)
-    pairs = zip(predictions, question_types, strict=True)
-    num_unparsed = sum(vsibench_is_unparsed(prediction, kind, mode) for prediction, kind in pairs)
-    return {**vsibench_aggregate(scores, question_types), "num_unparsed": num_unparsed}
+    kinds = {"question_types": question_types}
+    check_equal_lengths(predictions=predictions, answers=answers, **kinds)
+    read = score_each(lambda text, kind: vsibench_read(text, kind, mode), predictions=predictions, **kinds)
+    scores = score_each(lambda *row: vsibench_rate(*row, mode), predictions=read, answers=answers, **kinds)
+    return {**vsibench_aggregate(scores, question_types), "num_unparsed": read.count(None)}
 
 
 def vsibench_overall(
@@ -201,11 +218,6 @@ def vsibench_overall(
     return vsibench_aggregate(scores, question_types)["overall"]
 
 
-def _check(question_type, mode):
-    check_choice(mode, "mode", MODES)
-    check_choice(question_type, "question type", CHOICE_TYPES + NUMBER_TYPES)
-
-
 def _true_letter(answer, question_type):
     if not isinstance(answer, str) or not re.fullmatch("[A-Za-z]", answer.strip()):
         raise ValueError(f"the answer of a {question_type} question is {answer!r}; expected one letter.")
@@ -230,8 +242,6 @@ def _choice(text, mode):
 
 
 def _number(text, mode):
-    if text is None:
-        return None
     if mode == "lenient":
         return first_number(last_answer_tag(text))
     if mode == "lmms_eval":
@@ -254,7 +264,7 @@ def _clean(text):
 
 def _spatial_mllm_accuracy(number, target):
     """Spatial-MLLM's variant: strictly below the threshold, in float32."""
-    if number is None or not math.isfinite(number):
+    if number is None:
         return 0.0
     thresholds = np.linspace(0.5, 0.95, 10, dtype=np.float32)
     with np.errstate(all="ignore"):  # float32 holds no 1e39
@@ -271,5 +281,7 @@ __all__ = [
     "vsibench_is_unparsed",
     "vsibench_metric",
     "vsibench_overall",
+    "vsibench_rate",
+    "vsibench_read",
     "vsibench_score",
 ]

@@ -9,13 +9,12 @@ import torch
 from tqdm import tqdm
 
 from ...processing.asking_gap_mllm import Asker
+from ..benchmarks import Benchmark
 from .arms import MODEL, answer_batch
-from .benchmarks import TWO_STAGE, Benchmark
 from .files import batch_file, pending_batches, read_answers, write_jsonl
 from .models import load_model
 from .processes import Processes
 from .questions import QuestionSet
-from .two_stage import answer_in_two_stages
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,11 @@ def answer_arms(job: Job, arms: Sequence[str], processes: Processes, show_progre
 
 def _answer(job, arm, asker, ids):
     bench = job.benchmark
-    if bench.flow == TWO_STAGE:
-        return answer_in_two_stages(arm, asker, bench.forms, job.questions, ids, job.partners, job.batch_size)
-    return answer_batch(arm, asker, bench.forms[0], job.questions, ids, job.partners)
+    if bench.ask is None:
+        return answer_batch(arm, asker, bench.forms[0], job.questions, ids, job.partners)
+    samples = [job.questions.sample(row_id, with_frames=arm != "blind") for row_id in ids]
+    partner = job.questions.sample(job.partners[ids[0]], with_frames=True) if arm == "other_geometry" else None
+    return bench.ask(arm, asker, bench.forms, samples, partner, job.batch_size)
 
 
 __all__ = ["Job", "answer_arms"]

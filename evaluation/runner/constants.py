@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from ...processing.data.record_errors import RecordError
-from .benchmarks import Benchmark
+from ..benchmarks import Benchmark
 from .questions import QuestionSet, load_questions
 
 

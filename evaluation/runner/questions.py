@@ -18,7 +18,7 @@ from ...processing.data.scene_sample import SceneSample
 from ...processing.data.source_files import picture_header
 from ...processing.data.video_frames import read_video_views
 from ...processing.prompts_gap_mllm import IMAGE_TAG, TASKS, build_messages
-from .benchmarks import Benchmark
+from ..benchmarks import Benchmark
 from .fingerprints import fingerprints
 
 

@@ -3,8 +3,8 @@
 import math
 from pathlib import Path
 
+from ..benchmarks import Benchmark
 from .arms import ARMS, MODEL
-from .benchmarks import Benchmark
 from .files import write_atomically
 from .questions import QuestionSet
 from .report_pictures import draw_samples
@@ -30,7 +30,10 @@ def write_report(
     lines = [f"# {benchmark.name}", "", f"{benchmark.title[0].upper()}{benchmark.title[1:]}.", ""]
     lines += [*_facts(metrics, timing), "", "## Figures", "", *_table(metrics["arms"], benchmark), ""]
     lines += ["In brackets: 95 % bootstrap intervals over scenes.", "", *_arms(metrics), ""]
-    lines += [*_plots(output, benchmark, metrics["arms"], records), *_samples(output, asked, records[MODEL])]
+    lines += [
+        *_plots(output, benchmark, metrics["arms"], records),
+        *_samples(output, benchmark, asked, records[MODEL]),
+    ]
     write_atomically(output / "report.md", "\n".join(lines).rstrip() + "\n")
 
 
@@ -92,8 +95,8 @@ def _arms(metrics):
 def _plots(output, benchmark, arms, records):
     direction = "higher" if benchmark.higher_is_better else "lower"
     drawn = {
-        "How good the single answers are": plot_histogram(records, output / "histogram.png"),
-        "By kind of question": plot_categories(records, output / "categories.png"),
+        "How good the single answers are": plot_histogram(records, benchmark.shown, output / "histogram.png"),
+        "By kind of question": plot_categories(records, benchmark.shown, output / "categories.png"),
     }
     curves = {arm: scores["precision_recall"] for arm, scores in arms.items() if "precision_recall" in scores}
     if curves:
@@ -105,13 +108,13 @@ def _plots(output, benchmark, arms, records):
             yield from (f"![{title}]({path.name})", "")
 
 
-def _samples(output, asked, records):
+def _samples(output, benchmark, asked, records):
     ranked = sorted(records, key=lambda record: (record["score"], record["id"]))
     count = min(NUM_SHOWN, len(ranked) // 2) or 1
     for name, chosen in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
         if name == "best" and len(ranked) == 1:
             continue
-        path = draw_samples(asked, chosen, output / f"{name}.png", f"The {name} answers")
+        path = draw_samples(benchmark, asked, chosen, output / f"{name}.png", f"The {name} answers")
         yield from (f"## The {name} answers", "", f"![The {name} answers]({path.name})", "")
 
 

@@ -27,16 +27,16 @@ COLORS = {
 MAX_CATEGORIES = 24
 
 
-def plot_histogram(records: dict, path: str | Path) -> Path:
+def plot_histogram(records: dict, field: str, path: str | Path) -> Path:
     """Draw how the values of single answers are spread, the model as bars and the others as steps.
 
     Args:
-        records (`dict[str, list[dict]]`): records of each arm; "error_m", "iou" or "score" is drawn, the first there.
+        records (`dict[str, list[dict]]`): records of each arm.
+        field (`str`): what is drawn of them, a key of `VALUES`.
         path (`str` or path): the PNG file.
     Returns:
         `Path`.
     """
-    field = next(name for name in VALUES if name in records[MODEL][0])
     label, _ = VALUES[field]
     values = {arm: np.array([record[field] for record in given], dtype=float) for arm, given in records.items()}
     finite = np.concatenate([part[np.isfinite(part)] for part in values.values()])
@@ -58,16 +58,16 @@ def plot_histogram(records: dict, path: str | Path) -> Path:
     return _save(figure, path)
 
 
-def plot_categories(records: dict, path: str | Path) -> Path | None:
+def plot_categories(records: dict, field: str, path: str | Path) -> Path | None:
     """Draw what each kind of question reaches: the median error or the mean score, model and others side by side.
 
     Args:
         records (`dict[str, list[dict]]`): records of each arm, with "category".
+        field (`str`): what is drawn of them, a key of `VALUES`.
         path (`str` or path): the PNG file.
     Returns:
         `Path`, or None without categories.
     """
-    field = next(name for name in VALUES if name in records[MODEL][0])
     label, is_error = VALUES[field]
     statistic = np.median if is_error else np.mean
     counts = {}

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 from ...processing.metrics_file import save_metrics
+from ..benchmarks import Benchmark
 from .arms import DAMAGE_NOTE, MODEL
-from .benchmarks import TWO_STAGE, Benchmark
 from .files import write_atomically, write_jsonl
 from .questions import QuestionSet
 
@@ -43,14 +43,11 @@ def save_results(
     samples = asked.without_pictures()
     arms, records = {}, {}
     for arm, answers in texts.items():
-        given = [answers[row_id]["text"] for row_id in asked.ids]
-        stages = {}
-        if benchmark.flow == TWO_STAGE:
-            stages["frames"] = [answers[row_id].get("frame") for row_id in asked.ids]
-        scores, of_samples = benchmark.score(samples, given, run["seed"], **stages)
+        columns = [[answers[row_id].get(name) for row_id in asked.ids] for name in benchmark.answer_fields]
+        scores, of_samples = benchmark.score(samples, *columns, seed=run["seed"])
         records[arm] = [
-            {"id": sample.id, "scene_id": sample.scene_id, "text": text, **_extra(answers[sample.id]), **record}
-            for sample, text, record in zip(samples, given, of_samples, strict=True)
+            {"id": sample.id, "scene_id": sample.scene_id, "text": text, **answers[sample.id], **record}
+            for sample, text, record in zip(samples, columns[0], of_samples, strict=True)
         ]
         arms[arm] = {"num_unreadable": sum(record["rejected"] is not None for record in of_samples), **scores}
         name = "predictions.jsonl" if arm == MODEL else f"predictions.{arm}.jsonl"
@@ -66,10 +63,6 @@ def save_results(
 
         write_report(output, benchmark, asked, metrics, records, timing)
     return metrics
-
-
-def _extra(answer):
-    return {key: value for key, value in answer.items() if key not in ("id", "text")}
 
 
 def _plain(record):

@@ -14,9 +14,9 @@ from transformers.utils import logging
 
 from ...loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device
+from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_arms
 from .arms import ARMS, MODEL
-from .benchmarks import TWO_STAGE, Benchmark, find_benchmark
 from .constants import constant_answers
 from .files import read_predictions
 from .models import model_fingerprint
@@ -122,7 +122,7 @@ def evaluate_model(
         plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": str(dtype)}
         if processes.is_main:
             plan["models"] = {arm: model_fingerprint(folder) for arm, folder in folders.items()}
-            batches = make_batches(asked, batch_size, by_scene=bench.flow == TWO_STAGE)
+            batches = make_batches(asked, batch_size, by_scene=bench.ask is not None)
             problem = _plan_problem(output, {**plan, "batches": batches})
         else:
             plan, batches, problem = None, None, None

@@ -7,7 +7,7 @@ precision and curves are taken from that. What is averaged over scenes is in eva
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,14 +29,17 @@ class SceneDetections:
 
     Args:
         objects (`DetectedObjects`): what was read, in text order.
-        is_unparsed (`bool`): whether nothing could be read in what is no empty list either.
         overlaps (`dict`): for each label the places of its objects in the answer, and their IoU with its true boxes,
             `(n, m)`.
     """
 
     objects: DetectedObjects
-    is_unparsed: bool
     overlaps: dict[str, tuple[list[int], np.ndarray]]
+
+    @property
+    def is_unparsed(self) -> bool:
+        """Whether nothing could be read in what is no empty list either."""
+        return self.objects.is_unparsed
 
     def counts(self, threshold: float = 0.25, rejected_as_fp: bool = False) -> dict:
         """tp, fp and fn of each label, greedily in text order; `rejected_as_fp` adds what could not be read to fp."""
@@ -75,12 +78,15 @@ def read_detections(text: str, mode: str = "corrected") -> DetectedObjects:
     """
     check_mode(mode)
     if as_text(text) is None:
-        return DetectedObjects()
+        return DetectedObjects(is_unparsed=True)
     if mode == "reference":
-        return reference_detections(text)
-    parsed = parse_boxes(text, require_label=True)
-    labels, boxes = [item.label for item in parsed.items], [item.bbox_3d for item in parsed.items]
-    return DetectedObjects(tuple(labels), tuple(boxes), parsed.rejected, parsed.truncated)
+        objects = reference_detections(text)
+    else:
+        parsed = parse_boxes(text, require_label=True)
+        labels, boxes = (tuple(getattr(item, name) for item in parsed.items) for name in ("label", "bbox_3d"))
+        objects = DetectedObjects(labels, boxes, parsed.rejected, parsed.truncated)
+    is_empty_list = _EMPTY_LIST.search(text) and not objects.rejected
+    return replace(objects, is_unparsed=not objects.labels and not is_empty_list)
 
 
 def detect_scene(
@@ -111,8 +117,8 @@ def detect_scene(
         ```
     """
     check_order(euler_order)
-    read = _read_scene(text, boxes, mode)
-    return _with_overlaps([read], mode, euler_order)[0]
+    objects = read_detections(text, mode)
+    return _with_overlaps([(objects, _places_and_truths(objects, boxes))], mode, euler_order)[0]
 
 
 def detect_scenes(
@@ -141,40 +147,58 @@ def detect_scenes(
         ```
     """
     check_mode(mode)
+    return compare_detections([read_detections(text, mode) for text in texts], boxes, mode, euler_order)
+
+
+def compare_detections(
+    answers: Sequence[DetectedObjects],
+    boxes: Sequence[Sequence[dict]],
+    mode: str = "corrected",
+    euler_order: str | None = None,
+) -> list[SceneDetections]:
+    """Hold answers that were read to the truth, with all overlaps worked out in one call; see `detect_scenes`.
+
+    Args:
+        answers (sequence of `DetectedObjects`): what `read_detections` gave, one a scene, by the same mode.
+        boxes (sequence of lists of `dict`), mode (`str`), euler_order (`str`, *optional*): as `detect_scenes` takes
+            them.
+    Returns:
+        `list[SceneDetections]`.
+    Raises:
+        ValueError: as `detect_scenes`.
+    """
+    check_mode(mode)
     check_order(euler_order)
-    check_equal_lengths(predictions=texts, boxes=boxes)
-    read = []
-    for index, (text, truths) in enumerate(zip(texts, boxes, strict=True)):
+    check_equal_lengths(predictions=answers, boxes=boxes)
+    scenes = []
+    for index, (objects, truths) in enumerate(zip(answers, boxes, strict=True)):
         with naming("scene", index):
-            read.append(_read_scene(text, truths, mode))
-    return _with_overlaps(read, mode, euler_order)
+            scenes.append((objects, _places_and_truths(objects, truths)))
+    return _with_overlaps(scenes, mode, euler_order)
 
 
-def _read_scene(text, boxes, mode):
-    """What an answer holds, whether that is nothing, and for each label the places of its objects and its truths."""
-    objects = read_detections(text, mode)
+def _places_and_truths(objects, boxes):
+    """For each label the places of its objects and its truths."""
     _check_truths(boxes)
     places, truths = defaultdict(list), defaultdict(list)
     for place, label in enumerate(objects.labels):
         places[label].append(place)
     for box in boxes:
         truths[box["label"]].append(box["bbox_3d"])
-    labels = {label: (places[label], truths[label]) for label in dict.fromkeys([*truths, *places])}
-    is_empty_list = as_text(text) is not None and _EMPTY_LIST.search(text) and not objects.rejected
-    return objects, not objects.labels and not is_empty_list, labels
+    return {label: (places[label], truths[label]) for label in dict.fromkeys([*truths, *places])}
 
 
 def _with_overlaps(scenes, mode, euler_order):
     groups = [
         ([objects.boxes[place] for place in places], truths)
-        for objects, _, labels in scenes
+        for objects, labels in scenes
         for places, truths in labels.values()
     ]
     matrices = iter(overlaps_of_groups(groups, mode, euler_order))
     results = []
-    for objects, is_unparsed, labels in scenes:
+    for objects, labels in scenes:
         overlaps = {label: (places, next(matrices)) for label, (places, _) in labels.items()}
-        results.append(SceneDetections(objects, is_unparsed, overlaps))
+        results.append(SceneDetections(objects, overlaps))
     return results
 
 
@@ -189,4 +213,4 @@ def _check_truths(boxes):
     read_boxes("true boxes", [box["bbox_3d"] for box in boxes], 9)  # sizes that float64 volumes hold
 
 
-__all__ = ["NO_LABEL", "SceneDetections", "detect_scene", "detect_scenes", "read_detections"]
+__all__ = ["NO_LABEL", "SceneDetections", "compare_detections", "detect_scene", "detect_scenes", "read_detections"]

@@ -5,7 +5,7 @@ CV-Bench, BLINK, MMSI and SPAR-Bench score with these.
 
 import re
 
-from ..answers_gap_mllm import parse_choice
+from ..answers_gap_mllm import ParsedAnswer, parse_choice
 from .reference_checks import as_text, check_choice
 
 
@@ -36,13 +36,26 @@ def extract_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> 
 
         ```
     """
+    return read_choice(text, letters, mode).first
+
+
+def read_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> ParsedAnswer[str]:
+    """Read the letter of an answer as `extract_choice`; in mode "strict" with the reason where there is none.
+
+    Args:
+        text (`str`), letters (`str`), mode (`str`): as `extract_choice` takes them.
+    Returns:
+        `ParsedAnswer[str]`: one capital, or none.
+    Raises:
+        ValueError: as `extract_choice`.
+    """
     check_choice(mode, "mode", EXTRACTION_MODES)
     if not isinstance(letters, str) or not re.fullmatch("[A-Z]+", letters):
         raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
     if as_text(text) is None:
-        return None
+        return ParsedAnswer()
     if mode == "strict":
-        return parse_choice(text, letters).first
+        return parse_choice(text, letters)
     if mode == "mmsi":
         for wrapped in _UNWRAPPED:
             found = wrapped.search(text)
@@ -54,7 +67,7 @@ def extract_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> 
         "mmsi": rf"\b([{letters}{letters.lower()}])\b(?!\s[A-Za-z])",
     }[mode]
     found = re.search(pattern, text)
-    return found[1].upper() if found else None
+    return ParsedAnswer((found[1].upper(),)) if found else ParsedAnswer()
 
 
 def answer_letter(answer: str) -> str:
@@ -93,16 +106,15 @@ def choice_score(prediction: str, answer: str, letters: str = "ABCDEF", mode: st
 
         ```
     """
+    return letter_score(extract_choice(prediction, letters, mode), answer, letters)
+
+
+def letter_score(letter: str | None, answer: str, letters: str = "ABCDEF") -> float:
+    """1 if a letter that was read is the true one, else 0; arguments and errors as `choice_score`."""
     truth = answer_letter(answer)
     if truth not in letters:
         raise ValueError(f"the true answer is {answer!r}; expected one of the letters {letters}.")
-    return float(extract_choice(prediction, letters, mode) == truth)
+    return float(letter == truth)
 
 
-def count_without_letter(predictions, letters: str = "ABCDEF", mode: str = "strict") -> int:
-    """How many of the predictions hold no letter that is offered; they score 0."""
-    found = (extract_choice(prediction, letters, mode) for prediction in predictions)
-    return sum(letter is None or letter not in letters for letter in found)
-
-
-__all__ = ["EXTRACTION_MODES", "answer_letter", "choice_score", "count_without_letter", "extract_choice"]
+__all__ = ["EXTRACTION_MODES", "answer_letter", "choice_score", "extract_choice", "letter_score", "read_choice"]

@@ -29,12 +29,14 @@ class DetectedObjects:
 
     Frame: camera of the first view, OpenCV axes. Units: metres and radians. `boxes` holds nine floats each, or None
     for an object of mode "reference" that counts although it overlaps nothing (NaN, or not nine numbers).
+    `is_unparsed` tells that nothing could be read in what is no empty list either.
     """
 
     labels: tuple = ()
     boxes: tuple[tuple[float, ...] | None, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     truncated: bool = False
+    is_unparsed: bool = False
 
 
 def read_literal(text: str):

@@ -10,11 +10,11 @@ from gap_mllm.evaluation import load_metric
 from gap_mllm.evaluation.metrics.blink import TASKS, blink_aggregate, blink_score
 from gap_mllm.evaluation.metrics.cv_bench import cv_bench_aggregate, cv_bench_score
 from gap_mllm.evaluation.metrics.mmsi import mmsi_aggregate, mmsi_score
+from gap_mllm.evaluation.metrics.records import score_letters
 from gap_mllm.processing.scores.letters import (
     EXTRACTION_MODES,
     answer_letter,
     choice_score,
-    count_without_letter,
     extract_choice,
 )
 
@@ -65,8 +65,8 @@ def test_no_text_raises_and_none_is_long(mode):
 def test_true_letters():
     assert [answer_letter(text) for text in ("(B)", "b", " C "[:2])] == ["B", "B", "C"]
     assert choice_score("b", "(B)") == 1 and choice_score("", "B") == 0
-    assert count_without_letter(["A", "", "the answer is T", "F"], "ABCD") == 3
-    assert count_without_letter(["The answer is B"], "ABCD", "lmms") == 1
+    assert score_letters(["A", "", "the answer is T", "F"], "ABCD", "ABCD", "strict") == ([1, 0, 0, 0], 3)
+    assert score_letters(["The answer is B"], "B", "ABCD", "lmms") == ([0], 1)
 
 
 def test_cv_bench_averages_sources_as_published():

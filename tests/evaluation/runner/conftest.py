@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gap_mllm.evaluation.runner.benchmarks import find_benchmark
+from gap_mllm.evaluation.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner.models import load_model
 from gap_mllm.evaluation.runner.questions import load_questions
 

@@ -6,22 +6,18 @@ import math
 import numpy as np
 import pytest
 
-from gap_mllm.evaluation.runner.benchmarks import find_benchmark
+from gap_mllm.evaluation.benchmarks import find_benchmark
+from gap_mllm.evaluation.benchmarks.axis_aligned_boxes import bounds
+from gap_mllm.evaluation.benchmarks.multi3drefer_benchmark import read_boxes
+from gap_mllm.evaluation.benchmarks.posed_boxes import aligned_target
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.evaluation.runner.report_pictures import with_answer
-from gap_mllm.evaluation.runner.score_axis_aligned import (
-    bounds,
-    check_any_number,
-    constant_any_number,
-    read_boxes,
-    score,
-    score_any_number,
-    score_nr3d,
-)
-from gap_mllm.evaluation.runner.score_grounding import aligned_target, check
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, invert_rigid, transform_box
 from gap_mllm.processing.data.record_errors import RecordError
 from gap_mllm.processing.data.scene_sample import Box, SceneSample, View
+
+
+SCANREFER, MULTI3DREFER = find_benchmark("scanrefer"), find_benchmark("multi3drefer")
 
 
 def rigid(yaw, tilt, shift):
@@ -71,7 +67,7 @@ def test_shifted_boxes_score_as_by_hand():
     shifts = {"same": 0.0, "half": 0.5, "quarter IoU": 0.6, "far": 1.0}
     samples = [question(TABLE, question_type=name) for name in shifts]
     texts = [answer(moved(TABLE, shift), view=index % 2) for index, shift in enumerate(shifts.values())]
-    metrics, records = score(samples, texts)
+    metrics, records = SCANREFER.score(samples, texts)
     assert [record["iou"] for record in records] == pytest.approx([1, 0.5 / 1.5, 0.4 / 1.6, 0], abs=1e-9)
     assert metrics["acc25"] == 0.75 and metrics["acc50"] == 0.25
     assert metrics["miou"] == pytest.approx((1 + 1 / 3 + 0.25) / 4)
@@ -86,16 +82,16 @@ def test_a_box_in_the_wrong_frame_is_wrong():
     sample = question(TABLE)
     other_camera, no_camera = answer(TABLE, view=0, said=1), json.dumps({"frame": 0, "bbox_3d": TABLE.tolist()})
     for text in (other_camera, no_camera):
-        assert score([sample], [text])[0]["miou"] < 0.1
+        assert SCANREFER.score([sample], [text])[0]["miou"] < 0.1
     in_scan = transform_box(TABLE, invert_rigid(ALIGNMENT), "zxy")
     unaligned = json.dumps({"frame": 0, "bbox_3d": transform_box(in_scan, np.eye(4), "zxy").tolist()})
-    assert score([sample], [unaligned])[0]["miou"] < 0.1
+    assert SCANREFER.score([sample], [unaligned])[0]["miou"] < 0.1
 
 
 def test_a_turned_box_counts_with_its_bounds_and_beside_it_as_it_stands():
     turned = TABLE + np.array([0] * 6 + [math.pi / 4, 0, 0])
     assert bounds(turned, "zxy") == pytest.approx([0.5, -0.5, 0.4, math.sqrt(2), math.sqrt(2), 0.8])
-    metrics, records = score([question(TABLE)], [answer(turned)])
+    metrics, records = SCANREFER.score([question(TABLE)], [answer(turned)])
     assert metrics["miou"] == pytest.approx(1 / 2)  # 1 m^2 in 2 m^2
     octagon = 2 * (math.sqrt(2) - 1)
     assert metrics["oriented_miou"] == records[0]["oriented_iou"] == pytest.approx(octagon / (2 - octagon))
@@ -106,12 +102,14 @@ def test_a_truth_in_another_euler_order_is_the_same_solid():
     sample = question(boxes=(target(turned, "ZXY"),))
     numbers, order = aligned_target(sample)
     assert order == "zxy" and np.allclose(box_corners(numbers, "zxy"), box_corners(turned, "ZXY"))
-    metrics, _ = score([sample], [answer(numbers)])
+    metrics, _ = SCANREFER.score([sample], [answer(numbers)])
     assert metrics["oriented_miou"] == pytest.approx(1) and metrics["miou"] == pytest.approx(1)
 
 
 def test_a_chosen_frame_stands_for_the_named_one():
-    metrics, _ = score([question(TABLE)], [json.dumps({"bbox_3d": in_camera(TABLE, 1)})], frames=[1])
+    metrics, _ = find_benchmark("scanrefer_two_stage").score(
+        [question(TABLE)], [json.dumps({"bbox_3d": in_camera(TABLE, 1)})], [1]
+    )
     assert metrics["miou"] == pytest.approx(1)
 
 
@@ -130,7 +128,7 @@ def test_a_chosen_frame_stands_for_the_named_one():
     ],
 )
 def test_an_answer_that_cannot_be_read_is_wrong_and_counted(text, why):
-    metrics, records = score([question(TABLE), question(TABLE)], [text, answer(TABLE)])
+    metrics, records = SCANREFER.score([question(TABLE), question(TABLE)], [text, answer(TABLE)])
     assert why in records[0]["rejected"] and records[0]["parsed"] is None and records[0]["iou"] == 0
     assert metrics["num_unparsed"] == 1 and metrics["miou"] == pytest.approx(0.5)
 
@@ -138,7 +136,7 @@ def test_an_answer_that_cannot_be_read_is_wrong_and_counted(text, why):
 def test_nr3d_is_broken_down():
     kinds = ("easy_view-dep", "hard_view-indep", "hard_view-dep")
     samples = [question(TABLE, question_type=kind) for kind in kinds]
-    metrics, records = score_nr3d(samples, [answer(TABLE), answer(TABLE), answer(CHAIR)])
+    metrics, records = find_benchmark("nr3d").score(samples, [answer(TABLE), answer(TABLE), answer(CHAIR)])
     shares = {kind: values["acc25"] for kind, values in metrics["per_type"].items()}
     assert shares == {"easy": 1, "hard": 0.5, "view-dep": 0.5, "view-indep": 1}
     assert [record["category"] for record in records] == list(kinds)
@@ -165,7 +163,7 @@ def test_sets_of_boxes_score_as_by_hand():
         (one, '[{"bbox_3d": [0, 1]}, ' + listed(TABLE)[1:], 2 / 3, 2 / 3),
     ]
     samples, texts, f1_25, f1_50 = zip(*cases, strict=True)
-    metrics, records = score_any_number(samples, texts)
+    metrics, records = MULTI3DREFER.score(samples, texts)
     assert [record["f1_25"] for record in records] == pytest.approx(f1_25)
     assert [record["f1_50"] for record in records] == pytest.approx(f1_50)
     assert metrics["f1_25"] == pytest.approx(np.mean(f1_25)) and metrics["n"] == len(cases)
@@ -178,7 +176,7 @@ def test_sets_of_boxes_score_as_by_hand():
 
 def test_lists_are_read_in_the_first_camera():
     in_second = json.dumps([{"bbox_3d": in_camera(TABLE, 1)}])
-    metrics, _ = score_any_number([question(TABLE)], [in_second])
+    metrics, _ = MULTI3DREFER.score([question(TABLE)], [in_second])
     assert metrics["f1_25"] == 0 and "per_type" not in metrics  # the file says none
 
 
@@ -188,7 +186,7 @@ def test_what_a_list_holds():
     assert read_boxes('[] or {"bbox_3d": [0]}')[0] is None
     absurd = '[{"bbox_3d": [0, 0, 0, 1e90, 1, 1, 0, 0, 0]}]'
     assert read_boxes(absurd) == ([None], None)
-    assert score_any_number([question(TABLE)], [absurd])[0]["f1_25"] == 0
+    assert MULTI3DREFER.score([question(TABLE)], [absurd])[0]["f1_25"] == 0
 
 
 def test_the_constant_list_is_the_better_of_two():
@@ -197,10 +195,10 @@ def test_the_constant_list_is_the_better_of_two():
         ([none, none, question(TABLE)], "[]"),
         ([none, question(TABLE), question(TABLE)], "box"),
     ):
-        text = constant_any_number(samples)(none)
+        text = MULTI3DREFER.constant(samples)(none)
         assert (text == "[]") == (expected == "[]")
-    assert score_any_number([question(TABLE)], [text])[0]["f1_50"] == 1
-    assert constant_any_number([none])(none) == "[]"
+    assert MULTI3DREFER.score([question(TABLE)], [text])[0]["f1_50"] == 1
+    assert MULTI3DREFER.constant([none])(none) == "[]"
 
 
 # What cannot be scored
@@ -208,17 +206,17 @@ def test_the_constant_list_is_the_better_of_two():
 
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="'q' has no target box"):
-        check(question())
+        SCANREFER.check(question())
     with pytest.raises(RecordError, match="world_to_aligned is not there"):
-        check(question(TABLE, world_to_aligned=None))
+        SCANREFER.check(question(TABLE, world_to_aligned=None))
     with pytest.raises(RecordError, match="no view has a pose"):
-        check(question(TABLE, views=(View(),)))
+        SCANREFER.check(question(TABLE, views=(View(),)))
     with pytest.raises(ValueError, match="'q' means 2 objects and has 1 boxes"):
-        check_any_number(question(TABLE, metadata={"object_ids": [1, 2]}))
+        MULTI3DREFER.check(question(TABLE, metadata={"object_ids": [1, 2]}))
     with pytest.raises(RecordError, match="view 0 has no pose"):
-        check_any_number(question(TABLE, views=(View(),)))
-    check(question(TABLE))
-    check_any_number(question())
+        MULTI3DREFER.check(question(TABLE, views=(View(),)))
+    SCANREFER.check(question(TABLE))
+    MULTI3DREFER.check(question())
 
 
 def test_questions_without_truth_are_refused_before_they_are_asked(formats, cache_dir):
@@ -233,7 +231,7 @@ def test_questions_without_truth_are_refused_before_they_are_asked(formats, cach
 def test_an_answer_is_drawn_where_it_was_scored():
     sample = question(boxes=(target([0.5, -0.5, 0.4, 1, 0.6, 0.8, 0.3, 0.2, -0.4], "ZXY"),), answer="as drawn")
     text = answer(aligned_target(sample)[0])
-    _, (record,) = score([sample], [text])
-    drawn = with_answer(sample, {**record, "text": text}).boxes[-1]
+    _, (record,) = SCANREFER.score([sample], [text])
+    drawn = with_answer(SCANREFER, sample, {**record, "text": text}).boxes[-1]
     assert (drawn.euler_order, drawn.frame) == ("zxy", "aligned")
     assert np.allclose(box_corners(drawn.numbers, "zxy"), box_corners(sample.boxes[0].numbers, "ZXY"))

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from PIL import Image
 
+from gap_mllm.evaluation.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner import evaluate_model
-from gap_mllm.evaluation.runner.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner.fingerprints import fingerprints
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm_cli import main

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from gap_mllm.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from gap_mllm.evaluation.runner import evaluate_model
-from gap_mllm.evaluation.runner.benchmarks import BENCHMARKS, find_benchmark
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.processing.answers_gap_mllm import format_boxes, format_point
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gap_mllm.evaluation.runner.benchmarks import find_benchmark
+from gap_mllm.evaluation.benchmarks import find_benchmark
+from gap_mllm.evaluation.benchmarks.two_stage import answer_in_two_stages, views_around
 from gap_mllm.evaluation.runner.questions import load_questions
-from gap_mllm.evaluation.runner.two_stage import answer_in_two_stages, views_around
 from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 from gap_mllm.processing.data.answer_texts import read_description
 from gap_mllm.processing.data.scene_sample import SceneSample, View
@@ -38,7 +38,7 @@ class FixedFrames(Asker):
 
 
 def answer(asker, grounding, arm="model", batch_size=16):
-    return answer_in_two_stages(arm, asker, FORMS, grounding, grounding.ids, None, batch_size)
+    return answer_in_two_stages(arm, asker, FORMS, list(grounding), None, batch_size)
 
 
 def test_each_set_of_views_is_encoded_once(loaded, grounding):

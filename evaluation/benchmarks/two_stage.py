@@ -16,7 +16,6 @@ from ...processing.asking_gap_mllm import AnswerForm, Asker
 from ...processing.data.answer_texts import read_description
 from ...processing.data.scene_sample import SceneSample, View
 from ...processing.prompts_gap_mllm import build_messages
-from .questions import QuestionSet
 
 
 STEP, REACH = 10, 90  # of frame numbers, forwards and backwards
@@ -26,37 +25,33 @@ def answer_in_two_stages(
     arm: str,
     asker: Asker,
     forms: tuple[AnswerForm, AnswerForm],
-    questions: QuestionSet,
-    ids: Sequence[str],
-    partners: dict[str, str],
+    samples: Sequence[SceneSample],
+    partner: SceneSample | None,
     batch_size: int,
 ) -> list[dict]:
     """Answer all questions about one set of views.
 
     Args:
-        arm (`str`): a key of `ARMS`, but not "constant".
+        arm (`str`): the name of a baseline but "constant", or "model".
         asker (`Asker`): the model.
         forms (`tuple[AnswerForm, AnswerForm]`): forms of frame and box.
-        questions (`QuestionSet`), ids (`list[str]`): with equal views.
-        partners (`dict[str, str]`, *optional*): for "other_geometry".
+        samples (`list[SceneSample]`): questions about equal views.
+        partner (`SceneSample`, *optional*): for "other_geometry", the question whose views give the geometry.
         batch_size (`int`): chats of one call of generate().
     Returns:
         `list[dict]`: "id", "text" (of the box), "frame_text", "frame" (index into the views), and "frame_rejected",
         why the answer named no frame.
     """
-    samples = [questions.sample(row_id) for row_id in ids]
     described = [read_description(sample) for sample in samples]
     views = list(samples[0].views[:1] if arm == "first_view" else samples[0].views)
-    others = None
-    if arm == "other_geometry":
-        others = questions.sample(partners[ids[0]]).views
+    others = None if partner is None else partner.views
     shown = [] if arm == "blind" else views
     texts = _ask(asker, forms[0], "grounding_frame", shown, others, described, batch_size)
     records = []
-    for row_id, text in zip(ids, texts, strict=True):
+    for sample, text in zip(samples, texts, strict=True):
         parsed = parse_frame(text, len(views))
         rejected = None if parsed.items else (parsed.rejected[0].reason if parsed.rejected else "no frame")
-        records.append({"id": row_id, "frame_text": text, "frame": parsed.first or 0, "frame_rejected": rejected})
+        records.append({"id": sample.id, "frame_text": text, "frame": parsed.first or 0, "frame_rejected": rejected})
     for frame in sorted({record["frame"] for record in records}):
         members = [place for place, record in enumerate(records) if record["frame"] == frame]
         shown = []

@@ -1,30 +1,37 @@
-"""Answers that list the boxes of all objects, by the metrics of 3D detection; see score_points.py."""
+"""GAP-MLLM's detection: the boxes of all objects of a few ScanNet views, by the metrics of 3D detection.
+
+Frame: camera of the first view. Units: metres and radians.
+"""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ...processing.answers_gap_mllm import format_boxes
-from ...processing.data.scene_sample import SceneSample
-from ...processing.scores.detection_answers import detect_scenes
-from ..intervals import with_interval
-from ..metrics.detection3d import detection_aggregate, detection_score, score_detected
+from ...processing.asking_gap_mllm import ANSWER_FORMS
+from ...processing.data.scene_sample import Box, SceneSample
+from ...processing.scores.detection_answers import compare_detections, read_detections
+from ..metrics.detection3d import detection_aggregate, score_detected
+from .benchmark import Benchmark
+from .posed_boxes import answer_order
 
 
 THRESHOLD = 0.25
 CURVE_THRESHOLDS = [round(float(level), 2) for level in np.linspace(0.05, 0.95, 19)]
 
 
-def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
-    """Score detection answers by the corrected rule; the published one stands beside it as "reference_f1".
+def read(sample: SceneSample, text: str) -> dict:
+    """Read the objects of an answer by the corrected and by the published rule."""
+    return {mode: read_detections(text, mode) for mode in ("corrected", "reference")}
 
-    Frame: camera of the first view. Units: metres and radians.
+
+def rate(samples: Sequence[SceneSample], answers: Sequence[dict], interval: Callable):
+    """Score detections by the corrected rule; the published one stands beside it as "reference_f1".
 
     Args:
         samples (`list[SceneSample]`): questions of task "detection3d", their boxes in one Euler order.
-        texts (`list[str]`): their answers.
-        seed (`int`, defaults to 0): seed of the bootstrap over scenes.
+        answers (`list[dict]`), interval (`Callable`): their readings, and see `Benchmark`.
     Returns:
         `tuple[dict, list[dict]]`: what `detection_score` gives, "scene_f1", the mean F1 of the answers, with its
         interval, "reference_f1", and "precision_recall", both over all objects for each overlap; records.
@@ -34,22 +41,21 @@ def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0):
     orders = {box.euler_order for sample in samples for box in sample.boxes}
     if len(orders) > 1:
         raise ValueError(f"the boxes of the benchmark come in Euler orders {sorted(orders)}; read them in one.")
-    order = next(iter(orders), "zxy")
     truths = [_truth(sample) for sample in samples]
-    answered = detect_scenes(texts, truths, euler_order=order)
-    metrics = score_detected(answered, threshold=THRESHOLD)
+    by_mode = {mode: [answer[mode] for answer in answers] for mode in ("corrected", "reference")}
+    scenes = compare_detections(by_mode["corrected"], truths, euler_order=next(iter(orders), "zxy"))
+    published = compare_detections(by_mode["reference"], truths, "reference")
+    metrics = score_detected(scenes, threshold=THRESHOLD)
     metrics["num_rejected_objects"] = metrics.pop("num_rejected")
-    metrics["reference_f1"] = detection_score(texts, truths, mode="reference")["f1"]
-    metrics["precision_recall"] = _precision_recall(answered)
-    records = [_record(scene) for scene in answered]
-    scenes = [str(sample.scene_id) for sample in samples]
-    metrics |= with_interval("scene_f1", [record["score"] for record in records], np.mean, scenes, seed)
-    return metrics, records
+    metrics["reference_f1"] = score_detected(published, mode="reference")["f1"]
+    metrics["precision_recall"] = _precision_recall(scenes)
+    records = [_record(scene) for scene in scenes]
+    return metrics | interval("scene_f1", [record["score"] for record in records]), records
 
 
-def _precision_recall(answered):
+def _precision_recall(scenes):
     """Precision and recall over all objects at overlaps of 0.05 to 0.95."""
-    micro = [detection_aggregate([scene.counts(level) for scene in answered])["micro"] for level in CURVE_THRESHOLDS]
+    micro = [detection_aggregate([scene.counts(level) for scene in scenes])["micro"] for level in CURVE_THRESHOLDS]
     return {"overlap": CURVE_THRESHOLDS} | {name: [rates[name] for rates in micro] for name in ("precision", "recall")}
 
 
@@ -81,7 +87,7 @@ def _record(scene):
     }
 
 
-def constant(samples: Sequence[SceneSample]):
+def constant(samples: Sequence[SceneSample]) -> Callable:
     """One list to all: the labels that more than half of the scenes have, or the commonest; medians of their boxes.
 
     The angles of a median box mean little; a blind guess has none better.
@@ -99,4 +105,27 @@ def constant(samples: Sequence[SceneSample]):
     return lambda sample: text
 
 
-__all__ = ["constant", "score"]
+def draw(sample: SceneSample, parsed: list[dict]) -> list[Box]:
+    """The answered boxes, to be drawn."""
+    order = answer_order(sample)
+    return [
+        Box(np.asarray(box["bbox_3d"], float), order, "camera", 0, box["label"] or "", role="target") for box in parsed
+    ]
+
+
+GAP_MLLM_DETECTION = Benchmark(
+    "gap_mllm_detection",
+    "all objects of a few ScanNet views as boxes",
+    source="gap_mllm",
+    split="val",
+    tasks=("detection3d",),
+    read=read,
+    rate=rate,
+    constant=constant,
+    headline="f1",
+    forms=(ANSWER_FORMS["detection3d"],),
+    draw=draw,
+    shown="iou",
+)
+
+__all__ = ["GAP_MLLM_DETECTION", "constant", "draw", "rate", "read"]

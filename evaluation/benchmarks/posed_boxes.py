@@ -1,61 +1,39 @@
-"""Answers that name a view and the box of one object in its camera, in one stage or two; see score_points.py."""
+"""Answers that name a view and the box of one object in its camera: reading them into the aligned world.
 
-from collections.abc import Sequence
+Frame: answers in the camera of the view that they name, truths in the aligned world. Units: metres and radians.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...processing.answers_gap_mllm import format_box
+from ...processing.answers_gap_mllm import format_frame_box
+from ...processing.asking_gap_mllm import ANSWER_FORMS
 from ...processing.camera_geometry_gap_mllm import euler_to_matrix, matrix_to_euler, transform_box
 from ...processing.data.record_errors import RecordError
-from ...processing.data.scene_sample import SceneSample
-from ...processing.scores.grounding_answers import GroundedBox
-from ..intervals import with_interval
-from ..metrics.grounding3d import ground_box, grounding_score
+from ...processing.data.scene_sample import Box, SceneSample
+from ...processing.scores.grounding_answers import GroundedBox, ground_box
+from .two_stage import answer_in_two_stages
 
 
-def score(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0, frames: Sequence[int] | None = None):
-    """Score grounded boxes by the corrected rule; the published one stands beside it under "reference_...".
-
-    Frame: answers in the camera of the view that they name, truths in the aligned world. Units: metres and radians.
+def read_box(sample: SceneSample, text: str, frame: int | None = None, mode: str = "corrected") -> GroundedBox:
+    """Read an answer, move its box into the aligned world and hold it to the truth.
 
     Args:
-        samples (`list[SceneSample]`): with one target box each, poses, and the alignment of the scan.
-        texts (`list[str]`): their answers.
-        seed (`int`, defaults to 0): seed of the bootstrap over scenes.
-        frames (`list[int]`, *optional*): views that a first stage chose; where None, the text names the view.
+        sample (`SceneSample`): with one target box, poses, and the alignment of the scan.
+        text (`str`), frame (`int`, *optional*), mode (`str`): as `ground_box` takes them; a first stage chose the
+            frame, and where it is None the text names the view.
     Returns:
-        `tuple[dict, list[dict]]`: what `grounding_score` gives, "miou" with its interval; records.
+        `GroundedBox`.
     Raises:
-        RecordError: if a sample has no poses. ValueError: if it has no target box.
+        RecordError: if the sample has no poses or no alignment. ValueError: if it has no target box.
     """
-    answers, published = (grounded_boxes(samples, texts, frames, mode) for mode in ("corrected", "reference"))
-    records = [grounding_record(answer, sample) for answer, sample in zip(answers, samples, strict=True)]
-    kinds = [sample.question_type or "all" for sample in samples]
-    metrics = grounding_score(answers, kinds)
-    reference = grounding_score(published)
-    metrics |= {f"reference_{name}": value for name, value in reference.items() if isinstance(value, float)}
-    scenes = [str(sample.scene_id) for sample in samples]
-    metrics |= with_interval("miou", [answer.iou for answer in answers], np.mean, scenes, seed)
-    return metrics, records
+    truth, order = aligned_target(sample)
+    order = order if mode == "corrected" else None  # the published one is its mode's
+    return ground_box(text, truth, *_poses(sample), frame, mode, order)
 
 
-def grounded_boxes(
-    samples: Sequence[SceneSample], texts: Sequence[str], frames: Sequence[int] | None = None, mode: str = "corrected"
-) -> list:
-    """Read the answers and move their boxes into the aligned world; arguments and errors as `score`, `ground_box`.
-
-    Returns:
-        `list[GroundedBox]`.
-    """
-    answers = []
-    for sample, text, frame in zip(samples, texts, frames or [None] * len(samples), strict=True):
-        truth, order = aligned_target(sample)
-        order = order if mode == "corrected" else None  # the published one is its mode's
-        answers.append(ground_box(text, truth, *_poses(sample), frame, mode, order))
-    return answers
-
-
-def check(sample: SceneSample) -> None:
+def check_posed(sample: SceneSample) -> None:
     """Raise ValueError if a question has no target box, RecordError if its views have no poses or no alignment."""
     aligned_target(sample)
     poses, _ = _poses(sample)
@@ -68,7 +46,7 @@ def answer_order(sample: SceneSample) -> str:
     return next((box.euler_order for box in sample.boxes if box.frame == "camera"), "zxy")
 
 
-def aligned_target(sample: SceneSample):
+def aligned_target(sample: SceneSample) -> tuple[np.ndarray, str]:
     """The target box in the aligned world, `(9,)`, and the Euler order in which it is given: that of the answers.
 
     Raises:
@@ -120,23 +98,49 @@ def grounding_record(answer: GroundedBox, sample: SceneSample) -> dict:
     }
 
 
-def constant(samples: Sequence[SceneSample]):
+def constant_box(samples: Sequence[SceneSample]) -> Callable:
     """One answer to all: the first view, and the median of all boxes in its camera."""
     boxes = []
     for sample in samples:
         truth, order = aligned_target(sample)
         boxes.append(transform_box(truth, np.linalg.inv(sample.camera_to("aligned", 0)), order))
-    text = format_box(np.median(boxes, axis=0)).replace('{"bbox_3d"', '{"frame": 0, "bbox_3d"')
+    text = format_frame_box(0, np.median(boxes, axis=0))
     return lambda sample: text
 
 
+def draw_aligned(sample: SceneSample, parsed: dict | list[dict]) -> list[Box]:
+    """The answered box or boxes, to be drawn."""
+    order, drawn = answer_order(sample), []
+    for box in parsed if isinstance(parsed, list) else [parsed]:
+        numbers = np.asarray(box["bbox_3d_aligned"], dtype=float)
+        drawn.append(Box(numbers, order, "aligned", None, f"in view {box['frame']}", role="target"))
+    return drawn
+
+
+GROUNDING = {
+    "tasks": ("grounding",),
+    "constant": constant_box,
+    "check": check_posed,
+    "draw": draw_aligned,
+    "shown": "iou",
+}
+ONE_STAGE = {"forms": (ANSWER_FORMS["grounding"],)}
+TWO_STAGES = {
+    "forms": (ANSWER_FORMS["grounding_frame"], ANSWER_FORMS["grounding_box"]),
+    "ask": answer_in_two_stages,
+    "answer_fields": ("text", "frame"),
+}
+
 __all__ = [
+    "GROUNDING",
+    "ONE_STAGE",
+    "TWO_STAGES",
     "aligned_target",
     "answer_order",
-    "check",
-    "constant",
-    "grounded_boxes",
+    "check_posed",
+    "constant_box",
+    "draw_aligned",
     "grounding_record",
     "in_order",
-    "score",
+    "read_box",
 ]

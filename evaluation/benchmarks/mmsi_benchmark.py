@@ -1,0 +1,19 @@
+"""MMSI-Bench: where cameras, objects and regions are, and how they move, over several pictures, by letter.
+
+Our rule for letters counts; the benchmark's stands under "mmsi_overall". Source: MMSI-Bench (arXiv:2505.23764).
+"""
+
+from ..metrics.mmsi import mmsi_aggregate
+from .benchmark import Benchmark
+from .short_answers import letters_by
+
+
+MMSI = Benchmark(
+    "mmsi",
+    "MMSI-Bench: where cameras, objects and regions are, and how they move, over several pictures",
+    source="mmsi",
+    split="test",
+    **letters_by(lambda samples, scores, kinds: mmsi_aggregate(scores, kinds), ("mmsi",)),
+)
+
+__all__ = ["MMSI"]
