@@ -3,17 +3,21 @@
 The toy loss term is trained with in training/test_loss_terms.py; the toy source is in processing/data/toy_source.py.
 """
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from gap_mllm import GEOMETRY_CONFIGS, GEOMETRY_ENCODERS, GapMllmConfig, GapMllmForConditionalGeneration
+from gap_mllm.evaluation.benchmarks import BENCHMARKS
+from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.processing.data import render_room
 from gap_mllm.processing.data.rooms.synthetic_rooms import room_sample
 from gap_mllm.processing.data.task_makers import TASK_MAKERS, TEMPLATES, make_tasks
 from gap_mllm.processing.prompts_gap_mllm import build_messages
-from tests.extending import toy_encoder, toy_question
+from tests.extending import toy_benchmark, toy_encoder, toy_question
 
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +27,7 @@ TOYS = sorted((ROOT / "tests" / "extending").glob("toy_*.py"))
 @pytest.fixture(autouse=True)
 def registries():
     """The registries are as before after each test."""
-    changed = (TASK_MAKERS, TEMPLATES, GEOMETRY_CONFIGS, GEOMETRY_ENCODERS)
+    changed = (TASK_MAKERS, TEMPLATES, GEOMETRY_CONFIGS, GEOMETRY_ENCODERS, BENCHMARKS)
     before = [dict(registry) for registry in changed]
     yield
     for registry, entries in zip(changed, before, strict=True):
@@ -63,3 +67,31 @@ def test_encoder(tiny_config, tiny_processor, make_image, tmp_path):
     model.save_pretrained(tmp_path)
     again = GapMllmForConditionalGeneration.from_pretrained(tmp_path).eval()
     assert torch.equal(again(**inputs).logits, logits)
+
+
+def test_benchmark(make_image, tmp_path, monkeypatch):
+    toy_benchmark.register()
+    right, chats = ("yes", "no", "yes"), []
+    for number, answer in enumerate(right):
+        make_image(seed=number).save(tmp_path / f"{number}.png")
+        turns = [{"from": "human", "value": "<image>Is it red?"}, {"from": "gpt", "value": answer}]
+        chats.append({"id": str(number), "image": f"{number}.png", "conversations": turns})
+    (tmp_path / "mine_val.json").write_text(json.dumps(chats))
+    seen = []
+    read = toy_benchmark.read
+    counting = replace(BENCHMARKS["yes_no"], read=lambda sample, text: seen.append(text) or read(sample, text))
+    monkeypatch.setitem(BENCHMARKS, "yes_no", counting)
+    settings = {"data_dir": tmp_path, "output": tmp_path / "run", "cache_dir": tmp_path / "cache", "device": "cpu"}
+    settings |= {"baselines": ["constant"], "show_progress": False}
+    metrics = evaluate_model(ROOT / "examples" / "assets" / "tiny_gap_mllm", "yes_no", **settings)
+    assert metrics["n"] == 3 and list(metrics["arms"]) == ["model", "constant"] and len(seen) == 6  # each once
+    assert metrics["arms"]["constant"]["accuracy"] == pytest.approx(2 / 3)
+    lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["parsed"] for line in lines} == {None}  # the tiny model knows no such questions
+    assert "| **accuracy** | 0.000 [0.000, 0.000] | 0.667" in (tmp_path / "run" / "report.md").read_text()
+    texts = ("Yes, it is.", "no", "neither")
+    given = [{"id": json.loads(line)["id"], "text": text} for line, text in zip(lines, texts, strict=True)]
+    (tmp_path / "given.jsonl").write_text("".join(json.dumps(record) + "\n" for record in given))
+    settings |= {"output": tmp_path / "scored", "predictions": tmp_path / "given.jsonl"}
+    model = evaluate_model(None, "yes_no", **settings)["arms"]["model"]
+    assert model["accuracy"] == pytest.approx(2 / 3) and model["num_unreadable"] == 1
