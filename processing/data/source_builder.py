@@ -43,9 +43,14 @@ class SourceConfig(datasets.BuilderConfig):
         skip_bad_samples (`bool`): leave bad records out, counted, logged and listed in `report_file`, instead of
             raising at the first.
         report_file (`str`, *optional*): where events are listed, one JSON object a line.
+    A subclass names the values of an option that has few in `CHOICES`.
+
     Raises:
-        TypeError: if `max_views` is no integer, or `skip_bad_samples` no bool. ValueError: if `max_views` is below 1.
+        TypeError: if `max_views` is no integer, or `skip_bad_samples` no bool.
+        ValueError: if `max_views` is below 1, or an option is none of its choices.
     """
+
+    CHOICES = {}  # option -> values
 
     tasks: tuple | None = None
     max_views: int | None = None
@@ -59,6 +64,11 @@ class SourceConfig(datasets.BuilderConfig):
         if self.max_views is not None:
             self.max_views = check_count("max_views", self.max_views)
         check_flag("skip_bad_samples", self.skip_bad_samples)
+        for name, known in self.CHOICES.items():
+            if (value := getattr(self, name)) not in known:
+                listed = ", ".join(choice for choice in known if choice is not None)
+                or_none = " or None" if None in known else ""
+                raise ValueError(f"{name} is {value!r}; expected one of {listed}{or_none}.")
 
     def create_config_id(self, config_kwargs, custom_features=None):
         # The report is a by-product: it must not change which cached data set is found.

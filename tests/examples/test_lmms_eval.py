@@ -33,7 +33,7 @@ from gap_mllm.evaluation.metrics.vsibench import (
     vsibench_score,
 )
 from gap_mllm.evaluation.runner import evaluate_model
-from gap_mllm.processing.data.sources.bench.vsibench_source import vsibench_prompt
+from gap_mllm.processing.data.sources.wordings import vsibench_prompt
 from gap_mllm.processing.data.video_frames import read_video_frames, video_info
 
 

@@ -7,18 +7,15 @@ pictures are plain bytes; options at the end of the question, on one line, are a
 import re
 
 from ...record_errors import RecordError
-from ...source_builder import SceneSourceBuilder
-from ..parquet_rows import embedded_view, iter_parquet_rows
-from .multiple_choice import LETTER_LINE, LETTERS, refuse_fewer_views, right_letter
+from .multiple_choice import LETTERS, MultipleChoiceSource, right_letter
 
 
 FILE_NAME = "MMSI_Bench.parquet"
 NUM_CHOICES = 4
-USED_KEYS = {"id", "images", "answer"}
 _OPTION = re.compile(r"(?:^|[,;]\s*|\s)([A-F]):\s*")
 
 
-class MmsiSource(SceneSourceBuilder):
+class MmsiSource(MultipleChoiceSource):
     """MMSI-Bench as it is downloaded: `MMSI_Bench.parquet`. Split "test".
 
     The pictures are in the file, in the order that questions number them. The question of a row is the whole prompt;
@@ -27,7 +24,7 @@ class MmsiSource(SceneSourceBuilder):
     """
 
     SOURCE = "mmsi"
-    TASKS = ("spatial_qa",)
+    USED_KEYS = frozenset({"id", "images", "answer"})
     LAYOUT = f"{FILE_NAME} (or data/ with it)"
     LICENSE = "cc-by-nc-4.0"
 
@@ -35,41 +32,16 @@ class MmsiSource(SceneSourceBuilder):
         files = [folder / FILE_NAME for folder in (root, root / "data")]
         return {"test": [file for file in files if file.is_file()][:1]}
 
-    def records(self, file, skip):
-        yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file))
-
     def rows(self, split, file, record_id, record, context):
         pictures, question = record["images"], record["question"]
         if not isinstance(pictures, list) or not pictures:
             raise RecordError("the question has no picture.", "images")
-        refuse_fewer_views(len(pictures), self.config.max_views)
         letter, options = right_letter(record["answer"], NUM_CHOICES), listed_options(question)
         if not options:
             self.mark("options_not_read", file, record_id, question[-80:])
-        yield {
-            "id": str(record["id"]),
-            "task": "spatial_qa",
-            "scene_id": str(record["id"]),
-            "views": [embedded_view(picture, f"images[{index}]") for index, picture in enumerate(pictures)],
-            "question": mmsi_prompt(question),
-            "answer": letter,
-            "references": [letter],
-            "choices": options,
-            "choice_index": ord(letter) - ord("A") if options else None,
-            "question_type": record["question_type"],
-            "metadata": {key: value for key, value in record.items() if key not in USED_KEYS},
-        }
-
-
-def mmsi_prompt(question: str) -> str:
-    """Write the prompt of a question word for word as the benchmark has it, without the pictures.
-
-    Args:
-        question (`str`): with its options.
-    Returns:
-        `str`.
-    """
-    return f"{question.strip()}\n{LETTER_LINE} Enclose the option's letter within ``."
+        cells = {f"images[{index}]": picture for index, picture in enumerate(pictures)}
+        name = str(record["id"])
+        yield self.choice_row(record, cells, options, letter, record["question_type"], id=name, scene_id=name)
 
 
 def listed_options(question: str) -> list[str]:
@@ -87,4 +59,4 @@ def listed_options(question: str) -> list[str]:
     return [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
 
 
-__all__ = ["MmsiSource", "listed_options", "mmsi_prompt"]
+__all__ = ["MmsiSource", "listed_options"]

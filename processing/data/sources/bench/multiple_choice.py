@@ -1,13 +1,56 @@
-"""Options and letters of multiple-choice questions about embedded pictures: CV-Bench, BLINK and MMSI-Bench."""
+"""Multiple choice on embedded pictures, as CV-Bench, BLINK and MMSI-Bench have it: options, letters, rows."""
 
 import re
 
 from ...record_errors import RecordError
+from ...source_builder import SceneSourceBuilder
+from ..parquet_rows import embedded_view, iter_parquet_rows
+from ..wordings import letter_prompt
 
 
 LETTERS = "ABCDEF"
-LETTER_LINE = "Answer with the option's letter from the given choices directly."
 _ANSWER = re.compile(r"\(?([A-Z])\)?")
+
+
+class MultipleChoiceSource(SceneSourceBuilder):
+    """Base of the sources of questions with letters: parquet files with the pictures in them.
+
+    The question of a row is the whole prompt; what else the file says of it stays in metadata.
+    """
+
+    TASKS = ("spatial_qa",)
+    USED_KEYS = frozenset()  # of a record, which a row holds elsewhere
+
+    def records(self, file, skip):
+        yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file))
+
+    def choice_row(self, record, pictures, options, letter, question_type, image_path=None, **fields) -> dict:
+        """The fields of a row.
+
+        Args:
+            record (`dict`): of the file.
+            pictures (`dict[str, object]`): cells with pictures, by what an error calls them.
+            options (`list[str]`): with their letters; empty if they could not be told apart.
+            letter (`str`, *optional*): of the right one; None where it is not published.
+            question_type (`str`), image_path (`str`, *optional*): what the file calls its one picture.
+            **fields: id and scene_id.
+        Raises:
+            RecordError: if `max_views` is below the number of pictures, or one is none.
+        """
+        refuse_fewer_views(len(pictures), self.config.max_views)
+        style = getattr(self.config, "prompt_style", self.SOURCE)
+        return {
+            **fields,
+            "task": "spatial_qa",
+            "views": [embedded_view(cell, field, image_path) for field, cell in pictures.items()],
+            "question": letter_prompt(self.SOURCE, style, record, options, question_type),
+            "answer": letter,
+            "references": [] if letter is None else [letter],
+            "choices": options,
+            "choice_index": LETTERS.index(letter) if letter and options else None,
+            "question_type": question_type,
+            "metadata": {key: value for key, value in record.items() if key not in self.USED_KEYS},
+        }
 
 
 def lettered(choices) -> list[str]:
@@ -42,14 +85,6 @@ def right_letter(answer, num_choices: int) -> str:
     return found[1]
 
 
-def only_respond_line(num_choices: int) -> str:
-    """The line that lmms-eval puts before such questions; it names at most five letters."""
-    return (
-        f"Note: You only need to respond with {', '.join(LETTERS[:5][:num_choices])} without providing any additional "
-        "information.\n"
-    )
-
-
 def refuse_fewer_views(num_views: int, max_views: int | None) -> None:
     """Raise RecordError if `max_views` would take away pictures that a question speaks of one by one."""
     if max_views is not None and num_views > max_views:
@@ -59,4 +94,4 @@ def refuse_fewer_views(num_views: int, max_views: int | None) -> None:
         )
 
 
-__all__ = ["LETTERS", "LETTER_LINE", "lettered", "only_respond_line", "refuse_fewer_views", "right_letter"]
+__all__ = ["LETTERS", "MultipleChoiceSource", "lettered", "refuse_fewer_views", "right_letter"]

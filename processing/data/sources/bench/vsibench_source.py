@@ -14,6 +14,7 @@ from ...source_builder import SourceConfig
 from ...source_files import find_file, iter_jsonl
 from ..parquet_rows import iter_parquet_rows
 from ..video_source import VideoSource
+from ..wordings import VSIBENCH_PROMPTS, vsibench_prompt
 
 
 logger = logging.get_logger(__name__)
@@ -27,23 +28,6 @@ CHOICE_TYPES = (
     "obj_appearance_order",
 )
 NUMBER_TYPES = ("object_abs_distance", "object_counting", "object_size_estimation", "room_size_estimation")
-_LETTER_LINE = "Answer with the option's letter from the given choices directly."
-_WORD_LINE = "Please answer the question using a single word or phrase."
-# Style -> prompt with options, prompt without.
-PROMPT_STYLES = {
-    "vsibench": (
-        f"These are frames of a video.\n{{question}}\nOptions:\n{{options}}\n{_LETTER_LINE}",
-        f"These are frames of a video.\n{{question}}\n{_WORD_LINE}",
-    ),
-    "spatial_mllm": (
-        f"{{question}}\nOptions:\n{{options}}\n{_LETTER_LINE}",
-        f"{{question}}\n{_WORD_LINE}",
-    ),
-    "geovr": (
-        "{question}\n{options}\nAnswer with ONLY the option's letter directly.",
-        "{question}\nPlease answer the question ONLY using a single Arabic numeral.",
-    ),
-}
 SUBSETS = ("full", "debiased", "pruned")
 USED_KEYS = {"id", "scene_name", "question_type", "ground_truth", "options"}
 
@@ -61,17 +45,12 @@ class VsiBenchConfig(SourceConfig):
         ValueError: on another `prompt_style` or `subset`.
     """
 
+    CHOICES = {"prompt_style": VSIBENCH_PROMPTS, "subset": SUBSETS}
+
     media_dir: str | None = None
     annotation_file: str | None = None
     prompt_style: str = "vsibench"
     subset: str = "full"
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.prompt_style not in PROMPT_STYLES:
-            raise ValueError(f"prompt_style is {self.prompt_style!r}; expected one of {', '.join(PROMPT_STYLES)}.")
-        if self.subset not in SUBSETS:
-            raise ValueError(f"subset is {self.subset!r}; expected one of {', '.join(SUBSETS)}.")
 
 
 class VsiBenchSource(VideoSource):
@@ -147,21 +126,6 @@ class VsiBenchSource(VideoSource):
         )
 
 
-def vsibench_prompt(question: str, options=None, style: str = "vsibench") -> str:
-    """Write the prompt of a question, word for word as a code base has it, without the views.
-
-    Args:
-        question (`str`)
-        options (`list[str]`, *optional*): as "A. chair"; None or empty for a number.
-        style (`str`): a key of `PROMPT_STYLES`.
-    Returns:
-        `str`.
-    """
-    with_options, without = PROMPT_STYLES[style]
-    template = with_options if options else without
-    return template.format(question=question, options="\n".join(options or ()))
-
-
 def _video_name(record):
     return f"{record['dataset']}/{record['scene_name']}.mp4"
 
@@ -181,11 +145,4 @@ def _read_truth(question_type, truth, options):
         return {}
 
 
-__all__ = [
-    "CHOICE_TYPES",
-    "NUMBER_TYPES",
-    "PROMPT_STYLES",
-    "VsiBenchConfig",
-    "VsiBenchSource",
-    "vsibench_prompt",
-]
+__all__ = ["CHOICE_TYPES", "NUMBER_TYPES", "VsiBenchConfig", "VsiBenchSource"]

@@ -42,13 +42,10 @@ class GapMllmSourceConfig(SourceConfig):
         ValueError: on another `euler_order`.
     """
 
+    CHOICES = {"euler_order": (None, *EULER_ORDERS)}
+
     media_dir: str | None = None
     euler_order: str | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.euler_order not in (None, *EULER_ORDERS):
-            raise ValueError(f"euler_order is {self.euler_order!r}; expected one of {list(EULER_ORDERS)} or None.")
 
 
 class GapMllmSource(SceneSourceBuilder):

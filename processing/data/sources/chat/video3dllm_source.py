@@ -41,6 +41,8 @@ class Video3dLlmConfig(ScannetAnnotationConfig):
         ValueError: on another `frame_choice`, or a `coverage_ratio` outside (0, 1].
     """
 
+    CHOICES = {"frame_choice": FRAME_CHOICES}
+
     frame_choice: str = "uniform"
     coverage_ratio: float = 1.0
     metadata_dir: str | None = None
@@ -48,8 +50,6 @@ class Video3dLlmConfig(ScannetAnnotationConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.frame_choice not in FRAME_CHOICES:
-            raise ValueError(f"frame_choice is {self.frame_choice!r}; expected one of {list(FRAME_CHOICES)}.")
         if not 0 < self.coverage_ratio <= 1:
             raise ValueError(f"coverage_ratio is {self.coverage_ratio}; expected a share above 0, at most 1.")
 

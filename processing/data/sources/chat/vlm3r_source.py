@@ -39,15 +39,12 @@ class Vlm3rConfig(SourceConfig):
         ValueError: on another `frames`.
     """
 
+    CHOICES = {"frames": FRAME_SOURCES}
+
     media_dir: str | None = None
     processed_dir: str | None = None
     frames: str = "video"
     scene_boxes: bool = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.frames not in FRAME_SOURCES:
-            raise ValueError(f"frames is {self.frames!r}; expected one of {list(FRAME_SOURCES)}.")
 
 
 class Vlm3rSource(VideoSource):

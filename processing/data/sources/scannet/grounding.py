@@ -31,15 +31,13 @@ class PromptStyleConfig(ScannetAnnotationConfig):
         ValueError: on another `prompt_style` or `box_kind`, or "oriented" without infos_file.
     """
 
+    CHOICES = {"prompt_style": PROMPT_STYLES, "box_kind": BOX_KINDS}
+
     prompt_style: str = "video3dllm"
     box_kind: str = "axis_aligned"
 
     def __post_init__(self):
         super().__post_init__()
-        if self.prompt_style not in PROMPT_STYLES:
-            raise ValueError(f"prompt_style is {self.prompt_style!r}; expected one of {list(PROMPT_STYLES)}.")
-        if self.box_kind not in BOX_KINDS:
-            raise ValueError(f"box_kind is {self.box_kind!r}; expected one of {list(BOX_KINDS)}.")
         if self.box_kind == "oriented" and self.infos_file is None:
             raise ValueError(
                 "box_kind is 'oriented', which needs infos_file, EmbodiedScan's embodiedscan_infos_*.pkl."

@@ -40,13 +40,13 @@ class ScannetConfig(SourceConfig):
         ValueError: on another form, or a step below 1.
     """
 
+    CHOICES = {"frames": FRAME_FORMS}
+
     frames: str = "auto"
     frame_step: int = 1
 
     def __post_init__(self):
         super().__post_init__()
-        if self.frames not in FRAME_FORMS:
-            raise ValueError(f"frames is {self.frames!r}; expected one of {list(FRAME_FORMS)}.")
         if self.frame_step < 1:
             raise ValueError(f"frame_step is {self.frame_step}; expected 1 or more.")
 

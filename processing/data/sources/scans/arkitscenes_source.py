@@ -37,12 +37,9 @@ class ArkitScenesConfig(SourceConfig):
         ValueError: on another stream.
     """
 
-    stream: str = "lowres_wide"
+    CHOICES = {"stream": STREAMS}
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.stream not in STREAMS:
-            raise ValueError(f"stream is {self.stream!r}; expected one of {list(STREAMS)}.")
+    stream: str = "lowres_wide"
 
 
 class ArkitScenesSource(SceneSource):

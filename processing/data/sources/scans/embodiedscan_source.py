@@ -42,6 +42,8 @@ class EmbodiedScanConfig(SourceConfig):
         ValueError: on another `euler_order`, or `windows` that are not two numbers of 1 or more.
     """
 
+    CHOICES = {"euler_order": EULER_ORDERS}
+
     media_dir: str | None = None
     index_dir: str | None = None
     euler_order: str = DEFAULT_EULER_ORDER
@@ -50,8 +52,6 @@ class EmbodiedScanConfig(SourceConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.euler_order not in EULER_ORDERS:
-            raise ValueError(f"euler_order is {self.euler_order!r}; expected one of {list(EULER_ORDERS)}.")
         if self.windows is not None:
             self.windows = tuple(self.windows)
             if len(self.windows) != 2 or not all(isinstance(n, int) and n >= 1 for n in self.windows):

@@ -17,6 +17,7 @@ from ...source_builder import SceneSourceBuilder, SourceConfig
 from ...source_files import find_file, iter_records, read_json
 from ..chat.conversations import read_conversation, split_of
 from ..parquet_rows import embedded_view, iter_parquet_rows
+from ..wordings import bench_prompt
 from .spar_marks import MARK_KEYS, UNMARKED, spar_marks
 from .spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
 
@@ -24,16 +25,6 @@ from .spar_questions import check_view_limit, spar_answer, spar_prompt, spar_vie
 logger = logging.get_logger(__name__)
 
 RELEASES = ("7m", "bench")
-BENCH_LINES = {
-    "select": "Answer with the option's letter from the given choices directly.",
-    "fill": "Please answer the question using a single word or phrase.",
-}
-BENCH_BOX_LINE = (
-    "The values represent the bounding box coordinates normalized to a 0-1000 scale, with the top-left corner as the "
-    "origin of the image."
-)
-BENCH_BOX_TASKS = ("position_matching", "camera_motion_infer")
-BENCH_BARE_TASKS = ("view_change_infer",)  # says itself how to answer
 
 
 @dataclass
@@ -51,15 +42,12 @@ class SparConfig(SourceConfig):
         ValueError: on another `release`.
     """
 
+    CHOICES = {"release": (None, *RELEASES)}
+
     release: str | None = None
     index: str | None = None
     media_dir: str | None = None
     cameras: bool = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.release not in (None, *RELEASES):
-            raise ValueError(f"release is {self.release!r}; expected one of {', '.join(RELEASES)} or None.")
 
 
 class SparSource(SceneSourceBuilder):
@@ -204,28 +192,6 @@ class SparSource(SceneSourceBuilder):
         }
 
 
-def bench_prompt(question: str, task: str, format_type: str) -> str:
-    """Write the prompt of a SPAR-Bench question, word for word as lmms-eval has it, without the pictures.
-
-    Differs: no line ends before the question, nor after that of "view_change_infer".
-
-    Args:
-        question (`str`), task (`str`)
-        format_type (`str`): "select" or "fill".
-    Returns:
-        `str`.
-    Raises:
-        RecordError: on another format.
-    """
-    if task in BENCH_BARE_TASKS:
-        return question
-    if format_type not in BENCH_LINES:
-        raise RecordError(f"expected select or fill, got {format_type!r}.", "format_type")
-    if format_type == "fill":
-        return f"{question}\n{BENCH_LINES['fill']}"
-    return f"{question}\n{BENCH_BOX_LINE if task in BENCH_BOX_TASKS else ''}\n{BENCH_LINES['select']}"
-
-
 @dataclass(frozen=True)
 class TreePlace:
     """Where a file of questions stands: `<part>/qa_jsonl/<split>/<task>/<answer format>/<file>`, pictures beside."""
@@ -253,4 +219,4 @@ def spar_split(file: Path) -> str:
     return split_of(file)
 
 
-__all__ = ["SparConfig", "SparSource", "TreePlace", "bench_prompt", "spar_split"]
+__all__ = ["SparConfig", "SparSource", "TreePlace", "spar_split"]

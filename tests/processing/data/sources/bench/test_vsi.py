@@ -8,7 +8,8 @@ import pyarrow.parquet
 import pytest
 
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
-from gap_mllm.processing.data.sources.bench.vsibench_source import CHOICE_TYPES, NUMBER_TYPES, vsibench_prompt
+from gap_mllm.processing.data.sources.bench.vsibench_source import CHOICE_TYPES, NUMBER_TYPES
+from gap_mllm.processing.data.sources.wordings import vsibench_prompt
 from tests.processing.data.formats import FORMATS, load_damaged, rows_equal
 
 

@@ -13,7 +13,7 @@ from gap_mllm.processing.camera_geometry_gap_mllm import project_points, transfo
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
 from gap_mllm.processing.data.sources.spar.spar_marks import SPAR_TYPES, UNMARKED, spar_marks
 from gap_mllm.processing.data.sources.spar.spar_questions import listed_options, spar_answer, spar_prompt
-from gap_mllm.processing.data.sources.spar.spar_source import bench_prompt
+from gap_mllm.processing.data.sources.wordings import bench_prompt
 from tests.processing.data.formats import DAMAGED, FORMATS, load_damaged, rows_equal
 
 
