@@ -5,6 +5,7 @@
 """
 
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -89,7 +90,41 @@ def _read_intrinsics(path: Path, version):
     return read_matrix(path)[:3, :3]
 
 
-def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=None, on_no_depth=None) -> dict:
+@dataclass(frozen=True)
+class FrameLayout:
+    """Where pose, intrinsics and depth of a picture lie: from its folder, or "../" from the one above.
+
+    Args:
+        pose, depth (`str`): "{}" is the picture's name without its suffix.
+        intrinsics, depth_intrinsics (`str`): one file for all pictures.
+    """
+
+    pose: str
+    depth: str
+    intrinsics: str
+    depth_intrinsics: str
+
+    def file(self, image_path: Path, kind: str) -> Path:
+        """The file of this kind for a picture; it need not exist."""
+        name = getattr(self, kind).format(image_path.stem)
+        return image_path.parents[1] / name[3:] if name.startswith("../") else image_path.parent / name
+
+
+POSED_IMAGES = FrameLayout("{}.txt", "{}.png", "intrinsic.txt", "depth_intrinsic.txt")
+_CAMERAS = "../intrinsic/intrinsic_color.txt", "../intrinsic/intrinsic_depth.txt"
+SENSOR_EXPORT = FrameLayout("../pose/{}.txt", "../depth/{}.png", *_CAMERAS)  # of ScanNet's SensReader
+SPAR_IMAGES = FrameLayout("../pose/{}.txt", "../image_depth/{}.png", *_CAMERAS)
+SPAR_VIDEO = FrameLayout("../video_pose/{}.txt", "../video_depth/{}.png", *_CAMERAS)
+
+
+def posed_view(
+    image_path,
+    image_name: str | None = None,
+    on_lost=None,
+    pose=None,
+    on_no_depth=None,
+    layout: FrameLayout = POSED_IMAGES,
+) -> dict:
     """Return a view of the schema from a picture and what lies beside it; what is not there stays None.
 
     Args:
@@ -98,6 +133,7 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
         on_lost (`Callable[[Path]]`, *optional*): called with a pose file that marks lost tracking (infinite or NaN).
         pose (`np.ndarray` of shape `(4, 4)`, *optional*): camera to world, checked already, instead of the pose file.
         on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading.
+        layout (`FrameLayout`): where the files beside it are; default those of posed_images.
     Returns:
         `dict`: fields of a view; `camera_to_world` is None where tracking was lost.
     Raises:
@@ -105,7 +141,7 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
             size, the depth map has 8 bits, or something beside the picture is no file (a FIFO, ..).
     """
     path = TrackedPath(image_path)
-    pose_file, depth_file = path.with_suffix(".txt"), path.with_suffix(".png")
+    pose_file, depth_file = layout.file(path, "pose"), layout.file(path, "depth")
     if pose is None and is_data_file(pose_file):
         pose = read_pose(pose_file, on_lost)
     has_depth = depth_file != path and is_data_file(depth_file)
@@ -113,9 +149,9 @@ def posed_view(image_path, image_name: str | None = None, on_lost=None, pose=Non
         path,
         image_name,
         pose=pose,
-        intrinsics=_intrinsics(path.parent / "intrinsic.txt"),
+        intrinsics=_intrinsics(layout.file(path, "intrinsics")),
         depth_path=depth_file if has_depth else None,
-        depth_intrinsics=_intrinsics(path.parent / "depth_intrinsic.txt") if has_depth else None,
+        depth_intrinsics=_intrinsics(layout.file(path, "depth_intrinsics")) if has_depth else None,
         on_no_depth=on_no_depth,
     )
 
@@ -253,6 +289,11 @@ def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
 
 
 __all__ = [
+    "POSED_IMAGES",
+    "SENSOR_EXPORT",
+    "SPAR_IMAGES",
+    "SPAR_VIDEO",
+    "FrameLayout",
     "DEPTH_SCALE",
     "frame_number",
     "frame_view",

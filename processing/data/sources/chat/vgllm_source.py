@@ -8,8 +8,7 @@ from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import find_file
 from ...video_frames import frame_files, read_video_views
-from ..spar.spar_marks import MARK_KEYS, UNMARKED, spar_marks
-from ..spar.spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
+from ..spar.spar_questions import spar_answer, spar_fields
 from ..video_source import find_video
 from .conversations import VIDEO_TAG, read_conversation
 from .gap_mllm_source import GapMllmSource
@@ -93,36 +92,16 @@ class VgllmSource(GapMllmSource):
         return {}
 
     def _spar_row(self, file, record_id, record):
-        info = _spar_info(record)
-        names = record.get("images") or record.get("image")
-        if not isinstance(names, list) or not names:
-            raise RecordError(f"expected a list of paths, got {names!r}.", "images")
-        question_type = info.get("type")
-        marks = spar_marks(question_type, info, len(names))
-        check_view_limit(question_type, len(names), self.config.max_views)
-        paths = [find_file(self.media, name, field=f"images[{index}]") for index, name in enumerate(names)]
-        views = [
-            spar_view(path, name, on_lost=lambda pose: self.mark("lost_tracking", file, record_id, str(pose)))
-            for path, name in zip(paths, names, strict=True)
-        ]
-        system, question, answer = read_conversation(record)
-        used = {"conversations", "images", "image", "spar_info", "type"}
-        others = {key: value for key, value in {**info, **record}.items() if key not in used}
-        if question_type not in UNMARKED:
-            others = {key: value for key, value in others.items() if key not in MARK_KEYS}
-        return {
-            "scene_id": paths[0].parents[1].name,
-            "views": views,
-            "pose_frame": "scan" if any(view["camera_to_world"] is not None for view in views) else None,
-            "marks": marks,
-            "system": system,
-            "question": spar_prompt(question, question_type, len(names)),
-            "answer": answer,
-            "references": [answer] if answer else [],
-            "question_type": question_type,
-            "metadata": others,
-            **spar_answer(question, answer),
-        }
+        fields = spar_fields(
+            record,
+            _spar_info(record),
+            record.get("images") or record.get("image"),
+            "images",
+            self.media,
+            self.config.max_views,
+            on_lost=lambda pose: self.mark("lost_tracking", file, record_id, str(pose)),
+        )
+        return fields | spar_answer(fields["question"], fields["answer"])
 
     def _video_row(self, file, record_id, record):
         system, question, answer = read_conversation(record)

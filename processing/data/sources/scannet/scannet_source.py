@@ -10,8 +10,9 @@ from ...record_errors import RecordError
 from ...source_builder import SourceConfig
 from ...source_files import check_intrinsics, check_pose, encode_png, is_lost_pose, read_matrix
 from ...stored_frames import (
-    frame_view,
+    SENSOR_EXPORT,
     list_frames,
+    posed_view,
     read_axis_alignment,
     read_pose,
     read_scene_file,
@@ -113,48 +114,34 @@ class ScannetSource(SceneSource):
     # Exported frames
 
     def _export_views(self, folder):
-        cameras = {kind: self._camera(folder, kind) for kind in ("color", "depth")}
-        return self.read_views(
-            list_frames(folder / "color")[:: self.config.frame_step],
-            self._export_pose,
-            partial(self._export_view, cameras=cameras),
-            folder,
-            folder.name,
-        )
-
-    def _camera(self, folder, kind):
-        """Intrinsics `(3, 3)`, or None where the file is not there (scans without depth)."""
-        file = folder / "intrinsic" / f"extrinsic_{kind}.txt"
-        if is_data_file(file):
-            self._check_extrinsics(read_matrix(file), file, folder.name)
-        file = folder / "intrinsic" / f"intrinsic_{kind}.txt"
-        has_file = is_data_file(file)
-        if kind == "color" and not has_file:
+        for kind in ("color", "depth"):
+            file = folder / "intrinsic" / f"extrinsic_{kind}.txt"
+            if is_data_file(file):
+                self._check_extrinsics(read_matrix(file), file, folder.name)
+        file = folder / "intrinsic" / "intrinsic_color.txt"
+        if not is_data_file(file):
             raise RecordError("the intrinsics of the pictures are not there.", "intrinsics", file=str(file))
-        return read_matrix(file)[:3, :3] if has_file else None
+        frames = list_frames(folder / "color")[:: self.config.frame_step]
+        return self.read_views(frames, self._export_pose, self._export_view, folder, folder.name)
 
     def _check_extrinsics(self, matrix, file, record_id):
         if not np.allclose(matrix, np.eye(4), atol=1e-4):
             self.mark("moved_camera", file, record_id, f"extrinsics {np.round(matrix, 4).tolist()}")
 
     def _export_pose(self, path):
-        file = path.parents[1] / "pose" / f"{path.stem}.txt"
+        file = SENSOR_EXPORT.file(path, "pose")
         pose = read_pose(file, lambda lost: self.mark("lost_tracking", lost, path.parents[1].name))
         return None if pose is None else (path, pose)
 
-    def _export_view(self, frame, cameras):
+    def _export_view(self, frame):
         path, pose = frame
         folder = path.parents[1]
-        depth = folder / "depth" / f"{path.stem}.png"
-        has_depth = is_data_file(depth)
-        return frame_view(
+        return posed_view(
             path,
             f"{folder.parent.name}/{folder.name}/color/{path.name}",
-            pose,
-            cameras["color"],
-            depth if has_depth else None,
-            cameras["depth"] if has_depth else None,
+            pose=pose,
             on_no_depth=lambda empty: self.mark("no_depth_reading", empty, folder.name),
+            layout=SENSOR_EXPORT,
         )
 
     # Frames of a recording

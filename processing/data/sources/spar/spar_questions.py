@@ -4,21 +4,20 @@ Frame: OpenCV cameras. Units: metres, thousandths of a picture for marks.
 """
 
 import re
-from functools import lru_cache
 from pathlib import Path
 
 from ....prompts_gap_mllm import IMAGE_TAG
-from ...file_guards import is_data_file
 from ...record_errors import RecordError
-from ...source_files import read_matrix
-from ...stored_frames import frame_view, read_pose
-from ..chat.conversations import check_tags
+from ...source_files import find_file
+from ...stored_frames import SPAR_IMAGES, SPAR_VIDEO, frame_view, posed_view
+from ..chat.conversations import check_tags, read_conversation
+from .spar_marks import MARK_KEYS, UNMARKED, spar_marks
 
 
 MAX_PLAIN_VIEWS = 10  # questions about more pictures number them as frames
 # Their text or answer speaks of pictures by number.
 NUMBERED_TYPES = ("nav", "obj_frame_locate")
-_FOLDERS = {"image_color": ("pose", "image_depth"), "video_color": ("video_pose", "video_depth")}
+_LAYOUTS = {"image_color": SPAR_IMAGES, "video_color": SPAR_VIDEO}
 _OPTION = re.compile(r"\(?([A-Z])[.):] *(.*)")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 
@@ -117,34 +116,46 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
         RecordError: if a file is there and cannot be read, or intrinsics are for another size of picture or depth map.
     """
     digits = re.findall(r"(?<!\d)\d{1,9}(?!\d)", path.stem)
-    camera = {}
-    if with_camera and path.parent.name in _FOLDERS and path.parents[3].name == "scannet":
-        camera = _read_camera(path, on_lost)
-    view = frame_view(path, name, **camera)
+    layout = _LAYOUTS.get(path.parent.name) if with_camera and path.parents[3].name == "scannet" else None
+    view = frame_view(path, name) if layout is None else posed_view(path, name, on_lost, layout=layout)
     return {**view, "frame_id": int(digits[-1]) if digits else None}
 
 
-def _read_camera(path, on_lost):
-    """Pose, intrinsics and depth map of a picture, as `frame_view` takes them."""
-    scene = path.parents[1]
-    pose_folder, depth_folder = _FOLDERS[path.parent.name]
-    pose_file, depth_file = scene / pose_folder / f"{path.stem}.txt", scene / depth_folder / f"{path.stem}.png"
-    has_depth = is_data_file(depth_file)
+def spar_fields(record: dict, info: dict, names, field: str, media, max_views: int | None, **view_options) -> dict:
+    """Return the fields of a row that all of SPAR's records share: views, marks, texts, and what the answer means.
+
+    Args:
+        record (`dict`): with the conversation.
+        info (`dict`): type and marks, which some files write into a text of the record.
+        names (`list[str]`), field (`str`): the pictures, and what an error calls them.
+        media (`Path`): folder that their paths start from.
+        max_views (`int`, *optional*): see `check_view_limit`.
+        **view_options: of `spar_view`.
+    Raises:
+        RecordError: if the marks are none of the type, or a picture or its camera is broken; see `find_file`.
+    """
+    if not isinstance(names, list) or not names:
+        raise RecordError(f"expected a list of paths, got {names!r}.", field)
+    question_type = info.get("type")
+    marks = spar_marks(question_type, info, len(names))
+    check_view_limit(question_type, len(names), max_views)
+    paths = [find_file(media, name, field=f"{field}[{index}]") for index, name in enumerate(names)]
+    views = [spar_view(path, name, **view_options) for path, name in zip(paths, names, strict=True)]
+    system, question, answer = read_conversation(record)
+    used = {"conversations", "images", "image", "spar_info", "type", *(() if question_type in UNMARKED else MARK_KEYS)}
     return {
-        "pose": read_pose(pose_file, on_lost) if is_data_file(pose_file) else None,
-        "intrinsics": _intrinsics(scene / "intrinsic" / "intrinsic_color.txt"),
-        "depth_path": depth_file if has_depth else None,
-        "depth_intrinsics": _intrinsics(scene / "intrinsic" / "intrinsic_depth.txt") if has_depth else None,
+        "task": "spatial_qa",
+        "scene_id": paths[0].parents[1].name,
+        "views": views,
+        "pose_frame": "scan" if any(view["camera_to_world"] is not None for view in views) else None,
+        "marks": marks,
+        "system": system,
+        "question": spar_prompt(question, question_type, len(names)),
+        "answer": answer,
+        "references": [answer] if answer else [],
+        "question_type": question_type,
+        "metadata": {key: value for key, value in {**info, **record}.items() if key not in used},
     }
-
-
-def _intrinsics(path):
-    return _read_intrinsics(path, path.stat().st_mtime_ns) if is_data_file(path) else None
-
-
-@lru_cache(maxsize=4096)
-def _read_intrinsics(path, version):
-    return read_matrix(path)[:3, :3]
 
 
 __all__ = [
@@ -152,6 +163,7 @@ __all__ = [
     "is_video_question",
     "listed_options",
     "spar_answer",
+    "spar_fields",
     "spar_prompt",
     "spar_view",
 ]

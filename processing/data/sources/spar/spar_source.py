@@ -15,11 +15,10 @@ from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_builder import SceneSourceBuilder, SourceConfig
 from ...source_files import find_file, iter_records, read_json
-from ..chat.conversations import read_conversation, split_of
+from ..chat.conversations import split_of
 from ..parquet_rows import embedded_view, iter_parquet_rows
 from ..wordings import bench_prompt
-from .spar_marks import MARK_KEYS, UNMARKED, spar_marks
-from .spar_questions import check_view_limit, spar_answer, spar_prompt, spar_view
+from .spar_questions import check_view_limit, spar_answer, spar_fields
 
 
 logger = logging.get_logger(__name__)
@@ -144,35 +143,22 @@ class SparSource(SceneSourceBuilder):
             yield self._row(file, record_id, record, *context)
 
     def _row(self, file, record_id, record, media, prefix, extra):
-        names, question_type = record.get("image"), record.get("type")
-        if not isinstance(names, list) or not names:
-            raise RecordError(f"expected a list of paths, got {names!r}.", "image")
-        marks = spar_marks(question_type, record, len(names))
-        check_view_limit(question_type, len(names), self.config.max_views)
-        paths = [find_file(media, name, field=f"image[{index}]") for index, name in enumerate(names)]
-        views = [
-            spar_view(
-                path, name, self.config.cameras, lambda pose: self.mark("lost_tracking", file, record_id, str(pose))
-            )
-            for path, name in zip(paths, names, strict=True)
-        ]
-        system, question, answer = read_conversation(record)
-        used = {"id", "conversations", "image", "type", *(() if question_type in UNMARKED else MARK_KEYS)}
-        metadata = {key: value for key, value in record.items() if key not in used} | extra
+        fields = spar_fields(
+            record,
+            record,
+            record.get("image"),
+            "image",
+            media,
+            self.config.max_views,
+            with_camera=self.config.cameras,
+            on_lost=lambda pose: self.mark("lost_tracking", file, record_id, str(pose)),
+        )
+        number = fields["metadata"].pop("id", None)
         return {
-            "id": f"{prefix}-{record['id']}" if record.get("id") is not None else record_id,
-            "task": "spatial_qa",
-            "scene_id": paths[0].parents[1].name,
-            "views": views,
-            "pose_frame": "scan" if any(view["camera_to_world"] is not None for view in views) else None,
-            "marks": marks,
-            "system": system,
-            "question": spar_prompt(question, question_type, len(names)),
-            "answer": answer,
-            "references": [answer] if answer else [],
-            "question_type": question_type,
-            "metadata": metadata,
-            **spar_answer(question, answer, extra.get("answer_format")),
+            **fields,
+            "id": record_id if number is None else f"{prefix}-{number}",
+            "metadata": fields["metadata"] | extra,
+            **spar_answer(fields["question"], fields["answer"], extra.get("answer_format")),
         }
 
     def _bench_row(self, record_id, record):
