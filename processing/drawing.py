@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .answers_gap_mllm import parse_boxes, parse_points
+from .answers_gap_mllm import parse_boxes
 from .camera_geometry_gap_mllm import box_corners, project_points, transform_points
 from .data.box_projection import BOX_EDGES, cut_at_camera
 from .data.rooms.renderer import RoomScene
 from .data.rooms.tasks import RoomQuestion
+from .scores.point_answers import read_point_answer
 
 
 TRUE_COLOR, ANSWER_COLOR = "#008f30", "#e65100"
@@ -224,8 +225,7 @@ def _draw_point(example, views, plan):
     axes.plot(*mark.pixel, color=MARK_COLOR, markeredgewidth=2.2, **ring)
     axes.plot(*mark.pixel, color=MARK_COLOR, marker="+", markersize=13, markeredgewidth=3)
     axes.set_title(f"View {mark.view + 1}: the marked spot", fontsize=12, color=MARK_COLOR, fontweight="bold")
-    parsed = parse_points(example.text)
-    answer = parsed.first
+    answer = read_point_answer(example.text, question.point, question.labels[0])
     true_place = level.from_camera(question.point)
     lines = [
         f"Question: what is at the red cross in view {mark.view + 1}, and where is it?",
@@ -233,10 +233,9 @@ def _draw_point(example, views, plan):
     ]
     plan.plot(*true_place[:2], marker="o", markersize=11, color=TRUE_COLOR, markeredgecolor="white", zorder=7,
               linestyle="", label="true place")  # fmt: skip
-    if answer is None:
+    if answer.point is None:
         return [*lines, f"Answer: unreadable, counted as wrong: {_shorten(example.text)}"]
     place = level.from_camera(answer.point)
-    error = float(np.linalg.norm(np.asarray(answer.point) - question.point))
     _plot_inside(plan, [true_place[:2], place[:2]], color=ANSWER_COLOR, linewidth=1.2, linestyle=":", zorder=6)
     _plot_inside(plan, [place[:2]], marker="X", markersize=11, color=ANSWER_COLOR, markeredgecolor="white",
                  linestyle="", zorder=8, label="answered place")  # fmt: skip
@@ -244,8 +243,8 @@ def _draw_point(example, views, plan):
         if view != mark.view:
             _plot_projected(axes, scene, view, question.point, marker="o", color=TRUE_COLOR)
         _plot_projected(axes, scene, view, answer.point, marker="X", color=ANSWER_COLOR)
-    verdict = "right name" if answer.label == question.labels[0] else "wrong name"
-    lines.append(f"Answer: {answer.label or 'no name'}, {_words(place)} ({verdict}, {error:.1f} m off).")
+    verdict = "right name" if answer.is_right_label else "wrong name"
+    lines.append(f"Answer: {answer.label or 'no name'}, {_words(place)} ({verdict}, {answer.error_m:.1f} m off).")
     return lines
 
 

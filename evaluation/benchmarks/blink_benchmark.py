@@ -13,7 +13,10 @@ BLINK = Benchmark(
     "BLINK: fourteen tasks of visual perception on one to four pictures",
     source="blink",
     split="val",
-    **letters_by(lambda samples, scores, tasks: blink_aggregate(scores, tasks), ("vgllm", "lmms")),
+    **letters_by(
+        lambda samples, scores, mode: blink_aggregate(scores, [sample.question_type for sample in samples]),
+        ("vgllm", "lmms"),
+    ),
 )
 
 __all__ = ["BLINK"]

@@ -12,9 +12,10 @@ from .benchmark import Benchmark
 from .short_answers import letters_by
 
 
-def average(samples: Sequence[SceneSample], scores: Sequence[float], tasks: Sequence[str]) -> dict:
+def average(samples: Sequence[SceneSample], scores: Sequence[float], mode: str) -> dict:
     """Average scores as the benchmark does, by source and task."""
-    return cv_bench_aggregate(scores, [sample.metadata["source"] for sample in samples], tasks)
+    sources, tasks = zip(*((sample.metadata["source"], sample.question_type) for sample in samples), strict=True)
+    return cv_bench_aggregate(scores, sources, tasks)
 
 
 CV_BENCH = Benchmark(

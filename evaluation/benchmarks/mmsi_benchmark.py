@@ -13,7 +13,9 @@ MMSI = Benchmark(
     "MMSI-Bench: where cameras, objects and regions are, and how they move, over several pictures",
     source="mmsi",
     split="test",
-    **letters_by(lambda samples, scores, kinds: mmsi_aggregate(scores, kinds), ("mmsi",)),
+    **letters_by(
+        lambda samples, scores, mode: mmsi_aggregate(scores, [sample.question_type for sample in samples]), ("mmsi",)
+    ),
 )
 
 __all__ = ["MMSI"]

@@ -45,39 +45,46 @@ def commonest_answer(samples: Sequence[SceneSample]) -> Callable:
     return lambda sample: texts.get(sample.question_type, overall)
 
 
-def letters_by(average: Callable, other_modes: tuple[str, ...]) -> dict:
-    """How multiple choice is read and rated: by our rule for letters, and by others' as single figures beside it.
+def by_rules(modes: Sequence[str], read_by: Callable, rate_by: Callable, show: Callable, average: Callable) -> dict:
+    """Read and rate by several rules: the first counts, others stand beside it as single figures, "<mode>_overall".
 
     Args:
-        average (`Callable`): (samples, scores, types of questions) -> metrics with "overall".
-        other_modes (`tuple[str, ...]`): further modes of `extract_choice`; "<mode>_overall" stands in the metrics.
+        modes (`tuple[str, ...]`): the rules, ours first.
+        read_by (`Callable`): (sample, text, mode) -> what the rule reads.
+        rate_by (`Callable`): (reading, sample, mode) -> the score of one answer.
+        show (`Callable`): (reading, text) -> what a record holds under "parsed" and "rejected", of our rule.
+        average (`Callable`): (samples, scores, mode) -> metrics with "overall".
     Returns:
-        `dict`: arguments of `Benchmark`.
+        `dict`: `read` and `rate` of a `Benchmark`.
     """
-    modes = ("strict", *other_modes)
 
-    def read(sample: SceneSample, text: str) -> dict:
-        return {mode: read_choice(text, LETTERS, mode) for mode in modes}
+    def read(sample: SceneSample, text: str) -> tuple:
+        found = {mode: read_by(sample, text, mode) for mode in modes}
+        return found, show(found[modes[0]], text.strip())
 
-    def rate(samples: Sequence[SceneSample], answers: Sequence[dict], interval: Callable):
-        kinds = [sample.question_type for sample in samples]
-        scores = {
-            mode: [
-                letter_score(found[mode].first, sample.answer, LETTERS)
-                for found, sample in zip(answers, samples, strict=True)
-            ]
-            for mode in modes
-        }
-        metrics = average(samples, scores["strict"], kinds)
-        metrics |= {f"{mode}_overall": average(samples, scores[mode], kinds)["overall"] for mode in other_modes}
-        records = []
-        for place, (found, kind) in enumerate(zip(answers, kinds, strict=True)):
-            letter, others = found["strict"], {f"{mode}_score": scores[mode][place] for mode in other_modes}
-            rejected = None if letter.items else letter.rejected[0].reason
-            records.append(short_record(letter.first, scores["strict"][place], kind, rejected, **others))
-        return metrics | interval("mean_score", scores["strict"]), records
+    def rate(samples: Sequence[SceneSample], answers: Sequence[tuple], interval: Callable):
+        pairs = list(zip(answers, samples, strict=True))
+        scores = {mode: [rate_by(found[mode], sample, mode) for (found, _), sample in pairs] for mode in modes}
+        metrics, records = average(samples, scores[modes[0]], modes[0]), []
+        metrics |= {f"{mode}_overall": average(samples, scores[mode], mode)["overall"] for mode in modes[1:]}
+        for ((_, (parsed, rejected)), sample), score, *others in zip(pairs, *scores.values(), strict=True):
+            more = {f"{mode}_score": other for mode, other in zip(modes[1:], others, strict=True)}
+            records.append(short_record(parsed, score, sample.question_type, rejected, **more))
+        return metrics | interval("mean_score", scores[modes[0]]), records
 
-    return {**QUESTIONS, "read": read, "rate": rate, "tasks": ("spatial_qa",), "forms": (AnswerForm(16),)}
+    return {"read": read, "rate": rate}
+
+
+def letters_by(average: Callable, other_modes: tuple[str, ...]) -> dict:
+    """Multiple choice, by our rule for letters and by other modes of `extract_choice`; arguments as `by_rules`."""
+    rules = by_rules(
+        ("strict", *other_modes),
+        read_by=lambda sample, text, mode: read_choice(text, LETTERS, mode),
+        rate_by=lambda found, sample, mode: letter_score(found.first, sample.answer, LETTERS),
+        show=lambda found, text: (found.first, None if found.items else found.rejected[0].reason),
+        average=average,
+    )
+    return {**QUESTIONS, **rules, "tasks": ("spatial_qa",), "forms": (AnswerForm(16),)}
 
 
 def read_words(sample: SceneSample, text: str) -> tuple[str, str | None]:
@@ -94,11 +101,11 @@ def word_records(answers: Sequence[tuple], scores: Sequence[dict], kinds: Sequen
     Returns:
         `list[dict]`.
     """
-    records = []
-    for (shown, cleaned), score, kind in zip(answers, scores, kinds, strict=True):
-        parsed, rejected = (shown, None) if cleaned else (None, "empty")
-        records.append(short_record(parsed, score["em"], kind, rejected, em_refined=score["em_refined"]))
-    return records
+    read = [(shown, None) if cleaned else (None, "empty") for shown, cleaned in answers]
+    return [
+        short_record(parsed, score["em"], kind, rejected, em_refined=score["em_refined"])
+        for (parsed, rejected), score, kind in zip(read, scores, kinds, strict=True)
+    ]
 
 
 QUESTIONS = {"constant": commonest_answer, "check": check_answer, "headline": "overall"}
@@ -108,6 +115,7 @@ __all__ = [
     "LETTERS",
     "QUESTIONS",
     "WORDS",
+    "by_rules",
     "check_answer",
     "commonest_answer",
     "letters_by",

@@ -7,6 +7,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard
 
 from ...processing.data.source_files import read_json
+from ...processing.scores.reference_checks import is_number
 from .arms import MODEL
 from .results import METRICS_FILE
 
@@ -109,7 +110,7 @@ def eval_results(metrics: dict) -> list[EvalResult]:
 
 
 def _is_finite(value):
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 __all__ = ["check_card", "eval_results", "update_card"]

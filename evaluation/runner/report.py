@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from ...processing.scores.reference_checks import is_number
 from ..benchmarks import Benchmark
 from .arms import ARMS, MODEL
 from .files import write_atomically
@@ -54,7 +55,7 @@ def _facts(metrics, timing):
 def _table(arms, benchmark):
     """All plain numbers, one row each, the headline first."""
     names = list(dict.fromkeys(name for scores in arms.values() for name in scores))
-    names = [name for name in names if not name.endswith("_ci95") and _is_number(arms[MODEL].get(name))]
+    names = [name for name in names if not name.endswith("_ci95") and is_number(arms[MODEL].get(name))]
     names.sort(key=lambda name: name != benchmark.headline)
     yield f"| | {' | '.join(arms)} |"
     yield f"|---{'|---:' * len(arms)}|"
@@ -63,13 +64,9 @@ def _table(arms, benchmark):
         yield f"| {shown} | {' | '.join(_cell(scores, name) for scores in arms.values())} |"
 
 
-def _is_number(value):
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _cell(scores, name):
     value, interval = scores.get(name), scores.get(f"{name}_ci95")
-    if not _is_number(value):
+    if not is_number(value):
         return ""
     text = _number(value)
     if interval and not any(math.isnan(bound) for bound in interval):
