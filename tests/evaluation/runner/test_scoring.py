@@ -1,5 +1,6 @@
 """Each benchmark's mapping to its metric: the truth as the answer is right, nothing as the answer is wrong."""
 
+import importlib
 import json
 import math
 
@@ -153,3 +154,29 @@ def test_vsibench_by_three_evaluators(ask):
     by_space, in_words = (benchmark.score(samples, texts)[0] for texts in (spaced, told))
     assert by_space["overall"] == 0 and by_space["lmms_eval_overall"] == by_space["lenient_overall"] == 1
     assert in_words["lenient_overall"] == 1 > in_words["lmms_eval_overall"] > in_words["overall"]
+
+
+READERS = {  # what reads an answer by our rule, and how often an answer needs it: view and box are two objects
+    "gap_mllm_reconstruction": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 1),
+    "gap_mllm_detection": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 1),
+    "gap_mllm_grounding": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 2),
+    "scanrefer": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 2),
+    "multi3drefer": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 1),
+    "blink": ("gap_mllm.processing.scores.letters.parse_choice", 1),
+    "vsibench": ("gap_mllm.evaluation.metrics.vsibench._first_word", 2),  # of the official and the lenient rule
+    "spar_bench": ("gap_mllm.evaluation.metrics.spar_bench.last_answer_tag", 1),
+    "scanqa": ("gap_mllm.evaluation.metrics.scanqa.clean_answer", 1),
+    "sqa3d": ("gap_mllm.evaluation.metrics.scanqa.clean_answer", 1),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_answer_is_read_once(name, ask, monkeypatch):
+    benchmark, asked = ask(name)
+    samples, (target, times) = list(asked), READERS[name]
+    texts = [truth(name, sample) for sample in samples]
+    module, _, function = target.rpartition(".")
+    read, seen = getattr(importlib.import_module(module), function), []
+    monkeypatch.setattr(target, lambda text, *rest, **more: seen.append(text) or read(text, *rest, **more))
+    benchmark.score(samples, texts)
+    assert 0 < len(seen) <= times * len(texts)
