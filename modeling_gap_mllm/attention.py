@@ -4,7 +4,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available, is_flash_attn_3_available, is_flash_attn_4_available
 
 
-def best_attn_implementation(device, dtype):
+def best_attn_implementation(device: str | torch.device, dtype: torch.dtype):
     """Name the fastest attention that can run: FlashAttention 4, 3 or 2 on CUDA in half precision, else SDPA.
 
     transformers never falls back by itself: a kernel that is not installed is an error there, and one that the GPU is
@@ -13,7 +13,7 @@ def best_attn_implementation(device, dtype):
 
     Args:
         device (`str` or `torch.device`): where the model will run.
-        dtype (`torch.dtype`): of its parameters.
+        dtype (`torch.dtype`): dtype of its parameters.
     Returns:
         `str`: for `from_pretrained(..., attn_implementation=...)` or `model.set_attn_implementation`.
     """

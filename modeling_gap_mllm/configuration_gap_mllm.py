@@ -176,13 +176,13 @@ class GapMllmVggtConfig(PreTrainedConfig):
         tap_layers (`list[int]`, *optional*): zero-based layers whose outputs are kept, in rising order. By default
             the published (4, 11, 17, 23) at depth 24, else the last layer of each quarter of the depth.
         patch_embed_depth (`int`): blocks of the DINOv2 patch embedding.
-        camera_mlp_ratio (`float`): of the camera head's trunk, which has width `2 * hidden_size`.
+        camera_mlp_ratio (`float`): ratio of the camera head's trunk, which has width `2 * hidden_size`.
         dpt_out_channels (`list[int]`): channels of the four DPT levels, each a multiple of 4.
         image_mean (`list[float]`), image_std (`list[float]`): the encoder's own normalisation of RGB in 0..1.
         frames_chunk_size (`int`): views that pass through a DPT head at a time.
         token_chunk_size (`int`, *optional*): tokens that pass through an MLP at a time, to bound peak memory.
-        special_token_std (`float`): of the initial camera, register and class tokens. The published 1e-6 suits long
-            training; short training tells first and other views apart sooner with a larger one.
+        special_token_std (`float`): spread of the initial camera, register and class tokens. The published 1e-6 suits
+            long training; short training tells first and other views apart sooner with a larger one.
     Raises:
         ValueError: on an unknown key, tap layers outside the depth, or widths that the heads do not divide.
     """
@@ -298,7 +298,7 @@ class GapMllmFusionConfig(PreTrainedConfig):
         merger_type (`str`): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average, MLP).
         merger_hidden_size (`int`): hidden width of the merger's MLP.
         merger_norm (`str`): "rms_norm", or "layer_norm" for checkpoints of the reference's fallback; "mlp" only.
-        num_layers (`int`), num_attention_heads (`int`), dropout (`float`): of "cross_attention" only.
+        num_layers (`int`), num_attention_heads (`int`), dropout (`float`): sizes of "cross_attention" only.
         init (`str`): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL bit for bit;
             "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no strength.
         train_strength (`bool`, *optional*): whether `strength` is trained; by default exactly with init="identity".
@@ -382,7 +382,7 @@ class GapMllmConfig(Qwen3VLConfig):
         use_geometry (`bool`): False runs plain Qwen3-VL.
         geometry_weights (`str`, *optional*): folder or repository from which `from_pretrained` reads the encoder's
             weights, for checkpoints that leave them out; None where they are part of the checkpoint.
-        point_map_side (`int`): of the pre-training heads, points per visual token along each axis.
+        point_map_side (`int`): side of the pre-training heads' maps, points per visual token along each axis.
     Raises:
         ValueError: on an unknown encoder or choice, a key that looks misspelt, or if tap layers and DeepStack levels
             do not pair up.

@@ -45,7 +45,7 @@ class _ExactLerp(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(start, end, weight):
+    def forward(start: torch.Tensor, end: torch.Tensor, weight: torch.Tensor):
         mixed = torch.where(weight == 0, start, torch.lerp(start, end, weight))
         return torch.where(weight == 1, end, mixed)
 
@@ -54,7 +54,7 @@ class _ExactLerp(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad: torch.Tensor):
         start, end, weight = ctx.saved_tensors
         grad_start = grad * (1 - weight) if ctx.needs_input_grad[0] else None
         grad_end = grad * weight if ctx.needs_input_grad[1] else None
@@ -110,7 +110,7 @@ class GapMllmGatedFusion(nn.Module):
         self.geometry_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.gate = nn.Linear(2 * config.hidden_size, config.hidden_size)
 
-    def forward(self, visual, geometry, sizes):
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
         visual, geometry = self.visual_norm(visual), self.geometry_norm(geometry)
         gate = self.gate(torch.cat([visual, geometry], dim=-1)).sigmoid()
         return gate * visual + (1 - gate) * geometry, gate
@@ -122,7 +122,7 @@ class GapMllmAddFusion(nn.Module):
     def __init__(self, config: GapMllmFusionConfig):
         super().__init__()
 
-    def forward(self, visual, geometry, sizes):
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
         return visual + geometry, None
 
 
@@ -135,7 +135,7 @@ class GapMllmConcatFusion(nn.Module):
         self.geometry_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.projection = nn.Linear(2 * config.hidden_size, config.hidden_size)
 
-    def forward(self, visual, geometry, sizes):
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
         return self.projection(torch.cat([self.visual_norm(visual), self.geometry_norm(geometry)], dim=-1)), None
 
 
@@ -147,7 +147,7 @@ class GapMllmWeightedFusion(nn.Module):
         self.visual_weight = nn.Parameter(torch.tensor(0.5))
         self.geometry_weight = nn.Parameter(torch.tensor(0.5))
 
-    def forward(self, visual, geometry, sizes):
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
         total = self.visual_weight + self.geometry_weight
         gate = self.visual_weight / total
         return gate * visual + self.geometry_weight / total * geometry, gate
@@ -160,7 +160,7 @@ class GapMllmCrossAttentionFusion(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(GapMllmCrossAttentionBlock(config) for _ in range(config.num_layers))
 
-    def forward(self, visual, geometry, sizes):
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
         runs = [(size, len(list(run))) for size, run in groupby(sizes)]
         lengths = [h * w * images for (h, w), images in runs]
         fused = []
@@ -216,12 +216,14 @@ class GapMllmCrossAttentionBlock(nn.Module):
         return F.dropout(x, self.config.dropout, self.training)
 
 
-def sine_cosine_position(height: int, width: int, channels: int, device=None) -> torch.Tensor:
+def sine_cosine_position(
+    height: int, width: int, channels: int, device: str | torch.device | None = None
+) -> torch.Tensor:
     """Return the fixed 2-D position code `(height * width, channels)`: first half for rows, second for columns."""
     quarter = channels // 4
     frequency = 10000 ** -(torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
 
-    def axis(length):
+    def axis(length: int):
         angle = torch.arange(length, dtype=torch.float32, device=device)[:, None] * frequency
         return torch.cat([angle.sin(), angle.cos()], dim=-1)  # [length, channels / 2]
 
@@ -252,7 +254,7 @@ class GapMllmFusionLevel(nn.Module):
         self.fuse = FUSION_CLASSES[config.method](config)
         self.strength = nn.Parameter(torch.full((config.hidden_size,), float(config.init == "reference")))
 
-    def register_parameter(self, name, param):
+    def register_parameter(self, name: str, param: nn.Parameter | None):
         # from_pretrained puts a new, trainable Parameter in place of each; this is where it passes.
         if name == "strength" and param is not None:
             param.requires_grad_(self.train_strength)

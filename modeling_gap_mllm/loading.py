@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .conversion.weight_files import listed
@@ -18,7 +19,7 @@ from .conversion.weight_files import listed
 logger = logging.get_logger(__name__)
 
 
-def model_folder(name) -> Path:
+def model_folder(name: str | Path) -> Path:
     """Return the local folder of a model: itself, or the snapshot of a repository of the Hub, cached or fetched.
 
     Args:
@@ -51,7 +52,7 @@ def model_folder(name) -> Path:
         raise FileNotFoundError(f"{name} is no folder, and no repository that can be read: {problem}.") from None
 
 
-def load_pretrained(model_class, folder, may_lack=(), **options):
+def load_pretrained(model_class: type[PreTrainedModel], folder: str | Path, may_lack: tuple[str, ...] = (), **options):
     """Load the weights of a folder into a class of ours, all of them and nothing else.
 
     Args:
@@ -106,7 +107,7 @@ def _without_reports():
         logging.set_verbosity(before)
 
 
-def check_weight_files(folder) -> None:
+def check_weight_files(folder: str | Path) -> None:
     """Refuse a damaged or cut-off safetensors file in a folder, by its name; only the headers are read.
 
     Raises:
@@ -122,7 +123,7 @@ def check_weight_files(folder) -> None:
             ) from None
 
 
-def check_kind(model_class, folder) -> None:
+def check_kind(model_class: type[PreTrainedModel], folder: str | Path) -> None:
     """Refuse a folder of another kind of model, before anything is built for it. Raises as `load_pretrained`."""
     file, expected = Path(folder) / "config.json", model_class.config_class.model_type
     try:

@@ -10,8 +10,10 @@ from copy import copy
 
 import torch
 from torch import nn
+from transformers import Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    BaseModelOutputWithDeepstackFeatures,
     Qwen3VLForConditionalGeneration,
     Qwen3VLModel,
     Qwen3VLPreTrainedModel,
@@ -78,7 +80,7 @@ class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
             model.config.geometry_weights = None  # the model is whole now, and so is what it saves
         return loaded
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True):
         """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode.
 
         A frozen layer that gradients pass through (of the language model, say) keeps the flag while activation
@@ -105,7 +107,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     Source: GAP-MLLM (arXiv:2603.16461).
     """
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmConfig):
         super().__init__(config)
         encoder = GEOMETRY_ENCODERS.get(config.geometry_config.model_type)
         if encoder is None:
@@ -124,7 +126,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             self._keys_to_ignore_on_load_missing = [r"(^|\.)geometry\."]
         self.post_init()
 
-    def load_geometry_weights(self, source):
+    def load_geometry_weights(self, source: str):
         """Read the geometry encoder's weights from a folder or repository of its own (safetensors).
 
         Args:
@@ -165,11 +167,11 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     @can_return_tuple
     def get_image_features(
         self,
-        pixel_values,
-        image_grid_thw=None,
-        mm_token_type_ids=None,
-        scene_lengths=None,
-        geometry_features=None,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        scene_lengths: torch.Tensor | list[int] | None = None,
+        geometry_features: torch.Tensor | None = None,
         **kwargs,
     ):
         """Encode images, geometry included.
@@ -200,7 +202,13 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         return self._fuse(output, taps, grid, [1] * len(grid))
 
     @torch.no_grad()
-    def get_geometry_features(self, pixel_values, image_grid_thw, mm_token_type_ids=None, scene_lengths=None):
+    def get_geometry_features(
+        self,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor,
+        mm_token_type_ids: torch.Tensor | None = None,
+        scene_lengths: torch.Tensor | list[int] | None = None,
+    ):
         """Encode the geometry of images alone, to be passed to `get_image_features` or `forward` any number of times.
 
         Args:
@@ -215,7 +223,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         return torch.stack(self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)[0])
 
     @staticmethod
-    def select_views(features, shown):
+    def select_views(features: BaseModelOutputWithDeepstackFeatures, shown: list[int]):
         """Return the output of `get_image_features` for some of its views.
 
         Args:
@@ -232,7 +240,12 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     @accepts_precomputed_kwargs(modality="video")
     @can_return_tuple
     def get_video_features(
-        self, pixel_values_videos, video_grid_thw=None, mm_token_type_ids=None, scene_lengths=None, **kwargs
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        scene_lengths: torch.Tensor | list[int] | None = None,
+        **kwargs,
     ):
         """Encode videos, geometry included. Each video is a scene of its own; `scene_lengths` concerns images only.
 
@@ -379,19 +392,19 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        pixel_values=None,
-        pixel_values_videos=None,
-        image_grid_thw=None,
-        video_grid_thw=None,
-        mm_token_type_ids=None,
-        scene_lengths=None,
-        geometry_features=None,
-        mm_encoder_outputs=None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        scene_lengths: torch.Tensor | list[int] | None = None,
+        geometry_features: torch.Tensor | None = None,
+        mm_encoder_outputs: dict | None = None,
         **kwargs,
     ):
         """As `Qwen3VLModel.forward`, with `scene_lengths` and `geometry_features` as in `get_image_features`.
@@ -481,7 +494,7 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
 
     _keys_to_ignore_on_load_unexpected = [r"^point_map_heads\."]  # of pre-training
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmConfig):
         Qwen3VLPreTrainedModel.__init__(self, config)  # not super(): it would build a plain Qwen3VLModel first
         self.model = GapMllmModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
@@ -494,21 +507,21 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
     @can_return_tuple
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        labels=None,
-        pixel_values=None,
-        pixel_values_videos=None,
-        image_grid_thw=None,
-        video_grid_thw=None,
-        mm_token_type_ids=None,
-        scene_lengths=None,
-        geometry_features=None,
-        logits_to_keep=0,
-        mm_encoder_outputs=None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        scene_lengths: torch.Tensor | list[int] | None = None,
+        geometry_features: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict | None = None,
         **kwargs,
     ):
         """As `Qwen3VLForConditionalGeneration.forward`; `scene_lengths`, `geometry_features` as for `GapMllmModel`.

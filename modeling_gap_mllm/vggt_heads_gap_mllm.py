@@ -21,7 +21,7 @@ POSITION_SCALE = 0.1  # of the sine-cosine positions added to DPT maps
 POSITION_BASE = 100.0
 
 
-def quaternion_to_matrix(quaternion):
+def quaternion_to_matrix(quaternion: torch.Tensor):
     """Turn quaternions (x, y, z, w) of any norm but zero into rotation matrices.
 
     Args:
@@ -45,7 +45,7 @@ def quaternion_to_matrix(quaternion):
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
-def matrix_to_quaternion(matrix):
+def matrix_to_quaternion(matrix: torch.Tensor):
     """Turn rotation matrices into unit quaternions (x, y, z, w) with w >= 0.
 
     Of the four formulas that divide by one component the one with the largest component is used.
@@ -76,7 +76,7 @@ def matrix_to_quaternion(matrix):
     return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
 
 
-def pose_encoding_to_cameras(pose_encoding, image_size):
+def pose_encoding_to_cameras(pose_encoding: torch.Tensor, image_size: tuple[int, int]):
     """Decode VGGT's nine numbers (translation, quaternion x y z w, field of view h w) into cameras.
 
     Frame: extrinsics map world to camera, OpenCV axes (+x right, +y down, +z forward); the world is the first view's
@@ -102,7 +102,7 @@ def pose_encoding_to_cameras(pose_encoding, image_size):
     return extrinsics, intrinsics
 
 
-def cameras_to_pose_encoding(extrinsics, intrinsics, image_size):
+def cameras_to_pose_encoding(extrinsics: torch.Tensor, intrinsics: torch.Tensor, image_size: tuple[int, int]):
     """Encode cameras as VGGT's nine numbers; the inverse of `pose_encoding_to_cameras` but for the principal point.
 
     Frame: extrinsics map world to camera, OpenCV axes. Units: those of the translation, kept; radians; pixels.
@@ -125,7 +125,7 @@ def cameras_to_pose_encoding(extrinsics, intrinsics, image_size):
 class GapMllmVggtCameraHead(nn.Module):
     """Refines the pose encoding of each view in iterations; the views of a scene attend to each other."""
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmVggtConfig):
         super().__init__()
         size = config.feature_size
         self.num_iterations = config.camera_num_iterations
@@ -147,7 +147,7 @@ class GapMllmVggtCameraHead(nn.Module):
         self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(size, 3 * size))
         self.pose_branch = GapMllmVggtMlp(size, size // 2, POSE_ENCODING_SIZE)
 
-    def forward(self, camera_tokens):
+    def forward(self, camera_tokens: torch.Tensor):
         """Pose encodings (iterations, B, V, 9) from camera tokens (B, V, C); the last iteration is the prediction."""
         tokens = self.token_norm(camera_tokens)
         normalised = F.layer_norm(tokens, tokens.shape[-1:], eps=ADALN_EPS)
@@ -183,12 +183,12 @@ def _sine_cosine_positions(channels, map_size, image_size, device):
 class _ResidualConvUnit(nn.Module):
     """Two convolutions with a skip. The skip carries relu(x), as the checkpoint was trained: its ReLU is in place."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor):
         features = features.relu()
         return self.conv2(self.conv1(features).relu()) + features
 
@@ -196,14 +196,14 @@ class _ResidualConvUnit(nn.Module):
 class _FusionBlock(nn.Module):
     """Adds a level to the coarser result, refines, resizes to the next level, and mixes channels."""
 
-    def __init__(self, channels, has_residual):
+    def __init__(self, channels: int, has_residual: bool):
         super().__init__()
         self.out_conv = nn.Conv2d(channels, channels, kernel_size=1)
         if has_residual:
             self.resConfUnit1 = _ResidualConvUnit(channels)
         self.resConfUnit2 = _ResidualConvUnit(channels)
 
-    def forward(self, level, coarser, size):
+    def forward(self, level: torch.Tensor, coarser: torch.Tensor, size: tuple[int, int]):
         if coarser is not None:
             level = coarser + self.resConfUnit1(level)
         level = self.resConfUnit2(level)
@@ -213,7 +213,7 @@ class _FusionBlock(nn.Module):
 class _Scratch(nn.Module):
     """The convolutions of a DPT head after its pyramid, under the name that the checkpoint uses."""
 
-    def __init__(self, config, output_size):
+    def __init__(self, config: GapMllmVggtConfig, output_size: int):
         super().__init__()
         channels, features = config.dpt_out_channels, config.dpt_features
         for level in range(4):
@@ -231,7 +231,7 @@ class _Scratch(nn.Module):
 class GapMllmVggtDptHead(nn.Module):
     """Dense prediction from four tapped layers: maps of the image's size, the last channel a confidence."""
 
-    def __init__(self, config, output_size):
+    def __init__(self, config: GapMllmVggtConfig, output_size: int):
         super().__init__()
         self.config = config
         channels = config.dpt_out_channels
@@ -251,7 +251,7 @@ class GapMllmVggtDptHead(nn.Module):
         positions = _sine_cosine_positions(features.shape[1], features.shape[-2:], image_size, features.device)
         return features + (POSITION_SCALE * positions).to(features.dtype)
 
-    def forward(self, tap_features, grid):
+    def forward(self, tap_features: tuple[torch.Tensor, ...], grid: list[tuple[int, int]]):
         """Raw maps (V, H, W, output_size) of views of one size, from their patches (V, h * w, C) of each level."""
         image_size = tuple(side * self.config.patch_size for side in grid)
         levels = []
@@ -279,7 +279,7 @@ class GapMllmVggtReconstruction(ModelOutput):
 
     Args:
         pose_enc (`torch.Tensor` of shape `(B, V, 9)`): translation, quaternion (x, y, z, w), field of view (h, w).
-        pose_enc_iterations (`torch.Tensor` of shape `(iterations, B, V, 9)`): of every refinement of the camera head.
+        pose_enc_iterations (`torch.Tensor` of shape `(iterations, B, V, 9)`): encodings of every refinement.
         depth (`torch.Tensor` of shape `(B, V, H, W, 1)`), depth_conf (`(B, V, H, W)`): z-depth; confidence above 1.
         world_points (`torch.Tensor` of shape `(B, V, H, W, 3)`), world_points_conf (`(B, V, H, W)`).
         extrinsics (`torch.Tensor` of shape `(B, V, 3, 4)`): world to camera.
@@ -317,7 +317,7 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^track_head\."]
     _keep_in_fp32_modules_strict = ["camera_head", "depth_head", "point_head"]
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmVggtConfig):
         super().__init__(config)
         if len(config.tap_layers) != 4:
             raise ValueError(f"tap_layers={config.tap_layers} must be four: the DPT heads have four levels.")
@@ -327,7 +327,7 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
         self.point_head = GapMllmVggtDptHead(config, output_size=4)
         self.post_init()
 
-    def forward(self, images, scene_lengths=None, **kwargs):
+    def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
         """Reconstruct scenes from their views.
 
         Args:

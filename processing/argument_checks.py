@@ -9,7 +9,7 @@ import operator
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class WrongKindError(TypeError, ValueError):
     """An argument of the wrong kind. A ValueError, too: the command line reports those in one line."""
 
 
-def check_flag(name: str, value) -> bool:
+def check_flag(name: str, value: object) -> bool:
     """Return a flag; texts and numbers are none, as "no" counts as true.
 
     Raises:
@@ -31,7 +31,7 @@ def check_flag(name: str, value) -> bool:
     return bool(value)
 
 
-def check_count(name: str, value, least: int | None = 1) -> int:
+def check_count(name: str, value: object, least: int | None = 1) -> int:
     """Return a whole number of at least `least`, or any for None, as an `int`.
 
     Raises:
@@ -49,7 +49,7 @@ def check_count(name: str, value, least: int | None = 1) -> int:
     return count
 
 
-def check_number(name: str, value, least: float = -math.inf, most: float = math.inf) -> float:
+def check_number(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> float:
     """Return a finite number of a range, both ends included, as a `float`.
 
     Raises:
@@ -65,7 +65,7 @@ def check_number(name: str, value, least: float = -math.inf, most: float = math.
     return float(value)
 
 
-def check_positive(name: str, value) -> float:
+def check_positive(name: str, value: object) -> float:
     """Return a finite number above 0 as a `float`.
 
     Raises:
@@ -79,7 +79,7 @@ def check_positive(name: str, value) -> float:
     return float(value)
 
 
-def check_names(name: str, given, known) -> None:
+def check_names(name: str, given: Iterable, known: Iterable[str]) -> None:
     """Refuse names that are not known; the nearest one that is stands in the message.
 
     Args:
@@ -96,13 +96,13 @@ def check_names(name: str, given, known) -> None:
             )
 
 
-def nearest_name(word, known) -> str:
+def nearest_name(word: object, known: Iterable[str]) -> str:
     """Return " (did you mean 'max_steps'?)" for the nearest known name, or nothing where none is near."""
     close = difflib.get_close_matches(str(word), list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def check_device(device=None):
+def check_device(device: object = None):
     """Return a device that can be used here; for None the best there is, CUDA before the CPU.
 
     Raises:
@@ -125,7 +125,7 @@ def check_device(device=None):
     return found
 
 
-def check_text(name: str, value, expected: str = "a text") -> str:
+def check_text(name: str, value: object, expected: str = "a text") -> str:
     """Return a text that is not empty; `expected` says what it should be.
 
     Raises:
@@ -138,7 +138,7 @@ def check_text(name: str, value, expected: str = "a text") -> str:
     return value
 
 
-def check_path(name: str, value, expected: str = "the path of a file or folder") -> Path:
+def check_path(name: str, value: object, expected: str = "the path of a file or folder") -> Path:
     """Return a path; an empty text is none, which would be the working folder.
 
     Raises:
@@ -151,7 +151,7 @@ def check_path(name: str, value, expected: str = "the path of a file or folder")
     return Path(value)
 
 
-def check_output_folder(name: str, value) -> Path:
+def check_output_folder(name: str, value: object) -> Path:
     """Return the path of a folder to write to, before any work is done for it.
 
     Raises:
@@ -166,7 +166,7 @@ def check_output_folder(name: str, value) -> Path:
     return path
 
 
-def check_output_file(name: str, value) -> Path:
+def check_output_file(name: str, value: object) -> Path:
     """Return the path of a file to write, before any work is done for it.
 
     Raises:

@@ -7,6 +7,9 @@ it. Only what depends on the batch alone enters a number: a batch gives the same
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
 from .json_stopping_gap_mllm import JsonStopping, cut_after_json
@@ -49,7 +52,7 @@ class EncodedScenes:
         lengths (`list[int]`): views of each scene.
     """
 
-    def __init__(self, features, grid, lengths):
+    def __init__(self, features: BaseModelOutputWithDeepstackFeatures, grid: torch.Tensor, lengths: list[int]):
         self.features, self.grid, self.lengths = features, grid, lengths
 
     def views(self, scene: int) -> list[int]:
@@ -74,11 +77,13 @@ class Asker:
         ```
     """
 
-    def __init__(self, model, processor):
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
         self.model, self.processor = model, processor
 
     @torch.no_grad()
-    def encode(self, view_sets, geometry_sets=None) -> EncodedScenes:
+    def encode(
+        self, view_sets: list[list[Image.Image]], geometry_sets: list[list[Image.Image]] | None = None
+    ) -> EncodedScenes:
         """Encode sets of views, each as one scene.
 
         Args:
@@ -103,7 +108,14 @@ class Asker:
         return {name: pixels[name].to(self.model.device) for name in ("pixel_values", "image_grid_thw")}
 
     @torch.no_grad()
-    def ask(self, chats, form: AnswerForm, encoded: EncodedScenes | None = None, scenes=None, **options) -> list[str]:
+    def ask(
+        self,
+        chats: list[list[dict]],
+        form: AnswerForm,
+        encoded: EncodedScenes | None = None,
+        scenes: list[int] | None = None,
+        **options,
+    ) -> list[str]:
         """Answer chats, left-padded in one batch; greedily unless the options say otherwise.
 
         Args:
@@ -148,7 +160,7 @@ class Asker:
             answers = [cut_after_json(answer, form.keys, form.is_list) for answer in answers]
         return answers
 
-    def answer(self, chats, form: AnswerForm, **options) -> list[str]:
+    def answer(self, chats: list[list[dict]], form: AnswerForm, **options) -> list[str]:
         """Answer chats that hold their pictures; pictures that several chats share are encoded once.
 
         Args:

@@ -247,7 +247,7 @@ def scale_intrinsics(intrinsics: Array, scale_x: float, scale_y: float) -> Array
     Frame: pixels, integer pixel centres. Units: pixels.
 
     Args:
-        intrinsics (`numpy.ndarray` or `torch.Tensor` of shape `(..., 3, 3)`): of the original image.
+        intrinsics (`numpy.ndarray` or `torch.Tensor` of shape `(..., 3, 3)`): in pixels of the original image.
         scale_x (`float`), scale_y (`float`): new width over old width, new height over old height.
     Returns:
         same kind, shape and floating dtype.

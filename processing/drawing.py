@@ -3,6 +3,7 @@
 Needs matplotlib (the extra "eval"). Figures are made without pyplot, so no window and no global state is touched.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class AnswerExample:
 
     Args:
         scene (`RoomScene`): the room.
-        question (`RoomQuestion`): of task "reconstruction", "detection3d" or "grounding_box", about this room.
+        question (`RoomQuestion`): question about this room ("reconstruction", "detection3d" or "grounding_box").
         text (`str`): the answer, whatever it holds.
     """
 
@@ -37,7 +38,7 @@ class AnswerExample:
     text: str
 
 
-def new_figure(width, height):
+def new_figure(width: float, height: float):
     """A matplotlib figure of this size, in inches, that saves itself without a display; ImportError without it."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -52,7 +53,9 @@ def new_figure(width, height):
 # Wireframes
 
 
-def project_wireframe(box, intrinsics, first_to_view, euler_order="zxy"):
+def project_wireframe(
+    box: Sequence[float], intrinsics: np.ndarray, first_to_view: np.ndarray, euler_order: str = "zxy"
+):
     """Return the edges of a 9-DoF box as line segments in a view, cut off at the near plane.
 
     Frame: the box in the camera of the first view, OpenCV axes; pixels with integer centres. Units: metres, radians,
@@ -60,7 +63,7 @@ def project_wireframe(box, intrinsics, first_to_view, euler_order="zxy"):
 
     Args:
         box (array-like of shape `(9,)`): centre, full size, Euler angles.
-        intrinsics (`numpy.ndarray` of shape `(3, 3)`): of the view.
+        intrinsics (`numpy.ndarray` of shape `(3, 3)`): intrinsics of the view, in pixels.
         first_to_view (`numpy.ndarray` of shape `(4, 4)`): maps the first view's camera to that of the view.
         euler_order (`str`): "zxy" or "ZXY".
     Returns:
@@ -85,7 +88,9 @@ def project_wireframe(box, intrinsics, first_to_view, euler_order="zxy"):
 # Answers
 
 
-def draw_answers(examples, path, title="What the model answers about rooms that it has never seen"):
+def draw_answers(
+    examples: list[AnswerExample], path: str, title: str = "What the model answers about rooms that it has never seen"
+):
     """Draw answered questions for a reader who knows nothing: views, floor plan and a sentence for each.
 
     The floor plan looks straight down; its origin is the first camera, which looks up the page. (The camera's own x-z
@@ -157,10 +162,10 @@ class _Level:
         ahead = ahead / np.linalg.norm(ahead)
         self.axes = np.array([[ahead[1], -ahead[0], 0.0], [ahead[0], ahead[1], 0.0], [0.0, 0.0, 1.0]])
 
-    def from_world(self, points):
+    def from_world(self, points: np.ndarray):
         return (np.asarray(points, dtype=np.float64) - self.camera_to_world[:3, 3]) @ self.axes.T
 
-    def from_camera(self, points):
+    def from_camera(self, points: np.ndarray):
         return self.from_world(transform_points(self.camera_to_world, np.asarray(points, dtype=np.float64)))
 
 

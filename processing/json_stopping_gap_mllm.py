@@ -4,7 +4,7 @@ The same reading cuts a finished text, so that answers are equal with and withou
 """
 
 import torch
-from transformers import StoppingCriteria
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
 
 
 FENCE = "```"
@@ -90,10 +90,12 @@ class JsonStopping(StoppingCriteria):
     Args:
         tokenizer: decodes single tokens.
         prompt_length (`int`): tokens of the padded prompt.
-        keys (`tuple[str, ...]`), is_list (`bool`): of `JsonEnd`.
+        keys (`tuple[str, ...]`), is_list (`bool`): arguments of `JsonEnd`.
     """
 
-    def __init__(self, tokenizer, prompt_length: int, keys: tuple[str, ...], is_list: bool = False):
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt_length: int, keys: tuple[str, ...], is_list: bool = False
+    ):
         self.tokenizer, self.length, self.keys, self.is_list = tokenizer, prompt_length, keys, is_list
         self.readers, self.pieces = None, {}
 

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 
-def save_metrics(metrics, path):
+def save_metrics(metrics: dict, path: str):
     """Write metrics to a JSON file, sorted as given.
 
     Args:

@@ -5,6 +5,7 @@ Detection and both grounding texts are word for word those that the released che
 
 import json
 import math
+from collections.abc import Sequence
 
 
 SYSTEM_PROMPT = "You are a helpful assistant."
@@ -44,7 +45,11 @@ TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "d
 
 
 def prompt_text(
-    task: str, description: str | None = None, location=None, color: str = "red", decimals: int = 2
+    task: str,
+    description: str | None = None,
+    location: Sequence[float] | None = None,
+    color: str = "red",
+    decimals: int = 2,
 ) -> str:
     """Write the text of a question, without the views.
 
@@ -82,11 +87,11 @@ def prompt_text(
 
 def build_messages(
     task: str,
-    images,
+    images: int | Sequence,
     prompt: str | None = None,
     answer: str | None = None,
     description: str | None = None,
-    location=None,
+    location: Sequence[float] | None = None,
     color: str = "red",
     decimals: int = 2,
     system: str | None = SYSTEM_PROMPT,

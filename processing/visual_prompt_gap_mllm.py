@@ -4,8 +4,10 @@ Pixels are (x, y) = (column, row) of the upright picture, integer at pixel centr
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,7 +180,13 @@ def _to_8_bit(array: np.ndarray, name: str, dtype: str) -> np.ndarray:
 # Marks
 
 
-def draw_cross(image, pixel, color="red", arm: int = 10, half_thickness: int = 2):
+def draw_cross(
+    image: Image.Image | np.ndarray | str | Path,
+    pixel: Sequence[float],
+    color: str = "red",
+    arm: int = 10,
+    half_thickness: int = 2,
+):
     """Draw a plus sign centred on one pixel, clipped at the border.
 
     Source: the reference release (arms of 10 pixels to each side, 5 thick, pure red), drawn before any resizing.
@@ -200,7 +208,11 @@ def draw_cross(image, pixel, color="red", arm: int = 10, half_thickness: int = 2
 
 
 def apply_visual_prompt(
-    images, marks, arm: int | None = None, half_thickness: int | None = None, cross_size: CrossSize | None = None
+    images: Sequence,
+    marks: Sequence,
+    arm: int | None = None,
+    half_thickness: int | None = None,
+    cross_size: CrossSize | None = None,
 ) -> list:
     """Draw all marks of a scene.
 
@@ -229,7 +241,13 @@ def apply_visual_prompt(
     return views
 
 
-def draw_point(image, pixel, color="red", radius: int = 20, text: str | None = None):
+def draw_point(
+    image: Image.Image | np.ndarray | str | Path,
+    pixel: Sequence[float],
+    color: str = "red",
+    radius: int = 20,
+    text: str | None = None,
+):
     """Draw a filled disc centred on one pixel, clipped at the border, with a label if asked for.
 
     Source: SPAR (arXiv:2503.22976) marks points so, on pictures in their full size. Its green is (0, 128, 0).
@@ -254,7 +272,13 @@ def draw_point(image, pixel, color="red", radius: int = 20, text: str | None = N
     return np.array(picture) if isinstance(image, np.ndarray) else picture
 
 
-def draw_box(image, box, color="red", width: int = 20, text: str | None = None):
+def draw_box(
+    image: Image.Image | np.ndarray | str | Path,
+    box: Sequence[float],
+    color: str = "red",
+    width: int = 20,
+    text: str | None = None,
+):
     """Draw the outline of a box, clipped at the border, with a label if asked for.
 
     Source: SPAR, on pictures in their full size. The outer edge lies 7/8 of the width outside of the box (17.5 pixels
@@ -264,8 +288,8 @@ def draw_box(image, box, color="red", width: int = 20, text: str | None = None):
     Args:
         image: one picture, as for `to_rgb_image`; it is not changed.
         box (sequence of 4 numbers): x1, y1, x2, y2 in pixels of the upright picture.
-        color (`str` or RGB triple): as for `draw_point`.
-        width (`int`): of the outline, in pixels; labels grow with it.
+        color (`str` or RGB triple): colour, as for `draw_point`.
+        width (`int`): width of the outline, in pixels; labels grow with it.
         text (`str`, *optional*): label below the lower right corner, above that edge where there is no room.
     Returns:
         As `draw_point`.
@@ -280,8 +304,8 @@ def draw_box(image, box, color="red", width: int = 20, text: str | None = None):
 
 
 def draw_scene_marks(
-    images,
-    marks,
+    images: Sequence,
+    marks: Sequence,
     radius: int = 20,
     width: int = 20,
     arm: int | None = None,
@@ -397,7 +421,7 @@ def _label(picture, text, rgb, size: int, right: int, left=None, top=None, botto
     draw.text((left + margin - x1, top + margin - y1), text, font=font, fill="black" if brightness > 200 else "white")
 
 
-def check_whole(name: str, value, at_least: int = 0) -> None:
+def check_whole(name: str, value: object, at_least: int = 0) -> None:
     """Raise ValueError unless it is a whole number of at least `at_least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < at_least:
         raise ValueError(f"{name} is {value!r}; expected a whole number of pixels, {at_least} or more.")
@@ -416,7 +440,7 @@ def _check_box(box, size: tuple[int, int], where: str) -> tuple[float, ...]:
     return numbers
 
 
-def as_marks(marks) -> list[Mark]:
+def as_marks(marks: Sequence) -> list[Mark]:
     """Marks in any of the forms that `apply_visual_prompt` takes, as a list."""
     # By attribute: a processor loaded as remote code has its own copy of the class.
     entries = [marks] if hasattr(marks, "pixel") else list(marks)
@@ -476,7 +500,9 @@ def _rgb(color, names=MARK_COLORS) -> tuple[int, int, int]:
 # Pixels through a resize
 
 
-def pixel_to_token(pixel, image_size, grid_hw, merge_size: int = 2) -> int:
+def pixel_to_token(
+    pixel: Sequence[float], image_size: tuple[int, int], grid_hw: tuple[int, int], merge_size: int = 2
+) -> int:
     """Find the merged visual token of a view that holds a pixel.
 
     Args:
@@ -496,7 +522,9 @@ def pixel_to_token(pixel, image_size, grid_hw, merge_size: int = 2) -> int:
     return row * columns + column
 
 
-def marks_to_tokens(marks, image_sizes, image_grid_thw, merge_size: int = 2) -> list[int]:
+def marks_to_tokens(
+    marks: Sequence, image_sizes: list[tuple[int, int]], image_grid_thw: torch.Tensor, merge_size: int = 2
+) -> list[int]:
     """Find the visual tokens of a scene that hold its marks.
 
     Args:

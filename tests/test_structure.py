@@ -67,7 +67,7 @@ def test_what_the_rule_reads():
     assert package_of("gap_mllm.hub") == "gap_mllm" and package_of("torch") is None
 
 
-TYPED_SHARE = {"evaluation": 0.9}  # of the arguments of public functions
+TYPED_SHARE = dict.fromkeys(("modeling_gap_mllm", "evaluation"), 0.9)  # of the arguments of public functions
 
 
 @pytest.mark.parametrize("folder", TYPED_SHARE)
@@ -84,7 +84,8 @@ def test_arguments_of_public_functions_have_types(folder):
     assert len(untyped) <= (1 - TYPED_SHARE[folder]) * total, untyped
 
 
-def test_texts_of_arguments_in_evaluation_are_noun_phrases():
-    begins_with_of = re.compile(r"^ +\**\w+ \(.*\): of ", re.MULTILINE)
-    wrong = [str(file.relative_to(ROOT)) for file in FILES["evaluation"] if begins_with_of.search(file.read_text())]
+@pytest.mark.parametrize("folder", ["modeling_gap_mllm", "evaluation"])
+def test_texts_of_arguments_are_noun_phrases(folder):
+    begins_with_of = re.compile(r"^ +\**\w+ \(.*\): (of|as) ", re.MULTILINE)
+    wrong = [str(file.relative_to(ROOT)) for file in FILES[folder] if begins_with_of.search(file.read_text())]
     assert not wrong, "say what it is: 'seed of the bootstrap', not 'of the bootstrap'"

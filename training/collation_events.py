@@ -22,7 +22,7 @@ class CollationEvents:
     def __init__(self):
         self.totals, self._since = Counter(), Counter()
 
-    def add(self, event, sample_id, text, number=1):
+    def add(self, event: str, sample_id: str, text: str, number: int = 1):
         """Count an event of a row, and log the first and each count of more digits: tenth, hundredth, ..."""
         before, after = self.totals[event], self.totals[event] + number
         self.totals[event] = after

@@ -1,9 +1,11 @@
 """What recipes say about rows and rooms, checked before anything is read; and the rows that evaluations look at."""
 
+from transformers import TrainingArguments
+
 from ..processing.data import load_multiview
 
 
-def check_evaluation(recipe_args, args):
+def check_evaluation(recipe_args: object, args: TrainingArguments):
     """Refuse, before anything is read, what would fail late or never be looked at.
 
     Args:
@@ -30,7 +32,7 @@ def check_evaluation(recipe_args, args):
             )
 
 
-def evaluation_rows(data, eval_data):
+def evaluation_rows(data: dict, eval_data: dict):
     """Load the rows of `eval_data`: of the source of `data` where it names none, the split "val" where it names none.
 
     Args:

@@ -5,6 +5,7 @@ from copy import deepcopy
 import torch
 
 from ..geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable
+from ..modeling_gap_mllm import GapMllmModel
 
 
 class FrozenGeometry:
@@ -19,7 +20,7 @@ class FrozenGeometry:
         ValueError: if the encoder is trained, or the model does not use one.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: GapMllmModel):
         base = model.base_model
         if not base.uses_geometry:
             raise ValueError("The model does not use its geometry encoder (use_geometry=False): nothing to encode.")
@@ -37,7 +38,7 @@ class FrozenGeometry:
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`),
-                scene_lengths (`torch.Tensor` of shape `(scenes,)`): of a batch.
+                scene_lengths (`torch.Tensor` of shape `(scenes,)`): views of each scene of a batch.
         Returns:
             `torch.Tensor` of shape `(levels, P, C)`, float32.
         """

@@ -4,9 +4,13 @@ Source: GAP-MLLM (arXiv:2603.16461) for the text task; the other terms are optio
 forward pass of `GapMllmForPreTraining` on batches of `SceneCollator`.
 """
 
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import torch
+from torch import nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers.utils import logging
 
@@ -76,7 +80,7 @@ class GeometryAlignedTrainer(TermTrainer):
         ValueError: if a parameter is in no module group or in two, or a group has no learning rate.
     """
 
-    def __init__(self, *args, scorer=None, **kwargs):
+    def __init__(self, *args, scorer: Callable | None = None, **kwargs):
         self.scorer = scorer
         model = kwargs.get("model", args[0] if args else None)
         arguments = kwargs.get("args", args[1] if len(args) > 1 else None)
@@ -88,7 +92,7 @@ class GeometryAlignedTrainer(TermTrainer):
         own_fields = {field for term in self.terms.values() for field in term.batch_fields}
         self._not_for_model = own_fields.union(LOSS_FIELDS)
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: nn.Module | None = None):
         """Build the optimiser, with the learning rate of each module group; the main process prints their table."""
         if self.optimizer is None:
             model = self.model if model is None else model
@@ -107,16 +111,21 @@ class GeometryAlignedTrainer(TermTrainer):
     def term_weights(self):
         return {name: term.weight for name, term in self.terms.items()}
 
-    def count_items(self, inputs):
+    def count_items(self, inputs: Mapping[str, torch.Tensor]):
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
-    def compute_terms(self, model, inputs):
+    def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
         with self._watched(model, inputs):
             outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
         sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
         return {name: value for name, value in sums.items() if value is not None}, outputs
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
+    def training_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        num_items_in_batch: dict[str, torch.Tensor] | None = None,
+    ):
         visual = self.accelerator.unwrap_model(model).model.visual
         with self._watched(model), linear_patch_embedding(visual):  # the backward pass included
             return super().training_step(model, inputs, num_items_in_batch)
@@ -129,7 +138,12 @@ class GeometryAlignedTrainer(TermTrainer):
                 contexts.enter_context(self.terms[name].watch(self.accelerator.unwrap_model(model), inputs))
             yield
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+    def evaluate(
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ):
         """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""
         metrics = {}
         if eval_dataset or self.eval_dataset:

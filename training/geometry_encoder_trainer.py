@@ -1,8 +1,10 @@
 """Training of a geometry encoder (VGGT) from pictures alone: depth, points and camera poses as targets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from .losses import confidence_loss, log_depth_loss, point_loss, pose_loss
 from .term_trainer import TermTrainer, TermTrainingArguments
@@ -28,7 +30,7 @@ class GeometryEncoderTrainer(TermTrainer):
     in the camera frame of the first view, in metres. Source: VGGT's losses; see training/losses.py for differences.
     """
 
-    def count_items(self, inputs):
+    def count_items(self, inputs: Mapping[str, torch.Tensor]):
         pixels = sum(int(valid.sum()) for valid in inputs["valid"])
         views = sum(inputs["scene_lengths"])
         return {"points": pixels, "depth": pixels, "confidence": 2 * pixels, "pose": views}
@@ -43,14 +45,14 @@ class GeometryEncoderTrainer(TermTrainer):
             "confidence": args.confidence_weight,
         }
 
-    def floating_point_ops(self, inputs):
+    def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]):
         return 0  # Trainer counts tokens of text; there are none
 
-    def compute_terms(self, model, inputs):
+    def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
         is_tensor = isinstance(inputs["images"], torch.Tensor)
         output = model(inputs["images"], None if is_tensor else inputs["scene_lengths"])
 
-        def flat(value, trailing=0):
+        def flat(value: torch.Tensor, trailing: int = 0):
             if is_tensor:
                 return value.reshape(-1, *value.shape[value.ndim - trailing :])
             return torch.cat([view.reshape(-1, *view.shape[view.ndim - trailing :]) for view in value])

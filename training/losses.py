@@ -11,7 +11,7 @@ from torch.nn import functional as F
 IGNORE_INDEX = -100
 
 
-def text_loss(logits, targets, weights=None):
+def text_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None):
     """Sum of the cross-entropy of answer tokens.
 
     Source: GAP-MLLM (arXiv:2603.16461), text supervision of the marked-pixel task.
@@ -19,7 +19,7 @@ def text_loss(logits, targets, weights=None):
     Args:
         logits (`torch.Tensor` of shape `(N, vocabulary)`): at the supervised positions only.
         targets (`torch.Tensor` of shape `(N,)`): the token that follows each.
-        weights (`torch.Tensor` of shape `(N,)`, *optional*): of each token, 1 by default.
+        weights (`torch.Tensor` of shape `(N,)`, *optional*): weight of each token, 1 by default.
     Returns:
         `torch.Tensor`, scalar.
     """
@@ -27,7 +27,7 @@ def text_loss(logits, targets, weights=None):
     return (losses if weights is None else losses * weights).sum()
 
 
-def point_loss(prediction, target, valid):
+def point_loss(prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor):
     """Sum of the Euclidean distances of valid points.
 
     Frame: camera of the scene's first view, OpenCV axes, for both. Units: metres.
@@ -42,7 +42,7 @@ def point_loss(prediction, target, valid):
     return torch.sqrt(distance + 1e-12).sum()  # smooth at 0, where the gradient of a root is infinite
 
 
-def log_depth_loss(prediction, target, valid):
+def log_depth_loss(prediction: torch.Tensor, target: torch.Tensor, valid: torch.Tensor):
     """Sum of the absolute log-depth errors of valid pixels. Units: z-depth in metres, both positive.
 
     Args:
@@ -54,7 +54,7 @@ def log_depth_loss(prediction, target, valid):
     return (prediction[valid].float().log() - target[valid].float().log()).abs().sum()
 
 
-def confidence_loss(error, confidence, alpha):
+def confidence_loss(error: torch.Tensor, confidence: torch.Tensor, alpha: float):
     """Sum of `confidence * error - alpha * log(confidence)`: the confidence learns to be `alpha / error`.
 
     The error is taken as given, so that confidence never trades accuracy away. `Differs:` VGGT weights the error's
@@ -70,13 +70,13 @@ def confidence_loss(error, confidence, alpha):
     return (confidence.float() * error.detach() - alpha * confidence.float().log()).sum()
 
 
-def pose_loss(iterations, target, decay=0.6):
+def pose_loss(iterations: torch.Tensor, target: torch.Tensor, decay: float = 0.6):
     """Sum over views of the absolute pose-encoding errors, later refinements counting more.
 
     Source: VGGT's camera loss: L1 of translation and quaternion, half of the field of view's.
 
     Args:
-        iterations (`torch.Tensor` of shape `(iterations, ..., 9)`): of the camera head.
+        iterations (`torch.Tensor` of shape `(iterations, ..., 9)`): encodings of the camera head.
         target (`torch.Tensor` of shape `(..., 9)`): unit quaternion with w >= 0; metres, radians.
         decay (`float`): weight of each iteration relative to the next.
     Returns:

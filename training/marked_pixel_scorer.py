@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
@@ -28,7 +29,7 @@ class MarkedPixelSample:
     Args:
         scene_seed (`int`): the room; answers about one room are resampled together.
         images (`numpy.ndarray` of shape `(V, H, W, 3)`, uint8): the views, without the mark.
-        question (`RoomQuestion`): of task "reconstruction".
+        question (`RoomQuestion`): question of the task "reconstruction".
     """
 
     scene_seed: int
@@ -145,7 +146,7 @@ def marked_pixel_scorer(processor: GapMllmProcessor, scenes: Iterable[RoomScene]
     """
     samples = make_marked_pixel_samples(scenes)
 
-    def score(model):
+    def score(model: nn.Module):
         texts = answer_marked_pixels(model, processor, samples, **options)
         answers = [sample.read(text) for text, sample in zip(texts, samples, strict=True)]
         metrics = {"n": len(samples), "num_scenes": len({sample.scene_seed for sample in samples})}

@@ -1,5 +1,8 @@
 """Learning rates by module: every trainable parameter belongs to exactly one named group."""
 
+from collections.abc import Callable
+
+from torch import nn
 from transformers.utils import logging
 
 
@@ -16,7 +19,7 @@ MODULE_GROUPS = {
 }
 
 
-def assign_groups(model, groups=None):
+def assign_groups(model: nn.Module, groups: dict[str, tuple[str, ...]] | None = None):
     """Name the group of every parameter.
 
     Args:
@@ -39,13 +42,15 @@ def assign_groups(model, groups=None):
     return members
 
 
-def freeze_groups(model, learning_rates, groups=None):
+def freeze_groups(
+    model: nn.Module, learning_rates: dict[str, float], groups: dict[str, tuple[str, ...]] | None = None
+):
     """Let exactly the groups with a positive learning rate be trained, through their parameters.
 
     Parameters that are frozen by construction (an unused mask token, a fixed fusion strength) stay frozen.
 
     Args:
-        learning_rates (`dict[str, float]`): of each group; 0 freezes it.
+        learning_rates (`dict[str, float]`): rate of each group; 0 freezes it.
     Raises:
         ValueError: if a group has no learning rate, or an unknown one has.
     """
@@ -63,12 +68,19 @@ def freeze_groups(model, learning_rates, groups=None):
                 parameters[name].requires_grad_(False)
 
 
-def parameter_groups(model, learning_rates, weight_decay, decayed, groups=None, show=logger.info):
+def parameter_groups(
+    model: nn.Module,
+    learning_rates: dict[str, float],
+    weight_decay: float,
+    decayed: list[str],
+    groups: dict[str, tuple[str, ...]] | None = None,
+    show: Callable = logger.info,
+):
     """Build optimiser groups and show a table of them.
 
     Args:
-        learning_rates (`dict[str, float]`): of each group.
-        weight_decay (`float`): of the parameters named in `decayed`.
+        learning_rates (`dict[str, float]`): rate of each group.
+        weight_decay (`float`): decay of the parameters named in `decayed`.
         decayed (`list[str]`): from `Trainer.get_decay_parameter_names`.
         show (`Callable`): takes the table, a text; by default it is only logged.
     Returns:

@@ -2,11 +2,13 @@
 
 from contextlib import contextmanager
 
+import torch
 from torch import nn
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 
 @contextmanager
-def linear_patch_embedding(visual):
+def linear_patch_embedding(visual: Qwen3VLVisionModel):
     """Compute Qwen3-VL's patch embedding as a linear map inside a `with` block.
 
     Its kernel is as large as its input, so the convolution is a matrix product. The result differs by rounding only,
@@ -23,7 +25,7 @@ def linear_patch_embedding(visual):
         yield
         return
 
-    def forward(patches):
+    def forward(patches: torch.Tensor):
         if patches.shape[2:] != projection.kernel_size:
             return nn.Conv3d.forward(projection, patches)
         embedded = nn.functional.linear(patches.flatten(1), projection.weight.flatten(1), projection.bias)

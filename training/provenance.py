@@ -30,7 +30,7 @@ def describe_run(settings: dict) -> dict:
     return {"settings": settings, "versions": versions, "git_commit": commit, "git_is_dirty": is_dirty}
 
 
-def write_provenance(folder, settings: dict) -> Path:
+def write_provenance(folder: str | Path, settings: dict) -> Path:
     """Write `describe_run` beside a checkpoint as provenance.json; returns the file."""
     path = Path(folder) / PROVENANCE_FILE
     path.write_text(json.dumps(describe_run(settings), indent=2, sort_keys=True, default=str) + "\n")

@@ -8,7 +8,7 @@ Source: our choice; on tiny models it shortens the time until answers depend on 
 from contextlib import contextmanager
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_vl.modeling_qwen3_vl import eager_attention_forward
@@ -22,11 +22,11 @@ READOUT_ATTENTION = "gap_mllm_readout"
 class _Recording:
     """Which layers and heads are watched, the rows of the present batch, and the loss gathered from them."""
 
-    def __init__(self, base, layers, heads):
+    def __init__(self, base: str, layers: list[int], heads: list[int]):
         self.base, self.layers, self.heads = base, set(layers), list(heads)
         self.rows, self.loss, self._parts = (), 0.0, None
 
-    def watch(self, document_ids, targets):
+    def watch(self, document_ids: torch.Tensor, targets: torch.Tensor):
         """Start afresh on a batch.
 
         Args:
@@ -37,7 +37,7 @@ class _Recording:
         self.targets = targets[targets != PADDING]
         self.document_ids, self.loss, self._parts = document_ids, 0.0, None
 
-    def add(self, query, key, scaling):
+    def add(self, query: torch.Tensor, key: torch.Tensor, scaling: float):
         """Add the negative log-probabilities of the targets. query (B, H, S, d), key (B, H_kv, S, d)."""
         shared_by = query.shape[1] // key.shape[1]  # query heads of one key head
         key_heads = [head // shared_by for head in self.heads]
@@ -82,7 +82,7 @@ AttentionMaskInterface.register(READOUT_ATTENTION, _readout_mask)
 
 
 @contextmanager
-def record_readout(language_model, layers, heads):
+def record_readout(language_model: PreTrainedModel, layers: list[int], heads: list[int]):
     """Watch attention heads inside a `with` block, which must hold the backward pass too.
 
     (With activation checkpointing the backward pass runs the layers again, and must find the same attention.) Inside

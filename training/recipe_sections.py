@@ -26,7 +26,7 @@ _ABOUT_DATA = {  # whose arguments they are, but for those that the run itself f
 _SECTIONS = ("data", "eval_data", "questions", "variety", *_ABOUT_DATA)
 
 
-def check_sections(recipe_args) -> None:
+def check_sections(recipe_args: object) -> None:
     """Refuse misspelt keys in the dicts of a recipe; the nearest one that there is stands in the message.
 
     Args:

@@ -3,11 +3,13 @@
 import json
 import re
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from pathlib import Path
 from types import NoneType
 from typing import get_args, get_origin, get_type_hints
 
 import yaml
+from transformers import HfArgumentParser
 
 from ..processing.argument_checks import check_kinds, nearest_name
 
@@ -24,7 +26,7 @@ _RecipeLoader.add_implicit_resolver(
 )
 
 
-def find_recipe(recipe):
+def find_recipe(recipe: str | Path):
     """Path of a recipe, given its name in training/recipes or a path.
 
     Raises:
@@ -48,7 +50,7 @@ def _mapping(text):
     return value
 
 
-def read_recipe(parser, recipe, overrides=()):
+def read_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequence[str] = ()):
     """Parse a recipe with an `HfArgumentParser`; flags in `overrides` replace its values.
 
     A key of a dict is a flag with a dot, whose value is read as YAML: `--module_learning_rates.fusion 1e-4`.

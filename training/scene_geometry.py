@@ -4,6 +4,7 @@ The encoder's images are made as the model makes them, from what the image proce
 trained on what it will see.
 """
 
+import datasets
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
@@ -25,9 +26,9 @@ class SceneGeometryDataset(Dataset):
     Frame: camera of the first view shown, OpenCV axes. Units: metres, radians.
 
     Args:
-        rows (sequence of `dict`): of the schema, as `load_multiview` gives them without streaming.
+        rows (sequence of `dict`): rows of the schema, as `load_multiview` gives them without streaming.
         length (`int`, *optional*): number of items, by default one for each row.
-        patch_size (`int`): of the geometry encoder.
+        patch_size (`int`): patch size of the geometry encoder.
         num_views (`int`, *optional*): views of an item; None shows all that the row has.
         max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
         max_view_pixels (`int`): most pixels of a view for the vision tower, whose grid the encoder shares.
@@ -45,7 +46,14 @@ class SceneGeometryDataset(Dataset):
     """
 
     def __init__(
-        self, rows, length=None, patch_size=14, num_views=None, max_stride=3, max_view_pixels=MAX_PIXELS, seed=0
+        self,
+        rows: datasets.Dataset,
+        length: int | None = None,
+        patch_size: int = 14,
+        num_views: int | None = None,
+        max_stride: int = 3,
+        max_view_pixels: int = MAX_PIXELS,
+        seed: int = 0,
     ):
         if isinstance(rows, IterableDataset) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
             raise WrongKindError(

@@ -1,11 +1,12 @@
 """Streamed rows as training data: a share for each process, round after round, without an end."""
 
+from collections.abc import Iterable
 from itertools import count, islice
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 
-def rows_of_process(rows, rank, world_size):
+def rows_of_process(rows: Iterable, rank: int, world_size: int):
     """Return the rows of a stream that one of several processes trains on; no row goes to two.
 
     Args:
@@ -30,17 +31,17 @@ def rows_of_process(rows, rank, world_size):
 class _EveryNth(IterableDataset):
     """Rows `start`, `start + step`, ... of a stream that cannot be split otherwise."""
 
-    def __init__(self, rows, start, step):
+    def __init__(self, rows: Iterable, start: int, step: int):
         self.rows, self.start, self.step = rows, start, step
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int):
         set_round(self.rows, epoch)
 
     def __iter__(self):
         return islice(iter(self.rows), self.start, None, self.step)
 
 
-def set_round(rows, number):
+def set_round(rows: Iterable, number: int):
     """Tell a stream which round begins, if it wants to know: it may then shuffle or ask otherwise."""
     if hasattr(rows, "set_epoch"):
         rows.set_epoch(number)
@@ -58,7 +59,7 @@ class EndlessRows(IterableDataset):
         ValueError: when iterated, if there are no rows.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: Iterable):
         self.rows = rows
 
     def __iter__(self):

@@ -5,6 +5,7 @@ changes the loss. Terms are logged by name; a loss that is not finite stops the 
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ class TermTrainer(Trainer):
 
     loss_is_scaled_for_ga = True  # by the global counts
 
-    def __init__(self, *args, settings=None, **kwargs):
+    def __init__(self, *args, settings: dict | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.settings = settings or {}
         if self.args.n_gpu > 1 or isinstance(self.model_wrapped, nn.DataParallel):
@@ -94,11 +95,11 @@ class TermTrainer(Trainer):
     def _clear_log(self):
         self._term_totals, self._term_steps, self._events = {}, Counter(), Counter()
 
-    def count_items(self, inputs):
+    def count_items(self, inputs: Mapping[str, torch.Tensor]):
         """Number (or total weight) of the items of each term in one micro-batch, `dict[str, float]` or tensors."""
         raise TypeError(f"{type(self).__name__} must define count_items.")
 
-    def compute_terms(self, model, inputs):
+    def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
         """Sum of each term over one micro-batch, `dict[str, torch.Tensor]`, and the model's outputs."""
         raise TypeError(f"{type(self).__name__} must define compute_terms.")
 
@@ -150,7 +151,13 @@ class TermTrainer(Trainer):
         self._events.update(dict(zip(COLLATION_EVENTS, counts[len(names) :].long().tolist(), strict=True)))
         return totals
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: dict[str, torch.Tensor] | None = None,
+    ):
         """Weighted sum of the terms, each over its global count.
 
         Raises:
@@ -183,13 +190,21 @@ class TermTrainer(Trainer):
             loss = loss * self.args.world_size  # DDP averages the gradients of the processes
         return (loss, outputs) if return_outputs else loss
 
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs)
         return loss.detach(), None, None
 
-    def evaluation_loop(self, dataloader, description, *args, metric_key_prefix="eval", **kwargs):
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *args, metric_key_prefix: str = "eval", **kwargs
+    ):
         """As `Trainer`'s; the loss, and each term by name, is over all items of the set, however it is batched."""
         self._measured = {}
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -211,7 +226,7 @@ class TermTrainer(Trainer):
             output_dir or self.args.output_dir, {**self.settings, "arguments": self.args.to_sanitized_dict()}
         )
 
-    def log(self, logs, *args, **kwargs):
+    def log(self, logs: dict[str, float], *args, **kwargs):
         """As `Trainer`'s; with a training loss also its terms, and what the batches since then had to leave out."""
         if "loss" in logs and self._term_steps:
             none = torch.zeros((), device=self.args.device)

@@ -3,11 +3,12 @@
 For more freedom build a `GeometryAlignedTrainer` with a `SceneCollator`; this file shows how in thirty lines.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from torch.utils.data import IterableDataset
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
@@ -96,7 +97,7 @@ class GeometryAlignedModelArguments:
     )
 
 
-def build_model(model_config, geometry_encoder_path, processor):
+def build_model(model_config: dict, geometry_encoder_path: str | Path, processor: GapMllmProcessor):
     """Build a model with random language, vision and fusion weights around a trained geometry encoder.
 
     Args:
@@ -131,7 +132,12 @@ def build_model(model_config, geometry_encoder_path, processor):
     return model
 
 
-def train_geometry_aligned(recipe, overrides=(), scorer=None, callbacks=None):
+def train_geometry_aligned(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    scorer: Callable | None = None,
+    callbacks: list[TrainerCallback] | None = None,
+):
     """Pre-train on rooms or on the rows of a source (`data`).
 
     If the output folder holds a checkpoint, training goes on from the last one.
@@ -239,7 +245,7 @@ def _rooms(model_args, args, processor, scorer):
     return dataset, scorer
 
 
-def training_views(variety):
+def training_views(variety: RoomVariety):
     """What a processor says of a model that was trained on such rooms: the commonest size and the largest cross.
 
     Args:

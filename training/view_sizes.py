@@ -7,14 +7,16 @@ the bound it is told is not what comes out. The sizes here are those that come o
 import math
 from collections import Counter
 
+from transformers import BaseImageProcessor
+
 from ..processing.data.record_errors import RecordError
 
 
-def resized_pixels(image_processor, size, bounds) -> int:
+def resized_pixels(image_processor: BaseImageProcessor, size: tuple[int, int], bounds: dict[str, int]) -> int:
     """Return the pixels that the image processor gives a picture.
 
     Args:
-        image_processor (`Qwen2VLImageProcessor`): says how it resizes.
+        image_processor (`BaseImageProcessor`): says how it resizes.
         size (`tuple[int, int]`): width and height of the picture in pixels.
         bounds (`dict[str, int]`): `shortest_edge` and `longest_edge`, least and most pixels, as the processor takes
             them.
@@ -26,13 +28,19 @@ def resized_pixels(image_processor, size, bounds) -> int:
     return image_processor.get_number_of_image_patches(height, width, limits) * image_processor.patch_size**2
 
 
-def fit_views(image_processor, sizes, max_view_pixels=None, max_sample_pixels=None, record_id=None):
+def fit_views(
+    image_processor: BaseImageProcessor,
+    sizes: list[tuple[int, int]],
+    max_view_pixels: int | None = None,
+    max_sample_pixels: int | None = None,
+    record_id: str | None = None,
+):
     """Find the largest bounds for the image processor with which the views of one row stay within what they may have.
 
     All views of the row share the bounds, so that they shrink alike.
 
     Args:
-        image_processor (`Qwen2VLImageProcessor`): says how it resizes.
+        image_processor (`BaseImageProcessor`): says how it resizes.
         sizes (`list[tuple[int, int]]`): width and height of each view in pixels, at least one.
         max_view_pixels (`int`, *optional*): most pixels of a resized view, instead of the processor's own bound.
         max_sample_pixels (`int`, *optional*): most pixels of all resized views together.

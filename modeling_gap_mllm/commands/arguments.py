@@ -218,7 +218,7 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
     Args:
         words (`list[str]`): the command line.
-        args (`argparse.Namespace`): of the first parse; says which source.
+        args (`argparse.Namespace`): result of the first parse; says which source.
     Returns:
         `argparse.Namespace`.
     Raises:

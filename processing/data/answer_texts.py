@@ -12,6 +12,7 @@ import numpy as np
 from ..answers_gap_mllm import BOX_KEYS, POINT_KEY, parse_boxes, parse_points
 from ..camera_geometry_gap_mllm import euler_to_matrix
 from .record_errors import RecordError
+from .scene_sample import SceneSample
 from .truth import FRAME_SLOT, Answered, Spelling, Truth, render_answer
 
 
@@ -36,7 +37,7 @@ def num_decimals(text: str) -> int:
     return max(map(len, _DECIMALS.findall(text)), default=0)
 
 
-def in_answered_camera(sample) -> bool:
+def in_answered_camera(sample: SceneSample) -> bool:
     """Whether the box of an answer is in the camera of the answered view, as in one-stage grounding."""
     if has_own_truth(sample):
         return sample.truth.camera == "answered"
@@ -45,12 +46,12 @@ def in_answered_camera(sample) -> bool:
     return "coordinate system of the first" not in (sample.question or "")
 
 
-def has_own_truth(sample) -> bool:
+def has_own_truth(sample: SceneSample) -> bool:
     """Whether the sample's answer is the one that its `truth` gives, and not a text that was put in its place."""
     return sample.truth is not None and sample.answer == render_answer(sample.truth)
 
 
-def read_truth(sample, text: str) -> Truth:
+def read_truth(sample: SceneSample, text: str) -> Truth:
     """Find the truth that an answer (or reference) of a sample was worded from.
 
     Args:
@@ -112,11 +113,11 @@ def _read_numbers(text, key):
     return Answered(tuple(map(float, pieces[1::2])), spelt=tuple(pieces), key=key)
 
 
-def match_parts(sample, truth: Truth, text: str) -> Truth:
+def match_parts(sample: SceneSample, truth: Truth, text: str) -> Truth:
     """Find the boxes and points of the sample that the numbers of an answer stand for.
 
     Args:
-        sample (`SceneSample`), truth (`Truth`): of `read_truth`. text (`str`): the answer.
+        sample (`SceneSample`), truth (`Truth`): result of `read_truth`. text (`str`): the answer.
     Returns:
         `Truth`: with `part` of every item; its numbers are still those of the text.
     Raises:
@@ -172,7 +173,7 @@ def renumber_frame(text: str, old: int, new: int) -> str:
     return _FRAME.sub(lambda found: found["head"] + str(new) if int(found["frame"]) == old else found[0], text)
 
 
-def read_description(sample) -> str:
+def read_description(sample: SceneSample) -> str:
     """The words by which a question of grounding names its object: those that it was made with, or after "Text:".
 
     Raises:
@@ -189,13 +190,13 @@ def read_description(sample) -> str:
 # Where an object is, in the question of a caption
 
 
-def location_span(sample) -> tuple[int, int] | None:
+def location_span(sample: SceneSample) -> tuple[int, int] | None:
     """Where the question of a caption holds the object's [x, y, z], or None."""
     found = _LOCATION.search(sample.question or "") if sample.task == "dense_caption" else None
     return found.span(1) if found else None
 
 
-def read_location(sample) -> Truth | None:
+def read_location(sample: SceneSample) -> Truth | None:
     """The place that a caption's question gives, as a point in the camera of view 0; worded, it is the question."""
     span, question = location_span(sample), sample.question
     if span is None:

@@ -7,6 +7,7 @@ Frame: OpenCV cameras, integer pixel centres. Units: metres, radians, pixels.
 import numpy as np
 
 from ..camera_geometry_gap_mllm import BOX_CORNER_SIGNS, box_corners, euler_to_matrix, project_points
+from .scene_sample import View
 
 
 NEAR_M = 0.05  # lines end here, in front of the camera
@@ -27,7 +28,7 @@ def _box_edges():
 BOX_EDGES = _box_edges()
 
 
-def box_segments(box, euler_order: str, intrinsics, size: tuple[int, int]) -> list[tuple]:
+def box_segments(box: np.ndarray, euler_order: str, intrinsics: np.ndarray, size: tuple[int, int]) -> list[tuple]:
     """Project the edges of a box, cut off at the camera plane and at the border of the picture.
 
     Frame: box in the camera of the view; pixels with integer centres. Units: metres, radians, pixels.
@@ -57,7 +58,7 @@ def box_segments(box, euler_order: str, intrinsics, size: tuple[int, int]) -> li
     return segments
 
 
-def cut_at_camera(start, end):
+def cut_at_camera(start: np.ndarray, end: np.ndarray):
     """The part of a line (two points in the camera) at least `NEAR_M` in front of it, or None."""
     if max(start[2], end[2]) < NEAR_M:
         return None
@@ -69,7 +70,7 @@ def cut_at_camera(start, end):
     return ends
 
 
-def cut_at_border(start, end, size):
+def cut_at_border(start: np.ndarray, end: np.ndarray, size: tuple[int, int]):
     """The part of a line (two pixels) inside the picture of `size` (width, height), or None."""
     low, high, step = 0.0, 1.0, end - start
     for axis in range(2):
@@ -84,7 +85,7 @@ def cut_at_border(start, end, size):
     return (start + low * step, start + high * step) if low < high else None
 
 
-def is_hidden(point, view) -> bool:
+def is_hidden(point: np.ndarray, view: View) -> bool:
     """Whether a point in the camera of a view lies behind the surface that its depth map shows; False where unknown.
 
     Frame: camera of the view. Units: metres.

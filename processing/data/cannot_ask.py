@@ -9,7 +9,7 @@ class CannotAskError(ValueError):
         reason (`str`, *optional*): the same for all such scenes, to count by; by default the message.
     """
 
-    def __init__(self, message, reason=None):
+    def __init__(self, message: str, reason: str | None = None):
         super().__init__(message)
         self.reason = reason or message
 

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..prompts_gap_mllm import IMAGE_TAG
 from .record_errors import RecordError
+from .scene_sample import SceneSample
 from .view_overlay import draw_view, object_colors, object_name
 from .view_selection import spread_views
 
@@ -29,14 +30,14 @@ HOW_TO_READ = (
 _TAG_RUN = re.compile(rf"(?:(?:Frame-\d+: ?)?{re.escape(IMAGE_TAG)}\s*){{2,}}")
 
 
-def contact_sheet(samples, title: str = "", width: int = 1600, max_views: int = 32) -> Image.Image:
+def contact_sheet(samples: list[SceneSample], title: str = "", width: int = 1600, max_views: int = 32) -> Image.Image:
     """Draw rows below each other.
 
     Args:
         samples (`list[SceneSample]`): the rows, few.
         title (`str`): headline.
-        width (`int`): of the sheet in pixels, at least 400.
-        max_views (`int`): of a row; of more, those that the row speaks of and others spread among them are shown.
+        width (`int`): width of the sheet in pixels, at least 400.
+        max_views (`int`): most views of a row; of more, those that the row speaks of and some among them.
     Returns:
         `PIL.Image.Image`: RGB. A view that cannot be decoded is shown as a note with the reason.
     Raises:

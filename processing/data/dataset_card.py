@@ -99,7 +99,9 @@ must not be passed on: read those of the source before this folder is published 
 """
 
 
-def write_dataset_card(output_dir, name: str, builder_class, written: dict, license: str | None = None) -> Path:
+def write_dataset_card(
+    output_dir: str | Path, name: str, builder_class: type, written: dict, license: str | None = None
+) -> Path:
     """Write README.md for a folder of `write_parquet`.
 
     Args:

@@ -4,6 +4,7 @@ Two tests, both on the fact that furniture stands upright. With cameras: in the 
 are the world's. Without, or where that decides nothing: the boxes of one row share their upward axis.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ class EulerEvidence:
     Args:
         order (`str`, *optional*): "zxy" or "ZXY".
         fitting (`dict[str, int]`): how many boxes or rows fit each order.
-        total (`int`): of how many.
+        total (`int`): number of all of them.
         method (`str`): "upright in the world", "shared axis" or "none".
     """
 
@@ -37,7 +38,7 @@ class EulerEvidence:
         return f"{self.order or 'undecided'} ({self.method}: {counts})" if self.total else "undecided (no evidence)"
 
 
-def detect_euler_order(rows) -> EulerEvidence:
+def detect_euler_order(rows: Iterable[dict]) -> EulerEvidence:
     """Tell in which Euler order boxes are stored.
 
     Frame: boxes in the camera of the row's reference view, OpenCV axes; the world has its third axis up.

@@ -7,7 +7,7 @@ Links are followed: whoever gave the folder made them. One that leads back to it
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .read_log import TrackedPath, note_read
@@ -25,7 +25,7 @@ _KINDS = (
 )
 
 
-def file_state(path, field: str | None = None) -> os.stat_result | None:
+def file_state(path: str | Path, field: str | None = None) -> os.stat_result | None:
     """Return the state of what a path leads to, links followed; None where nothing is there.
 
     Raises:
@@ -43,7 +43,7 @@ def file_state(path, field: str | None = None) -> os.stat_result | None:
         raise RecordError(reason, field, file=str(path)) from None
 
 
-def is_data_file(path, field: str | None = None) -> bool:
+def is_data_file(path: str | Path, field: str | None = None) -> bool:
     """Whether there is a file, links followed; what is there and cannot hold data is refused instead of overlooked.
 
     Args:
@@ -58,19 +58,19 @@ def is_data_file(path, field: str | None = None) -> bool:
     return True
 
 
-def refuse_special(state: os.stat_result, path, field: str | None = None) -> None:
+def refuse_special(state: os.stat_result, path: str | Path, field: str | None = None) -> None:
     """Raise a `RecordError` if this is the state of anything but a file of data."""
     if not stat.S_ISREG(state.st_mode):
         kind = next((name for holds, name in _KINDS if holds(state.st_mode)), "no file")
         raise RecordError(f"this is {kind} and no readable file; it was not opened.", field, file=str(path))
 
 
-def refuse_special_file(path, field: str | None = None) -> None:
+def refuse_special_file(path: str | Path, field: str | None = None) -> None:
     """Raise a `RecordError` if there is anything but a file; nothing happens where nothing is there."""
     is_data_file(path, field)
 
 
-def check_pixel_count(size: tuple[int, int], path=None, field: str | None = None) -> None:
+def check_pixel_count(size: tuple[int, int], path: str | Path | None = None, field: str | None = None) -> None:
     """Refuse a picture, from its header alone, of more than `MAX_PICTURE_PIXELS`.
 
     Args:
@@ -89,12 +89,12 @@ def check_pixel_count(size: tuple[int, int], path=None, field: str | None = None
         )
 
 
-def walk_files(folder, suffixes: tuple[str, ...], on_unreadable=None) -> Iterator[Path]:
+def walk_files(folder: str | Path, suffixes: tuple[str, ...], on_unreadable: Callable | None = None) -> Iterator[Path]:
     """Yield the files of a folder and of all folders below it, in order of their paths, through links as well.
 
     Args:
         folder (`str` or `Path`): where to begin; nothing comes if it is not there.
-        suffixes (`tuple[str, ...]`): of the names wanted.
+        suffixes (`tuple[str, ...]`): endings of the names wanted.
         on_unreadable (`Callable[[RecordError]]`, *optional*): takes the error of a folder that may not be read, which
             is passed over then; without it the error is raised.
     Raises:
@@ -122,11 +122,11 @@ def _walk(folder, suffixes, on_unreadable, above):
             yield path
 
 
-def list_folder(folder, on_unreadable=None) -> list[Path]:
+def list_folder(folder: str | Path, on_unreadable: Callable | None = None) -> list[Path]:
     """What a folder holds, sorted.
 
     Args:
-        folder (`str` or `Path`), on_unreadable (`Callable[[RecordError]]`, *optional*): as for `walk_files`.
+        folder (`str` or `Path`), on_unreadable (`Callable[[RecordError]]`, *optional*): arguments of `walk_files`.
     Raises:
         RecordError: if the folder may not be read, without `on_unreadable`.
     """

@@ -25,7 +25,7 @@ _PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)-(?P<pid>\d+)\.part")
 
 
 @contextlib.contextmanager
-def write_folder(output_dir) -> Iterator[Path]:
+def write_folder(output_dir: str | Path) -> Iterator[Path]:
     """Give a scratch folder; what the block makes in its `result` becomes `output_dir` at the end, in one step.
 
     Nothing is left behind if the block fails. What killed writers left in the same place is removed first.

@@ -33,9 +33,9 @@ REPORT_FILE, SHEET_FILE = "inspection.json", "contact_sheet.png"
 
 def inspect_source(
     name: str,
-    data_dir=None,
+    data_dir: str | Path | None = None,
     split: str | None = None,
-    output_dir=None,
+    output_dir: str | Path | None = None,
     num_samples: int = 6,
     decode_all: bool = False,
     seed: int = 0,
@@ -44,7 +44,7 @@ def inspect_source(
     """Read all records of a source, and decode the pictures of some rows or of all.
 
     Args:
-        name (`str`), data_dir (`str` or `Path`, *optional*): as for `load_multiview`.
+        name (`str`), data_dir (`str` or `Path`, *optional*): arguments of `load_multiview`.
         split (`str`, *optional*): only this one.
         output_dir (`str` or `Path`, *optional*): folder for `inspection.json` and `contact_sheet.png`, which has
             `num_samples` rows.
@@ -176,7 +176,7 @@ class _FileFacts:
     def __init__(self):
         self.rows, self.orders, self.evidence = 0, Counter(), []
 
-    def add(self, row):
+    def add(self, row: dict):
         self.rows += 1
         self.orders.update(box["euler_order"] for box in row["boxes"])
         boxes = [box for box in row["boxes"] if box["frame"] == "camera"]
@@ -191,7 +191,7 @@ class _FileFacts:
         numbers = [box.numbers for box in sample.boxes if box.frame == "camera" and (box.frame_index or 0) == view]
         self.evidence.append((np.stack(numbers), pose))
 
-    def as_dict(self, split):
+    def as_dict(self, split: str):
         evidence = detect_euler_order(self.evidence)
         text = str(evidence) if evidence.total else None
         is_as_stored = evidence.order is None or set(self.orders) == {evidence.order}
@@ -204,11 +204,11 @@ class _FileFacts:
 class _Chosen:
     """A few rows of each split and task, at random but the same for a seed, without knowing how many there are."""
 
-    def __init__(self, number, seed):
+    def __init__(self, number: int, seed: int):
         self.number, self.random = number, random.Random(seed)
         self.groups, self.seen = {}, Counter()
 
-    def offer(self, split, row):
+    def offer(self, split: str, row: dict):
         group = (split, row["task"])
         kept = self.groups.setdefault(group, [])
         self.seen[group] += 1

@@ -36,7 +36,7 @@ class Inspection:
         broken_files (`list[dict]`): which end any reading.
         missing_files (`dict[str, int]`): path, and how many records name it; of a record that is left out, the first
             that it lacks.
-        broken_pictures (`list[dict]`): of the rows that were looked at.
+        broken_pictures (`list[dict]`): findings in the rows that were looked at.
         odd_intrinsics (`list[dict]`): frames and rows whose intrinsics are for a picture of another size, or none.
         contradictions (`list[dict]`): answers of all rows whose boxes or frame are not those of the fields, and
             points of the rows that were looked at which the depth map places elsewhere. A point that its camera or

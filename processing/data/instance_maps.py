@@ -20,7 +20,7 @@ class InstanceMap:
     ids: np.ndarray
     labels: dict[int, str]
 
-    def places(self, pixels, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def places(self, pixels: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the map, `(...)` each, of pixels `(..., 2)` of a picture of this width and height."""
         found = []
         for axis, side in enumerate(self.ids.shape[::-1]):
@@ -28,7 +28,7 @@ class InstanceMap:
             found.append(np.clip(place, 0, side - 1))
         return found[1], found[0]
 
-    def ids_at(self, pixels, size: tuple[int, int]) -> np.ndarray:
+    def ids_at(self, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """The ids at pixels `(..., 2)` of a picture of this width and height, `(...)`."""
         return self.ids[self.places(pixels, size)]
 

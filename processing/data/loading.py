@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -65,14 +66,14 @@ def source_options(name: str) -> dict:
 
 def load_multiview(
     name: str,
-    data_dir=None,
+    data_dir: str | Path | None = None,
     split: str | None = None,
     streaming: bool = False,
-    tasks=None,
+    tasks: list[str] | None = None,
     max_views: int | None = None,
     skip_bad_samples: bool = False,
-    report_file=None,
-    cache_dir=None,
+    report_file: str | Path | None = None,
+    cache_dir: str | Path | None = None,
     num_proc: int | None = None,
     refresh: bool = False,
     **options,
@@ -97,8 +98,8 @@ def load_multiview(
         skip_bad_samples (`bool`): leave bad records out and list them in `report_file` instead of raising.
         report_file (`str` or `Path`, *optional*): written with one JSON line for each event, see `read_report`; by
             default beside the cached data.
-        cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): of `datasets`; each process reads whole
-            files. Streaming is by one process.
+        cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): settings of `datasets`; each process reads
+            whole files. Streaming is by one process.
         refresh (`bool`): read the files again in any case.
         **options: of the source's own config.
     Returns:
@@ -141,11 +142,11 @@ def load_multiview(
 
 def open_source(
     name: str,
-    data_dir=None,
-    tasks=None,
-    max_views=None,
-    skip_bad_samples=False,
-    cache_dir=None,
+    data_dir: str | Path | None = None,
+    tasks: Sequence[str] | None = None,
+    max_views: int | None = None,
+    skip_bad_samples: bool = False,
+    cache_dir: str | Path | None = None,
     only_split: str | None = None,
     **options,
 ):
@@ -240,7 +241,7 @@ def _split_name(part):
 def _prepared_rows(builder, parts, report, num_proc, refresh):
     """Rows of parts of a builder's one split, as "train[:100]", prepared before if need be."""
 
-    def prepare(mode):
+    def prepare(mode: str):
         _set_report(builder, report, is_new=True)
         try:
             # no_checks: there may be more rows than were prepared before

@@ -58,15 +58,15 @@ class ExportedSplit:
 
 def convert_to_parquet(
     name: str,
-    data_dir,
-    output_dir,
+    data_dir: str | Path,
+    output_dir: str | Path,
     split: str | None = None,
     max_shard_size: int | str = "500MB",
     check_pictures: bool = True,
     license: str | None = None,
     skip_bad_samples: bool = False,
-    report_file=None,
-    cache_dir=None,
+    report_file: str | Path | None = None,
+    cache_dir: str | Path | None = None,
     num_proc: int | None = None,
     refresh: bool = False,
     **options,
@@ -78,10 +78,10 @@ def convert_to_parquet(
     what a killed conversion left in the same place is removed by the next.
 
     Args:
-        name (`str`), data_dir (`str` or `Path`, *optional*): as for `load_multiview`.
+        name (`str`), data_dir (`str` or `Path`, *optional*): arguments of `load_multiview`.
         output_dir (`str` or `Path`): folder to make; it must not exist, or be empty.
         split (`str`, *optional*): only this one, or a part of it as "train[:1000]".
-        max_shard_size (`int` or `str`): of the pictures in a file, before sharing, as "500MB".
+        max_shard_size (`int` or `str`): size of the pictures in a file, before sharing, as "500MB".
         check_pictures (`bool`): decode every picture first, once; else broken ones are copied as they are.
         license (`str`, *optional*): identifier for the card; by default what is known of the source's.
         skip_bad_samples (`bool`): leave bad records out, and rows with a picture that cannot be decoded.
@@ -137,7 +137,11 @@ def convert_to_parquet(
 
 
 def write_parquet(
-    splits: dict, output_dir, max_shard_size: int | str = "500MB", check_pictures: bool = True, report=None
+    splits: dict,
+    output_dir: str | Path,
+    max_shard_size: int | str = "500MB",
+    check_pictures: bool = True,
+    report: ReadReport | None = None,
 ) -> dict[str, ExportedSplit]:
     """Write splits of the schema as parquet files with their pictures inside; empty ones are left out.
 

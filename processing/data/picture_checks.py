@@ -28,7 +28,7 @@ class PictureChecks:
         """Decode what the views of a row hold.
 
         Args:
-            row (`dict`): of the schema, with pictures as they are stored, {"path", "bytes"}.
+            row (`dict`): row of the schema, with pictures as they are stored, {"path", "bytes"}.
         Returns:
             `list[RecordError]`: one for each view's picture or depth map that is missing or cannot be decoded.
         """

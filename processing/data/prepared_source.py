@@ -7,6 +7,7 @@
 import hashlib
 import inspect
 import uuid
+from collections.abc import Callable
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -60,7 +61,9 @@ class PreparedSourceBuilder(datasets.GeneratorBasedBuilder):
         self._log_folder = None
 
 
-def prepare_once(builder: PreparedSourceBuilder, refresh: bool, prepare, open_rows):
+def prepare_once(
+    builder: PreparedSourceBuilder, refresh: bool, prepare: Callable[[str], None], open_rows: Callable[[], object]
+):
     """Prepare a builder's data unless it is there and nothing has changed, and open it.
 
     Only one process at a time does so; those that wait find what the first has prepared.

@@ -43,7 +43,7 @@ class TrackedPath(type(Path())):
 
     # Which folders are looked through is not left to how a version of Python goes about it.
 
-    def glob(self, pattern, **kwargs):
+    def glob(self, pattern: str, **kwargs):
         """As `Path.glob`; the folders that are looked through are noted."""
         if current_log() is not None:
             note_read(self)
@@ -52,7 +52,7 @@ class TrackedPath(type(Path())):
                 note_read(folder)
         return super().glob(pattern, **kwargs)
 
-    def rglob(self, pattern, **kwargs):
+    def rglob(self, pattern: str, **kwargs):
         """As `Path.rglob`; the folders that are looked through are noted."""
         if current_log() is not None:
             for folder, _, _ in os.walk(str(self)):
@@ -60,7 +60,7 @@ class TrackedPath(type(Path())):
         return super().rglob(pattern, **kwargs)
 
 
-def note_read(path) -> None:
+def note_read(path: str | Path) -> None:
     """Note in the current log, if there is one, that a file or folder is about to be looked at."""
     log = _current.get()
     if log is not None:
@@ -115,14 +115,14 @@ class ReadLog:
         """All paths that were noted."""
         return [os.path.join(folder, name) for folder, (names, _) in self._folders.items() for name in names]
 
-    def save(self, file) -> None:
+    def save(self, file: str | Path) -> None:
         """Write the log as JSON; names of a folder are one text, as there may be a million."""
         folders = {folder: ["/".join(names), digest.hexdigest()] for folder, (names, digest) in self._folders.items()}
         content = {"format": FORMAT, "folders": folders, "contents": self._contents}
         Path(file).write_text(json.dumps(content), encoding="utf-8")
 
 
-def what_changed(folder) -> str | None:
+def what_changed(folder: str | Path) -> str | None:
     """Say what is no longer as the logs in a folder have it; None where all is.
 
     Args:
@@ -176,12 +176,12 @@ def _encoded(text):
     return text.encode("utf-8", "surrogateescape")
 
 
-def content_hash(path, whole_file_bytes: int | None = None) -> str:
+def content_hash(path: str | Path, whole_file_bytes: int | None = None) -> str:
     """Hash what a file holds.
 
     Args:
         path (`str` or `Path`)
-        whole_file_bytes (`int`, *optional*): of larger files, only the length and `END_BYTES` at both ends.
+        whole_file_bytes (`int`, *optional*): bound; of larger files only the length and `END_BYTES` at both ends.
     Returns:
         `str`: hexadecimal.
     Raises:

@@ -24,13 +24,21 @@ class RecordError(ValueError):
         missing (`str`, *optional*): the file that the record names, where the error is that it is not there.
     """
 
-    def __init__(self, reason, field=None, source=None, file=None, record_id=None, missing=None):
+    def __init__(
+        self,
+        reason: str,
+        field: str | None = None,
+        source: str | None = None,
+        file: str | Path | None = None,
+        record_id: str | None = None,
+        missing: str | None = None,
+    ):
         super().__init__(reason)
         self.reason, self.field = reason, field
         self.source, self.file, self.record_id = source, file, record_id
         self.missing = missing
 
-    def locate(self, source, file, record_id):
+    def locate(self, source: str, file: str | Path, record_id: str):
         """Fill in where the record stands, where that is not known yet; returns the error itself."""
         self.source, self.record_id = self.source or source, self.record_id or record_id
         self.file = self.file or (None if file is None else str(file))
@@ -53,7 +61,7 @@ class ReadReport:
             counts only.
     """
 
-    def __init__(self, path=None):
+    def __init__(self, path: str | Path | None = None):
         self.path, self.is_quiet = None if path is None else Path(path), False
         self.num_rows = 0
         self.skipped = Counter()
@@ -74,7 +82,7 @@ class ReadReport:
         """List the bad record that ends strict reading: where several processes read, only the file tells which."""
         self._write("refused", error)
 
-    def mark(self, name: str, file, record_id=None, detail=None):
+    def mark(self, name: str, file: str | Path, record_id: str | None = None, detail: str | None = None):
         """Count and list something normal that a user should know of, as "lost_tracking"."""
         self.markers[name] += 1
         self._write(name, RecordError(detail, file=str(file), record_id=record_id))
@@ -88,7 +96,7 @@ class ReadReport:
             stream.write(json.dumps({key: value for key, value in line.items() if value is not None}) + "\n")
 
 
-def read_report(path) -> list[dict]:
+def read_report(path: str | Path) -> list[dict]:
     """Read the events of a report file; an empty list where nothing happened (no file).
 
     Returns:

@@ -33,7 +33,7 @@ def check_row(row: dict) -> None:
     Frame: as the schema has it. Units: metres, pixels.
 
     Args:
-        row (`dict`): of `complete_row`.
+        row (`dict`): result of `complete_row`.
     Raises:
         RecordError: with the field.
     """
@@ -71,7 +71,7 @@ def answer_contradictions(row: dict) -> list[RecordError]:
     """Find boxes and frames of an answer written in JSON that are not those of the fields beside it.
 
     Args:
-        row (`dict`): of `complete_row`.
+        row (`dict`): result of `complete_row`.
     Returns:
         `list[RecordError]`: the first contradiction, or none; texts that are no JSON say nothing here.
     """

@@ -5,6 +5,7 @@ radians, pixels with integer centres.
 """
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -227,11 +228,11 @@ class SceneSample:
     cross_size: CrossSize | None = None
 
     @classmethod
-    def open(cls, rows, index: int) -> "SceneSample":
+    def open(cls, rows: datasets.Dataset | Sequence, index: int) -> "SceneSample":
         """Read one of several rows without decoding its pictures, whatever the format of the data set.
 
         Args:
-            rows (`datasets.Dataset`, or sequence of `dict` or `SceneSample`): of the schema; a data set with a
+            rows (`datasets.Dataset`, or sequence of `dict` or `SceneSample`): rows of the schema; a data set with a
                 transform of its own is read through it.
             index (`int`)
         Returns:
@@ -249,7 +250,7 @@ class SceneSample:
         """Read a row of the schema, prepared, streamed or from parquet.
 
         Args:
-            row (`dict`): as `datasets` gives it; pictures may be decoded or not.
+            row (`dict`): row as `datasets` gives it; pictures may be decoded or not.
         Returns:
             `SceneSample`.
         Raises:
@@ -359,7 +360,7 @@ class SceneSample:
                 raise
             raise RecordError(str(error), "marks", self.source, record_id=self.id) from None
 
-    def messages(self, images=None, with_answer: bool = True) -> list[dict]:
+    def messages(self, images: list | None = None, with_answer: bool = True) -> list[dict]:
         """Chat messages of the question: `<image>` tags in its text place the views, else they come first.
 
         Args:

@@ -7,7 +7,7 @@ duplicate ids, tasks and the number of views are handled here.
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class SourceConfig(datasets.BuilderConfig):
     """What to read of a source, and how strictly.
 
     Args:
-        tasks (`tuple[str, ...]` or `str`, *optional*): of the source's `TASKS`; all by default.
+        tasks (`tuple[str, ...]` or `str`, *optional*): names from the source's `TASKS`; all by default.
         max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that marks, points
             and answers speak of stay. For videos: how many frames are decoded and stored as views.
         skip_bad_samples (`bool`): leave bad records out, counted, logged and listed in `report_file`, instead of
@@ -70,7 +70,7 @@ class SourceConfig(datasets.BuilderConfig):
                 or_none = " or None" if None in known else ""
                 raise ValueError(f"{name} is {value!r}; expected one of {listed}{or_none}.")
 
-    def create_config_id(self, config_kwargs, custom_features=None):
+    def create_config_id(self, config_kwargs: dict, custom_features: datasets.Features | None = None):
         # The report is a by-product: it must not change which cached data set is found.
         kwargs = {name: value for name, value in config_kwargs.items() if name != "report_file"}
         return super().create_config_id(kwargs, custom_features)
@@ -104,11 +104,11 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         """Return the files (or folders) of each split below `root`; splits without files are left out."""
         raise NotImplementedError
 
-    def rows(self, split: str, file: Path, record_id: str, record, context) -> Iterator[dict]:
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object) -> Iterator[dict]:
         """Yield the rows of one record, as fields for `complete_row`; raise RecordError for a bad one."""
         raise NotImplementedError
 
-    def records(self, file: Path, skip) -> Iterator[tuple[str, object]]:
+    def records(self, file: Path, skip: Callable) -> Iterator[tuple[str, object]]:
         """Yield (record id, record) of a file; `skip`, if not None, takes what is wrong with single records."""
         from .source_files import iter_records
 
@@ -131,7 +131,7 @@ class SceneSourceBuilder(PreparedSourceBuilder):
             raise FileNotFoundError(f"data_dir {root} of source {self.SOURCE!r} is no folder.")
         return root
 
-    def subfolders(self, folder) -> list[Path]:
+    def subfolders(self, folder: str | Path) -> list[Path]:
         """The folders in a folder, sorted, through links; none where it is not there.
 
         Raises:
@@ -146,7 +146,7 @@ class SceneSourceBuilder(PreparedSourceBuilder):
                 found.append(path)
         return found
 
-    def files_below(self, folder, *suffixes: str) -> list[Path]:
+    def files_below(self, folder: str | Path, *suffixes: str) -> list[Path]:
         """The files of these suffixes in a folder and in all below it, sorted; raises as `subfolders`."""
         return list(walk_files(folder, suffixes, self._pass_over))
 
@@ -169,7 +169,7 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         """Whether rows of this task were asked for."""
         return self.config.tasks is None or task in self.config.tasks
 
-    def mark(self, name: str, file, record_id=None, detail=None) -> None:
+    def mark(self, name: str, file: str | Path, record_id: str | None = None, detail: str | None = None) -> None:
         """Count something normal that a user should know of; see `ReadReport.mark`."""
         self.report.mark(name, file, record_id, detail)
 
@@ -243,7 +243,7 @@ class SceneSourceBuilder(PreparedSourceBuilder):
                         yield row["id"], row
 
     def _read_file(self, split, file):
-        def skip_line(error):
+        def skip_line(error: Exception):
             self._refuse(error, file, None)
 
         skip = skip_line if self.config.skip_bad_samples else None
@@ -287,7 +287,7 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         self.report.skip(error)
 
 
-def unreadable(error: OSError, file) -> RecordError:
+def unreadable(error: OSError, file: str | Path) -> RecordError:
     """What is wrong with a file or folder that may not be read."""
     return RecordError(f"it cannot be read: {error.strerror or error}.", file=str(error.filename or file))
 

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -37,14 +38,14 @@ _PICKLE_ERRORS += (MemoryError, OverflowError)
 # Paths
 
 
-def resolve_inside(root, relative: str, field: str | None = None) -> Path:
+def resolve_inside(root: str | Path, relative: str, field: str | None = None) -> Path:
     """Join a path from a record to a folder, and refuse one that leaves the folder by its own words.
 
     Links below the folder are followed wherever they lead: records name paths, but only the user makes links.
 
     Args:
         root (`str` or `Path`): folder that the user gave.
-        relative (`str`): as the record has it.
+        relative (`str`): path as the record has it.
         field (`str`, *optional*): for the error.
     Returns:
         `Path`: absolute; whether it exists is not checked.
@@ -60,12 +61,18 @@ def resolve_inside(root, relative: str, field: str | None = None) -> Path:
     return TrackedPath(os.path.join(os.getcwd(), root, tail))
 
 
-def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None = None) -> Path:
+def find_file(
+    root: str | Path,
+    relative: str,
+    prefixes: tuple[str, ...] = ("",),
+    dropped: tuple[str, ...] = (),
+    field: str | None = None,
+) -> Path:
     """Find the file that a record names, in one of several customary places.
 
     Args:
         root (`str` or `Path`): folder that the user gave.
-        relative (`str`): as the record has it.
+        relative (`str`): path as the record has it.
         prefixes (`tuple[str, ...]`): folders below `root` to try, in this order.
         dropped (`tuple[str, ...]`): beginnings of `relative` that may be left out, tried after the path as it stands.
         field (`str`, *optional*): for the error.
@@ -87,7 +94,7 @@ def find_file(root, relative: str, prefixes=("",), dropped=(), field: str | None
     raise RecordError(f"{relative!r} is not there; tried {listed}.", field, missing=relative)
 
 
-def numeric_order(paths) -> list[Path]:
+def numeric_order(paths: Iterable[Path]) -> list[Path]:
     """Sort paths by the number that their name is, 2 before 10; other names follow by the alphabet."""
     return sorted(
         paths, key=lambda path: (not path.stem.isdigit(), int(path.stem) if path.stem.isdigit() else 0, path)
@@ -97,7 +104,7 @@ def numeric_order(paths) -> list[Path]:
 # Text
 
 
-def refuse_lfs_pointer(path) -> None:
+def refuse_lfs_pointer(path: str | Path) -> None:
     """Raise a `RecordError` if this is no file (a FIFO, ..), or a git-lfs pointer instead of the data."""
     refuse_special_file(path)
     with open(path, "rb") as stream:
@@ -105,7 +112,7 @@ def refuse_lfs_pointer(path) -> None:
             raise RecordError("this is a git-lfs pointer, not the data. Fetch it with `git lfs pull`.", file=str(path))
 
 
-def read_json(path):
+def read_json(path: str | Path):
     """Read one JSON document that fits in memory.
 
     Raises:
@@ -125,7 +132,7 @@ def read_json(path):
         raise RecordError(f"no readable JSON: {error}.", file=str(path)) from None
 
 
-def iter_json_array(path):
+def iter_json_array(path: str | Path):
     """Yield the members of one JSON array without holding the file in memory.
 
     Raises:
@@ -157,7 +164,7 @@ def iter_json_array(path):
             ) from None
 
 
-def iter_jsonl(path, skip=None):
+def iter_jsonl(path: str | Path, skip: Callable | None = None):
     """Yield (line number from 1, record) of a file with one JSON value a line; empty lines are passed over.
 
     Args:
@@ -190,7 +197,7 @@ def iter_jsonl(path, skip=None):
             yield number, record
 
 
-def iter_records(path, skip=None):
+def iter_records(path: str | Path, skip: Callable | None = None):
     """Yield (index from 0, record) of a JSON array or, by its suffix .jsonl, of lines; see `iter_jsonl`."""
     if Path(path).suffix == ".jsonl":
         yield from ((number - 1, record) for number, record in iter_jsonl(path, skip))
@@ -204,7 +211,7 @@ class _CountingReader:
     def __init__(self, stream):
         self.stream, self.offset, self._guard = stream, stream.tell(), DepthGuard()
 
-    def read(self, size=-1):
+    def read(self, size: int = -1):
         data = self.stream.read(size)
         self.offset += len(data)
         self._guard.feed(data)
@@ -231,7 +238,7 @@ def _refuse_constant(name):
 # Numbers
 
 
-def read_matrix(path, shape=(4, 4)) -> np.ndarray:
+def read_matrix(path: str | Path, shape: tuple = (4, 4)) -> np.ndarray:
     """Read a matrix of numbers from a text file.
 
     Args:
@@ -256,7 +263,7 @@ def is_lost_pose(pose: np.ndarray) -> bool:
     return not np.isfinite(pose).all()
 
 
-def check_pose(pose, field: str | None = None, file=None) -> np.ndarray:
+def check_pose(pose: Sequence | np.ndarray, field: str | None = None, file: str | Path | None = None) -> np.ndarray:
     """Return a pose as float64 `(4, 4)`.
 
     Raises:
@@ -274,7 +281,7 @@ def check_pose(pose, field: str | None = None, file=None) -> np.ndarray:
     return matrix
 
 
-def as_numbers(values, shape, field: str | None = None) -> np.ndarray:
+def as_numbers(values: Sequence | np.ndarray, shape: tuple, field: str | None = None) -> np.ndarray:
     """Return nested lists as float64 of this shape.
 
     Raises:
@@ -294,7 +301,7 @@ def as_numbers(values, shape, field: str | None = None) -> np.ndarray:
     return array
 
 
-def check_box(values, field: str | None = None) -> np.ndarray:
+def check_box(values: Sequence | np.ndarray, field: str | None = None) -> np.ndarray:
     """Return a 9-DoF box (centre, full size, angles) as float64; sizes must be positive.
 
     Raises:
@@ -340,7 +347,7 @@ def _read_header(path, mtime_ns, num_bytes):
         return image.size, image.mode
 
 
-def check_depth_mode(mode: str, path=None, field: str = "depth") -> None:
+def check_depth_mode(mode: str, path: str | Path | None = None, field: str = "depth") -> None:
     """Raise a `RecordError` if a depth map of this PIL mode has not 16 bits: metres are lost."""
     if mode not in ("I;16", "I;16B", "I"):
         raise RecordError(
@@ -350,7 +357,12 @@ def check_depth_mode(mode: str, path=None, field: str = "depth") -> None:
         )
 
 
-def check_intrinsics(intrinsics, size=None, field: str = "intrinsics", file=None) -> None:
+def check_intrinsics(
+    intrinsics: np.ndarray,
+    size: tuple[int, int] | None = None,
+    field: str = "intrinsics",
+    file: str | Path | None = None,
+) -> None:
     """Check that numbers are those of a camera and, where its picture is known, of a picture of this size.
 
     The principal point must lie within the middle half of the picture: intrinsics of another resolution put it off.
@@ -381,7 +393,7 @@ def check_intrinsics(intrinsics, size=None, field: str = "intrinsics", file=None
         )
 
 
-def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
+def check_depth_file(path: str | Path, intrinsics: np.ndarray | None = None) -> tuple[int, int]:
     """Check that a depth map has 16 bits, and that its intrinsics are those of a picture of its size.
 
     Args:
@@ -404,7 +416,7 @@ def check_depth_file(path, intrinsics=None) -> tuple[int, int]:
 class _NumpyUnpickler(pickle.Unpickler):
     """Rebuilds plain containers and numpy arrays, nothing else."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str):
         if (module, name) not in PICKLE_ALLOWED:
             raise RecordError(
                 f"the pickle wants to load {module}.{name}; only plain containers and numpy arrays are allowed. "
@@ -413,7 +425,7 @@ class _NumpyUnpickler(pickle.Unpickler):
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
-def read_pickle(path):
+def read_pickle(path: str | Path):
     """Read a pickle of plain containers and numpy arrays.
 
     Raises:

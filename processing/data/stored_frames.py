@@ -34,7 +34,7 @@ _ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 _EMPTY_DEPTH_BYTES_PER_PIXEL = 1 / 32
 
 
-def stored_picture(path) -> dict:
+def stored_picture(path: str | Path) -> dict:
     """A picture on disk as the `datasets.Image` feature stores it; not decoded if its header and its end are there.
 
     Raises:
@@ -67,7 +67,7 @@ def _check_whole(path: str, version) -> None:
         raise RecordError(f"the picture cannot be decoded: {error}.", "image", file=path) from None
 
 
-def is_empty_depth(path) -> bool:
+def is_empty_depth(path: str | Path) -> bool:
     """Whether a depth map holds no reading at all; only files so small that this is possible are decoded."""
     return _is_empty_depth(str(path), _version(path))
 
@@ -128,8 +128,8 @@ def posed_view(
     """Return a view of the schema from a picture and what lies beside it; what is not there stays None.
 
     Args:
-        image_path (`str` or `Path`): of the colour picture.
-        image_name (`str`, *optional*): as the source writes it.
+        image_path (`str` or `Path`): path of the colour picture.
+        image_name (`str`, *optional*): name as the source writes it.
         on_lost (`Callable[[Path]]`, *optional*): called with a pose file that marks lost tracking (infinite or NaN).
         pose (`np.ndarray` of shape `(4, 4)`, *optional*): camera to world, checked already, instead of the pose file.
         on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading.
@@ -157,23 +157,23 @@ def posed_view(
 
 
 def frame_view(
-    image_path,
+    image_path: Path,
     image_name: str | None = None,
-    pose=None,
-    intrinsics=None,
-    depth_path=None,
-    depth_intrinsics=None,
+    pose: np.ndarray | None = None,
+    intrinsics: np.ndarray | None = None,
+    depth_path: Path | None = None,
+    depth_intrinsics: np.ndarray | None = None,
     depth_scale: float = DEPTH_SCALE,
     timestamp: float | None = None,
-    on_no_depth=None,
+    on_no_depth: Callable | None = None,
 ) -> dict:
     """Return a view of the schema from files and numbers that belong together.
 
     Frame: camera to world. Units: metres, pixels, seconds; metres = depth / `depth_scale`.
 
     Args:
-        image_path (`Path`): of the colour picture; its name gives the number of the frame.
-        image_name (`str`, *optional*): as the source writes it.
+        image_path (`Path`): path of the colour picture; its name gives the number of the frame.
+        image_name (`str`, *optional*): name as the source writes it.
         pose (`np.ndarray` of shape `(4, 4)`, *optional*), intrinsics and depth_intrinsics (shape `(3, 3)`, *optional*)
         depth_path (`Path`, *optional*), depth_scale (`float`), timestamp (`float`, *optional*)
         on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading; it stays.
@@ -203,13 +203,13 @@ def frame_view(
     return view
 
 
-def frame_number(path) -> int | None:
+def frame_number(path: str | Path) -> int | None:
     """The number of a frame, out of names like 00030.jpg and frame-000030.color.jpg; None for other names."""
     digits = Path(path).name.split(".")[0].removeprefix("frame-")
     return int(digits) if digits.isdecimal() and len(digits) < 10 else None
 
 
-def read_pose(path, on_lost=None):
+def read_pose(path: str | Path, on_lost: Callable | None = None):
     """Read a camera-to-world pose; None, after calling `on_lost(path)`, where tracking was lost.
 
     Raises:
@@ -229,7 +229,7 @@ def read_pose(path, on_lost=None):
     return check_pose(pose, "camera_to_world", path)
 
 
-def list_frames(folder) -> list[Path]:
+def list_frames(folder: str | Path) -> list[Path]:
     """The colour pictures of a folder in the order of their numbers; depth maps (.png beside .jpg) are not among them.
 
     Raises:

@@ -5,6 +5,7 @@ comes as text is turned into a `Truth` in answer_texts.py.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..answers_gap_mllm import (
@@ -78,10 +79,10 @@ class Truth:
         choice (`int`, *optional*): index of the right option.
         number (`float`, *optional*): exact; rounded when written.
         unit (`str`, *optional*): written behind the number.
-        text (`str`, *optional*): of a caption or another answer in words.
+        text (`str`, *optional*): words of a caption or another answer in words.
         description (`str`, *optional*): the words by which the question names its object.
         decimals (`int`, defaults to 2): digits after the point of all numbers.
-        spelling (`Spelling`, *optional*): of an answer that was read; None is the package's own.
+        spelling (`Spelling`, *optional*): spelling of an answer that was read; None is the package's own.
 
     Example:
         ```python
@@ -141,7 +142,7 @@ class Truth:
         return replace(self, items=tuple(kept))
 
 
-def answered(numbers, labels=None) -> tuple[Answered, ...]:
+def answered(numbers: Iterable, labels: list | None = None) -> tuple[Answered, ...]:
     """Objects or places of an answer which are the first boxes or points of their sample, in order.
 
     Args:

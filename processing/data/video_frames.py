@@ -8,7 +8,7 @@ import io
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class VideoFrame:
     image: Image.Image
 
 
-def video_info(path) -> VideoInfo:
+def video_info(path: str | Path) -> VideoInfo:
     """Count the frames of a video, decoding all of it, or of a folder of pictures.
 
     Args:
@@ -82,7 +82,7 @@ def video_info(path) -> VideoInfo:
     return VideoInfo(len(times), _mean_fps(times), *size, times[-1] - times[0])
 
 
-def read_video_frames(path, frame_indices) -> list[VideoFrame]:
+def read_video_frames(path: str | Path, frame_indices: Sequence[int]) -> list[VideoFrame]:
     """Read some frames of a video, or of a folder of pictures. Nothing after the last of them is decoded.
 
     Args:
@@ -109,7 +109,9 @@ def read_video_frames(path, frame_indices) -> list[VideoFrame]:
     return [frames[index] for index in wanted]
 
 
-def read_video_views(path, num_frames: int = 32, fps: float | None = None, skip=None) -> list[dict]:
+def read_video_views(
+    path: str | Path, num_frames: int = 32, fps: float | None = None, skip: Callable | None = None
+) -> list[dict]:
     """Choose frames of a video and return them as views of the schema.
 
     Evenly spaced over all frames, first and last included, as `uniform_sample` has it. With `fps`, those on screen at
@@ -144,7 +146,7 @@ def read_video_views(path, num_frames: int = 32, fps: float | None = None, skip=
     return [_video_view(frames[index]) for index in exact]
 
 
-def frame_files(folder) -> list[Path]:
+def frame_files(folder: str | Path) -> list[Path]:
     """Return the pictures of a folder, ordered by the numbers in their names, 2 before 10.
 
     Raises:
@@ -234,7 +236,7 @@ class _Orientation:
         is_swapped = abs(b) > abs(a)
         return cls(is_swapped, (c if is_swapped else a) < 0, (b if is_swapped else d) < 0)
 
-    def apply(self, pixels):
+    def apply(self, pixels: np.ndarray):
         """(H, W, 3) -> upright."""
         pixels = pixels.swapaxes(0, 1) if self.is_swapped else pixels
         return np.ascontiguousarray(pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1])

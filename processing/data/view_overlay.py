@@ -62,7 +62,7 @@ def object_colors(sample: SceneSample) -> tuple[list, list]:
     """
     places = {}
 
-    def color(part, kind, index):
+    def color(part, kind: str, index: int):
         key = ("instance", part.instance_id) if part.instance_id else (kind, index)
         return OBJECT_COLORS[places.setdefault(key, len(places)) % len(OBJECT_COLORS)]
 
@@ -70,7 +70,7 @@ def object_colors(sample: SceneSample) -> tuple[list, list]:
     return boxes, [color(point, "point", index) for index, point in enumerate(sample.points)]
 
 
-def draw_view(sample: SceneSample, view: int, width: int, colors=None) -> DrawnView:
+def draw_view(sample: SceneSample, view: int, width: int, colors: tuple | None = None) -> DrawnView:
     """Draw marks, boxes and points of a sample into one view.
 
     Boxes are wire frames with their label: edges of faces that are turned to the camera solid, others dashed. Points
@@ -79,8 +79,8 @@ def draw_view(sample: SceneSample, view: int, width: int, colors=None) -> DrawnV
 
     Args:
         sample (`SceneSample`), view (`int`): index of the view.
-        width (`int`): of the picture that comes back, in pixels; its height follows.
-        colors (`tuple`, *optional*): of `object_colors`.
+        width (`int`): width of the picture that comes back, in pixels; its height follows.
+        colors (`tuple`, *optional*): result of `object_colors`.
     Returns:
         `DrawnView`.
     Raises:

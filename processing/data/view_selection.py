@@ -9,6 +9,7 @@ from ..argument_checks import WrongKindError, check_count
 from ..prompts_gap_mllm import IMAGE_TAG
 from .answer_texts import in_answered_camera, renumber_frame
 from .record_errors import RecordError
+from .scene_sample import Box, SceneSample
 
 
 KEPT_VIEWS = "keep_views"  # a key of metadata: the views that an answer was computed from
@@ -17,7 +18,7 @@ TAGGED = re.compile(r"(?:Frame-(\d+): ?)?" + re.escape(IMAGE_TAG))
 _MENTION = re.compile(r"Frame-(\d+)\b")
 
 
-def named_views(sample) -> set[int]:
+def named_views(sample: SceneSample) -> set[int]:
     """Indices of the views that a sample cannot lose: the reference, and those that answers, marks and texts speak of.
 
     Raises:
@@ -57,7 +58,7 @@ def first_frame_number(question: str | None) -> int | None:
     return first if numbers == [str(first + place) for place in range(len(numbers))] else None
 
 
-def spread_views(sample, max_views: int) -> list[int]:
+def spread_views(sample: SceneSample, max_views: int) -> list[int]:
     """Choose at most `max_views` views: those of `named_views`, and others spread evenly from the first to the last.
 
     Args:
@@ -78,7 +79,7 @@ def spread_views(sample, max_views: int) -> list[int]:
     return sorted(named + chosen)
 
 
-def select_views(sample, keep: list[int]):
+def select_views(sample: SceneSample, keep: list[int]):
     """Keep these views, in this order; indices in tags, marks, boxes, points, texts and frame answers follow.
 
     Texts are followed where they say "Frame-3" or `"frame": 3`, not in free words ("the second picture"). No picture
@@ -108,7 +109,7 @@ def select_views(sample, keep: list[int]):
     return replace(kept, answer=renumber_frame(kept.answer, old, kept.target_frame), truth=truth)
 
 
-def place_views(sample, keep: list[int]):
+def place_views(sample: SceneSample, keep: list[int]):
     """The sample with these views in this order; whatever names a view by its index names the new one.
 
     Numbers stay in the frames they are in, those in the camera of view 0 too, whichever view is first; answers are
@@ -128,7 +129,7 @@ def place_views(sample, keep: list[int]):
     if metadata.get(KEPT_VIEWS):
         metadata = {**metadata, KEPT_VIEWS: [place[view] for view in metadata[KEPT_VIEWS]]}
 
-    def place_box(box):
+    def place_box(box: Box):
         is_of_first = not box.frame_index and not own_camera  # moved where another view comes first
         is_placed = box.frame == "camera" or box.frame_index is not None
         return replace(box, frame_index=place.get(box.frame_index or 0)) if is_placed and not is_of_first else box
@@ -161,7 +162,7 @@ def _rename_frames(sample, place):
     if first is None:
         return sample
 
-    def rename(text):
+    def rename(text: str):
         return text and _MENTION.sub(lambda found: f"Frame-{place[int(found.group(1)) - first] + first}", text)
 
     parts = TAGGED.split(sample.question)[::2]  # what stands between tags; their numbers stand between the parts

@@ -28,7 +28,7 @@ class OrientedBoxes(NamedTuple):
     axes: np.ndarray  # (3, 3, N): coordinate, axis of the box, box
     half_sizes: np.ndarray  # (3, N)
 
-    def take(self, index):
+    def take(self, index: np.ndarray):
         """The boxes of these numbers, in this order, with repetitions."""
         return OrientedBoxes(*(array[..., index] for array in self))
 
@@ -37,7 +37,9 @@ class OrientedBoxes(NamedTuple):
         return (2 * self.half_sizes).prod(0)
 
 
-def intersection_volumes(first: OrientedBoxes, second: OrientedBoxes, first_index, second_index) -> np.ndarray:
+def intersection_volumes(
+    first: OrientedBoxes, second: OrientedBoxes, first_index: np.ndarray, second_index: np.ndarray
+) -> np.ndarray:
     """Return the volume that the boxes of each pair share.
 
     Pairs whose bounding spheres are apart, or between which a face normal shows a gap, are 0 without further work.

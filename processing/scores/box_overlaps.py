@@ -18,7 +18,9 @@ OVERLAP_SLACK = 1e-12  # rounding of an IoU that is exactly at a threshold
 _MIN_FACE_M2 = 2e-4  # two triangles of 1e-4 each
 
 
-def box_overlaps(boxes, truths, mode: str = "corrected", euler_order: str | None = None) -> np.ndarray:
+def box_overlaps(
+    boxes: Sequence, truths: Sequence, mode: str = "corrected", euler_order: str | None = None
+) -> np.ndarray:
     """Return the IoU of every answered box with every true one; a box that has no volume overlaps nothing.
 
     Frame: any, the same for all boxes. Units: metres, radians.
@@ -31,7 +33,7 @@ def box_overlaps(boxes, truths, mode: str = "corrected", euler_order: str | None
         boxes (sequence of nine floats or None): answered boxes; what is not nine numbers overlaps nothing.
         truths (array-like of shape `(M, 9)`): true boxes.
         mode (`str`): "corrected" or "reference".
-        euler_order (`str`, *optional*): of all boxes, instead of the mode's ("zxy" or "ZXY").
+        euler_order (`str`, *optional*): order of all boxes, instead of the mode's ("zxy" or "ZXY").
     Returns:
         `numpy.ndarray` of shape `(N, M)`.
     Raises:
@@ -54,7 +56,7 @@ def overlaps_of_groups(groups: Sequence[tuple], mode: str = "corrected", euler_o
 
     Args:
         groups (sequence of `tuple`): answered boxes and true ones, as `box_overlaps` takes them.
-        mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*): as `box_overlaps` takes them.
+        mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*): arguments of `box_overlaps`.
     Returns:
         `list` of `numpy.ndarray` of shape `(N, M)`, one a group.
     Raises:

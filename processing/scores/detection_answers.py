@@ -132,7 +132,7 @@ def detect_scenes(
     Args:
         texts (sequence of `str`): the model's answers, one a scene.
         boxes (sequence of lists of `dict`): the true objects of each scene.
-        mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*): as `detect_scene` takes them.
+        mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*): arguments of `detect_scene`.
     Returns:
         `list[SceneDetections]`.
     Raises:

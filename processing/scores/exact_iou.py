@@ -4,8 +4,11 @@ Here boxes are read and checked; the solids are intersected in box_intersection.
 which overlap counts as a hit, is for the metrics to say.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..camera_geometry_gap_mllm import EULER_ORDERS, euler_to_matrix
 from .box_intersection import OrientedBoxes, intersection_volumes
@@ -15,7 +18,7 @@ _BLOCK = 1 << 16  # pairs at a time, which bounds the memory
 SIZE_RANGE = (1e-50, 1e50)  # volumes stay within float64
 
 
-def box_iou_9dof(boxes1, boxes2, euler_order: str, all_pairs: bool = False) -> np.ndarray:
+def box_iou_9dof(boxes1: ArrayLike, boxes2: ArrayLike, euler_order: str, all_pairs: bool = False) -> np.ndarray:
     """Return the intersection over union of oriented boxes, exact up to float64's rounding.
 
     Paired by default: box i of `boxes1` with box i of `boxes2`, where leading dimensions broadcast as numpy's do. With
@@ -52,7 +55,9 @@ def box_iou_9dof(boxes1, boxes2, euler_order: str, all_pairs: bool = False) -> n
     return shared / (volumes1 + volumes2 - shared)
 
 
-def box_intersection_9dof(boxes1, boxes2, euler_order: str, all_pairs: bool = False) -> np.ndarray:
+def box_intersection_9dof(
+    boxes1: ArrayLike, boxes2: ArrayLike, euler_order: str, all_pairs: bool = False
+) -> np.ndarray:
     """Return the volume that oriented boxes share. Arguments, conventions and errors: see `box_iou_9dof`.
 
     Frame: any, the same for all boxes. Units: cubic metres.
@@ -69,7 +74,9 @@ def box_intersection_9dof(boxes1, boxes2, euler_order: str, all_pairs: bool = Fa
     return _intersect(boxes1, boxes2, euler_order, all_pairs)[0]
 
 
-def box_iou_axis_aligned(boxes1, boxes2, all_pairs: bool = False, mode: str = "exact") -> np.ndarray:
+def box_iou_axis_aligned(
+    boxes1: ArrayLike, boxes2: ArrayLike, all_pairs: bool = False, mode: str = "exact"
+) -> np.ndarray:
     """Return the intersection over union of axis-aligned boxes, paired or `all_pairs` as in `box_iou_9dof`.
 
     Frame: any, the same for all boxes. Units: metres. Box: centre, full sizes.
@@ -113,7 +120,7 @@ def box_iou_axis_aligned(boxes1, boxes2, all_pairs: bool = False, mode: str = "e
     return shared / (size1.prod(-1) + size2.prod(-1) - shared)
 
 
-def read_boxes(name: str, boxes, num_numbers: int, needs_volume: bool = True) -> np.ndarray:
+def read_boxes(name: str, boxes: Sequence, num_numbers: int, needs_volume: bool = True) -> np.ndarray:
     """Return boxes as checked float64.
 
     Args:

@@ -3,6 +3,7 @@
 Source: VG-LLM's one-stage and GAP-MLLM's two-stage evaluation of ScanRefer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +30,9 @@ class GroundedBox:
 
 def ground_box(
     text: str,
-    bbox_3d,
-    camera_to_world,
-    axis_align_matrix=None,
+    bbox_3d: Sequence[float],
+    camera_to_world: np.ndarray,
+    axis_align_matrix: np.ndarray | None = None,
     frame: int | None = None,
     mode: str = "corrected",
     euler_order: str | None = None,
@@ -50,7 +51,7 @@ def ground_box(
         axis_align_matrix (array-like of shape `(4, 4)`, *optional*): from the world of the poses to that of the truth.
         frame (`int`, *optional*): view in whose camera the box is, chosen in a first stage; without it the answer
             names the view.
-        mode (`str`): "corrected" or "reference". euler_order (`str`, *optional*): of answer and truth, for both steps.
+        mode (`str`): "corrected" or "reference". euler_order (`str`, *optional*): order of answer and truth.
     Returns:
         `GroundedBox`.
     Raises:

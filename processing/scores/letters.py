@@ -4,6 +4,7 @@ CV-Bench, BLINK, MMSI and SPAR-Bench score with these.
 """
 
 import re
+from collections.abc import Sequence
 
 from ..answers_gap_mllm import ParsedAnswer, parse_choice
 from .reference_checks import as_text, check_choice
@@ -92,7 +93,7 @@ def choice_score(prediction: str, answer: str, letters: str = "ABCDEF", mode: st
     Args:
         prediction (`str`): a generated answer.
         answer (`str`): the true letter, as "B" or "(B)".
-        letters (`str`), mode (`str`): as `extract_choice` takes them.
+        letters (`str`), mode (`str`): arguments of `extract_choice`.
     Returns:
         `float`: 0 or 1.
     Raises:

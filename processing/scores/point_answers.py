@@ -32,7 +32,7 @@ class PointAnswer:
     is_right_label: bool
 
 
-def read_point_answer(text: str, point, label: str) -> PointAnswer:
+def read_point_answer(text: str, point: Sequence[float], label: str) -> PointAnswer:
     """Read the first point of an answer and hold it to the truth.
 
     Frame: camera of the first view, OpenCV axes. Units: metres.

@@ -3,6 +3,7 @@
 A wrong prediction never does: it counts as wrong and as unparsed, see `as_text` in records.py.
 """
 
+from collections.abc import Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -14,10 +15,10 @@ class RecordValueError(ValueError):
     """An error in record `place` of a list: a shell that knows the record's id calls it by that.
 
     Args:
-        kind (`str`): of record, as "scene". place (`int`): its number. problem (`str`): what is wrong with it.
+        kind (`str`): kind of record, as "scene". place (`int`): its number. problem (`str`): what is wrong with it.
     """
 
-    def __init__(self, kind, place, problem):
+    def __init__(self, kind: str, place: int, problem: str):
         super().__init__(f"{kind} {place}: {problem}")
         self.place, self.problem = place, problem
 
@@ -27,7 +28,7 @@ def naming(name: str, place: int | None = None):
     """Let an error of kind or value leave as ValueError, with the name of the record before its message.
 
     Args:
-        name (`str`): of the record, or with its `place` in a list the kind of record.
+        name (`str`): name of the record, or with its `place` in a list the kind of record.
     """
     try:
         yield
@@ -35,12 +36,12 @@ def naming(name: str, place: int | None = None):
         raise (ValueError(f"{name}: {error}") if place is None else RecordValueError(name, place, error)) from error
 
 
-def check_record(record, keys: dict, name: str = "the reference") -> None:
+def check_record(record: dict, keys: dict, name: str = "the reference") -> None:
     """Raise ValueError unless a record is a dict with these keys.
 
     Args:
-        record (any): of a benchmark. keys (`dict`): each key with what is expected there, in words.
-        name (`str`): of the record, as "box 3".
+        record (any): record of a benchmark. keys (`dict`): each key with what is expected there, in words.
+        name (`str`): name of the record, as "box 3".
     """
     if not isinstance(record, dict):
         raise ValueError(f"{name} is {shorten(record)}; expected a dict with {', '.join(map(repr, keys))}.")
@@ -49,14 +50,14 @@ def check_record(record, keys: dict, name: str = "the reference") -> None:
             raise ValueError(f"{name} has no {key!r}; expected {expected}.")
 
 
-def check_true_text(value, name: str) -> str:
+def check_true_text(value: object, name: str) -> str:
     """The value itself; ValueError if it is no text, or blank."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} is {shorten(value)}; expected text that is not blank.")
     return value
 
 
-def true_numbers(value, name: str, count: int | None = None) -> np.ndarray:
+def true_numbers(value: object, name: str, count: int | None = None) -> np.ndarray:
     """The value as float64 of shape `(count,)`.
 
     Args:
@@ -73,7 +74,7 @@ def true_numbers(value, name: str, count: int | None = None) -> np.ndarray:
     return numbers
 
 
-def true_box(value, name: str, count: int) -> np.ndarray:
+def true_box(value: object, name: str, count: int) -> np.ndarray:
     """A true box as float64 of shape `(count,)`: centre, full sizes, and angles if there are nine numbers.
 
     Frame: any. Units: metres, radians.
@@ -91,7 +92,7 @@ def true_box(value, name: str, count: int) -> np.ndarray:
     return numbers
 
 
-def true_array(value, name: str) -> np.ndarray:
+def true_array(value: object, name: str) -> np.ndarray:
     """The value as float64; ValueError if it is no regular array of numbers, as lists of unequal length."""
     array = as_array(value)
     if array is None:
@@ -99,7 +100,7 @@ def true_array(value, name: str) -> np.ndarray:
     return array
 
 
-def as_array(value) -> np.ndarray | None:
+def as_array(value: object) -> np.ndarray | None:
     """A regular array of numbers as float64, None for anything else, as one with True in it; None within it is NaN."""
     if isinstance(value, torch.Tensor):
         value = value.detach().double().cpu().numpy()
@@ -117,28 +118,28 @@ def as_array(value) -> np.ndarray | None:
         return None
 
 
-def as_numbers(value) -> np.ndarray | None:
+def as_numbers(value: object) -> np.ndarray | None:
     """A flat sequence of numbers as float64, None for anything else."""
     array = as_array(value)
     return array if array is not None and array.ndim == 1 else None
 
 
-def is_list(value) -> bool:
+def is_list(value: object) -> bool:
     """Whether a value is a list, whatever it holds."""
     return isinstance(value, list | tuple) or (isinstance(value, np.ndarray | torch.Tensor) and value.ndim > 0)
 
 
-def is_number(value) -> bool:
+def is_number(value: object) -> bool:
     """Whether a value is a real number; True and False are none."""
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
-def is_whole_number(value) -> bool:
+def is_whole_number(value: object) -> bool:
     """Whether a value is a whole number by kind; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool | np.bool_)
 
 
-def shorten(value, length: int = 100) -> str:
+def shorten(value: object, length: int = 100) -> str:
     """How a value is written in a message."""
     text = repr(value)
     return text if len(text) <= length else f"{text[:length]}.."
@@ -152,19 +153,19 @@ def check_equal_lengths(**columns) -> int:
     return next(iter(lengths.values()))
 
 
-def as_text(prediction) -> str | None:
+def as_text(prediction: object) -> str | None:
     """The prediction if it is text, else None, which every metric counts as wrong and unparsed."""
     return prediction if isinstance(prediction, str) else None
 
 
-def check_text(value, name: str) -> str:
+def check_text(value: object, name: str) -> str:
     """The value itself; TypeError if it is no text."""
     if not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}; expected text.")
     return value
 
 
-def check_choice(value, name: str, choices) -> None:
+def check_choice(value: object, name: str, choices: Sequence[str]) -> None:
     """Raise ValueError unless the value is one of the choices, which the message lists."""
     if value not in tuple(choices):
         raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, choices))}.")

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -103,7 +104,7 @@ def answer_parts(text: str) -> list[str]:
 # Numbers to text
 
 
-def format_point(label: str | None, point, decimals: int = 2) -> str:
+def format_point(label: str | None, point: Sequence[float], decimals: int = 2) -> str:
     """Write the stage 1 answer: the label and 3D point of a marked pixel.
 
     Frame: camera of the first view, OpenCV axes. Units: metres.
@@ -120,7 +121,7 @@ def format_point(label: str | None, point, decimals: int = 2) -> str:
     return f"```json\n{_object_text(label, POINT_KEY, _finite(point, 3, POINT_KEY), decimals)}\n```"
 
 
-def format_points(labels, points, decimals: int = 2) -> str:
+def format_points(labels: Sequence[str], points: Sequence, decimals: int = 2) -> str:
     """Write the answer for several marked pixels: a list in the form of `format_boxes`.
 
     Frame: camera of the first view, OpenCV axes. Units: metres.
@@ -141,7 +142,7 @@ def format_points(labels, points, decimals: int = 2) -> str:
     return _list_text(_object_text(label, POINT_KEY, _finite(point, 3, POINT_KEY), decimals) for label, point in pairs)
 
 
-def format_boxes(labels, boxes, decimals: int = 2) -> str:
+def format_boxes(labels: Sequence[str], boxes: Sequence, decimals: int = 2) -> str:
     """Write the detection answer: one tab-indented object a line, the closing fence right behind the bracket.
 
     Frame: camera of the first view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
@@ -163,7 +164,7 @@ def format_boxes(labels, boxes, decimals: int = 2) -> str:
     return _list_text(_object_text(label, BOX_KEYS[0], _box(box, decimals), decimals) for label, box in pairs)
 
 
-def format_box(box, decimals: int = 2) -> str:
+def format_box(box: Sequence[float], decimals: int = 2) -> str:
     """Write the grounding answer of stage 2: one box without a label.
 
     Frame: camera of the first view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
@@ -194,7 +195,7 @@ def format_frame(frame: int) -> str:
     return "```json\n\t" + json.dumps({FRAME_KEY: int(frame)}) + "\n```"
 
 
-def format_frame_box(frame: int, box, decimals: int = 2) -> str:
+def format_frame_box(frame: int, box: Sequence[float], decimals: int = 2) -> str:
     """Write the answer of one-stage grounding: a view and the box in its camera.
 
     Frame: camera of the answered view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).

@@ -8,10 +8,22 @@ on the same grid, token for token.
 """
 
 import torch
+from torch import nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from .configuration_gap_mllm import GapMllmConfig
 
 
-def recover_images(pixel_values, grid, image_mean, image_std, patch_size, temporal_patch_size, merge_size):
+def recover_images(
+    pixel_values: torch.Tensor,
+    grid: list[tuple[int, int, int]],
+    image_mean: list[float],
+    image_std: list[float],
+    patch_size: int,
+    temporal_patch_size: int,
+    merge_size: int,
+):
     """Undo Qwen's patch order and normalisation.
 
     Half-precision inputs were rounded: they are brought to the nearest multiple of 1/255, which restores 8-bit images
@@ -54,18 +66,18 @@ def recover_images(pixel_values, grid, image_mean, image_std, patch_size, tempor
     return images
 
 
-def resize_to_grid(images, grid, patch_size):
+def resize_to_grid(images: list[torch.Tensor] | torch.Tensor, grid: list[tuple[int, int, int]], patch_size: int):
     """Resize images (n, 3, H, W) so that a `patch_size` patch grid equals `grid` (rows, columns), bilinearly."""
     size = tuple(side * patch_size for side in grid)
     return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=False)
 
 
-def image_views(config, pixel_values, grid):
+def image_views(config: GapMllmConfig, pixel_values: torch.Tensor, grid: list[tuple[int, int, int]]):
     """The encoder's image of each of Qwen's images.
 
     Args:
-        config (`GapMllmConfig`), pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): as the processor
-            returned them.
+        config (`GapMllmConfig`), pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): inputs as the
+            processor returned them.
     Returns:
         `list[torch.Tensor]`, each of shape `(3, h, w)` float32 in 0..1.
     Raises:
@@ -76,12 +88,12 @@ def image_views(config, pixel_values, grid):
     return [resize_to_grid(image[:, 0], row[1:], patch)[0] for image, row in zip(images, grid, strict=True)]
 
 
-def video_views(config, pixel_values, grid):
+def video_views(config: GapMllmConfig, pixel_values: torch.Tensor, grid: list[tuple[int, int, int]]):
     """The encoder's images of videos. The frame that the processor repeats to fill up an odd number is one view.
 
     Args:
-        config (`GapMllmConfig`), pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): as the processor
-            returned them.
+        config (`GapMllmConfig`), pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): inputs as the
+            processor returned them.
     Returns:
         `tuple`: the images `(3, h, w)` of all videos, the number of each video, and the number of each temporal patch.
     Raises:
@@ -113,17 +125,22 @@ def _recover(config, pixel_values, grid):
     )
 
 
-def is_trainable(module):
+def is_trainable(module: nn.Module):
     """Whether any parameter of a module takes part in training."""
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def encode_scenes(encoder, views, scene_lengths, reference_frame="first"):
+def encode_scenes(
+    encoder: PreTrainedModel,
+    views: list[torch.Tensor],
+    scene_lengths: torch.Tensor | list[int],
+    reference_frame: str = "first",
+):
     """Run a geometry encoder over scenes, outside of any autocast; without a graph if nothing of it is trained.
 
     Args:
         encoder (`GapMllmVggtModel`): or another of `GEOMETRY_ENCODERS`.
-        views (`list[torch.Tensor]`, each of shape `(3, h, w)`): of all scenes, in order.
+        views (`list[torch.Tensor]`, each of shape `(3, h, w)`): views of all scenes, in order.
         scene_lengths (`list[int]`): views of each scene.
         reference_frame (`str`): "first" or "last", the view of a scene whose camera is the encoder's world.
     Returns:
@@ -152,7 +169,13 @@ def encode_scenes(encoder, views, scene_lengths, reference_frame="first"):
     return tuple(taps), [geometry.grid[index] for index in back]
 
 
-def group_scenes(num_items, tokens_per_item, mm_token_type_ids=None, scene_lengths=None, token_type=1):
+def group_scenes(
+    num_items: int,
+    tokens_per_item: list[int],
+    mm_token_type_ids: torch.Tensor | None = None,
+    scene_lengths: torch.Tensor | list[int] | None = None,
+    token_type: int = 1,
+):
     """Say which images form one scene.
 
     All images of a row of the batch are one scene, found by counting its image tokens; `scene_lengths` overrides this.

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers import Cache
 from transformers.utils import ModelOutput
 
+from .configuration_gap_mllm import GapMllmConfig
 from .modeling_gap_mllm import GapMllmForConditionalGeneration
 
 
@@ -34,14 +36,14 @@ class GapMllmPreTrainingOutput(ModelOutput):
 class GapMllmPointMapHead(nn.Module):
     """Points of a small grid inside each visual token, as sign(y) * expm1(|y|) of a two-layer MLP's output y."""
 
-    def __init__(self, hidden_size, side):
+    def __init__(self, hidden_size: int, side: int):
         super().__init__()
         self.side = side
         self.norm = nn.LayerNorm(hidden_size)
         self.fc1 = nn.Linear(hidden_size, hidden_size)
         self.fc2 = nn.Linear(hidden_size, 3 * side * side)
 
-    def forward(self, tokens):
+    def forward(self, tokens: torch.Tensor):
         raw = self.fc2(nn.functional.gelu(self.fc1(self.norm(tokens)))).float()
         raw = raw.unflatten(-1, (self.side, self.side, 3))
         return raw.sign() * raw.abs().expm1()
@@ -56,7 +58,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
     dense point maps are ours, after the dense alignment of 3DRS (arXiv:2506.01946) and GeoVR (arXiv:2606.05833).
     """
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmConfig):
         super().__init__(config)
         size = config.text_config.hidden_size
         self.point_map_heads = nn.ModuleDict(
@@ -66,22 +68,22 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
 
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        labels=None,
-        pixel_values=None,
-        pixel_values_videos=None,
-        image_grid_thw=None,
-        video_grid_thw=None,
-        mm_token_type_ids=None,
-        scene_lengths=None,
-        scene_repeats=None,
-        geometry_features=None,
-        logits_to_keep=0,
-        mm_encoder_outputs=None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        image_grid_thw: torch.Tensor | None = None,
+        video_grid_thw: torch.Tensor | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        scene_lengths: torch.Tensor | list[int] | None = None,
+        scene_repeats: torch.Tensor | None = None,
+        geometry_features: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_encoder_outputs: dict | None = None,
         **kwargs,
     ):
         """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
@@ -90,7 +92,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             labels (`torch.Tensor` of shape `(B, S)`, *optional*): -100 where a token is not supervised.
             scene_repeats (`torch.Tensor` of shape `(scenes,)`, *optional*): how many documents of a packed row show
                 each scene; it is encoded once and its features are repeated. With labels only.
-            geometry_features (`torch.Tensor`, *optional*): as in `GapMllmModel.get_image_features`.
+            geometry_features (`torch.Tensor`, *optional*): features as in `GapMllmModel.get_image_features`.
         Returns:
             `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
         Raises:

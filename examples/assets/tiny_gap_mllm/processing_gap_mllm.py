@@ -5,10 +5,11 @@ The model rebuilds its geometry image from `pixel_values`, so there is no second
 """
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import Qwen3VLProcessor
+from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, Qwen3VLProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file, is_torchvision_available
 
@@ -137,13 +138,13 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
     def __init__(
         self,
-        image_processor=None,
+        image_processor: BaseImageProcessor | None = None,
         tokenizer=None,
         video_processor=None,
-        chat_template=None,
-        training_view_size=None,
-        mark_arm=None,
-        mark_half_thickness=None,
+        chat_template: str | None = None,
+        training_view_size: dict | None = None,
+        mark_arm: int | None = None,
+        mark_half_thickness: int | None = None,
         **kwargs,
     ):
         if tokenizer is None:
@@ -167,7 +168,12 @@ class GapMllmProcessor(Qwen3VLProcessor):
         self._set_video_processor(video_processor)
         self.set_training_views(training_view_size, mark_arm, mark_half_thickness)
 
-    def set_training_views(self, training_view_size=None, mark_arm=None, mark_half_thickness=None) -> None:
+    def set_training_views(
+        self,
+        training_view_size: dict[str, int] | None = None,
+        mark_arm: int | None = None,
+        mark_half_thickness: int | None = None,
+    ) -> None:
         """Say how the model was trained; the arguments are those of the class, and are saved with it.
 
         Raises:
@@ -245,7 +251,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "pixel_values_videos", "video_grid_thw"]
 
-    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+    def prepare_inputs_layout(self, images: Sequence | None = None, text=None, videos=None, audio=None, **kwargs):
         """Decode and flatten the pictures, and check them against the texts, row by row where they are nested."""
         if videos is not None and self.video_processor is None:
             raise ImportError(
@@ -288,7 +294,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
     # Prompts and answers
 
-    def build_messages(self, task: str, images, marks=None, **kwargs) -> list[dict]:
+    def build_messages(self, task: str, images: int | Sequence, marks: Sequence | None = None, **kwargs) -> list[dict]:
         """Build the chat messages of one question; see `build_messages` in `prompts_gap_mllm.py`.
 
         With `marks`, as for `apply_visual_prompt`, crosses of the size that the model knows are drawn on the views;
@@ -301,11 +307,13 @@ class GapMllmProcessor(Qwen3VLProcessor):
                 kwargs.setdefault("color", colors[0])
         return build_messages(task, images, **kwargs)
 
-    def apply_visual_prompt(self, images, marks, arm: int | None = None, half_thickness: int | None = None) -> list:
+    def apply_visual_prompt(
+        self, images: Sequence, marks: Sequence, arm: int | None = None, half_thickness: int | None = None
+    ) -> list:
         """Draw crosses on marked pixels of a scene; see `apply_visual_prompt` in `visual_prompt_gap_mllm.py`.
 
         Args:
-            images (list), marks (list): as there.
+            images (list), marks (list): views and their marks, as there.
             arm, half_thickness (`int`, *optional*): in pixels of each view. Default: what the model was trained with
                 (`cross_size`), scaled from the width of its training views to that of the view, if that is saved.
         Returns:
@@ -315,14 +323,14 @@ class GapMllmProcessor(Qwen3VLProcessor):
         """
         return apply_visual_prompt(images, marks, arm, half_thickness, self.cross_size)
 
-    def ask(self, model, chats: list[list[dict]], task: str | None = None, **options) -> list[str]:
+    def ask(self, model: PreTrainedModel, chats: list[list[dict]], task: str | None = None, **options) -> list[str]:
         """Answer chats in one batch, greedily; views that several chats share are encoded once.
 
         Args:
             model (`GapMllmForConditionalGeneration`): the model, in evaluation mode.
             chats (`list[list[dict]]`): one conversation each, as `build_messages` gives them.
-            task (`str`, *optional*): of `ANSWER_FORMS`; generation then stops where the JSON answer is complete, and
-                text behind it is cut off. Free text by default.
+            task (`str`, *optional*): key of `ANSWER_FORMS`; generation then stops where the JSON answer is complete,
+                and text behind it is cut off. Free text by default.
             **options: further arguments of generate(), as `max_new_tokens` (64 for free text) or `do_sample`.
         Returns:
             `list[str]`: one answer each, for `post_process_points` and its like.
@@ -405,7 +413,7 @@ def _check_unchanged(kind: str, processor, kwargs: dict) -> None:
             )
 
 
-def check_image_statistics(processor, config) -> None:
+def check_image_statistics(processor: GapMllmProcessor, config: PreTrainedConfig) -> None:
     """Check that a processor prepares pixels the way a model's config says, so that geometry can be rebuilt from them.
 
     Args:

@@ -6,6 +6,7 @@ The camera, depth and point heads are in vggt_heads_gap_mllm.py.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,16 @@ from transformers.utils import ModelOutput
 from .configuration_gap_mllm import GapMllmVggtConfig
 
 
-def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+):
     """Attention in plain matrix products, the fallback of `ALL_ATTENTION_FUNCTIONS`. (B, H, N, d) -> (B, N, H, d)."""
     weights = (query @ key.transpose(-1, -2)) * scaling
     if attention_mask is not None:
@@ -30,7 +40,7 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
 
-def rotary_table(positions, head_size, theta):
+def rotary_table(positions: torch.Tensor, head_size: int, theta: float):
     """Build the cosines and sines of VGGT's 2-D rotary embedding, in float32.
 
     The first half of a head's channels turns with the row, the second half with the column; in each half the two
@@ -50,7 +60,7 @@ def rotary_table(positions, head_size, theta):
     return angles.cos(), angles.sin()
 
 
-def apply_rotary(states, table):
+def apply_rotary(states: torch.Tensor, table: tuple[torch.Tensor, torch.Tensor]):
     """Turn queries or keys (B, H, N, d) by a table of `rotary_table`."""
     cos, sin = (part.to(states.dtype) for part in table)
     pairs = states.unflatten(-1, (2, 2, -1))  # axis, half of the pair, frequency
@@ -58,7 +68,7 @@ def apply_rotary(states, table):
     return states * cos + turned * sin
 
 
-def patch_positions(grid, num_special, device):
+def patch_positions(grid: tuple[int, int], num_special: int, device: str | torch.device):
     """Positions (N, 2) of one view's tokens: zeros for the special ones, then (row + 1, column + 1) row-major."""
     height, width = grid
     rows, columns = torch.meshgrid(
@@ -71,7 +81,7 @@ def patch_positions(grid, num_special, device):
 class GapMllmVggtAttention(nn.Module):
     """Self-attention with optional norms of queries and keys, and optional rotary positions."""
 
-    def __init__(self, config, hidden_size, num_heads, use_qk_norm):
+    def __init__(self, config: GapMllmVggtConfig, hidden_size: int, num_heads: int, use_qk_norm: bool):
         super().__init__()
         self.config = config
         self.is_causal = False
@@ -82,7 +92,7 @@ class GapMllmVggtAttention(nn.Module):
         self.k_norm = nn.LayerNorm(self.head_size, eps=config.layer_norm_eps) if use_qk_norm else nn.Identity()
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, hidden_states, table=None):
+    def forward(self, hidden_states: torch.Tensor, table: tuple[torch.Tensor, torch.Tensor] | None = None):
         qkv = self.qkv(hidden_states).unflatten(-1, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)  # (B, heads, N, head_size) each
         query, key = self.q_norm(query), self.k_norm(key)
@@ -98,31 +108,40 @@ class GapMllmVggtAttention(nn.Module):
 class GapMllmVggtMlp(nn.Module):
     """Two layers with an exact GELU between them."""
 
-    def __init__(self, hidden_size, intermediate_size, output_size=None):
+    def __init__(self, hidden_size: int, intermediate_size: int, output_size: int | None = None):
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, intermediate_size)
         self.fc2 = nn.Linear(intermediate_size, output_size or hidden_size)
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: torch.Tensor):
         return self.fc2(F.gelu(self.fc1(hidden_states)))
 
 
 class GapMllmVggtLayerScale(nn.Module):
     """One learned factor for each channel of a residual branch."""
 
-    def __init__(self, hidden_size, init_value):
+    def __init__(self, hidden_size: int, init_value: float):
         super().__init__()
         self.init_value = init_value
         self.gamma = nn.Parameter(torch.full((hidden_size,), float(init_value)))
 
-    def forward(self, hidden_states):
+    def forward(self, hidden_states: torch.Tensor):
         return hidden_states * self.gamma
 
 
 class GapMllmVggtBlock(GradientCheckpointingLayer):
     """Pre-norm transformer block with LayerScale: of the patch embedding, the aggregator and the camera trunk."""
 
-    def __init__(self, config, hidden_size, num_heads, mlp_ratio, eps, layer_scale, use_qk_norm=False):
+    def __init__(
+        self,
+        config: GapMllmVggtConfig,
+        hidden_size: int,
+        num_heads: int,
+        mlp_ratio: float,
+        eps: float,
+        layer_scale: float,
+        use_qk_norm: bool = False,
+    ):
         super().__init__()
         self.token_chunk_size = config.token_chunk_size
         self.norm1 = nn.LayerNorm(hidden_size, eps=eps)
@@ -135,7 +154,7 @@ class GapMllmVggtBlock(GradientCheckpointingLayer):
     def _feed_forward(self, hidden_states):
         return self.ls2(self.mlp(self.norm2(hidden_states)))
 
-    def forward(self, hidden_states, table=None):
+    def forward(self, hidden_states: torch.Tensor, table: tuple[torch.Tensor, torch.Tensor] | None = None):
         hidden_states = hidden_states + self.ls1(self.attn(self.norm1(hidden_states), table))
         if self.token_chunk_size is None or hidden_states.shape[1] <= self.token_chunk_size:
             return hidden_states + self._feed_forward(hidden_states)
@@ -146,18 +165,18 @@ class GapMllmVggtBlock(GradientCheckpointingLayer):
 class GapMllmVggtPatchProjection(nn.Module):
     """Images to one token for each patch."""
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmVggtConfig):
         super().__init__()
         self.proj = nn.Conv2d(3, config.hidden_size, kernel_size=config.patch_size, stride=config.patch_size)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor | list[torch.Tensor]):
         return self.proj(images).flatten(2).transpose(1, 2)  # (B, N, C), row-major
 
 
 class GapMllmVggtPatchEmbed(nn.Module):
     """DINOv2 with registers. Its class and register outputs are dropped; the patch tokens pass the final norm."""
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmVggtConfig):
         super().__init__()
         self.config = config
         size = config.hidden_size
@@ -181,13 +200,13 @@ class GapMllmVggtPatchEmbed(nn.Module):
         )
         self.norm = nn.LayerNorm(size, eps=config.patch_embed_layer_norm_eps)
 
-    def register_parameter(self, name, param):
+    def register_parameter(self, name: str, param: nn.Parameter | None):
         # from_pretrained puts a new, trainable Parameter in place of each; this is where it passes.
         if name == "mask_token" and param is not None:
             param.requires_grad_(False)
         super().register_parameter(name, param)
 
-    def interpolate_positions(self, grid):
+    def interpolate_positions(self, grid: tuple[int, int]):
         """Resample the learned position embedding (1, 1 + N, C) to a grid, bicubic with antialiasing, in float32."""
         side = self.config.image_size // self.config.patch_size
         if grid == (side, side):
@@ -197,7 +216,7 @@ class GapMllmVggtPatchEmbed(nn.Module):
         patches = patches.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
         return torch.cat([self.pos_embed[:, :1], patches], dim=1)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor | list[torch.Tensor]):
         grid = tuple(side // self.config.patch_size for side in images.shape[-2:])
         tokens = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
@@ -218,7 +237,7 @@ class _Sequences:
         tables (`dict`): for each kind the rotary table of one sequence.
     """
 
-    def __init__(self, lengths, kinds, tables, device):
+    def __init__(self, lengths: list[int], kinds: list, tables: dict, device: str | torch.device):
         members = {}
         for index, kind in enumerate(kinds):
             members.setdefault(kind, []).append(index)
@@ -237,7 +256,7 @@ class _Sequences:
             self.inverse = self.order.argsort()
             self.sizes = [sum(lengths[i] for i in indices) for indices in members.values()]
 
-    def apply(self, block, tokens):
+    def apply(self, block: nn.Module, tokens: torch.Tensor):
         """Run `block` over every sequence of `tokens` (T, C)."""
         if self.inverse is None:
             return block(tokens.unflatten(0, (self.counts[0], -1)), self.tables[self.kinds[0]]).flatten(0, 1)
@@ -267,7 +286,7 @@ class GapMllmGeometryOutput(ModelOutput):
     scene_lengths: list | None = None
 
 
-def as_views(images, scene_lengths=None):
+def as_views(images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None):
     """Bring either form of an encoder's input to a list of views and the scenes' lengths.
 
     Args:
@@ -307,7 +326,7 @@ def as_views(images, scene_lengths=None):
     return images, scene_lengths
 
 
-def find_official_weights(folder):
+def find_official_weights(folder: str | Path):
     """Name of the one file in a folder that holds VGGT's weights, if none has the name that transformers expects."""
     folder = Path(folder)
     if not folder.is_dir() or any(folder.glob("model*.safetensors*")) or any(folder.glob("pytorch_model*.bin*")):
@@ -337,7 +356,9 @@ class GapMllmVggtPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args, config: GapMllmVggtConfig | None = None, **kwargs
+    ):
         """As `PreTrainedModel.from_pretrained`; a local folder's weights file may have any name."""
         name = find_official_weights(pretrained_model_name_or_path)
         if name is None or kwargs.get("state_dict") is not None:
@@ -384,7 +405,7 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
     # Heads of a full checkpoint, and the tracker that no class of ours builds.
     _keys_to_ignore_on_load_unexpected = [r"^camera_head\.", r"^depth_head\.", r"^point_head\.", r"^track_head\."]
 
-    def __init__(self, config):
+    def __init__(self, config: GapMllmVggtConfig):
         super().__init__(config)
         size = config.hidden_size
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, size))
@@ -412,7 +433,7 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
         """Special tokens that stand before a view's patches: the camera token and the registers."""
         return 1 + self.config.num_register_tokens
 
-    def forward(self, images, scene_lengths=None, **kwargs):
+    def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
         """Encode scenes of views.
 
         Args:

@@ -1,5 +1,6 @@
 """Answers whose numbers follow the views: their truth is changed with the scene, and worded again."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,14 @@ from ..answer_texts import (
     read_truth,
 )
 from ..record_errors import RecordError
+from ..scene_sample import SceneSample
 from ..truth import render_answer
 from .texts import refuse
 
 
-def follow_views(step: str, before, after, places: dict[int, int], lost=frozenset()):
+def follow_views(
+    step: str, before: SceneSample, after: SceneSample, places: dict[int, int], lost: Collection[int] = frozenset()
+):
     """Return a changed sample with its answers in the numbers of its own boxes, points and views.
 
     Frame: camera of view 0 of `after`, or of the answered view (see `Truth.camera`).
@@ -37,7 +41,7 @@ def follow_views(step: str, before, after, places: dict[int, int], lost=frozense
     is_renumbered = any(old != new for old, new in places.items())
     changed = {}
 
-    def change(text):
+    def change(text: str):
         if text not in changed:
             changed[text] = _change(text)
         return changed[text][1]
@@ -67,13 +71,13 @@ def follow_views(step: str, before, after, places: dict[int, int], lost=frozense
     return replace(after, answer=answer, references=references, boxes=boxes, truth=truth)
 
 
-def move_location(step: str, sample, question: str, to_new_first) -> str:
+def move_location(step: str, sample: SceneSample, question: str, to_new_first: np.ndarray) -> str:
     """A question with the given location of a caption moved to another camera of view 0.
 
     The centre of a box is taken where it agrees with the text, else the rounded numbers of the text themselves.
 
     Args:
-        step (`str`), sample (`SceneSample`): as it was.
+        step (`str`), sample (`SceneSample`): sample as it was.
         question (`str`): its question, whose tags may have changed.
         to_new_first (`np.ndarray` of shape `(4, 4)`): from the old camera of view 0 to the new one.
     Returns:

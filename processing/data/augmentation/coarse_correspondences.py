@@ -3,13 +3,14 @@
 What may be marked comes from correspondence_candidates.py; here it is chosen, placed and drawn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ...visual_prompt_gap_mllm import MARK_COLORS
-from ..scene_sample import SceneMark
+from ..scene_sample import SceneMark, SceneSample
 from .correspondence_candidates import (
     PLACE_GAP_M,
     Candidate,
@@ -35,7 +36,7 @@ class MarkedThing:
     """What one number stands for.
 
     Args:
-        number (`int`): as drawn, from 1.
+        number (`int`): number as drawn, from 1.
         key (`str`): instance id, number of the track, or where a place was found.
         label (`str`, *optional*)
         pixels (`dict[int, tuple[int, int]]`): centre (x, y) of the disc in every view that carries the number.
@@ -57,10 +58,10 @@ class CoarseCorrespondences:
     """Marked pictures and what their numbers mean.
 
     Args:
-        images (`list[PIL.Image.Image]`): of all views, in order.
+        images (`list[PIL.Image.Image]`): pictures of all views, in order.
         things (`tuple[MarkedThing, ...]`): by number; empty where no two views share anything.
-        radius_px (`tuple[int, ...]`): of the discs in each view.
-        color (`str`): of the discs.
+        radius_px (`tuple[int, ...]`): radius of the discs in each view.
+        color (`str`): colour of the discs.
     """
 
     images: list
@@ -79,11 +80,11 @@ class CoarseCorrespondences:
 
 
 def coarse_correspondences(
-    sample,
+    sample: SceneSample,
     num_marks: int = 5,
     source: str = "points",
-    instance_ids=None,
-    tracks=None,
+    instance_ids: Sequence | None = None,
+    tracks: Sequence | None = None,
     mark_size: float = 0.03,
     color: str = "red",
     min_views: int = 2,
@@ -221,7 +222,7 @@ def draw_numbers(image: Image.Image, pixels: dict, radius: int, color: str = "re
     Args:
         image (`PIL.Image.Image`): RGB; not changed.
         pixels (`dict[int, tuple[int, int]]`): centre (x, y) of every number's disc.
-        radius (`int`): of the discs, in pixels.
+        radius (`int`): radius of the discs, in pixels.
         color (`str`): a name in `MARK_COLORS`.
     Returns:
         `PIL.Image.Image`: a new picture, or the one given where there is nothing to draw.
@@ -240,11 +241,11 @@ def draw_numbers(image: Image.Image, pixels: dict, radius: int, color: str = "re
     return picture
 
 
-def marked_sample(sample, correspondences: CoarseCorrespondences, prompt: str = CORRESPONDENCE_PROMPT):
+def marked_sample(sample: SceneSample, correspondences: CoarseCorrespondences, prompt: str = CORRESPONDENCE_PROMPT):
     """Return the sample with the marked pictures in place of its own, and a sentence on the numbers in its question.
 
     Args:
-        sample (`SceneSample`), correspondences (`CoarseCorrespondences`): of this sample.
+        sample (`SceneSample`), correspondences (`CoarseCorrespondences`): correspondences of this sample.
         prompt (`str`): goes before the text of the question, behind leading `<image>` tags; "" adds nothing.
     Returns:
         `SceneSample`: with metadata["coarse_correspondences"], the table of numbers.

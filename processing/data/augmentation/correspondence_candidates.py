@@ -4,12 +4,14 @@ Three sources: instance-id maps, given pixels (points that share an instance id,
 poses, with a check that nothing stands in front). Which of them are marked is decided in coarse_correspondences.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...camera_geometry_gap_mllm import project_points, transform_points
 from ..record_errors import RecordError
+from ..scene_sample import SceneSample
 from .sight import depth_camera
 
 
@@ -40,7 +42,7 @@ class Candidate:
     xyz: np.ndarray | None = None
 
 
-def instance_candidates(sample, instance_ids) -> list[Candidate]:
+def instance_candidates(sample: SceneSample, instance_ids: Sequence) -> list[Candidate]:
     """Return every instance of the id maps; labels come from boxes and points that carry its id.
 
     Args:
@@ -73,7 +75,7 @@ def instance_candidates(sample, instance_ids) -> list[Candidate]:
     return list(found.values())
 
 
-def point_candidates(sample) -> list[Candidate]:
+def point_candidates(sample: SceneSample) -> list[Candidate]:
     """Return the places that points with a common instance id mark; of several in one view the surest is taken."""
     found: dict[str, Candidate] = {}
     by_confidence = sorted(sample.points, key=lambda point: -(1.0 if point.confidence is None else point.confidence))
@@ -87,7 +89,7 @@ def point_candidates(sample) -> list[Candidate]:
     return list(found.values())
 
 
-def track_candidates(sample, tracks) -> list[Candidate]:
+def track_candidates(sample: SceneSample, tracks: Sequence) -> list[Candidate]:
     """Return the tracks.
 
     Args:
@@ -116,7 +118,7 @@ def track_candidates(sample, tracks) -> list[Candidate]:
     return found
 
 
-def surface_candidates(sample, radii) -> list[Candidate]:
+def surface_candidates(sample: SceneSample, radii: Sequence[float]) -> list[Candidate]:
     """Return places on surfaces that several views see, found by depth and poses.
 
     A place counts as seen where the depth measured there agrees with its distance, so that nothing stands in front.
@@ -126,7 +128,7 @@ def surface_candidates(sample, radii) -> list[Candidate]:
 
     Args:
         sample (`SceneSample`): views with depth maps, intrinsics and poses.
-        radii (sequence of `int`): of the discs in each view, in pixels of its picture.
+        radii (sequence of `int`): radii of the discs in each view, in pixels of its picture.
     Returns:
         `list[Candidate]`: those that two views or more see.
     Raises:
@@ -160,7 +162,7 @@ def surface_candidates(sample, radii) -> list[Candidate]:
 class _SurfaceView:
     """A view with depth and pose; points are in its own camera."""
 
-    def __init__(self, sample, index, radius):
+    def __init__(self, sample: SceneSample, index: int, radius):
         self.sample, self.index, self.view = sample, index, sample.views[index]
         self.intrinsics, self.depth = self.view.intrinsics, self.view.depth_m.astype(np.float64)
         self.depth_intrinsics = depth_camera(self.view)
@@ -178,7 +180,7 @@ class _SurfaceView:
         depth, is_clear = self._measure(rays)
         return pixels[is_clear], (rays * depth[:, None])[is_clear]
 
-    def see(self, other, points):
+    def see(self, other, points: np.ndarray):
         """Where this view sees points of another one, `(n, 2)`, and whether it does, `(n,)`."""
         here = transform_points(self.sample.frame_to_camera("camera", other.index, self.index), points)
         pixels, depth = project_points(here, self.intrinsics)
@@ -199,7 +201,7 @@ class _SurfaceView:
         return depth, is_inside & (depth > 0) & ~self.is_edge[rows, columns]
 
 
-def square_cover(mask, radius: int) -> np.ndarray:
+def square_cover(mask: np.ndarray, radius: int) -> np.ndarray:
     """For every pixel the share of the square of that radius around it that lies in the mask, `(H, W)`."""
     side = 2 * radius + 1
     sums = np.pad(mask, ((radius + 1, radius), (radius + 1, radius))).cumsum(0, dtype=np.int64).cumsum(1)

@@ -1,11 +1,13 @@
 """Changes of the pictures alone: colours, crops and sizes. Intrinsics, depth, marks and pixels stay true to them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from ...camera_geometry_gap_mllm import scale_intrinsics, scale_pixels
+from ..scene_sample import SceneMark, SceneSample, View
 from .answers import follow_views
 from .sight import depth_camera, find_lost
 from .texts import AugmentationRefused, check_places, check_task, refuse
@@ -14,7 +16,7 @@ from .texts import AugmentationRefused, check_places, check_task, refuse
 CROP_ATTEMPTS = 4
 
 
-def depth_values(view) -> np.ndarray:
+def depth_values(view: View) -> np.ndarray:
     """The depth map of a view as it is held: in metres, or whole numbers, `depth_scale` of which are a metre."""
     if view.is_metric:
         return view.depth_picture
@@ -22,7 +24,7 @@ def depth_values(view) -> np.ndarray:
     return values.astype(np.uint16 if values.max(initial=0) < 2**16 else np.int32)
 
 
-def mark_pixels(mark, size) -> tuple[float, ...]:
+def mark_pixels(mark: SceneMark, size: tuple[int, int]) -> tuple[float, ...]:
     """A mark's numbers in pixels of a picture of `size` (width, height); points and crosses on whole ones.
 
     Thousandths are read as `draw_scene_marks` does.
@@ -35,7 +37,7 @@ def mark_pixels(mark, size) -> tuple[float, ...]:
     return tuple(float(min(int(value), length - 1)) for value, length in zip(scaled, size, strict=True))
 
 
-def place_mark(mark, pixels, size):
+def place_mark(mark: SceneMark, pixels: Sequence[float], size: tuple[int, int]):
     """Return the mark at other pixels of a picture of `size`, in its own unit."""
     if mark.unit == "pixel":
         return replace(mark, xy=tuple(float(value) for value in pixels))
@@ -46,7 +48,7 @@ def place_mark(mark, pixels, size):
     )
 
 
-def crop_views(sample, windows, check_sight: bool = True):
+def crop_views(sample: SceneSample, windows: Sequence, check_sight: bool = True):
     """Cut a window out of every view; intrinsics, depth maps, marks and pixels follow.
 
     Depth maps of another size are cut to the whole depth pixels that cover the window, and always have intrinsics of
@@ -83,7 +85,11 @@ def crop_views(sample, windows, check_sight: bool = True):
 
 
 def random_crop(
-    sample, rng: np.random.Generator, min_share: float = 0.8, is_shared: bool = False, check_sight: bool = True
+    sample: SceneSample,
+    rng: np.random.Generator,
+    min_share: float = 0.8,
+    is_shared: bool = False,
+    check_sight: bool = True,
 ):
     """Crop every view at random, so that its marks and points stay inside.
 
@@ -117,7 +123,7 @@ def random_crop(
                 raise
 
 
-def resize_views(sample, sizes):
+def resize_views(sample: SceneSample, sizes: list[tuple[int, int]]):
     """Resize the pictures of all views (bicubic, with antialiasing); intrinsics, marks and pixels follow.
 
     Depth maps stay as they are and have intrinsics of their own afterwards: nothing is interpolated. Pixels of points

@@ -7,6 +7,7 @@ from PIL import Image
 
 from ...answers_gap_mllm import BOX_KEYS
 from ..answer_texts import has_own_truth, holds_numbers, read_location, read_truth
+from ..scene_sample import SceneSample
 from ..truth import MIRRORED, render_answer
 from .crops import depth_values, mark_pixels, place_mark
 from .mirror_words import mirror_text
@@ -18,7 +19,7 @@ BOX_SIGNS = np.array(MIRRORED[BOX_KEYS[0]])  # the rotation M R M has the angles
 UNSAFE_TYPES = ("map", "ocr", "text", "compass")  # parts of a question_type
 
 
-def flip_horizontally(sample):
+def flip_horizontally(sample: SceneSample):
     """Mirror the scene left to right, in its pictures and in 3D alike.
 
     Every frame (camera, scan, aligned) is mirrored along its first axis: a point goes to (-x, y, z), a pose T to M T M
@@ -43,7 +44,7 @@ def flip_horizontally(sample):
     check_answers(step, sample)
     check_places(step, sample)
 
-    def change(text):
+    def change(text: str):
         return mirror_text(render_answer(read_truth(sample, text).mirrored()) if holds_numbers(text) else text)
 
     try:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from PIL import Image
 
+from ..scene_sample import SceneSample
 from .crops import random_crop, resize_views
 from .mirror import flip_horizontally
 from .texts import VIEW_WORDS, AugmentationRefused, refuse
 from .view_order import drop_views, droppable_views, random_order, reorder_views
 
 
-def jitter_colors(images, rng: np.random.Generator, strength: float = 1.0):
+def jitter_colors(images: np.ndarray, rng: np.random.Generator, strength: float = 1.0):
     """Change brightness, contrast, gamma, tint and saturation of a whole scene alike, and add noise.
 
     Args:
@@ -49,7 +50,7 @@ def jitter_colors(images, rng: np.random.Generator, strength: float = 1.0):
     return np.stack(changed) if isinstance(images, np.ndarray) else changed
 
 
-def jitter_views(sample, rng: np.random.Generator, strength: float = 1.0, is_per_view: bool = False):
+def jitter_views(sample: SceneSample, rng: np.random.Generator, strength: float = 1.0, is_per_view: bool = False):
     """Change the colours of a sample's pictures, see `jitter_colors`; nothing else changes.
 
     Colours that texts name stay what they are only roughly: at full strength a picture may lose most of its colour.
@@ -80,13 +81,13 @@ class AugmentationConfig:
     """Which changes are made how often and how strongly. A probability of 0 leaves a change out.
 
     Args:
-        seed (`int`): of all draws, together with the sample's id and the epoch.
-        drop_probability (`float`): of leaving views out.
+        seed (`int`): seed of all draws, together with the sample's id and the epoch.
+        drop_probability (`float`): probability of leaving views out.
         max_drop_share (`float`): largest share of the views that is left out; view 0 never is.
-        reorder_probability (`float`): of another order of the views, the first included.
+        reorder_probability (`float`): probability of another order of the views, the first included.
         view_words (`str`): "refuse" or "keep", see `reorder_views`. Where another first view is refused, the order of
             the others changes.
-        flip_probability (`float`): of mirroring.
+        flip_probability (`float`): probability of mirroring.
         crop_probability (`float`), min_crop_share (`float`), is_crop_shared (`bool`): see `random_crop`.
         resize_probability (`float`), resize_range (`tuple[float, float]`): factor of both sides of all pictures.
         color_probability (`float`), color_strength (`float`), is_color_per_view (`bool`): see `jitter_views`; the

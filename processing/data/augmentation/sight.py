@@ -3,10 +3,13 @@
 An answer that lists what is seen, or asks about an object, is only true while the views show it.
 """
 
+from collections.abc import Collection
+
 import numpy as np
 
 from ...camera_geometry_gap_mllm import euler_to_matrix, scale_intrinsics, unproject_depth
 from ..record_errors import RecordError
+from ..scene_sample import SceneSample, View
 from .texts import TEXT_TASKS, refuse
 
 
@@ -18,7 +21,7 @@ TARGET_TASKS = ("grounding", "grounding_box", "grounding_frame", "dense_caption"
 ASKED_ROLES = ("target", None)
 
 
-def depth_camera(view) -> np.ndarray | None:
+def depth_camera(view: View) -> np.ndarray | None:
     """The intrinsics of a view's depth map; those of its picture, resized, where it has none of its own.
 
     Returns:
@@ -30,7 +33,7 @@ def depth_camera(view) -> np.ndarray | None:
     return scale_intrinsics(view.intrinsics, width / view.image.width, height / view.image.height)
 
 
-def count_box_pixels(sample, views=None) -> np.ndarray:
+def count_box_pixels(sample: SceneSample, views: Collection[int] | None = None) -> np.ndarray:
     """Count the depth pixels of every view whose points lie in each box, in shares of the view's pixels.
 
     Frame: any; boxes are taken to the camera of each view. Units: shares of the depth map.
@@ -65,7 +68,7 @@ def _shares(sample, index):
     return shares
 
 
-def find_lost(step: str, before, after, kept_views: list[int] | None = None) -> set[int]:
+def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: list[int] | None = None) -> set[int]:
     """Find the boxes that a change took out of sight; refuse it where one of them was asked for.
 
     Args:

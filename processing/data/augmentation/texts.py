@@ -5,9 +5,11 @@ exchanged in mirror_words.py.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..answer_texts import holds_numbers, location_span
+from ..scene_sample import SceneSample
 from ..view_selection import TAGGED, first_frame_number
 
 
@@ -59,18 +61,25 @@ class AugmentationRefused(ValueError):  # noqa: N818 - the word that its readers
         step (`str`), sample_id (`str`, *optional*), task (`str`, *optional*), reason (`str`): its parts.
     """
 
-    def __init__(self, message, step=None, sample_id=None, task=None, reason=None):
+    def __init__(
+        self,
+        message: str,
+        step: str | None = None,
+        sample_id: str | None = None,
+        task: str | None = None,
+        reason: str | None = None,
+    ):
         super().__init__(message)
         self.step, self.sample_id, self.task, self.reason = step, sample_id, task, reason
 
 
-def refuse(step: str, sample, reason: str) -> AugmentationRefused:
+def refuse(step: str, sample: SceneSample, reason: str) -> AugmentationRefused:
     """Return the error to raise."""
     message = f"{step} is refused for sample {sample.id!r} of task {sample.task!r}: {reason}"
     return AugmentationRefused(message, step, sample.id, sample.task, reason)
 
 
-def free_texts(sample) -> list[str]:
+def free_texts(sample: SceneSample) -> list[str]:
     """The texts of a sample that are read as words: without tags, phrases about coordinate systems, and numbers that
     move."""
     question, span = sample.question or "", location_span(sample)
@@ -81,7 +90,7 @@ def free_texts(sample) -> list[str]:
     return [text for text in (question, *answers, *sample.choices) if text]
 
 
-def check_task(step: str, sample) -> None:
+def check_task(step: str, sample: SceneSample) -> None:
     """Refuse tasks that nobody has looked at, and videos whose views are not sampled yet."""
     if sample.task not in KNOWN_TASKS:
         raise refuse(step, sample, f"the task is not known; known are {', '.join(KNOWN_TASKS)}.")
@@ -89,14 +98,14 @@ def check_task(step: str, sample) -> None:
         raise refuse(step, sample, "it has no views yet; a video has to be sampled first.")
 
 
-def check_answers(step: str, sample) -> None:
+def check_answers(step: str, sample: SceneSample) -> None:
     """Refuse answers that should be numbers of boxes, points or frames, and are in no form that is known."""
     for text in (sample.answer, *sample.references) if sample.task in NUMBER_TASKS else ():
         if text and any(letter.isdigit() for letter in text) and not holds_numbers(text):
             raise refuse(step, sample, f"its answer cannot be read: {text[:80]!r}.")
 
 
-def check_mentions(step: str, sample) -> None:
+def check_mentions(step: str, sample: SceneSample) -> None:
     """Refuse texts that speak of a view by its number or place, which the change would give to another view.
 
     "Frame-3" is fine where the tags number the views: it is renamed with them.
@@ -105,14 +114,14 @@ def check_mentions(step: str, sample) -> None:
     _check(step, sample, _MENTION, "its text speaks of {word!r}, and another view would stand there.", harmless)
 
 
-def names_view(sample, view: int) -> bool:
+def names_view(sample: SceneSample, view: int) -> bool:
     """Whether a text says "Frame-3" of a view that its tags number."""
     first = first_frame_number(sample.question)
     name = re.compile(rf"Frame-{(first or 0) + view}\b")
     return first is not None and any(name.search(text) for text in free_texts(sample))
 
 
-def check_viewpoint(step: str, sample, view_words: str) -> None:
+def check_viewpoint(step: str, sample: SceneSample, view_words: str) -> None:
     """Refuse texts with words that depend on the first view's place, unless `view_words` is "keep"."""
     if view_words not in VIEW_WORDS:
         raise ValueError(f"view_words is {view_words!r}; expected one of {', '.join(VIEW_WORDS)}.")
@@ -124,7 +133,7 @@ def check_viewpoint(step: str, sample, view_words: str) -> None:
         _check(step, sample, _VIEWPOINT, reason)
 
 
-def check_time(step: str, sample) -> None:
+def check_time(step: str, sample: SceneSample) -> None:
     """Refuse texts that depend on the order of the views."""
     if sample.task == "video_qa":
         raise refuse(step, sample, "the order of the views is the time of the video.")
@@ -132,17 +141,17 @@ def check_time(step: str, sample) -> None:
         _check(step, sample, _TIME, "its text says {word!r}, which may be meant of the order of the views.")
 
 
-def check_places(step: str, sample) -> None:
+def check_places(step: str, sample: SceneSample) -> None:
     """Refuse texts with coordinates that the change would move, or places in the picture."""
     _check(step, sample, _PLACE, "its text holds {word!r}, a place or coordinates that would have to move with it.")
 
 
-def check_coordinates(step: str, sample) -> None:
+def check_coordinates(step: str, sample: SceneSample) -> None:
     """Refuse texts with coordinates in a form that is not moved."""
     _check(step, sample, _NUMBERS, "its text holds {word!r}, coordinates that would have to move with it.")
 
 
-def asks_first_clear(sample) -> bool:
+def asks_first_clear(sample: SceneSample) -> bool:
     """Whether the first view that shows something clearly is asked for: its answer depends on the order."""
     if sample.target_frame is None or sample.task not in ("grounding", "grounding_frame"):
         return False
@@ -156,7 +165,7 @@ def _check(step, sample, pattern, reason, harmless=None):
             raise refuse(step, sample, reason.format(word=found.group(0).strip()))
 
 
-def replace_texts(sample, change):
+def replace_texts(sample: SceneSample, change: Callable[[str], str]):
     """Return the sample with `change` applied to every text that a model may read, and to labels."""
     boxes = [replace(box, label=change(box.label)) if box.label else box for box in sample.boxes]
     points = [replace(point, label=change(point.label)) if point.label else point for point in sample.points]

@@ -7,6 +7,7 @@ import numpy as np
 from ...camera_geometry_gap_mllm import transform_box, transform_points
 from ..answer_texts import in_answered_camera, location_span
 from ..record_errors import RecordError
+from ..scene_sample import SceneSample
 from ..view_selection import named_views, place_views
 from .answers import follow_views, move_location
 from .sight import find_lost
@@ -23,7 +24,7 @@ from .texts import (
 )
 
 
-def reorder_views(sample, order: list[int], view_words: str = "refuse"):
+def reorder_views(sample: SceneSample, order: list[int], view_words: str = "refuse"):
     """Put the views in another order; any of them may become the first, and thereby the reference.
 
     Boxes and points in the camera of view 0 move to the camera of the new view 0, and with them the numbers of answers
@@ -50,7 +51,7 @@ def reorder_views(sample, order: list[int], view_words: str = "refuse"):
     return _select("reorder_views", sample, order, view_words, check_sight=False)
 
 
-def drop_views(sample, views: list[int], check_sight: bool = True, view_words: str = "refuse"):
+def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, view_words: str = "refuse"):
     """Leave out some of the views; the others keep their order. Moves what has to move as `reorder_views` does.
 
     Objects that no remaining view shows are taken out of detection answers.
@@ -76,7 +77,7 @@ def drop_views(sample, views: list[int], check_sight: bool = True, view_words: s
     return _select("drop_views", sample, keep, view_words, check_sight)
 
 
-def random_order(sample, rng: np.random.Generator) -> list[int]:
+def random_order(sample: SceneSample, rng: np.random.Generator) -> list[int]:
     """Draw an order of the views in which the first clear view stays so, where that is asked for."""
     order = [int(view) for view in rng.permutation(len(sample.views))]
     if asks_first_clear(sample):
@@ -86,7 +87,7 @@ def random_order(sample, rng: np.random.Generator) -> list[int]:
     return order
 
 
-def droppable_views(sample) -> list[int]:
+def droppable_views(sample: SceneSample) -> list[int]:
     """Return the views that nothing speaks of; view 0 is not among them.
 
     Raises:
