@@ -15,7 +15,7 @@ def plot_curves(log_history: Sequence[dict], path: str | Path, baselines: dict[s
     """Draw the loss terms and the evaluation metrics of a run over its steps.
 
     Args:
-        log_history (`list[dict]`): as `trainer.state.log_history`: entries with "step" and numbers; "loss..." are
+        log_history (`list[dict]`): `trainer.state.log_history`: entries with "step" and numbers; "loss..." are
             drawn together on a logarithmic axis where they are positive, each "eval_..." metric for itself.
         path (`str` or path): the PNG file to write.
         baselines (`dict[str, dict[str, float]]`, *optional*): for a metric (without "eval_"), what blind baselines

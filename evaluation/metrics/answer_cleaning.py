@@ -84,7 +84,7 @@ def exact_match(prediction: str, answers: Iterable[str], mode: str = "corrected"
     """Whether a cleaned answer is one of the cleaned true ones; `Differs:` an empty one never is (corrected).
 
     Args:
-        prediction (`str`), answers (iterable of `str`), mode (`str`): as `clean_answer` takes them.
+        prediction (`str`), answers (iterable of `str`), mode (`str`): arguments of `clean_answer`.
     Returns:
         `bool`.
     Raises:
@@ -97,7 +97,7 @@ def refined_match(prediction: str, answers: Iterable[str], mode: str = "correcte
     """Whether one of the two, the cleaned answer or a cleaned true one, is within the other.
 
     Args:
-        prediction (`str`), answers (iterable of `str`): as for `exact_match`.
+        prediction (`str`), answers (iterable of `str`): arguments of `exact_match`.
         mode (`str`): "corrected": whole words in a row, or the same text but for blanks. "reference": any characters,
             blanks taken out first. `Differs:` there an empty answer is always right, and "no" is within "north wall".
     Returns:

@@ -118,7 +118,7 @@ def camera_pose_score(predictions: Sequence, truths: Sequence, mode: str = "corr
 
     Args:
         predictions, truths (lists of array-likes of shape `(V, 4, 4)`): camera_to_world of each scene.
-        mode (`str`, defaults to "corrected"): as `relative_pose_errors` and `pose_auc` take it.
+        mode (`str`, defaults to "corrected"): mode of `relative_pose_errors` and `pose_auc`.
     Returns:
         `dict`: "auc3", "auc5", "auc15", "auc30"; "rotation_acc5" and so on, "translation_acc5" and so on, the shares
         of pairs below 5, 15 and 30 degrees; "rotation_median_deg", "translation_median_deg"; "n" scenes, "num_pairs",

@@ -106,7 +106,7 @@ def depth_score(
 
     Args:
         predictions, truths (lists of array-likes), masks (list of array-likes, *optional*): one each for every map.
-        alignment (`str`, defaults to "none"), max_depth_m (`float`, *optional*): as `depth_errors` takes them.
+        alignment (`str`, defaults to "none"), max_depth_m (`float`, *optional*): arguments of `depth_errors`.
     Returns:
         `dict`: the means of "abs_rel", "rmse_m", "delta1", "delta2", "delta3" and "coverage"; "n" maps,
         "num_without_truth" (no pixel counts: in no mean), "num_without_prediction" (in no mean of errors, and all

@@ -66,7 +66,7 @@ def frame_accuracy(
         predictions (list of `str`): the model's texts.
         frames (list of `int` or lists of `int`): the right view of each, or several that are all right.
         num_frames (list of `int`): views shown.
-        mode (`str`, defaults to "corrected"): as `read_frame` takes it.
+        mode (`str`, defaults to "corrected"): mode of `read_frame`.
         tolerance (`int`, defaults to 0): places from a right view up to which a view is right.
     Returns:
         `dict`: "accuracy" (NaN without questions), "mean_distance" in places over answers that can be read (NaN

@@ -59,7 +59,7 @@ def grounding3d_metric(
         references (sequence of `dict`): "bbox_3d" (nine numbers, aligned world), "camera_to_world" (views, 4, 4; not
             finite where tracking was lost), "axis_align_matrix" (4, 4; not needed where poses are aligned).
         frames (sequence of `int`, *optional*): the views chosen in a first stage, one a question.
-        question_types (sequence of `str`, *optional*): as "unique" or "multiple", to report each.
+        question_types (sequence of `str`, *optional*): kinds, as "unique" or "multiple", to report each.
         mode (`str`, defaults to "corrected"): "corrected" (ours) or "reference" (published reading and Euler orders).
         euler_order (`str`, *optional*): "zxy" or "ZXY", instead of the mode's.
     Returns:

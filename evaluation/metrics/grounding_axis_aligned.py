@@ -67,7 +67,7 @@ def grounding_axis_aligned_score(
     """Accuracy at 0.25 and 0.5 (reached, not exceeded) and mean IoU of axis-aligned boxes.
 
     Args:
-        boxes (sequence), truths (sequence), mode (`str`): as `axis_aligned_overlaps` takes them.
+        boxes (sequence), truths (sequence), mode (`str`): arguments of `axis_aligned_overlaps`.
         question_types (sequence of `str`, *optional*): one for each question.
         nr3d (`bool`): read types as Nr3D's: "easy" or else "hard", "view-dep" or else "view-indep".
     Returns:

@@ -73,7 +73,7 @@ def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
     """Whether nothing is left of an answer after cleaning, as of "." or "()", or it is no text.
 
     Args:
-        prediction (`str`), mode (`str`): as for `scanqa_score`.
+        prediction (`str`), mode (`str`): arguments of `scanqa_score`.
     Returns:
         `bool`.
     Raises:

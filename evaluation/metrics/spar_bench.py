@@ -135,7 +135,7 @@ def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = 
     """Whether an answer is no text, or holds nothing of the kind asked for: no letter or word, number or motion.
 
     Args:
-        prediction (`str`), answer (`str`), task (`str`), mode (`str`): as for `spar_bench_score`.
+        prediction (`str`), answer (`str`), task (`str`), mode (`str`): arguments of `spar_bench_score`.
     Returns:
         `bool`. Such answers score 0, but for an empty choice by the reference.
     Raises:

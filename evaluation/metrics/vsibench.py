@@ -88,7 +88,7 @@ def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "stric
     """Whether an answer is no text or holds no single letter, or finite number, where the rule looks; it scores 0.
 
     Args:
-        prediction (`str`), question_type (`str`), mode (`str`): as for `vsibench_score`.
+        prediction (`str`), question_type (`str`), mode (`str`): arguments of `vsibench_score`.
     Returns:
         `bool`.
     Raises:
@@ -193,7 +193,7 @@ def vsibench_overall(
     Args:
         predictions (sequence of `str`), answers (sequence of `str`), question_types (sequence of `str`): one each for
             every question, of the benchmark's ten types.
-        mode (`str`): as for `vsibench_score`.
+        mode (`str`): mode of `vsibench_score`.
     Returns:
         `float`: NaN without questions.
     Raises:

@@ -75,7 +75,7 @@ def eval_results(metrics: dict) -> list[EvalResult]:
     """The model's figures of metrics.json as `EvalResult`.
 
     Args:
-        metrics (`dict`): as `evaluate_model` writes it.
+        metrics (`dict`): result of `evaluate_model`.
     Returns:
         `list[EvalResult]`: the headline first; figures that are not finite are left out.
     Raises:

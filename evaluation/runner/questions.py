@@ -163,7 +163,7 @@ def question_messages(sample: SceneSample, images: Sequence) -> list[dict]:
 
     Args:
         sample (`SceneSample`)
-        images (`list`): as many as the sample has views, or fewer: the first ones; `<image>` tags left over go.
+        images (`list`): views, as many as the sample has views, or fewer: the first ones; `<image>` tags left over go.
     Returns:
         `list[dict]`.
     """

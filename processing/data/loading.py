@@ -98,7 +98,7 @@ def load_multiview(
         skip_bad_samples (`bool`): leave bad records out and list them in `report_file` instead of raising.
         report_file (`str` or `Path`, *optional*): written with one JSON line for each event, see `read_report`; by
             default beside the cached data.
-        cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): settings of `datasets`; each process reads
+        cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): for `datasets`; each process reads
             whole files. Streaming is by one process.
         refresh (`bool`): read the files again in any case.
         **options: of the source's own config.
