@@ -149,7 +149,7 @@ def number_views(text: str, num_views: int) -> str:
     return tags + ("" if text.startswith("\n") else "\n") + text
 
 
-def split_image_tags(text: str, images) -> list[dict]:
+def split_image_tags(text: str, images: int | Sequence) -> list[dict]:
     """Turn a text with `<image>` tags, as the released records have it, into content parts.
 
     Args:

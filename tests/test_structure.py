@@ -67,7 +67,7 @@ def test_what_the_rule_reads():
     assert package_of("gap_mllm.hub") == "gap_mllm" and package_of("torch") is None
 
 
-TYPED_SHARE = dict.fromkeys(("modeling_gap_mllm", "evaluation"), 0.9)  # of the arguments of public functions
+TYPED_SHARE = dict.fromkeys(FOLDERS, 0.9)  # of the arguments of public functions
 
 
 @pytest.mark.parametrize("folder", TYPED_SHARE)

@@ -30,7 +30,9 @@ NUM_TRIES = 10  # choices of views and makers, before a scene counts as one that
 class _SceneQuestions:
     """What both forms share: which questions are asked about a row."""
 
-    def __init__(self, tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene):
+    def __init__(
+        self, tasks, num_views: int | None, max_stride: int | None, margins, augmentation, seed, questions_per_scene
+    ):
         unknown = [task for task in tasks or () if task not in TASK_MAKERS]
         if unknown or (tasks is not None and not tasks):
             raise ValueError(f"tasks is {list(tasks)}; expected one or more of {', '.join(TASK_MAKERS)}.")
@@ -81,7 +83,7 @@ class OpenedRows(Dataset):
         rows (sequence of `dict`): of the schema, as `load_multiview` gives them without streaming.
     """
 
-    def __init__(self, rows):
+    def __init__(self, rows: datasets.Dataset | Sequence):
         self.rows = rows
 
     def __len__(self):
@@ -195,12 +197,12 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
             raise WrongKindError(f"rows is a {type(rows).__name__}; expected an iterable of rows of the schema.")
         self.rows, self.round_index = rows.decode(False) if isinstance(rows, datasets.IterableDataset) else rows, 0
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int):
         """Ask the questions of this round, and let the rows shuffle for it."""
         self.round_index = epoch
         set_round(self.rows, epoch)
 
-    def rows_of_process(self, rank, world_size):
+    def rows_of_process(self, rank: int, world_size: int):
         """The questions about the rows that are this process's share; see `streams.rows_of_process`."""
         stream = copy(self)
         stream.rows = rows_of_process(self.rows, rank, world_size)
@@ -216,7 +218,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
             yield self._sample(sample, self.round_index, key, self.round_index)
 
 
-def choose_views(views, num_views, max_stride, rng):
+def choose_views(views: Sequence, num_views: int | None, max_stride: int | None, rng: np.random.Generator):
     """Views at an even distance; boxes of scenes are in a world frame, so that any may come first.
 
     Args:

@@ -5,6 +5,7 @@
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -118,11 +119,11 @@ SPAR_VIDEO = FrameLayout("../video_pose/{}.txt", "../video_depth/{}.png", *_CAME
 
 
 def posed_view(
-    image_path,
+    image_path: str | Path,
     image_name: str | None = None,
-    on_lost=None,
-    pose=None,
-    on_no_depth=None,
+    on_lost: Callable | None = None,
+    pose: np.ndarray | None = None,
+    on_no_depth: Callable | None = None,
     layout: FrameLayout = POSED_IMAGES,
 ) -> dict:
     """Return a view of the schema from a picture and what lies beside it; what is not there stays None.

@@ -4,7 +4,6 @@ CV-Bench, BLINK, MMSI and SPAR-Bench score with these.
 """
 
 import re
-from collections.abc import Sequence
 
 from ..answers_gap_mllm import ParsedAnswer, parse_choice
 from .reference_checks import as_text, check_choice

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -13,7 +14,7 @@ from ..record_errors import RecordError
 from ..source_files import refuse_lfs_pointer
 
 
-def iter_parquet_rows(path, batch_size: int = 16) -> Iterator[tuple[int, dict]]:
+def iter_parquet_rows(path: Path, batch_size: int = 16) -> Iterator[tuple[int, dict]]:
     """Yield (index from 0, row as plain Python) without holding the file in memory.
 
     Args:
@@ -33,7 +34,7 @@ def iter_parquet_rows(path, batch_size: int = 16) -> Iterator[tuple[int, dict]]:
 
 
 @contextmanager
-def parquet_errors(path):
+def parquet_errors(path: Path):
     """Turn what pyarrow says of a damaged file into a RecordError that names it; see `iter_parquet_rows`."""
     refuse_lfs_pointer(path)
     progress = {"rows": 0}
@@ -45,7 +46,7 @@ def parquet_errors(path):
         ) from None
 
 
-def embedded_view(picture, field: str, image_path: str | None = None) -> dict:
+def embedded_view(picture: dict | bytes, field: str, image_path: str | None = None) -> dict:
     """A view whose picture is in the table.
 
     Args:

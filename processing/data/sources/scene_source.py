@@ -3,6 +3,11 @@
 Such rows hold no question; task makers draw questions from them.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder
 from ..stored_frames import pick_evenly
@@ -17,7 +22,7 @@ class SceneSource(SceneSourceBuilder):
 
     TASKS = ("scene",)
 
-    def good_frames(self, frames, read, file, record_id) -> list:
+    def good_frames(self, frames, read, file: Path, record_id: str) -> list:
         """What `read(frame)` returns for each frame, without those that are broken (lenient reading) or give None."""
         good = []
         for frame in frames:
@@ -30,7 +35,7 @@ class SceneSource(SceneSourceBuilder):
                 good.append(result)
         return good
 
-    def read_views(self, frames, read_pose, read_view, file, record_id) -> list[dict]:
+    def read_views(self, frames, read_pose: Callable, read_view: Callable, file: Path, record_id: str) -> list[dict]:
         """The views of a scene: poses first, then at most `max_views` of the frames that have one.
 
         Args:
@@ -50,7 +55,15 @@ class SceneSource(SceneSourceBuilder):
             raise RecordError("no frame can be read.", "views", file=str(file))
         return views
 
-    def scene_row(self, scene_id: str, views, boxes, world_to_aligned, metadata, **fields) -> dict:
+    def scene_row(
+        self,
+        scene_id: str,
+        views: list[dict],
+        boxes: list[dict],
+        world_to_aligned: np.ndarray,
+        metadata: dict,
+        **fields,
+    ) -> dict:
         """The fields of a row. Poses are in the scan frame."""
         row = {"id": scene_id, "task": "scene", "scene_id": scene_id, "views": views, "boxes": boxes}
         return {**row, "pose_frame": "scan", "world_to_aligned": world_to_aligned, "metadata": metadata, **fields}

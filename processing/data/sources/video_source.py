@@ -1,6 +1,6 @@
 """What sources of videos share: where videos are, which are missing, and their frames as views."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -34,14 +34,14 @@ class VideoSource(SceneSourceBuilder):
         """What a record names as its videos, right or wrong."""
         return [record["video"]] if "video" in record else []
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         """Refuse a file whose videos are missing, unless bad samples are left out."""
         if not self.config.skip_bad_samples:
             records = (record for _, record in self.records(file, skip=lambda error: None))
             named = (name for record in records if isinstance(record, dict) for name in self.names_of_videos(record))
             refuse_missing_videos(named, self.media, self.video_folders, file)
 
-    def video_fields(self, name) -> dict:
+    def video_fields(self, name: str) -> dict:
         """The fields `video` and `views` of a row; RecordError if the video is missing or damaged."""
         path = find_video(self.media, name, self.video_folders)
         return {"video": path, "views": self._video_views(path) if self.config.max_views else []}
@@ -52,12 +52,12 @@ class VideoSource(SceneSourceBuilder):
         return lru_cache(maxsize=16)(lambda path: read_video_views(path, self.config.max_views))
 
 
-def find_video(root, name, prefixes) -> str:
+def find_video(root: Path, name: str, prefixes: tuple[str, ...]) -> str:
     """The absolute path of a video, or of a folder of frames, that a record names; RecordError if it is missing."""
     return str(find_file(root, name, prefixes=prefixes, field="video").absolute())
 
 
-def refuse_missing_videos(names, root, prefixes, file: Path) -> None:
+def refuse_missing_videos(names: Sequence[str], root: Path, prefixes: tuple[str, ...], file: Path) -> None:
     """Raise one RecordError that lists all missing videos of a file, before anything is made of its records.
 
     Args:

@@ -7,6 +7,7 @@ itself, of lmms-eval, VG-LLM and VLM-3R; "spatial_mllm", "geovr" and "lmms" (lmm
 """
 
 import re
+from collections.abc import Sequence
 
 from ...prompts_gap_mllm import GROUNDING_BOX_PROMPT, IMAGE_TAG, prompt_text
 from ..record_errors import RecordError
@@ -102,7 +103,9 @@ def video3dllm_question(kind: str, num_views: int, **texts) -> str:
     return IMAGE_TAG * num_views + text if num_views else text.lstrip()
 
 
-def gap_mllm_question(task: str, num_views: int, description: str | None = None, location=None) -> str:
+def gap_mllm_question(
+    task: str, num_views: int, description: str | None = None, location: Sequence[float] | None = None
+) -> str:
     """Write a question as GAP-MLLM words it, with one tag for each view, numbered where a frame is asked for.
 
     Frame: the location is in the camera of view 0. Units: metres.

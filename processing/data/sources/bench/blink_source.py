@@ -5,7 +5,9 @@ those of its card as others cite it, and of what lmms-eval, HELM and VG-LLM read
 the word "hidden" is what users report.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
@@ -71,17 +73,17 @@ class BlinkSource(MultipleChoiceSource):
     LAYOUT = "<task>/{val,test}-*.parquet, such as Relative_Depth/val-00000-of-00001.parquet"
     LICENSE = "apache-2.0"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         wanted = self.config.subtasks or SUBTASKS
         return {
             split: [file for name in wanted for file in sorted(root.glob(f"{name}/{split}-*.parquet"))]
             for split in SPLITS
         }
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         yield from ((f"{file.parent.name}-{record_id}", record) for record_id, record in super().records(file, skip))
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         options, answer, name = lettered(record["choices"]), record["answer"], file.parent.name
         letter = None if answer == HIDDEN and split == "test" else right_letter(answer, len(options))
         shown = [key for key in PICTURE_KEYS if record.get(key) is not None]

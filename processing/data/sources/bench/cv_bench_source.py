@@ -6,6 +6,7 @@ columns (bbox, target_class, target_size) are kept as they are.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
@@ -48,14 +49,14 @@ class CvBenchSource(MultipleChoiceSource):
     LAYOUT = "test_2d.parquet and test_3d.parquet, or test.parquet"
     LICENSE = "apache-2.0"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         for patterns in FILE_PATTERNS:
             found = [file for pattern in patterns for file in sorted(root.glob(pattern))]
             if found:
                 return {"test": found}
         return {}
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         task, picture_set, options = record["task"], record["source"], lettered(record["choices"])
         for field, value, known in (("task", task, TASKS), ("source", picture_set, PICTURE_SETS)):
             if value not in known:

@@ -5,6 +5,7 @@ pictures are plain bytes; options at the end of the question, on one line, are a
 """
 
 import re
+from pathlib import Path
 
 from ...record_errors import RecordError
 from .multiple_choice import LETTERS, MultipleChoiceSource, right_letter
@@ -28,11 +29,11 @@ class MmsiSource(MultipleChoiceSource):
     LAYOUT = f"{FILE_NAME} (or data/ with it)"
     LICENSE = "cc-by-nc-4.0"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         files = [folder / FILE_NAME for folder in (root, root / "data")]
         return {"test": [file for file in files if file.is_file()][:1]}
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         pictures, question = record["images"], record["question"]
         if not isinstance(pictures, list) or not pictures:
             raise RecordError("the question has no picture.", "images")

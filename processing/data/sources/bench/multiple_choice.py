@@ -1,6 +1,8 @@
 """Multiple choice on embedded pictures, as CV-Bench, BLINK and MMSI-Bench have it: options, letters, rows."""
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 
 from ...record_errors import RecordError
 from ...source_builder import SceneSourceBuilder
@@ -21,10 +23,19 @@ class MultipleChoiceSource(SceneSourceBuilder):
     TASKS = ("spatial_qa",)
     USED_KEYS = frozenset()  # of a record, which a row holds elsewhere
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file))
 
-    def choice_row(self, record, pictures, options, letter, question_type, image_path=None, **fields) -> dict:
+    def choice_row(
+        self,
+        record: dict,
+        pictures: dict[str, object],
+        options: list[str],
+        letter: str,
+        question_type: str,
+        image_path: str | None = None,
+        **fields,
+    ) -> dict:
         """The fields of a row.
 
         Args:
@@ -53,7 +64,7 @@ class MultipleChoiceSource(SceneSourceBuilder):
         }
 
 
-def lettered(choices) -> list[str]:
+def lettered(choices: list[str]) -> list[str]:
     """Write options with their letters, as "A. chair".
 
     Args:
@@ -69,7 +80,7 @@ def lettered(choices) -> list[str]:
     return [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
 
 
-def right_letter(answer, num_choices: int) -> str:
+def right_letter(answer: str, num_choices: int) -> str:
     """The letter of an answer that is written as "(B)" or "B".
 
     Args:

@@ -4,8 +4,10 @@ The question of a row is the whole prompt, in the wording of one of the code bas
 question stays in metadata.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from transformers.utils import logging
 
@@ -68,21 +70,21 @@ class VsiBenchSource(VideoSource):
     LAYOUT = "test.jsonl or test-*.parquet, and <dataset>/<scene_name>.mp4"
     LICENSE = "Apache-2.0 for the questions; videos under the terms of ScanNet, ScanNet++ and ARKitScenes"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         if self.config.annotation_file:
             return {"test": [find_file(root, self.config.annotation_file, field="annotation_file")]}
         lines = root / "test.jsonl"
         return {"test": [lines] if lines.is_file() else sorted(root.glob("test-*.parquet"))}
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         numbered = iter_parquet_rows(file, 512) if file.suffix == ".parquet" else iter_jsonl(file, skip)
         for number, record in numbered:
             yield f"{file.stem}-{number:07d}", record
 
-    def names_of_videos(self, record):
+    def names_of_videos(self, record: dict):
         return [_video_name(record)] if "scene_name" in record else []
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         if not self.wants("video_qa") or not self._is_in_subset(record):
             return
         question_type, options = record["question_type"], record["options"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ....prompts_gap_mllm import IMAGE_TAG
 from ...record_errors import RecordError
@@ -50,20 +50,20 @@ class ChatSource(VideoSource):
     LAYOUT = "*.json or *.jsonl with conversations or messages, and the pictures or videos that they name"
     PICTURE_TASK = "spatial_qa"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         if self.config.annotation_file is not None:
             files = [find_file(root, self.config.annotation_file, field="annotation_file")]
         else:
             files = sorted(path for path in root.iterdir() if path.suffix in (".json", ".jsonl"))
         return {split: [f for f in files if split_of(f) == split] for split in ("train", "val", "test")}
 
-    def names_of_videos(self, record):
+    def names_of_videos(self, record: dict):
         try:
             return [self._below_media(name) for tag, name in named_media(record) if tag == VIDEO_TAG]
         except RecordError:
             return []  # refused with its own record
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         media = named_media(record)
         is_video, names = media[0][0] == VIDEO_TAG, [self._below_media(name) for _, name in media]
         task = "video_qa" if is_video else self.PICTURE_TASK
@@ -93,7 +93,7 @@ class ChatSource(VideoSource):
                 "metadata": {**metadata, "turn": index} if index else metadata,
             }
 
-    def read_answer(self, question: str, answer: str | None, file, record_id: str) -> dict:
+    def read_answer(self, question: str, answer: str | None, file: Path, record_id: str) -> dict:
         """What an answer means; see `read_video_answer`."""
         try:
             return read_video_answer(question, answer)

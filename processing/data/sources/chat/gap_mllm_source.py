@@ -4,6 +4,7 @@ Texts are kept word for word. Which task a record is follows from its keys. The 
 files vgllm.py adds to this reader.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,7 +61,7 @@ class GapMllmSource(SceneSourceBuilder):
     LAYOUT = "train/*.json, evaluation/**/*.json and media/ (or data/ with these, or the JSON files themselves)"
     DEFAULT_EULER_ORDER = "zxy"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         folders = [
             folder
             for folder in (root, root / "data")
@@ -81,7 +82,7 @@ class GapMllmSource(SceneSourceBuilder):
         found = [folder for folder in (self.root / "media", self.root / "data" / "media") if folder.is_dir()]
         return found[0] if found else self.root
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         if self.config.euler_order:
             return self.config.euler_order
         boxes = list(self._evidence(file))
@@ -127,7 +128,7 @@ class GapMllmSource(SceneSourceBuilder):
         alignment = record.get("axis_align_matrix")  # turns about the vertical alone, so it may be missing
         return pose if pose is None or alignment is None else check_pose(alignment) @ pose
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         task = self.task_of(record)
         if not self.wants(task):
             return
@@ -153,7 +154,7 @@ class GapMllmSource(SceneSourceBuilder):
             )
         return "grounding" if asks_frame and asks_box else "grounding_frame" if asks_frame else "grounding_box"
 
-    def base_row(self, file, record_id, record):
+    def base_row(self, file: Path, record_id: str, record: dict):
         """What all tasks share: texts, views with cameras, and the keys that nothing else uses."""
         images = record.get("images")
         if not isinstance(images, list) or not images:
@@ -271,7 +272,7 @@ def _split(file):
     return "train" if split_of(file) == "train" else "val"
 
 
-def one_item(parsed, key):
+def one_item(parsed, key: str):
     """The one item that an answer holds; RecordError, with the parser's reasons, if there is not exactly one."""
     if len(parsed.items) == 1 and not parsed.rejected:
         return parsed.items[0]
@@ -279,13 +280,13 @@ def one_item(parsed, key):
     raise RecordError(f'expected one readable "{key}" in the answer: {reasons}.', "answer")
 
 
-def camera_box(numbers, euler_order, view, **fields):
+def camera_box(numbers: Sequence[float], euler_order: str, view, **fields):
     """A target box in a view's camera, as a row stores it."""
     parts = {"center": numbers[:3], "size": numbers[3:6], "euler": numbers[6:9], "euler_order": euler_order}
     return {**parts, "frame": "camera", "frame_index": view, "role": "target", **fields}
 
 
-def aligned_box(numbers, field):
+def aligned_box(numbers: Sequence[float], field: str):
     """A box along the axes of the aligned world (6 numbers), or turned in it (9), as a row stores it."""
     numbers = check_box([*numbers, 0.0, 0.0, 0.0] if len(numbers) == 6 else numbers, field)
     parts = {"center": numbers[:3], "size": numbers[3:6], "euler": numbers[6:9], "euler_order": "zxy"}

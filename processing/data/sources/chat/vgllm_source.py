@@ -1,5 +1,6 @@
 """VG-LLM's files: those of GAP-MLLM's form, one-stage grounding, SPAR questions, and videos as folders of frames."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ....json_depth import decode_json
@@ -33,18 +34,18 @@ class VgllmSource(GapMllmSource):
     TASKS = (*GapMllmSource.TASKS, "spatial_qa", "video_qa")
     LAYOUT = "train/, new_train/ and evaluation/ with *.json or *.jsonl, and media/ (or data/ with these)"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         files = super().find_files(root)
         late = [path for base in (root, root / "data") for path in sorted((base / LATE_FOLDER).glob("*.json*"))]
         return {**files, "train": [*files.get("train", []), *late]}
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         # Files of both folders have the same names.
         prefix = f"{LATE_FOLDER}-" if file.parent.name == LATE_FOLDER else ""
         for record_id, record in super().records(file, skip):
             yield f"{prefix}{record_id}", record
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         self.DEFAULT_EULER_ORDER = "ZXY" if file.parent.name == LATE_FOLDER else "zxy"
         return super().prepare_file(split, file)
 
@@ -53,7 +54,7 @@ class VgllmSource(GapMllmSource):
         """The folder that the paths of the record at hand start from; `rows` chooses it."""
         return self._media
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         self._media = self._media_of(record)
         yield from super().rows(split, file, record_id, record, context)
 
@@ -71,7 +72,7 @@ class VgllmSource(GapMllmSource):
                 continue
         return folders[0]
 
-    def task_of(self, record):
+    def task_of(self, record: dict):
         """Which task a record is, from its keys."""
         if "spar_info" in record or ("type" in record and "image" in record):
             return "spatial_qa"
@@ -79,7 +80,7 @@ class VgllmSource(GapMllmSource):
             return "video_qa"
         return super().task_of(record)
 
-    def base_row(self, file, record_id, record):
+    def base_row(self, file: Path, record_id: str, record: dict):
         """What the tasks share; the two that GAP-MLLM does not have are built apart."""
         builders = {"spatial_qa": self._spar_row, "video_qa": self._video_row}
         build = builders.get(self.task_of(record), super().base_row)

@@ -4,6 +4,7 @@ Texts are kept word for word; the one `<image>` that stands for the scene become
 Frame: boxes are axis-aligned, in the aligned frame. Units: metres.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,7 +68,7 @@ class Video3dLlmSource(ScannetAnnotationSource):
     TASKS = ("grounding", "dense_caption", "scene_qa")
     LAYOUT = "processed/*_{train,val,test}_llava_style.json (or data/processed/, or the files themselves)"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         # "prcoessed" is how the project's own instructions spell it.
         names = ("processed", "prcoessed", "data/processed", "data/prcoessed", ".")
         for folder in (root / name for name in names):
@@ -80,14 +81,14 @@ class Video3dLlmSource(ScannetAnnotationSource):
         self._metadata_dir  # noqa: B018  a wrong folder is refused before any record is read
         return super()._split_generators(dl_manager)
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         """Read the side files that are needed: what is wrong with one is wrong with every record."""
         if self.config.frame_choice == "coverage" and self.scenes is not None:
             self._selected_frames  # noqa: B018
         if self.config.proposals:
             self._proposals_of_files  # noqa: B018
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         task = task_of(record)
         if not self.wants(task):
             return
@@ -111,7 +112,7 @@ class Video3dLlmSource(ScannetAnnotationSource):
             "metadata": other_keys(record, USED_KEYS),
         }
 
-    def choose_views(self, scene_id, num_views):
+    def choose_views(self, scene_id: str, num_views: int):
         if self.config.frame_choice == "uniform":
             return super().choose_views(scene_id, num_views)
         chosen = self._selected_frames.get(f"scannet/{scene_id}")
@@ -201,7 +202,7 @@ def task_of(record: dict) -> str:
     return "dense_caption" if "gt_box" in record or "box_input" in record else "scene_qa"
 
 
-def target_boxes(numbers, object_ids: list) -> list[dict]:
+def target_boxes(numbers: Sequence[float], object_ids: list) -> list[dict]:
     """The answers of a grounding record: none for null, one for 6 numbers, any number for a list of boxes.
 
     Raises:
@@ -220,7 +221,7 @@ def target_boxes(numbers, object_ids: list) -> list[dict]:
     ]
 
 
-def read_aabb(numbers, field: str) -> dict:
+def read_aabb(numbers: Sequence[float], field: str) -> dict:
     """A box of 6 numbers, centre and full size along the aligned axes, as a row stores it; else RecordError."""
     return aligned_box(as_numbers(numbers, (6,), field), field)
 

@@ -3,7 +3,9 @@
 Frame: OpenCV cameras, camera to world in the aligned frame; boxes there too. Units: metres; depth in millimetres.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -33,7 +35,7 @@ class Vlm3rScenes:
         FileNotFoundError: if it is no folder.
     """
 
-    def __init__(self, root):
+    def __init__(self, root: Path):
         self.root = TrackedPath(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f"{root} is no folder; expected processed_data/ with ScanNet/metadata/<split>/.")
@@ -66,7 +68,14 @@ class Vlm3rScenes:
                     raise error.locate(None, path, None) from None
         return boxes
 
-    def views(self, data_source: str, split: str, scene_id: str, max_views: int | None = None, on_lost=None) -> list:
+    def views(
+        self,
+        data_source: str,
+        split: str,
+        scene_id: str,
+        max_views: int | None = None,
+        on_lost: Callable | None = None,
+    ) -> list:
         """The posed frames of a scene, as views of the schema.
 
         Intrinsics are for `img_width` x `img_height`; they are scaled to pictures of another size.

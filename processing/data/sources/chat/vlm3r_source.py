@@ -6,6 +6,7 @@ Frame: OpenCV cameras and boxes in the aligned frame (this export has turned its
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from ...source_builder import SourceConfig
 from ..video_source import VideoSource
@@ -60,7 +61,7 @@ class Vlm3rSource(VideoSource):
     TASKS = ("video_qa",)
     LAYOUT = "vlm_3r_data/ (or data/vlm_3r_data/, VLM-3R-DATA/, or what is in it) with vsibench*/merged_qa_*.json"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         files = []
         for base in (root / name for name in DATA_FOLDERS):
             for folder in (base / name for name in QUESTION_FOLDERS):
@@ -85,11 +86,11 @@ class Vlm3rSource(VideoSource):
             )
         return Vlm3rScenes(folders[0]) if folders else None
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         if self.config.frames == "video":
             super().prepare_file(split, file)
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         system, question, answer = read_conversation(record)
         scene_id, data_source = record["scene_name"], record["data_source"]
         row = {"id": f"{file.stem}-{record['id']}", "task": "video_qa", "scene_id": scene_id}
@@ -119,12 +120,12 @@ class Vlm3rSource(VideoSource):
     def _processed_views(self):
         marked = set()
 
-        def on_lost(path):
+        def on_lost(path: Path):
             if path not in marked:
                 marked.add(path)
                 self.mark("lost_tracking", path)
 
-        def read(split, data_source, scene_id):
+        def read(split: str, data_source, scene_id: str):
             return self.scenes.views(data_source, split, scene_id, self.config.max_views, on_lost)
 
         return lru_cache(maxsize=4)(read)

@@ -1,5 +1,7 @@
 """VSI-590K: training questions about videos and single pictures of rooms, in one JSON-lines file."""
 
+from pathlib import Path
+
 from .chat_source import ChatSource
 from .video_questions import read_video_answer
 
@@ -16,12 +18,12 @@ class Vsi590kSource(ChatSource):
     LAYOUT = "vsi_590k.jsonl, and <source>/<scene>.mp4 or pictures"
     PICTURE_TASK = "video_qa"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         if self.config.annotation_file is not None:
             return super().find_files(root)
         return {"train": sorted(root.glob("vsi_590k*.jsonl"))}
 
-    def read_answer(self, question, answer, file, record_id):
+    def read_answer(self, question: str, answer: str, file: Path, record_id: str):
         return read_video_answer(question, answer)  # what is no option is refused
 
 

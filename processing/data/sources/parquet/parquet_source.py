@@ -6,6 +6,7 @@ Columns are checked in stored_schema.py, what a row says in stored_row_checks.py
 import io
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ class ParquetSource(SceneSourceBuilder):
     TASKS = TASKS
     LAYOUT = "data/<split>-00000-of-0000N.parquet or <split>.parquet, also in folders of their own"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         files = _parquet_files(root) or [file for folder in self.subfolders(root) for file in _parquet_files(folder)]
         splits = {}
         for file in files:
@@ -68,17 +69,17 @@ class ParquetSource(SceneSourceBuilder):
             splits.setdefault(named["split"], []).append(file)
         return splits
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         _refuse_missing_shards(file)
         with parquet_errors(file):
             schema = pyarrow.parquet.read_schema(file)
         check_columns(schema)
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         for index, record in iter_parquet_rows(file, ROWS_AT_ONCE):
             yield record["id"] or f"{file.stem}-{index:07d}", record
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         if self.config.tasks is not None and not self.wants(record["task"]):
             return
         views = [self._view(view, f"views[{index}]") for index, view in enumerate(record["views"] or [])]
@@ -86,7 +87,7 @@ class ParquetSource(SceneSourceBuilder):
         check_stored_row(row)
         yield row
 
-    def warn_of_missing_views(self, has_video):
+    def warn_of_missing_views(self, has_video: bool):
         if has_video:
             logger.warning_once(
                 f"{self.SOURCE}: rows name a video and have no views; they were converted without max_views. Convert "

@@ -3,6 +3,7 @@
 Frame: OpenCV cameras in the scan frame; boxes in the aligned frame. Units: metres, radians.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -153,7 +154,7 @@ class ScannetAnnotationSource(SceneSourceBuilder):
         """Which views those are; evenly spaced unless a source says otherwise."""
         return self.scenes.views(scene_id, num_views)
 
-    def object_boxes(self, split: str, file: Path, scene_id: str, object_ids, **fields) -> list[dict]:
+    def object_boxes(self, split: str, file: Path, scene_id: str, object_ids: Sequence[int], **fields) -> list[dict]:
         """The boxes of some objects by ScanNet's ids, as a row stores them.
 
         Args:
@@ -204,7 +205,7 @@ def check_text(record: dict, field: str) -> str:
     return text
 
 
-def check_object_id(value, field: str = "object_id") -> str:
+def check_object_id(value: object, field: str = "object_id") -> str:
     """An object id, which files write as text or as number, as text; RecordError if it is no whole number from 0."""
     text = str(value)
     if isinstance(value, bool) or not (text.isascii() and text.isdigit()):

@@ -21,7 +21,7 @@ _SIGNS = np.array(BOX_CORNER_SIGNS)
 _EDGES = [(a, b) for a in range(8) for b in range(a) if (_SIGNS[a] != _SIGNS[b]).sum() == 1]
 
 
-def projected_area(corners, intrinsics, size) -> float:
+def projected_area(corners: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> float:
     """Return how many pixels the bounds of a box cover in a picture.
 
     Frame: camera of the picture, OpenCV axes. Units: metres; pixels with integer centres. The box is cut at `NEAR_M`,
@@ -50,7 +50,7 @@ def projected_area(corners, intrinsics, size) -> float:
     return float(np.prod(np.maximum(high - low, 0)))
 
 
-def most_visible_view(views: list[dict], box: dict, world_to_aligned) -> int | None:
+def most_visible_view(views: list[dict], box: dict, world_to_aligned: np.ndarray) -> int | None:
     """Return the index of the view in which a box covers most pixels; None if it is in none.
 
     Frame: poses in the scan frame, the box in the aligned frame. Units: metres.
@@ -77,7 +77,7 @@ def most_visible_view(views: list[dict], box: dict, world_to_aligned) -> int | N
     return best if areas and areas[best] > 0 else None
 
 
-def box_in_camera(box: dict, view: dict, world_to_aligned) -> np.ndarray:
+def box_in_camera(box: dict, view: dict, world_to_aligned: np.ndarray) -> np.ndarray:
     """Return a box of the aligned frame in the camera of a view, `(9,)`, angles in "zxy" whatever they were.
 
     Frame: in aligned, out camera of the view. Units: metres, radians.
@@ -88,7 +88,7 @@ def box_in_camera(box: dict, view: dict, world_to_aligned) -> np.ndarray:
     return transform_box(numbers, aligned_to_camera(view, world_to_aligned), "zxy")
 
 
-def aligned_to_camera(view: dict, world_to_aligned) -> np.ndarray:
+def aligned_to_camera(view: dict, world_to_aligned: np.ndarray) -> np.ndarray:
     """The transform from the aligned frame to the camera of a view; RecordError if the alignment is not known."""
     if world_to_aligned is None:
         raise RecordError("the scene's axis alignment is not known; scans/<scene>/<scene>.txt is needed.", "views")

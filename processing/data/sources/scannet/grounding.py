@@ -5,8 +5,10 @@ shows the object best, then the box in that view's camera. "vgllm": one row, the
 Frame: the described box is in the aligned frame, the answered one in the camera of the answered view. Units: metres.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 
 from ....answers_gap_mllm import format_box, format_frame, format_frame_box
 from ..chat.gap_mllm_source import camera_box
@@ -72,7 +74,9 @@ class PromptStyleSource(ScannetAnnotationSource):
             )
         return super()._split_generators(dl_manager)
 
-    def target_boxes(self, split, file, record_id, scene_id, object_ids, label) -> list[dict]:
+    def target_boxes(
+        self, split: str, file: Path, record_id: str, scene_id: str, object_ids: Sequence[int], label: str
+    ) -> list[dict]:
         """The boxes that a record is about, of the kind that was asked for; see `object_boxes`."""
         boxes = self.object_boxes(split, file, scene_id, object_ids, label=label, role="target")
         if self.config.box_kind == "axis_aligned" or not boxes:
@@ -99,7 +103,17 @@ class ScannetGroundingSource(PromptStyleSource):
         "vgllm": ("grounding",),
     }
 
-    def grounding_rows(self, split, file, record_id, scene_id, description, object_id, label, **fields):
+    def grounding_rows(
+        self,
+        split: str,
+        file: Path,
+        record_id: str,
+        scene_id: str,
+        description: str,
+        object_id: str,
+        label: str,
+        **fields,
+    ):
         """Yield the rows of one description.
 
         Args:

@@ -3,6 +3,7 @@
 `<scene>_vh_clean_2.ply`, `<scene>_vh_clean_2.0.010000.segs.json`, `<scene>.aggregation.json`. Units: metres.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ _PLY_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER_BYTES = 65536
 
 
-def mesh_boxes(folder, world_to_aligned=None, on_no_box=None) -> list[dict] | None:
+def mesh_boxes(
+    folder: Path, world_to_aligned: np.ndarray | None = None, on_no_box: Callable | None = None
+) -> list[dict] | None:
     """The box of each object of a scene: the axis-aligned bounds of its vertices.
 
     Frame: aligned where `world_to_aligned` is given, else scan. Units: metres.
@@ -72,7 +75,7 @@ def _segment_of_vertex(file):
     return np.array(values, dtype=np.int64)
 
 
-def read_ply_vertices(path) -> np.ndarray:
+def read_ply_vertices(path: Path) -> np.ndarray:
     """Read the positions of a PLY mesh, text or binary; faces and colours are left out.
 
     Frame: of the file. Units: of the file.

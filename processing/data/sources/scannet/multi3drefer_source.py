@@ -1,5 +1,7 @@
 """Multi3DRefer: descriptions of any number of objects in ScanNet scenes, also of none."""
 
+from pathlib import Path
+
 from ....answers_gap_mllm import format_boxes
 from ...record_errors import RecordError
 from ..wordings import GROUND_TOKEN, gap_mllm_question, video3dllm_question
@@ -30,10 +32,10 @@ class Multi3dReferSource(PromptStyleSource):
     LICENSE = "mit"
     FOLDER_NAME = "multi3drefer"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         return self.find_annotations(root, FILE_NAMES)
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         scene_id, eval_type = record["scene_id"], record.get("eval_type")
         if not isinstance(record["object_ids"], list):
             raise RecordError(f"expected a list, got {record['object_ids']!r}.", "object_ids")

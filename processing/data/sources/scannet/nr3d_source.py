@@ -6,7 +6,9 @@ the file itself was not at hand.
 
 import ast
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...record_errors import RecordError
 from ...source_files import refuse_lfs_pointer
@@ -50,14 +52,14 @@ class Nr3dSource(ScannetGroundingSource):
     LICENSE = "mit"
     FOLDER_NAME = "nr3d"
 
-    def annotation_folders(self, root):
+    def annotation_folders(self, root: Path):
         return [*super().annotation_folders(root), *(path for path in [root / "referit3d"] if path.is_dir())]
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         found = self.find_annotations(root, {split: f"nr3d_{split}.csv" for split in SPLITS})
         return found or self.find_annotations(root, dict.fromkeys(SPLITS, "nr3d.csv"))
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         """The scenes of the split, and of all splits; None for a file that holds one split alone."""
         if file.name != "nr3d.csv":
             return None
@@ -72,7 +74,7 @@ class Nr3dSource(ScannetGroundingSource):
             scenes[name] = set(path.read_text(encoding="utf-8").split())
         return scenes[split], set().union(*scenes.values())
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         refuse_lfs_pointer(file)
         try:
             with open(file, encoding="utf-8-sig", newline="") as stream:
@@ -86,7 +88,7 @@ class Nr3dSource(ScannetGroundingSource):
         except (csv.Error, UnicodeDecodeError) as error:
             raise RecordError(f"no readable table: {error}.", file=str(file)) from None
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         if None in record or None in record.values():
             raise RecordError("the line has not as many cells as the table has columns.", "line")
         scene_id = check_text(record, "scan_id")

@@ -1,5 +1,6 @@
 """Scan2Cap: ScanRefer turned round, from an object to its descriptions. It has no files of its own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,15 +60,15 @@ class Scan2CapSource(PromptStyleSource):
     LAYOUT = "ScanRefer_filtered_{train,val}.json (or scanrefer/ or benchmark/scanrefer/ with them)"
     FOLDER_NAME = "scanrefer"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         return self.find_annotations(root, {split: FILE_NAMES[split] for split in ("train", "val")})
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         """Read the proposals, if any: what is wrong with their file is wrong with every record."""
         if self.config.proposals_file is not None:
             self._proposals  # noqa: B018
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         groups = {}
         for index, record in iter_records(file, skip):
             has_form = isinstance(record, dict) and all(key in record for key in GROUP_KEYS)
@@ -76,7 +77,7 @@ class Scan2CapSource(PromptStyleSource):
         for index, group in enumerate(groups.values()):
             yield f"{file.stem}-{index:07d}", group
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         first = record[0]
         scene_id, (object_id, label) = first["scene_id"], read_object(first, split)
         descriptions = [check_text(entry, "description") for entry in record]

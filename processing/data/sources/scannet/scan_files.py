@@ -4,6 +4,7 @@ Frame: boxes are axis-aligned in the aligned frame. Units: metres.
 """
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ SPLITS = ("train", "val", "test")
 UNLISTED = "unlisted"  # the split of scenes that the lists do not name
 
 
-def posed_folder(root) -> Path:
+def posed_folder(root: Path) -> Path:
     """Find `posed_images` in a folder that the user gave; FileNotFoundError if it is not there."""
     root = TrackedPath(root)
     for folder in (root / "scannet" / "posed_images", root / "posed_images", root):
@@ -30,7 +31,7 @@ def posed_folder(root) -> Path:
     )
 
 
-def scannet_splits(folders, scene_ids) -> dict[str, list[str]]:
+def scannet_splits(folders, scene_ids: Iterable[str]) -> dict[str, list[str]]:
     """Sort scenes into splits.
 
     By the official lists `scannetv2_{train,val,test}.txt` in one of `folders` (or `meta_data` below it), else by where
@@ -62,12 +63,12 @@ def _split_lists(folder):
     }
 
 
-def read_aggregation(file) -> dict[str, str]:
+def read_aggregation(file: Path) -> dict[str, str]:
     """Labels by object id of `<scene>.aggregation.json`; RecordError if it is none."""
     return {object_id: label for object_id, label, _ in read_segment_groups(file)}
 
 
-def read_segment_groups(file) -> list[tuple[str, str, list[int]]]:
+def read_segment_groups(file: Path) -> list[tuple[str, str, list[int]]]:
     """(object id, label, segments) of each object of `<scene>.aggregation.json`; RecordError if it is none."""
     groups = read_json(file)
     groups = groups.get("segGroups") if isinstance(groups, dict) else None
@@ -93,7 +94,7 @@ def aabb_box(low, high, object_id: str, label: str | None, frame: str = "aligned
     }
 
 
-def read_aabbs(file, labels: dict[str, str] | None = None) -> dict[str, dict]:
+def read_aabbs(file: Path, labels: dict[str, str] | None = None) -> dict[str, dict]:
     """Read the boxes of a `pcd_with_object_aabbs` file by ScanNet object id.
 
     Frame: aligned. Units: metres. No code of the file is run: only tensors and numpy arrays are rebuilt.

@@ -1,7 +1,9 @@
 """ScanNet in the posed_images layout of EmbodiedScan, Video-3D-LLM and VG-LLM, one row a scene."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from ...source_builder import SourceConfig
 from ...stored_frames import read_scene_file
@@ -39,7 +41,7 @@ class ScannetPosedSource(SceneSource):
     )
     LICENSE = "ScanNet terms of use: research only, no redistribution"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         posed = posed_folder(root)
         scenes = [path.name for path in self.subfolders(posed)]
         splits = scannet_splits([posed.parent, root], scenes)
@@ -66,10 +68,10 @@ class ScannetPosedSource(SceneSource):
         """Without the opened scenes: a worker process opens its own."""
         return {key: value for key, value in super().__getstate__().items() if key != "scenes"}
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         yield file.name, file
 
-    def rows(self, split, file, record_id, folder, context):
+    def rows(self, split: str, file: Path, record_id: str, folder: Path, context: object):
         self._scene_id, scenes = record_id, self.scenes
         views = scenes.views(record_id, self.config.max_views)
         has_boxes = scenes.id_space is not None and scenes.has_boxes(record_id)

@@ -1,7 +1,9 @@
 """ScanNet as its publishers give it out: SensReader exports and `.sens` recordings, one row a scene."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -68,7 +70,7 @@ class ScannetSource(SceneSource):
     LICENSE = "ScanNet terms of use: research only, no redistribution"
     DEFAULT_WRITER_BATCH_SIZE = 8  # rows of .sens files hold their pictures
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         base = root / "scannet" if (root / "scannet" / "scans").is_dir() else root
         scans = base / "scans" if (base / "scans").is_dir() else base
         folders = {path.name: path for path in self.subfolders(scans) if self._is_scene(path)}
@@ -83,10 +85,10 @@ class ScannetSource(SceneSource):
     def _is_scene(path):
         return (path / "color").is_dir() or (path / f"{path.name}.sens").is_file()
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         yield file.name, file
 
-    def rows(self, split, file, record_id, folder, context):
+    def rows(self, split: str, file: Path, record_id: str, folder: Path, context: object):
         scene_file = folder / f"{record_id}.txt"
         alignment = read_axis_alignment(scene_file)
         if alignment is None:

@@ -1,6 +1,7 @@
 """ScanQA: questions about ScanNet scenes with free answers."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...record_errors import RecordError
 from ..wordings import video3dllm_question
@@ -42,10 +43,10 @@ class ScanQaSource(ScannetAnnotationSource):
     LAYOUT = "ScanQA_v1.0_{train,val,test_w_obj,test_wo_obj}.json (or scanqa/ or benchmark/scanqa/ with them)"
     FOLDER_NAME = "scanqa"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         return self.find_annotations(root, FILE_NAMES)
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         scene_id, question = record["scene_id"], check_text(record, "question")
         answers = read_answers(record, split)
         object_ids = [check_object_id(number, "object_ids") for number in record.get("object_ids") or ()]

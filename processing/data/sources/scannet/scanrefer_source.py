@@ -1,5 +1,7 @@
 """ScanRefer: descriptions of single objects in ScanNet scenes."""
 
+from pathlib import Path
+
 from ...record_errors import RecordError
 from .annotations import check_object_id, check_text, other_keys
 from .grounding import ScannetGroundingSource
@@ -21,10 +23,10 @@ class ScanReferSource(ScannetGroundingSource):
     LAYOUT = "ScanRefer_filtered_{train,val,test}.json (or scanrefer/ or benchmark/scanrefer/ with them)"
     FOLDER_NAME = "scanrefer"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         return self.find_annotations(root, FILE_NAMES)
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         object_id, label = read_object(record, split)
         row_id = record_id if object_id is None else f"{record['scene_id']}-{object_id}-{record['ann_id']}"
         yield from self.grounding_rows(

@@ -3,6 +3,7 @@
 Frame: OpenCV cameras in the scan frame; boxes in the aligned frame. Units: metres, radians.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -41,13 +42,13 @@ class ScannetScenes:
 
     def __init__(
         self,
-        posed_root,
-        infos_file=None,
-        aabb_root=None,
-        on_lost=None,
-        on_unaligned=None,
-        on_no_depth=None,
-        on_bad_frame=None,
+        posed_root: str | Path,
+        infos_file: str | Path | None = None,
+        aabb_root: str | Path | None = None,
+        on_lost: Callable | None = None,
+        on_unaligned: Callable | None = None,
+        on_no_depth: Callable | None = None,
+        on_bad_frame: Callable | None = None,
     ):
         self.posed = posed_folder(posed_root)
         self.scans = self.posed.parent / "scans"

@@ -46,7 +46,7 @@ class SensFile:
         RecordError: if it is of another version or codec, a size in it is absurd, or it ends too soon.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         self.path = Path(path)
         refuse_lfs_pointer(self.path)
         self._num_bytes = self.path.stat().st_size

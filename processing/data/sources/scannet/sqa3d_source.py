@@ -1,6 +1,8 @@
 """SQA3D: questions of somebody who stands in a ScanNet scene and says where."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...record_errors import RecordError
 from ...source_files import read_json
@@ -42,15 +44,15 @@ class Sqa3dSource(ScannetAnnotationSource):
     LAYOUT = "sqa_task/balanced/v1_balanced_{questions,sqa_annotations}_{train,val,test}_scannetv2.json"
     LICENSE = "cc-by-4.0"
 
-    def annotation_folders(self, root):
+    def annotation_folders(self, root: Path):
         folders = [root / "sqa_task", root / "benchmark" / "sqa_task", root / "data" / "benchmark" / "sqa_task"]
         folders = [*(folder / "balanced" for folder in folders), root / "balanced", root]
         return [folder for folder in folders if folder.is_dir()]
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         return self.find_annotations(root, QUESTION_FILES)
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         """The annotations by question id; refuses those that answer no question of the file."""
         path = file.with_name(file.name.replace("_questions_", "_sqa_annotations_"))
         if not path.is_file():
@@ -67,11 +69,11 @@ class Sqa3dSource(ScannetAnnotationSource):
                 self._refuse(error, path, f"{path.stem}-{index:07d}")
         return annotations
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         for index, question in enumerate(_listed(file, "questions")):
             yield f"{file.stem}-{index:07d}", question
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         scene_id, question_id = record["scene_id"], record["question_id"]
         question, situations = check_text(record, "question"), [check_text(record, "situation")]
         annotation = read_annotation(context.get(question_id, []), record, split)

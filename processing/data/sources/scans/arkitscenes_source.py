@@ -4,8 +4,10 @@ Frame: OpenCV cameras; the world of a scan has its third axis up. Units: metres,
 """
 
 import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -57,7 +59,7 @@ class ArkitScenesSource(SceneSource):
     LAYOUT = "raw/{Training,Validation}/<id>/ or 3dod/{Training,Validation}/<id>/<id>_frames/"
     LICENSE = "Apple's ARKitScenes licence: non-commercial"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         bases = [base for base in (root / "raw", root / "3dod", root) if (base / "Training").is_dir()]
         bases += [base for base in (root / "raw", root / "3dod", root) if (base / "Validation").is_dir()]
         if not bases:
@@ -72,10 +74,10 @@ class ArkitScenesSource(SceneSource):
         folders = (scan, scan / f"{scan.name}_frames")
         return next((folder for folder in folders if (folder / "lowres_wide.traj").is_file()), None)
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         yield file.name, file
 
-    def rows(self, split, file, record_id, scan, context):
+    def rows(self, split: str, file: Path, record_id: str, scan, context: object):
         folder = self._frames_folder(scan)
         times, poses = read_trajectory(folder / "lowres_wide.traj")
         stream = self.config.stream
@@ -171,7 +173,7 @@ def _nearest(files, time, max_gap):
     return next((files[time + gap] for gap in gaps if time + gap in files), None)
 
 
-def read_trajectory(path) -> tuple[np.ndarray, np.ndarray]:
+def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a `.traj` file: lines of time, rotation vector and translation from world to camera.
 
     Frame: the poses that are returned go from camera to world. Units: milliseconds, metres.
@@ -230,7 +232,7 @@ def _fitted(camera_file, picture) -> np.ndarray:
     return scale_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), scale_x, scale_y)
 
 
-def read_oriented_boxes(record, file) -> list[dict]:
+def read_oriented_boxes(record: dict, file: Path) -> list[dict]:
     """Boxes of a `_3dod_annotation.json`. Frame: scan. Units: metres, radians.
 
     `normalizedAxes` holds the axes of the box as rows. Axes of a left-handed set are made right-handed by turning the
@@ -273,7 +275,7 @@ def read_oriented_boxes(record, file) -> list[dict]:
     return boxes
 
 
-def sky_direction(camera_to_world) -> str:
+def sky_direction(camera_to_world: np.ndarray) -> str:
     """Where in the pictures the sky is, "Up", "Left", "Right" or "Down", by poses `(n, 4, 4)` in a world with z up."""
     x, y = np.asarray(camera_to_world)[:, 2, :2].mean(0)  # the world's z axis in the camera
     if abs(x) > abs(y):

@@ -34,7 +34,7 @@ class EmbodiedScanInfos:
         RecordError: if it is no such pickle, or wants to import anything but numpy arrays.
     """
 
-    def __init__(self, file, index_dir=None):
+    def __init__(self, file: Path, index_dir: str | Path | None = None):
         self.file = Path(file)
         refuse_lfs_pointer(self.file)
         if self.file.stat().st_size < INDEX_FROM_BYTES:

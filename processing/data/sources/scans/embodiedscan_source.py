@@ -3,6 +3,7 @@
 One row a scene, or detection questions about windows of neighbouring frames (embodiedscan_windows.py).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ class EmbodiedScanSource(SceneSource):
     LAYOUT = "embodiedscan_infos_{train,val,test}.pkl, with scannet/, 3rscan/, matterport3d/, arkitscenes/ beside them"
     LICENSE = "CC BY-NC-SA 4.0 for the annotation; the scans have their own terms"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         folders = [folder for folder in (root, root / "data", root / "embodiedscan") if folder.is_dir()]
         found = {}
         for split in ("train", "val", "test"):
@@ -101,12 +102,12 @@ class EmbodiedScanSource(SceneSource):
             self._open_infos = EmbodiedScanInfos(file, self.config.index_dir)
         return self._open_infos
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         for index, item in enumerate(self._infos(file)):
             name = item.get("sample_idx") if isinstance(item, dict) else None
             yield name if isinstance(name, str) else f"{file.stem}-{index:07d}", item
 
-    def rows(self, split, file, record_id, item, context):
+    def rows(self, split: str, file: Path, record_id: str, item, context: object):
         infos = self._infos(file)
         if not isinstance(item.get("sample_idx"), str):
             raise RecordError("the item has no sample_idx.", "sample_idx")
@@ -229,7 +230,7 @@ class EmbodiedScanSource(SceneSource):
         )
 
 
-def as_numbers_or_lost(values, field):
+def as_numbers_or_lost(values: Sequence, field: str):
     """A matrix `(4, 4)`, or None if it is infinite or NaN; RecordError if it is no such matrix."""
     try:
         is_lost = is_lost_pose(values)

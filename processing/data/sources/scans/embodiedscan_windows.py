@@ -18,7 +18,7 @@ LEFT_OUT = ("wall", "ceiling", "floor", "object")  # of the detection files
 ANSWER_EULER_ORDER = "zxy"  # of the released data and its prompt
 
 
-def detection_rows(posed, boxes, visible, windows, world_to_aligned):
+def detection_rows(posed, boxes: list[dict], visible, windows: tuple[int, int], world_to_aligned: np.ndarray):
     """Yield the windows of a scene: name, frames, and the fields that are not views.
 
     Every listed frame whose window stays within a run of evenly numbered frames begins one. Boxes are those that any

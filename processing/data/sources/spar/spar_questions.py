@@ -4,6 +4,7 @@ Frame: OpenCV cameras. Units: metres, thousandths of a picture for marks.
 """
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ....prompts_gap_mllm import IMAGE_TAG
@@ -99,7 +100,7 @@ def spar_answer(question: str, answer: str | None, answer_format: str | None = N
     return {"number": float(text)} if _NUMBER.fullmatch(text) else {}
 
 
-def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> dict:
+def spar_view(path: Path, name: str, with_camera: bool = True, on_lost: Callable | None = None) -> dict:
     """Return a view of the schema from a picture `<part>/images/<scene>/image_color/<frame>.jpg` and its camera.
 
     Pose, intrinsics and depth come with SPAR-7M-RGBD only, and are read for its ScanNet part, where they are ScanNet's
@@ -121,7 +122,9 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost=None) -> 
     return {**view, "frame_id": int(digits[-1]) if digits else None}
 
 
-def spar_fields(record: dict, info: dict, names, field: str, media, max_views: int | None, **view_options) -> dict:
+def spar_fields(
+    record: dict, info: dict, names: Sequence[str], field: str, media: Path, max_views: int | None, **view_options
+) -> dict:
     """Return the fields of a row that all of SPAR's records share: views, marks, texts, and what the answer means.
 
     Args:

@@ -5,6 +5,7 @@ come with their marks painted in.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +63,7 @@ class SparSource(SceneSourceBuilder):
     TASKS = ("spatial_qa",)
     LAYOUT = "spar/<part>/qa_jsonl and images, data_jsons/*.json, or SPAR-Bench's data/*.parquet"
 
-    def find_files(self, root):
+    def find_files(self, root: Path):
         release = self.config.release
         files = [] if release == "bench" else (self.tree_files or list(self.index_entries))
         if not files and release != "7m":
@@ -106,7 +107,7 @@ class SparSource(SceneSourceBuilder):
                 entries[annotation] = entry
         return entries
 
-    def records(self, file, skip):
+    def records(self, file: Path, skip: Callable):
         if file.suffix == ".parquet":
             yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file))
             return
@@ -120,7 +121,7 @@ class SparSource(SceneSourceBuilder):
             logger.warning(f"{file}: {detail}. Is the download complete?")
             self.mark("row_count", file, detail=detail)
 
-    def prepare_file(self, split, file):
+    def prepare_file(self, split: str, file: Path):
         place, entry = TreePlace.of(file), self.index_entries.get(file, {})
         if self.config.media_dir is not None:
             media = TrackedPath(self.config.media_dir)
@@ -134,7 +135,7 @@ class SparSource(SceneSourceBuilder):
         prefix = file.stem if place is None else f"{place.part}-{place.task}-{file.stem}"
         return media, prefix, extra
 
-    def rows(self, split, file, record_id, record, context):
+    def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):
         if not self.wants("spatial_qa"):
             return
         if file.suffix == ".parquet":
