@@ -30,7 +30,7 @@ class _Recording:
         """Start afresh on a batch.
 
         Args:
-            document_ids (`torch.Tensor` of shape `(B, S)`): as the layouts make them.
+            document_ids (`torch.Tensor` of shape `(B, S)`): documents, as the layouts make them.
             targets (`torch.Tensor` of shape `(B, S)`): for each query row the column to look at, -1 for none.
         """
         self.rows = (targets != PADDING).nonzero()  # (R, 2): row of the batch, query position

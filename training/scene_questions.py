@@ -80,7 +80,7 @@ class OpenedRows(Dataset):
     """Rows of a source as samples whose pictures are decoded when they are needed: those of thinned views never.
 
     Args:
-        rows (sequence of `dict`): of the schema, as `load_multiview` gives them without streaming.
+        rows (sequence of `dict`): rows of the schema, as `load_multiview` gives them without streaming.
     """
 
     def __init__(self, rows: datasets.Dataset | Sequence):
@@ -102,7 +102,7 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
     A row that brings a question gives a list of that one.
 
     Args:
-        rows (sequence of `dict`): of the schema, as `load_multiview` gives them; `SceneQuestionStream` takes streamed
+        rows (sequence of `dict`): rows, as `load_multiview` gives them; `SceneQuestionStream` takes streamed
             ones.
         length (`int`, *optional*): number of items, by default one for each row.
         tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
@@ -167,7 +167,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
     process or worker that asks it.
 
     Args:
-        rows (iterable of `dict`): of the schema, as `load_multiview(..., streaming=True)` gives them; can be begun
+        rows (iterable of `dict`): rows, as `load_multiview(..., streaming=True)` gives them; can be begun
             again. Shuffle them first where their order matters: `rows.shuffle(seed)`.
         tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene: as `SceneQuestionDataset`.
     Raises:
@@ -222,7 +222,7 @@ def choose_views(views: Sequence, num_views: int | None, max_stride: int | None,
     """Views at an even distance; boxes of scenes are in a world frame, so that any may come first.
 
     Args:
-        views (`tuple`): of a scene.
+        views (`tuple`): views of a scene.
         num_views (`int`, *optional*): how many; None, or more than there are, is all.
         max_stride (`int`): neighbours, or up to this many apart.
         rng (`numpy.random.Generator`)

@@ -78,7 +78,7 @@ def score_letters(
 
     Args:
         predictions (sequence of `str`), answers (sequence of `str`): texts and true letters, one each a question.
-        letters (`str`), mode (`str`): as `extract_choice` takes them.
+        letters (`str`), mode (`str`): arguments of `extract_choice`.
     Returns:
         `tuple[list[float], int]`: 0 or 1 for each, and how many hold no letter that is offered.
     Raises:

@@ -44,7 +44,7 @@ def scanqa_read(prediction: str, mode: str = "corrected") -> str | None:
     """Bring an answer to the form in which it is compared, for `scanqa_rate`.
 
     Args:
-        prediction (`str`), mode (`str`): as for `scanqa_score`.
+        prediction (`str`), mode (`str`): arguments of `scanqa_score`.
     Returns:
         `str` or None: empty where cleaning leaves nothing, as of "." or "()"; None for what is no text.
     Raises:

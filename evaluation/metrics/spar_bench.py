@@ -98,7 +98,7 @@ def spar_bench_read(prediction: str, answer: str, task: str, mode: str = "correc
     """Read an answer by one rule, for `spar_bench_rate`.
 
     Args:
-        prediction (`str`), answer (`str`), task (`str`), mode (`str`): as for `spar_bench_score`; the true answer
+        prediction (`str`), answer (`str`), task (`str`), mode (`str`): see `spar_bench_score`; the true answer
             says whether a letter or a word is looked for.
     Returns:
         `float`, `list[float]`, `str` or None: a finite number, the five axes of a motion, or a choice in small

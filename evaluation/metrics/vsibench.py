@@ -56,7 +56,7 @@ def vsibench_read(prediction: str, question_type: str, mode: str = "strict") -> 
     """Read an answer by one rule, for `vsibench_rate`.
 
     Args:
-        prediction (`str`), question_type (`str`), mode (`str`): as for `vsibench_score`.
+        prediction (`str`), question_type (`str`), mode (`str`): arguments of `vsibench_score`.
     Returns:
         `str`, `float` or None: a small letter, a finite number, or None where the rule finds none, or no text came.
     Raises:
