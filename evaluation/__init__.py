@@ -22,7 +22,6 @@ from .dense_points import (
 )
 from .intervals import bootstrap_interval, with_interval
 from .marked_pixel import (
-    MarkedPixelSample,
     answer_marked_pixels,
     make_marked_pixel_samples,
     marked_pixel_scorer,
@@ -56,7 +55,6 @@ __all__ = [
     "AnswerExample",
     "BlindBaselines",
     "GroundedBox",
-    "MarkedPixelSample",
     "align_by_id",
     "align_points",
     "answer_marked_pixels",

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..processing.data.rooms.renderer import RoomScene
-from ..processing.data.rooms.tasks import FURNITURE_SHARE, make_question
+from ..processing.data.rooms.room_scenes import make_questions
+from ..processing.data.task_makers.pixels import OBJECT_SHARE
 
 
 GRID = (32, 32)  # cells of the point priors, rows and columns
@@ -23,7 +24,7 @@ class BlindBaselines:
     """Answers that use no pictures, at best the view and pixel that a question is about.
 
     All points are medians of each coordinate. Marked pixels lie on furniture more often than pixels do at large
-    (`FURNITURE_SHARE` of them), so what is asked about them has its own, stronger, prior.
+    (`OBJECT_SHARE` of them), so what is asked about them has its own, stronger, prior.
     Frame: camera of the first view, OpenCV axes. Units: metres.
 
     Args:
@@ -35,7 +36,7 @@ class BlindBaselines:
             in each cell of each view, all pixels alike.
         majority_label (`str`): the most frequent label of the training questions.
         label_prior (`numpy.ndarray` of `str`): the most frequent label in each cell of `LABEL_GRID`, all views alike.
-        seeds (`frozenset[int]`): the rooms that they were fitted on.
+        scene_ids (`frozenset[str]`): the rooms that they were fitted on.
     """
 
     constant_point: np.ndarray
@@ -45,7 +46,7 @@ class BlindBaselines:
     prior_depth_m: np.ndarray
     majority_label: str
     label_prior: np.ndarray
-    seeds: frozenset
+    scene_ids: frozenset
 
     def points_at(self, views: ArrayLike, pixels: ArrayLike, image_size: tuple[int, int]):
         """Return the prior point of marked pixels, `(n, 3)`. Frame: camera of the first view. Units: metres.
@@ -104,7 +105,7 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
 
         ```
     """
-    points, depths, furniture, asked, seeds = [], [], [], [], []
+    points, depths, furniture, asked, scene_ids = [], [], [], [], []
     for scene in scenes:
         if points and len(scene.images) != len(points[0]):
             raise ValueError(
@@ -116,11 +117,10 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
         depths.append(scene.depth_m[:, rows[:, None], columns])
         furniture.append(scene.instance_ids[:, rows[:, None], columns] > 0)
         size = scene.images.shape[2], scene.images.shape[1]
-        for number in range(questions_per_scene):
-            question = make_question(scene, "reconstruction", number)
-            cell = _cells([question.marks[0].pixel], size, LABEL_GRID)
-            asked.append((question.point, question.labels[0], (int(cell[0][0]), int(cell[1][0]))))
-        seeds.append(scene.seed)
+        for question in make_questions(scene, "marked_pixel", questions_per_scene) if questions_per_scene else ():
+            cell, (answer,) = _cells([question.marks[0].xy], size, LABEL_GRID), question.truth.items
+            asked.append((answer.numbers, answer.label, (int(cell[0][0]), int(cell[1][0]))))
+        scene_ids.append(scene.scene_id)
     if not asked:
         raise ValueError("there are no rooms or no questions to fit baselines on.")
     points, furniture = np.stack(points), np.stack(furniture)  # (N, V, h, w, 3), (N, V, h, w)
@@ -136,16 +136,16 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
         prior_depth_m=np.median(np.stack(depths), axis=0),
         majority_label=majority,
         label_prior=label_prior,
-        seeds=frozenset(seeds),
+        scene_ids=frozenset(scene_ids),
     )
 
 
 def _asked_weights(furniture):
-    """Weights of pixels that put `FURNITURE_SHARE` of the whole on furniture; 1 for all if one kind is absent."""
+    """Weights of pixels that put `OBJECT_SHARE` of the whole on furniture; 1 for all if one kind is absent."""
     share = furniture.mean()
     if share in (0.0, 1.0):
         return np.ones(furniture.shape)
-    return np.where(furniture, FURNITURE_SHARE / share, (1 - FURNITURE_SHARE) / (1 - share))
+    return np.where(furniture, OBJECT_SHARE / share, (1 - OBJECT_SHARE) / (1 - share))
 
 
 def _weighted_median(points, weights):

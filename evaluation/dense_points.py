@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.camera_geometry_gap_mllm import invert_rigid
+from ..processing.data.rooms.rendered_rooms import RenderedRooms
 from ..processing.data.rooms.renderer import RoomScene, render_split
-from ..processing.data.rooms.synthetic_rooms import room_sample
-from ..processing.data.rooms.tasks import make_question
+from ..processing.data.rooms.room_scenes import make_question
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from ..processing.visual_prompt_gap_mllm import CrossSize
+from ..training.marked_pixel_scorer import choose_cross_size
 from ..training.rooms import RoomGeometryDataset, collate_scenes
 from ..training.scene_collator import LOSS_FIELDS, SceneCollator
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction, pose_encoding_to_cameras
@@ -121,7 +121,7 @@ def evaluate_geometry_encoder(
     if baselines is None:
         rooms = render_split("train", num_baseline_scenes)
         baselines = fit_baselines(_progress(rooms, num_baseline_scenes, show_progress))
-    dataset = RoomGeometryDataset(split, num_scenes, model.config.patch_size)
+    dataset = RoomGeometryDataset(RenderedRooms(split, num_scenes), model.config.patch_size)
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     parts = {}
@@ -134,7 +134,7 @@ def evaluate_geometry_encoder(
     finally:
         model.train(was_training)
     errors = {name: np.concatenate(values) for name, values in parts.items()}
-    metrics = {"split": split, "n": num_scenes, "num_baseline_scenes": len(baselines.seeds)}
+    metrics = {"split": split, "n": num_scenes, "num_baseline_scenes": len(baselines.scene_ids)}
     for prefix in ("", "pixel_prior_", "constant_"):
         metrics |= summarize_errors(errors[prefix + NAME], prefix + NAME, seed)
     for name in ("depth_abs_rel", "pixel_prior_depth_abs_rel"):
@@ -305,13 +305,13 @@ def evaluate_point_maps(
         ```
     """
     collate = SceneCollator(processor, "block_mask", for_pretraining=True, point_map_side=model.config.point_map_side)
-    cross_size = _cross_size(processor, arm, half_thickness)
+    cross_size = choose_cross_size(processor, arm, half_thickness)
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     parts, num_scenes = {}, 0
     try:
         for batch_scenes in tqdm(_batches(scenes, batch_size), desc="batches", disable=not show_progress):
-            seen = sorted({scene.seed for scene in batch_scenes} & (baselines.seeds if baselines else set()))
+            seen = sorted({scene.scene_id for scene in batch_scenes} & (baselines.scene_ids if baselines else set()))
             if seen:
                 raise ValueError(f"rooms {seen[:5]} were used to fit the baselines; measure other rooms.")
             num_scenes += len(batch_scenes)
@@ -363,17 +363,7 @@ def _batches(scenes, size):
 
 def _sample(scene, cross_size=None):
     """The first question about a marked pixel of a room."""
-    return replace(room_sample(scene, make_question(scene, "reconstruction")), cross_size=cross_size)
-
-
-def _cross_size(processor, arm, half_thickness):
-    """Size of the crosses, None as the processor draws them; what is given is in pixels of the views."""
-    if arm is None and half_thickness is None:
-        return None
-    known = processor.cross_size
-    return CrossSize(
-        known.arm if arm is None else arm, known.half_thickness if half_thickness is None else half_thickness
-    )
+    return replace(make_question(scene, "reconstruction"), cross_size=cross_size)
 
 
 def _point_maps(model, batch, geometry):

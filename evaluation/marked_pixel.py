@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..processing.data import SceneSample
 from ..processing.scores.point_answers import NEAR_M, point_figures
 from ..training.marked_pixel_scorer import (
-    MarkedPixelSample,
     answer_marked_pixels,
     make_marked_pixel_samples,
     marked_pixel_scorer,
+    read_marked_pixel,
 )
 from .baselines import BlindBaselines
 from .intervals import with_interval
@@ -23,7 +24,7 @@ from .intervals import with_interval
 
 def score_marked_pixels(
     texts: Sequence[str],
-    samples: Sequence[MarkedPixelSample],
+    samples: Sequence[SceneSample],
     baselines: BlindBaselines | None = None,
     seed: int = 0,
 ) -> tuple[dict, list[dict]]:
@@ -34,14 +35,14 @@ def score_marked_pixels(
 
     Args:
         texts (`list[str]`): generated answers, whatever they hold.
-        samples (`list[MarkedPixelSample]`): their questions.
+        samples (`list[SceneSample]`): their questions.
         baselines (`BlindBaselines`, *optional*): answer the same questions; fitted on other rooms.
         seed (`int`, defaults to 0): seed of the bootstrap.
     Returns:
         `tuple[dict, list[dict]]`: the metrics: `n`, `num_scenes`, `parse_rate`, `point_error_m` (median; infinite
         where an answer could not be read), `near_share` (within `NEAR_M`), `label_accuracy`; for the baselines
         `constant_point_error_m`, `constant_near_share`, `pixel_prior_point_error_m`, `pixel_prior_near_share`,
-        `majority_label_accuracy` and `pixel_prior_label_accuracy`. And a record for each answer: scene_seed, text,
+        `majority_label_accuracy` and `pixel_prior_label_accuracy`. And a record for each answer: scene_id, text,
         view, pixel, true and answered label and point, error_m, and why it was rejected (None if it was not).
     Raises:
         ValueError: if there are no answers, not as many as questions, a question is of another task, or a room was
@@ -51,7 +52,7 @@ def score_marked_pixels(
         ```python
         >>> from gap_mllm.evaluation import make_marked_pixel_samples, render_split, score_marked_pixels
         >>> samples = make_marked_pixel_samples(render_split("test", 2))
-        >>> metrics, records = score_marked_pixels([sample.question.answer for sample in samples], samples)
+        >>> metrics, records = score_marked_pixels([sample.answer for sample in samples], samples)
         >>> metrics["label_accuracy"], records[0]["rejected"]
         (1.0, None)
 
@@ -60,12 +61,12 @@ def score_marked_pixels(
     if not len(texts) or len(texts) != len(samples):
         raise ValueError(f"{len(texts)} answers came for {len(samples)} questions; expected one each, at least one.")
     for sample in samples:
-        if sample.question.task != "reconstruction":
-            raise ValueError(f"room {sample.scene_seed}: a question of task {sample.question.task!r} marks no pixel.")
-    answers = [sample.read(text) for text, sample in zip(texts, samples, strict=True)]
-    scenes = np.array([sample.scene_seed for sample in samples])
-    points = np.array([sample.question.point for sample in samples])
-    labels = np.array([sample.question.labels[0] for sample in samples], dtype=object)
+        if sample.question_type != "marked_pixel":
+            raise ValueError(f"{sample.id}: a question of the type {sample.question_type!r} marks no pixel.")
+    answers = [read_marked_pixel(sample, text) for text, sample in zip(texts, samples, strict=True)]
+    scenes = np.array([sample.scene_id for sample in samples])
+    points = np.array([sample.truth.items[0].numbers for sample in samples])
+    labels = np.array([sample.truth.items[0].label for sample in samples], dtype=object)
 
     def rate(name: str, hits: ArrayLike):
         return with_interval(name, np.asarray(hits, dtype=float), np.mean, scenes, seed)
@@ -78,28 +79,28 @@ def score_marked_pixels(
     for name, (values, statistic) in point_figures(answers).items():
         metrics |= with_interval(name, values, statistic, scenes, seed)
     if baselines is not None:
-        seen = sorted(baselines.seeds & set(scenes.tolist()))
+        seen = sorted(baselines.scene_ids & set(scenes.tolist()))
         if seen:
             raise ValueError(f"rooms {seen[:5]} were used to fit the baselines; score other rooms.")
-        marks = [sample.question.marks[0] for sample in samples]
+        marks = [sample.marks[0] for sample in samples]
         guesses, guessed_labels = _ask_blindly(baselines, samples, marks)
         metrics |= distance("constant_", np.linalg.norm(points - baselines.constant_point, axis=-1))
         metrics |= distance("pixel_prior_", np.linalg.norm(points - guesses, axis=-1))
         metrics |= rate("majority_label_accuracy", labels == baselines.majority_label)
         metrics |= rate("pixel_prior_label_accuracy", labels == guessed_labels)
-        metrics["num_baseline_scenes"] = len(baselines.seeds)
+        metrics["num_baseline_scenes"] = len(baselines.scene_ids)
     return metrics, [_record(*row) for row in zip(texts, samples, answers, strict=True)]
 
 
 def _record(text, sample, answer):
-    question = sample.question
+    mark, (truth,) = sample.marks[0], sample.truth.items
     return {
-        "scene_seed": sample.scene_seed,
-        "view": question.marks[0].view,
-        "pixel": list(question.marks[0].pixel),
+        "scene_id": sample.scene_id,
+        "view": mark.view,
+        "pixel": list(mark.xy),
         "text": text,
-        "label": question.labels[0],
-        "point": question.point.tolist(),
+        "label": truth.label,
+        "point": list(truth.numbers),
         "answered_label": answer.label,
         "answered_point": None if answer.point is None else list(answer.point),
         "rejected": answer.rejected,
@@ -110,14 +111,13 @@ def _record(text, sample, answer):
 def _ask_blindly(baselines, samples, marks):
     points, labels = [], []
     for sample, mark in zip(samples, marks, strict=True):
-        size = sample.images.shape[2], sample.images.shape[1]
-        points.append(baselines.points_at([mark.view], [mark.pixel], size)[0])
-        labels.append(baselines.labels_at([mark.pixel], size)[0])
+        size = sample.views[mark.view].size
+        points.append(baselines.points_at([mark.view], [mark.xy], size)[0])
+        labels.append(baselines.labels_at([mark.xy], size)[0])
     return np.array(points), np.array(labels, dtype=object)
 
 
 __all__ = [
-    "MarkedPixelSample",
     "answer_marked_pixels",
     "make_marked_pixel_samples",
     "marked_pixel_scorer",

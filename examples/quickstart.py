@@ -117,9 +117,9 @@ def measure_answers(model, processor, rooms, baselines):
     texts = answer_marked_pixels(model, processor, samples, batch_size=32, max_new_tokens=ANSWER_TOKENS)
     metrics, _ = score_marked_pixels(texts, samples, baselines)
     metrics["seeds"] = {split: f"{seeds[0]} to {seeds[-1]}" for split, seeds in SPLIT_SEEDS.items()}
-    by_seed = {room.seed: room for room in rooms}
+    by_id = {room.scene_id: room for room in rooms}
     chosen = range(0, min(6, len(samples)), 2)
-    examples = [AnswerExample(by_seed[samples[i].scene_seed], samples[i].question, texts[i]) for i in chosen]
+    examples = [AnswerExample(by_id[samples[i].scene_id], samples[i], texts[i]) for i in chosen]
     return metrics, examples + [ask_for_box(model, processor, rooms[0])]
 
 
@@ -146,7 +146,7 @@ def ask_for_box(model, processor, room):
 
     question = make_question(room, "grounding_box")
     views = [Image.fromarray(image) for image in room.images]
-    messages = processor.build_messages("grounding_box", views, description=question.description)
+    messages = processor.build_messages("grounding_box", views, description=question.truth.description)
     text = processor.ask(model, [messages], "grounding_box")[0]
     return AnswerExample(room, question, text)
 
@@ -166,12 +166,10 @@ def publish_and_reload(model, processor, folder):
 
 def check_reloaded(model, processor, examples):
     """The model from disk must give the answers of the one in memory."""
-    from PIL import Image
 
     for example in examples[:2]:
-        views = [Image.fromarray(image) for image in example.scene.images]
-        views = processor.apply_visual_prompt(views, example.question.marks)
-        messages = processor.build_messages("reconstruction", views, prompt=example.question.question)
+        views = example.question.marked_images(processor.cross_size)
+        messages = example.question.messages(views, with_answer=False)
         answer = processor.ask(model, [messages], "reconstruction", max_new_tokens=ANSWER_TOKENS)[0]
         if answer != example.text:
             raise RuntimeError(f"The reloaded model answers {answer!r} instead of {example.text!r}.")

@@ -12,7 +12,7 @@ from .answers_gap_mllm import parse_boxes
 from .camera_geometry_gap_mllm import box_corners, project_points, transform_points
 from .data.box_projection import BOX_EDGES, cut_at_camera
 from .data.rooms.renderer import RoomScene
-from .data.rooms.tasks import RoomQuestion
+from .data.scene_sample import SceneSample
 from .scores.point_answers import read_point_answer
 
 
@@ -29,12 +29,12 @@ class AnswerExample:
 
     Args:
         scene (`RoomScene`): the room.
-        question (`RoomQuestion`): question about this room ("reconstruction", "detection3d" or "grounding_box").
+        question (`SceneSample`): question about this room ("reconstruction", "detection3d" or "grounding_box").
         text (`str`): the answer, whatever it holds.
     """
 
     scene: RoomScene
-    question: RoomQuestion
+    question: SceneSample
     text: str
 
 
@@ -223,18 +223,18 @@ def _draw_plan(axes, scene):
 def _draw_point(example, views, plan):
     """A marked pixel: cross and ring in its view, the points in the views and on the plan. Returns three lines."""
     scene, question = example.scene, example.question
-    level, mark = _Level(scene), question.marks[0]
+    level, mark, (truth,) = _Level(scene), question.marks[0], question.truth.items
     ring = {"markersize": 26, "fillstyle": "none", "linestyle": "", "marker": "o"}
     axes = views[mark.view]
-    axes.plot(*mark.pixel, color="white", markeredgewidth=4.5, **ring)
-    axes.plot(*mark.pixel, color=MARK_COLOR, markeredgewidth=2.2, **ring)
-    axes.plot(*mark.pixel, color=MARK_COLOR, marker="+", markersize=13, markeredgewidth=3)
+    axes.plot(*mark.xy, color="white", markeredgewidth=4.5, **ring)
+    axes.plot(*mark.xy, color=MARK_COLOR, markeredgewidth=2.2, **ring)
+    axes.plot(*mark.xy, color=MARK_COLOR, marker="+", markersize=13, markeredgewidth=3)
     axes.set_title(f"View {mark.view + 1}: the marked spot", fontsize=12, color=MARK_COLOR, fontweight="bold")
-    answer = read_point_answer(example.text, question.point, question.labels[0])
-    true_place = level.from_camera(question.point)
+    answer = read_point_answer(example.text, truth.numbers, truth.label)
+    true_place = level.from_camera(np.array(truth.numbers))
     lines = [
         f"Question: what is at the red cross in view {mark.view + 1}, and where is it?",
-        f"Truth: {question.labels[0]}, {_words(true_place)}.",
+        f"Truth: {truth.label}, {_words(true_place)}.",
     ]
     plan.plot(*true_place[:2], marker="o", markersize=11, color=TRUE_COLOR, markeredgecolor="white", zorder=7,
               linestyle="", label="true place")  # fmt: skip
@@ -246,7 +246,7 @@ def _draw_point(example, views, plan):
                  linestyle="", zorder=8, label="answered place")  # fmt: skip
     for view, axes in enumerate(views):
         if view != mark.view:
-            _plot_projected(axes, scene, view, question.point, marker="o", color=TRUE_COLOR)
+            _plot_projected(axes, scene, view, truth.numbers, marker="o", color=TRUE_COLOR)
         _plot_projected(axes, scene, view, answer.point, marker="X", color=ANSWER_COLOR)
     verdict = "right name" if answer.is_right_label else "wrong name"
     lines.append(f"Answer: {answer.label or 'no name'}, {_words(place)} ({verdict}, {answer.error_m:.1f} m off).")
@@ -289,7 +289,7 @@ def _draw_boxes(example, views, plan):
     level = _Level(scene)
     answers = parse_boxes(example.text).items
     wanted = (
-        [(TRUE_COLOR, "-", "true box", box) for box in question.boxes]
+        [(TRUE_COLOR, "-", "true box", box) for box in (item.numbers for item in question.truth.items)]
         + [(ANSWER_COLOR, "--", "answered box", answer.bbox_3d) for answer in answers]
     )  # fmt: skip
     named = set()
@@ -304,9 +304,10 @@ def _draw_boxes(example, views, plan):
         plan.plot(*closed.T, color=color, linestyle=style, linewidth=2, zorder=6, label=label)
         named.add(name)
     if question.task == "grounding_box":
-        asked, truth = f"where is {question.description}, and how large is it?", question.labels[0]
+        asked = f"where is {question.truth.description}, and how large is it?"
     else:
-        asked, truth = "which furniture do you see, where, and how large?", ", ".join(question.labels)
+        asked = "which furniture do you see, where, and how large?"
+    truth = ", ".join(box.label for box in question.boxes)
     answered = ", ".join(answer.label or "a box" for answer in answers)
     if not answers:
         answered = f"no readable box: {_shorten(example.text)}"

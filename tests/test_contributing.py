@@ -14,7 +14,7 @@ from gap_mllm import GEOMETRY_CONFIGS, GEOMETRY_ENCODERS, GapMllmConfig, GapMllm
 from gap_mllm.evaluation.benchmarks import BENCHMARKS
 from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.processing.data import render_room
-from gap_mllm.processing.data.rooms.synthetic_rooms import room_sample
+from gap_mllm.processing.data.rooms.room_scenes import room_sample
 from gap_mllm.processing.data.task_makers import TASK_MAKERS, TEMPLATES, make_tasks
 from gap_mllm.processing.prompts_gap_mllm import build_messages
 from tests.extending import toy_benchmark, toy_encoder, toy_question

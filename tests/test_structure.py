@@ -59,6 +59,18 @@ def test_remote_files_import_siblings_of_their_own_folder_only():
                 assert node.module.endswith("_gap_mllm"), f"{file}:{node.lineno}"
 
 
+def test_training_knows_sources_by_their_names():
+    """Rooms are one of them: nothing of their renderer is imported, only `processing.data`."""
+    own = ("gap_mllm.processing.data.rooms", "gap_mllm.processing.data.sources")
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {module}"
+        for file in FILES["training"]
+        for line, module in imported_modules(file, "training")
+        if module.startswith(own) or module.rpartition(".")[2] in ("render_room", "render_split", "make_layout")
+    ]
+    assert not wrong, "load_multiview gives a source by its name"
+
+
 def test_what_the_rule_reads():
     file = ROOT / "training" / "rooms.py"
     modules = {module for _, module in imported_modules(file, "training")}

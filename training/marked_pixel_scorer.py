@@ -5,71 +5,61 @@ figures are in evaluation/marked_pixel.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..processing.answers_gap_mllm import POINT_KEY
 from ..processing.asking_gap_mllm import AnswerForm, Asker
-from ..processing.data.rooms.renderer import RoomScene
-from ..processing.data.rooms.tasks import RoomQuestion, make_question
+from ..processing.data import CannotAskError, SceneSample, make_tasks
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from ..processing.prompts_gap_mllm import build_messages
 from ..processing.scores.point_answers import PointAnswer, point_figures, read_point_answer
+from ..processing.visual_prompt_gap_mllm import CrossSize
 
 
-@dataclass
-class MarkedPixelSample:
-    """One question about a marked pixel, with the views that it is about.
-
-    Args:
-        scene_seed (`int`): the room; answers about one room are resampled together.
-        images (`numpy.ndarray` of shape `(V, H, W, 3)`, uint8): the views, without the mark.
-        question (`RoomQuestion`): question of the task "reconstruction".
-    """
-
-    scene_seed: int
-    images: np.ndarray
-    question: RoomQuestion
-
-    def read(self, text: str) -> PointAnswer:
-        """Read an answer to the question and hold it to the truth; see `read_point_answer`."""
-        return read_point_answer(text, self.question.point, self.question.labels[0])
+def read_marked_pixel(sample: SceneSample, text: str) -> PointAnswer:
+    """Read an answer to a question about a marked pixel and hold it to the truth; see `read_point_answer`."""
+    (truth,) = sample.truth.items
+    return read_point_answer(text, truth.numbers, truth.label)
 
 
-def make_marked_pixel_samples(scenes: Iterable[RoomScene], questions_per_scene: int = 1) -> list[MarkedPixelSample]:
+def make_marked_pixel_samples(scenes: Iterable, questions_per_scene: int = 1) -> list[SceneSample]:
     """Ask questions about marked pixels of rooms, one red cross each.
 
     Args:
-        scenes (iterable of `RoomScene`): for instance `render_split("test", 256)`.
+        scenes (iterable of `RoomScene` or `SceneSample`): for instance `render_split("test", 256)`, or scenes of
+            another source with depth and poses.
         questions_per_scene (`int`, defaults to 1): different pixels of each room.
     Returns:
-        `list[MarkedPixelSample]`.
+        `list[SceneSample]`.
+    Raises:
+        CannotAskError: if a scene has no pixel to mark.
 
     Example:
         ```python
         >>> from gap_mllm.evaluation import make_marked_pixel_samples, render_split
         >>> samples = make_marked_pixel_samples(render_split("test", 1), questions_per_scene=2)
-        >>> len(samples), samples[0].question.task
+        >>> len(samples), samples[0].task
         (2, 'reconstruction')
 
         ```
     """
-    return [
-        MarkedPixelSample(scene.seed, scene.images, make_question(scene, "reconstruction", number))
-        for scene in scenes
-        for number in range(questions_per_scene)
-    ]
+    samples = []
+    for scene in scenes:
+        scene = scene if isinstance(scene, SceneSample) else scene.as_sample()
+        asked = {"marked_pixel": questions_per_scene}
+        made = make_tasks(scene, asked, phrasings="first", mark_colors=("red",))
+        for _, reason in made.refused:
+            raise CannotAskError(f"{scene.id} cannot be asked about a marked pixel: {reason}.", reason)
+        samples += made
+    return samples
 
 
 def answer_marked_pixels(
     model: GapMllmForConditionalGeneration,
     processor: GapMllmProcessor,
-    samples: Sequence[MarkedPixelSample],
+    samples: Sequence[SceneSample],
     batch_size: int = 16,
     max_new_tokens: int = 48,
     arm: int | None = None,
@@ -81,7 +71,7 @@ def answer_marked_pixels(
     Args:
         model (`GapMllmForConditionalGeneration`): put into evaluation mode for the time being.
         processor (`GapMllmProcessor`): the model's processor, which knows the size of its crosses.
-        samples (`list[MarkedPixelSample]`): the questions.
+        samples (`list[SceneSample]`): the questions.
         batch_size (`int`, defaults to 16): chats of one call of generate().
         max_new_tokens (`int`, defaults to 48): longest answer, in tokens.
         arm (`int`, *optional*), half_thickness (`int`, *optional*): cross in pixels; default: as in training, see
@@ -104,29 +94,33 @@ def answer_marked_pixels(
         ```
     """
     was_training, asker, texts = model.training, Asker(model, processor), []
-    form = AnswerForm(max_new_tokens, (POINT_KEY,))
+    form, size = AnswerForm(max_new_tokens, (POINT_KEY,)), choose_cross_size(processor, arm, half_thickness)
     model.eval()
     try:
         for start in tqdm(range(0, len(samples), batch_size), desc="answers", disable=not show_progress):
             shown = samples[start : start + batch_size]
-            texts += asker.answer([_messages(processor, sample, arm, half_thickness) for sample in shown], form)
+            texts += asker.answer([one.messages(one.marked_images(size), with_answer=False) for one in shown], form)
     finally:
         model.train(was_training)
     return texts
 
 
-def _messages(processor, sample, arm, half_thickness):
-    views = [Image.fromarray(image) for image in sample.images]
-    views = processor.apply_visual_prompt(views, sample.question.marks, arm, half_thickness)
-    return build_messages("reconstruction", views, prompt=sample.question.question)
+def choose_cross_size(processor: GapMllmProcessor, arm: int | None, half_thickness: int | None) -> CrossSize:
+    """The size of crosses that the processor knows; what is given is in pixels of the views, whatever their width."""
+    known, sizes = processor.cross_size, {"arm": arm, "half_thickness": half_thickness}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    if not given:
+        return known
+    return CrossSize(**{"arm": known.arm, "half_thickness": known.half_thickness, **given})
 
 
-def marked_pixel_scorer(processor: GapMllmProcessor, scenes: Iterable[RoomScene], **options) -> Callable:
+def marked_pixel_scorer(processor: GapMllmProcessor, scenes: Iterable, **options) -> Callable:
     """Build the `scorer` of a `GeometryAlignedTrainer`: it asks about one marked pixel of each room, and scores.
 
     Args:
         processor (`GapMllmProcessor`): the model's processor.
-        scenes (iterable of `RoomScene`): such as `render_split("selection", 64)`; test rooms are for the end.
+        scenes (iterable of `RoomScene` or `SceneSample`): such as `render_split("selection", 64)`; test rooms are for
+            the end.
         **options: batch_size, arm and others, as `answer_marked_pixels` takes them.
     Returns:
         `Callable`: takes a model, returns the numbers of `score_marked_pixels` without intervals.
@@ -148,11 +142,17 @@ def marked_pixel_scorer(processor: GapMllmProcessor, scenes: Iterable[RoomScene]
 
     def score(model: nn.Module):
         texts = answer_marked_pixels(model, processor, samples, **options)
-        answers = [sample.read(text) for text, sample in zip(texts, samples, strict=True)]
-        metrics = {"n": len(samples), "num_scenes": len({sample.scene_seed for sample in samples})}
+        answers = [read_marked_pixel(sample, text) for text, sample in zip(texts, samples, strict=True)]
+        metrics = {"n": len(samples), "num_scenes": len({sample.scene_id for sample in samples})}
         return metrics | {name: float(sum_up(values)) for name, (values, sum_up) in point_figures(answers).items()}
 
     return score
 
 
-__all__ = ["MarkedPixelSample", "answer_marked_pixels", "make_marked_pixel_samples", "marked_pixel_scorer"]
+__all__ = [
+    "answer_marked_pixels",
+    "choose_cross_size",
+    "make_marked_pixel_samples",
+    "marked_pixel_scorer",
+    "read_marked_pixel",
+]

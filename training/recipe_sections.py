@@ -4,10 +4,11 @@ import inspect
 from dataclasses import fields
 
 from ..processing.argument_checks import check_count, check_kinds, check_names
-from ..processing.data import ROOM_TASKS, load_multiview
+from ..processing.data import ROOM_TASKS, RoomVariety, load_multiview
 from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.loading import source_options
-from .rooms import RoomQuestions, RoomVariety
+from ..processing.data.task_makers import TASK_MAKERS
+from .rooms import RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_geometry import SceneGeometryDataset
 from .scene_questions import SceneQuestionDataset
@@ -59,7 +60,7 @@ def check_sections(recipe_args: object) -> None:
                 raise type(error)(f"{name}.{error}") from None
         elif name in _ABOUT_DATA:
             check_names(name, section, _parameters(*_ABOUT_DATA[name]))
-    check_names("questions.counts", sections.get("questions", {}).get("counts", ()), ROOM_TASKS)
+    check_names("questions.counts", sections.get("questions", {}).get("counts", ()), [*TASK_MAKERS, *ROOM_TASKS])
     for name, bound in sections.get("collation", {}).items():
         if bound is not None:
             check_count(f"collation.{name}", bound)

@@ -17,6 +17,7 @@ import numpy as np
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from ..processing.argument_checks import WrongKindError
+from ..processing.data import CannotAskError, first_askable
 from ..processing.data.augmentation import SceneAugmentation
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
@@ -102,8 +103,9 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
     A row that brings a question gives a list of that one.
 
     Args:
-        rows (sequence of `dict`): rows, as `load_multiview` gives them; `SceneQuestionStream` takes streamed
-            ones.
+        rows (sequence of `dict` or `SceneSample`): of the schema, as `load_multiview` gives them; streamed ones are
+            for `SceneQuestionStream`. Where the source has others to stand in (`RenderedRooms.stand_in`), one of them
+            is asked about in the place of a scene that nothing can be asked about.
         length (`int`, *optional*): number of items, by default one for each row.
         tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
         num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
@@ -157,7 +159,16 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         if not 0 <= index < self.length:
             raise IndexError(f"item {index} of {self.length}")
         round_index, row = divmod(index, len(self.rows))
-        return self._sample(SceneSample.open(self.rows, row), index, [index], round_index)
+        if not hasattr(self.rows, "stand_in"):
+            return self._sample(SceneSample.open(self.rows, row), index, [index], round_index)
+
+        def ask(attempt):
+            try:
+                return self._sample(self.rows.stand_in(row, attempt), index, [index], round_index)
+            except RecordError as error:
+                raise CannotAskError(str(error), "no question could be asked about a scene") from None
+
+        return first_askable(ask)
 
 
 class SceneQuestionStream(_SceneQuestions, IterableDataset):

@@ -15,9 +15,8 @@ from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
 from ..loading import check_kind, load_pretrained, model_folder
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
-from ..processing.data import load_multiview
+from ..processing.data import RoomVariety, load_multiview
 from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
-from ..processing.data.rooms.renderer import render_split
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
@@ -28,7 +27,7 @@ from .marked_pixel_scorer import marked_pixel_scorer
 from .module_groups import freeze_groups
 from .recipe_sections import check_sections
 from .recipes import read_recipe
-from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions, RoomVariety
+from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
 
@@ -230,19 +229,19 @@ def _evaluation_rows(model_args, args):
 def _rooms(model_args, args, processor, scorer):
     """Training rooms for every step or epoch of the run, and the scorer that asks about selection rooms."""
     args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
-    dataset = RoomQuestionDataset(
-        "train",
-        model_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
-        RoomQuestions(**model_args.questions),
-        RoomVariety(**model_args.variety),
+    rooms = load_multiview(
+        "rendered_rooms",
+        split="train",
+        num_rooms=model_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
+        variety=RoomVariety(**model_args.variety),
         block_size=args.per_device_train_batch_size,
         seed=args.seed,
     )
-    processor.set_training_views(*training_views(dataset.variety))
+    processor.set_training_views(*training_views(rooms.variety))
     if scorer is None and model_args.num_selection_rooms:
-        rooms = render_split("selection", model_args.num_selection_rooms)
-        scorer = marked_pixel_scorer(processor, rooms, show_progress=False)
-    return dataset, scorer
+        seen = load_multiview("rendered_rooms", split="selection", num_rooms=model_args.num_selection_rooms)
+        scorer = marked_pixel_scorer(processor, seen, show_progress=False)
+    return RoomQuestionDataset(rooms, RoomQuestions(**model_args.questions)), scorer
 
 
 def training_views(variety: RoomVariety):

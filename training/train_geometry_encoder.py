@@ -13,14 +13,14 @@ from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmVggtConfig
 from ..loading import load_pretrained, model_folder
-from ..processing.data import load_multiview
+from ..processing.data import RoomVariety, load_multiview
 from ..processing.metrics_file import save_metrics
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from .evaluation_data import check_evaluation, evaluation_rows
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
 from .recipe_sections import check_sections
 from .recipes import read_recipe
-from .rooms import ROOMS_PER_EPOCH, RoomGeometryDataset, RoomVariety, collate_scenes
+from .rooms import ROOMS_PER_EPOCH, RoomGeometryDataset, collate_scenes
 from .scene_geometry import SceneGeometryDataset
 
 
@@ -106,14 +106,15 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
             eval_dataset = SceneGeometryDataset(evaluation_rows(encoder_args.data, encoder_args.eval_data), **options)
     else:
         args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
-        dataset = RoomGeometryDataset(
-            "train",
-            encoder_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
-            model.config.patch_size,
-            RoomVariety(),
+        rooms = load_multiview(
+            "rendered_rooms",
+            split="train",
+            num_rooms=encoder_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
+            variety=RoomVariety(),
             block_size=args.per_device_train_batch_size,
             seed=args.seed,
         )
+        dataset = RoomGeometryDataset(rooms, model.config.patch_size)
     trainer = GeometryEncoderTrainer(
         model=model,
         args=args,

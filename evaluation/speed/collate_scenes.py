@@ -17,7 +17,7 @@ from PIL import Image
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.processing import GapMllmProcessor
 from gap_mllm.processing.data import complete_row, make_question, render_room
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
+from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
 from gap_mllm.training.scene_collator import SceneCollator
 
 

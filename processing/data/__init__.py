@@ -8,13 +8,10 @@ that rendering works without them.
 
 from .cannot_ask import CannotAskError
 from .rooms import (
-    ROOM_TASKS,
     SPLIT_SEEDS,
-    RoomQuestion,
     RoomScene,
     first_askable,
     make_layout,
-    make_question,
     render_room,
     room_seed,
 )
@@ -24,7 +21,10 @@ _NEED_DATASETS = {
     "SOURCES": "sources",
     "AugmentationConfig": "augmentation",
     "AugmentationRefused": "augmentation",
+    "ROOM_TASKS": "rooms.room_scenes",
     "RecordError": "record_errors",
+    "RenderedRooms": "rooms.rendered_rooms",
+    "RoomVariety": "rooms.variety",
     "SceneAugmentation": "augmentation",
     "SceneSample": "scene_sample",
     "SyntheticRooms": "rooms.synthetic_rooms",
@@ -33,6 +33,7 @@ _NEED_DATASETS = {
     "complete_row": "schema",
     "label_video": "video_labels",
     "load_multiview": "loading",
+    "make_question": "rooms.room_scenes",
     "make_tasks": "task_makers",
     "read_report": "record_errors",
     "read_video_views": "video_frames",
@@ -47,8 +48,9 @@ __all__ = [
     "AugmentationRefused",
     "CannotAskError",
     "RecordError",
-    "RoomQuestion",
+    "RenderedRooms",
     "RoomScene",
+    "RoomVariety",
     "SceneAugmentation",
     "SceneSample",
     "SyntheticRooms",

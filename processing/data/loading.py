@@ -24,7 +24,7 @@ from ..argument_checks import (
 from .prepared_source import prepare_once
 from .record_errors import RecordError, read_report
 from .source_builder import SourceConfig, hash_id
-from .sources import SOURCES
+from .sources import RENDERED, SOURCES
 
 
 logger = logging.get_logger(__name__)
@@ -44,8 +44,12 @@ def source_builder_class(name: str):
     if not isinstance(name, str):
         raise WrongKindError(f"name is {name!r}; expected that of a source: {', '.join(SOURCES)}.")
     if name not in SOURCES:
-        raise ValueError(f"unknown source {name!r}; known are {', '.join(SOURCES)}.")
-    module, class_name = SOURCES[name]
+        raise ValueError(f"unknown source {name!r}; known are {', '.join([*SOURCES, *RENDERED])}.")
+    return _named_class(SOURCES[name])
+
+
+def _named_class(place):
+    module, class_name = place
     return getattr(import_module(module), class_name)
 
 
@@ -59,6 +63,10 @@ def source_options(name: str) -> dict:
     Raises:
         ValueError: if there is no such source.
     """
+    if name in RENDERED:
+        return {
+            field.name: field for field in dataclasses.fields(_named_class(RENDERED[name])) if field.name != "split"
+        }
     shared = {field.name for base in (datasets.BuilderConfig, SourceConfig) for field in dataclasses.fields(base)}
     fields = dataclasses.fields(source_builder_class(name).BUILDER_CONFIG_CLASS)
     return {field.name: field for field in fields if field.name not in shared}
@@ -88,7 +96,9 @@ def load_multiview(
     once for each source a warning says so (but for "vsibench", whose videos `gap-mllm evaluate` reads itself).
 
     Args:
-        name (`str`): a key of `SOURCES`, as "scannet" or "gap_mllm"; "synthetic_rooms" takes no data_dir.
+        name (`str`): a key of `SOURCES`, as "scannet" or "gap_mllm"; "synthetic_rooms" takes no data_dir. Of
+            "rendered_rooms" a split is given as a sequence of scenes that are rendered when asked for, with the
+            options of `RenderedRooms`; nothing is prepared.
         data_dir (`str` or `Path`): folder with the layout that the source has when it is downloaded.
         split (`str`, *optional*): None gives all splits as a dict. Prepared data takes "train[:100]" and "train+val",
             too.
@@ -111,6 +121,10 @@ def load_multiview(
         IsADirectoryError, NotADirectoryError: if report_file or cache_dir cannot be written to.
         RecordError: for a bad record, with source, file, record id and field (strict reading).
     """
+    if isinstance(name, str) and name in RENDERED:
+        given = {"data_dir": data_dir, "tasks": tasks, "max_views": max_views, "report_file": report_file}
+        given |= {"streaming": streaming or None, "num_proc": num_proc}
+        return _render(name, split, [option for option, value in given.items() if value is not None], options)
     streaming, refresh = check_flag("streaming", streaming), check_flag("refresh", refresh)
     if split is not None:
         check_text("split", split, 'the name of a split, as "train"')
@@ -226,6 +240,15 @@ def _load_splits(source, split, num_proc, refresh, reports, report_file):
     if source["name"] not in READ_WHEN_ASKED:
         _warn_of_missing_views(builder, opened.values())
     return opened
+
+
+def _render(name, split, useless, options):
+    """A source that makes its scenes when they are asked for."""
+    known = source_options(name)
+    unknown = [*useless, *(option for option in options if option not in known)]
+    if unknown:
+        raise ValueError(f"{name} takes no {', '.join(unknown)}; its options are split, {', '.join(known)}.")
+    return _named_class(RENDERED[name])(split=split or "train", **options)
 
 
 def _parts(split):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from gap_mllm.evaluation import fit_baselines, render_split
-from gap_mllm.processing.data import SPLIT_SEEDS, make_question
+from gap_mllm.processing.data import SPLIT_SEEDS
+from gap_mllm.processing.data.rooms.room_scenes import make_questions
 
 
 def test_they_know_the_rooms_given_and_no_others(train_rooms, baselines):
-    assert baselines.seeds == {room.seed for room in train_rooms}
-    assert baselines.seeds.isdisjoint(SPLIT_SEEDS["test"]) and baselines.seeds.isdisjoint(SPLIT_SEEDS["selection"])
+    assert baselines.scene_ids == {room.scene_id for room in train_rooms}
+    assert all(room.seed in SPLIT_SEEDS["train"] for room in train_rooms)
     other = fit_baselines(train_rooms[:3], questions_per_scene=4)
     assert not np.array_equal(other.prior_points, baselines.prior_points)
     again = fit_baselines(iter(train_rooms), questions_per_scene=4)
@@ -19,9 +20,10 @@ def test_they_know_the_rooms_given_and_no_others(train_rooms, baselines):
 
 
 def test_constants_and_majority_are_those_of_the_questions(train_rooms, baselines):
-    asked = [make_question(room, "reconstruction", number) for room in train_rooms for number in range(4)]
-    np.testing.assert_allclose(baselines.constant_point, np.median([q.point for q in asked], axis=0))
-    labels = [q.labels[0] for q in asked]
+    asked = [question for room in train_rooms for question in make_questions(room, "reconstruction", 4)]
+    answers = [question.truth.items[0] for question in asked]
+    np.testing.assert_allclose(baselines.constant_point, np.median([a.numbers for a in answers], axis=0))
+    labels = [answer.label for answer in answers]
     assert labels.count(baselines.majority_label) == max(labels.count(label) for label in labels)
     assert baselines.label_prior.shape == (6, 6) and set(baselines.label_prior.ravel()) <= set(labels)
 

@@ -17,6 +17,7 @@ from gap_mllm.evaluation import (
     summarize_errors,
 )
 from gap_mllm.evaluation.dense_points import _batches, _sample
+from gap_mllm.processing.data import RenderedRooms
 from gap_mllm.training import SceneCollator
 from gap_mllm.training.rooms import RoomGeometryDataset
 
@@ -55,7 +56,7 @@ class TruthfulEncoder(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(patch_size=14)
-        self.rooms = RoomGeometryDataset("test", 3)
+        self.rooms = RoomGeometryDataset(RenderedRooms("test", 3))
         self.num_seen = 0
 
     def forward(self, images):
@@ -147,7 +148,7 @@ def test_another_scenes_geometry_raises_the_error_of_a_model_that_reads_it(true_
 
 def test_baselines_are_measured_on_the_same_points(true_batches, tiny_processor, test_rooms, baselines):
     model = GeometryReader(true_batches)
-    own = replace(fit_baselines(test_rooms[:1], questions_per_scene=1, grid=(128, 128)), seeds=frozenset())
+    own = replace(fit_baselines(test_rooms[:1], questions_per_scene=1, grid=(128, 128)), scene_ids=frozenset())
     metrics = evaluate_point_maps(model, tiny_processor, test_rooms[:2], own, batch_size=2, **QUIET)
     # A prior that was fitted on one of the two rooms knows half of the points, up to half a pixel of ray.
     points = np.stack([room.points_in_first_view()[:, 8::16, 8::16] for room in test_rooms[:2]])
@@ -162,7 +163,9 @@ def test_baselines_are_measured_on_the_same_points(true_batches, tiny_processor,
     )
     assert max(alone["pixel_prior_dense_point_error_m_per_view"]) < 0.05
     with pytest.raises(ValueError, match="were used to fit"):
-        evaluate_point_maps(model, tiny_processor, test_rooms, replace(own, seeds=frozenset([room.seed])), **QUIET)
+        evaluate_point_maps(
+            model, tiny_processor, test_rooms, replace(own, scene_ids=frozenset([room.scene_id])), **QUIET
+        )
 
 
 def test_no_rooms_and_a_room_without_partner(tiny_model, tiny_processor, test_rooms):

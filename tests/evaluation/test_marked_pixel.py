@@ -24,12 +24,12 @@ def samples(test_rooms):
 
 
 def off_by(sample, distance, label=None):
-    question = sample.question
-    return format_point(label or question.labels[0], question.point + [0, distance, 0], decimals=6)
+    (truth,) = sample.truth.items
+    return format_point(label or truth.label, np.array(truth.numbers) + [0, distance, 0], decimals=6)
 
 
 def test_true_answers_score_best(samples):
-    metrics, records = score_marked_pixels([sample.question.answer for sample in samples], samples)
+    metrics, records = score_marked_pixels([sample.answer for sample in samples], samples)
     assert (metrics["n"], metrics["num_scenes"]) == (8, 4)
     assert metrics["parse_rate"] == metrics["label_accuracy"] == metrics["near_share"] == 1.0
     assert metrics["point_error_m"] <= 0.0087  # two decimals: at most half a centimetre in each coordinate
@@ -70,17 +70,17 @@ def test_one_scene_has_no_interval(test_rooms):
 
 def test_baselines_answer_the_same_questions(samples, baselines):
     metrics, _ = score_marked_pixels([""] * len(samples), samples, baselines)
-    questions = [sample.question for sample in samples]
-    constant = [np.linalg.norm(question.point - baselines.constant_point) for question in questions]
+    answers = [sample.truth.items[0] for sample in samples]
+    constant = [np.linalg.norm(answer.numbers - baselines.constant_point) for answer in answers]
     assert metrics["constant_point_error_m"] == pytest.approx(np.median(constant))
     prior = []
-    for question in questions:
-        mark = question.marks[0]
-        cell = baselines.marked_prior_points[mark.view, mark.pixel[1] // 4, mark.pixel[0] // 4]  # 32 cells, 128 pixels
-        prior.append(np.linalg.norm(question.point - cell))
+    for sample, answer in zip(samples, answers, strict=True):
+        mark = sample.marks[0]
+        cell = baselines.marked_prior_points[mark.view, mark.xy[1] // 4, mark.xy[0] // 4]  # 32 cells, 128 pixels
+        prior.append(np.linalg.norm(answer.numbers - cell))
     assert metrics["pixel_prior_point_error_m"] == pytest.approx(np.median(prior))
     assert metrics["pixel_prior_near_share"] == np.mean(np.array(prior) <= 0.5)
-    hits = [question.labels[0] == baselines.majority_label for question in questions]
+    hits = [answer.label == baselines.majority_label for answer in answers]
     assert metrics["majority_label_accuracy"] == np.mean(hits)
     assert metrics["num_baseline_scenes"] == 24 and len(metrics["pixel_prior_point_error_m_ci95"]) == 2
 
@@ -91,10 +91,9 @@ def test_documented_errors(samples, test_rooms, train_rooms, baselines):
     with pytest.raises(ValueError, match="1 answers came for 8"):
         score_marked_pixels([""], samples)
     seen = make_marked_pixel_samples(train_rooms[:1])
-    with pytest.raises(ValueError, match=r"rooms \[0\] were used to fit"):
+    with pytest.raises(ValueError, match=r"rooms \['room_0000000'\] were used to fit"):
         score_marked_pixels([""], seen, baselines)
-    sample = make_marked_pixel_samples(test_rooms[:1])[0]
-    sample.question = make_question(test_rooms[0], "detection3d")
+    sample = make_question(test_rooms[0], "detection3d")
     with pytest.raises(ValueError, match="marks no pixel"):
         score_marked_pixels([""], [sample])
 

@@ -58,8 +58,10 @@ def test_answers_are_drawn(test_rooms, tmp_path):
     box = make_question(room, "grounding_box")
     unread, read = tmp_path / "unread.png", tmp_path / "read.png"
     examples = [
-        AnswerExample(room, point, format_point("lamp", point.point + 0.2)),
-        AnswerExample(room, boxes, format_boxes(boxes.labels, boxes.boxes + 0.1)),
+        AnswerExample(room, point, format_point("lamp", np.array(point.truth.items[0].numbers) + 0.2)),
+        AnswerExample(
+            room, boxes, format_boxes([box.label for box in boxes.boxes], [box.numbers + 0.1 for box in boxes.boxes])
+        ),
         AnswerExample(room, box, "price: $5 and {unfinished"),
     ]
     draw_answers([AnswerExample(room, point, "$\\frac{")], unread)

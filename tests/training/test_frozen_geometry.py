@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gap_mllm.processing.data import SceneSample
+from gap_mllm.processing.data import RenderedRooms, RoomVariety, SceneSample
 from gap_mllm.training import FrozenGeometry, SceneCollator
-from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.scene_collator import LOSS_FIELDS
 
 
@@ -26,7 +26,7 @@ def frozen_model(pretraining_model):
 
 @pytest.fixture(scope="module")
 def dataset():
-    return RoomQuestionDataset("train", 4, RoomQuestions(counts={"reconstruction": 2}), VARIETY, block_size=1)
+    return RoomQuestionDataset(RenderedRooms("train", 4, VARIETY, 1), RoomQuestions(counts={"reconstruction": 2}))
 
 
 @pytest.mark.parametrize("layout", ["block_mask", "padded", "packed"])

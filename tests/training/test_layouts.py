@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from gap_mllm import GapMllmForPreTraining
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample, View
 from gap_mllm.training.layouts import document_mask, rope_positions
-from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.scene_collator import LOSS_FIELDS, SceneCollator
 
 
@@ -17,7 +18,7 @@ SMALL = RoomVariety(sizes=((64, 64), (64, 96)), size_shares=(0.5, 0.5), num_view
 
 @pytest.fixture(scope="module")
 def rooms():
-    dataset = RoomQuestionDataset("train", 8, QUESTIONS, SMALL, block_size=1)
+    dataset = RoomQuestionDataset(RenderedRooms("train", 8, SMALL, 1), QUESTIONS)
     return [dataset[index] for index in (0, 1, 2)]
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gap_mllm.processing.data import complete_row, make_question, render_room
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
+from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
 from gap_mllm.training.collation_events import COLLATION_EVENTS
 from gap_mllm.training.scene_collator import SceneCollator
 from tests.training.processes import run_here, run_in_two
@@ -148,11 +148,12 @@ from dataclasses import replace
 torch.set_num_threads(1)
 from gap_mllm import GapMllmForPreTraining, GapMllmProcessor
 from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator
-from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 
 folder, batch, rates = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 variety = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,))
-rooms = RoomQuestionDataset("train", 4, RoomQuestions(counts={"reconstruction": 1}), variety, block_size=1)
+rooms = RoomQuestionDataset(RenderedRooms("train", 4, variety, 1), RoomQuestions(counts={"reconstruction": 1}))
 samples = [rooms[index] for index in range(4)]
 for place in (2, 3):  # all that the second process gets
     views = tuple(replace(view, depth_picture=None) for view in samples[place][0].views)

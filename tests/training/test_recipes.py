@@ -13,14 +13,14 @@ from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
 from gap_mllm.processing import GapMllmProcessor
-from gap_mllm.processing.data import render_room
+from gap_mllm.processing.data import RoomVariety, render_room
 from gap_mllm.processing.data.video_labels import label_video
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
 from gap_mllm.training.provenance import describe_run
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
-from gap_mllm.training.rooms import RoomQuestions, RoomVariety
+from gap_mllm.training.rooms import RoomQuestions
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, training_views
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments, train_geometry_encoder
 from gap_mllm_cli import main
@@ -41,7 +41,7 @@ def test_recipes_of_the_package_are_complete(name, tmp_path):
     model, args = read_recipe(parser(), name, ["--output_dir", str(tmp_path), "--max_steps", "7"])
     assert args.max_steps == 7 and args.output_dir == str(tmp_path)
     assert args.readout_layers == [1, 2] and args.learning_rate == 0.002
-    assert RoomQuestions(**model.questions).counts["reconstruction"] == 4
+    assert RoomQuestions(**model.questions).counts["marked_pixel"] == 4
     RoomVariety(**model.variety)
 
 
@@ -142,8 +142,8 @@ def test_exponents_are_numbers(tmp_path):
     [
         ({"questions": {"count": {}}}, r"questions has the unknown key 'count' \(did you mean 'counts'\?\); it takes"),
         (
-            {"questions": {"counts": {"detection": 1}}},
-            r"questions.counts has .*'detection' \(did you mean 'detection3",
+            {"questions": {"counts": {"detection2d": 1}}},
+            r"questions.counts has .*'detection2d' \(did you mean 'detection3",
         ),
         ({"questions": {"decimals": "two"}}, "questions.decimals is 'two'; expected an integer"),
         ({"variety": {"size": 1}}, r"variety has the unknown key 'size' \(did you mean 'sizes'\?\)"),

@@ -9,8 +9,15 @@ import pytest
 import torch
 import yaml
 
-from gap_mllm.processing.data import RecordError, complete_row, load_multiview, make_question
-from gap_mllm.processing.data.rooms.synthetic_rooms import room_views, scene_row, scene_views
+from gap_mllm.processing.data import (
+    RecordError,
+    RenderedRooms,
+    RoomVariety,
+    complete_row,
+    load_multiview,
+    make_question,
+)
+from gap_mllm.processing.data.rooms.room_scenes import room_views, scene_row, scene_views
 from gap_mllm.training import SceneCollator, SceneGeometryDataset
 from gap_mllm.training.point_targets import scene_targets
 from gap_mllm.training.recipes import find_recipe
@@ -18,9 +25,7 @@ from gap_mllm.training.rooms import (
     ROOMS_PER_EPOCH,
     RoomQuestionDataset,
     RoomQuestions,
-    RoomVariety,
     collate_scenes,
-    draw_room,
 )
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from gap_mllm.training.train_geometry_encoder import train_geometry_encoder
@@ -138,7 +143,7 @@ def test_evaluation_rows_are_asked_the_same_every_time(write_recipe, tmp_path):
 
 def test_the_evaluation_loss_does_not_depend_on_batches(make_pretraining_model, make_trainer, tiny_processor):
     variety = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(1, 2), num_views_shares=(0.5, 0.5))
-    rooms = RoomQuestionDataset("train", 3, RoomQuestions(counts={"reconstruction": 2}), variety, block_size=1)
+    rooms = RoomQuestionDataset(RenderedRooms("train", 3, variety, 1), RoomQuestions(counts={"reconstruction": 2}))
     items = [rooms[index] for index in range(3)]
     items[2] = without_depth(items[2])
     model, found = make_pretraining_model(), []
@@ -221,7 +226,8 @@ def test_targets_of_rows_are_on_the_rays_of_their_pictures(scenes):
 
 def test_rows_and_rooms_have_the_same_targets():
     """A room as a row of the schema gives what `scene_targets` makes of it."""
-    scene, _ = draw_room("train", 0, RoomVariety(sizes=((64, 96),), size_shares=(1.0,), color_strength=0.0))
+    variety = RoomVariety(sizes=((64, 96),), size_shares=(1.0,), color_strength=0.0)
+    scene, _ = RenderedRooms("train", 1, variety).render(0)
     row = scene_row(scene, make_question(scene, "reconstruction"), scene_views(scene), "train", "room")
     item = SceneGeometryDataset([complete_row(**row)])[0]
     expected = scene_targets(room_views(scene), [(56, 84)] * len(scene.images))

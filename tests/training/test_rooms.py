@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import gap_mllm.training.rooms as rooms
-from gap_mllm.training.rooms import REVISIT_GAP, RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
+from gap_mllm.training.rooms import REVISIT_GAP, RoomQuestionDataset, RoomQuestions
 
 
 SMALL = RoomVariety(sizes=((32, 32),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,), mark_arms=(2, 2))
@@ -14,7 +14,7 @@ BLOCK = 2
 
 
 def make(num_items, **questions):
-    return RoomQuestionDataset("train", num_items, RoomQuestions(**questions), SMALL, block_size=BLOCK)
+    return RoomQuestionDataset(RenderedRooms("train", num_items, SMALL, BLOCK), RoomQuestions(**questions))
 
 
 def told(sample):
@@ -30,10 +30,8 @@ def shown(sample):
 @pytest.fixture
 def drawn(monkeypatch):
     """Numbers of the rooms that were rendered."""
-    numbers, draw = [], rooms.draw_room
-    monkeypatch.setattr(
-        rooms, "draw_room", lambda split, index, *rest: numbers.append(index) or draw(split, index, *rest)
-    )
+    numbers, draw = [], RenderedRooms.draw
+    monkeypatch.setattr(RenderedRooms, "draw", lambda rooms, i, *rest: numbers.append(i) or draw(rooms, i, *rest))
     return numbers
 
 
@@ -87,7 +85,7 @@ def test_what_never_comes_back_to_a_process_is_dropped(drawn):
 def test_one_visit_is_the_rooms_in_their_order():
     dataset = make(12, counts={"reconstruction": 1})
     assert [dataset[index][0].id for index in (0, 5, 11)] == [
-        f"room-train-{index}/reconstruction-0" for index in (0, 5, 11)
+        f"room-train-{index}/marked_pixel-0" for index in (0, 5, 11)
     ]
     assert not dataset._kept
 
@@ -98,7 +96,7 @@ def test_a_fraction_is_a_share_of_blocks():
     assert all(counts[index] == counts[index + 1] for index in range(0, 400, BLOCK))
     share = np.mean([count["grounding_box"] for count in counts])
     assert {count["grounding_box"] for count in counts} == {0, 1} and 0.4 < share < 0.6
-    assert {count["reconstruction"] for count in counts} == {1}
+    assert {count["marked_pixel"] for count in counts} == {1}
     with_box = next(index for index in range(400) if counts[index]["grounding_box"])
     assert len(dataset[with_box]) == 2 and "bbox_3d" in told(dataset[with_box])[1]
 
@@ -106,8 +104,10 @@ def test_a_fraction_is_a_share_of_blocks():
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
-        ({"counts": {"reconstruction": -1}}, "counts has {'reconstruction': -1}; expected 0 or more"),
-        ({"counts": {"reconstruction": float("nan")}}, "counts has {'reconstruction': nan}; expected 0 or more"),
+        ({"counts": {"reconstruction": -1}}, "counts has {'marked_pixel': -1}; expected 0 or more"),
+        ({"counts": {"reconstruction": float("nan")}}, "counts has {'marked_pixel': nan}; expected 0 or more"),
+        ({"counts": {"marked_pixel": 3}, "mark_colors": ["red"]}, "asks for 3 marked pixels, but mark_colors has 1"),
+        ({"counts": {"poetry": 1}}, "counts names 'poetry'; known are marked_pixel"),
         ({"visits": 0}, "visits is 0; expected 1 or more"),
         ({"counts": {"grounding_box": 0.5}}, "counts is {'grounding_box': 0.5}; expected 1 or more of some task"),
         ({"counts": {}}, "counts is {}; expected 1 or more of some task"),
@@ -121,4 +121,6 @@ def test_wrong_questions_are_refused(questions, message):
 
 def test_rooms_that_only_ask_for_frames_need_no_other_counts():
     dataset = make(4, counts={}, grounding_frame_share=1.0, grounding_frame_count=2)
-    assert [len(dataset[index]) for index in range(4)] == [2] * 4
+    asked = [dataset[index] for index in range(4)]
+    assert {sample.task for samples in asked for sample in samples} == {"grounding_frame"}
+    assert {len(samples) for samples in asked} <= {1, 2}  # fewer where few objects are clear

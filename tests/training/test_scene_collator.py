@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing.data import RecordError, SceneSample, complete_row, make_question, render_room
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
+from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
 from gap_mllm.training.scene_collator import PRETRAINING_FIELDS, SceneCollator
 
 

@@ -21,7 +21,7 @@ from gap_mllm.processing.data import (
     scene_features,
 )
 from gap_mllm.processing.data.augmentation import AugmentationConfig, SceneAugmentation
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
+from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
 from gap_mllm.processing.data.truth import render_answer
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.scene_collator import SceneCollator
@@ -104,7 +104,7 @@ def long_scan(tmp_path, num_frames=60):
         views.append({**view, "frame_id": number})
     row = scene_row(scene, make_question(scene, "detection3d"), views, "train", "scan")
     features = scene_features()
-    return datasets.Dataset.from_list([{**row, "task": "scene", "answer": None}], features=features)
+    return datasets.Dataset.from_list([{**row, "task": "scene", "answer": None, "metadata": None}], features=features)
 
 
 def test_only_the_views_that_are_asked_about_are_decoded(tmp_path, tiny_processor, decoded):
@@ -141,6 +141,30 @@ def test_a_sample_stays_a_sample_until_it_is_a_batch(scenes, tiny_processor, mon
     dataset = SceneQuestionDataset(scenes, 3, num_views=4, augmentation=SceneAugmentation(config))
     collator = SceneCollator(tiny_processor, max_views=4, max_view_pixels=64 * 64, for_pretraining=True)
     assert len(collator([dataset[index] for index in range(3)])["scene_lengths"]) == 3
+
+
+def test_rendered_rooms_are_rows_like_any_others(tiny_processor):
+    """Nothing is stored; several questions share the views of a room, which are drawn when the item is."""
+    rooms = load_multiview(
+        "rendered_rooms", split="train", num_rooms=6, variety={"sizes": [[64, 64]], "size_shares": [1]}
+    )
+    dataset = SceneQuestionDataset(rooms, 12, num_views=2, questions_per_scene=3)
+    items = [dataset[index] for index in range(12)]
+    assert [item[0].answer for item in items[:2]] == [dataset[index][0].answer for index in range(2)]
+    assert len({sample.question_type for item in items for sample in item}) > 8
+    assert items[0][0].scene_id == items[6][0].scene_id and items[0][0].id != items[6][0].id
+    batch = SceneCollator(tiny_processor, for_pretraining=True, point_map_side=2)(items[:3])
+    assert batch["point_map_targets"].isfinite().all()
+
+
+def test_other_rooms_stand_in_for_those_that_nothing_can_be_asked_about():
+    """A single low view often shows no object clearly."""
+    variety = {"sizes": [[8, 64]], "size_shares": [1], "num_views": [1], "num_views_shares": [1]}
+    rooms = load_multiview("rendered_rooms", split="train", num_rooms=24, variety=variety)
+    dataset = SceneQuestionDataset(rooms, tasks=("grounding_box",))
+    asked = [dataset[index].scene_id for index in range(24)]
+    stood_in_for = [index for index in range(24) if asked[index] != rooms[index].scene_id]
+    assert 2 < len(stood_in_for) < 20 and [dataset[index].scene_id for index in range(24)] == asked
 
 
 def test_scenes_are_changed_before_they_are_asked_about(scenes):

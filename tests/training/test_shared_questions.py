@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from gap_mllm.processing.data import SceneSample, load_multiview, render_room
-from gap_mllm.processing.data.rooms.synthetic_rooms import room_sample
+from gap_mllm.processing.data.rooms.room_scenes import room_sample
 from gap_mllm.processing.data.scene_sample import View
 from gap_mllm.processing.data.task_makers import make_tasks
 from gap_mllm.processing.prompts_gap_mllm import IMAGE_TAG

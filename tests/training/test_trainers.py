@@ -13,6 +13,7 @@ import yaml
 from torch.utils.data import Dataset
 
 from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
 from gap_mllm.training.losses import confidence_loss, log_depth_loss, point_loss, pose_loss, text_loss
 from gap_mllm.training.module_groups import MODULE_GROUPS, assign_groups, freeze_groups, parameter_groups
@@ -21,7 +22,6 @@ from gap_mllm.training.rooms import (
     RoomGeometryDataset,
     RoomQuestionDataset,
     RoomQuestions,
-    RoomVariety,
     collate_scenes,
 )
 from gap_mllm.training.scene_collator import LOSS_FIELDS, SceneCollator
@@ -34,7 +34,7 @@ QUESTIONS = RoomQuestions(counts={"reconstruction": 2}, decimals=1)
 
 @pytest.fixture(scope="module")
 def rooms():
-    return _Kept(RoomQuestionDataset("train", 8, QUESTIONS, SMALL, block_size=1))
+    return _Kept(RoomQuestionDataset(RenderedRooms("train", 8, SMALL, 1), QUESTIONS))
 
 
 def make_collator(processor, layout="block_mask", **options):
@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_names_step_term_and_samples(
     with torch.no_grad():
         model.lm_head.weight[5] = float("inf")
     with pytest.raises(
-        FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0/reconstruction-0', 'room-t"
+        FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0/marked_pixel-0', 'room-t"
     ):
         trainer.train()
 
@@ -385,7 +385,7 @@ def encoder_trainer(tmp_path, encoder_config):
 
 
 def test_encoder_training_lowers_every_error_it_is_trained_on(encoder_trainer):
-    dataset = _Kept(RoomGeometryDataset("train", 2, 14, SMALL, block_size=2))
+    dataset = _Kept(RoomGeometryDataset(RenderedRooms("train", 2, SMALL, 2)))
     trainer = encoder_trainer(
         dataset, per_device_train_batch_size=2, max_steps=40, logging_steps=1, learning_rate=5e-3, num_train_epochs=40
     )
@@ -399,7 +399,7 @@ def test_encoder_loss_is_the_same_for_views_of_mixed_sizes_in_any_split(encoder_
     variety = RoomVariety(
         sizes=((64, 64), (32, 64)), size_shares=(0.5, 0.5), num_views=(1, 2), num_views_shares=(0.5, 0.5)
     )
-    dataset = _Kept(RoomGeometryDataset("train", 4, 14, variety, block_size=1, seed=3))
+    dataset = _Kept(RoomGeometryDataset(RenderedRooms("train", 4, variety, 1, 3)))
     assert len({item["images"].shape for item in dataset.items}) > 1
     losses = []
     for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
@@ -422,7 +422,7 @@ def test_encoder_targets_agree_with_each_other():
     from gap_mllm.processing.camera_geometry_gap_mllm import unproject_depth
     from gap_mllm.vggt_heads_gap_mllm import pose_encoding_to_cameras
 
-    item = RoomGeometryDataset("train", 1, 14, RoomVariety(sizes=((64, 96),), size_shares=(1.0,)))[0]
+    item = RoomGeometryDataset(RenderedRooms("train", 1, RoomVariety(sizes=((64, 96),), size_shares=(1.0,))))[0]
     assert item["images"].shape[1:] == (3, 56, 84) and item["valid"].all()
     extrinsics, intrinsics = pose_encoding_to_cameras(item["pose_enc"], (56, 84))
     assert torch.allclose(extrinsics[0], torch.eye(4)[:3], atol=1e-5)

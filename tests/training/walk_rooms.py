@@ -23,17 +23,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.processing.data.rooms import first_askable, make_layout, room_seed
 from gap_mllm.processing.data.rooms.appearance import FIRST_PART
 from gap_mllm.processing.data.rooms.rays import cast_rays, collect_parts, ray_directions
 from gap_mllm.training.recipes import find_recipe
-from gap_mllm.training.rooms import (
-    RoomGeometryDataset,
-    RoomQuestionDataset,
-    RoomQuestions,
-    RoomVariety,
-    draw_shape,
-)
+from gap_mllm.training.rooms import RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
 
 
 QUESTION_RECIPES = ("quickstart", "tiny_gap_mllm")
@@ -48,10 +43,11 @@ def make_dataset(recipe, num_rooms, seed=None):
     options = {"block_size": values["per_device_train_batch_size"], "use_colors": False}
     options["seed"] = values["seed"] if seed is None else seed
     if recipe == ENCODER_RECIPE:
-        return RoomGeometryDataset("train", num_rooms, 14, replace(RoomVariety(), color_strength=0.0), **options)
+        variety = replace(RoomVariety(), color_strength=0.0)
+        return RoomGeometryDataset(RenderedRooms("train", num_rooms, variety, **options))
     questions = RoomQuestions(**{**values["questions"], "visits": 1})
     variety = RoomVariety(**{**values["variety"], "color_strength": 0.0})
-    return RoomQuestionDataset("train", num_rooms, questions, variety, **options)
+    return RoomQuestionDataset(RenderedRooms("train", num_rooms, variety, **options), questions)
 
 
 make_layout = lru_cache(maxsize=4096)(make_layout)  # recipes take turns at the same rooms
@@ -59,9 +55,9 @@ make_layout = lru_cache(maxsize=4096)(make_layout)  # recipes take turns at the 
 
 def shows_furniture(dataset, room):
     """Do several of a grid of pixels of a room's first view show furniture? Their rays are those of the renderer."""
-    if dataset.variety.shuffle_views:
+    if dataset.rooms.variety.shuffle_views:
         return False
-    height, width, _ = draw_shape(room, dataset.variety, dataset.block_size, dataset.seed)
+    height, width, _ = dataset.rooms.shape_of(room)
     layout, side = make_layout(room_seed("train", room)), 128  # its picture's; others have the same angle across
     k = layout.intrinsics[0]
     shift = (k[:2, 2] - (side - 1) / 2) / side * (width, height)
@@ -93,10 +89,11 @@ def walk(dataset, rooms, full_every=1):
             in_full += 1
             if isinstance(dataset, RoomQuestionDataset):
                 count = partial(_count, redrawn)
-                scene, _, asked = first_askable(partial(dataset.ask, room), count)
-                if scene.seed != room_seed("train", room):
+                asked = first_askable(partial(dataset.ask, room), count)
+                if asked[0].scene_id != f"room_{room_seed('train', room):07d}":
                     stood_in_for.append(room)
-                numbers = [scene.depth_m, *(q.boxes for _, q in asked), *(q.point for _, q in asked if q.marks)]
+                numbers = [view.depth_m for view in asked[0].views]
+                numbers += [item.numbers for question in asked for item in question.truth.items]
             else:
                 item = dataset[room]
                 numbers = [item[name].numpy() for name in ("depth", "points", "pose_enc")]

@@ -1,22 +1,19 @@
-"""Furnished rooms rendered from a seed, numpy only: layout, furniture, surfaces, rays, pictures, questions.
+"""Furnished rooms rendered from a seed, numpy only: layout, furniture, surfaces, rays, pictures.
 
-`SyntheticRooms` in synthetic_rooms.py is their `datasets` builder, and needs that package.
+As samples they are in room_scenes.py, as a source that renders what is asked for in rendered_rooms.py, as a `datasets`
+builder in synthetic_rooms.py; these need that package.
 """
 
 from .layout import SPLIT_SEEDS, make_layout, room_seed
 from .redraw import first_askable
 from .renderer import RoomScene, render_room, render_split
-from .tasks import ROOM_TASKS, RoomQuestion, make_question
 
 
 __all__ = [
-    "ROOM_TASKS",
     "SPLIT_SEEDS",
-    "RoomQuestion",
     "RoomScene",
     "first_askable",
     "make_layout",
-    "make_question",
     "render_room",
     "render_split",
     "room_seed",

@@ -56,6 +56,11 @@ class RoomScene:
     euler_order: str = "zxy"
 
     @property
+    def scene_id(self) -> str:
+        """Its name in samples: "room_0000031"."""
+        return f"room_{self.seed:07d}"
+
+    @property
     def view_to_first_view(self) -> np.ndarray:
         """Poses relative to view 0, `(V, 4, 4)`, float64."""
         return view_to_first_view(self.camera_to_world)
@@ -90,6 +95,12 @@ class RoomScene:
             raise ValueError(f"order is {order}; expected different view indices from 0 to {len(self.images) - 1}.")
         names = ("images", "depth_m", "normals", "instance_ids", "intrinsics", "camera_to_world")
         return replace(self, **{name: getattr(self, name)[order] for name in names})
+
+    def as_sample(self):
+        """The room as a `SceneSample` of the task "scene"; see `room_scenes.room_sample`."""
+        from .room_scenes import room_sample  # samples need `datasets`, rendering does not
+
+        return room_sample(self)
 
     def label_of(self, instance_id: int) -> str:
         """Return the label of an instance id: a furniture category, "floor", "wall", "ceiling", "door", ..

@@ -1,26 +1,22 @@
 """`SyntheticRooms`: a `datasets` builder that renders labelled rooms from seeds, in the package's one schema.
 
-Nothing is downloaded. Rendering is in renderer.py, questions are in tasks.py, the schema is in schema.py.
+Nothing is downloaded. Rendering is in renderer.py, rooms as samples are in room_scenes.py, the schema is in schema.py.
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import datasets
-import numpy as np
 from transformers.utils import logging
 
-from ..instance_maps import InstanceMap
 from ..prepared_source import PreparedSourceBuilder
-from ..scene_sample import Box, Point, SceneMark, SceneSample, View
-from ..schema import complete_row, scene_features
-from .appearance import STRUCTURE_LABELS
-from .attributes import piece_attributes
+from ..schema import scene_features
+from ..task_makers import TASK_MAKERS, maker_of
 from .layout import SPLIT_SEEDS, room_seed
 from .redraw import first_askable
-from .renderer import RoomScene, render_room
-from .tasks import ROOM_TASKS, RoomQuestion, make_question, visible_pieces
+from .renderer import render_room
+from .room_scenes import ROOM_TASKS, make_questions, scene_row, scene_views
 
 
 logger = logging.get_logger(__name__)
@@ -33,7 +29,8 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
     Args:
         num_train, num_selection, num_test (`int`): rooms of each split.
         num_views (`int`, defaults to 4), height (`int`, defaults to 128), width (`int`, defaults to 128): of a room.
-        tasks (`tuple[str, ...]`): keys of `tasks.ROOM_TASKS`; each room gives rows for every task.
+        tasks (`tuple[str, ...]`, defaults to `ROOM_TASKS`): tasks of GAP-MLLM or keys of `TASK_MAKERS`; each room
+            gives rows for every one.
         questions_per_task (`int`, defaults to 1): rows for one room and task, with different questions;
             "detection3d" has one answer only and always gives one row.
     Raises:
@@ -46,15 +43,15 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
     num_views: int = 4
     height: int = 128
     width: int = 128
-    tasks: tuple[str, ...] = tuple(ROOM_TASKS)
+    tasks: tuple[str, ...] = ROOM_TASKS
     questions_per_task: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         self.tasks = tuple(self.tasks)
-        unknown = [task for task in self.tasks if task not in ROOM_TASKS]
+        unknown = [task for task in self.tasks if maker_of(task) not in TASK_MAKERS]
         if unknown or not self.tasks:
-            raise ValueError(f"tasks is {self.tasks}; expected one or more of {list(ROOM_TASKS)}.")
+            raise ValueError(f"tasks is {self.tasks}; expected one or more of {[*ROOM_TASKS, *TASK_MAKERS]}.")
         for split, seeds in SPLIT_SEEDS.items():
             if not 0 <= self.num_rooms(split) <= len(seeds):
                 raise ValueError(f"num_{split} is {self.num_rooms(split)}; expected 0 to {len(seeds)}.")
@@ -86,7 +83,7 @@ class SyntheticRooms(PreparedSourceBuilder):
         ```
     """
 
-    VERSION = datasets.Version("1.0.0")
+    VERSION = datasets.Version("1.1.0")
     BUILDER_CONFIG_CLASS = SyntheticRoomsConfig
 
     def _info(self):
@@ -125,126 +122,12 @@ class SyntheticRooms(PreparedSourceBuilder):
         """Room `index` or one that stands in for it, and its questions by the end of their rows' names."""
         config = self.config
         scene = render_room(room_seed(split, index, attempt), config.num_views, config.height, config.width)
-        return scene, {
-            f"{task}-{number}": make_question(scene, task, number)
-            for task in config.tasks
-            for number in range(1 if task == "detection3d" else config.questions_per_task)
-        }
+        questions = {}
+        for task in config.tasks:
+            count = 1 if maker_of(task) == "detection" else config.questions_per_task
+            made = make_questions(scene, task, count)
+            questions |= {f"{task}-{number}": question for number, question in enumerate(made)}
+        return scene, questions
 
 
-def room_views(scene: RoomScene) -> tuple[View, ...]:
-    """The views of a room: pictures, metric depth and what each pixel shows, as rendered; nothing is encoded."""
-    labels = STRUCTURE_LABELS | dict(enumerate(scene.labels, 1))
-    return tuple(
-        View(
-            picture=scene.images[view],
-            depth_picture=scene.depth_m[view],
-            frame_id=view,
-            intrinsics=scene.intrinsics[view],
-            depth_intrinsics=scene.intrinsics[view],
-            camera_to_world=scene.camera_to_world[view],
-            instances=InstanceMap(scene.instance_ids[view], labels),
-        )
-        for view in range(len(scene.images))
-    )
-
-
-def room_sample(
-    scene: RoomScene, question: RoomQuestion | None = None, split: str | None = None, sample_id: str | None = None
-) -> SceneSample:
-    """A room as a sample: with a question, or as a scene that task makers ask about.
-
-    Frame: boxes and points of a question in the camera of view 0, boxes of a scene in the aligned world, +z up. Units:
-    metres.
-
-    Args:
-        scene (`RoomScene`): the room.
-        question (`RoomQuestion`, *optional*): what is asked about it; None gives the task "scene", with the boxes of
-            all furniture.
-        split (`str`, *optional*), sample_id (`str`, *optional*): unique name, by default that of the room.
-    Returns:
-        `SceneSample`.
-    """
-    name = f"room_{scene.seed:07d}"
-    room = {"room_size": scene.room_size.tolist(), "visible": visible_pieces(scene), "seed": scene.seed}
-    room["furniture"] = [f"{color} {label}" for color, label in zip(scene.colors, scene.labels, strict=True)]
-    sample = SceneSample(
-        id=sample_id or name,
-        source="synthetic_rooms",
-        split=split,
-        task="scene",
-        scene_id=name,
-        views=room_views(scene),
-        world_to_aligned=np.eye(4),
-        pose_frame="aligned",
-        metadata=room,
-    )
-    if question is not None:
-        return room_question(sample, scene, question)
-    instances = range(1, len(scene.labels) + 1)
-    return replace(sample, boxes=_boxes(scene, scene.boxes, scene.labels, instances, "aligned"))
-
-
-def room_question(sample: SceneSample, scene: RoomScene, question: RoomQuestion, **changes) -> SceneSample:
-    """A question about a room whose sample is there: all its questions share the views, and what is known of it.
-
-    Frame: boxes and points in the camera of view 0. Units: metres.
-
-    Args:
-        sample (`SceneSample`): `room_sample` of the room.
-        scene (`RoomScene`), question (`RoomQuestion`): the room, and what is asked about it.
-        **changes: further fields of the sample, as its `id`.
-    Returns:
-        `SceneSample`.
-    """
-    points, marks = [], []
-    for mark in question.marks:
-        pixel = tuple(map(float, mark.pixel))
-        points.append(Point(mark.view, pixel, question.point, label=question.labels[0]))
-        marks.append(SceneMark(mark.view, "cross", mark.color, pixel))
-    return replace(
-        sample,
-        task=question.task,
-        question=question.question,
-        answer=question.answer,
-        truth=question.truth,
-        references=tuple(question.references),
-        boxes=_boxes(scene, question.boxes, question.labels, question.instances, "camera"),
-        points=tuple(points),
-        marks=tuple(marks),
-        target_frame=question.target_frame,
-        metadata={**sample.metadata, "description": question.description},
-        **changes,
-    )
-
-
-def _boxes(scene, boxes, labels, instances, frame):
-    seen_first, index = set(np.unique(scene.instance_ids[0]).tolist()), 0 if frame == "camera" else None
-    words = piece_attributes(scene)
-    found = []
-    for box, label, instance in zip(boxes, labels, instances, strict=False):
-        told = {} if instance < 1 else words[instance - 1]
-        shown = instance in seen_first
-        found.append(Box(box, scene.euler_order, frame, index, label, str(instance), "target", shown, told))
-    return tuple(found)
-
-
-def scene_views(scene: RoomScene) -> list[dict]:
-    """Return the "views" of a row: PNG images and 16-bit depth in millimetres, intrinsics and poses."""
-    return complete_row(views=[view.row() for view in room_views(scene)])["views"]
-
-
-def scene_row(scene: RoomScene, question: RoomQuestion, views: list[dict], split: str, row_id: str) -> dict:
-    """Return one row of the schema.
-
-    Args:
-        scene (`RoomScene`): the room.
-        question (`RoomQuestion`): what is asked about it.
-        views (`list[dict]`): its `scene_views`, encoded once for all rows of the room.
-        split (`str`): name of the split.
-        row_id (`str`): unique name of the row.
-    Returns:
-        `dict`: keys of `schema.scene_features`.
-    """
-    sample = replace(room_sample(scene, question, split, row_id), views=())
-    return {**sample.to_row(), "views": views}
+__all__ = ["SyntheticRooms", "SyntheticRoomsConfig"]

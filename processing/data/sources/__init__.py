@@ -39,4 +39,7 @@ SOURCES = {"synthetic_rooms": (f"{__name__.rpartition('.')[0]}.rooms.synthetic_r
 for _family, _classes in _FAMILIES.items():
     SOURCES |= {name: (f"{__name__}.{_family}.{name}_source", kind) for name, kind in _classes.items()}
 
-__all__ = ["SOURCES"]
+# Sources that make what is asked for, and prepare nothing: registry key -> module, dataclass of their options.
+RENDERED = {"rendered_rooms": (f"{__name__.rpartition('.')[0]}.rooms.rendered_rooms", "RenderedRooms")}
+
+__all__ = ["RENDERED", "SOURCES"]

@@ -1,12 +1,13 @@
 """Questions from any scene with depth, poses and boxes: `make_tasks` asks what is clear, `TASK_MAKERS` names how."""
 
-from .making import TASK_MAKERS, MadeTasks, make_tasks
+from .making import REPEATED, TASK_MAKERS, MadeTasks, make_tasks
 from .margins import TaskMargins
 from .task_scene import CannotAskError, Draft, TaskScene
-from .templates import TEMPLATES, choice_answer, count_answer, number_answer
+from .templates import TEMPLATES, choice_answer, count_answer, maker_of, number_answer
 
 
 __all__ = [
+    "REPEATED",
     "TASK_MAKERS",
     "TEMPLATES",
     "CannotAskError",
@@ -17,5 +18,6 @@ __all__ = [
     "choice_answer",
     "count_answer",
     "make_tasks",
+    "maker_of",
     "number_answer",
 ]

@@ -43,7 +43,7 @@ def draw_mark(
     Returns:
         `Marked`, or None if there is no such pixel.
     """
-    for place in rng.permutation(len(cameras)):
+    for place in _order_of_views(scene, rng, cameras, item, around):
         camera = cameras[int(place)]
         pixels = _allowed_pixels(scene, camera, item, around)
         if not len(pixels):
@@ -58,6 +58,16 @@ def draw_mark(
                 label = item.label if item else camera.label_at(pixels[index])
                 return Marked(camera.index, (int(x), int(y)), points[index], color, item, label)
     return None
+
+
+def _order_of_views(scene, rng, cameras, item, around):
+    """Views in the order in which they are tried: by chance, with instance maps in proportion to their pixels."""
+    if any(camera.instances is None for camera in cameras):
+        return rng.permutation(len(cameras))
+    counts = np.array([len(_allowed_pixels(scene, camera, item, around)) for camera in cameras], np.float64)
+    if not counts.any():
+        return []
+    return rng.choice(len(cameras), size=np.count_nonzero(counts), replace=False, p=counts / counts.sum())
 
 
 @remembered

@@ -22,6 +22,7 @@ PROMPT_TASKS = {
     "grounding_box": "grounding_box",
     "object_caption": "dense_caption",
 }
+MAKERS = {task: maker for maker, task in PROMPT_TASKS.items()}
 _BOX_FORM = (
     "The 3D bounding box format should be [x_center, y_center, z_center, x_size, y_size, z_size, yaw, pitch, roll]."
 )
@@ -224,6 +225,11 @@ CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the
 PHRASINGS = ("all", "first")
 
 
+def maker_of(name: str) -> str:
+    """The maker of a task's questions: "marked_pixel" for "reconstruction"; other names stay."""
+    return MAKERS.get(name, name)
+
+
 def num_phrasings(kind: str) -> int:
     """How many phrasings a kind of question has, the package's own prompt included; KeyError for unknown kinds."""
     return len(TEMPLATES[kind]) + (kind in PROMPT_TASKS)
@@ -300,6 +306,7 @@ __all__ = [
     "TEMPLATES",
     "choice_answer",
     "count_answer",
+    "maker_of",
     "num_phrasings",
     "number_answer",
     "phrase",

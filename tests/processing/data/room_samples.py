@@ -13,7 +13,7 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     unproject_depth,
 )
 from gap_mllm.processing.data import make_question, render_room
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
+from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
 from gap_mllm.processing.data.scene_sample import SceneSample
 
 

@@ -1,13 +1,14 @@
 """Rooms that stand in for others: which ones, how long they are drawn, and the test rooms, which need none."""
 
-import hashlib
 import pickle
+from collections import Counter
 
 import pytest
 
 from gap_mllm.processing.data import ROOM_TASKS, SPLIT_SEEDS, CannotAskError, make_question, render_room, room_seed
 from gap_mllm.processing.data.rooms import first_askable
 from gap_mllm.processing.data.rooms.redraw import MAX_DRAWS
+from gap_mllm.processing.data.rooms.room_scenes import make_questions
 
 
 def refuse(attempt):
@@ -33,7 +34,7 @@ def test_the_first_askable_is_taken_and_the_others_are_told():
 
 
 def test_other_errors_are_no_reason_to_draw_again():
-    with pytest.raises(ValueError, match="task is 'segmentation'"):
+    with pytest.raises(ValueError, match="tasks names 'segmentation'"):
         first_askable(lambda attempt: make_question(render_room(attempt, 1, 8, 8), "segmentation"))
 
 
@@ -52,15 +53,18 @@ def test_the_error_crosses_processes_with_its_reason():
     assert CannotAskError("bare").reason == "bare" and isinstance(error, ValueError)
 
 
-def test_test_rooms_are_asked_what_they_always_were():
-    """128 rooms of the quickstart's test; the hash was made before rooms could stand in for others."""
-    digest = hashlib.sha256()
+def test_test_rooms_can_be_asked_nearly_everything():
+    """128 rooms of the quickstart's test: two marks each; what little else cannot be asked is said why."""
+    refused = Counter()
     for index in range(5000, 5128):
         scene = render_room(room_seed("test", index), height=96, width=96, use_colors=False)
-        for task in ROOM_TASKS:
-            for number in range(2):
-                q = make_question(scene, task, number)
-                marks = [(mark.view, tuple(mark.pixel), mark.color) for mark in q.marks]
-                truth = (q.instances, q.labels, q.target_frame, q.description, q.references, marks)
-                digest.update(repr((q.task, q.question, q.answer, *truth)).encode())
-    assert digest.hexdigest() == "257bb2b94ce6f08c1ad861e121d1fd5fcd2ee21b397a762ab7bc13297a736204"
+        assert len(make_questions(scene, "reconstruction", 2)) == 2
+        for task in ROOM_TASKS[1:]:
+            try:
+                make_question(scene, task)
+            except CannotAskError as error:
+                assert str(error).startswith(
+                    f"room {scene.seed} cannot be asked a question of {task!r} in its 4 views"
+                )
+                refused[task] += 1
+    assert refused["detection3d"] == refused["grounding_box"] == 0 and refused.total() <= 6

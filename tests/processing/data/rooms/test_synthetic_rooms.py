@@ -26,7 +26,7 @@ from gap_mllm.processing.data import (
     scene_features,
 )
 from gap_mllm.processing.data.augmentation import crop_views, flip_horizontally
-from gap_mllm.processing.data.rooms.synthetic_rooms import room_sample, scene_row, scene_views
+from gap_mllm.processing.data.rooms.room_scenes import room_sample, scene_row, scene_views
 from gap_mllm.processing.data.task_makers import make_tasks
 from gap_mllm.processing.data.truth import render_answer
 
@@ -64,7 +64,7 @@ def test_rows_follow_the_schema(builder):
 def test_a_row_holds_the_views_of_its_seed(builder):
     row = builder.as_dataset(split="test")[0]
     scene = render_room(room_seed("test", 0), 2, 32, 48)
-    assert json.loads(row["metadata"])["seed"] == scene.seed
+    assert json.loads(row["metadata"])["room_seed"] == scene.seed
     for view, kept in enumerate(row["views"]):
         np.testing.assert_array_equal(np.asarray(kept["image"]), scene.images[view])
         depth = np.asarray(kept["depth"])
@@ -141,7 +141,7 @@ import sys
 from dataclasses import replace
 sys.modules["datasets"] = None
 import gap_mllm.processing.data as data
-data.make_question(data.render_room(0, 2, 32, 32), "detection3d")
+data.render_room(0, 2, 32, 32)
 try:
     data.SyntheticRooms
 except ImportError:
@@ -158,21 +158,21 @@ def test_unknown_names_of_the_package_raise():
         data.NoSuchRooms  # noqa: B018
 
 
-def test_a_room_is_a_sample_without_a_row(monkeypatch):
+def test_a_question_about_a_room_is_a_sample_without_a_row(monkeypatch):
     """As arrays it says what its row says; nothing is encoded on the way."""
     room = render_room(3, 2, 48, 64)
     for task in ROOM_TASKS:
-        question = make_question(room, task)
-        stored = SceneSample.from_row(scene_row(room, question, scene_views(room), "train", "r"))
         with monkeypatch.context() as patch:
             patch.setattr("gap_mllm.processing.data.scene_sample.encode_png", None)
-            sample = room_sample(room, question, "train", "r")
+            sample = make_question(room, task)
             views = [(np.asarray(view.image), view.depth_m, view.size) for view in sample.views]
-        assert (sample.answer, sample.question, sample.metadata) == (stored.answer, stored.question, stored.metadata)
-        assert render_answer(sample.truth) == question.answer and stored.truth is None
+        stored = SceneSample.from_row(scene_row(room, sample, scene_views(room), "train", "r"))
+        assert (sample.answer, sample.question, sample.task) == (stored.answer, stored.question, task)
+        assert stored.metadata["description"] == sample.truth.description and stored.metadata["room_seed"] == 3
+        assert render_answer(sample.truth) == sample.answer and stored.truth is None
         for (image, depth, size), view in zip(views, stored.views, strict=True):
             assert (image == np.asarray(view.image)).all() and size == view.size == (64, 48)
-            assert np.abs(depth - view.depth_m).max() < 0.000501
+            assert np.abs(depth - view.depth_m).max() < 0.000501 and view.instances is None
         for box, other in zip(sample.boxes, stored.boxes, strict=True):
             assert np.abs(box.numbers - other.numbers).max() < 1e-5
             assert (box.label, box.frame_index, box.in_reference) == (other.label, 0, other.in_reference)
@@ -213,9 +213,9 @@ def test_a_room_that_shows_no_furniture_is_stood_in_for(tmp_path, monkeypatch):
         rooms.download_and_prepare()
         rows = rooms.as_dataset(split="train")
         assert rows["id"][:2] == ["train-000000-grounding_box-0", "train-000000-reconstruction-0"]
-        seeds.append([json.loads(text)["seed"] for text in rows["metadata"]][::2])
-        assert [json.loads(text)["seed"] for text in rows["metadata"]][1::2] == seeds[-1]  # all rows of one room
+        seeds.append([json.loads(text)["room_seed"] for text in rows["metadata"]][::2])
+        assert [json.loads(text)["room_seed"] for text in rows["metadata"]][1::2] == seeds[-1]  # all rows of one room
     assert seeds[1][:2] == seeds[0] and seeds[0][1] == room_seed("train", 1)
     assert seeds[0][0] in [room_seed("train", 0, attempt) for attempt in (1, 2, 3)]
     assert [index for index, seed in enumerate(seeds[1]) if seed != index] == [0, 12]
-    assert "stand in for some of the 2 of split 'train': {'no furniture is visible': " in warned[0]
+    assert "stand in for some of the 2 of split 'train': {'no object is clearly visible': " in warned[0]

@@ -1,11 +1,15 @@
 """Questions about rendered rooms: the answers' text and numbers are true of the views."""
 
+import json
+
 import numpy as np
 import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame, parse_points
-from gap_mllm.processing.data import ROOM_TASKS, CannotAskError, make_question, render_room
-from gap_mllm.processing.data.rooms.tasks import captions, count_pixels, size_word, visible_pieces
+from gap_mllm.processing.data import ROOM_TASKS, CannotAskError, load_multiview, make_question, render_room
+from gap_mllm.processing.data.rooms.attributes import piece_attributes, size_word
+from gap_mllm.processing.data.rooms.room_scenes import make_questions
+from gap_mllm.processing.prompts_gap_mllm import prompt_text
 
 
 @pytest.fixture(scope="module")
@@ -13,122 +17,101 @@ def scenes():
     return [render_room(seed, height=96, width=96) for seed in range(12)]
 
 
+def shares(scene):
+    """Share of each view's pixels that shows each piece, (V, N)."""
+    return np.stack([(scene.instance_ids == piece + 1).mean((1, 2)) for piece in range(len(scene.labels))], 1)
+
+
 def test_a_marked_pixel_is_labelled_and_placed_as_the_maps_say(scenes):
+    on_furniture, views, labels = [], set(), set()
     for scene in scenes:
         points = scene.points_in_first_view()
-        for task_seed in range(8):
-            question = make_question(scene, "reconstruction", task_seed)
+        for question in make_questions(scene, "reconstruction", 12):
             (mark,) = question.marks
-            x, y = mark.pixel
-            label = scene.label_of(scene.instance_ids[mark.view, y, x])
-            np.testing.assert_allclose(question.point, points[mark.view, y, x], atol=1e-5)
+            x, y = mark.xy
+            shown = scene.instance_ids[mark.view, y, x]
+            around = scene.instance_ids[mark.view, [y, y, y - 1, y + 1], [x - 1, x + 1, x, x]]
+            assert (around == shown).all()
             answer = parse_points(question.answer).first
-            assert answer.label == label == question.labels[0]
-            np.testing.assert_allclose(answer.point, question.point, atol=0.0051)
+            assert answer.label == scene.label_of(shown) == question.points[0].label
+            np.testing.assert_allclose(question.points[0].xyz, points[mark.view, y, x], atol=1e-5)
+            np.testing.assert_allclose(answer.point, points[mark.view, y, x], atol=0.0051)
+            on_furniture.append(shown > 0)
+            views.add(mark.view)
+            labels.add(answer.label)
+    assert 0.48 < np.mean(on_furniture) < 0.72 and views == {0, 1, 2, 3}
+    assert {"floor", "wall"} < labels
 
 
-def test_marks_are_mostly_on_furniture_and_use_every_view(scenes):
-    questions = [make_question(scene, "reconstruction", k) for scene in scenes for k in range(30)]
-    share = np.mean([question.instances[0] > 0 for question in questions])
-    assert 0.5 < share < 0.7
-    assert {question.marks[0].view for question in questions} == {0, 1, 2, 3}
-    assert {"floor", "wall"} < {question.labels[0] for question in questions}
-
-
-def test_the_colour_of_the_mark_is_named_in_the_question(scenes):
-    question = make_question(scenes[0], "reconstruction", color="cyan")
-    assert question.marks[0].color == "cyan" and "cyan" in question.question
+def test_questions_are_worded_as_the_models_know_them(scenes):
+    scene = scenes[1]
+    mark, detection = make_question(scene, "reconstruction", color="cyan"), make_question(scene, "detection3d")
+    box, caption = make_question(scene, "grounding_box"), make_question(scene, "dense_caption")
+    frame = make_question(scene, "grounding_frame")
+    assert mark.marks[0].color == "cyan" and mark.question == prompt_text("reconstruction", color="cyan")
+    assert detection.question == prompt_text("detection3d")
+    assert box.question == prompt_text("grounding_box", description=box.truth.description)
+    assert caption.question == prompt_text("dense_caption", location=caption.boxes[0].numbers[:3])
+    numbers = "".join(f"Frame-{view}: <image>" for view in range(4))
+    assert frame.question == numbers + prompt_text("grounding_frame", description=frame.truth.description)
 
 
 def test_detection_lists_the_visible_furniture_in_the_order_of_its_appearance(scenes):
     for scene in scenes:
         question = make_question(scene, "detection3d")
-        is_visible = count_pixels(scene) >= 0.004 * 96 * 96
-        assert sorted(question.instances) == (np.nonzero(is_visible.any(0))[0] + 1).tolist()
-        first = is_visible.argmax(0)[np.array(question.instances) - 1]
-        assert (np.diff(first) >= 0).all()
+        is_visible, pieces = shares(scene) >= 0.004, [int(box.instance_id) - 1 for box in question.boxes]
+        assert sorted(pieces) == np.nonzero(is_visible.any(0))[0].tolist()
+        assert (np.diff(is_visible.argmax(0)[pieces]) >= 0).all()
         boxes = parse_boxes(question.answer, require_label=True)
-        assert not boxes.rejected and [box.label for box in boxes.items] == question.labels
-        np.testing.assert_allclose([box.bbox_3d for box in boxes.items], question.boxes, atol=0.0051)
-        np.testing.assert_array_equal(question.boxes, scene.boxes_in_first_view()[np.array(question.instances) - 1])
-
-
-def test_counted_pixels_are_those_of_the_instance_map(scenes):
-    scene = scenes[1]
-    counts = count_pixels(scene)
-    for view in range(4):
-        for piece in range(len(scene.labels)):
-            assert counts[view, piece] == (scene.instance_ids[view] == piece + 1).sum()
-    assert set(visible_pieces(scene)) <= set(range(1, len(scene.labels) + 1))
-
-
-def test_every_room_shows_some_furniture():
-    assert all(visible_pieces(render_room(seed, height=24, width=32)) for seed in (5647, *range(300, 340)))
-
-
-def test_where_nothing_is_large_enough_the_largest_counts_as_visible():
-    scene = render_room(0, height=48, width=48)
-    shown = np.argwhere(scene.instance_ids == visible_pieces(scene)[0])[0]
-    scene.instance_ids[:] = 0
-    scene.instance_ids[tuple(shown)] = 2
-    assert visible_pieces(scene) == [2]
+        assert not boxes.rejected and [box.label for box in boxes.items] == [scene.labels[piece] for piece in pieces]
+        truth = scene.boxes_in_first_view()[pieces]
+        np.testing.assert_allclose([box.bbox_3d for box in boxes.items], truth, atol=0.0051)
+        np.testing.assert_allclose([box.numbers for box in question.boxes], truth, atol=1e-9)
 
 
 def test_grounding_names_one_piece_and_answers_with_its_first_clear_view_and_box(scenes):
     for scene in scenes:
-        for task_seed in range(4):
-            stage_one = make_question(scene, "grounding_frame", task_seed)
-            stage_two = make_question(scene, "grounding_box", task_seed)
-            assert stage_one.description == stage_two.description and stage_one.instances == stage_two.instances
-            (piece,) = stage_one.instances
-            name = f"{scene.colors[piece - 1]} {scene.labels[piece - 1]}"
-            assert stage_one.description.split(" next to ")[0].count(name) == 1
-            assert stage_one.description in stage_one.question and stage_two.description in stage_two.question
-            frame = parse_frame(stage_one.answer, num_frames=4).first
-            assert frame == stage_one.target_frame
-            counts = count_pixels(scene)[:, piece - 1]
-            assert counts[frame] >= min(0.012 * 96 * 96, counts.max() / 2)
-            assert (counts[:frame] < min(0.012 * 96 * 96, counts.max() / 2)).all()
-            box = parse_boxes(stage_two.answer).first.bbox_3d
-            np.testing.assert_allclose(box, scene.boxes_in_first_view()[piece - 1], atol=0.0051)
-
-
-def test_left_right_front_and_behind_are_those_of_the_first_view(scenes):
-    checked = 0
-    for scene in scenes:
-        centers = scene.boxes_in_first_view()[:, :3]
-        names = [f"{color} {label}" for color, label in zip(scene.colors, scene.labels, strict=True)]
-        for piece in visible_pieces(scene):
-            text = captions(scene, piece)[0]
-            for words, axis, sign in (
-                ("to the left of", 0, -1),
-                ("to the right of", 0, 1),
-                ("in front of", 2, -1),
-                ("behind", 2, 1),
-            ):
-                if words in text:
-                    other = next(i for i, name in enumerate(names) if f"{words} the {name}" in text)
-                    assert sign * (centers[piece - 1, axis] - centers[other, axis]) > 0
-                    checked += 1
-    assert checked > 3
+        for task_seed in range(3):
+            first = make_question(scene, "grounding_frame", task_seed)
+            (piece,) = (int(box.instance_id) - 1 for box in first.boxes)
+            seen = shares(scene)[:, piece]
+            frame = parse_frame(first.answer, num_frames=4).first
+            assert frame == first.target_frame == first.truth.frame
+            assert seen[frame] >= 0.012 and (seen[:frame] < 0.006).all()
+            second = make_question(scene, "grounding_box", task_seed)
+            for question in (first, second):
+                (piece,) = (int(box.instance_id) - 1 for box in question.boxes)
+                name = f"{scene.colors[piece]} {scene.labels[piece]}"
+                assert question.truth.description.split(name)[0] in ("the ", "the tall ", "the low ", "the large ",
+                                                                     "the small ")  # fmt: skip
+                assert f"Text: {question.truth.description}\n" in question.question
+            box = parse_boxes(second.answer).first.bbox_3d
+            np.testing.assert_allclose(box, scene.boxes_in_first_view()[piece], atol=0.0051)
 
 
 def test_captions_are_about_the_piece_at_the_given_point(scenes):
     for scene in scenes:
         question = make_question(scene, "dense_caption", 1)
-        (piece,) = question.instances
+        (piece,) = (int(box.instance_id) - 1 for box in question.boxes)
         assert question.answer == question.references[0] and len(question.references) >= 2
-        assert all(scene.colors[piece - 1] in text and scene.labels[piece - 1] in text for text in question.references)
-        location = [round(float(value), 2) + 0.0 for value in scene.boxes_in_first_view()[piece - 1, :3]]
-        assert str(location) in question.question
+        assert all(scene.colors[piece] in text and scene.labels[piece] in text for text in question.references)
+        location = [round(float(value), 2) + 0.0 for value in scene.boxes_in_first_view()[piece, :3]]
+        assert json.dumps(location) in question.question
 
 
-def test_size_words():
+def test_size_and_place_words():
     assert size_word(np.array([0.4, 0.4, 1.6])) == "tall"
     assert size_word(np.array([1.6, 2.0, 0.9])) == "large"
     assert size_word(np.array([0.3, 0.3, 0.4])) == "small"
     assert size_word(np.array([0.9, 0.6, 0.45])) == "low"
     assert size_word(np.array([0.9, 0.6, 0.75])) == ""
+    room = render_room(0, 1, 8, 8)
+    room.room_size, room.boxes = np.array([4.0, 4.0, 2.5]), room.boxes[:3]
+    room.boxes[:, :7] = [[0.35, 2, 0.3, 0.6, 1.0, 0.6, 0], [2, 2, 0.3, 1, 1, 0.6, 0.7], [0.8, 2, 0.3, 1, 1, 0.6, 0]]
+    room.colors = ["red", "blue", "red"]
+    words = piece_attributes(room)
+    assert [each.get("place") for each in words] == ["against the wall", "away from the walls", None]
+    assert [each["color"] for each in words] == ["red", "blue", "red"]
 
 
 @pytest.mark.parametrize("task", ROOM_TASKS)
@@ -141,27 +124,41 @@ def test_same_seeds_ask_the_same_question(task):
 
 
 def test_wrong_arguments_raise(scenes):
-    with pytest.raises(ValueError, match="task is 'segmentation'; expected one of"):
+    with pytest.raises(ValueError, match="tasks names 'segmentation'; known are marked_pixel"):
         make_question(scenes[0], "segmentation")
-    with pytest.raises(ValueError, match="task_seed is -1"):
+    with pytest.raises(ValueError, match="seed -1"):
         make_question(scenes[0], "detection3d", -1)
 
 
-def test_views_without_furniture_can_be_marked_and_detected_but_not_described():
+def test_views_without_furniture_can_be_marked_but_not_described():
     scene = render_room(0, height=48, width=48)
     scene.instance_ids = np.minimum(scene.instance_ids, 0)
-    assert make_question(scene, "reconstruction").instances[0] <= 0
-    assert parse_boxes(make_question(scene, "detection3d").answer).items == ()
-    for task in ("grounding_frame", "grounding_box", "dense_caption"):
-        with pytest.raises(CannotAskError, match="room 0 shows no furniture in its 4 views") as caught:
+    assert make_question(scene, "reconstruction").points[0].label in ("wall", "floor", "ceiling", "door", "window")
+    for task in ("grounding_frame", "grounding_box", "dense_caption", "detection3d"):
+        with pytest.raises(CannotAskError, match=f"room 0 cannot be asked a question of '{task}' in its 4 views: no "):
             make_question(scene, task)
-        assert caught.value.reason == "no furniture is visible"
 
 
-def test_a_pixel_can_be_marked_where_every_one_is_at_an_edge():
-    scene = render_room(0, num_views=1, height=8, width=8)
-    scene.instance_ids[0] = np.indices((8, 8)).sum(0) % 2  # floor and the first piece, as a chess board
-    question = make_question(scene, "reconstruction", 1)
-    x, y = question.marks[0].pixel
-    assert question.instances == [scene.instance_ids[0, y, x]]
-    np.testing.assert_allclose(question.point, scene.points_in_first_view()[0, y, x], atol=1e-5)
+def test_rooms_are_a_source_that_renders_what_is_asked_for():
+    variety = {"sizes": ((32, 64), (64, 32)), "size_shares": (0.5, 0.5), "num_views": (3, 2),
+               "num_views_shares": (0.5, 0.5)}  # fmt: skip
+    rooms = load_multiview("rendered_rooms", split="selection", num_rooms=12, variety=variety, block_size=3, seed=2)
+    scenes = [rooms[index] for index in range(12)]
+    assert len(rooms) == 12 and {scene.task for scene in scenes} == {"scene"}
+    for start in range(0, 12, 3):  # rooms of a block share size and number of views
+        assert len({(len(scene.views), scene.views[0].size) for scene in scenes[start : start + 3]}) == 1
+    assert {len(scene.views) for scene in scenes} == {2, 3}
+    again = load_multiview("rendered_rooms", split="selection", num_rooms=5, variety=variety, block_size=3, seed=2)[4]
+    assert (
+        again.id == scenes[4].id == "room-selection-4" and (again.views[1].picture == scenes[4].views[1].picture).all()
+    )
+    other = rooms.stand_in(4, 1)
+    assert other.id != again.id and other.views[0].size == again.views[0].size
+    with pytest.raises(IndexError, match="room 12 of 12"):
+        rooms[12]
+    with pytest.raises(
+        ValueError, match="rendered_rooms takes no data_dir, colour; its options are split, num_rooms,"
+    ):
+        load_multiview("rendered_rooms", "folder", split="test", colour=1)
+    with pytest.raises(ValueError, match="index is 100000; split 'test' holds rooms 0 to 99999"):
+        load_multiview("rendered_rooms", split="test", num_rooms=100_001)

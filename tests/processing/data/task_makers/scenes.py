@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_views
+from gap_mllm.processing.data.rooms.room_scenes import scene_views
 from gap_mllm.processing.data.scene_sample import Box, SceneSample, View
 
 

@@ -10,7 +10,7 @@ from gap_mllm.processing.answers_gap_mllm import parse_points
 from gap_mllm.processing.data import render_room
 from gap_mllm.processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from gap_mllm.processing.data.instance_maps import InstanceMap
-from gap_mllm.processing.data.rooms.synthetic_rooms import room_sample
+from gap_mllm.processing.data.rooms.room_scenes import room_sample
 from gap_mllm.processing.data.task_makers import TASK_MAKERS, TaskScene, make_tasks
 
 

@@ -6,8 +6,7 @@ import pytest
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_points
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, euler_to_matrix
 from gap_mllm.processing.data import SceneSample, SyntheticRooms, load_multiview, render_room, room_seed
-from gap_mllm.processing.data.rooms.synthetic_rooms import scene_row, scene_views
-from gap_mllm.processing.data.rooms.tasks import make_question
+from gap_mllm.processing.data.rooms.room_scenes import make_question, scene_row, scene_views
 from gap_mllm.processing.data.task_makers import make_tasks
 from tests.processing.data.formats import FORMATS
 

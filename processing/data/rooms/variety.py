@@ -1,0 +1,47 @@
+"""How rendered rooms vary: sizes and numbers of views, colours, sizes of crosses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...visual_prompt_gap_mllm import CrossSize
+
+
+@dataclass
+class RoomVariety:
+    """How rooms differ from the renderer's defaults. Rooms of one block share size and number of views.
+
+    Args:
+        sizes (`tuple`): heights and widths in pixels, multiples of 32; `size_shares` says how often each is drawn.
+        num_views (`tuple`): numbers of views; `num_views_shares` says how often each is drawn.
+        color_strength (`float`, defaults to 1.0): up to this strength `jitter_colors` is applied.
+        mark_share (`float`, defaults to 0.5): share of rooms with crosses in the views, where the task itself draws
+            none.
+        mark_arms (`tuple[int, int]`): shortest and longest arm of a cross in pixels.
+        mark_half_thickness (`int`, *optional*): of a cross; by default drawn from 0 to a quarter of the arm.
+        shuffle_views (`bool`, defaults to True): whether any view may become the first.
+    """
+
+    sizes: tuple = ((128, 128), (96, 128), (128, 160))
+    size_shares: tuple = (0.6, 0.2, 0.2)
+    num_views: tuple = (4, 3, 2, 1)
+    num_views_shares: tuple = (0.75, 0.1, 0.1, 0.05)
+    color_strength: float = 1.0
+    mark_share: float = 0.5
+    mark_arms: tuple = (2, 7)
+    mark_half_thickness: int | None = None
+    shuffle_views: bool = True
+
+    def draw_shape(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """Draw height, width and number of views of a block."""
+        height, width = self.sizes[rng.choice(len(self.sizes), p=self.size_shares)]
+        return height, width, int(rng.choice(self.num_views, p=self.num_views_shares))
+
+    def draw_cross_size(self, rng: np.random.Generator) -> CrossSize:
+        """Draw the size of the crosses of one room."""
+        arm = int(rng.integers(self.mark_arms[0], self.mark_arms[1] + 1))
+        drawn = int(rng.integers(0, 1 + arm // 4)) if self.mark_half_thickness is None else self.mark_half_thickness
+        return CrossSize(arm, drawn)
+
+
+__all__ = ["RoomVariety"]
