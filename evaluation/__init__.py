@@ -1,3 +1,4 @@
+# pyright: basic
 """Scores of 3D answers next to blind baselines, dense point errors, and plots."""
 
 from ..processing.data.rooms.renderer import render_split

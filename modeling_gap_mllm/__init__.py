@@ -1,3 +1,4 @@
+# pyright: basic
 """GAP-MLLM for transformers: the public names, and the registration of its classes with the Auto classes."""
 
 from transformers import (

@@ -1,3 +1,4 @@
+# pyright: basic
 """Processor, answers, visual prompts, camera geometry and data for GAP-MLLM."""
 
 from .answers_gap_mllm import (

@@ -155,6 +155,17 @@ def test_links_stand_where_the_wheel_has_the_files(tmp_path):
     assert "links/" in ignored and "links" in (ROOT / "Makefile").read_text(encoding="utf-8").split("clean:")[-1]
 
 
+@pytest.mark.parametrize("name", ["gap_mllm.training", "gap_mllm.processing.data"])
+def test_names_that_are_imported_late_are_the_same_for_type_checkers(name):
+    module = importlib.import_module(name)
+    late = getattr(module, "_MODULES", None) or module._NEED_DATASETS
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.name: line.module for line in block.body for alias in line.names}
+    assert seen == late and set(late) <= set(module.__all__)
+    assert all(hasattr(module, each) for each in late)
+
+
 def test_modules_are_imported_as_gap_mllm_only():
     for file in LIBRARY_FILES:
         parts = installed_path(file).with_suffix("").parts

@@ -1,7 +1,18 @@
+# pyright: basic
 """Losses, collators and `Trainer` subclasses for geometry-aligned pre-training; imported when first asked for."""
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
+
+if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
+    from .frozen_geometry import FrozenGeometry
+    from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+    from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+    from .scene_collator import SceneCollator
+    from .scene_geometry import SceneGeometryDataset
+    from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
+    from .terms import LOSS_TERMS, LossTerm
 
 _MODULES = {
     "LOSS_TERMS": "terms",

@@ -130,7 +130,7 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
 
     def __init__(
         self,
-        rows: Sequence[dict],
+        rows: datasets.Dataset | Sequence[dict],
         length: int | None = None,
         tasks: Sequence[str] | None = None,
         num_views: int | None = None,

@@ -1,10 +1,11 @@
+# pyright: basic
 """Multi-view 3D data: rooms rendered from a seed (numpy only), and `datasets` builders of public data in one schema.
 
 `load_multiview` reads them all. What needs the packages `datasets` or `ijson` is imported when first asked for, so
 that rendering works without them.
 """
 
-# ruff: noqa: F822 (names that are imported when first asked for)
+from typing import TYPE_CHECKING
 
 from .cannot_ask import CannotAskError
 from .rooms import (
@@ -16,6 +17,18 @@ from .rooms import (
     room_seed,
 )
 
+
+if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
+    from .augmentation import AugmentationConfig, AugmentationRefused, SceneAugmentation, coarse_correspondences
+    from .loading import load_multiview
+    from .record_errors import RecordError, read_report
+    from .rooms.synthetic_rooms import SyntheticRooms, SyntheticRoomsConfig
+    from .scene_sample import SceneSample
+    from .schema import complete_row, scene_features
+    from .sources import SOURCES
+    from .task_makers import make_tasks
+    from .video_frames import read_video_views
+    from .video_labels import label_video
 
 _NEED_DATASETS = {
     "SOURCES": "sources",

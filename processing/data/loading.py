@@ -85,7 +85,7 @@ def load_multiview(
     num_proc: int | None = None,
     refresh: bool = False,
     **options,
-):
+) -> datasets.Dataset | datasets.IterableDataset | datasets.DatasetDict | datasets.IterableDatasetDict:
     """Load a source of multi-view 3D data; every row has the fields of `scene_features`.
 
     Pictures stay files in `data_dir` and are decoded on access. Each split is prepared when it is first asked for and

@@ -1,3 +1,4 @@
+# pyright: basic
 """Scores of one answer: exact IoU and matching of boxes, points, letters and numbers read out of text.
 
 What is averaged over answers, and the rules of published benchmarks, are in `gap_mllm.evaluation`; rewards and scorers

@@ -1,3 +1,4 @@
+# pyright: basic
 """The terms of the pre-training loss by name. A new one is a file here and a line in `LOSS_TERMS`; see `LossTerm`."""
 
 from dataclasses import fields
