@@ -10,6 +10,15 @@ as many; they need what the other tasks of the recipe need.
 With `--full-every n` only each n-th room is asked, and those in whose first view not every 64th pixel or so shows
 furniture: where some do, the code of training says that every question can be asked. Recipes take turns, a chunk each.
 The output is written after every chunk, and a walk that was stopped goes on from it.
+
+Reached on two busy cores, with the seeds of the recipes (the first 13,000 rooms all asked, then as above):
+
+    recipe                   rooms    asked   drawn anew   failures   seconds of processor time
+    quickstart             128,000   16,276            0          0                        1090
+    tiny_gap_mllm          125,000   14,747           15          0                         883
+    tiny_geometry_encoder   10,000   10,000            -          0                         276
+
+All 15 show no furniture in their views, and the first room drawn in their place does.
 """
 
 import argparse
