@@ -22,7 +22,10 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .augmentation import AugmentationConfig, AugmentationRefused, SceneAugmentation, coarse_correspondences
     from .loading import load_multiview
     from .record_errors import RecordError, read_report
+    from .rooms.rendered_rooms import RenderedRooms
+    from .rooms.room_scenes import ROOM_TASKS, make_question
     from .rooms.synthetic_rooms import SyntheticRooms, SyntheticRoomsConfig
+    from .rooms.variety import RoomVariety
     from .scene_sample import SceneSample
     from .schema import complete_row, scene_features
     from .sources import SOURCES

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training import LOSS_TERMS, GeometryAlignedTrainingArguments, LossTerm, SceneCollator
-from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions, RoomVariety
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.terms import make_terms
 from tests.extending import toy_loss_term
 
@@ -22,7 +23,7 @@ def toy(monkeypatch):
 
 @pytest.fixture(scope="module")
 def rooms():
-    dataset = RoomQuestionDataset("train", 2, RoomQuestions(counts={"reconstruction": 2}), SMALL, block_size=1)
+    dataset = RoomQuestionDataset(RenderedRooms("train", 2, SMALL, 1), RoomQuestions(counts={"reconstruction": 2}))
     return [dataset[index] for index in range(2)]
 
 
