@@ -75,15 +75,20 @@ class GeometryAlignedTrainer(TermTrainer):
 
     Args:
         scorer (`Callable`, *optional*): `scorer(model) -> dict[str, float]` generates answers and scores them; called
-            by every evaluation, its results are logged with the prefix "eval_". Other arguments are `Trainer`'s.
+            by every evaluation, its results are logged with the prefix "eval_". Other arguments are `Trainer`'s;
+            `args` is a `GeometryAlignedTrainingArguments`, `data_collator` a
+            `SceneCollator(..., for_pretraining=True)`.
     Raises:
-        ValueError: if a parameter is in no module group or in two, or a group has no learning rate.
+        TypeError: if `model` is no `GapMllmForPreTraining`, or `args` no `GeometryAlignedTrainingArguments`.
+        ValueError: if a parameter is in no module group or in two, or a group has no learning rate; when training, for
+            batches of a collator without `for_pretraining=True`.
     """
 
     def __init__(self, *args, scorer: Callable | None = None, **kwargs):
         self.scorer = scorer
         model = kwargs.get("model", args[0] if args else None)
         arguments = kwargs.get("args", args[1] if len(args) > 1 else None)
+        _check_kinds(model, arguments)
         freeze_groups(model, arguments.module_learning_rates)
         if scorer is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = []  # the scorer alone evaluates; Trainer insists on a dataset
@@ -112,6 +117,11 @@ class GeometryAlignedTrainer(TermTrainer):
         return {name: term.weight for name, term in self.terms.items()}
 
     def count_items(self, inputs: Mapping[str, torch.Tensor]):
+        if "label_weights" not in inputs:
+            raise ValueError(
+                "The batch has no label_weights: it was made for another trainer. Give "
+                "data_collator=SceneCollator(processor, for_pretraining=True)."
+            )
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
@@ -158,6 +168,20 @@ class GeometryAlignedTrainer(TermTrainer):
             self.log(dict(scores))
             metrics.update(scores)
         return metrics
+
+
+def _check_kinds(model, arguments):
+    """Refuse a model or arguments of another kind before anything is done with them."""
+    if not isinstance(arguments, GeometryAlignedTrainingArguments):
+        raise TypeError(
+            f"args is a {type(arguments).__name__}; expected GeometryAlignedTrainingArguments, which weigh the terms "
+            "and give each group of modules its learning rate."
+        )
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model  # within adapters
+    if not any(kind.__name__ == "GapMllmForPreTraining" for kind in type(bare).__mro__):  # remote code has its own
+        raise TypeError(
+            f"model is a {type(bare).__name__}; expected a GapMllmForPreTraining, as AutoModelForPreTraining loads it."
+        )
 
 
 __all__ = ["PUBLISHED_LEARNING_RATES", "GeometryAlignedTrainer", "GeometryAlignedTrainingArguments"]

@@ -63,7 +63,8 @@ def read_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequenc
         `tuple`: one instance for each dataclass of the parser.
     Raises:
         FileNotFoundError: see `find_recipe`. ValueError: if the file is no YAML (with its line), a key or flag is in
-            none of the dataclasses (with the nearest one), a value does not fit, or a dotted flag is about no dict.
+            none of the dataclasses (with the nearest one), a value does not fit, a dotted flag is about no dict, or
+            epochs are asked for that the recipe's max_steps would overrule.
     """
     parser.error = _refuse  # argparse would print all flags, and exit
     path = find_recipe(recipe)
@@ -84,6 +85,11 @@ def read_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequenc
         raise ValueError(
             f"Unknown flags {rest}{nearest_name(rest[-1], known)}. Flags are the keys of a recipe, for example "
             "--max_steps 100."
+        )
+    if "num_train_epochs" in flags and "max_steps" not in flags and (values.get("max_steps") or -1) > 0:
+        raise ValueError(
+            f"--num_train_epochs is given, but max_steps: {values['max_steps']} of the recipe would overrule it. Give "
+            "--max_steps -1 as well, and for rooms --num_rooms, the rooms of an epoch."
         )
     values.update({name: getattr(given, name) for name in flags})
     for name, value in dotted:

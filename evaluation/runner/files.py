@@ -31,6 +31,11 @@ def batch_file(folder: str | Path, arm: str, number: int) -> Path:
     return Path(folder) / "batches" / arm / f"{number:06d}.jsonl"
 
 
+def has_answers(folder: str | Path) -> bool:
+    """Whether any batch of any arm has been answered."""
+    return any((Path(folder) / "batches").glob("*/*.jsonl"))
+
+
 def pending_batches(folder: str | Path, arm: str, num_batches: int) -> list[int]:
     """Numbers of the batches that have no answers yet."""
     return [number for number in range(num_batches) if not batch_file(folder, arm, number).is_file()]

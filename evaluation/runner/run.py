@@ -18,9 +18,9 @@ from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_arms
 from .arms import ARMS, MODEL
 from .constants import constant_answers
-from .files import read_predictions
+from .files import has_answers, read_predictions
 from .models import model_fingerprint
-from .plan import choose_partners, make_batches, save_or_check_plan
+from .plan import PLAN_FILE, choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
 from .results import save_results
@@ -132,7 +132,12 @@ def evaluate_model(
         run["models"] = plan["models"]
         torch.set_num_threads(threads)
         job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), device, dtype)
-        texts, timing = answer_arms(job, [arm for arm in arms if arm != "constant"], processes, show_progress)
+        try:
+            texts, timing = answer_arms(job, [arm for arm in arms if arm != "constant"], processes, show_progress)
+        except (OSError, ValueError):  # as weights that do not fit: what has no answers must not bar the folder
+            if processes.is_main and not has_answers(output):
+                (Path(output) / PLAN_FILE).unlink(missing_ok=True)
+            raise
     if not processes.is_main:
         processes.wait()
         return {}

@@ -89,7 +89,7 @@ def load_multiview(
     """Load a source of multi-view 3D data; every row has the fields of `scene_features`.
 
     Pictures stay files in `data_dir` and are decoded on access. Each split is prepared when it is first asked for and
-    cached by `datasets`, until something that was looked at for it is another (a file by its size and time, those of
+    cached by `datasets`, until something that was looked at for it is another (a file by its size and times, those of
     records by their content, too; a folder by the names in it; what was missing by being there) or the code that reads
     it is. Then it is prepared anew, in the place of the old.
     Rows that name a video have views with `max_views` only, rows about ScanNet scenes only where its frames are found;

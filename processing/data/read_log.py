@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 # Files of records, which somebody may edit by hand: their content counts, too, so that an edit is seen which leaves
-# size and time of the file as they were. Of all others (pictures, poses: hundreds in a scene) size and time do.
+# size and times of the file as they were. Of all others (pictures, poses: hundreds in a scene) size and times do.
 CONTENT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".pkl", ".pth", ".parquet")
 MAX_CONTENT_BYTES = 2**28  # of all files of a log; what is above counts by size and time alone
 WHOLE_FILE_BYTES = 2**26  # of larger files, the content of both ends
@@ -164,7 +164,12 @@ def _state(path):
         return None, f"none {getattr(error, 'errno', None)}"
     if not stat.S_ISREG(found.st_mode):
         return None, f"other {stat.S_IFMT(found.st_mode)}"
-    return found.st_size, f"file {found.st_size} {found.st_mtime_ns}"
+    return found.st_size, f"file {found.st_size} {_times(found)}"
+
+
+def _times(found):
+    """When a file was written, and when the system changed it: archives and copies set the first as they like."""
+    return f"{found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 def _folder_hash(folder):

@@ -122,6 +122,16 @@ def evaluate(folder, tmp_path, *words):
     return main(["evaluate", "--model", str(folder), "--output", str(tmp_path / "out"), "--no-report", *rooms, *words])
 
 
+def test_a_run_without_answers_does_not_bar_its_folder(copied, tmp_path, capsys):
+    """Weights that do not fit are noticed behind the plan; the same folder then takes the right model."""
+    weights = copied / "model.safetensors"
+    right = weights.read_bytes()
+    save_file({"model.language_model.norm.weight": torch.ones(128)}, weights, {"format": "pt"})
+    assert evaluate(copied, tmp_path) == 2 and "lacks" in capsys.readouterr().err
+    weights.write_bytes(right)
+    assert evaluate(copied, tmp_path) == 0
+
+
 def test_commands_name_the_cut_file(cut, tmp_path, capsys):
     assert evaluate(cut, tmp_path) == 2
     assert "model.safetensors is not a safetensors file" in one_line(capsys)

@@ -104,6 +104,7 @@ def test_keys_of_dicts_are_flags_with_a_dot():
             "--questions.counts has no value; give it as --questions.counts V",
         ),
         (["--questions.counts", "[1"], "--questions.counts, line 1, column 3 is not YAML: expected ',' or ']'"),
+        (["--num_train_epochs", "1"], r"max_steps: 900 of the recipe would overrule it. Give --max_steps -1 as well"),
         (["--max_step", "3"], r"Unknown flags \['max_step'\] \(did you mean 'max_steps'\?\)"),
         (["--max_steps", "abc"], "argument --max_steps.*: invalid int value: 'abc'"),
     ],

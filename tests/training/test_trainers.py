@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
 from gap_mllm.training.losses import confidence_loss, log_depth_loss, point_loss, pose_loss, text_loss
 from gap_mllm.training.module_groups import MODULE_GROUPS, assign_groups, freeze_groups, parameter_groups
@@ -451,3 +453,14 @@ def test_gradient_checkpointed_readout_has_the_same_gradient(
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
     assert gradients[0]["model.language_model.layers.1.self_attn.q_proj.weight"].abs().sum() > 0
+
+
+def test_other_arguments_models_and_batches_are_refused_by_name(tmp_path, make_pretraining_model, tiny_model):
+    own = GeometryAlignedTrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    with pytest.raises(TypeError, match="args is a TrainingArguments; expected GeometryAlignedTrainingArguments"):
+        GeometryAlignedTrainer(make_pretraining_model(), TrainingArguments(output_dir=str(tmp_path)))
+    with pytest.raises(TypeError, match="expected a GapMllmForPreTraining, as AutoModelForPreTraining loads it"):
+        GeometryAlignedTrainer(tiny_model(), own)
+    trainer = GeometryAlignedTrainer(make_pretraining_model(), own)
+    with pytest.raises(ValueError, match=r"no label_weights.*SceneCollator\(processor, for_pretraining=True\)"):
+        trainer.count_items({"labels": torch.zeros(1, 4)})

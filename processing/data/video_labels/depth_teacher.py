@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConfig
 
 from ...argument_checks import check_device, check_path
@@ -153,8 +154,18 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
         teacher, found = AutoModelForDepthEstimation.from_pretrained(
             path, config=config, dtype=dtype, output_loading_info=True
         )
-    except (OSError, RuntimeError) as error:
-        raise OSError(f"teacher {path} cannot be loaded: {error}") from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise OSError(
+            f"teacher {path} cannot be loaded: {error} Its weights may be damaged or cut off: copy or download them "
+            "again."
+        ) from None
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise ValueError(
+            f"teacher {path} is of model_type {model_type!r}, which gives no depth; expected a folder of a "
+            "GapMllmVggtForReconstruction."
+        ) from None
     missing = sorted(found["missing_keys"])
     if missing:
         raise ValueError(

@@ -558,6 +558,18 @@ def test_a_teacher_of_another_model_is_refused(vggt, tmp_path):
         load_teacher(tmp_path / "teacher", "cpu")
 
 
+def test_a_damaged_teacher_and_one_without_depth_are_named(vggt, tmp_path):
+    vggt.save_pretrained(tmp_path / "teacher")
+    file = tmp_path / "teacher" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(OSError, match="teacher .*teacher cannot be loaded: .*damaged or cut off: copy or download"):
+        load_teacher(tmp_path / "teacher", "cpu")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    with pytest.raises(ValueError, match="is of model_type 'qwen3_vl', which gives no depth; expected a folder of a"):
+        load_teacher(tmp_path / "model", "cpu")
+
+
 def test_numbers_of_numpy_are_reported(room, frames, tmp_path):
     options = {"num_frames": np.int64(9), "confidence_percentile": np.float32(25), "scale": np.float32(1)}
     label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, **options)
