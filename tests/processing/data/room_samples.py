@@ -31,11 +31,12 @@ def _views(seed):
 
 
 def room_sample(task, seed=0, number=0, **changes):
-    """A question about a room; task "scene" gives its views and boxes alone."""
+    """A question about a room, as a row that does not list the views it needs; "scene" gives views and boxes alone."""
     scene = room(seed)
     question = make_question(scene, "detection3d" if task == "scene" else task, number)
     row = scene_row(scene, question, _views(seed), "train", f"{seed}-{task}-{number}")
     sample = SceneSample.from_row(row)
+    sample.metadata.pop("keep_views", None)
     if task == "scene":
         sample = replace(sample, task="scene", question=None, answer=None)
     return replace(sample, **changes)

@@ -98,7 +98,7 @@ def test_points_that_need_fewer_decimals_get_two():
 
 def test_grounding_answers_follow():
     order = [2, 0, 3, 1]
-    sample = room_sample("grounding_box", 1)
+    sample = room_sample("grounding_box", 1, target_frame=1)
     moved = reorder_views(sample, order, view_words="keep")
     expected = truth(1, order, [sample.boxes[0].instance_id])
     assert_boxes(parse_boxes(moved.answer).items, expected)
