@@ -11,13 +11,10 @@ from torch.utils.data import DataLoader
 import gap_mllm.processing.data.rooms.rendered_rooms as rendered_rooms
 import gap_mllm.training.rooms as rooms
 from gap_mllm.processing.data import CannotAskError, RenderedRooms, RoomVariety
-from gap_mllm.processing.data.rooms import render_room, room_seed
-from gap_mllm.processing.data.rooms.appearance import FIRST_PART
-from gap_mllm.processing.data.rooms.rays import cast_rays
+from gap_mllm.processing.data.rooms import room_seed
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.rooms import RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
 from gap_mllm_cli import main
-from tests.training import walk_rooms
 from tests.training.conftest import TINY
 from tests.training.walk_rooms import ENCODER_RECIPE, QUESTION_RECIPES, make_dataset, walk
 
@@ -211,21 +208,6 @@ def test_a_walk_reports_what_stands_in_and_what_breaks(monkeypatch):
     assert sum(report["redrawn"].values()) == 1 and report["stood_in_for"] == [7_955]
     monkeypatch.setattr(rooms, "make_tasks", lambda *args, **kwargs: {}["broken"])
     assert walk(dataset, [3])["failures"] == [[3, "KeyError: 'broken'"]]
-
-
-@pytest.mark.parametrize("recipe", QUESTION_RECIPES)
-def test_a_shorter_walk_looks_at_pixels_of_the_first_view(recipe, monkeypatch):
-    """Those that it looks at show furniture exactly where they do in the rendered view."""
-    seen, dataset = [], make_dataset(recipe, 100)
-    monkeypatch.setattr(walk_rooms, "cast_rays", lambda *args: seen.append(cast_rays(*args)) or seen[-1])
-    for room in range(0, 60, 6):
-        height, width, _ = dataset.rooms.shape_of(room)
-        is_furniture = render_room(room, 4, height, width, use_colors=False).instance_ids[0, 4::8, 4::8] > 0
-        assert walk_rooms.shows_furniture(dataset, room) == (is_furniture.sum() >= 2)
-        assert np.array_equal(seen[-1][1][0] >= FIRST_PART, is_furniture)
-    assert not walk_rooms.shows_furniture(make_dataset("tiny_gap_mllm", 8_000, seed=7), 7_955)
-    report = walk(dataset, range(40), full_every=20)
-    assert report["rooms"] == 40 and 2 <= report["in_full"] < 20 and report["failures"] == []
 
 
 @pytest.mark.slow
