@@ -105,7 +105,6 @@ def test_grounding_answers_follow():
     assert moved.answer.startswith("```json\n\t{") and order[moved.target_frame] == sample.target_frame
 
     frame = room_sample("grounding_frame", 1, target_frame=1, answer='```json\n\t{"frame": 1}\n```')
-    frame = replace(frame, question=TAGS + frame.question)
     moved = reorder_views(frame, [1, 3, 0, 2], view_words="keep")
     assert (moved.answer, moved.target_frame) == ('```json\n\t{"frame": 0}\n```', 0)
     assert moved.question == frame.question  # the tags count the places
