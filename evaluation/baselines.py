@@ -117,7 +117,7 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
         depths.append(scene.depth_m[:, rows[:, None], columns])
         furniture.append(scene.instance_ids[:, rows[:, None], columns] > 0)
         size = scene.images.shape[2], scene.images.shape[1]
-        for question in make_questions(scene, "marked_pixel", questions_per_scene) if questions_per_scene else ():
+        for question in make_questions(scene, "reconstruction", questions_per_scene) if questions_per_scene else ():
             cell, (answer,) = _cells([question.marks[0].xy], size, LABEL_GRID), question.truth.items
             asked.append((answer.numbers, answer.label, (int(cell[0][0]), int(cell[1][0]))))
         scene_ids.append(scene.scene_id)

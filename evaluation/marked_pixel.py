@@ -61,7 +61,7 @@ def score_marked_pixels(
     if not len(texts) or len(texts) != len(samples):
         raise ValueError(f"{len(texts)} answers came for {len(samples)} questions; expected one each, at least one.")
     for sample in samples:
-        if sample.question_type != "marked_pixel":
+        if sample.question_type != "reconstruction":
             raise ValueError(f"{sample.id}: a question of the type {sample.question_type!r} marks no pixel.")
     answers = [read_marked_pixel(sample, text) for text, sample in zip(texts, samples, strict=True)]
     scenes = np.array([sample.scene_id for sample in samples])

@@ -48,7 +48,7 @@ def make_marked_pixel_samples(scenes: Iterable, questions_per_scene: int = 1) ->
     samples = []
     for scene in scenes:
         scene = scene if isinstance(scene, SceneSample) else scene.as_sample()
-        asked = {"marked_pixel": questions_per_scene}
+        asked = {"reconstruction": questions_per_scene}
         made = make_tasks(scene, asked, phrasings="first", mark_colors=("red",))
         for _, reason in made.refused:
             raise CannotAskError(f"{scene.id} cannot be asked about a marked pixel: {reason}.", reason)

@@ -4,8 +4,9 @@ import inspect
 from dataclasses import fields
 
 from ..processing.argument_checks import check_count, check_kinds, check_names
-from ..processing.data import ROOM_TASKS, RoomVariety, load_multiview
+from ..processing.data import RoomVariety, load_multiview
 from ..processing.data.augmentation import AugmentationConfig
+from ..processing.data.former_names import task_name
 from ..processing.data.loading import source_options
 from ..processing.data.task_makers import TASK_MAKERS
 from .rooms import RoomQuestions
@@ -60,7 +61,7 @@ def check_sections(recipe_args: object) -> None:
                 raise type(error)(f"{name}.{error}") from None
         elif name in _ABOUT_DATA:
             check_names(name, section, _parameters(*_ABOUT_DATA[name]))
-    check_names("questions.counts", sections.get("questions", {}).get("counts", ()), [*TASK_MAKERS, *ROOM_TASKS])
+    check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     for name, bound in sections.get("collation", {}).items():
         if bound is not None:
             check_count(f"collation.{name}", bound)

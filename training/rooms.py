@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from ..geometry_views_gap_mllm import resize_to_grid
 from ..processing.data import CannotAskError, SceneSample, first_askable, make_tasks
-from ..processing.data.task_makers import REPEATED, TASK_MAKERS, maker_of
+from ..processing.data.former_names import task_name
+from ..processing.data.task_makers import REPEATED, TASK_MAKERS
 from ..processing.data.truth import render_answer
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from .collation_events import COLLATION_EVENTS
@@ -74,8 +75,8 @@ class RoomQuestions:
     """Which questions each training room carries.
 
     Args:
-        counts (`dict[str, float]`): questions of each maker (`TASK_MAKERS`) or task of GAP-MLLM about one room; all
-            crosses have different colours. "grounding_frame" labels its views, so it stands in rooms of its own. A
+        counts (`dict[str, float]`): questions of each task (`TASK_MAKERS`) about one room; all crosses
+            have different colours. "grounding_frame" labels its views, so it stands in rooms of its own. A
             fraction is the share of blocks whose rooms have one more: 0.5 asks in every other block, by chance. Some
             task is asked always.
         grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times
@@ -89,7 +90,7 @@ class RoomQuestions:
             would be asked nothing.
     """
 
-    counts: dict = field(default_factory=lambda: {"marked_pixel": 6})
+    counts: dict = field(default_factory=lambda: {"reconstruction": 6})
     grounding_frame_share: float = 0.0
     grounding_frame_count: int = 4
     mark_colors: list = field(default_factory=lambda: list(MARK_COLORS))
@@ -97,16 +98,16 @@ class RoomQuestions:
     visits: int = 1
 
     def __post_init__(self):
-        self.counts = {maker_of(name): count for name, count in self.counts.items()}
+        self.counts = {task_name(name): count for name, count in self.counts.items()}
         unknown = [name for name in self.counts if name not in TASK_MAKERS]
         if unknown:
             raise ValueError(f"counts names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
         wrong = {task: count for task, count in self.counts.items() if not count >= 0}
         if wrong:
             raise ValueError(f"counts has {wrong}; expected 0 or more questions of each task.")
-        if math.ceil(self.counts.get("marked_pixel", 0)) > len(self.mark_colors):
+        if math.ceil(self.counts.get("reconstruction", 0)) > len(self.mark_colors):
             raise ValueError(
-                f"counts asks for {self.counts['marked_pixel']} marked pixels, but mark_colors has "
+                f"counts asks for {self.counts['reconstruction']} marked pixels, but mark_colors has "
                 f"{len(self.mark_colors)}; each needs a colour of its own."
             )
         if self.visits < 1:
@@ -139,9 +140,9 @@ class RoomQuestionDataset(Dataset):
         >>> from gap_mllm.processing.data import load_multiview
         >>> from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
         >>> rooms = load_multiview("rendered_rooms", split="train", num_rooms=8)
-        >>> item = RoomQuestionDataset(rooms, RoomQuestions(counts={"marked_pixel": 2, "detection": 1}))[0]
+        >>> item = RoomQuestionDataset(rooms, RoomQuestions(counts={"reconstruction": 2, "detection3d": 1}))[0]
         >>> [sample.question_type for sample in item]
-        ['marked_pixel', 'marked_pixel', 'detection']
+        ['reconstruction', 'reconstruction', 'detection3d']
 
         ```
     """

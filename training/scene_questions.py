@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from ..processing.argument_checks import WrongKindError
 from ..processing.data import CannotAskError, first_askable
 from ..processing.data.augmentation import SceneAugmentation
+from ..processing.data.former_names import task_name
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.task_makers import TASK_MAKERS, TaskMargins, make_tasks
@@ -34,6 +35,7 @@ class _SceneQuestions:
     def __init__(
         self, tasks, num_views: int | None, max_stride: int | None, margins, augmentation, seed, questions_per_scene
     ):
+        tasks = None if tasks is None else tuple(map(task_name, tasks))
         unknown = [task for task in tasks or () if task not in TASK_MAKERS]
         if unknown or (tasks is not None and not tasks):
             raise ValueError(f"tasks is {list(tasks)}; expected one or more of {', '.join(TASK_MAKERS)}.")
@@ -41,7 +43,7 @@ class _SceneQuestions:
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more.")
-        self.tasks, self.margins, self.seed = tuple(tasks or TASK_MAKERS), margins, seed
+        self.tasks, self.margins, self.seed = tasks or tuple(TASK_MAKERS), margins, seed
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
         self.questions_per_scene = questions_per_scene
 
@@ -122,7 +124,7 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
     Example:
         ```python
         rows = load_multiview("scannet_posed", data_dir, split="train")
-        tasks = ("marked_pixel", "detection")
+        tasks = ("reconstruction", "detection3d")
         scenes = SceneQuestionDataset(rows, 100_000, tasks, num_views=4, questions_per_scene=4)
         trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)
         ```
@@ -187,7 +189,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
     Example:
         ```python
         rows = load_multiview("scannet_posed", data_dir, split="train", streaming=True)
-        scenes = SceneQuestionStream(rows, ("marked_pixel", "detection"), num_views=4)
+        scenes = SceneQuestionStream(rows, ("reconstruction", "detection3d"), num_views=4)
         trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)  # max_steps
         ```
     """

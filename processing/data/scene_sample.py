@@ -19,6 +19,7 @@ from ..json_depth import decode_json
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
 from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .file_guards import check_pixel_count, refuse_special_file
+from .former_names import with_task_names
 from .instance_maps import InstanceMap
 from .record_errors import RecordError
 from .schema import complete_row
@@ -267,7 +268,7 @@ class SceneSample:
             fields["metadata"] = decode_json(row["metadata"]) if row.get("metadata") else {}
         except ValueError as error:
             raise RecordError(f"metadata is no JSON: {error}.", "metadata", record_id=row.get("id")) from None
-        return cls(**fields)
+        return cls(**{**fields, **with_task_names(fields["task"], fields["question_type"], fields["metadata"])})
 
     def to_row(self) -> dict:
         """Return the row again; decoded pictures are stored as PNG."""

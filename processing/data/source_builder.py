@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..argument_checks import check_count, check_flag
 from .file_guards import file_state, list_folder, walk_files
+from .former_names import task_name
 from .prepared_source import PreparedSourceBuilder
 from .read_log import TrackedPath
 from .record_errors import ReadReport, RecordError
@@ -60,7 +61,7 @@ class SourceConfig(datasets.BuilderConfig):
     def __post_init__(self):
         super().__post_init__()
         self.tasks = (self.tasks,) if isinstance(self.tasks, str) else self.tasks
-        self.tasks = None if self.tasks is None else tuple(self.tasks)
+        self.tasks = None if self.tasks is None else tuple(map(task_name, self.tasks))
         if self.max_views is not None:
             self.max_views = check_count("max_views", self.max_views)
         check_flag("skip_bad_samples", self.skip_bad_samples)

@@ -41,7 +41,7 @@ def test_recipes_of_the_package_are_complete(name, tmp_path):
     model, args = read_recipe(parser(), name, ["--output_dir", str(tmp_path), "--max_steps", "7"])
     assert args.max_steps == 7 and args.output_dir == str(tmp_path)
     assert args.readout_layers == [1, 2] and args.learning_rate == 0.002
-    assert RoomQuestions(**model.questions).counts["marked_pixel"] == 4
+    assert RoomQuestions(**model.questions).counts["reconstruction"] == 4
     RoomVariety(**model.variety)
 
 

@@ -122,7 +122,7 @@ def test_evaluation_rows_are_asked_the_same_every_time(write_recipe, tmp_path):
     recipe = write_recipe(
         data=data,
         eval_data={"split": "val"},
-        scene_tasks={"tasks": ["marked_pixel"], "num_views": 2, "length": 4},
+        scene_tasks={"tasks": ["reconstruction"], "num_views": 2, "length": 4},
         collation={"max_view_pixels": 64 * 64},
         eval_strategy="steps",
         eval_steps=1,
@@ -181,7 +181,7 @@ def test_evaluation_data_that_would_not_serve_is_refused(write_recipe, changes, 
 def test_a_recipe_streams(write_recipe):
     recipe = write_recipe(
         data={**POSED, "streaming": True},
-        scene_tasks={"tasks": ["marked_pixel"], "num_views": 2},
+        scene_tasks={"tasks": ["reconstruction"], "num_views": 2},
         collation={"max_view_pixels": 64 * 64},
     )
     trainer, _ = train_geometry_aligned(recipe)

@@ -85,7 +85,7 @@ def test_what_never_comes_back_to_a_process_is_dropped(drawn):
 def test_one_visit_is_the_rooms_in_their_order():
     dataset = make(12, counts={"reconstruction": 1})
     assert [dataset[index][0].id for index in (0, 5, 11)] == [
-        f"room-train-{index}/marked_pixel-0" for index in (0, 5, 11)
+        f"room-train-{index}/reconstruction-0" for index in (0, 5, 11)
     ]
     assert not dataset._kept
 
@@ -96,7 +96,7 @@ def test_a_fraction_is_a_share_of_blocks():
     assert all(counts[index] == counts[index + 1] for index in range(0, 400, BLOCK))
     share = np.mean([count["grounding_box"] for count in counts])
     assert {count["grounding_box"] for count in counts} == {0, 1} and 0.4 < share < 0.6
-    assert {count["marked_pixel"] for count in counts} == {1}
+    assert {count["reconstruction"] for count in counts} == {1}
     with_box = next(index for index in range(400) if counts[index]["grounding_box"])
     assert len(dataset[with_box]) == 2 and "bbox_3d" in told(dataset[with_box])[1]
 
@@ -104,10 +104,10 @@ def test_a_fraction_is_a_share_of_blocks():
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
-        ({"counts": {"reconstruction": -1}}, "counts has {'marked_pixel': -1}; expected 0 or more"),
-        ({"counts": {"reconstruction": float("nan")}}, "counts has {'marked_pixel': nan}; expected 0 or more"),
-        ({"counts": {"marked_pixel": 3}, "mark_colors": ["red"]}, "asks for 3 marked pixels, but mark_colors has 1"),
-        ({"counts": {"poetry": 1}}, "counts names 'poetry'; known are marked_pixel"),
+        ({"counts": {"reconstruction": -1}}, "counts has {'reconstruction': -1}; expected 0 or more"),
+        ({"counts": {"reconstruction": float("nan")}}, "counts has {'reconstruction': nan}; expected 0 or more"),
+        ({"counts": {"reconstruction": 3}, "mark_colors": ["red"]}, "asks for 3 marked pixels, but mark_colors has 1"),
+        ({"counts": {"poetry": 1}}, "counts names 'poetry'; known are reconstruction"),
         ({"visits": 0}, "visits is 0; expected 1 or more"),
         ({"counts": {"grounding_box": 0.5}}, "counts is {'grounding_box': 0.5}; expected 1 or more of some task"),
         ({"counts": {}}, "counts is {}; expected 1 or more of some task"),

@@ -39,7 +39,7 @@ def scenes(tmp_path_factory):
 
 
 def test_items_are_always_the_same_and_rounds_differ(scenes):
-    dataset, again = (SceneQuestionDataset(scenes, 12, ("marked_pixel",), num_views=3) for _ in range(2))
+    dataset, again = (SceneQuestionDataset(scenes, 12, ("reconstruction",), num_views=3) for _ in range(2))
     samples = [dataset[index] for index in range(12)]
     for index in (11, 0, 5):
         assert again[index].id == samples[index].id and again[index].answer == samples[index].answer
@@ -50,7 +50,7 @@ def test_items_are_always_the_same_and_rounds_differ(scenes):
 
 
 def test_marked_pixels_see_the_answered_points(scenes):
-    dataset = SceneQuestionDataset(scenes, 8, ("marked_pixel",), num_views=4)
+    dataset = SceneQuestionDataset(scenes, 8, ("reconstruction",), num_views=4)
     for index in range(len(dataset)):
         sample = dataset[index]
         point = dataclasses.replace(sample.points[0], xyz=np.array(parse_points(sample.answer).first.point))
@@ -60,7 +60,7 @@ def test_marked_pixels_see_the_answered_points(scenes):
 
 def test_views_keep_their_distance(scenes):
     frames = [view["frame_id"] for view in scenes[0]["views"]]
-    dataset = SceneQuestionDataset(scenes, 20, ("marked_pixel",), num_views=4, max_stride=2)
+    dataset = SceneQuestionDataset(scenes, 20, ("reconstruction",), num_views=4, max_stride=2)
     strides = set()
     for index in range(20):
         places = [frames.index(view.frame_id) for view in dataset[index].views]
@@ -110,7 +110,7 @@ def long_scan(tmp_path, num_frames=60):
 def test_only_the_views_that_are_asked_about_are_decoded(tmp_path, tiny_processor, decoded):
     rows = long_scan(tmp_path)
     for rows_as_used in (rows, rows.with_format("torch")):
-        sample = SceneQuestionDataset(rows_as_used, tasks=("marked_pixel",), num_views=4)[0]
+        sample = SceneQuestionDataset(rows_as_used, tasks=("reconstruction",), num_views=4)[0]
         assert len(sample.views) == 4 and Counter(decoded) == {"depth": 4}  # the maker looks at no colours
         SceneCollator(tiny_processor, for_pretraining=True, point_map_side=2)([sample])
         assert Counter(decoded) == {"depth": 4, "colors": 4}
@@ -187,12 +187,14 @@ def test_questions_of_a_source_are_kept(tmp_path):
 
 def test_a_scene_that_allows_no_question_is_named(scenes):
     bare = [{**row, "views": [{**view, "depth": None} for view in row["views"]]} for row in scenes]
-    with pytest.raises(RecordError, match=r"no question could be asked about this scene in 10 tries: marked_pixel: "):
-        SceneQuestionDataset(bare, tasks=("marked_pixel",), num_views=2)[0]
+    with pytest.raises(
+        RecordError, match=r"no question could be asked about this scene in 10 tries: reconstruction: "
+    ):
+        SceneQuestionDataset(bare, tasks=("reconstruction",), num_views=2)[0]
 
 
 def test_bad_arguments_are_refused(scenes):
-    with pytest.raises(ValueError, match=r"tasks is \['cooking'\]; expected one or more of marked_pixel"):
+    with pytest.raises(ValueError, match=r"tasks is \['cooking'\]; expected one or more of reconstruction"):
         SceneQuestionDataset(scenes, tasks=("cooking",))
     with pytest.raises(ValueError, match="num_views is 0"):
         SceneQuestionDataset(scenes, num_views=0)
@@ -202,7 +204,7 @@ def test_bad_arguments_are_refused(scenes):
 
 def test_a_recipe_asks_about_scenes(tmp_path, encoder_folder, capsys):
     recipe = yaml.safe_load(find_recipe("quickstart").read_text()) | {"data": {**POSED, "cache_dir": str(tmp_path)}}
-    recipe |= {"scene_tasks": {"tasks": ["marked_pixel", "detection"], "num_views": 2}}
+    recipe |= {"scene_tasks": {"tasks": ["reconstruction", "detection3d"], "num_views": 2}}
     recipe |= {"augmentation": {"flip_probability": 0.5}, "collation": {"max_view_pixels": 64 * 64}}
     recipe |= {"max_steps": 2, "dataloader_num_workers": 0, "dataloader_persistent_workers": False}
     recipe |= {"per_device_train_batch_size": 2, "logging_steps": 1}

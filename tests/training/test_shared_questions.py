@@ -20,7 +20,7 @@ from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from tests.training.test_scene_questions import POSED, decoded, long_scan  # noqa: F401 - a fixture
 
 
-MARKED = ("marked_pixel", "point_distance", "camera_distance")
+MARKED = ("reconstruction", "point_distance", "camera_distance")
 
 
 @pytest.fixture(scope="module")
@@ -67,21 +67,21 @@ def test_what_runs_out_of_colours_is_refused_with_the_reason(scenes):
 
 def test_a_maker_named_twice_asks_twice_and_a_limit_ends_it(scenes):
     sample = SceneSample.open(scenes, 0)
-    named, counted = make_tasks(sample, ("marked_pixel",) * 3), make_tasks(sample, ("marked_pixel",), 3)
+    named, counted = make_tasks(sample, ("reconstruction",) * 3), make_tasks(sample, ("reconstruction",), 3)
     assert [one.answer for one in named] == [other.answer for other in counted] and len(named) == 3
-    assert [one.id for one in make_tasks(sample, ("marked_pixel",) * 3, limit=2)] == [one.id for one in named[:2]]
+    assert [one.id for one in make_tasks(sample, ("reconstruction",) * 3, limit=2)] == [one.id for one in named[:2]]
     with pytest.raises(ValueError, match="limit is 0"):
         make_tasks(sample, limit=0)
 
 
 def test_where_fewer_can_be_asked_there_are_fewer(tmp_path):
     scene = SceneSample.open(long_scan(tmp_path, 2), 0)
-    (item,) = [SceneQuestionDataset([scene], tasks=("detection",), questions_per_scene=4)[0]]
-    assert [sample.metadata["maker"] for sample in item] == ["detection"]  # the same question is not asked again
+    (item,) = [SceneQuestionDataset([scene], tasks=("detection3d",), questions_per_scene=4)[0]]
+    assert [sample.metadata["maker"] for sample in item] == ["detection3d"]  # the same question is not asked again
 
 
 def test_a_row_with_a_question_is_an_item_of_one(scenes):
-    (made,) = make_tasks(SceneSample.open(scenes, 0), ("marked_pixel",))
+    (made,) = make_tasks(SceneSample.open(scenes, 0), ("reconstruction",))
     dataset = SceneQuestionDataset([made], questions_per_scene=4)
     assert [sample.id for sample in dataset[0]] == [made.id]
     with pytest.raises(ValueError, match="questions_per_scene is 0; expected 1 or more"):
@@ -95,7 +95,7 @@ def test_four_questions_about_a_scan_decode_and_encode_its_views_once(
     make_pretraining_model,
 ):
     rows = long_scan(tmp_path)
-    dataset = SceneQuestionDataset(rows, tasks=(*MARKED, "detection"), num_views=4, questions_per_scene=4)
+    dataset = SceneQuestionDataset(rows, tasks=(*MARKED, "detection3d"), num_views=4, questions_per_scene=4)
     model, encoded = make_pretraining_model(), Counter()
     for name, module in {"vision": model.model.visual, "geometry": model.model.geometry}.items():
         module.register_forward_hook(lambda *_, name=name: encoded.update([name]))
@@ -147,7 +147,7 @@ def test_loss_and_gradients_are_those_of_single_questions(
 
 def test_streamed_scenes_give_lists_too():
     rows = load_multiview(**POSED, split="train", streaming=True)
-    stream = SceneQuestionStream(rows, ("marked_pixel",), num_views=2, questions_per_scene=3)
+    stream = SceneQuestionStream(rows, ("reconstruction",), num_views=2, questions_per_scene=3)
     whole = [[sample.id for sample in item] for item in stream]
     assert {len(item) for item in whole} == {3}
     shares = [list(rows_of_process(stream, rank, 2)) for rank in range(2)]
@@ -157,7 +157,7 @@ def test_streamed_scenes_give_lists_too():
 def test_a_recipe_asks_several_questions_about_each_scene(tmp_path, encoder_folder):
     recipe = yaml.safe_load(find_recipe("quickstart").read_text())
     recipe |= {"data": {**POSED, "cache_dir": str(tmp_path)}, "collation": {"max_view_pixels": 64 * 64}}
-    recipe |= {"scene_tasks": {"tasks": ["marked_pixel"], "num_views": 2, "questions_per_scene": 4}}
+    recipe |= {"scene_tasks": {"tasks": ["reconstruction"], "num_views": 2, "questions_per_scene": 4}}
     recipe |= {"max_steps": 1, "dataloader_num_workers": 0, "dataloader_persistent_workers": False}
     recipe |= {"per_device_train_batch_size": 1, "logging_steps": 1, "lr_scheduler_kwargs": {"num_decay_steps": 1}}
     recipe |= {"geometry_encoder_path": str(encoder_folder), "use_cpu": True, "output_dir": str(tmp_path / "run")}

@@ -129,7 +129,7 @@ def test_our_arguments_do_not_dispatch(make_pretraining_model, make_trainer, str
 
 
 def test_streamed_scenes_are_asked_about():
-    stream = SceneQuestionStream(load_multiview(**POSED, streaming=True), ("marked_pixel",), num_views=3)
+    stream = SceneQuestionStream(load_multiview(**POSED, streaming=True), ("reconstruction",), num_views=3)
     first, again = ([(sample.id, sample.answer) for sample in stream] for _ in range(2))
     assert first and first == again
     stream.set_epoch(1)
@@ -141,7 +141,7 @@ def test_streamed_scenes_are_asked_about():
 def test_workers_ask_about_each_row_once():
     rows = list(load_multiview(**POSED, streaming=True))
     rows = [{**row, "id": f"{row['id']}-{copy}"} for row in rows for copy in range(3)]
-    stream = SceneQuestionStream(rows, ("marked_pixel",), num_views=2)
+    stream = SceneQuestionStream(rows, ("reconstruction",), num_views=2)
     asked = sorted(sample.id for sample in DataLoader(stream, batch_size=None, num_workers=2))
     assert asked == sorted(sample.id for sample in stream) and len(set(asked)) == len(rows)
 

@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_names_step_term_and_samples(
     with torch.no_grad():
         model.lm_head.weight[5] = float("inf")
     with pytest.raises(
-        FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0/marked_pixel-0', 'room-t"
+        FloatingPointError, match=r"'text' is .* at step 0, for the samples \['room-train-0/reconstruction-0', 'room-t"
     ):
         trainer.train()
 

@@ -34,7 +34,7 @@ class RenderedRooms:
         ```python
         >>> from gap_mllm.processing.data import load_multiview, make_tasks
         >>> rooms = load_multiview("rendered_rooms", split="train", num_rooms=2)
-        >>> len(rooms), rooms[0].task, make_tasks(rooms[0], ("marked_pixel",))[0].task
+        >>> len(rooms), rooms[0].task, make_tasks(rooms[0], ("reconstruction",))[0].task
         (2, 'scene', 'reconstruction')
 
         ```

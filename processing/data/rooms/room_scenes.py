@@ -7,17 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...prompts_gap_mllm import TASKS
 from ..cannot_ask import CannotAskError
 from ..instance_maps import InstanceMap
 from ..scene_sample import Box, SceneSample, View
 from ..schema import complete_row
-from ..task_makers import make_tasks, maker_of
+from ..task_makers import make_tasks
 from .appearance import STRUCTURE_LABELS
 from .attributes import piece_attributes
 from .renderer import RoomScene
 
 
-ROOM_TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption")
+ROOM_TASKS = TASKS  # those of GAP-MLLM, which every room is asked by default
 
 
 def room_views(scene: RoomScene) -> tuple[View, ...]:
@@ -80,7 +81,7 @@ def make_questions(
 
     Args:
         scene (`RoomScene`): the room.
-        task (`str`): a key of `TASK_MAKERS`, or the task of its questions, as in `ROOM_TASKS`.
+        task (`str`): a key of `TASK_MAKERS`.
         count (`int`, defaults to 1): number of different questions.
         seed (`int`, defaults to 0): same room and seed, same questions.
         color (`str`, defaults to "red"): colour of a cross.
@@ -90,7 +91,7 @@ def make_questions(
         ValueError: if the task is unknown, or a number out of range.
         CannotAskError: if the views do not show what is asked for.
     """
-    made = make_tasks(room_sample(scene), {maker_of(task): count}, seed=seed, phrasings="first", mark_colors=(color,))
+    made = make_tasks(room_sample(scene), {task: count}, seed=seed, phrasings="first", mark_colors=(color,))
     for _, reason in made.refused:
         text = f"room {scene.seed} cannot be asked a question of {task!r} in its {len(scene.depth_m)} views: {reason}."
         raise CannotAskError(text, reason)

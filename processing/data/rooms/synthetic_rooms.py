@@ -10,9 +10,10 @@ from functools import partial
 import datasets
 from transformers.utils import logging
 
+from ..former_names import task_name
 from ..prepared_source import PreparedSourceBuilder
 from ..schema import scene_features
-from ..task_makers import TASK_MAKERS, maker_of
+from ..task_makers import TASK_MAKERS
 from .layout import SPLIT_SEEDS, room_seed
 from .redraw import first_askable
 from .renderer import render_room
@@ -29,8 +30,8 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
     Args:
         num_train, num_selection, num_test (`int`): rooms of each split.
         num_views (`int`, defaults to 4), height (`int`, defaults to 128), width (`int`, defaults to 128): of a room.
-        tasks (`tuple[str, ...]`, defaults to `ROOM_TASKS`): tasks of GAP-MLLM or keys of `TASK_MAKERS`; each room
-            gives rows for every one.
+        tasks (`tuple[str, ...]`, defaults to `ROOM_TASKS`): keys of `TASK_MAKERS`; each room gives rows for every
+            one.
         questions_per_task (`int`, defaults to 1): rows for one room and task, with different questions;
             "detection3d" has one answer only and always gives one row.
     Raises:
@@ -48,10 +49,10 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        self.tasks = tuple(self.tasks)
-        unknown = [task for task in self.tasks if maker_of(task) not in TASK_MAKERS]
+        self.tasks = tuple(map(task_name, self.tasks))
+        unknown = [task for task in self.tasks if task not in TASK_MAKERS]
         if unknown or not self.tasks:
-            raise ValueError(f"tasks is {self.tasks}; expected one or more of {[*ROOM_TASKS, *TASK_MAKERS]}.")
+            raise ValueError(f"tasks is {self.tasks}; expected one or more of {list(TASK_MAKERS)}.")
         for split, seeds in SPLIT_SEEDS.items():
             if not 0 <= self.num_rooms(split) <= len(seeds):
                 raise ValueError(f"num_{split} is {self.num_rooms(split)}; expected 0 to {len(seeds)}.")
@@ -124,7 +125,7 @@ class SyntheticRooms(PreparedSourceBuilder):
         scene = render_room(room_seed(split, index, attempt), config.num_views, config.height, config.width)
         questions = {}
         for task in config.tasks:
-            count = 1 if maker_of(task) == "detection" else config.questions_per_task
+            count = 1 if task == "detection3d" else config.questions_per_task
             made = make_questions(scene, task, count)
             questions |= {f"{task}-{number}": question for number, question in enumerate(made)}
         return scene, questions

@@ -3,7 +3,7 @@
 from .making import REPEATED, TASK_MAKERS, MadeTasks, make_tasks
 from .margins import TaskMargins
 from .task_scene import CannotAskError, Draft, TaskScene
-from .templates import TEMPLATES, choice_answer, count_answer, maker_of, number_answer
+from .templates import TEMPLATES, choice_answer, count_answer, number_answer
 
 
 __all__ = [
@@ -18,6 +18,5 @@ __all__ = [
     "choice_answer",
     "count_answer",
     "make_tasks",
-    "maker_of",
     "number_answer",
 ]

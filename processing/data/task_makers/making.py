@@ -9,6 +9,7 @@ import numpy as np
 
 from ...prompts_gap_mllm import IMAGE_TAG, number_views
 from ...visual_prompt_gap_mllm import MARK_COLORS
+from ..former_names import FORMER_NAMES, task_name
 from ..scene_sample import SceneSample
 from .camera import CAMERA_MAKERS
 from .margins import TaskMargins
@@ -31,6 +32,9 @@ TASK_MAKERS: dict[str, Callable[[TaskScene, np.random.Generator], Draft]] = {
 }
 REPEATED = "the same question was drawn before"
 _DRAWS = 5  # of one question, before it counts as repeated
+_STREAMS = {
+    now: before for before, now in FORMER_NAMES.items()
+}  # questions are drawn by name, and stay what they were
 
 
 class MadeTasks(list):
@@ -91,6 +95,7 @@ def make_tasks(
     """
     names = TASK_MAKERS if tasks is None else tasks
     counts = tasks.items() if isinstance(tasks, dict) else [(name, num_per_task) for name in names]
+    counts = [(task_name(name), count) for name, count in counts]
     unknown = [name for name, _ in counts if name not in TASK_MAKERS]
     if unknown:
         raise ValueError(f"tasks names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
@@ -111,7 +116,7 @@ def make_tasks(
     for maker in (maker for maker, count in counts for _ in range(count)):
         number = numbers[maker]
         numbers[maker] += 1
-        stream = [seed, number, *_digest(name), *_digest(maker)]
+        stream = [seed, number, *_digest(name), *_digest(_STREAMS.get(maker, maker))]
         try:
             question, marks = _new_question(scene, maker, stream, phrasings, known[maker])
         except CannotAskError as error:

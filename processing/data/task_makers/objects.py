@@ -14,7 +14,7 @@ from .task_scene import CannotAskError, Draft, TaskScene
 _NO_NAME = "no visible object is singled out by a description"
 
 
-def ask_detection(scene: TaskScene, rng: np.random.Generator) -> Draft:
+def ask_detection3d(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """All visible objects in the order in which the views first show them.
 
     Objects that hardly show are left out and named in the facts. Where much is measured in a box, but too near to the
@@ -32,8 +32,8 @@ def ask_detection(scene: TaskScene, rng: np.random.Generator) -> Draft:
     unsure = [item.label for item in objects.items if objects.is_present[item.index] and item not in shown]
     return Draft(
         task="detection3d",
-        question_type="detection",
-        kind="detection",
+        question_type="detection3d",
+        kind="detection3d",
         truth=Truth("boxes", answered(boxes, [item.label for item in shown])),
         targets=shown,
         facts={"hardly_visible": unsure},
@@ -104,7 +104,7 @@ def ask_grounding_box(scene: TaskScene, rng: np.random.Generator) -> Draft:
     )
 
 
-def ask_object_caption(scene: TaskScene, rng: np.random.Generator) -> Draft:
+def ask_dense_caption(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """What is at a given place: the middle of an object's box, with no other middle near."""
     items = visible_items(scene, clear=True)
     if not items:
@@ -120,8 +120,8 @@ def ask_object_caption(scene: TaskScene, rng: np.random.Generator) -> Draft:
     references = references[start:] + references[:start]
     return Draft(
         task="dense_caption",
-        question_type="object_caption",
-        kind="object_caption",
+        question_type="dense_caption",
+        kind="dense_caption",
         words={"location": item.solid.center},
         truth=Truth("text", text=references[0]),
         targets=[item],
@@ -138,10 +138,10 @@ def _is_alone(scene, item):
 
 
 OBJECT_MAKERS = {
-    "detection": ask_detection,
+    "detection3d": ask_detection3d,
     "grounding_frame": ask_grounding_frame,
     "grounding_box": ask_grounding_box,
-    "object_caption": ask_object_caption,
+    "dense_caption": ask_dense_caption,
 }
 
-__all__ = ["OBJECT_MAKERS", "ask_detection", "ask_grounding_box", "ask_grounding_frame", "ask_object_caption"]
+__all__ = ["OBJECT_MAKERS", "ask_detection3d", "ask_grounding_box", "ask_grounding_frame", "ask_dense_caption"]

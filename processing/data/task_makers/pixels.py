@@ -145,7 +145,7 @@ def _draw_around(scene, rng, color):
     return draw_mark(scene, rng, color, scene.measured) if mark is None else mark
 
 
-def ask_marked_pixel(scene: TaskScene, rng: np.random.Generator) -> Draft:
+def ask_reconstruction(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """Label and point of one marked pixel: on an object, or around; there the point alone if no label is known."""
     (color,) = scene.draw_colors(rng, 1)
     mark = None
@@ -158,8 +158,8 @@ def ask_marked_pixel(scene: TaskScene, rng: np.random.Generator) -> Draft:
     label = mark.label
     return Draft(
         task="reconstruction",
-        question_type="marked_pixel",
-        kind="marked_pixel" if label else "marked_point",
+        question_type="reconstruction",
+        kind="reconstruction" if label else "marked_point",
         words={"color": color},
         truth=Truth("point", answered([mark.xyz], [label])),
         marks=[mark],
@@ -204,6 +204,6 @@ def _draw_several(draw, colors):
     return marks
 
 
-PIXEL_MAKERS = {"marked_pixel": ask_marked_pixel, "sparse_points": ask_sparse_points}
+PIXEL_MAKERS = {"reconstruction": ask_reconstruction, "sparse_points": ask_sparse_points}
 
-__all__ = ["OBJECT_SHARE", "PIXEL_MAKERS", "ask_marked_pixel", "ask_sparse_points", "draw_mark", "is_apart"]
+__all__ = ["OBJECT_SHARE", "PIXEL_MAKERS", "ask_reconstruction", "ask_sparse_points", "draw_mark", "is_apart"]

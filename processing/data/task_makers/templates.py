@@ -1,6 +1,6 @@
 """How questions are worded: several phrasings of each kind, as data, and the ways in which answers are asked for.
 
-The first phrasing of the kinds in `PROMPT_TASKS` is the package's own prompt (prompts_gap_mllm.py), which the released
+The first phrasing of the tasks of GAP-MLLM is the package's own prompt (prompts_gap_mllm.py), which the released
 checkpoints know; all others are our wording. Words in braces are filled in by the makers.
 """
 
@@ -9,27 +9,18 @@ from string import Formatter
 
 import numpy as np
 
-from ...prompts_gap_mllm import prompt_text
+from ...prompts_gap_mllm import TASKS, prompt_text
 from ..truth import LETTERS, Truth
 from ..video_labels.questions import POINT_ONLY_PROMPT
 
 
-# Kind -> task of prompt_text that words its first phrasing.
-PROMPT_TASKS = {
-    "marked_pixel": "reconstruction",
-    "detection": "detection3d",
-    "grounding_frame": "grounding_frame",
-    "grounding_box": "grounding_box",
-    "object_caption": "dense_caption",
-}
-MAKERS = {task: maker for maker, task in PROMPT_TASKS.items()}
 _BOX_FORM = (
     "The 3D bounding box format should be [x_center, y_center, z_center, x_size, y_size, z_size, yaw, pitch, roll]."
 )
 _POINT_FORM = "The 3D point format should be [x, y, z]."
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
-    "marked_pixel": (
+    "reconstruction": (
         "A {color} cross is drawn on one pixel of the frames.\n"
         'Name the object there in "label" and give the 3D point that the pixel shows in "pointmap", '
         f"in the camera coordinate system of the first frame, as a JSON dictionary.\n{_POINT_FORM}",
@@ -60,7 +51,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "Reconstruct the points that they mark, in the order given, in the camera coordinate system of the first "
         f'frame, as a json list of dictionaries with the key "pointmap".\n{_POINT_FORM}',
     ),
-    "detection": (
+    "detection3d": (
         "Find every object that the frames show, in the camera coordinate system of the first frame.\n"
         'Output a json list where each entry contains the object name in "label" and its 3D bounding box in '
         f'"bbox_3d".\n{_BOX_FORM}',
@@ -81,7 +72,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         'Output a JSON dictionary with the key "bbox_3d", in the camera coordinate system of the first frame.\n'
         f"{_BOX_FORM}\n",
     ),
-    "object_caption": (
+    "dense_caption": (
         "\nWhat is located at {location} in the camera coordinate system of the first frame? Describe the object.",
         "\nOne object is located at {location} in the camera coordinate system of the first frame. Say what it is and "
         "where it stands.",
@@ -225,14 +216,9 @@ CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the
 PHRASINGS = ("all", "first")
 
 
-def maker_of(name: str) -> str:
-    """The maker of a task's questions: "marked_pixel" for "reconstruction"; other names stay."""
-    return MAKERS.get(name, name)
-
-
 def num_phrasings(kind: str) -> int:
     """How many phrasings a kind of question has, the package's own prompt included; KeyError for unknown kinds."""
-    return len(TEMPLATES[kind]) + (kind in PROMPT_TASKS)
+    return len(TEMPLATES[kind]) + (kind in TASKS)
 
 
 def template_words(kind: str) -> set[str]:
@@ -249,7 +235,7 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         phrasings (`str`): "all", or "first" for the first always.
         **words: for the braces; `location` of captions as 3 numbers.
     Returns:
-        `tuple` of the name of the phrasing, such as "detection/1", and the text.
+        `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
     Raises:
         KeyError: if the kind is unknown or a word is missing.
         ValueError: if `phrasings` is another word.
@@ -263,9 +249,9 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
 
 def phrasing_text(kind: str, number: int, **words) -> str:
     """Fill in one phrasing, by its number; raises as `phrase`, and IndexError for a number that is not there."""
-    if kind in PROMPT_TASKS:
+    if kind in TASKS:
         if number == 0:
-            return prompt_text(PROMPT_TASKS[kind], **words)
+            return prompt_text(kind, **words)
         number -= 1
     if "location" in words:
         words["location"] = json.dumps([round(float(value), 2) + 0.0 for value in words["location"]])
@@ -302,11 +288,9 @@ __all__ = [
     "COUNT_ENDINGS",
     "NUMBER_ENDINGS",
     "PHRASINGS",
-    "PROMPT_TASKS",
     "TEMPLATES",
     "choice_answer",
     "count_answer",
-    "maker_of",
     "num_phrasings",
     "number_answer",
     "phrase",

@@ -14,7 +14,9 @@ import pyarrow.parquet
 from PIL import Image
 from transformers.utils import logging
 
+from ....json_depth import decode_json
 from ...file_guards import check_pixel_count
+from ...former_names import FORMER_NAMES, with_task_names
 from ...record_errors import RecordError
 from ...schema import TASKS, complete_row
 from ...source_builder import SceneSourceBuilder, SourceConfig
@@ -85,6 +87,9 @@ class ParquetSource(SceneSourceBuilder):
         views = [self._view(view, f"views[{index}]") for index, view in enumerate(record["views"] or [])]
         row = complete_row(**{**record, "views": views})
         check_stored_row(row)
+        if row["question_type"] in FORMER_NAMES:
+            named = with_task_names(row["task"], row["question_type"], decode_json(row["metadata"] or "{}"))
+            row = complete_row(**{**row, **named})
         yield row
 
     def warn_of_missing_views(self, has_video: bool):

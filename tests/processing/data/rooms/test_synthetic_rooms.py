@@ -181,7 +181,7 @@ def test_a_question_about_a_room_is_a_sample_without_a_row(monkeypatch):
 
 def test_task_makers_ask_about_a_room():
     room = render_room(1, 4, 96, 128)
-    made = make_tasks(room_sample(room), ("marked_pixel", "detection", "grounding_box"))
+    made = make_tasks(room_sample(room), ("reconstruction", "detection3d", "grounding_box"))
     assert [sample.task for sample in made][:2] == ["reconstruction", "detection3d"]
     for item in made[1].truth.items:
         same_label = [

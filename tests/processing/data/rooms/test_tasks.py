@@ -124,7 +124,7 @@ def test_same_seeds_ask_the_same_question(task):
 
 
 def test_wrong_arguments_raise(scenes):
-    with pytest.raises(ValueError, match="tasks names 'segmentation'; known are marked_pixel"):
+    with pytest.raises(ValueError, match="tasks names 'segmentation'; known are reconstruction"):
         make_question(scenes[0], "segmentation")
     with pytest.raises(ValueError, match="seed -1"):
         make_question(scenes[0], "detection3d", -1)

@@ -47,7 +47,7 @@ def test_shares_are_those_of_the_maps_and_boxes_say_nearly_the_same(rooms, mappe
 
 def test_answers_agree_with_those_from_depth_and_boxes(mapped):
     """Of questions that need no drawing among pixels: where both ways ask the same, they answer the same."""
-    makers = ("detection", "object_count", "grounding_box", "object_distance", "object_height", "camera_motion")
+    makers = ("detection3d", "object_count", "grounding_box", "object_distance", "object_height", "camera_motion")
     same, seen = Counter(), Counter()
     for scene in mapped:
         pair = [make_tasks(one, makers, num_per_task=6, seed=3, phrasings="first") for one in (scene, bare(scene))]
@@ -56,7 +56,7 @@ def test_answers_agree_with_those_from_depth_and_boxes(mapped):
             rows = [made[text] for made in told]
             maker = rows[0].metadata["maker"]
             seen[maker] += 1
-            if maker == "detection":  # the boxes leave out what hardly shows
+            if maker == "detection3d":  # the boxes leave out what hardly shows
                 ours, theirs = ({box.instance_id for box in row.boxes} for row in rows)
                 same[maker] += theirs <= ours
             elif rows[0].truth.kind == "choice":
@@ -73,7 +73,7 @@ def test_marks_show_what_the_maps_say_on_objects_and_around_them(rooms, asked):
     for room, made in zip(rooms, asked, strict=True):
         points = room.points_in_first_view()
         for row in made:
-            if row.metadata["maker"] not in ("marked_pixel", "sparse_points"):
+            if row.metadata["maker"] not in ("reconstruction", "sparse_points"):
                 continue
             answers = parse_points(row.answer).items
             for point, answer in zip(row.points, answers, strict=True):
@@ -84,7 +84,7 @@ def test_marks_show_what_the_maps_say_on_objects_and_around_them(rooms, asked):
                 around = room.instance_ids[point.view, [y, y, y - 1, y + 1], [x - 1, x + 1, x, x]]
                 assert (around == shown).all()
                 labels[answer.label] += 1
-                if row.metadata["maker"] == "marked_pixel":
+                if row.metadata["maker"] == "reconstruction":
                     on_objects.append(shown > 0)
     assert {"floor", "wall", "bed"} <= set(labels)
     assert len(on_objects) == 60 and 0.42 < np.mean(on_objects) < 0.78  # 0.6, three deviations
@@ -99,7 +99,7 @@ def test_objects_of_one_kind_are_told_apart_by_their_colours(mapped, asked):
     texts = [row.metadata["maker_facts"]["description"] for made in asked for row in made if row.truth.description]
     assert any(" tall " in text or " large " in text for text in texts)
     assert any(text.endswith("against the wall") for text in texts)
-    captions = [row.answer for made in asked for row in made if row.metadata["maker"] == "object_caption"]
+    captions = [row.answer for made in asked for row in made if row.metadata["maker"] == "dense_caption"]
     assert len(captions) > 40 and all(any(color in text for color in COLORS) for text in captions)
 
 
@@ -122,9 +122,9 @@ def test_maps_follow_the_picture_when_it_is_cropped_mirrored_and_resized():
 
 def test_questions_that_share_pictures_have_crosses_of_their_own_colours(mapped):
     colors = ("red", "green", "cyan", "magenta")
-    made = make_tasks(mapped[0], {"marked_pixel": 3, "point_distance": 2}, mark_colors=colors, share_views=True)
+    made = make_tasks(mapped[0], {"reconstruction": 3, "point_distance": 2}, mark_colors=colors, share_views=True)
     drawn = [mark.color for row in made for mark in row.marks]
-    assert [row.metadata["maker"] for row in made] == ["marked_pixel"] * 3
+    assert [row.metadata["maker"] for row in made] == ["reconstruction"] * 3
     assert len(set(drawn)) == len(drawn) == 3 and set(drawn) < set(colors)
     assert made.refused == {("point_distance", "too few colours of crosses are left"): 2}
     with pytest.raises(ValueError, match=r"mark_colors is \['pink'\]; expected one or more of red"):

@@ -92,7 +92,7 @@ def test_rows_say_which_views_they_cannot_lose(made):
             assert keep == list(range(len(keep))) and set(row.metadata.get("named_views", ())) <= set(keep)
             if row.boxes:
                 assert len(keep) == len(row.views)
-            elif row.question_type == "marked_pixel":
+            elif row.question_type == "reconstruction":
                 assert keep == [0]
 
 
@@ -104,11 +104,11 @@ def test_the_same_seed_gives_the_same_questions_and_another_seed_others(scenes, 
 
 
 def test_a_makers_questions_do_not_depend_on_other_makers_or_on_how_many_are_asked(scenes, made):
-    some = make_tasks(scenes[5], ("point_match", "detection", "marked_pixel"), num_per_task=2, seed=7)
+    some = make_tasks(scenes[5], ("point_match", "detection3d", "reconstruction"), num_per_task=2, seed=7)
     by_id = {row.id: row for row in made[5]}
     assert [row.metadata["maker"] for row in some][0] == "point_match"
     assert same(some, [by_id[row.id] for row in some])
-    few = make_tasks(scenes[5], ("marked_pixel", "object_distance"), num_per_task=1, seed=7)
+    few = make_tasks(scenes[5], ("reconstruction", "object_distance"), num_per_task=1, seed=7)
     assert same(few, [by_id[row.id] for row in few])
 
 
@@ -128,9 +128,9 @@ def test_questions_are_the_same_in_another_process(tmp_path):
 
 def test_what_was_asked_once_is_not_asked_again():
     sample, _ = box_scene(BOXES, POSES)
-    rows = make_tasks(sample, ("detection", "object_distance"), num_per_task=5)
-    assert [row.metadata["maker"] for row in rows] == ["detection", "object_distance", "object_distance"]
-    assert rows.refused == {("detection", REPEATED): 4, ("object_distance", REPEATED): 3}
+    rows = make_tasks(sample, ("detection3d", "object_distance"), num_per_task=5)
+    assert [row.metadata["maker"] for row in rows] == ["detection3d", "object_distance", "object_distance"]
+    assert rows.refused == {("detection3d", REPEATED): 4, ("object_distance", REPEATED): 3}
 
 
 def test_the_world_frame_does_not_change_the_questions():
@@ -173,7 +173,7 @@ def test_margins_decide_what_is_asked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ("detection", "walls")}, "tasks names 'walls'; known are marked_pixel"),
+        ({"tasks": ("detection3d", "walls")}, "tasks names 'walls'; known are reconstruction"),
         ({"num_per_task": 0}, "num_per_task is 0"),
         ({"seed": -1}, "seed -1"),
         ({"phrasings": "none"}, "phrasings is 'none'; expected one of all, first"),
@@ -189,7 +189,7 @@ def test_a_sample_without_a_name_is_refused():
     sample, _ = box_scene(BOXES, POSES)
     with pytest.raises(ValueError, match="neither id nor scene_id"):
         make_tasks(replace(sample, id=None, scene_id=None))
-    assert make_tasks(replace(sample, id=None), ("detection",))[0].id == "boxes/detection-0"
+    assert make_tasks(replace(sample, id=None), ("detection3d",))[0].id == "boxes/detection3d-0"
 
 
 def test_a_depth_map_that_cannot_be_read_is_an_error(tmp_path):

@@ -27,7 +27,7 @@ def nearest(a, b):
 
 
 def test_detection_lists_the_boxes_of_all_that_is_visible_in_first_seen_order(rooms, made):
-    found = of_type(rooms, made, "detection")
+    found = of_type(rooms, made, "detection3d")
     assert len(found) > 25
     for room, row in found:
         pieces = [piece_of(box) for box in row.boxes]
@@ -130,7 +130,7 @@ def test_grounding_answers_the_first_clear_view_and_the_box_of_what_the_text_fit
 
 
 def test_captions_are_true_and_their_place_is_the_middle_of_one_object(rooms, made):
-    found = of_type(rooms, made, "object_caption")
+    found = of_type(rooms, made, "dense_caption")
     assert len(found) > 20
     for room, row in found:
         (box,) = row.boxes
@@ -201,7 +201,7 @@ def test_places_follow_gravity_and_the_first_picture():
 
 def test_two_middles_in_one_place_are_not_asked_about():
     scene = scene_with(cabinet=[0, 0, 0.5, 1.0, 0.5, 1.0, 0], box=[0, -0.1, 0.5, 0.4, 0.4, 0.3, 0])
-    made = make_tasks(scene.sample, ("object_caption",))
+    made = make_tasks(scene.sample, ("dense_caption",))
     assert not made and sum(made.refused.values()) == 1
 
 

@@ -20,7 +20,7 @@ BOXES = {"Filing_Cabinet": [0, 0, 0.6, 1.0, 0.5, 1.2, 0], "stool": [1.2, 0.3, 0.
 
 def test_points_and_labels_are_those_of_the_rendered_maps(rooms, made):
     num_labelled = num_bare = 0
-    for room, row in of_type(rooms, made, "marked_pixel", "sparse_points"):
+    for room, row in of_type(rooms, made, "reconstruction", "sparse_points"):
         assert row.task == "reconstruction"
         answers = parse_points(row.answer)
         assert not answers.rejected and len(answers.items) == len(row.points) == len(row.marks)
@@ -63,14 +63,14 @@ def test_every_mark_can_be_drawn(made):
 
 
 def test_marks_are_spread_over_views_and_colours(rooms, made):
-    rows = [row for _, row in of_type(rooms, made, "marked_pixel")]
+    rows = [row for _, row in of_type(rooms, made, "reconstruction")]
     assert {row.marks[0].view for row in rows} == {0, 1, 2, 3, 4}
     assert len({row.marks[0].color for row in rows}) == len(COLORS)
 
 
 def test_labels_are_written_as_the_source_has_them():
     sample, ids = box_scene(BOXES, POSES)
-    rows = make_tasks(sample, ("marked_pixel",), num_per_task=20)
+    rows = make_tasks(sample, ("reconstruction",), num_per_task=20)
     labels = {}
     for row in rows:
         (point,) = row.points
@@ -87,7 +87,7 @@ def test_a_point_in_two_boxes_is_given_no_label():
     objects = TaskScene(sample).objects
     contested = objects.contested[0] & (ids[0] == 2)
     assert contested.mean() > 0.01
-    for row in make_tasks(sample, ("marked_pixel",), num_per_task=20):
+    for row in make_tasks(sample, ("reconstruction",), num_per_task=20):
         (point,) = row.points
         if point.label is not None:
             assert not objects.contested[point.view][point.pixel[1], point.pixel[0]]
@@ -119,7 +119,7 @@ def test_labelled_points_of_a_row_serve_where_it_has_no_boxes():
         replace(good, frame="scan", label="unreachable"),
     ]
     given = replace(sample, task="reconstruction", boxes=(), points=(*wrong, good))
-    rows = make_tasks(given, ("marked_pixel",), num_per_task=10)
+    rows = make_tasks(given, ("reconstruction",), num_per_task=10)
     labels = [row.points[0].label for row in rows if row.points[0].label]
     assert labels == ["cabinet"]  # the same question once
     answer = parse_points(next(row for row in rows if row.points[0].label).answer).first
@@ -131,16 +131,16 @@ def test_without_depth_labelled_points_still_serve_and_nothing_else():
     xyz = TaskScene(sample).cameras[1].points_at(np.array([48.0, 36.0]))
     dark, _ = box_scene(BOXES, POSES, depths={0: None, 1: None})
     given = replace(dark, points=(Point(1, (48.0, 36.0), xyz, "camera", "cabinet"),))
-    (row,) = make_tasks(given, ("marked_pixel",))
+    (row,) = make_tasks(given, ("reconstruction",))
     assert row.points[0].label == "cabinet"
-    made = make_tasks(dark, ("marked_pixel", "sparse_points"))
+    made = make_tasks(dark, ("reconstruction", "sparse_points"))
     assert not made and {reason for _, reason in made.refused} == {"no view has both a pose and a depth map"}
 
 
 def test_a_scene_of_edges_alone_gives_no_mark():
     noise = (1000 + 3000 * np.random.default_rng(0).random((72, 96))).astype(np.uint16)
     sample, _ = box_scene(BOXES, POSES[:1], depths={0: noise})
-    made = make_tasks(sample, ("marked_pixel", "sparse_points", "camera_distance", "point_distance", "depth_order"))
+    made = make_tasks(sample, ("reconstruction", "sparse_points", "camera_distance", "point_distance", "depth_order"))
     assert not made and sum(made.refused.values()) == 5
 
 

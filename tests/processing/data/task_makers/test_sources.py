@@ -28,7 +28,7 @@ def scans(tmp_path_factory):
 def test_marked_pixels_agree_with_the_depth_pixel_that_the_two_intrinsics_name(scans):
     assert len(scans) == 3
     for scene in scans:
-        rows = make_tasks(scene, ("marked_pixel",), num_per_task=12)
+        rows = make_tasks(scene, ("reconstruction",), num_per_task=12)
         assert len(rows) == 12
         for row in rows:
             (point,) = row.points
@@ -55,7 +55,7 @@ def _local(box, order, point):
 
 def test_detection_moves_the_boxes_of_the_scene_to_view_0(scans):
     for scene in scans:
-        (row,) = make_tasks(scene, ("detection",))
+        (row,) = make_tasks(scene, ("detection3d",))
         stored = {box.instance_id: box for box in scene.boxes}
         assert parse_boxes(row.answer, require_label=True).items and len(row.boxes) <= len(scene.boxes)
         for box in row.boxes:
@@ -69,7 +69,7 @@ def test_scans_allow_most_kinds_of_questions(scans):
         made = make_tasks(scene)
         kinds = {row.question_type for row in made}
         assert len(kinds) >= 20, made.refused
-        assert {"detection", "grounding_box", "left_right", "object_gap", "camera_motion"} <= kinds
+        assert {"detection3d", "grounding_box", "left_right", "object_gap", "camera_motion"} <= kinds
 
 
 def test_detection_rows_of_rooms_list_their_objects_and_other_rows_do_not():
@@ -79,12 +79,12 @@ def test_detection_rows_of_rooms_list_their_objects_and_other_rows_do_not():
         task: SceneSample.from_row(scene_row(room, make_question(room, task), views, "test", f"room-{task}"))
         for task in ("detection3d", "grounding_box", "reconstruction")
     }
-    made = make_tasks(rows["detection3d"], ("detection", "object_count", "marked_pixel"))
-    assert [row.question_type for row in made] == ["detection", "object_count", "marked_pixel"]
+    made = make_tasks(rows["detection3d"], ("detection3d", "object_count", "reconstruction"))
+    assert [row.question_type for row in made] == ["detection3d", "object_count", "reconstruction"]
     for task in ("grounding_box", "reconstruction"):
-        made = make_tasks(rows[task], ("detection", "marked_pixel"))
-        assert [row.question_type for row in made] == ["marked_pixel"]
-        assert made.refused == {("detection", "boxes of this task need not be all objects of the scene"): 1}
+        made = make_tasks(rows[task], ("detection3d", "reconstruction"))
+        assert [row.question_type for row in made] == ["reconstruction"]
+        assert made.refused == {("detection3d", "boxes of this task need not be all objects of the scene"): 1}
 
 
 def test_rows_that_were_prepared_and_stored_give_the_same_questions(tmp_path):

@@ -9,7 +9,6 @@ from gap_mllm.processing.answers_gap_mllm import parse_choice
 from gap_mllm.processing.data.task_makers.templates import (
     COUNT_ENDINGS,
     NUMBER_ENDINGS,
-    PROMPT_TASKS,
     TEMPLATES,
     choice_answer,
     count_answer,
@@ -20,7 +19,7 @@ from gap_mllm.processing.data.task_makers.templates import (
     template_words,
 )
 from gap_mllm.processing.data.truth import render_answer, rounded_number
-from gap_mllm.processing.prompts_gap_mllm import prompt_text
+from gap_mllm.processing.prompts_gap_mllm import TASKS, prompt_text
 
 
 WORDS = {
@@ -40,7 +39,7 @@ def test_every_kind_has_several_different_phrasings_that_hold_all_its_words(kind
     count = num_phrasings(kind)
     texts = [phrasing_text(kind, number, **words_for(kind)) for number in range(count)]
     assert len(set(texts)) == count >= 2
-    start = 1 if kind in PROMPT_TASKS else 0
+    start = 1 if kind in TASKS else 0
     for number, text in enumerate(texts):
         left = re.sub(r"\{odd\}", "", text)
         assert "{" not in left and "}" not in left and "None" not in text
@@ -54,11 +53,11 @@ def test_every_kind_has_several_different_phrasings_that_hold_all_its_words(kind
             assert "the first frame" in text.lower()
 
 
-@pytest.mark.parametrize("kind", sorted(PROMPT_TASKS))
+@pytest.mark.parametrize("kind", TASKS)
 def test_the_first_phrasing_of_the_published_tasks_is_the_packages_prompt(kind):
     words = words_for(kind)
     name, text = phrase(kind, np.random.default_rng(0), "first", **words)
-    assert name == f"{kind}/0" and text == prompt_text(PROMPT_TASKS[kind], **words)
+    assert name == f"{kind}/0" and text == prompt_text(kind, **words)
 
 
 def test_all_phrasings_are_drawn():
