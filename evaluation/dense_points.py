@@ -237,6 +237,16 @@ def geometry_of_other_scenes(features: torch.Tensor, image_grid_thw: torch.Tenso
         `torch.Tensor` of shape `(levels, P, C)`: to be passed as `geometry_features`.
     Raises:
         ValueError: if a scene has no partner with as many views of the same sizes.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.evaluation import geometry_of_other_scenes
+        >>> features = torch.tensor([1.0, 1.0, 2.0, 2.0]).reshape(1, 4, 1)  # two scenes of one view of 1 x 2 patches
+        >>> geometry_of_other_scenes(features, torch.tensor([[1, 1, 2]] * 2), torch.tensor([1, 1])).flatten().tolist()
+        [2.0, 2.0, 1.0, 1.0]
+
+        ```
     """
     grid = [(height, width) for _, height, width in image_grid_thw.tolist()]
     starts = np.cumsum([0, *scene_lengths.tolist()])

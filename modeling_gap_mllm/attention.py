@@ -16,6 +16,15 @@ def best_attn_implementation(device: str | torch.device, dtype: torch.dtype):
         dtype (`torch.dtype`): dtype of its parameters.
     Returns:
         `str`: for `from_pretrained(..., attn_implementation=...)` or `model.set_attn_implementation`.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import best_attn_implementation
+        >>> best_attn_implementation("cpu", torch.float32)
+        'sdpa'
+
+        ```
     """
     if torch.device(device).type == "cuda" and torch.cuda.is_available() and dtype in (torch.float16, torch.bfloat16):
         generation = torch.cuda.get_device_capability(device)[0]

@@ -272,6 +272,19 @@ class GapMllmFusion(PreTrainedModel):
 
     Tap k feeds level k: with the published sizes VGGT's layers 4, 11 and 17 feed the three DeepStack levels, and layer
     23 the final visual tokens. Source: GAP-MLLM (arXiv:2603.16461), multi-level progressive fusion.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import GapMllmFusion, GapMllmFusionConfig
+        >>> sizes = {"hidden_size": 32, "geometry_hidden_size": 24, "merger_hidden_size": 48, "num_attention_heads": 2}
+        >>> fusion = GapMllmFusion(GapMllmFusionConfig(**sizes))
+        >>> visual = [torch.rand(6, 32) for _ in range(4)]  # DeepStack levels and final tokens, 2 x 3 of one view
+        >>> taps = tuple(torch.rand(24, 24) for _ in range(4))  # features of its 4 x 6 patches
+        >>> torch.equal(fusion(visual, taps, [(4, 6)])[-1], visual[-1])  # untrained: plain Qwen3-VL
+        True
+
+        ```
     """
 
     config: GapMllmFusionConfig

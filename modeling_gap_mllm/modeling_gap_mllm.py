@@ -105,6 +105,21 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     """Qwen3-VL's base model with a geometry encoder (`geometry`) and the multi-level fusion (`fusion`).
 
     Source: GAP-MLLM (arXiv:2603.16461).
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForConditionalGeneration
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.data import render_room
+        >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).model
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> messages = processor.build_messages("detection3d", list(render_room(0).images))
+        >>> inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
+        >>> names = ("pixel_values", "image_grid_thw", "mm_token_type_ids")
+        >>> model.get_geometry_features(**{name: inputs[name] for name in names}).shape  # levels, patches, width
+        torch.Size([4, 256, 224])
+
+        ```
     """
 
     def __init__(self, config: GapMllmConfig):
@@ -478,18 +493,22 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
     """GAP-MLLM with its language-modelling head: what notebooks, pipelines and generate() use.
 
     Example:
+        ```python
+        >>> from transformers import AutoModel, AutoProcessor
+        >>> from gap_mllm.processing.data import render_room
+        >>> model = AutoModel.from_pretrained(folder, trust_remote_code=True)  # or the name of a repository
+        >>> processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        >>> views = list(render_room(0).images)  # pictures of one scene
+        >>> messages = processor.build_messages("reconstruction", processor.apply_visual_prompt(views, [0, 64, 96]))
+        >>> inputs = processor.apply_chat_template(
+        ...     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ... )
+        >>> output = model.generate(**inputs, max_new_tokens=64)
+        >>> text = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        >>> len(processor.post_process_points([text])[0].first.point)
+        3
 
-    ```python
-    >>> from transformers import AutoModel, AutoProcessor
-
-    >>> model = AutoModel.from_pretrained("path/to/gap-mllm", trust_remote_code=True)
-    >>> processor = AutoProcessor.from_pretrained("path/to/gap-mllm", trust_remote_code=True)
-    >>> messages = processor.build_messages("detection3d", images=views)
-    >>> inputs = processor.apply_chat_template(
-    ...     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-    ... )
-    >>> output = model.generate(**inputs, max_new_tokens=256)
-    ```
+        ```
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^point_map_heads\."]  # of pre-training

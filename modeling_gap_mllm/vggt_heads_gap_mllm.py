@@ -305,12 +305,15 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
     autocast off, as in the reference.
 
     Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import GapMllmVggtForReconstruction
+        >>> model = GapMllmVggtForReconstruction.from_pretrained(encoder_folder)
+        >>> output = model(torch.rand(1, 2, 3, 56, 84))  # a scene of two views, RGB in 0..1
+        >>> output.world_points.shape
+        torch.Size([1, 2, 56, 84, 3])
 
-    ```python
-    >>> model = GapMllmVggtForReconstruction.from_pretrained("path/to/vggt")
-    >>> output = model(images)  # (B, V, 3, H, W) in 0..1
-    >>> output.world_points.shape  # (B, V, H, W, 3)
-    ```
+        ```
     """
 
     config_class = GapMllmVggtConfig

@@ -117,6 +117,14 @@ def format_point(label: str | None, point: Sequence[float], decimals: int = 2) -
         `str`: fenced JSON, one object.
     Raises:
         ValueError: if the point does not hold 3 finite numbers.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import format_point, parse_points
+        >>> parse_points(format_point("bed", [0.504, 0.1, 2], decimals=2)).first.point
+        (0.5, 0.1, 2.0)
+
+        ```
     """
     return f"```json\n{_object_text(label, POINT_KEY, _finite(point, 3, POINT_KEY), decimals)}\n```"
 
@@ -156,6 +164,14 @@ def format_boxes(labels: Sequence[str], boxes: Sequence, decimals: int = 2) -> s
         `str`: fenced JSON list; without boxes the list that the released data writes.
     Raises:
         ValueError: if the counts differ, or a box is not 9 finite numbers with positive sizes.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import format_boxes, parse_boxes
+        >>> parse_boxes(format_boxes(["bed"], [[0, 0, 2, 1, 2, 0.5, 0, 0, 0]])).first.label
+        'bed'
+
+        ```
     """
     labels, boxes = list(labels), list(boxes)
     if len(labels) != len(boxes):
@@ -176,6 +192,14 @@ def format_box(box: Sequence[float], decimals: int = 2) -> str:
         `str`: fenced JSON, one tab-indented object.
     Raises:
         ValueError: if the box is not 9 finite numbers with positive sizes.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import format_box, parse_boxes
+        >>> parse_boxes(format_box([0, 0, 2, 1, 2, 0.5, 0, 0, 0])).first.bbox_3d
+        (0.0, 0.0, 2.0, 1.0, 2.0, 0.5, 0.0, 0.0, 0.0)
+
+        ```
     """
     return f"```json\n\t{_object_text(None, BOX_KEYS[0], _box(box, decimals), decimals)}\n```"
 
@@ -189,6 +213,14 @@ def format_frame(frame: int) -> str:
         `str`: fenced JSON, one tab-indented object.
     Raises:
         ValueError: if `frame` is not a whole number of at least 0.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import format_frame, parse_frame
+        >>> parse_frame(format_frame(3)).first
+        3
+
+        ```
     """
     if isinstance(frame, bool) or frame != int(frame) or frame < 0:
         raise ValueError(f"frame must be a view index of at least 0, got {frame!r}.")
@@ -253,6 +285,14 @@ def parse_points(text: str) -> ParsedAnswer[LabelledPoint]:
         `ParsedAnswer[LabelledPoint]`: points with 3 finite coordinates, and the rest with reasons.
     Raises:
         TypeError: if `text` is not a string (no string raises).
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import parse_points
+        >>> parse_points('{"label": "bed", "pointmap": [0.5, 0.1, 2.0]}').first
+        LabelledPoint(label='bed', point=(0.5, 0.1, 2.0))
+
+        ```
     """
 
     def read(record: dict) -> LabelledPoint:
@@ -273,6 +313,15 @@ def parse_boxes(text: str, require_label: bool = False) -> ParsedAnswer[Labelled
         `ParsedAnswer[LabelledBox]`: boxes of 9 finite numbers with positive sizes, and the rest with reasons.
     Raises:
         TypeError: if `text` is not a string (no string raises).
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import parse_boxes
+        >>> answer = parse_boxes('[{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}, {"bbox_3d": [1, 2]}]')
+        >>> answer.first.label, answer.rejected[0].reason
+        ('bed', 'bbox_3d holds 2 entries, expected 9')
+
+        ```
     """
 
     def read(record: dict) -> LabelledBox:
@@ -298,6 +347,14 @@ def parse_frame(text: str, num_frames: int | None = None) -> ParsedAnswer[int]:
         `ParsedAnswer[int]`: indices from 0; whole numbers only, neither text, nor floats, nor true and false.
     Raises:
         TypeError: if `text` is not a string (no string raises).
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import parse_frame
+        >>> parse_frame('{"frame": 3}').first, parse_frame('{"frame": 3}', num_frames=2).first
+        (3, None)
+
+        ```
     """
     limit = _MAX_FRAME if num_frames is None else num_frames
 
@@ -330,6 +387,14 @@ def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
     Raises:
         TypeError: if `text` is not a string (no string raises).
         ValueError: if `letters` is empty or holds anything but capitals A to Z.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import parse_choice
+        >>> parse_choice("I think it is (B).").first
+        'B'
+
+        ```
     """
     _check_text(text)
     if not re.fullmatch("[A-Z]+", letters):

@@ -70,10 +70,20 @@ class Asker:
 
     Example:
         ```python
-        asker = Asker(model, processor)
-        scene = asker.encode([views])  # once
-        chats = [processor.build_messages("grounding_box", views, description=text) for text in descriptions]
-        texts = asker.ask(chats, AnswerForm(96, ("bbox_3d",)), scene, [0] * len(chats))
+        >>> from gap_mllm import GapMllmForConditionalGeneration
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
+        >>> from gap_mllm.processing.data import render_room
+        >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> views = list(render_room(0).images)
+        >>> asker = Asker(model, processor)
+        >>> scene = asker.encode([views])  # once, whatever is asked about it
+        >>> words = ("the bed", "the chair at the window")
+        >>> chats = [processor.build_messages("grounding_box", views, description=text) for text in words]
+        >>> len(asker.ask(chats, AnswerForm(16, ("bbox_3d",)), scene, [0] * len(chats)))
+        2
+
         ```
     """
 

@@ -61,6 +61,14 @@ def uniform_sample(num_candidates: int, num_frames: int) -> list[int]:
     Raises:
         TypeError: if a count is not an integer.
         ValueError: if a count is below 1.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import uniform_sample
+        >>> uniform_sample(100, 4)
+        [0, 33, 66, 99]
+
+        ```
     """
     num_candidates = check_count("num_candidates", num_candidates)
     num_frames = check_count("num_frames", num_frames)
@@ -83,6 +91,14 @@ def fps_sample(num_frames_total: int, video_fps: float, target_fps: float, max_f
     Raises:
         TypeError: if a count is not an integer, or a rate no number.
         ValueError: if a count is below 1, or a rate is not a positive finite number.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import fps_sample
+        >>> fps_sample(num_frames_total=90, video_fps=30, target_fps=2)
+        [0, 15, 30, 45, 60, 75]
+
+        ```
     """
     num_frames_total = check_count("num_frames_total", num_frames_total)
     check_positive("video_fps", video_fps)
@@ -113,6 +129,17 @@ def world_points_from_depth(depth_m: Array, intrinsics: Array, camera_to_world: 
     Raises:
         TypeError: if `depth_m` holds integers (a PNG in millimetres: divide by its depth scale first).
         ValueError: if a shape does not fit or a pose is not rigid (that of a lost view, for one).
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import world_points_from_depth
+        >>> from gap_mllm.processing.data import render_room
+        >>> room = render_room(0)
+        >>> points, confidence = world_points_from_depth(room.depth_m, room.intrinsics, room.camera_to_world)
+        >>> points.shape, confidence.shape
+        ((4, 128, 128, 3), (4, 128, 128))
+
+        ```
     """
     if depth_m.ndim != 3:
         raise ValueError(f"depth_m has shape {tuple(depth_m.shape)}; expected (S, H, W), one map for each frame.")
@@ -153,9 +180,6 @@ def space_aware_sample(
     Frame: any, the same for all frames. Units: any; VGGT's points are not metric.
     Source: Spatial-MLLM (arXiv:2505.23747), space-aware frame sampling; "robust" is our choice.
 
-    >>> output = model(images)  # GapMllmVggtForReconstruction
-    >>> frames = space_aware_sample(output.world_points[0], output.world_points_conf[0], 16)
-
     Args:
         world_points (`numpy.ndarray` or `torch.Tensor` of shape `(S, H, W, 3)`): what each pixel of each candidate
             frame sees; may be NaN where the confidence is 0.
@@ -173,6 +197,18 @@ def space_aware_sample(
         TypeError: if `num_frames` is not an integer, `keep_first` no bool, or `voxel_size` no number.
         ValueError: if `num_frames` is below 1, the mode is unknown or does not take an option, or for what
             `voxelize_frames` raises.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import space_aware_sample, world_points_from_depth
+        >>> from gap_mllm.processing.data import render_room
+        >>> room = render_room(0, num_views=8)
+        >>> points, confidence = world_points_from_depth(room.depth_m, room.intrinsics, room.camera_to_world)
+        >>> frames = space_aware_sample(points, confidence, num_frames=3)  # or of GapMllmVggtForReconstruction:
+        >>> len(frames)  # world_points[0] and world_points_conf[0] of its output
+        3
+
+        ```
     """
     num_frames, keep_first = check_count("num_frames", num_frames), check_flag("keep_first", keep_first)
     if mode == "reference" and keep_first:
@@ -201,6 +237,18 @@ def voxelize_frames(
         ValueError: if a shape does not fit, the mode is unknown or does not take a voxel size, a confidence is not
             finite, a point with a confidence above 0 is not finite, no confidence is above 0.1, the scene has no
             extent along an axis ("reference"), or the voxel size is not positive or too small for the scene.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import greedy_coverage, voxelize_frames, world_points_from_depth
+        >>> from gap_mllm.processing.data import render_room
+        >>> room = render_room(0)
+        >>> voxels = voxelize_frames(*world_points_from_depth(room.depth_m, room.intrinsics, room.camera_to_world))
+        >>> frames, _ = greedy_coverage(voxels.voxels_per_frame, num_frames=2)  # those that see most of the room
+        >>> len(frames)
+        2
+
+        ```
     """
     if mode not in SAMPLING_MODES:
         raise ValueError(f'mode is {mode!r}; expected "robust" or "reference".')
@@ -246,6 +294,14 @@ def greedy_coverage(
         keep_first (`bool`, defaults to `False`): start with frame 0 whatever it sees.
     Returns:
         `tuple` of two `list[int]`: the frames in the order chosen, and the new voxels that each brought.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import greedy_coverage
+        >>> greedy_coverage([[0, 1], [0, 1, 2, 3], [4]], num_frames=3)  # nothing is new in frame 0
+        ([1, 2], [4, 1])
+
+        ```
     """
     num_candidates = len(voxels_per_frame)
     arrays = [np.asarray(voxels, dtype=np.int64) for voxels in voxels_per_frame]

@@ -78,7 +78,16 @@ class JsonEnd:
 
 
 def cut_after_json(text: str, keys: tuple[str, ...], is_list: bool = False) -> str:
-    """Return a text up to the end of its first JSON value that holds one of `keys`, or all of it; see `JsonEnd`."""
+    """Return a text up to the end of its first JSON value that holds one of `keys`, or all of it; see `JsonEnd`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation.runner import cut_after_json
+        >>> cut_after_json('{"frame": 3} Is there anything else?', keys=("frame",))
+        '{"frame": 3}'
+
+        ```
+    """
     reader = JsonEnd(keys, is_list)
     reader.read(text)
     return text if reader.end is None else text[: reader.end]
@@ -91,6 +100,19 @@ class JsonStopping(StoppingCriteria):
         tokenizer: decodes single tokens.
         prompt_length (`int`): tokens of the padded prompt.
         keys (`tuple[str, ...]`), is_list (`bool`): arguments of `JsonEnd`.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.evaluation.runner import JsonStopping
+        >>> from gap_mllm.processing import build_tiny_tokenizer
+        >>> tokenizer = build_tiny_tokenizer()
+        >>> stop = JsonStopping(tokenizer, prompt_length=0, keys=("frame",))  # generate(..., stopping_criteria=[stop])
+        >>> tokens = torch.tensor([tokenizer('{"frame": 3}')["input_ids"]])
+        >>> stop(tokens[:, :-1], None).tolist(), stop(tokens, None).tolist()
+        ([False], [True])
+
+        ```
     """
 
     def __init__(

@@ -64,6 +64,14 @@ def prompt_text(
         `str`: the text that follows the views.
     Raises:
         ValueError: if the task is unknown, its argument is missing, or the location is not 3 finite numbers.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import prompt_text
+        >>> prompt_text("dense_caption", location=[0.504, 0.1, 2.0]).strip()
+        'Carefully watch the video and describe the object located at [0.5, 0.1, 2.0] in detail.'
+
+        ```
     """
     if task == "reconstruction":
         return RECONSTRUCTION_PROMPT.format(color=color)
@@ -111,6 +119,17 @@ def build_messages(
     Raises:
         TypeError: if `images` is a single picture or path.
         ValueError: if the task is unknown, its argument or the views are missing, or tags and views differ in number.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import build_messages
+        >>> messages = build_messages("grounding_box", images=2, description="the chair at the window", answer="{}")
+        >>> [turn["role"] for turn in messages]
+        ['system', 'user', 'assistant']
+        >>> [part["type"] for part in messages[1]["content"]]
+        ['image', 'image', 'text']
+
+        ```
     """
     if task not in TASKS:
         raise ValueError(f"unknown task {task!r}; known are {', '.join(TASKS)}.")
@@ -159,6 +178,14 @@ def split_image_tags(text: str, images: int | Sequence) -> list[dict]:
         `list[dict]`: image and text parts in order.
     Raises:
         ValueError: if tags and views differ in number; both are named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import split_image_tags
+        >>> split_image_tags("<image>How many chairs are there?", images=1)
+        [{'type': 'image'}, {'type': 'text', 'text': 'How many chairs are there?'}]
+
+        ```
     """
     views = _image_parts(images)
     pieces = text.split(IMAGE_TAG)

@@ -65,6 +65,15 @@ def build_tiny_tokenizer() -> Qwen2Tokenizer:
 
     Returns:
         `Qwen2Tokenizer`: pads left with `<|endoftext|>`, ends turns with `<|im_end|>`, has our chat template.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import build_tiny_tokenizer
+        >>> tokenizer = build_tiny_tokenizer()
+        >>> tokenizer.decode(tokenizer("a bed")["input_ids"]), len(tokenizer) < 600
+        ('a bed', True)
+
+        ```
     """
     vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Qwen2Tokenizer(
@@ -90,6 +99,17 @@ def build_tiny_processor(max_pixels: int = 160 * 128, min_pixels: int = 32 * 32,
         **image_kwargs: further settings of the image processor, such as `patch_size`; videos follow.
     Returns:
         `GapMllmProcessor`: ready for use; a video of up to 16 frames keeps `max_pixels` a frame.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import build_tiny_processor
+        >>> processor = build_tiny_processor()
+        >>> image = Image.new("RGB", (160, 128))
+        >>> processor(images=[image], text=["<|image_pad|>"], return_tensors="pt")["image_grid_thw"].tolist()
+        [[1, 8, 10]]
+
+        ```
     """
     return GapMllmProcessor(
         image_processor=default_image_processor(min_pixels, max_pixels, **image_kwargs),

@@ -97,6 +97,15 @@ def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
         FileNotFoundError: if a path does not exist.
         ValueError: if the file cannot be decoded, or the array has no shape or values of a picture.
         TypeError: if it is none of the kinds above.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing import to_rgb_image
+        >>> to_rgb_image(np.zeros((480, 640, 3), np.uint8)).size
+        (640, 480)
+
+        ```
     """
     if isinstance(image, str | os.PathLike):
         image, name = _open(image, name)
@@ -203,6 +212,16 @@ def draw_cross(
     Raises:
         ValueError: if the pixel lies outside, or is no pair of whole numbers, the colour is unknown, or the size of
             the cross is no whole number of at least 0.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import draw_cross
+        >>> marked = draw_cross(Image.new("RGB", (640, 480)), (320, 240))
+        >>> marked.getpixel((330, 240)), marked.getpixel((331, 240))  # the arm ends 10 pixels from the centre
+        ((255, 0, 0), (0, 0, 0))
+
+        ```
     """
     return _draw(image, pixel, color, arm, half_thickness, where="")
 
@@ -227,6 +246,17 @@ def apply_visual_prompt(
         TypeError: if `images` is a single picture.
         ValueError: if a mark names a view that is not there or a pixel outside it (view, pixel and size are named), is
             none of the forms above, or as `draw_cross`.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import Mark, apply_visual_prompt
+        >>> views = [Image.new("RGB", (640, 480)) for _ in range(2)]
+        >>> marked = apply_visual_prompt(views, [Mark(1, (320, 240))])
+        >>> marked[1].getpixel((320, 240)), marked[0] is views[0]
+        ((255, 0, 0), True)
+
+        ```
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
@@ -265,6 +295,15 @@ def draw_point(
     Raises:
         ValueError: if the pixel lies outside or is no pair of whole numbers, the colour is unknown, or the radius is
             no whole number of at least 0.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import draw_point
+        >>> draw_point(Image.new("RGB", (640, 480)), (320, 240), color="green", text="A").getpixel((310, 240))
+        (0, 255, 0)
+
+        ```
     """
     check_whole("radius", radius)
     picture = to_rgb_image(image, "the image").copy()
@@ -296,6 +335,16 @@ def draw_box(
     Raises:
         ValueError: if the box is not x1 <= x2, y1 <= y2 in finite numbers or lies outside, the colour is unknown, or
             the width is no whole number of at least 1.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import draw_box
+        >>> marked = draw_box(Image.new("RGB", (640, 480)), (100, 100, 300, 200), color="blue", width=4)
+        >>> marked.getpixel((98, 150)), marked.getpixel((200, 150))
+        ((0, 0, 255), (0, 0, 0))
+
+        ```
     """
     check_whole("width", width, at_least=1)
     picture = to_rgb_image(image, "the image").copy()
@@ -325,6 +374,18 @@ def draw_scene_marks(
     Raises:
         TypeError: if `images` is a single picture.
         ValueError: if a mark is on no view or outside it, its kind or unit is unknown, or as the three functions.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import draw_scene_marks
+        >>> from gap_mllm.processing.data.scene_sample import SceneMark
+        >>> box = SceneMark(0, "box", "red", (250, 250, 500, 500), "permille")
+        >>> marked = draw_scene_marks([Image.new("RGB", (640, 480))], [box], width=4)
+        >>> marked[0].getpixel((158, 150))
+        (255, 0, 0)
+
+        ```
     """
     if isinstance(images, str | os.PathLike | Image.Image):
         raise TypeError(f"images must be a list of the views of one scene, got one {type(images).__name__}.")
@@ -514,6 +575,14 @@ def pixel_to_token(
         `int`: index among the tokens of this view, row by row.
     Raises:
         ValueError: if the pixel lies outside the picture.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import pixel_to_token
+        >>> pixel_to_token((40, 0), image_size=(160, 128), grid_hw=(8, 10))
+        1
+
+        ```
     """
     x, y = _check_pixel(pixel, image_size, "")
     rows, columns = int(grid_hw[0]) // merge_size, int(grid_hw[1]) // merge_size
@@ -536,6 +605,15 @@ def marks_to_tokens(
         `list[int]`: per mark, the index among all visual tokens of the scene, view after view.
     Raises:
         ValueError: if a mark is on no view or outside it.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import Mark, marks_to_tokens
+        >>> grids = [[1, 8, 10], [1, 8, 10]]  # two views of 4 x 5 merged tokens each
+        >>> marks_to_tokens([Mark(1, (0, 0))], [(160, 128)] * 2, grids)
+        [20]
+
+        ```
     """
     grids = [tuple(int(value) for value in grid) for grid in image_grid_thw]
     tokens = []

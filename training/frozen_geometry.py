@@ -18,6 +18,21 @@ class FrozenGeometry:
         model (`GapMllmModel` or a model around one): whose encoder is copied, as it is now.
     Raises:
         ValueError: if the encoder is trained, or the model does not use one.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForPreTraining
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.training import FrozenGeometry, SceneCollator
+        >>> model = GapMllmForPreTraining.from_pretrained(folder)
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> model = model.requires_grad_(False)  # or learning rate 0 for its group, which the trainer freezes
+        >>> collate = SceneCollator(processor, geometry=FrozenGeometry(model))
+        >>> collate([make_question(render_room(0), "reconstruction")])["geometry_features"].shape
+        torch.Size([4, 256, 224])
+
+        ```
     """
 
     def __init__(self, model: GapMllmModel):

@@ -82,6 +82,28 @@ class GeometryAlignedTrainer(TermTrainer):
         TypeError: if `model` is no `GapMllmForPreTraining`, or `args` no `GeometryAlignedTrainingArguments`.
         ValueError: if a parameter is in no module group or in two, or a group has no learning rate; when training, for
             batches of a collator without `for_pretraining=True`.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForPreTraining
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+        >>> from gap_mllm.training import SceneCollator, SceneQuestionDataset
+        >>> model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+        >>> collator = SceneCollator(GapMllmProcessor.from_pretrained(folder), "block_mask", for_pretraining=True)
+        >>> rooms = load_multiview("rendered_rooms", split="train", num_rooms=2)  # or rows of any source
+        >>> questions = SceneQuestionDataset(rooms, tasks=("object_count",))
+        >>> args = GeometryAlignedTrainingArguments("run", max_steps=1, save_strategy="no", report_to="none")
+        >>> trainer = GeometryAlignedTrainer(model, args, train_dataset=questions, data_collator=collator)
+        >>> output = trainer.train()
+        group            parameters      trainable  learning rate
+        ...
+        {'train_runtime': ...}
+        >>> output.global_step, sorted(key for key in trainer.state.log_history[0] if "loss" in key)
+        (1, ['loss', 'loss_text'])
+
+        ```
     """
 
     def __init__(self, *args, scorer: Callable | None = None, **kwargs):

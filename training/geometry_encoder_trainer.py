@@ -28,6 +28,26 @@ class GeometryEncoderTrainer(TermTrainer):
 
     No pose is an input: the encoder learns metric depth, points and relative pose from pixels. Points are supervised
     in the camera frame of the first view, in metres. Source: VGGT's losses; see training/losses.py for differences.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmVggtForReconstruction
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+        >>> from gap_mllm.training import SceneGeometryDataset
+        >>> from gap_mllm.training.rooms import collate_scenes
+        >>> model = GapMllmVggtForReconstruction.from_pretrained(encoder_folder)
+        >>> rooms = load_multiview("rendered_rooms", split="train", num_rooms=2)  # or rows with depth and poses
+        >>> scenes = SceneGeometryDataset(rooms, patch_size=model.config.patch_size, num_views=2)
+        >>> args = GeometryEncoderTrainingArguments("run", max_steps=1, save_strategy="no", report_to="none")
+        >>> trainer = GeometryEncoderTrainer(model, args, train_dataset=scenes, data_collator=collate_scenes)
+        >>> output = trainer.train()
+        {'loss': ...}
+        {'train_runtime': ...}
+        >>> output.global_step, sorted(key for key in trainer.state.log_history[0] if "loss" in key)
+        (1, ['loss', 'loss_confidence', 'loss_depth', 'loss_points', 'loss_pose'])
+
+        ```
     """
 
     def count_items(self, inputs: Mapping[str, torch.Tensor]):

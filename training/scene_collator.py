@@ -87,9 +87,16 @@ class SceneCollator:
 
     Example:
         ```python
-        rows = OpenedRows(load_multiview("gap_mllm", data_dir, split="train"))  # decodes what is shown
-        collator = SceneCollator(processor, max_views=16, max_sample_pixels=16 * 518 * 392)
-        Trainer(model, args, train_dataset=rows, data_collator=collator)  # remove_unused_columns=False
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import SceneCollator, SceneQuestionDataset
+        >>> rooms = load_multiview("rendered_rooms", split="train", num_rooms=2)  # or rows of any source
+        >>> questions = SceneQuestionDataset(rooms, tasks=("object_count",), num_views=3)
+        >>> collate = SceneCollator(GapMllmProcessor.from_pretrained(folder), max_sample_pixels=3 * 96 * 96)
+        >>> batch = collate(list(questions))  # data_collator of any Trainer, with remove_unused_columns=False
+        >>> batch["scene_lengths"].tolist(), batch["image_grid_thw"][0].tolist(), len(batch["labels"])
+        ([3, 3], [1, 6, 6], 2)
+
         ```
     """
 

@@ -39,9 +39,13 @@ class SceneGeometryDataset(Dataset):
 
     Example:
         ```python
-        rows = load_multiview("scannet_posed", data_dir, split="train")
-        scenes = SceneGeometryDataset(rows, patch_size=model.config.patch_size, num_views=8)
-        trainer = GeometryEncoderTrainer(model, args, train_dataset=scenes, data_collator=collate_scenes)
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import SceneGeometryDataset
+        >>> rooms = load_multiview("rendered_rooms", split="train", num_rooms=2)  # or rows with depth and poses
+        >>> scenes = SceneGeometryDataset(rooms, patch_size=14, num_views=3)  # for GeometryEncoderTrainer
+        >>> len(scenes), len(scenes[0]["images"])
+        (2, 3)
+
         ```
     """
 

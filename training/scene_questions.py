@@ -84,6 +84,17 @@ class OpenedRows(Dataset):
 
     Args:
         rows (sequence of `dict`): rows of the schema, as `load_multiview` gives them without streaming.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import OpenedRows
+        >>> options = {"num_train": 1, "num_selection": 0, "num_test": 0, "cache_dir": "cache"}
+        >>> rows = OpenedRows(load_multiview("synthetic_rooms", split="train", **options))  # for any Trainer
+        >>> rows[0].task, len(rows[0].views)
+        ('reconstruction', 4)
+
+        ```
     """
 
     def __init__(self, rows: datasets.Dataset | Sequence):
@@ -123,10 +134,14 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
 
     Example:
         ```python
-        rows = load_multiview("scannet_posed", data_dir, split="train")
-        tasks = ("reconstruction", "detection3d")
-        scenes = SceneQuestionDataset(rows, 100_000, tasks, num_views=4, questions_per_scene=4)
-        trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import SceneQuestionDataset
+        >>> scenes = load_multiview("rendered_rooms", split="train", num_rooms=2)  # or rows of any source
+        >>> tasks = ("object_count", "object_distance")
+        >>> questions = SceneQuestionDataset(scenes, 100_000, tasks, num_views=3, questions_per_scene=2)
+        >>> len(questions), len(questions[0])  # an item is the questions about one scene
+        (100000, 2)
+
         ```
     """
 
@@ -188,9 +203,13 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
 
     Example:
         ```python
-        rows = load_multiview("scannet_posed", data_dir, split="train", streaming=True)
-        scenes = SceneQuestionStream(rows, ("reconstruction", "detection3d"), num_views=4)
-        trainer = GeometryAlignedTrainer(train_dataset=scenes, data_collator=SceneCollator(...), ...)  # max_steps
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import SceneQuestionStream
+        >>> rows = list(load_multiview("rendered_rooms", split="train", num_rooms=2))  # or rows with streaming=True
+        >>> questions = SceneQuestionStream(rows, ("object_count",), num_views=3)  # a Trainer needs max_steps
+        >>> [sample.metadata["maker"] for sample in questions]
+        ['object_count', 'object_count']
+
         ```
     """
 

@@ -49,6 +49,14 @@ def find_benchmark(name: str) -> Benchmark:
 
     Raises:
         ValueError: if there is none; the message lists them.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation.benchmarks import find_benchmark
+        >>> find_benchmark("vsibench").source
+        'vsibench'
+
+        ```
     """
     if name not in BENCHMARKS:
         raise ValueError(f"unknown benchmark {name!r}; known are {', '.join(BENCHMARKS)}.")

@@ -30,6 +30,18 @@ def update_card(card_path: str | Path, output: str | Path) -> list[EvalResult]:
     Raises:
         FileNotFoundError: if there is no card, or the run has no metrics.json.
         ValueError: if the card's metadata is broken, or the run has no finite figure.
+
+    Example:
+        ```python
+        >>> from pathlib import Path
+        >>> from gap_mllm.evaluation.runner import evaluate_model, update_card
+        >>> options = {"num_train": 0, "num_test": 2, "cache_dir": "cache", "show_progress": False}
+        >>> metrics = evaluate_model(folder, output="evaluation", baselines=[], with_report=False, **options)
+        >>> written = Path("README.md").write_text("---\\nlicense: apache-2.0\\n---\\n# My model\\n")
+        >>> [result.metric_type for result in update_card("README.md", "evaluation")]
+        ['point_error_m', 'parse_rate', 'near_share', 'label_accuracy']
+
+        ```
     """
     card_path, metrics_file = Path(card_path), Path(output) / METRICS_FILE
     card, text = check_card(card_path)

@@ -80,6 +80,16 @@ def evaluate_model(
             another plan in the folder, damaged weights or weights that do not fit (`load_pretrained`), or predictions
             that do not fit. FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any
             model is loaded.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation.runner import evaluate_model
+        >>> options = {"num_train": 0, "num_test": 2, "cache_dir": "cache", "show_progress": False}
+        >>> metrics = evaluate_model(folder, "synthetic_rooms", output="evaluation", baselines=["blind"], **options)
+        >>> metrics["n"], sorted(metrics["arms"]), metrics["headline"]
+        (4, ['blind', 'model'], 'point_error_m')
+
+        ```
     """
     started = time.perf_counter()
     bench = find_benchmark(benchmark)

@@ -58,6 +58,16 @@ def convert_checkpoint(
             contradicting weights; all are listed.
         FileNotFoundError: if the folder, its config.json or weights are not there.
         FileExistsError: if the output folder is not empty.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForConditionalGeneration
+        >>> from gap_mllm.conversion import convert_checkpoint
+        >>> output = convert_checkpoint(checkpoint_folder, "gap-mllm")  # as the reference release trains and saves it
+        >>> GapMllmForConditionalGeneration.from_pretrained(output).config.gap_fusion_config.method
+        'gated'
+
+        ```
     """
     source, output = Path(source), _check_output(output)
     qwen = read_qwen_config(source)
@@ -97,6 +107,16 @@ def convert_base_models(
         ConversionError: as `convert_checkpoint`.
         FileNotFoundError: if a folder, the config.json of Qwen3-VL or weights are not there.
         FileExistsError: if the output folder is not empty.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForConditionalGeneration
+        >>> from gap_mllm.conversion import convert_base_models
+        >>> output = convert_base_models(qwen_folder, encoder_folder, "gap-mllm")  # folders of Qwen3-VL and of VGGT
+        >>> GapMllmForConditionalGeneration.from_pretrained(output).config.gap_fusion_config.init
+        'identity'
+
+        ```
     """
     qwen, vggt, output = Path(qwen), Path(vggt), _check_output(output)
     data = read_qwen_config(qwen)

@@ -115,6 +115,17 @@ def infer_vggt_config(shapes: dict[str, tuple[int, ...]]) -> GapMllmVggtConfig:
 
     Raises:
         ConversionError: if the names are not VGGT's.
+
+    Example:
+        ```python
+        >>> from safetensors import safe_open
+        >>> from gap_mllm.conversion import infer_vggt_config
+        >>> with safe_open(encoder_folder / "model.safetensors", "pt") as weights:
+        ...     shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
+        >>> infer_vggt_config(shapes).hidden_size
+        112
+
+        ```
     """
     shapes = {name.removeprefix("aggregator."): shape for name, shape in shapes.items()}
     try:

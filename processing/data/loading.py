@@ -120,6 +120,22 @@ def load_multiview(
         FileNotFoundError: if data_dir does not hold the source.
         IsADirectoryError, NotADirectoryError: if report_file or cache_dir cannot be written to.
         RecordError: for a bad record, with source, file, record id and field (strict reading).
+
+    Example:
+        ```python
+        >>> import json
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> Image.new("RGB", (64, 48)).save("room.jpg")
+        >>> turns = [{"from": "human", "value": "<image>How many chairs are there?"}, {"from": "gpt", "value": "Two."}]
+        >>> records = [{"id": "1", "image": "room.jpg", "conversations": turns}]
+        >>> written = Path("train.json").write_text(json.dumps(records))
+        >>> rows = load_multiview("chat", data_dir=".", split="train", cache_dir="cache")
+        >>> rows[0]["task"], rows[0]["answer"], rows[0]["views"][0]["image"].size
+        ('spatial_qa', 'Two.', (64, 48))
+
+        ```
     """
     if isinstance(name, str) and name in RENDERED:
         given = {"data_dir": data_dir, "tasks": tasks, "max_views": max_views, "report_file": report_file}

@@ -11,10 +11,13 @@ class PictureChecks:
 
     Example:
         ```python
-        checks = PictureChecks()
-        for row in rows:
-            for error in checks.errors(row):
-                print(error)
+        >>> from gap_mllm.processing.data import complete_row
+        >>> from gap_mllm.processing.data.picture_checks import PictureChecks
+        >>> view = {"image": {"path": "lost.jpg", "bytes": None}, "image_path": "lost.jpg"}
+        >>> checks = PictureChecks()
+        >>> [error.reason for error in checks.errors(complete_row(id="1", views=[view]))]
+        ['the image lost.jpg is not there.']
+
         ```
     """
 

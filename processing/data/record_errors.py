@@ -102,6 +102,19 @@ def read_report(path: str | Path) -> list[dict]:
     Returns:
         `list[dict]`: "event" ("skipped", "refused", or the name of a marker), and what is known of "source", "file",
         "record", "field", "reason" and "missing".
+
+    Example:
+        ```python
+        >>> from pathlib import Path
+        >>> from gap_mllm.processing.data import load_multiview, read_report
+        >>> written = Path("train.json").write_text('[{"id": "1", "image": "room.jpg"}]')  # neither picture nor turns
+        >>> options = {"skip_bad_samples": True, "report_file": "report.jsonl", "streaming": True}
+        >>> len(list(load_multiview("chat", ".", split="train", **options)))
+        0
+        >>> [event["event"] for event in read_report("report.jsonl")]
+        ['skipped']
+
+        ```
     """
     path = Path(path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

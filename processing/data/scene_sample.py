@@ -197,9 +197,16 @@ class SceneSample:
 
     Example:
         ```python
-        sample = SceneSample.open(rows, 0)  # no picture is decoded before it is asked for
-        boxes = [sample.box_in_view(box, 0) for box in sample.boxes]  # camera of view 0
-        messages = sample.messages()
+        >>> from gap_mllm.processing.data import SceneSample, load_multiview
+        >>> options = {"num_train": 1, "num_selection": 0, "num_test": 0, "cache_dir": "cache"}
+        >>> rows = load_multiview("synthetic_rooms", split="train", **options)
+        >>> sample = SceneSample.open(rows, 0)  # no picture is decoded before it is asked for
+        >>> sample.views[0].depth_m.shape
+        (128, 128)
+        >>> boxes = [sample.box_in_view(box, 0) for box in sample.boxes]  # camera of view 0
+        >>> [turn["role"] for turn in sample.messages()]
+        ['system', 'user', 'assistant']
+
         ```
     """
 

@@ -35,6 +35,16 @@ def scene_features() -> Features:
 
     Returns:
         `datasets.Features`.
+
+    Example:
+        ```python
+        >>> from datasets import Dataset
+        >>> from gap_mllm.processing.data import complete_row, scene_features
+        >>> rows = Dataset.from_list([complete_row(id="1", answer="Two.")], features=scene_features())
+        >>> rows[0]["answer"]
+        'Two.'
+
+        ```
     """
     vector = List(Value("float32"), length=3)
     matrix3 = Array2D((3, 3), "float32")
@@ -124,6 +134,15 @@ def complete_row(**fields) -> dict:
         KeyError: if a field is not in the schema, also inside a view, box, point or mark.
         ValueError: if a value has another type or shape than its feature, is not finite, or would be rounded to a
             whole number; the field is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import complete_row
+        >>> row = complete_row(id="1", task="spatial_qa", question="How many chairs are there?", answer="Two.")
+        >>> row["answer"], row["scene_id"], row["views"]
+        ('Two.', None, [])
+
+        ```
     """
     features = _cached_features()
     unknown = sorted(set(fields) - set(features))

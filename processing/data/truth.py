@@ -86,8 +86,10 @@ class Truth:
 
     Example:
         ```python
-        truth = Truth("point", answered([[1.0, 0.5, 2.0]], ["bed"]))
-        print(render_answer(truth))
+        >>> from gap_mllm.processing.data.truth import Truth, render_answer
+        >>> render_answer(Truth("number", number=1.234, unit="m"))
+        '1.23 m'
+
         ```
     """
 

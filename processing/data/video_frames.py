@@ -130,6 +130,20 @@ def read_video_views(
     Raises:
         FileNotFoundError, ImportError, RecordError: as `video_info`.
         ValueError: if `num_frames` is below 1, `fps` is not positive, or is asked of a folder.
+
+    Example:
+        ```python
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from gap_mllm.processing.data import read_video_views
+        >>> Path("frames").mkdir()
+        >>> for number in range(9):
+        ...     Image.new("RGB", (64, 48)).save(f"frames/{number}.jpg")
+        >>> views = read_video_views("frames", num_frames=3)  # or a video file
+        >>> [view["frame_id"] for view in views]
+        [0, 4, 8]
+
+        ```
     """
     path = _existing(path)
     if path.is_dir():

@@ -30,6 +30,17 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
     Raises:
         ValueError: for a term or setting that is not known, settings that are no mapping, or a weight that is no
             finite number.
+
+    Example:
+        ```python
+        >>> from gap_mllm.training import GeometryAlignedTrainingArguments
+        >>> from gap_mllm.training.terms import make_terms
+        >>> arguments = GeometryAlignedTrainingArguments("run", readout_weight=0.5)
+        >>> terms = make_terms(arguments, {"point_map": {"weight": 2.0}})
+        >>> {name: term.weight for name, term in terms.items()}
+        {'text': 1.0, 'point_map': 2.0, 'readout': 0.5}
+
+        ```
     """
     settings = settings or {}
     check_names("terms", settings, LOSS_TERMS)

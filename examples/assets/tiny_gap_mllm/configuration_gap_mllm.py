@@ -386,6 +386,15 @@ class GapMllmConfig(Qwen3VLConfig):
     Raises:
         ValueError: on an unknown encoder or choice, a key that looks misspelt, or if tap layers and DeepStack levels
             do not pair up.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmConfig
+        >>> config = GapMllmConfig(gap_fusion_config={"method": "add"})  # other parts as published
+        >>> config.gap_fusion_config.method, config.geometry_config.tap_layers
+        ('add', [4, 11, 17, 23])
+
+        ```
     """
 
     model_type = "gap_mllm"

@@ -56,6 +56,23 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
     the plain model, so generate() works. Loaded from an inference checkpoint its heads start afresh, and transformers
     says so. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
     dense point maps are ours, after the dense alignment of 3DRS (arXiv:2506.01946) and GeoVR (arXiv:2606.05833).
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForPreTraining
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.training import SceneCollator
+        >>> model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+        >>> collate = SceneCollator(GapMllmProcessor.from_pretrained(folder), "block_mask", for_pretraining=True)
+        >>> batch = collate([make_question(render_room(0), "reconstruction")])
+        >>> names = ["input_ids", "labels", "position_ids", "attention_mask"]
+        >>> names += ["pixel_values", "image_grid_thw", "scene_lengths"]  # what the trainer hands on
+        >>> output = model(**{name: batch[name] for name in names})
+        >>> output.point_maps["visual"].shape  # visual tokens, points along both sides, x y z in metres
+        torch.Size([64, 4, 4, 3])
+
+        ```
     """
 
     def __init__(self, config: GapMllmConfig):

@@ -97,6 +97,15 @@ def default_image_processor(min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_
         **kwargs: further settings of `Qwen2VLImageProcessor`.
     Returns:
         `Qwen2VLImageProcessor`, or its PIL form where torchvision is not installed.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import GapMllmProcessor, build_tiny_tokenizer, default_image_processor
+        >>> image_processor = default_image_processor(max_pixels=640 * 480)
+        >>> GapMllmProcessor(image_processor, build_tiny_tokenizer()).image_processor.size["longest_edge"]
+        307200
+
+        ```
     """
     settings = {
         "patch_size": 16,
@@ -134,6 +143,24 @@ class GapMllmProcessor(Qwen3VLProcessor):
             of such a picture, as for `draw_cross`; default: 10 and 2, as in the published training.
     Raises:
         ValueError: if there is no tokenizer, or the size of views or crosses is none.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> views = [Image.new("RGB", (128, 128)) for _ in range(2)]  # two views of one scene
+        >>> views = processor.apply_visual_prompt(views, [0, 64, 32])  # red cross on view 0, x = 64, y = 32
+        >>> messages = processor.build_messages("reconstruction", views)
+        >>> inputs = processor.apply_chat_template(
+        ...     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        ... )
+        >>> inputs["image_grid_thw"].tolist()
+        [[1, 8, 8], [1, 8, 8]]
+        >>> processor.post_process_points(['{"label": "bed", "pointmap": [0.5, 0.1, 2.0]}'])[0].first.label
+        'bed'
+
+        ```
     """
 
     def __init__(
@@ -340,8 +367,17 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
         Example:
             ```python
-            messages = processor.build_messages("reconstruction", views)
-            text = processor.ask(model, [messages], task="reconstruction")[0]
+            >>> from gap_mllm import GapMllmForConditionalGeneration
+            >>> from gap_mllm.processing import GapMllmProcessor
+            >>> from gap_mllm.processing.data import render_room
+            >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
+            >>> processor = GapMllmProcessor.from_pretrained(folder)
+            >>> views = processor.apply_visual_prompt(list(render_room(0).images), [0, 64, 96])
+            >>> messages = processor.build_messages("reconstruction", views)
+            >>> text = processor.ask(model, [messages], task="reconstruction")[0]
+            >>> len(processor.post_process_points([text])[0].first.point)
+            3
+
             ```
         """
         if not isinstance(chats, list | tuple) or any(isinstance(chat, dict) for chat in chats):
@@ -421,6 +457,15 @@ def check_image_statistics(processor: GapMllmProcessor, config: PreTrainedConfig
         config (`GapMllmConfig`): `image_mean` and `image_std` are read.
     Raises:
         ValueError: if mean or std differ, or pixels are not rescaled by 1/255 and normalised; both values are named.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmConfig
+        >>> from gap_mllm.processing import GapMllmProcessor, check_image_statistics
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> check_image_statistics(processor, GapMllmConfig.from_pretrained(folder))  # nothing comes: they agree
+
+        ```
     """
     video = processor.to_dict()["video_processor"]
     image = processor.image_processor

@@ -400,6 +400,17 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
     Frame attention runs within each view, global attention over all tokens of a scene. VGGT has no view index: views
     are told apart by content, and the first view of a scene by its own camera and register tokens, which makes it the
     reference frame. Source: VGGT (CVPR 2025), section 3.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import GapMllmVggtForReconstruction
+        >>> encoder = GapMllmVggtForReconstruction.from_pretrained(encoder_folder).aggregator
+        >>> output = encoder([torch.rand(3, 56, 84), torch.rand(3, 84, 56)], scene_lengths=[2])  # a scene of two views
+        >>> len(output.tap_features), output.tap_features[0].shape  # patches of both views, width
+        (4, torch.Size([48, 224]))
+
+        ```
     """
 
     # Heads of a full checkpoint, and the tracker that no class of ours builds.

@@ -116,6 +116,16 @@ def coarse_correspondences(
         ValueError: if the source, the colour or a number is out of range, or the source's own data is missing or
             given for another source.
         RecordError: for "geometry", if no two views have depth and poses; if a picture cannot be decoded.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import coarse_correspondences, load_multiview
+        >>> scenes = load_multiview("rendered_rooms", split="train", num_rooms=1)
+        >>> found = coarse_correspondences(scenes[0], num_marks=2, source="geometry")
+        >>> [(thing.number, sorted(thing.pixels)) for thing in found.things]  # numbers, and the views that have them
+        [(1, [1, 2, 3]), (2, [1, 2, 3])]
+
+        ```
     """
     if num_marks < 1 or min_views < 2 or not 0 < mark_size <= 0.5:
         raise ValueError(
@@ -226,6 +236,16 @@ def draw_numbers(image: Image.Image, pixels: dict, radius: int, color: str = "re
         color (`str`): a name in `MARK_COLORS`.
     Returns:
         `PIL.Image.Image`: a new picture, or the one given where there is nothing to draw.
+
+    Example:
+        ```python
+        >>> from PIL import Image
+        >>> from gap_mllm.processing.data.augmentation import draw_numbers
+        >>> marked = draw_numbers(Image.new("RGB", (160, 120)), {1: (40, 40), 2: (100, 80)}, radius=10)
+        >>> marked.getpixel((32, 40))
+        (255, 0, 0)
+
+        ```
     """
     if not pixels:
         return image
@@ -251,6 +271,17 @@ def marked_sample(sample: SceneSample, correspondences: CoarseCorrespondences, p
         `SceneSample`: with metadata["coarse_correspondences"], the table of numbers.
     Raises:
         ValueError: if the correspondences are of another number of views.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import coarse_correspondences, make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import marked_sample
+        >>> sample = make_question(render_room(0), "detection3d")
+        >>> found = coarse_correspondences(sample, source="geometry")
+        >>> marked_sample(sample, found).question.startswith("Numbered discs mark things")
+        True
+
+        ```
     """
     if len(correspondences.images) != len(sample.views):
         raise ValueError(f"{len(correspondences.images)} marked pictures for {len(sample.views)} views.")

@@ -67,6 +67,16 @@ def crop_views(sample: SceneSample, windows: Sequence, check_sight: bool = True)
         ValueError: if there is not one window for each view, or one does not lie in its picture.
         AugmentationRefused: if a mark or point leaves its window, the texts hold coordinates or speak of places in the
             picture, what is asked for would be out of sight, a depth map cannot be cut, or the task is not known.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import crop_views
+        >>> sample = make_question(render_room(0), "dense_caption")
+        >>> crop_views(sample, (4, 4, 120, 120)).views[0].size
+        (120, 120)
+
+        ```
     """
     step = "crop_views"
     check_task(step, sample)
@@ -105,6 +115,18 @@ def random_crop(
     Raises:
         ValueError: if the share is not in 0..1, without 0.
         AugmentationRefused: as `crop_views`, for the last and largest windows.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import random_crop
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> cropped = random_crop(sample, np.random.default_rng(0))
+        >>> cropped.answer == sample.answer, cropped.views[0].size < sample.views[0].size
+        (True, True)
+
+        ```
     """
     if not 0 < min_share <= 1:
         raise ValueError(f"min_share is {min_share}; expected more than 0 and at most 1.")
@@ -138,6 +160,16 @@ def resize_views(sample: SceneSample, sizes: list[tuple[int, int]]):
     Raises:
         ValueError: if there is not one size for each view, or a side is below 1.
         AugmentationRefused: if the texts hold coordinates, or there are no views.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import resize_views
+        >>> sample = resize_views(make_question(render_room(0), "reconstruction"), (64, 64))
+        >>> sample.views[0].size, sample.views[0].depth_m.shape  # depth maps stay as they are
+        ((64, 64), (128, 128))
+
+        ```
     """
     step = "resize_views"
     if not sample.views:

@@ -36,6 +36,17 @@ def flip_horizontally(sample: SceneSample):
     Raises:
         AugmentationRefused: if a text is about writing, maps, clock faces or coordinates, is not in Latin letters, or
             says "left" or "right" where that may not be a direction; if the task is not known.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import flip_horizontally
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> flipped = flip_horizontally(sample)
+        >>> sample.points[0].xyz.round(2).tolist(), flipped.points[0].xyz.round(2).tolist()
+        ([-0.19, 0.87, 1.9], [0.19, 0.87, 1.9])
+
+        ```
     """
     step = "flip_horizontally"
     check_task(step, sample)

@@ -29,6 +29,16 @@ def jitter_colors(images: np.ndarray, rng: np.random.Generator, strength: float 
         `numpy.ndarray` of shape `(V, H, W, 3)`, uint8, or a list as given.
     Raises:
         ValueError: if the strength is not in 0..1.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data import render_room
+        >>> from gap_mllm.processing.data.augmentation import jitter_colors
+        >>> jitter_colors(render_room(0).images, np.random.default_rng(0), strength=0.5).shape
+        (4, 128, 128, 3)
+
+        ```
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must be in 0..1.")
@@ -64,6 +74,17 @@ def jitter_views(sample: SceneSample, rng: np.random.Generator, strength: float 
     Raises:
         ValueError: if the strength is not in 0..1.
         AugmentationRefused: if the sample has no views yet, but a video.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import jitter_views
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> jitter_views(sample, np.random.default_rng(0)).answer == sample.answer
+        True
+
+        ```
     """
     if not sample.views:
         raise refuse("jitter_views", sample, "it has no views yet; a video has to be sampled first.")
@@ -135,15 +156,19 @@ class SceneAugmentation:
     A step that is refused is left out and counted, in `counts` (of this process) and in the sample's own
     metadata["augmentation"], which also says what was done.
 
-    Example:
-        ```python
-        augment = SceneAugmentation(AugmentationConfig(seed=1, flip_probability=0.0))
-        sample = augment(SceneSample.from_row(row), epoch=2)
-        print(augment.counts)  # {("reorder_views", "done"): 1, ("drop_views", "refused"): 1}
-        ```
 
     Args:
         config (`AugmentationConfig`, *optional*)
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import AugmentationConfig, SceneAugmentation, make_question, render_room
+        >>> augment = SceneAugmentation(AugmentationConfig(seed=1, flip_probability=0.0))
+        >>> sample = augment(make_question(render_room(0), "reconstruction"), epoch=2)
+        >>> {outcome for step, outcome in augment.counts} <= {"done", "refused"}  # with the number of samples each
+        True
+
+        ```
     """
 
     def __init__(self, config: AugmentationConfig | None = None):

@@ -44,6 +44,17 @@ def reorder_views(sample: SceneSample, order: list[int], view_words: str = "refu
         AugmentationRefused: if the texts speak of views by number, of time, or (see `view_words`) from a viewpoint; if
             poses that are needed are not there; if the answer cannot be rewritten; if the first clear view is asked
             for and a later one would come before it; if the task is not known.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import reorder_views
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> moved = reorder_views(sample, [1, 0, 2, 3])  # view 1 becomes the reference, the point moves to its camera
+        >>> sample.answer != moved.answer
+        True
+
+        ```
     """
     order = [int(view) for view in order]
     if sorted(order) != list(range(len(sample.views))):
@@ -69,6 +80,16 @@ def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, 
         ValueError: if a view is not there or given twice, or all are dropped, or `view_words` is another one.
         AugmentationRefused: as `reorder_views`; if marks, points or answers speak of a dropped view; if what is asked
             for is out of sight.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import drop_views, droppable_views
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> len(drop_views(sample, droppable_views(sample)).views)
+        2
+
+        ```
     """
     views, num_views = [int(view) for view in views], len(sample.views)
     if len(set(views)) < len(views) or not set(views) <= set(range(num_views)) or len(views) == num_views:
@@ -78,7 +99,20 @@ def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, 
 
 
 def random_order(sample: SceneSample, rng: np.random.Generator) -> list[int]:
-    """Draw an order of the views in which the first clear view stays so, where that is asked for."""
+    """Draw an order of the views in which the first clear view stays so, where that is asked for.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import random_order, reorder_views
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> order = random_order(sample, np.random.default_rng(0))
+        >>> reorder_views(sample, order).views[0] is sample.views[order[0]]
+        True
+
+        ```
+    """
     order = [int(view) for view in rng.permutation(len(sample.views))]
     if asks_first_clear(sample):
         later = [place for place, view in enumerate(order) if view >= sample.target_frame]
@@ -92,6 +126,16 @@ def droppable_views(sample: SceneSample) -> list[int]:
 
     Raises:
         AugmentationRefused: if a text says "Frame-3", and the tags do not number the views.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_question, render_room
+        >>> from gap_mllm.processing.data.augmentation import droppable_views
+        >>> sample = make_question(render_room(0), "reconstruction")
+        >>> sample.marks[0].view, droppable_views(sample)
+        (2, [1, 3])
+
+        ```
     """
     named = _named("drop_views", sample)
     return [view for view in range(1, len(sample.views)) if view not in named]

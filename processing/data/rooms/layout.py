@@ -95,6 +95,13 @@ def room_seed(split: str, index: int, attempt: int = 0) -> int:
         `int`: the seed for `make_layout` and `render_room`.
     Raises:
         ValueError: if the split is unknown or the index lies outside its range.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import render_room, room_seed
+        >>> room = render_room(room_seed("test", 0))  # the first room of the test split
+
+        ```
     """
     if split not in SPLIT_SEEDS:
         raise ValueError(f"split is {split!r}; expected one of {list(SPLIT_SEEDS)}.")
@@ -121,6 +128,15 @@ def make_layout(seed: int, num_views: int = 4, height: int = 128, width: int = 1
     Raises:
         ValueError: if the seed is negative, `num_views` is below 1 or an image side is below 8 pixels.
         RuntimeError: if no camera path fits into the room (too many views).
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import make_layout
+        >>> layout = make_layout(0, num_views=2)
+        >>> layout.camera_to_world.shape
+        (2, 4, 4)
+
+        ```
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected 0 or more.")

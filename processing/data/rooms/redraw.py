@@ -20,6 +20,16 @@ def first_askable(draw: Callable, on_redraw: Callable | None = None):
         what `draw` returns.
     Raises:
         CannotAskError: if `MAX_DRAWS` rooms in a row cannot be asked about.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import first_askable, make_question, render_room, room_seed
+        >>> def draw(attempt):
+        ...     return make_question(render_room(room_seed("train", 7, attempt)), "grounding_box")
+        >>> first_askable(draw).task
+        'grounding_box'
+
+        ```
     """
     for attempt in range(MAX_DRAWS):
         try:

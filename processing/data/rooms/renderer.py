@@ -134,6 +134,15 @@ def render_room(
     Raises:
         ValueError: if an argument is out of range, see `layout.make_layout`.
         RuntimeError: if no path of so many views fits, see `layout.make_layout`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import render_room
+        >>> room = render_room(0, num_views=2)
+        >>> room.images.shape, room.depth_m.shape, room.boxes.shape[1]
+        ((2, 128, 128, 3), (2, 128, 128), 9)
+
+        ```
     """
     layout = make_layout(seed, num_views, height, width)
     look = appearance.draw_appearance(layout)

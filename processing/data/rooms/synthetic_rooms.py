@@ -78,9 +78,13 @@ class SyntheticRooms(PreparedSourceBuilder):
 
     Example:
         ```python
-        builder = SyntheticRooms(num_train=64, tasks=("reconstruction",), cache_dir=folder)
-        builder.download_and_prepare(num_proc=2)
-        rows = builder.as_dataset(split="train")
+        >>> from gap_mllm.processing.data import SyntheticRooms
+        >>> sizes = {"num_train": 2, "num_selection": 0, "num_test": 0}
+        >>> builder = SyntheticRooms(**sizes, tasks=("detection3d",), cache_dir="cache")
+        >>> builder.download_and_prepare()  # num_proc=2 renders in two processes
+        >>> len(builder.as_dataset(split="train"))
+        2
+
         ```
     """
 

@@ -41,6 +41,16 @@ class MadeTasks(list):
     """The questions that were made, a list of `SceneSample`; `refused` counts those that were not.
 
     `refused` maps (maker, reason) to a number.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import load_multiview, make_tasks
+        >>> scenes = load_multiview("rendered_rooms", split="train", num_rooms=1)
+        >>> made = make_tasks(scenes[0], ("object_count", "object_gap"))
+        >>> len(made), dict(made.refused)
+        (1, {('object_gap', 'no two objects are far enough apart'): 1})
+
+        ```
     """
 
     def __init__(self, samples=(), refused=None):
@@ -92,6 +102,16 @@ def make_tasks(
         ValueError: if a maker or colour is unknown, a number is too small, `phrasings` is another word, or the sample
             has neither id nor scene_id.
         RecordError: if a picture or depth map cannot be decoded.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import load_multiview, make_tasks
+        >>> scenes = load_multiview("rendered_rooms", split="train", num_rooms=1)
+        >>> made = make_tasks(scenes[0], {"object_count": 1, "object_distance": 1}, seed=1)
+        >>> [sample.question_type for sample in made]
+        ['object_count', 'object_distance']
+
+        ```
     """
     names = TASK_MAKERS if tasks is None else tasks
     counts = tasks.items() if isinstance(tasks, dict) else [(name, num_per_task) for name in names]

@@ -76,6 +76,17 @@ class TaskScene:
             "detection3d").
         margins (`TaskMargins`, *optional*)
         mark_colors (`tuple[str, ...]`, defaults to `COLORS`): colours that crosses may have.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.processing.data.task_makers import TaskScene
+        >>> scenes = load_multiview("rendered_rooms", split="train", num_rooms=1)
+        >>> scene = TaskScene(scenes[0])
+        >>> len(scene.cameras), scene.knows_objects, scene.has_up
+        (4, True, True)
+
+        ```
     """
 
     def __init__(

@@ -261,20 +261,51 @@ def phrasing_text(kind: str, number: int, **words) -> str:
 
 
 def number_answer(value: float, unit: str, decimals: int, rng: np.random.Generator) -> dict:
-    """The fields of a `Draft` for a number: how it is asked for, as text with or without its unit, and as a number."""
+    """The fields of a `Draft` for a number: how it is asked for, as text with or without its unit, and as a number.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data.task_makers import number_answer
+        >>> truth = number_answer(1.234, "m", 2, np.random.default_rng(0))["truth"]
+        >>> truth.number, truth.unit, truth.decimals
+        (1.234, 'm', 2)
+
+        ```
+    """
     ending, with_unit = NUMBER_ENDINGS[int(rng.integers(len(NUMBER_ENDINGS)))]
     truth = Truth("number", number=value, unit=unit if with_unit else None, decimals=decimals)
     return {"ending": ending.format(unit=unit), "truth": truth}
 
 
 def count_answer(count: int, rng: np.random.Generator) -> dict:
-    """The fields of a `Draft` for a count."""
+    """The fields of a `Draft` for a count.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data.task_makers import count_answer
+        >>> count_answer(3, np.random.default_rng(0))["truth"].number
+        3
+
+        ```
+    """
     ending = COUNT_ENDINGS[int(rng.integers(len(COUNT_ENDINGS)))]
     return {"ending": ending, "truth": Truth("number", number=count, decimals=0)}
 
 
 def choice_answer(true_option: str, others: list[str], rng: np.random.Generator) -> dict:
-    """The fields of a `Draft` for a choice: options in random order, and the letter of the true one."""
+    """The fields of a `Draft` for a choice: options in random order, and the letter of the true one.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data.task_makers import choice_answer
+        >>> choice_answer("chair", ["bed", "table"], np.random.default_rng(0))["choices"]
+        ('A. table', 'B. chair', 'C. bed')
+
+        ```
+    """
     options = [true_option, *others]
     order = rng.permutation(len(options))
     choices = tuple(f"{letter}. {options[int(place)]}" for letter, place in zip(LETTERS, order, strict=False))

@@ -143,6 +143,16 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
         TypeError, FileNotFoundError: as `check_teacher_path` and `check_device`. OSError: if the weights cannot be
             loaded, or the Hub does not give them. ValueError: if they are those of another model, or the device is
             not there.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.processing.data.video_labels import load_teacher
+        >>> teacher = load_teacher(encoder_folder, device="cpu")
+        >>> teacher(torch.rand(2, 3, 56, 56)).depth.shape
+        torch.Size([1, 2, 56, 56, 1])
+
+        ```
     """
     check_teacher_path(path)
     device = check_device(device)

@@ -121,8 +121,19 @@ def label_video(
 
     Example:
         ```python
-        report = label_video("kitchen.mp4", "labels/kitchen", "path/to/vggt", scale=KnownBaseline(0, 5, 0.42))
-        rows = load_multiview("parquet", "labels/kitchen", split="train", streaming=True)
+        >>> from gap_mllm.processing.data import label_video, load_multiview, render_room
+        >>> from gap_mllm.processing.data.video_labels import KnownBaseline
+        >>> pictures = list(render_room(0, num_views=6).images)  # or the path of a video
+        >>> scale = KnownBaseline(0, 5, 0.42)  # the camera moved 0.42 m from view 0 to view 5
+        >>> report = label_video(
+        ...     pictures, "labels", encoder_folder, scale, accept_inconsistent_teacher=True, progress=False
+        ... )
+        >>> report["is_metric"], report["num_rows"] > 0
+        (True, True)
+        >>> rows = load_multiview("parquet", "labels", split="train", streaming=True)
+        >>> next(iter(rows))["task"]
+        'reconstruction'
+
         ```
     """
     options, output_dir = LabelOptions(**options), check_output_folder("output_dir", output_dir)

@@ -221,6 +221,20 @@ def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000
         FileNotFoundError: if there is no such folder.
         ValueError: if no view has a map, or the depth scale is not positive.
         RecordError: if a map is no 16-bit picture.
+
+    Example:
+        ```python
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from gap_mllm.processing.data.video_labels import known_depth_from_folder
+        >>> Path("depth").mkdir()
+        >>> Image.fromarray(np.full((48, 64), 2500, np.uint16)).save("depth/7.png")  # 2.5 m everywhere
+        >>> known = known_depth_from_folder("depth", [{"frame_id": 7}])
+        >>> {view: float(depth.mean()) for view, depth in known.depth_m.items()}  # by number of the view
+        {0: 2.5}
+
+        ```
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -149,6 +149,19 @@ def reconstruct_in_windows(
     Raises:
         TypeError, ValueError: as `run_teacher` and `plan_windows`; ValueError also on a percentile outside 0..100, if
             a window shares too few pixels with those before it, or they leave its rotation open.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.processing.data import render_room
+        >>> from gap_mllm.processing.data.video_labels import load_teacher, reconstruct_in_windows
+        >>> pictures = torch.tensor(render_room(0, num_views=6).images).permute(0, 3, 1, 2)[..., :112, :112] / 255
+        >>> teacher = load_teacher(encoder_folder)
+        >>> reconstruction, windows = reconstruct_in_windows(teacher, list(pictures), window=4, overlap=2)
+        >>> len(reconstruction.depth), [window.shared_views for window in windows]
+        (6, [0, 2])
+
+        ```
     """
     check_number("confidence_percentile", confidence_percentile, least=0, most=100)
     windows = plan_windows(len(inputs), window, overlap)
