@@ -30,10 +30,10 @@ class BlindBaselines:
     Args:
         constant_point (`numpy.ndarray` of shape `(3,)`): median of the training questions about a marked pixel.
         constant_dense_point (`numpy.ndarray` of shape `(3,)`): median of all pixels.
-        marked_prior_points (`numpy.ndarray` of shape `(V, h, w, 3)`): in each cell of each view, with the furniture
-            weighted as questions weight it.
+        marked_prior_points (`numpy.ndarray` of shape `(V, h, w, 3)`): weighted median in each cell of each view, the
+            furniture weighted as questions weight it.
         prior_points (`numpy.ndarray` of shape `(V, h, w, 3)`), prior_depth_m (`numpy.ndarray` of shape `(V, h, w)`):
-            in each cell of each view, all pixels alike.
+            medians in each cell of each view, all pixels alike.
         majority_label (`str`): the most frequent label of the training questions.
         label_prior (`numpy.ndarray` of `str`): the most frequent label in each cell of `LABEL_GRID`, all views alike.
         scene_ids (`frozenset[str]`): the rooms that they were fitted on.

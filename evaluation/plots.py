@@ -18,8 +18,8 @@ def plot_curves(log_history: Sequence[dict], path: str | Path, baselines: dict[s
         log_history (`list[dict]`): `trainer.state.log_history`: entries with "step" and numbers; "loss..." are
             drawn together on a logarithmic axis where they are positive, each "eval_..." metric for itself.
         path (`str` or path): the PNG file to write.
-        baselines (`dict[str, dict[str, float]]`, *optional*): for a metric (without "eval_"), what blind baselines
-            reach, by name; drawn as dashed lines.
+        baselines (`dict[str, dict[str, float]]`, *optional*): what blind baselines reach in each metric (without
+            "eval_"), by name; drawn as dashed lines.
     Raises:
         ValueError: if the history holds nothing to draw. ImportError: without matplotlib.
 

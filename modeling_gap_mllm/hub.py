@@ -82,8 +82,8 @@ def save_for_hub(
         folder (`str` or `Path`): where to write; made if need be.
         include_geometry_weights (`bool`): False leaves out the geometry encoder's weights, for an encoder that was
             not trained and that is published elsewhere.
-        geometry_weights (`str`): with `include_geometry_weights=False`, the repository or folder from which
-            `from_pretrained` then reads them; a user may pass another as `geometry_weights`.
+        geometry_weights (`str`): repository or folder from which `from_pretrained` reads the encoder's weights, with
+            `include_geometry_weights=False`; a user may pass another as `geometry_weights`.
     Returns:
         `Path`: the folder.
     Raises:
@@ -117,7 +117,7 @@ def add_remote_code(folder: str | Path) -> None:
     """Let a saved folder load without this package: copy the code, and name its classes in the folder's configs.
 
     Args:
-        folder (`str` or `Path`): with the config.json of a model, and perhaps a processor.
+        folder (`str` or `Path`): folder with the config.json of a model, and perhaps a processor.
     Raises:
         FileNotFoundError: if there is no config.json.
     """

@@ -59,7 +59,7 @@ def load_pretrained(model_class: type[PreTrainedModel], folder: str | Path, may_
         model_class (`type`): a `PreTrainedModel` of this package.
         folder (`str` or `Path`): local, see `model_folder`.
         may_lack (`tuple[str, ...]`): beginnings of names of weights that may be missing and then start afresh.
-        **options: of `from_pretrained`.
+        **options: options of `from_pretrained`.
     Returns:
         The model.
     Raises:

@@ -109,7 +109,7 @@ def cameras_to_pose_encoding(extrinsics: torch.Tensor, intrinsics: torch.Tensor,
 
     Args:
         extrinsics (`torch.Tensor` of shape `(..., 3, 4)`): world to camera.
-        intrinsics (`torch.Tensor` of shape `(..., 3, 3)`): in pixels; its principal point is lost.
+        intrinsics (`torch.Tensor` of shape `(..., 3, 3)`): intrinsics in pixels; their principal point is lost.
         image_size (`tuple[int, int]`): height and width in pixels.
     Returns:
         `torch.Tensor` of shape `(..., 9)`
@@ -283,7 +283,7 @@ class GapMllmVggtReconstruction(ModelOutput):
         depth (`torch.Tensor` of shape `(B, V, H, W, 1)`), depth_conf (`(B, V, H, W)`): z-depth; confidence above 1.
         world_points (`torch.Tensor` of shape `(B, V, H, W, 3)`), world_points_conf (`(B, V, H, W)`).
         extrinsics (`torch.Tensor` of shape `(B, V, 3, 4)`): world to camera.
-        intrinsics (`torch.Tensor` of shape `(B, V, 3, 3)`): in pixels of the images given.
+        intrinsics (`torch.Tensor` of shape `(B, V, 3, 3)`): intrinsics in pixels of the images given.
         geometry (`GapMllmGeometryOutput`): the aggregator's features.
     """
 

@@ -187,7 +187,7 @@ def check_kinds(config_class: type, values: Mapping) -> None:
 
     Args:
         config_class (`type`): the dataclass.
-        values (`Mapping`): by name of the field; not all are needed.
+        values (`Mapping`): values by name of the field; not all are needed.
     Raises:
         TypeError: if a value is of another type. ValueError: if a number is NaN, or a text empty.
     """

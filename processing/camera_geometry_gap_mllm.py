@@ -184,7 +184,7 @@ def unproject_depth(depth: Array, intrinsics: Array) -> Array:
     Args:
         depth (`numpy.ndarray` or `torch.Tensor` of shape `(*batch, H, W)`): metres, floating; 0, negative or not
             finite marks no measurement.
-        intrinsics (same kind, shape `(*batch, 3, 3)`): in pixels of an image of this size.
+        intrinsics (same kind, shape `(*batch, 3, 3)`): intrinsics in pixels of an image of this size.
     Returns:
         same kind and dtype as `depth`, shape `(*batch, H, W, 3)`: points; pixels without measurement are NaN.
     Raises:
@@ -221,7 +221,7 @@ def project_points(points: Array, intrinsics: Array) -> tuple[Array, Array]:
 
     Args:
         points (`numpy.ndarray` or `torch.Tensor` of shape `(*batch, ..., 3)`): points.
-        intrinsics (same kind, shape `(*batch, 3, 3)`): in pixels.
+        intrinsics (same kind, shape `(*batch, 3, 3)`): intrinsics in pixels.
     Returns:
         `tuple` of pixels `(*batch, ..., 2)` and z-depth `(*batch, ...)`; pixels of points that are not in front of
         the camera are NaN.
@@ -247,7 +247,8 @@ def scale_intrinsics(intrinsics: Array, scale_x: float, scale_y: float) -> Array
     Frame: pixels, integer pixel centres. Units: pixels.
 
     Args:
-        intrinsics (`numpy.ndarray` or `torch.Tensor` of shape `(..., 3, 3)`): in pixels of the original image.
+        intrinsics (`numpy.ndarray` or `torch.Tensor` of shape `(..., 3, 3)`): intrinsics in pixels of the original
+            image.
         scale_x (`float`), scale_y (`float`): new width over old width, new height over old height.
     Returns:
         same kind, shape and floating dtype.

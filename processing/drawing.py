@@ -99,7 +99,7 @@ def draw_answers(
     Args:
         examples (`list[AnswerExample]`): a few; each takes a row.
         path (`str` or path): the PNG file to write.
-        title (`str`): above all rows.
+        title (`str`): heading above all rows.
     Raises:
         ValueError: if there are no examples, or a question is of another task. ImportError: without matplotlib.
 

@@ -31,7 +31,7 @@ class FrameVoxels:
     Frame: axes of the world points. Units: those of the world points.
 
     Args:
-        voxels_per_frame (`list[numpy.ndarray]`): for each frame its voxels as numbers from 0 to `num_voxels` - 1,
+        voxels_per_frame (`list[numpy.ndarray]`): voxels of each frame as numbers from 0 to `num_voxels` - 1,
             ascending, each once.
         num_voxels (`int`): voxels that at least one frame sees.
         voxel_size (`float`): edge length.
@@ -121,7 +121,7 @@ def world_points_from_depth(depth_m: Array, intrinsics: Array, camera_to_world: 
     Args:
         depth_m (`numpy.ndarray` or `torch.Tensor` of shape `(S, H, W)`): metres, floating; 0, negative or not finite
             marks no reading.
-        intrinsics (same kind, shape `(3, 3)` or `(S, 3, 3)`): in pixels of the depth map.
+        intrinsics (same kind, shape `(3, 3)` or `(S, 3, 3)`): intrinsics in pixels of the depth map.
         camera_to_world (same kind, shape `(S, 4, 4)`): poses.
     Returns:
         `tuple` of points `(S, H, W, 3)`, NaN where there is no reading, and confidences `(S, H, W)`, 1 or 0; same

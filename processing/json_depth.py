@@ -65,7 +65,7 @@ def decode_json(text: str | bytes, **options):
     """Decode JSON as `json.loads`, of bounded depth.
 
     Args:
-        text (`str` or `bytes`), **options: as for `json.loads`.
+        text (`str` or `bytes`), **options: arguments of `json.loads`.
     Raises:
         ValueError: if it is no JSON, or nested more than `MAX_JSON_DEPTH` deep. TypeError: if it is no text.
     """

@@ -9,7 +9,7 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
     """Refuse, before anything is read, what would fail late or never be looked at.
 
     Args:
-        recipe_args: with `data`, `eval_data` and `num_rooms`, and maybe `num_selection_rooms`.
+        recipe_args: arguments of a recipe, with `data`, `eval_data` and `num_rooms`, and maybe `num_selection_rooms`.
         args (`TrainingArguments`)
     Raises:
         ValueError: for `num_selection_rooms` with `data`, `eval_data` without it or streamed, either without

@@ -28,7 +28,7 @@ def block_mask(scenes: list[EncodedScene], pad_token_id: int, merge_size: int) -
     """One row for each scene: its views once, then its questions, which do not see each other.
 
     Args:
-        scenes (`list[EncodedScene]`): at least one.
+        scenes (`list[EncodedScene]`): encoded scenes, one or more.
         pad_token_id (`int`): token that fills up shorter rows.
         merge_size (`int`): patches merged along each side of a visual token.
     Returns:

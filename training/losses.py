@@ -17,7 +17,7 @@ def text_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor
     Source: GAP-MLLM (arXiv:2603.16461), text supervision of the marked-pixel task.
 
     Args:
-        logits (`torch.Tensor` of shape `(N, vocabulary)`): at the supervised positions only.
+        logits (`torch.Tensor` of shape `(N, vocabulary)`): logits at the supervised positions only.
         targets (`torch.Tensor` of shape `(N,)`): the token that follows each.
         weights (`torch.Tensor` of shape `(N,)`, *optional*): weight of each token, 1 by default.
     Returns:
@@ -61,9 +61,9 @@ def confidence_loss(error: torch.Tensor, confidence: torch.Tensor, alpha: float)
     own gradient by the confidence.
 
     Args:
-        error (`torch.Tensor` of shape `(N,)`): in metres; its gradient is not used.
-        confidence (`torch.Tensor` of shape `(N,)`): above 1.
-        alpha (`float`): in metres.
+        error (`torch.Tensor` of shape `(N,)`): errors in metres; their gradient is not used.
+        confidence (`torch.Tensor` of shape `(N,)`): confidences above 1.
+        alpha (`float`): error in metres at which the confidence falls to 1.
     Returns:
         `torch.Tensor`, scalar.
     """

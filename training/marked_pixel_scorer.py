@@ -28,8 +28,8 @@ def make_marked_pixel_samples(scenes: Iterable, questions_per_scene: int = 1) ->
     """Ask questions about marked pixels of rooms, one red cross each.
 
     Args:
-        scenes (iterable of `RoomScene` or `SceneSample`): for instance `render_split("test", 256)`, or scenes of
-            another source with depth and poses.
+        scenes (iterable of `RoomScene` or `SceneSample`): scenes, as `render_split("test", 256)`, or of another source
+            with depth and poses.
         questions_per_scene (`int`, defaults to 1): different pixels of each room.
     Returns:
         `list[SceneSample]`.

@@ -81,7 +81,7 @@ def parameter_groups(
     Args:
         learning_rates (`dict[str, float]`): rate of each group.
         weight_decay (`float`): decay of the parameters named in `decayed`.
-        decayed (`list[str]`): from `Trainer.get_decay_parameter_names`.
+        decayed (`list[str]`): names that `Trainer.get_decay_parameter_names` gives.
         show (`Callable`): takes the table, a text; by default it is only logged.
     Returns:
         `list[dict]`: for torch optimisers; trainable parameters only.

@@ -31,7 +31,7 @@ class _Recording:
 
         Args:
             document_ids (`torch.Tensor` of shape `(B, S)`): documents, as the layouts make them.
-            targets (`torch.Tensor` of shape `(B, S)`): for each query row the column to look at, -1 for none.
+            targets (`torch.Tensor` of shape `(B, S)`): column to look at of each query row, -1 for none.
         """
         self.rows = (targets != PADDING).nonzero()  # (R, 2): row of the batch, query position
         self.targets = targets[targets != PADDING]

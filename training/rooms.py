@@ -35,8 +35,8 @@ class RoomGeometryDataset(Dataset):
 
     Args:
         rooms (`RenderedRooms`): source of the rooms; its variety draws crosses, too.
-        patch_size (`int`, defaults to 14): of the geometry encoder; its images are `patch_size / 16` of the rendered
-            size.
+        patch_size (`int`, defaults to 14): patch size of the geometry encoder; its images are `patch_size / 16` of the
+            rendered size.
     """
 
     def __init__(self, rooms: Sequence[SceneSample], patch_size: int = 14):
@@ -82,7 +82,7 @@ class RoomQuestions:
         grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times
             (less often where the views show fewer objects clearly).
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
-        decimals (`int`): of all points and boxes in answers.
+        decimals (`int`): digits after the point of all points and boxes in answers.
         visits (`int`): how often a room comes back, `REVISIT_GAP` blocks later and with other questions and crosses.
             One process that makes all batches in their order keeps the picture meanwhile and renders it once.
     Raises:

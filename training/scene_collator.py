@@ -69,8 +69,9 @@ class SceneCollator:
             alike, other rows keep their size.
         max_length (`int`, *optional*): tokens of a question with its views and answer. A longer one is an error,
             never cut.
-        for_pretraining (`bool`): also emit what `GeometryAlignedTrainer` needs (weights, read-out and point-map
-            targets); without it a batch holds what `GapMllmForConditionalGeneration.forward` takes, for any `Trainer`.
+        for_pretraining (`bool`): whether batches hold what `GeometryAlignedTrainer` needs, too (weights, read-out and
+            point-map targets); without it they hold what `GapMllmForConditionalGeneration.forward` takes, for any
+            `Trainer`.
         point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets; for
             pre-training.
         answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;

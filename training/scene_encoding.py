@@ -34,7 +34,7 @@ class EncodedScene:
         prefix (`list[int]`): tokens up to the end of the last view.
         token_types (`list[int]`): 1 for those of views, 0 for text.
         pixel_values (`torch.Tensor` of shape `(N, C)`, *optional*), image_grid_thw (`torch.Tensor` of shape `(V, 3)`):
-            as the processor gives them.
+            pictures as the processor gives them.
         questions (`list[list[int]]`), answers (`list[list[int]]`): tokens of each question.
         weights (`list[list[float]]`): weight of each token of the answers in the loss.
         targets (`list[int | None]`): the token of the prefix that shows what each question is about.
@@ -86,7 +86,7 @@ def encode_scene(
         processor (`GapMllmProcessor`): processor of the model.
         images (`list[PIL.Image.Image]`): views with all marks drawn on them.
         texts (`list[QuestionTexts]`): questions with one and the same prefix.
-        marks (`list[Mark | None]`): for each question the mark that it is about, if it is about one.
+        marks (`list[Mark | None]`): mark that each question is about, None where it is about none.
         answer_weights (`dict[str, float]`, *optional*): weight of each part of an answer, see `SceneCollator`.
         size (`dict[str, int]`, *optional*): bounds on the pixels of a view, instead of the image processor's own.
     Returns:

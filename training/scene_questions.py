@@ -116,9 +116,9 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
     A row that brings a question gives a list of that one.
 
     Args:
-        rows (sequence of `dict` or `SceneSample`): of the schema, as `load_multiview` gives them; streamed ones are
-            for `SceneQuestionStream`. Where the source has others to stand in (`RenderedRooms.stand_in`), one of them
-            is asked about in the place of a scene that nothing can be asked about.
+        rows (sequence of `dict` or `SceneSample`): rows of the schema, as `load_multiview` gives them; streamed ones
+            are for `SceneQuestionStream`. Where the source has others to stand in (`RenderedRooms.stand_in`), one of
+            them is asked about in the place of a scene that nothing can be asked about.
         length (`int`, *optional*): number of items, by default one for each row.
         tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
         num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
@@ -197,7 +197,8 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
     Args:
         rows (iterable of `dict`): rows, as `load_multiview(..., streaming=True)` gives them; can be begun
             again. Shuffle them first where their order matters: `rows.shuffle(seed)`.
-        tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene: as `SceneQuestionDataset`.
+        tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene: arguments of
+            `SceneQuestionDataset`.
     Raises:
         TypeError: if rows cannot be iterated. ValueError, RecordError: as `SceneQuestionDataset`.
 

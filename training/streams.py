@@ -12,7 +12,7 @@ def rows_of_process(rows: Iterable, rank: int, world_size: int):
     Args:
         rows (iterable): `datasets.IterableDataset`, which then decodes the pictures of its own rows only, an object
             with a method `rows_of_process` of the same arguments, or any other.
-        rank (`int`), world_size (`int`): this process, and how many there are.
+        rank (`int`), world_size (`int`): number of this process, and of all.
     Returns:
         iterable of the same kind of rows.
     """
@@ -54,7 +54,8 @@ class EndlessRows(IterableDataset):
     waits for it to share the last step of this one.
 
     Args:
-        rows (iterable): can be begun again; `set_epoch(round)` is called before each round where there is one.
+        rows (iterable): rows that can be begun again; `set_epoch(round)` is called before each round where there is
+            one.
     Raises:
         ValueError: when iterated, if there are no rows.
     """

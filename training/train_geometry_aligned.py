@@ -146,7 +146,7 @@ def train_geometry_aligned(
         overrides (`list[str]`): command-line flags that replace the recipe's values.
         scorer (`Callable`, *optional*): see `GeometryAlignedTrainer`; by default, with `num_selection_rooms`, marked
             pixels of that many rooms.
-        callbacks (`list[TrainerCallback]`, *optional*): for the trainer.
+        callbacks (`list[TrainerCallback]`, *optional*): further callbacks of the trainer.
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:

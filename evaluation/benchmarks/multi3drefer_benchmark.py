@@ -52,7 +52,7 @@ def rate(samples: Sequence[SceneSample], answers: Sequence[tuple], interval: Cal
     """Score lists of boxes against none, one or many true ones, as Multi3DRefer does.
 
     Args:
-        samples (`list[SceneSample]`): with the boxes of all objects that are meant, and poses.
+        samples (`list[SceneSample]`): samples with the boxes of all objects that are meant, and poses.
         answers (`list[tuple]`), interval (`Callable`): their readings, and see `Benchmark`.
     Returns:
         `tuple[dict, list[dict]]`: what `multi3drefer_score` gives, by type where all are the benchmark's;

@@ -20,7 +20,7 @@ def read_box(sample: SceneSample, text: str, frame: int | None = None, mode: str
     """Read an answer, move its box into the aligned world and hold it to the truth.
 
     Args:
-        sample (`SceneSample`): with one target box, poses, and the alignment of the scan.
+        sample (`SceneSample`): sample with one target box, poses, and the alignment of the scan.
         text (`str`), frame (`int`, *optional*), mode (`str`): arguments of `ground_box`; a first stage chose the
             frame, and where it is None the text names the view.
     Returns:

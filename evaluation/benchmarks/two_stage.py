@@ -36,7 +36,7 @@ def answer_in_two_stages(
         asker (`Asker`): the model.
         forms (`tuple[AnswerForm, AnswerForm]`): forms of frame and box.
         samples (`list[SceneSample]`): questions about equal views.
-        partner (`SceneSample`, *optional*): for "other_geometry", the question whose views give the geometry.
+        partner (`SceneSample`, *optional*): question whose views give the geometry of "other_geometry".
         batch_size (`int`): chats of one call of generate().
     Returns:
         `list[dict]`: "id", "text" (of the box), "frame_text", "frame" (index into the views), and "frame_rejected",

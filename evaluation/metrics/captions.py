@@ -53,7 +53,8 @@ def caption_scores(
         ious (sequence of `float`, *optional*): IoU of each item's box with the true one; None where there is no gate.
         iou_threshold (`float`, *optional*): captions of a lower IoU count as empty; 0.25 and 0.5 are usual. None: no
             gate.
-        meteor (`bool`, *optional*): by default METEOR is computed where Java is, whose start takes seconds and 2 GB.
+        meteor (`bool`, *optional*): whether METEOR is computed; by default where Java is, whose start takes seconds
+            and 2 GB.
         per_item (`bool`): add "per_item", a `dict` of the same scores for each item (BLEU's are not part of the
             corpus score).
         ids (sequence, *optional*): ids of the items, to see that none is there twice.

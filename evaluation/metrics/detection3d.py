@@ -167,7 +167,7 @@ def score_detected(
     Args:
         scenes (sequence of `SceneDetections`): the answers, one a scene.
         scores (sequence of lists of `float`, *optional*), mode (`str`), threshold (`float`), rejected_as_fp (`bool`):
-            as `detection_score` takes them; the mode chooses the lists of categories.
+            arguments of `detection_score`; the mode chooses the lists of categories.
     Returns:
         `dict`: as `detection_score`.
     Raises:

@@ -206,7 +206,7 @@ def score_answered_points(
 
     Args:
         answers (sequence of three floats or None): what `read_point` or `within_float32` gave.
-        points, scene_ids, penalty_m, first_views: as `reconstruction_score` takes them.
+        points, scene_ids, penalty_m, first_views: arguments of `reconstruction_score`.
     Returns:
         `dict`: as `reconstruction_score`.
     """

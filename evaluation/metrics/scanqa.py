@@ -86,7 +86,7 @@ def scanqa_aggregate(scores: Sequence[dict]) -> dict:
     """Average the scores over all questions.
 
     Args:
-        scores (sequence of `dict`): from `scanqa_score`.
+        scores (sequence of `dict`): what `scanqa_score` gives, one dict a question.
     Returns:
         `dict`: "em", "em_refined" (None if the scores have none), "n". NaN for no questions.
 

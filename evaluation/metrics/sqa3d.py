@@ -79,7 +79,7 @@ def sqa3d_aggregate(scores: Sequence[dict], question_types: Sequence[str]) -> di
     """Average the scores over all questions, and over those of each type.
 
     Args:
-        scores (sequence of `dict`): from `sqa3d_score`.
+        scores (sequence of `dict`): what `sqa3d_score` gives, one dict a question.
         question_types (sequence of `str`): a name in `QUESTION_TYPES` for each score.
     Returns:
         `dict`: "em", "em_refined", and for each type that is there "em_<type>" and "em_refined_<type>"; "n", and

@@ -39,8 +39,8 @@ class MetricLine:
         citation (`str`): title and place of the benchmark's paper.
         references (form): one reference.
         predictions (form, defaults to text): one prediction.
-        columns (`dict[str, str]`): for each key of a reference, the argument of the function that takes the list of
-            its values; without any the references come as they are.
+        columns (`dict[str, str]`): argument of the function that takes the list of values of each key of a reference;
+            without any the references come as they are.
         optional (`tuple[str, ...]`): keys of a reference that may be missing or None.
     """
 

@@ -39,7 +39,8 @@ def answer_batch(
     Args:
         arm (`str`): a key of `ARMS`, but not "constant".
         asker (`Asker`), form (`AnswerForm`), questions (`QuestionSet`), ids (`list[str]`)
-        partners (`dict[str, str]`, *optional*): for "other_geometry", the question whose views give the geometry.
+        partners (`dict[str, str]`, *optional*): question whose views give the geometry of "other_geometry", for each
+            question.
     Returns:
         `list[dict]`: "id" and "text".
     """

@@ -27,7 +27,7 @@ def constant_answers(
 
     Args:
         benchmark (`Benchmark`), asked (`QuestionSet`)
-        data_dir, split, cache_dir, refresh, **options: of `load_questions`.
+        data_dir, split, cache_dir, refresh, **options: arguments of `load_questions`.
     Returns:
         `tuple[dict[str, dict], str]`: answers by id, and what they were fitted on.
     """

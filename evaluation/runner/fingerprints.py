@@ -22,7 +22,7 @@ def fingerprints(rows: int) -> dict[str, str]:
     """Hash rows of the schema in four parts, so that what differs can be named.
 
     Args:
-        rows (iterable of `dict`): with pictures as they are stored.
+        rows (iterable of `dict`): rows with pictures as they are stored.
     Returns:
         `dict[str, str]`: "questions" (texts and marks), "pictures" (and videos), "geometry" (depth maps, intrinsics,
         poses) and "truths" (answers, boxes, points and all else).

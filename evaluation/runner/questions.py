@@ -29,7 +29,7 @@ class QuestionSet:
     """Questions in the benchmark's order, as samples with views.
 
     Args:
-        rows (`datasets.Dataset`): with the fields of the schema.
+        rows (`datasets.Dataset`): rows with the fields of the schema.
         num_frames (`int`): frames to take of a row that names a video and has no views.
     Raises:
         ValueError: if there are no rows, or two share an id.

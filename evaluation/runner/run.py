@@ -72,7 +72,7 @@ def evaluate_model(
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`): draw report.md, too. show_progress (`bool`): show bars.
-        **options: of the benchmark's source, over the benchmark's own.
+        **options: options of the benchmark's source, over the benchmark's own.
     Returns:
         `dict`: what metrics.json holds.
     Raises:

@@ -91,7 +91,7 @@ def add_data(subparsers: argparse._SubParsersAction, name: str | None = None) ->
     """Declare `gap-mllm data list|inspect|convert|label`.
 
     Args:
-        subparsers: of the `gap-mllm` parser.
+        subparsers: commands of the `gap-mllm` parser.
         name (`str`, *optional*): source whose options become flags of inspect and convert.
     """
     parser = subparsers.add_parser("data", help="list, inspect and convert data sources, label videos")

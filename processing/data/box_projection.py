@@ -36,7 +36,7 @@ def box_segments(box: np.ndarray, euler_order: str, intrinsics: np.ndarray, size
     Args:
         box (`np.ndarray` of shape `(9,)`): centre, full size, angles of `euler_order`.
         euler_order (`str`): "zxy" or "ZXY".
-        intrinsics (`np.ndarray` of shape `(3, 3)`): for a picture of `size`.
+        intrinsics (`np.ndarray` of shape `(3, 3)`): intrinsics in pixels of a picture of `size`.
         size (`tuple[int, int]`): width and height.
     Returns:
         `list` of (start, end, is_near): pixels of what is in the picture; near edges belong to a face that is turned

@@ -45,7 +45,7 @@ def detect_euler_order(rows: Iterable[dict]) -> EulerEvidence:
     Source: our choice; the fixtures of both conventions are told apart by it.
 
     Args:
-        rows (iterable of `tuple`): for each row of the file its boxes `(n, 9)`, and the pose `(4, 4)` that takes that
+        rows (iterable of `tuple`): boxes `(n, 9)` of each row of the file, and the pose `(4, 4)` that takes that
             camera to the gravity-aligned world, or None.
     Returns:
         `EulerEvidence`.

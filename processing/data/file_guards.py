@@ -47,7 +47,7 @@ def is_data_file(path: str | Path, field: str | None = None) -> bool:
     """Whether there is a file, links followed; what is there and cannot hold data is refused instead of overlooked.
 
     Args:
-        path (`str` or `Path`), field (`str`, *optional*): for the error.
+        path (`str` or `Path`), field (`str`, *optional*): path to look at, and the name that errors call its field.
     Raises:
         RecordError: if it is a folder, FIFO, socket or device; or as `file_state`.
     """
@@ -75,7 +75,8 @@ def check_pixel_count(size: tuple[int, int], path: str | Path | None = None, fie
 
     Args:
         size (`tuple[int, int]`): width and height.
-        path (`str` or `Path`, *optional*), field (`str`, *optional*): for the error.
+        path (`str` or `Path`, *optional*), field (`str`, *optional*): path to look at, and the name that errors call
+            its field.
     Raises:
         RecordError: if it is larger.
     """

@@ -31,7 +31,7 @@ def write_folder(output_dir: str | Path) -> Iterator[Path]:
     Nothing is left behind if the block fails. What killed writers left in the same place is removed first.
 
     Args:
-        output_dir (`str` or `Path`): must not exist, or be empty.
+        output_dir (`str` or `Path`): folder that does not exist, or is empty.
     Raises:
         FileExistsError: if another process is writing this folder, or has written it meanwhile.
     """

@@ -45,13 +45,13 @@ def inspect_source(
 
     Args:
         name (`str`), data_dir (`str` or `Path`, *optional*): arguments of `load_multiview`.
-        split (`str`, *optional*): only this one.
+        split (`str`, *optional*): split to look at; all by default.
         output_dir (`str` or `Path`, *optional*): folder for `inspection.json` and `contact_sheet.png`, which has
             `num_samples` rows.
         num_samples (`int`): rows to look at, spread over splits and tasks.
         decode_all (`bool`): decode every picture of every row, once.
         seed (`int`): which rows.
-        **options: as for `load_multiview`: `tasks`, `max_views`, and those of the source.
+        **options: arguments of `load_multiview`: `tasks`, `max_views`, and those of the source.
     Returns:
         `Inspection`.
     Raises:

@@ -30,8 +30,8 @@ class Inspection:
     Args:
         source, data_dir, licence, layout (`str`), options (`dict`): what was read.
         splits (`dict[str, SplitCounts]`): counts.
-        files (`dict[str, dict]`): for each file "split", "rows", "euler_orders" (as stored on its boxes),
-            "euler_evidence", a test of the boxes themselves, and "euler_as_stored", whether both agree.
+        files (`dict[str, dict]`): "split", "rows", "euler_orders" (as stored on its boxes), "euler_evidence", a test
+            of the boxes themselves, and "euler_as_stored", whether both agree, of each file.
         broken_records (`list[dict]`): "file", "record", "field" and "reason"; left out when skipping.
         broken_files (`list[dict]`): which end any reading.
         missing_files (`dict[str, int]`): path, and how many records name it; of a record that is left out, the first

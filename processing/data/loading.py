@@ -103,15 +103,15 @@ def load_multiview(
         split (`str`, *optional*): None gives all splits as a dict. Prepared data takes "train[:100]" and "train+val",
             too.
         streaming (`bool`): read rows as they are asked for, without a cache; the rows are the same.
-        tasks (`list[str]`, *optional*): only rows of these tasks.
-        max_views (`int`, *optional*): at most this many views a row, see `SourceConfig`.
+        tasks (`list[str]`, *optional*): tasks whose rows are read; all by default.
+        max_views (`int`, *optional*): most views of a row, see `SourceConfig`; all by default.
         skip_bad_samples (`bool`): leave bad records out and list them in `report_file` instead of raising.
         report_file (`str` or `Path`, *optional*): written with one JSON line for each event, see `read_report`; by
             default beside the cached data.
-        cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): for `datasets`; each process reads
-            whole files. Streaming is by one process.
+        cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): cache and processes of `datasets`; each
+            process reads whole files. Streaming is by one process.
         refresh (`bool`): read the files again in any case.
-        **options: of the source's own config.
+        **options: options of the source's own config.
     Returns:
         `datasets.Dataset` or `IterableDataset`, or a dict of them without `split`.
     Raises:

@@ -80,7 +80,7 @@ def convert_to_parquet(
     Args:
         name (`str`), data_dir (`str` or `Path`, *optional*): arguments of `load_multiview`.
         output_dir (`str` or `Path`): folder to make; it must not exist, or be empty.
-        split (`str`, *optional*): only this one, or a part of it as "train[:1000]".
+        split (`str`, *optional*): split to write, or a part of it as "train[:1000]"; all by default.
         max_shard_size (`int` or `str`): size of the pictures in a file, before sharing, as "500MB".
         check_pictures (`bool`): decode every picture first, once; else broken ones are copied as they are.
         license (`str`, *optional*): identifier for the card; by default what is known of the source's.
@@ -88,7 +88,7 @@ def convert_to_parquet(
         report_file (`str` or `Path`, *optional*): lists what was left out and what is marked, see `read_report`; by
             default `<output_dir>.report.jsonl`, if there is anything to list.
         cache_dir (`str` or `Path`, *optional*): where the data is prepared; by default a temporary folder.
-        num_proc (`int`, *optional*), refresh (`bool`), **options: as for `load_multiview`.
+        num_proc (`int`, *optional*), refresh (`bool`), **options: arguments of `load_multiview`.
     Returns:
         `dict[str, ExportedSplit]`.
     Raises:
@@ -146,7 +146,7 @@ def write_parquet(
     """Write splits of the schema as parquet files with their pictures inside; empty ones are left out.
 
     Args:
-        splits (`dict[str, datasets.Dataset]`): with the features of `scene_features`.
+        splits (`dict[str, datasets.Dataset]`): rows of each split, with the features of `scene_features`.
         output_dir (`str` or `Path`): `data/` is made in it.
         max_shard_size (`int` or `str`), check_pictures (`bool`): see `convert_to_parquet`.
         report (`ReadReport`, *optional*): rows with a picture that cannot be decoded are listed there and left out.

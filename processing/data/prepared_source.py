@@ -69,7 +69,7 @@ def prepare_once(
     Only one process at a time does so; those that wait find what the first has prepared.
 
     Args:
-        builder (`PreparedSourceBuilder`): with `only_split`.
+        builder (`PreparedSourceBuilder`): builder with `only_split`.
         refresh (`bool`): prepare in any case.
         prepare (`Callable[[str], None]`): takes the `download_mode`.
         open_rows (`Callable[[], object]`): returns the rows.

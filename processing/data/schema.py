@@ -126,8 +126,8 @@ def complete_row(**fields) -> dict:
     Streamed rows are not cast to their features, prepared ones are; a row of this function is the same in both.
 
     Args:
-        **fields: of `scene_features`; "metadata" as a dict, "views", "boxes", "points" and "marks" as lists of dicts,
-            matrices and vectors as arrays or nested lists.
+        **fields: fields of `scene_features`; "metadata" as a dict, "views", "boxes", "points" and "marks" as lists of
+            dicts, matrices and vectors as arrays or nested lists.
     Returns:
         `dict` with every field of the schema.
     Raises:

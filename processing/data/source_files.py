@@ -46,7 +46,7 @@ def resolve_inside(root: str | Path, relative: str, field: str | None = None) ->
     Args:
         root (`str` or `Path`): folder that the user gave.
         relative (`str`): path as the record has it.
-        field (`str`, *optional*): for the error.
+        field (`str`, *optional*): name that errors call the field.
     Returns:
         `Path`: absolute; whether it exists is not checked.
     Raises:
@@ -75,7 +75,7 @@ def find_file(
         relative (`str`): path as the record has it.
         prefixes (`tuple[str, ...]`): folders below `root` to try, in this order.
         dropped (`tuple[str, ...]`): beginnings of `relative` that may be left out, tried after the path as it stands.
-        field (`str`, *optional*): for the error.
+        field (`str`, *optional*): name that errors call the field.
     Returns:
         `Path` of an existing file or folder.
     Raises:
@@ -368,9 +368,10 @@ def check_intrinsics(
     The principal point must lie within the middle half of the picture: intrinsics of another resolution put it off.
 
     Args:
-        intrinsics (array of shape `(3, 3)` or larger): in pixels.
+        intrinsics (array of shape `(3, 3)` or larger): intrinsics in pixels.
         size (`tuple[int, int]`, *optional*): width and height of the picture.
-        field (`str`), file (`str` or `Path`, *optional*): for the error; the file is that of the picture.
+        field (`str`), file (`str` or `Path`, *optional*): names that errors call the field, and the file of the
+            picture.
     Raises:
         RecordError: if a number is not finite, a focal length is not positive, or they are for another size.
     """

@@ -35,10 +35,10 @@ class VideoInfo:
     """What a video holds.
 
     Args:
-        num_frames (`int`): that can be decoded.
+        num_frames (`int`): number of frames that can be decoded.
         fps (`float`, *optional*): mean rate by the timestamps; None for a folder or a single frame.
-        width, height (`int`): of the upright picture, in pixels.
-        duration_s (`float`, *optional*): from the first frame to the last; None for a folder.
+        width, height (`int`): size of the upright picture, in pixels.
+        duration_s (`float`, *optional*): seconds from the first frame to the last; None for a folder.
     """
 
     num_frames: int
@@ -120,7 +120,7 @@ def read_video_views(
 
     Args:
         path (`str` or `Path`): video file, or folder of frames.
-        num_frames (`int`): at most this many.
+        num_frames (`int`): most frames.
         fps (`float`, *optional*): frames per second wanted.
         skip (`Callable[[RecordError]]`, *optional*): takes what is wrong with single pictures of a folder, which are
             left out then; the others stay the same. A damaged video is refused in any case.

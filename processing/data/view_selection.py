@@ -63,7 +63,7 @@ def spread_views(sample: SceneSample, max_views: int) -> list[int]:
 
     Args:
         sample (`SceneSample`)
-        max_views (`int`): at least 1.
+        max_views (`int`): most views, at least 1.
     Returns:
         `list[int]`, ascending.
     Raises:
@@ -86,7 +86,7 @@ def select_views(sample: SceneSample, keep: list[int]):
     is decoded. View 0 must stay first: another first view moves the frame of boxes and points (see augmentation/).
 
     Args:
-        sample (`SceneSample`): is not changed.
+        sample (`SceneSample`): sample; not changed.
         keep (`list[int]`): indices of views, without repetition, beginning with 0.
     Returns:
         `SceneSample`.

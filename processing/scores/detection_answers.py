@@ -29,7 +29,7 @@ class SceneDetections:
 
     Args:
         objects (`DetectedObjects`): what was read, in text order.
-        overlaps (`dict`): for each label the places of its objects in the answer, and their IoU with its true boxes,
+        overlaps (`dict`): places of the objects of each label in the answer, and their IoU with its true boxes,
             `(n, m)`.
     """
 
@@ -160,8 +160,8 @@ def compare_detections(
 
     Args:
         answers (sequence of `DetectedObjects`): what `read_detections` gave, one a scene, by the same mode.
-        boxes (sequence of lists of `dict`), mode (`str`), euler_order (`str`, *optional*): as `detect_scenes` takes
-            them.
+        boxes (sequence of lists of `dict`), mode (`str`), euler_order (`str`, *optional*): arguments of
+            `detect_scenes`.
     Returns:
         `list[SceneDetections]`.
     Raises:

@@ -48,7 +48,8 @@ def ground_box(
             rejected.
         bbox_3d (nine numbers): the truth.
         camera_to_world (array-like of shape `(V, 4, 4)`): poses of the views; not finite where tracking was lost.
-        axis_align_matrix (array-like of shape `(4, 4)`, *optional*): from the world of the poses to that of the truth.
+        axis_align_matrix (array-like of shape `(4, 4)`, *optional*): transform from the world of the poses to that of
+            the truth.
         frame (`int`, *optional*): view in whose camera the box is, chosen in a first stage; without it the answer
             names the view.
         mode (`str`): "corrected" or "reference". euler_order (`str`, *optional*): order of answer and truth.

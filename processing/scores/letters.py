@@ -43,7 +43,7 @@ def read_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> Par
     """Read the letter of an answer as `extract_choice`; in mode "strict" with the reason where there is none.
 
     Args:
-        text (`str`), letters (`str`), mode (`str`): as `extract_choice` takes them.
+        text (`str`), letters (`str`), mode (`str`): arguments of `extract_choice`.
     Returns:
         `ParsedAnswer[str]`: one capital, or none.
     Raises:
@@ -74,7 +74,7 @@ def answer_letter(answer: str) -> str:
     """The letter of a true answer, given as "B" or "(B)".
 
     Args:
-        answer (`str`): from an annotation.
+        answer (`str`): answer of an annotation.
     Returns:
         `str`: a capital.
     Raises:

@@ -31,7 +31,7 @@ def whole_number(words: str) -> int:
     """The value of words that `NUMBER_WORDS` found as "whole": "two thousand and five" is 2005.
 
     Args:
-        words (`str`): in lower case.
+        words (`str`): words in lower case.
     Returns:
         `int`.
     """

@@ -65,7 +65,7 @@ class Asker:
     """A model that answers chats.
 
     Args:
-        model (`GapMllmForConditionalGeneration`): in evaluation mode.
+        model (`GapMllmForConditionalGeneration`): model in evaluation mode.
         processor (`GapMllmProcessor`): makes its inputs.
 
     Example:
@@ -132,7 +132,7 @@ class Asker:
             chats (`list[list[dict]]`): messages, with image placeholders.
             form (`AnswerForm`): when to stop.
             encoded (`EncodedScenes`, *optional*): None for chats without pictures.
-            scenes (`list[int]`, *optional*): for each chat, the scene of `encoded` that it is about.
+            scenes (`list[int]`, *optional*): scene of `encoded` that each chat is about.
             **options: further arguments of generate(), such as `do_sample=True` or `stop_strings=[...]`.
         Returns:
             `list[str]`: one answer each, without special tokens; JSON answers are cut where they end.
@@ -175,7 +175,7 @@ class Asker:
 
         Args:
             chats (`list[list[dict]]`): messages, as `build_messages` gives them.
-            form (`AnswerForm`), **options: as for `ask`.
+            form (`AnswerForm`), **options: arguments of `ask`.
         Returns:
             `list[str]`: one answer each.
         Raises:

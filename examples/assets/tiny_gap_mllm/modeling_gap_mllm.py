@@ -193,7 +193,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`):
-                as Qwen3-VL's processor returns them.
+                pictures as Qwen3-VL's processor returns them.
             mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): says which images share a row, and so a
                 scene.
             scene_lengths (`torch.Tensor` or `list[int]`, *optional*): views of each scene; overrides the above.
@@ -228,7 +228,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
 
         Args:
             pixel_values (`torch.Tensor`), image_grid_thw (`torch.Tensor`), mm_token_type_ids (`torch.Tensor`,
-                *optional*), scene_lengths (`torch.Tensor` or `list[int]`, *optional*): as `get_image_features`.
+                *optional*), scene_lengths (`torch.Tensor` or `list[int]`, *optional*): arguments of
+                `get_image_features`.
         Returns:
             `torch.Tensor` of shape `(levels, P, C)`: the tapped features of all P patches, in the order of the images
             and row by row within each. No gradient.
@@ -269,7 +270,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(N, C)`), video_grid_thw (`torch.Tensor` of shape
-                `(videos, 3)`): as Qwen3-VL's processor returns them.
+                `(videos, 3)`): videos as Qwen3-VL's processor returns them.
             mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): checked against the videos.
         Returns:
             as `get_image_features`, with one entry for each video.

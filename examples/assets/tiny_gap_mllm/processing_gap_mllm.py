@@ -341,8 +341,9 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
         Args:
             images (list), marks (list): views and their marks, as there.
-            arm, half_thickness (`int`, *optional*): in pixels of each view. Default: what the model was trained with
-                (`cross_size`), scaled from the width of its training views to that of the view, if that is saved.
+            arm, half_thickness (`int`, *optional*): size of the cross in pixels of each view. Default: what the model
+                was trained with (`cross_size`), scaled from the width of its training views to that of the view, if
+                that is saved.
         Returns:
             `list`: marked views.
         Raises:

@@ -56,7 +56,7 @@ def prompt_text(
     Args:
         task (`str`): one of `TASKS`.
         description (`str`, *optional*): the object, for both grounding tasks.
-        location (array-like of 3 floats, *optional*): for `dense_caption`; centre of the object in the camera frame of
+        location (array-like of 3 floats, *optional*): centre of the object of `dense_caption`, in the camera frame of
             the first view, in metres.
         color (`str`): name of the mark's colour, for `reconstruction`.
         decimals (`int`): digits of the location.
@@ -112,7 +112,7 @@ def build_messages(
         prompt (`str`, *optional*): the record's own text, used instead of ours. It may place the views itself with
             `<image>` tags; else they come first, as the task has it.
         answer (`str`, *optional*): the assistant turn, for training.
-        description, location, color, decimals: as for `prompt_text`.
+        description, location, color, decimals: arguments of `prompt_text`.
         system (`str`, *optional*): the system turn; None leaves it out.
     Returns:
         `list[dict]`: messages whose content is always a list of typed parts.

@@ -234,7 +234,7 @@ class _Sequences:
     Args:
         lengths (`list[int]`): tokens of each sequence, in order; they sum to T.
         kinds (`list`): what must be equal for two sequences to share a batch.
-        tables (`dict`): for each kind the rotary table of one sequence.
+        tables (`dict`): rotary table of one sequence of each kind.
     """
 
     def __init__(self, lengths: list[int], kinds: list, tables: dict, device: str | torch.device):
@@ -273,8 +273,8 @@ class GapMllmGeometryOutput(ModelOutput):
     """What every geometry encoder returns: flat features of all views, so that views may differ in size.
 
     Args:
-        tap_features (`tuple[torch.Tensor]`, each of shape `(N_total, feature_size)`): for each tapped layer the
-            patches of all views, row-major within a view, views in the order given.
+        tap_features (`tuple[torch.Tensor]`, each of shape `(N_total, feature_size)`): patches of all views for each
+            tapped layer, row-major within a view, views in the order given.
         camera_tokens (`torch.Tensor` of shape `(views, feature_size)`): last layer's camera token of each view.
         grid (`list[tuple[int, int]]`): patch rows and columns of each view.
         scene_lengths (`list[int]`): views of each scene.

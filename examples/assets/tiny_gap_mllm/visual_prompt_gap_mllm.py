@@ -238,7 +238,8 @@ def apply_visual_prompt(
     Args:
         images (list): the views of one scene, each as for `to_rgb_image`.
         marks (list of `Mark`, or of [view, x, y] triples as in the released `pixel_coords`): a single one will do.
-        arm, half_thickness (`int`, *optional*): as for `draw_cross`, in pixels of each view; default: `cross_size`.
+        arm, half_thickness (`int`, *optional*): size of the cross in pixels of each view, see `draw_cross`; default:
+            `cross_size`.
         cross_size (`CrossSize`, *optional*): what the model knows, see `GapMllmProcessor.cross_size`.
     Returns:
         `list`: marked views as new pictures; views without a mark are the objects that were given.
@@ -288,7 +289,7 @@ def draw_point(
         image: one picture, as for `to_rgb_image`; it is not changed.
         pixel (pair of `int`): x (column) and y (row) in the upright picture.
         color (`str` or RGB triple): a name in `PLAIN_COLORS` (in `LABELLED_COLORS` with a text), or three values.
-        radius (`int`): in pixels; labels grow with it.
+        radius (`int`): radius in pixels; labels grow with it.
         text (`str`, *optional*): label at the lower right of the disc.
     Returns:
         `PIL.Image.Image` (RGB), or `np.ndarray` (height, width, 3) of uint8 if an array was given.
@@ -367,8 +368,9 @@ def draw_scene_marks(
         images (list): the views of one scene, each as for `to_rgb_image`.
         marks (list): objects with `view`, `kind` ("cross", "point" or "box"), `color`, `xy` (x, y, or x1, y1, x2, y2),
             `unit` ("pixel", or "permille" of width and height) and `text` (None or a label), as `SceneMark`.
-        radius, width (`int`): of `draw_point` and `draw_box`.
-        arm, half_thickness (`int`, *optional*), cross_size (`CrossSize`, *optional*): as for `apply_visual_prompt`.
+        radius, width (`int`): sizes of `draw_point` and `draw_box`, in pixels.
+        arm, half_thickness (`int`, *optional*), cross_size (`CrossSize`, *optional*): arguments of
+            `apply_visual_prompt`.
     Returns:
         `list`: marked views as new pictures; views without a mark are the objects that were given.
     Raises:
@@ -597,7 +599,7 @@ def marks_to_tokens(
     """Find the visual tokens of a scene that hold its marks.
 
     Args:
-        marks: as for `apply_visual_prompt`.
+        marks: marks of the scene, see `apply_visual_prompt`.
         image_sizes (list of pairs): width and height of every view, as given to the processor.
         image_grid_thw (array-like of shape `(views, 3)`): the processor's output for this scene.
         merge_size (`int`): patches merged in each direction.

@@ -79,7 +79,7 @@ def move_location(step: str, sample: SceneSample, question: str, to_new_first: n
     Args:
         step (`str`), sample (`SceneSample`): sample as it was.
         question (`str`): its question, whose tags may have changed.
-        to_new_first (`np.ndarray` of shape `(4, 4)`): from the old camera of view 0 to the new one.
+        to_new_first (`np.ndarray` of shape `(4, 4)`): transform from the old camera of view 0 to the new one.
     Returns:
         `str`.
     Raises:

@@ -59,7 +59,8 @@ class CoarseCorrespondences:
 
     Args:
         images (`list[PIL.Image.Image]`): pictures of all views, in order.
-        things (`tuple[MarkedThing, ...]`): by number; empty where no two views share anything.
+        things (`tuple[MarkedThing, ...]`): things in the order of their numbers; empty where no two views share
+            anything.
         radius_px (`tuple[int, ...]`): radius of the discs in each view.
         color (`str`): colour of the discs.
     """

@@ -27,7 +27,7 @@ class Candidate:
     Args:
         key (`str`): instance id, track number or name of a place.
         label (`str`, *optional*)
-        weights (`dict[int, float]`): for every view that shows it how well (share of the picture, or 1).
+        weights (`dict[int, float]`): how well each view that shows it does so (share of the picture, or 1).
         pixels (`dict[int, tuple[int, int]]`): its place in these views, where that is one pixel.
         masks (`dict[int, np.ndarray]`): or its pixels in these views, `(H, W)` bool.
         xyz (`np.ndarray` of shape `(3,)`, *optional*): its place in space, in the camera of the first view with

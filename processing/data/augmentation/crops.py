@@ -56,7 +56,7 @@ def crop_views(sample: SceneSample, windows: Sequence, check_sight: bool = True)
     Frame: pixels with integer centres; nothing moves in 3D. Units: pixels.
 
     Args:
-        sample (`SceneSample`): is not changed.
+        sample (`SceneSample`): sample; not changed.
         windows: left, top, width and height in whole pixels of the picture; one window for all views, or a list with
             one for each (None leaves a view as it is).
         check_sight (`bool`, defaults to True): look into the depth maps whether objects are still seen, as
@@ -153,7 +153,7 @@ def resize_views(sample: SceneSample, sizes: list[tuple[int, int]]):
     Frame: pixels with integer centres, u' = (u + 0.5) s - 0.5; nothing moves in 3D. Units: pixels.
 
     Args:
-        sample (`SceneSample`): is not changed.
+        sample (`SceneSample`): sample; not changed.
         sizes: width and height in pixels; one pair for all views, or a list with one for each.
     Returns:
         `SceneSample`.

@@ -30,7 +30,7 @@ def flip_horizontally(sample: SceneSample):
     Frame: as before, mirrored. Units: metres, radians, pixels with integer centres.
 
     Args:
-        sample (`SceneSample`): is not changed.
+        sample (`SceneSample`): sample; not changed.
     Returns:
         `SceneSample`; mirrored twice it is the sample again (up to the spelling of "counterclockwise").
     Raises:

@@ -67,7 +67,7 @@ def jitter_views(sample: SceneSample, rng: np.random.Generator, strength: float 
 
     Args:
         sample (`SceneSample`), rng (`numpy.random.Generator`)
-        strength (`float`): in 0..1.
+        strength (`float`): strength in 0..1, see `jitter_colors`.
         is_per_view (`bool`, defaults to False): draw anew for every view, as if each had its own exposure.
     Returns:
         `SceneSample`.
@@ -179,7 +179,7 @@ class SceneAugmentation:
         """Return the changed sample.
 
         Args:
-            sample (`SceneSample`): with an id; not changed.
+            sample (`SceneSample`): sample with an id; not changed.
             epoch (`int`, defaults to 0): another one gives other draws.
         Returns:
             `SceneSample`.

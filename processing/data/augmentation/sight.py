@@ -73,7 +73,7 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
 
     Args:
         step (`str`): how errors call the change.
-        before (`SceneSample`), after (`SceneSample`): with the same boxes in the same order.
+        before (`SceneSample`), after (`SceneSample`): samples with the same boxes in the same order.
         kept_views (list of `int`, *optional*): old indices of the views of `after`, where their pictures are as they
             were; None where pictures were cut and all views stayed.
     Returns:

@@ -33,7 +33,7 @@ def reorder_views(sample: SceneSample, order: list[int], view_words: str = "refu
     Frame: camera of the new view 0. Units: metres, radians.
 
     Args:
-        sample (`SceneSample`): is not changed.
+        sample (`SceneSample`): sample; not changed.
         order (`list[int]`): old indices of the views in their new order, each once.
         view_words (`str`, defaults to "refuse"): what to do where view 0 changes and the texts say "left", "behind",
             "camera" or the like; "keep" takes them as not meant from view 0 (descriptions of ScanRefer).
@@ -69,7 +69,7 @@ def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, 
     Frame: camera of the new view 0. Units: metres, radians.
 
     Args:
-        sample (`SceneSample`): is not changed.
+        sample (`SceneSample`): sample; not changed.
         views (`list[int]`): which to drop.
         check_sight (`bool`, defaults to True): look into the depth maps whether the objects are still seen. Without
             depth maps, and for questions whose objects are not known, that is refused.

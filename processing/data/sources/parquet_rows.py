@@ -50,8 +50,8 @@ def embedded_view(picture: dict | bytes, field: str, image_path: str | None = No
     """A view whose picture is in the table.
 
     Args:
-        picture (`dict` of bytes and path, or `bytes`): of a cell.
-        field (`str`): for the error.
+        picture (`dict` of bytes and path, or `bytes`): picture of a cell.
+        field (`str`): name that errors call the field.
         image_path (`str`, *optional*): what the table calls it; by default the path beside the bytes.
     Returns:
         `dict`: fields of a view; bytes are kept as they are.

@@ -39,10 +39,10 @@ class SceneSource(SceneSourceBuilder):
         """The views of a scene: poses first, then at most `max_views` of the frames that have one.
 
         Args:
-            frames (list): of the source's own kind, in order.
+            frames (list): frames of the source's own kind, in order.
             read_pose (`Callable`): takes a frame, returns (frame, pose), or None after marking why it has no pose.
             read_view (`Callable`): takes (frame, pose), returns fields of a view.
-            file (`Path`), record_id (`str`): for errors.
+            file (`Path`), record_id (`str`): file and record that errors name.
         Raises:
             RecordError: for a broken frame (strict reading), or if no frame is usable.
         """

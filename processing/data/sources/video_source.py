@@ -62,8 +62,8 @@ def refuse_missing_videos(names: Sequence[str], root: Path, prefixes: tuple[str,
 
     Args:
         names (iterable of `str`): the videos that records name, with repetitions.
-        root, prefixes: as for `find_file`.
-        file (`Path`): for the error.
+        root, prefixes: arguments of `find_file`.
+        file (`Path`): file that errors name.
     Raises:
         RecordError: if any is missing, with field "video".
     """

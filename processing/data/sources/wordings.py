@@ -148,7 +148,7 @@ def vsibench_prompt(question: str, options: list[str] | None = None, style: str 
 
     Args:
         question (`str`)
-        options (`list[str]`, *optional*): as "A. chair"; None or empty for a number.
+        options (`list[str]`, *optional*): options as "A. chair"; None or empty for a number.
         style (`str`): a key of `VSIBENCH_PROMPTS`.
     Returns:
         `str`.
@@ -163,8 +163,8 @@ def letter_prompt(name: str, style: str, record: dict, options: list[str], quest
 
     Args:
         name (`str`), style (`str`): a key of `LETTER_PROMPTS`.
-        record (`dict`): of the file: question and, where the style wants it, prompt.
-        options (`list[str]`): as "A. 3".
+        record (`dict`): record of the file: question and, where the style wants it, prompt.
+        options (`list[str]`): options as "A. 3".
         question_type (`str`): some of BLINK's have a disclaimer.
     Returns:
         `str`.

@@ -41,7 +41,7 @@ class BlinkConfig(SourceConfig):
     """`SourceConfig`, which tasks are read, and how questions are asked.
 
     Args:
-        subtasks (`tuple[str, ...]`, *optional*): of `SUBTASKS`; all by default.
+        subtasks (`tuple[str, ...]`, *optional*): entries of `SUBTASKS`; all by default.
         prompt_style (`str`): "vgllm" (the prompt of the file, then a line that asks for the letter) or "lmms" (a note,
             then the prompt).
     Raises:

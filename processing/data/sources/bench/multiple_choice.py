@@ -39,10 +39,10 @@ class MultipleChoiceSource(SceneSourceBuilder):
         """The fields of a row.
 
         Args:
-            record (`dict`): of the file.
+            record (`dict`): record of the file.
             pictures (`dict[str, object]`): cells with pictures, by what an error calls them.
-            options (`list[str]`): with their letters; empty if they could not be told apart.
-            letter (`str`, *optional*): of the right one; None where it is not published.
+            options (`list[str]`): options with their letters; empty if they could not be told apart.
+            letter (`str`, *optional*): letter of the right one; None where it is not published.
             question_type (`str`), image_path (`str`, *optional*): what the file calls its one picture.
             **fields: id and scene_id.
         Raises:

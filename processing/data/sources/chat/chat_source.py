@@ -23,7 +23,7 @@ class ChatConfig(SourceConfig):
     """`SourceConfig`, which files are read, and where their pictures and videos are.
 
     Args:
-        annotation_file (`str`, *optional*): below data_dir; by default every .json and .jsonl file in it.
+        annotation_file (`str`, *optional*): file below data_dir; by default every .json and .jsonl file in it.
         media_dir (`str`, *optional*): folder that the paths of records start from; data_dir by default.
         split_turns (`bool`): each question of several turns becomes a row that knows nothing of the turns before it;
             by default such records are refused.

@@ -21,7 +21,7 @@ def read_turns(record: dict) -> tuple[str | None, list[tuple[str, str]], list[tu
     """Return the system text, the other turns, and what typed parts show.
 
     Args:
-        record (`dict`): with `conversations` or `messages`.
+        record (`dict`): record with `conversations` or `messages`.
     Returns:
         `tuple`: system text or None; (role, text) of each turn, role "user" or "assistant", typed parts of pictures
         and videos written as tags; and (tag, path or None) of each such part.

@@ -34,8 +34,8 @@ class Video3dLlmConfig(ScannetAnnotationConfig):
     Args:
         frame_choice (`str`): "uniform", evenly spaced; or "coverage", the first of the frames that the project's
             maximum coverage sampling lists in `scannet_select_frames.json`, put in the order of their numbers.
-        coverage_ratio (`float`): with "coverage", no more frames than see this share of the scene's voxels; the
-            project's `ratio95` and `ratio90` are 0.95 and 0.9.
+        coverage_ratio (`float`): share of the scene's voxels at which frames end with "coverage"; the project's
+            `ratio95` and `ratio90` are 0.95 and 0.9.
         metadata_dir (`str`, *optional*): folder of the side files; by default `metadata` in data_dir or beside it.
         proposals (`bool`): whether grounding rows carry the scene's proposals as boxes of that role.
     Raises:
@@ -232,8 +232,9 @@ def selected_frames(entry: dict, num_frames: int, coverage_ratio: float = 1.0) -
     Source: Video-3D-LLM, frame sampling "mc" and "mc-ratio95".
 
     Args:
-        entry (`dict`): of `scannet_select_frames.json`: frame_files, voxel_nums (newly seen by each), num_all_voxels.
-        num_frames (`int`): at most this many.
+        entry (`dict`): entry of `scannet_select_frames.json`: frame_files, voxel_nums (newly seen by each),
+            num_all_voxels.
+        num_frames (`int`): most frames.
         coverage_ratio (`float`): stop after the frame with which this share of all voxels is seen.
     Returns:
         `list[str]`.

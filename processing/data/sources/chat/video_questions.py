@@ -60,7 +60,7 @@ def read_video_answer(question: str, answer: str | None) -> dict:
     """Return the fields of a row that say what the answer means: choices and choice_index, or number.
 
     Args:
-        question (`str`): with its options, if any.
+        question (`str`): question with its options, if any.
         answer (`str`, *optional*): a letter, an option's text, a number or free text.
     Returns:
         `dict`: fields for `complete_row`, empty for free text.

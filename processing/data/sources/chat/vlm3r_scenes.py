@@ -81,8 +81,8 @@ class Vlm3rScenes:
         Intrinsics are for `img_width` x `img_height`; they are scaled to pictures of another size.
 
         Args:
-            data_source (`str`), split (`str`), scene_id (`str`): as the question names them.
-            max_views (`int`, *optional*): at most so many, evenly spaced.
+            data_source (`str`), split (`str`), scene_id (`str`): names in the question.
+            max_views (`int`, *optional*): most views, evenly spaced; all by default.
             on_lost (`Callable[[Path]]`, *optional*): called with the picture of each frame that has no finite pose.
         Raises:
             RecordError: if the scene or a frame is not there, or no frame has a pose.
@@ -158,7 +158,7 @@ def oriented_box(entry: dict, field: str) -> dict:
 
     Args:
         entry (`dict`): centroid (3), axesLengths (3, full), normalizedAxes (9), instance_id.
-        field (`str`): for the error.
+        field (`str`): name that errors call the field.
     Returns:
         `dict`: fields of a box for `complete_row`, Euler order "zxy".
     Raises:

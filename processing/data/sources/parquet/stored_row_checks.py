@@ -19,7 +19,7 @@ def check_stored_row(row: dict) -> None:
     """Refuse a row whose parts cannot be true together.
 
     Args:
-        row (`dict`): of `complete_row`.
+        row (`dict`): row of `complete_row`.
     Raises:
         RecordError: with the field, if the id is empty, the task unknown, a pose not rigid, a frame or Euler order
             unknown, a size not positive, an index outside its list, or metadata no JSON object.

@@ -20,7 +20,7 @@ def check_columns(schema: pyarrow.Schema) -> None:
     the type null, as writers without a schema give it.
 
     Args:
-        schema (`pyarrow.Schema`): of the file.
+        schema (`pyarrow.Schema`): schema of the file.
     Raises:
         RecordError: with every column that is missing, unknown or of another type; nested ones as "views.depth".
     """

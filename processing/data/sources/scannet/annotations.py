@@ -28,7 +28,7 @@ class ScannetAnnotationConfig(SourceConfig):
             oriented boxes.
         aabb_root (`str`, *optional*): `pcd_with_object_aabbs`, the boxes under ScanNet's object ids; by default beside
             `posed_images`.
-        num_views (`int`): of a scene, evenly spaced; `max_views` lowers it.
+        num_views (`int`): number of views of a scene, evenly spaced; `max_views` lowers it.
     Raises:
         ValueError: if `num_views` is below 1.
     """
@@ -158,9 +158,9 @@ class ScannetAnnotationSource(SceneSourceBuilder):
         """The boxes of some objects by ScanNet's ids, as a row stores them.
 
         Args:
-            split (`str`), file (`Path`), scene_id (`str`): of the record.
+            split (`str`), file (`Path`), scene_id (`str`): split, file and scene of the record.
             object_ids (iterable of `str`)
-            **fields: of a box, the same for all; a label that is given beats that of the scene.
+            **fields: fields of a box, the same for all; a label that is given beats that of the scene.
         Returns:
             `list[dict]`: empty where no boxes are given, or the scene has no frames.
         Raises:

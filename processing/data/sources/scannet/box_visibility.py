@@ -29,7 +29,7 @@ def projected_area(corners: np.ndarray, intrinsics: np.ndarray, size: tuple[int,
     Source: our choice; VG-LLM takes the frame with the largest projected box for the answer.
 
     Args:
-        corners (`np.ndarray` of shape `(8, 3)`): of `box_corners`.
+        corners (`np.ndarray` of shape `(8, 3)`): corners that `box_corners` gives.
         intrinsics (`np.ndarray` of shape `(3, 3)`)
         size (`tuple[int, int]`): width and height.
     Returns:
@@ -56,7 +56,8 @@ def most_visible_view(views: list[dict], box: dict, world_to_aligned: np.ndarray
     Frame: poses in the scan frame, the box in the aligned frame. Units: metres.
 
     Args:
-        views (`list[dict]`), box (`dict`): as a row stores them; views without a pose count as not showing it.
+        views (`list[dict]`), box (`dict`): views and box as a row stores them; views without a pose count as not
+            showing it.
         world_to_aligned (`np.ndarray` of shape `(4, 4)`)
     Returns:
         `int` or None; the first of several equal ones.

@@ -119,8 +119,8 @@ class ScannetGroundingSource(PromptStyleSource):
         Args:
             split (`str`), file (`Path`), record_id (`str`), scene_id (`str`), description (`str`)
             object_id (`str`, *optional*): what it names; None where a test file does not say.
-            label (`str`, *optional*): of the object.
-            **fields: of every row: id, question_type, metadata.
+            label (`str`, *optional*): name of the object.
+            **fields: fields of every row: id, question_type, metadata.
         Raises:
             RecordError: as `object_boxes`.
         """

@@ -101,7 +101,7 @@ def read_aabbs(file: Path, labels: dict[str, str] | None = None) -> dict[str, di
 
     Args:
         file (`str` or `Path`): `<scene>.pth`, a dict with aabb_obj_ids `(n,)` and aabb_corner_xyz `(n, 8, 3)`.
-        labels (`dict[str, str]`, *optional*): by object id.
+        labels (`dict[str, str]`, *optional*): names by object id.
     Raises:
         RecordError: if it is no such file, wants to import anything else, or a box has no extent.
     """

@@ -95,8 +95,8 @@ class ScannetScenes:
         Frame: camera to world, in the scan frame. Units: metres.
 
         Args:
-            scene_id (`str`): as "scene0000_00" or "scannet/scene0000_00".
-            max_views (`int`, *optional*): at most so many, spread evenly as Video-3D-LLM does.
+            scene_id (`str`): name as "scene0000_00" or "scannet/scene0000_00".
+            max_views (`int`, *optional*): most views, spread evenly as Video-3D-LLM does; all by default.
         Raises:
             RecordError: if the scene or a frame is not there or cannot be read, or no frame is usable.
         """

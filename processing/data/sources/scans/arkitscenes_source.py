@@ -240,7 +240,7 @@ def read_oriented_boxes(record: dict, file: Path) -> list[dict]:
 
     Args:
         record (`dict`): the file's content.
-        file (`Path`): for errors.
+        file (`Path`): file that errors name.
     Raises:
         RecordError: if a box has not a centre, positive sizes and three orthonormal axes.
     """

@@ -87,8 +87,8 @@ class EmbodiedScanInfos:
         use; it is not the object id of ScanNet.
 
         Args:
-            item (`dict`): of this file.
-            euler_order (`str`): of the nine numbers.
+            item (`dict`): item of this file.
+            euler_order (`str`): order of the angles in the nine numbers.
         Raises:
             RecordError: if a box has not nine finite numbers with positive sizes, no id, or an unknown category.
         """

@@ -38,7 +38,7 @@ class EmbodiedScanConfig(SourceConfig):
         windows (`tuple[int, int]`, *optional*): views of a detection question, and how many listed frames apart they
             are; (4, 3) is VG-LLM's choice, a second apart. Given this, or the task "detection3d", there are rows of
             that task, and rows of scenes only if tasks names them too.
-        windows_per_scene (`int`, *optional*): at most so many windows of a scene, spread evenly; all by default.
+        windows_per_scene (`int`, *optional*): most windows of a scene, spread evenly; all by default.
     Raises:
         ValueError: on another `euler_order`, or `windows` that are not two numbers of 1 or more.
     """

@@ -26,9 +26,9 @@ def detection_rows(posed, boxes: list[dict], visible, windows: tuple[int, int], 
 
     Args:
         posed (list of ((index, image), pose)): usable frames in the order of the file.
-        boxes (list of `dict`, *optional*): of the scene, in the aligned frame; None where they are not known, as in
-            test scenes, whose questions have no answer.
-        visible (list of list of `int`): for each listed frame the places of the boxes that it shows.
+        boxes (list of `dict`, *optional*): boxes of the scene, in the aligned frame; None where they are not known, as
+            in test scenes, whose questions have no answer.
+        visible (list of list of `int`): places of the boxes that each listed frame shows.
         windows (`tuple[int, int]`): views, and how many listed frames apart.
         world_to_aligned (`np.ndarray` of shape `(4, 4)`, *optional*)
     Yields:

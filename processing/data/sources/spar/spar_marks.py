@@ -84,7 +84,8 @@ def spar_marks(question_type: str, record: dict, num_views: int) -> list[dict]:
 
     Args:
         question_type (`str`): one of `SPAR_TYPES`.
-        record (`dict`): with the keys of its points or boxes, as `red_point` [[x, y]] and `point_img_idx` [[0, 2]].
+        record (`dict`): record with the keys of its points or boxes, as `red_point` [[x, y]] and `point_img_idx`
+            [[0, 2]].
         num_views (`int`): pictures of the record.
     Returns:
         `list[dict]`.

@@ -30,7 +30,7 @@ def spar_prompt(question: str, question_type: str, num_views: int) -> str:
     from 1. Otherwise the text is kept as it is, and the pictures come first.
 
     Args:
-        question (`str`): without tags, or with its own, which are kept.
+        question (`str`): question without tags, or with its own, which are kept.
         question_type (`str`), num_views (`int`)
     Returns:
         `str`.
@@ -76,7 +76,7 @@ def spar_answer(question: str, answer: str | None, answer_format: str | None = N
     """Return the fields of a row that say what an answer means: choices and choice_index, or number.
 
     Args:
-        question (`str`): with its options, if any.
+        question (`str`): question with its options, if any.
         answer (`str`, *optional*)
         answer_format (`str`, *optional*): "select", "fill", "sentence" or "judge"; None where it is not known.
     Returns:
@@ -107,8 +107,8 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost: Callable
     own (camera to world, millimetres); what the other parts hold is documented nowhere, so they have none.
 
     Args:
-        path (`Path`): of the picture.
-        name (`str`): as the record has it.
+        path (`Path`): file of the picture.
+        name (`str`): name in the record.
         with_camera (`bool`): whether to read them.
         on_lost (`Callable[[Path]]`, *optional*): called with the pose file where tracking was lost.
     Returns:
@@ -128,12 +128,12 @@ def spar_fields(
     """Return the fields of a row that all of SPAR's records share: views, marks, texts, and what the answer means.
 
     Args:
-        record (`dict`): with the conversation.
+        record (`dict`): record with the conversation.
         info (`dict`): type and marks, which some files write into a text of the record.
         names (`list[str]`), field (`str`): the pictures, and what an error calls them.
         media (`Path`): folder that their paths start from.
         max_views (`int`, *optional*): see `check_view_limit`.
-        **view_options: of `spar_view`.
+        **view_options: arguments of `spar_view`.
     Raises:
         RecordError: if the marks are none of the type, or a picture or its camera is broken; see `find_file`.
     """
