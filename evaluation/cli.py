@@ -38,7 +38,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         metrics = runner.evaluate_model(args.model, predictions=args.predictions, **settings, **options)
         if not metrics:
             return  # not the main process
-        print(f"wrote {args.output}: {metrics['headline']} {metrics['arms']['model'][metrics['headline']]}")
+        print(f"wrote {args.output}: {metrics['headline']} {metrics['scores']['model'][metrics['headline']]}")
     if args.update_card:
         update_card(args.update_card, args.output)
         print(f"wrote the results into {args.update_card}")

@@ -84,8 +84,8 @@ def test_benchmark(make_image, tmp_path, monkeypatch):
     settings = {"data_dir": tmp_path, "output": tmp_path / "run", "cache_dir": tmp_path / "cache", "device": "cpu"}
     settings |= {"baselines": ["constant"], "show_progress": False}
     metrics = evaluate_model(ROOT / "examples" / "assets" / "tiny_gap_mllm", "yes_no", **settings)
-    assert metrics["n"] == 3 and list(metrics["arms"]) == ["model", "constant"] and len(seen) == 6  # each once
-    assert metrics["arms"]["constant"]["accuracy"] == pytest.approx(2 / 3)
+    assert metrics["n"] == 3 and list(metrics["scores"]) == ["model", "constant"] and len(seen) == 6  # each once
+    assert metrics["scores"]["constant"]["accuracy"] == pytest.approx(2 / 3)
     lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(line)["parsed"] for line in lines} == {None}  # the tiny model knows no such questions
     assert "| **accuracy** | 0.000 [0.000, 0.000] | 0.667" in (tmp_path / "run" / "report.md").read_text()
@@ -93,5 +93,5 @@ def test_benchmark(make_image, tmp_path, monkeypatch):
     given = [{"id": json.loads(line)["id"], "text": text} for line, text in zip(lines, texts, strict=True)]
     (tmp_path / "given.jsonl").write_text("".join(json.dumps(record) + "\n" for record in given))
     settings |= {"output": tmp_path / "scored", "predictions": tmp_path / "given.jsonl"}
-    model = evaluate_model(None, "yes_no", **settings)["arms"]["model"]
+    model = evaluate_model(None, "yes_no", **settings)["scores"]["model"]
     assert model["accuracy"] == pytest.approx(2 / 3) and model["num_unreadable"] == 1

@@ -22,7 +22,7 @@ STEP, REACH = 10, 90  # of frame numbers, forwards and backwards
 
 
 def answer_in_two_stages(
-    arm: str,
+    baseline: str,
     asker: Asker,
     forms: tuple[AnswerForm, AnswerForm],
     samples: Sequence[SceneSample],
@@ -32,7 +32,7 @@ def answer_in_two_stages(
     """Answer all questions about one set of views.
 
     Args:
-        arm (`str`): the name of a baseline but "constant", or "model".
+        baseline (`str`): the name of a baseline but "constant", or "model".
         asker (`Asker`): the model.
         forms (`tuple[AnswerForm, AnswerForm]`): forms of frame and box.
         samples (`list[SceneSample]`): questions about equal views.
@@ -43,9 +43,9 @@ def answer_in_two_stages(
         why the answer named no frame.
     """
     described = [read_description(sample) for sample in samples]
-    views = list(samples[0].views[:1] if arm == "first_view" else samples[0].views)
+    views = list(samples[0].views[:1] if baseline == "first_view" else samples[0].views)
     others = None if partner is None else partner.views
-    shown = [] if arm == "blind" else views
+    shown = [] if baseline == "blind" else views
     texts = _ask(asker, forms[0], "grounding_frame", shown, others, described, batch_size)
     records = []
     for sample, text in zip(samples, texts, strict=True):
@@ -55,8 +55,8 @@ def answer_in_two_stages(
     for frame in sorted({record["frame"] for record in records}):
         members = [place for place, record in enumerate(records) if record["frame"] == frame]
         shown = []
-        if arm != "blind":
-            shown = views if arm == "first_view" else views_around(samples[0], frame)
+        if baseline != "blind":
+            shown = views if baseline == "first_view" else views_around(samples[0], frame)
         asked = [described[place] for place in members]
         texts = _ask(asker, forms[1], "grounding_box", shown, others, asked, batch_size)
         for place, text in zip(members, texts, strict=True):

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from ...processing.data.source_files import read_json
 from ...processing.scores.reference_checks import is_number
-from .arms import MODEL
+from .baseline_answers import MODEL
 from .results import METRICS_FILE
 
 
@@ -93,15 +93,19 @@ def eval_results(metrics: dict) -> list[EvalResult]:
     Raises:
         ValueError: if no figure is finite.
     """
-    arms, headline = metrics["arms"], metrics["headline"]
-    scores = arms[MODEL]
+    headline, all_scores = metrics["headline"], metrics.get("scores") or metrics["arms"]  # its name in earlier runs
+    scores = all_scores[MODEL]
     names = [headline, *(name.removesuffix("_ci95") for name in scores if name.endswith("_ci95"))]
     subset = f"{metrics['n']} of {metrics['num_in_benchmark']} questions, seed {metrics['seed']}"
     results = []
     for name in dict.fromkeys(names):
         if not _is_finite(scores.get(name)):
             continue
-        others = {arm: given[name] for arm, given in arms.items() if arm != MODEL and _is_finite(given.get(name))}
+        others = {
+            baseline: given[name]
+            for baseline, given in all_scores.items()
+            if baseline != MODEL and _is_finite(given.get(name))
+        }
         interval = scores.get(f"{name}_ci95")
         arguments = {"ci95": interval} if interval and all(map(_is_finite, interval)) else {}
         result = EvalResult(

@@ -26,30 +26,30 @@ def write_jsonl(path: str | Path, records: Sequence[dict]) -> None:
     write_atomically(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def batch_file(folder: str | Path, arm: str, number: int) -> Path:
+def batch_file(folder: str | Path, baseline: str, number: int) -> Path:
     """Where the answers of a batch lie."""
-    return Path(folder) / "batches" / arm / f"{number:06d}.jsonl"
+    return Path(folder) / "batches" / baseline / f"{number:06d}.jsonl"
 
 
 def has_answers(folder: str | Path) -> bool:
-    """Whether any batch of any arm has been answered."""
+    """Whether any batch has been answered."""
     return any((Path(folder) / "batches").glob("*/*.jsonl"))
 
 
-def pending_batches(folder: str | Path, arm: str, num_batches: int) -> list[int]:
+def pending_batches(folder: str | Path, baseline: str, num_batches: int) -> list[int]:
     """Numbers of the batches that have no answers yet."""
-    return [number for number in range(num_batches) if not batch_file(folder, arm, number).is_file()]
+    return [number for number in range(num_batches) if not batch_file(folder, baseline, number).is_file()]
 
 
-def read_answers(folder: str | Path, arm: str, batches: list[list[str]]) -> dict[str, dict]:
-    """Read the answers of all batches of an arm, by id.
+def read_answers(folder: str | Path, baseline: str, batches: list[list[str]]) -> dict[str, dict]:
+    """Read the answers of all batches of the model or a baseline, by id.
 
     Raises:
         ValueError: if a batch file is damaged or holds other ids than its plan says.
     """
     answers = {}
     for number, ids in enumerate(batches):
-        path = batch_file(folder, arm, number)
+        path = batch_file(folder, baseline, number)
         try:
             records = [decode_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
             is_whole = [record["id"] for record in records] == ids

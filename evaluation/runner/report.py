@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ...processing.scores.reference_checks import is_number
 from ..benchmarks import Benchmark
-from .arms import ARMS, MODEL
+from .baseline_answers import BASELINES, MODEL
 from .files import write_atomically
 from .questions import QuestionSet
 from .report_pictures import draw_samples
@@ -24,15 +24,15 @@ def write_report(
         output (`str` or path): the folder.
         benchmark (`Benchmark`), asked (`QuestionSet`)
         metrics (`dict`): what metrics.json holds.
-        records (`dict[str, list[dict]]`): records of each arm.
+        records (`dict[str, list[dict]]`): records of the model and each baseline.
         timing (`dict`): what timing.json holds.
     """
     output = Path(output)
     lines = [f"# {benchmark.name}", "", f"{benchmark.title[0].upper()}{benchmark.title[1:]}.", ""]
-    lines += [*_facts(metrics, timing), "", "## Figures", "", *_table(metrics["arms"], benchmark), ""]
-    lines += ["In brackets: 95 % bootstrap intervals over scenes.", "", *_arms(metrics), ""]
+    lines += [*_facts(metrics, timing), "", "## Figures", "", *_table(metrics["scores"], benchmark), ""]
+    lines += ["In brackets: 95 % bootstrap intervals over scenes.", "", *_who(metrics), ""]
     lines += [
-        *_plots(output, benchmark, metrics["arms"], records),
+        *_plots(output, benchmark, metrics["scores"], records),
         *_samples(output, benchmark, asked, records[MODEL]),
     ]
     write_atomically(output / "report.md", "\n".join(lines).rstrip() + "\n")
@@ -45,23 +45,23 @@ def _facts(metrics, timing):
     )  # fmt: skip
     yield f"- Asked: {asked}, about {metrics['num_scenes']} scenes of split {metrics['split']!r}."
     if "models" in metrics:
-        hashes = ", ".join(f"{arm} `{value}`" for arm, value in metrics["models"].items())
+        hashes = ", ".join(f"{name} `{value}`" for name, value in metrics["models"].items())
         yield f"- Weights and settings (hash): {hashes}. Greedy answers, batches of {metrics['batch_size']}."
     else:
         yield "- The answers were read from a file."
     yield f"- Time of the last call: {timing['seconds']:.0f} s, {timing['processes']} process(es); see timing.json."
 
 
-def _table(arms, benchmark):
+def _table(all_scores, benchmark):
     """All plain numbers, one row each, the headline first."""
-    names = list(dict.fromkeys(name for scores in arms.values() for name in scores))
-    names = [name for name in names if not name.endswith("_ci95") and is_number(arms[MODEL].get(name))]
+    names = list(dict.fromkeys(name for scores in all_scores.values() for name in scores))
+    names = [name for name in names if not name.endswith("_ci95") and is_number(all_scores[MODEL].get(name))]
     names.sort(key=lambda name: name != benchmark.headline)
-    yield f"| | {' | '.join(arms)} |"
-    yield f"|---{'|---:' * len(arms)}|"
+    yield f"| | {' | '.join(all_scores)} |"
+    yield f"|---{'|---:' * len(all_scores)}|"
     for name in names:
         shown = f"**{name}**" if name == benchmark.headline else name
-        yield f"| {shown} | {' | '.join(_cell(scores, name) for scores in arms.values())} |"
+        yield f"| {shown} | {' | '.join(_cell(scores, name) for scores in all_scores.values())} |"
 
 
 def _cell(scores, name):
@@ -80,22 +80,23 @@ def _number(value):
     return f"{value:.3f}"
 
 
-def _arms(metrics):
-    yield from (f"- **{arm}**: {ARMS[arm]}." for arm in metrics["arms"])
+def _who(metrics):
+    yield f"- **{MODEL}**: all views."
+    yield from (f"- **{name}**: {BASELINES[name]}." for name in metrics["scores"] if name != MODEL)
     if "constant_fitted_on" in metrics:
         yield f"- The constant answers were fitted on {metrics['constant_fitted_on']}."
-    yield from (f"- Not run: {arm} ({why})." for arm, why in metrics["left_out"].items())
+    yield from (f"- Not run: {name} ({why})." for name, why in metrics["left_out"].items())
     for note in metrics["notes"]:
         yield from ("", note)
 
 
-def _plots(output, benchmark, arms, records):
+def _plots(output, benchmark, all_scores, records):
     direction = "higher" if benchmark.higher_is_better else "lower"
     drawn = {
         "How good the single answers are": plot_histogram(records, benchmark.shown, output / "histogram.png"),
         "By kind of question": plot_categories(records, benchmark.shown, output / "categories.png"),
     }
-    curves = {arm: scores["precision_recall"] for arm, scores in arms.items() if "precision_recall" in scores}
+    curves = {name: scores["precision_recall"] for name, scores in all_scores.items() if "precision_recall" in scores}
     if curves:
         drawn["Precision and recall at each overlap"] = plot_thresholds(curves, output / "precision_recall.png")
     if any(drawn.values()):

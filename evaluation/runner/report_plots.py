@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ...processing.drawing import new_figure
-from .arms import MODEL
+from .baseline_answers import MODEL
 
 
 VALUES = {  # field of a record -> label of the axis, and whether lower is better
@@ -31,24 +31,26 @@ def plot_histogram(records: dict, field: str, path: str | Path) -> Path:
     """Draw how the values of single answers are spread, the model as bars and the others as steps.
 
     Args:
-        records (`dict[str, list[dict]]`): records of each arm.
+        records (`dict[str, list[dict]]`): records of the model and each baseline.
         field (`str`): what is drawn of them, a key of `VALUES`.
         path (`str` or path): the PNG file.
     Returns:
         `Path`.
     """
     label, _ = VALUES[field]
-    values = {arm: np.array([record[field] for record in given], dtype=float) for arm, given in records.items()}
+    values = {
+        baseline: np.array([record[field] for record in given], dtype=float) for baseline, given in records.items()
+    }
     finite = np.concatenate([part[np.isfinite(part)] for part in values.values()])
     top = 1.0 if field != "error_m" else float(np.quantile(finite, 0.98)) if len(finite) else 1.0
     edges = np.linspace(0, max(top, 1e-6), 25)
     figure = new_figure(8.5, 1.1 + 1.35 * len(values))
     panels = figure.subplots(len(values), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    for axes, (arm, part) in zip(panels, values.items(), strict=True):
+    for axes, (baseline, part) in zip(panels, values.items(), strict=True):
         shown = np.clip(part, edges[0], edges[-1] * (1 - 1e-9))  # what lies beyond stands in the last bar
-        axes.hist(shown, edges, weights=np.full(len(part), 1 / len(part)), color=COLORS[arm], edgecolor="white")
+        axes.hist(shown, edges, weights=np.full(len(part), 1 / len(part)), color=COLORS[baseline], edgecolor="white")
         missed = int((~np.isfinite(part)).sum())
-        name = f"{arm}, {missed} of {len(part)} unreadable" if missed else arm
+        name = f"{baseline}, {missed} of {len(part)} unreadable" if missed else baseline
         axes.set_title(name, fontsize=10, loc="left", pad=3)
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
@@ -62,7 +64,7 @@ def plot_categories(records: dict, field: str, path: str | Path) -> Path | None:
     """Draw what each kind of question reaches: the median error or the mean score, model and others side by side.
 
     Args:
-        records (`dict[str, list[dict]]`): records of each arm, with "category".
+        records (`dict[str, list[dict]]`): records of the model and each baseline, with "category".
         field (`str`): what is drawn of them, a key of `VALUES`.
         path (`str` or path): the PNG file.
     Returns:
@@ -80,14 +82,14 @@ def plot_categories(records: dict, field: str, path: str | Path) -> Path | None:
     figure = new_figure(9.0, 1.8 + 0.13 * len(names) * (len(records) + 1))
     axes = figure.add_subplot()
     height = 0.85 / len(records)
-    for place, (arm, given) in enumerate(records.items()):
+    for place, (baseline, given) in enumerate(records.items()):
         values = [statistic([record[field] for record in given if record["category"] == name]) for name in names]
         places = np.arange(len(names)) + place * height
         shown = np.where(np.isfinite(values), values, 0)
-        axes.barh(places, shown, height, color=COLORS[arm], label=arm)
+        axes.barh(places, shown, height, color=COLORS[baseline], label=baseline)
         for where, value in zip(places, values, strict=True):
             if not np.isfinite(value):
-                axes.text(0, where, " mostly unreadable", va="center", fontsize=7, color=COLORS[arm])
+                axes.text(0, where, " mostly unreadable", va="center", fontsize=7, color=COLORS[baseline])
     axes.set_yticks(np.arange(len(names)) + 0.425 - height / 2, [f"{name} ({counts[name]})" for name in names])
     axes.set_ylim(len(names) - 0.02, -0.15)
     kind = "median " if is_error else "mean "
@@ -105,18 +107,19 @@ def plot_thresholds(curves: dict, path: str | Path) -> Path:
     Text answers carry no confidence, so precision over recall is one point for each overlap, drawn on the right.
 
     Args:
-        curves (`dict[str, dict]`): "overlap", "precision" and "recall" of each arm, lists of one length.
+        curves (`dict[str, dict]`): "overlap", "precision" and "recall" of the model and each
+            baseline, lists of one length.
         path (`str` or path): the PNG file.
     Returns:
         `Path`.
     """
     figure = new_figure(11.0, 4.6)
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-    for arm, curve in curves.items():
+    for baseline, curve in curves.items():
         thresholds, precisions, recalls = curve["overlap"], curve["precision"], curve["recall"]
-        left.plot(thresholds, precisions, color=COLORS[arm], label=f"{arm}, precision")
-        left.plot(thresholds, recalls, color=COLORS[arm], linestyle="--", label=f"{arm}, recall")
-        right.plot(recalls, precisions, color=COLORS[arm], marker="o", markersize=3, label=arm)
+        left.plot(thresholds, precisions, color=COLORS[baseline], label=f"{baseline}, precision")
+        left.plot(thresholds, recalls, color=COLORS[baseline], linestyle="--", label=f"{baseline}, recall")
+        right.plot(recalls, precisions, color=COLORS[baseline], marker="o", markersize=3, label=baseline)
     left.set_xlabel("overlap that makes a hit (IoU)")
     left.set_ylabel("precision, recall")
     right.set_xlabel("recall")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...processing.metrics_file import save_metrics
 from ..benchmarks import Benchmark
-from .arms import DAMAGE_NOTE, MODEL
+from .baseline_answers import DAMAGE_NOTE, MODEL
 from .files import write_atomically, write_jsonl
 from .questions import QuestionSet
 
@@ -26,14 +26,14 @@ def save_results(
     timing: dict,
     with_report: bool,
 ):
-    """Score all arms and write predictions, metrics.json, timing.json and report.md.
+    """Score the model and its baselines and write predictions, metrics.json, timing.json and report.md.
 
     Args:
         output (`str` or path): the folder.
         benchmark (`Benchmark`), asked (`QuestionSet`)
-        texts (`dict[str, dict]`): answers of each arm, by id.
+        texts (`dict[str, dict]`): answers of the model and each baseline, by id.
         run (`dict`): what was run, for metrics.json. total (`int`): questions of the whole benchmark.
-        left_out (`dict[str, str]`): arms that were not run, and why.
+        left_out (`dict[str, str]`): baselines that were not run, and why.
         timing (`dict`): goes to a file of its own, so that metrics.json is the same in every run.
         with_report (`bool`)
     Returns:
@@ -41,21 +41,24 @@ def save_results(
     """
     output = Path(output)
     samples = asked.without_pictures()
-    arms, records = {}, {}
-    for arm, answers in texts.items():
+    all_scores, records = {}, {}
+    for baseline, answers in texts.items():
         columns = [[answers[row_id].get(name) for row_id in asked.ids] for name in benchmark.answer_fields]
         scores, of_samples = benchmark.score(samples, *columns, seed=run["seed"])
-        records[arm] = [
+        records[baseline] = [
             {"id": sample.id, "scene_id": sample.scene_id, "text": text, **answers[sample.id], **record}
             for sample, text, record in zip(samples, columns[0], of_samples, strict=True)
         ]
-        arms[arm] = {"num_unreadable": sum(record["rejected"] is not None for record in of_samples), **scores}
-        name = "predictions.jsonl" if arm == MODEL else f"predictions.{arm}.jsonl"
-        write_jsonl(output / name, [_plain(record) for record in records[arm]])
+        all_scores[baseline] = {
+            "num_unreadable": sum(record["rejected"] is not None for record in of_samples),
+            **scores,
+        }
+        name = "predictions.jsonl" if baseline == MODEL else f"predictions.{baseline}.jsonl"
+        write_jsonl(output / name, [_plain(record) for record in records[baseline]])
     metrics = {**run, "title": benchmark.title, "headline": benchmark.headline, "n": len(samples)}
     metrics |= {"num_in_benchmark": total, "num_scenes": len({sample.scene_id for sample in samples})}
     metrics["is_subset"] = len(samples) < total
-    metrics |= {"arms": arms, "left_out": left_out, "notes": [DAMAGE_NOTE] if len(arms) > 1 else []}
+    metrics |= {"scores": all_scores, "left_out": left_out, "notes": [DAMAGE_NOTE] if len(all_scores) > 1 else []}
     save_metrics(metrics, output / METRICS_FILE)
     write_atomically(output / TIMING_FILE, json.dumps(timing, indent=2) + "\n")
     if with_report:

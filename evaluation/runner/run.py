@@ -1,6 +1,6 @@
 """`evaluate_model`: one benchmark, one model and what stands beside it, from the questions to a folder of results.
 
-Questions are loaded and checked first (questions.py), then planned (plan.py), answered batch by batch (arms.py),
+Questions are loaded and checked first (questions.py), then planned (plan.py), answered batch by batch (answering.py),
 merged and scored (results.py).
 """
 
@@ -15,8 +15,8 @@ from transformers.utils import logging
 from ...loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device
 from ..benchmarks import Benchmark, find_benchmark
-from .answering import Job, answer_arms
-from .arms import ARMS, MODEL
+from .answering import Job, answer_all
+from .baseline_answers import BASELINES, MODEL
 from .constants import constant_answers
 from .files import has_answers, read_predictions
 from .models import model_fingerprint
@@ -63,7 +63,7 @@ def evaluate_model(
         split (`str`, *optional*): instead of the benchmark's.
         limit (`int`, *optional*): ask an even subset of so many questions; metrics.json says so.
         batch_size (`int`), seed (`int`): questions of a batch; what draws the subset and the bootstrap.
-        baselines (`list[str]`, *optional*): names in `ARMS`; by default all that apply.
+        baselines (`list[str]`, *optional*): names in `BASELINES`; by default all that apply.
         without_geometry (`str` or path, *optional*): a model trained without geometry, asked the same.
         predictions (`str` or path, *optional*): JSON lines with id and text, scored instead of a model's answers.
         threads (`int`, *optional*): CPU threads of a process; 1 on the CPU by default, as sums depend on it.
@@ -106,7 +106,7 @@ def evaluate_model(
     asked, total = load_questions(bench, data_dir, split, limit, seed, cache_dir, refresh, **options)
     if processes.is_main:
         processes.wait()
-    arms, left_out = choose_arms(baselines, bench, model_path is not None, without_geometry)
+    beside, left_out = choose_baselines(baselines, bench, model_path is not None, without_geometry)
     threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
     run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size}
@@ -122,16 +122,16 @@ def evaluate_model(
             folders["without_geometry"] = model_folder(without_geometry)
         for folder in folders.values():
             check_weight_files(folder)
-        partners = choose_partners(asked) if "other_geometry" in arms else None
-        if "first_view" in arms and all(len(sample.views) == 1 for sample in asked):
-            arms.remove("first_view")
+        partners = choose_partners(asked) if "other_geometry" in beside else None
+        if "first_view" in beside and all(len(sample.views) == 1 for sample in asked):
+            beside.remove("first_view")
             left_out["first_view"] = "every question shows a single view"
-        if "other_geometry" in arms and partners is None:
-            arms.remove("other_geometry")
+        if "other_geometry" in beside and partners is None:
+            beside.remove("other_geometry")
             left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"
         plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": str(dtype)}
         if processes.is_main:
-            plan["models"] = {arm: model_fingerprint(folder) for arm, folder in folders.items()}
+            plan["models"] = {name: model_fingerprint(folder) for name, folder in folders.items()}
             batches = make_batches(asked, batch_size, by_scene=bench.ask is not None)
             problem = _plan_problem(output, {**plan, "batches": batches})
         else:
@@ -143,7 +143,9 @@ def evaluate_model(
         torch.set_num_threads(threads)
         job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), device, dtype)
         try:
-            texts, timing = answer_arms(job, [arm for arm in arms if arm != "constant"], processes, show_progress)
+            texts, timing = answer_all(
+                job, [MODEL, *(name for name in beside if name != "constant")], processes, show_progress
+            )
         except (OSError, ValueError):  # as weights that do not fit: what has no answers must not bar the folder
             if processes.is_main and not has_answers(output):
                 (Path(output) / PLAN_FILE).unlink(missing_ok=True)
@@ -151,7 +153,7 @@ def evaluate_model(
     if not processes.is_main:
         processes.wait()
         return {}
-    if "constant" in arms:
+    if "constant" in beside:
         texts["constant"], note = constant_answers(bench, asked, data_dir, split, cache_dir, refresh, **options)
         run["constant_fitted_on"] = note
     timing["seconds"] = round(time.perf_counter() - started, 3)
@@ -161,19 +163,18 @@ def evaluate_model(
     return metrics
 
 
-def choose_arms(
+def choose_baselines(
     baselines: Sequence[str], benchmark: Benchmark, has_model: bool, without_geometry: str | Path | None = None
 ):
-    """Return the arms to run, the model first, and why others are left out.
+    """Return the baselines to run, and why others are left out.
 
     Raises:
         ValueError: on an unknown baseline, or "without_geometry" without such a model.
     """
-    known = [arm for arm in ARMS if arm != MODEL]
-    wanted = list(known) if baselines is None else list(baselines)
-    unknown = [arm for arm in wanted if arm not in known]
+    wanted = list(BASELINES) if baselines is None else list(baselines)
+    unknown = [name for name in wanted if name not in BASELINES]
     if unknown:
-        raise ValueError(f"unknown baseline {unknown[0]!r}; known are {', '.join(known)}.")
+        raise ValueError(f"unknown baseline {unknown[0]!r}; known are {', '.join(BASELINES)}.")
     left_out = {}
     if without_geometry is None and "without_geometry" in wanted:
         if baselines is not None:
@@ -182,10 +183,8 @@ def choose_arms(
     elif without_geometry is not None and "without_geometry" not in wanted:
         wanted.append("without_geometry")
     if not has_model:
-        return [MODEL, *(arm for arm in wanted if arm == "constant")], {
-            arm: "answers were read from a file" for arm in wanted if arm != "constant"
-        }
-    return [MODEL, *(arm for arm in wanted if arm not in left_out)], left_out
+        left_out = {name: "answers were read from a file" for name in wanted if name != "constant"}
+    return [name for name in wanted if name not in left_out], left_out
 
 
 def _plan_problem(output, plan):
@@ -197,4 +196,4 @@ def _plan_problem(output, plan):
     return None
 
 
-__all__ = ["choose_arms", "evaluate_model"]
+__all__ = ["choose_baselines", "evaluate_model"]

@@ -1,10 +1,10 @@
-"""Asking a model: equal to plain generate, each set of views encoded once, arms that see less."""
+"""Asking a model: equal to plain generate, each set of views encoded once, baselines that see less."""
 
 import numpy as np
 import pytest
 import torch
 
-from gap_mllm.evaluation.runner.arms import answer_batch
+from gap_mllm.evaluation.runner.baseline_answers import answer_batch
 from gap_mllm.evaluation.runner.questions import question_messages
 from gap_mllm.processing import draw_cross
 from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
@@ -86,8 +86,8 @@ def test_blind_and_first_view_see_less(loaded, questions):
             seen.append(sum(part["type"] == "image" for part in chats[0][-1]["content"]))
             return super().ask(chats, form, encoded, scenes)
 
-    for arm in ("model", "first_view", "blind"):
-        answer_batch(arm, Listener(*loaded), FORM, questions, questions.ids[:1])
+    for baseline in ("model", "first_view", "blind"):
+        answer_batch(baseline, Listener(*loaded), FORM, questions, questions.ids[:1])
     assert seen == [4, 1, 0]
 
 

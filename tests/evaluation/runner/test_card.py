@@ -18,7 +18,7 @@ def metrics(**changes):
     model["near_share_ci95"] = ["NaN", "NaN"]
     blind = {"point_error_m": "Infinity", "near_share": 0.0}
     base = {"benchmark": "synthetic_rooms", "title": "a marked pixel", "headline": "point_error_m", "split": "test"}
-    base |= {"n": 4, "num_in_benchmark": 4, "seed": 0, "is_subset": False, "arms": {"model": model, "blind": blind}}
+    base |= {"n": 4, "num_in_benchmark": 4, "seed": 0, "is_subset": False, "scores": {"model": model, "blind": blind}}
     return {**base, **changes}
 
 
@@ -100,4 +100,14 @@ def test_what_cannot_be_written_is_refused(tmp_path, card, run):
     with pytest.raises(ValueError, match="metadata of .* cannot be read"):
         update_card(card, run())
     with pytest.raises(ValueError, match="no finite figure"):
-        eval_results(metrics(arms={"model": {"point_error_m": "Infinity"}}))
+        eval_results(metrics(scores={"model": {"point_error_m": "Infinity"}}))
+
+
+def test_metrics_of_earlier_runs_are_read():
+    """They name "arms" what is now "scores"."""
+    now = metrics()
+    then = {("arms" if key == "scores" else key): value for key, value in now.items()}
+    assert [result.metric_value for result in eval_results(then)] == [
+        result.metric_value for result in eval_results(now)
+    ]
+    assert eval_results(then)[0].metric_value == 0.9

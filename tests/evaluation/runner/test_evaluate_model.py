@@ -10,15 +10,15 @@ from gap_mllm.processing.data.record_errors import RecordError
 from gap_mllm_cli import main
 
 
-ARMS = ("--baselines", "blind", "constant")
+BASELINES = ("--baselines", "blind", "constant")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, model_path, rooms):
     """A run in this process; returns its folder."""
     output = tmp_path_factory.mktemp("run")
-    arms = {"baselines": list(ARMS[1:]), "with_report": False, "show_progress": False, "device": "cpu"}
-    evaluate_model(model_path, output=output, batch_size=1, **arms, **rooms)
+    chosen = {"baselines": list(BASELINES[1:]), "with_report": False, "show_progress": False, "device": "cpu"}
+    evaluate_model(model_path, output=output, batch_size=1, **chosen, **rooms)
     return output
 
 
@@ -30,23 +30,23 @@ def test_a_run_writes_answers_and_metrics(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
     answers = read_jsonl(finished / "predictions.jsonl")
     assert metrics["n"] == metrics["num_in_benchmark"] == len(answers) == 4
-    assert list(metrics["arms"]) == ["model", "blind", "constant"]
+    assert list(metrics["scores"]) == ["model", "blind", "constant"]
     errors = sorted(float(answer["error_m"]) for answer in answers)
-    assert metrics["arms"]["model"]["point_error_m"] == pytest.approx((errors[1] + errors[2]) / 2)
+    assert metrics["scores"]["model"]["point_error_m"] == pytest.approx((errors[1] + errors[2]) / 2)
     assert "seconds" not in (finished / "metrics.json").read_text()
     assert json.loads((finished / "timing.json").read_text())["processes"] == 1
     assert metrics["constant_fitted_on"] == "4 of 4 questions of the training split"
 
 
 def test_two_processes_give_the_same_bytes(finished, command_words, tmp_path):
-    assert main(command_words(tmp_path, *ARMS, "--processes", "2")) == 0
+    assert main(command_words(tmp_path, *BASELINES, "--processes", "2")) == 0
     assert json.loads((tmp_path / "timing.json").read_text())["processes"] == 2
     for name in ("metrics.json", "predictions.jsonl"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(finished, start_command, tmp_path, model_path, rooms):
-    process = start_command(tmp_path, *ARMS)
+    process = start_command(tmp_path, *BASELINES)
     first = tmp_path / "batches" / "model" / "000000.jsonl"
     deadline = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -55,8 +55,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(finished, start_command, tmp_pat
     process.communicate()
     assert first.exists() and not (tmp_path / "metrics.json").exists()
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "batches").rglob("*.jsonl")}
-    arms = {"baselines": list(ARMS[1:]), "with_report": False, "show_progress": False, "device": "cpu"}
-    evaluate_model(model_path, output=tmp_path, batch_size=1, **arms, **rooms)
+    chosen = {"baselines": list(BASELINES[1:]), "with_report": False, "show_progress": False, "device": "cpu"}
+    evaluate_model(model_path, output=tmp_path, batch_size=1, **chosen, **rooms)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in done.items())  # nothing is asked twice
     for name in ("metrics.json", "predictions.jsonl"):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
@@ -81,13 +81,13 @@ def test_predictions_of_a_file_are_scored(finished, tmp_path, rooms):
     path = tmp_path / "given.jsonl"
     path.write_text("".join(json.dumps(answer) + "\n" for answer in answers))
     metrics = evaluate_model(predictions=path, output=tmp_path, with_report=False, baselines=[], **rooms)
-    model = metrics["arms"]["model"]
+    model = metrics["scores"]["model"]
     assert model["num_unreadable"] == 2 and model["parse_rate"] == 0.5
     assert model["point_error_m"] == float("inf")  # the median of two finite errors and two misses
     records = read_jsonl(tmp_path / "predictions.jsonl")
     assert [record["rejected"] for record in records[:2]] == ["no object", records[1]["rejected"]]
     assert records[0]["error_m"] == "Infinity"
-    assert json.loads((tmp_path / "metrics.json").read_text())["arms"]["model"]["point_error_m"] == "Infinity"
+    assert json.loads((tmp_path / "metrics.json").read_text())["scores"]["model"]["point_error_m"] == "Infinity"
 
 
 def test_a_limit_says_so(tmp_path, finished, rooms):
@@ -137,7 +137,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path, rooms, monkeypatch):
 def test_a_model_without_geometry_stands_beside(finished, tmp_path, model_path, rooms):
     quiet = {"baselines": [], "with_report": False, "show_progress": False, "device": "cpu"}
     metrics = evaluate_model(model_path, output=tmp_path, batch_size=1, without_geometry=model_path, **quiet, **rooms)
-    assert metrics["arms"]["without_geometry"] == metrics["arms"]["model"]  # it is the very same model
+    assert metrics["scores"]["without_geometry"] == metrics["scores"]["model"]  # it is the very same model
     assert metrics["models"]["without_geometry"] == metrics["models"]["model"]
     before = json.loads((finished / "metrics.json").read_text())
-    assert metrics["arms"]["model"]["point_error_m"] == before["arms"]["model"]["point_error_m"]
+    assert metrics["scores"]["model"]["point_error_m"] == before["scores"]["model"]["point_error_m"]

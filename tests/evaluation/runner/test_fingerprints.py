@@ -107,7 +107,7 @@ def test_a_resume_on_other_data_is_refused_by_what_differs(change, part, data_di
     def stop(*args):
         raise StoppedError
 
-    monkeypatch.setattr("gap_mllm.evaluation.runner.run.answer_arms", stop)
+    monkeypatch.setattr("gap_mllm.evaluation.runner.run.answer_all", stop)
     settings = {"data_dir": data_dir, "output": tmp_path / "out", "cache_dir": tmp_path / "cache", "device": "cpu"}
     for _ in range(2):
         with pytest.raises(StoppedError):
@@ -126,7 +126,7 @@ def test_boxes_that_were_moved_give_other_scores(refresh, load, data_dir, tmp_pa
     right = evaluate_model(None, "gap_mllm_detection", output=tmp_path / "right", **settings)
     change_records(move_boxes)(data_dir)
     wrong = evaluate_model(None, "gap_mllm_detection", output=tmp_path / "wrong", **settings)
-    assert right["arms"]["model"]["f1"] > 0 == wrong["arms"]["model"]["f1"]
+    assert right["scores"]["model"]["f1"] > 0 == wrong["scores"]["model"]["f1"]
 
 
 @pytest.mark.parametrize("flags", [[], ["--refresh"]])

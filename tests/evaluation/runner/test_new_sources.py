@@ -52,25 +52,25 @@ def test_a_whole_run(name, run):
     headline = HEADLINES.get(source, "overall")
     assert metrics["headline"] == headline and metrics["n"] == metrics["num_in_benchmark"] == NUM_QUESTIONS[source]
     wanted = {"model", "blind", "first_view", "other_geometry", "constant"}
-    assert set(metrics["arms"]) | set(metrics["left_out"]) == wanted | {"without_geometry"}
-    assert {"model", "blind", "constant"} <= set(metrics["arms"])
-    for arm, scores in metrics["arms"].items():
-        file = "predictions.jsonl" if arm == "model" else f"predictions.{arm}.jsonl"
+    assert set(metrics["scores"]) | set(metrics["left_out"]) == wanted | {"without_geometry"}
+    assert {"model", "blind", "constant"} <= set(metrics["scores"])
+    for baseline, scores in metrics["scores"].items():
+        file = "predictions.jsonl" if baseline == "model" else f"predictions.{baseline}.jsonl"
         records = read_jsonl(output / file)
         assert len(records) == metrics["n"] and 0 <= scores[headline] <= 1
         assert scores["num_unreadable"] == sum(record["rejected"] is not None for record in records)
-    assert metrics["arms"]["constant"]["num_unreadable"] == 0
-    assert json.loads((output / "metrics.json").read_text())["arms"].keys() == metrics["arms"].keys()
+    assert metrics["scores"]["constant"]["num_unreadable"] == 0
+    assert json.loads((output / "metrics.json").read_text())["scores"].keys() == metrics["scores"].keys()
 
 
 def test_geometry_of_another_scene_and_views_that_are_left_out(run):
     metrics, _ = run("scanrefer", split="train+val", baselines=["first_view", "other_geometry"])
-    assert list(metrics["arms"]) == ["model", "first_view", "other_geometry"]
+    assert list(metrics["scores"]) == ["model", "first_view", "other_geometry"]
     assert metrics["num_scenes"] == 2 and metrics["n"] == 8
     metrics, _ = run("cv_bench", baselines=["first_view"])
     assert metrics["left_out"]["first_view"] == "every question shows a single view"
     metrics, _ = run("mmsi", baselines=["first_view"])
-    assert list(metrics["arms"]) == ["model", "first_view"]
+    assert list(metrics["scores"]) == ["model", "first_view"]
 
 
 @pytest.mark.parametrize("name", ["scanrefer", "multi3drefer", "blink"])
@@ -88,7 +88,7 @@ def test_right_answers_of_a_file_are_right_and_drawn(name, formats, cache_dir, t
                 text = format_boxes([None] * len(boxes), boxes, decimals=8)
             file.write(json.dumps({"id": sample.id, "text": text}) + "\n")
     metrics = evaluate_model(None, name, formats / name, tmp_path / "run", predictions=path, **options)
-    model = metrics["arms"]["model"]
+    model = metrics["scores"]["model"]
     assert model[metrics["headline"]] == 1 and model["num_unreadable"] == 0
     report = (tmp_path / "run" / "report.md").read_text()
     assert f"| **{metrics['headline']}** | 1.000 |" in report

@@ -134,7 +134,7 @@ def test_a_report_has_tables_plots_and_samples(formats, cache_dir, tmp_path, ask
     folder, output = formats / "gap_mllm", tmp_path / "run"
     metrics = evaluate_model(None, benchmark.name, folder, output, predictions=path, cache_dir=cache_dir)
     report = (output / "report.md").read_text()
-    assert f"| **f1** | {metrics['arms']['model']['f1']:.3f} |" in report
+    assert f"| **f1** | {metrics['scores']['model']['f1']:.3f} |" in report
     assert "| num_unreadable | 1 | 0 |" in report
     assert "damage, not benefit" in report and "Not run: blind (answers were read from a file)." in report
     for name in ("histogram", "precision_recall", "worst", "best"):

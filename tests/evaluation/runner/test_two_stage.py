@@ -1,4 +1,4 @@
-"""Grounding in two stages: which views are shown, encoded once, and what arms leave out."""
+"""Grounding in two stages: which views are shown, encoded once, and what baselines leave out."""
 
 import pytest
 
@@ -37,8 +37,8 @@ class FixedFrames(Asker):
         return super().ask(chats, form, encoded, scenes)
 
 
-def answer(asker, grounding, arm="model", batch_size=16):
-    return answer_in_two_stages(arm, asker, FORMS, list(grounding), None, batch_size)
+def answer(asker, grounding, baseline="model", batch_size=16):
+    return answer_in_two_stages(baseline, asker, FORMS, list(grounding), None, batch_size)
 
 
 def test_each_set_of_views_is_encoded_once(loaded, grounding):

@@ -1,6 +1,6 @@
 """What stands beside the model in the same run: the same questions with less to go by.
 
-Each arm turns a batch of questions into texts. "constant" needs no model and is not here.
+The model and each baseline turn a batch of questions into texts; "constant" needs no model and is not here.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ from .questions import QuestionSet, question_messages
 
 
 MODEL = "model"
-ARMS = {
-    MODEL: "all views",
+BASELINES = {
     "blind": "no picture, the text only",
     "first_view": "the first view only, the answer wanted is the same",
     "other_geometry": "the right pictures with the geometry of another scene",
@@ -27,7 +26,7 @@ DAMAGE_NOTE = (
 
 
 def answer_batch(
-    arm: str,
+    baseline: str,
     asker: Asker,
     form: AnswerForm,
     questions: QuestionSet,
@@ -37,37 +36,37 @@ def answer_batch(
     """Answer a batch of questions in one call of generate().
 
     Args:
-        arm (`str`): a key of `ARMS`, but not "constant".
+        baseline (`str`): a key of `BASELINES` but "constant", or `MODEL`.
         asker (`Asker`), form (`AnswerForm`), questions (`QuestionSet`), ids (`list[str]`)
         partners (`dict[str, str]`, *optional*): question whose views give the geometry of "other_geometry", for each
             question.
     Returns:
         `list[dict]`: "id" and "text".
     """
-    samples = [questions.sample(row_id, with_frames=arm != "blind") for row_id in ids]
-    if arm == "blind":
+    samples = [questions.sample(row_id, with_frames=baseline != "blind") for row_id in ids]
+    if baseline == "blind":
         texts = asker.ask([question_messages(sample, []) for sample in samples], form)
         return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]
-    pictures, scenes, others = _view_sets(arm, samples, questions, partners, asker.processor.cross_size)
+    pictures, scenes, others = _view_sets(baseline, samples, questions, partners, asker.processor.cross_size)
     chats = [question_messages(sample, pictures[scene]) for sample, scene in zip(samples, scenes, strict=True)]
     texts = asker.ask(chats, form, asker.encode(pictures, others), scenes)
     return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]
 
 
-def _view_sets(arm, samples, questions, partners, cross_size):
+def _view_sets(baseline, samples, questions, partners, cross_size):
     """Different sets of pictures of a batch, which of them each sample shows, and where geometry comes from."""
     pictures, scenes, others, known = [], [], [], {}
     for sample in samples:
-        partner = partners[sample.id] if arm == "other_geometry" else None
+        partner = partners[sample.id] if baseline == "other_geometry" else None
         key = view_set(sample), partner
         if key not in known:
             known[key] = len(pictures)
             images = sample.marked_images(cross_size)
-            pictures.append(images[:1] if arm == "first_view" else images)
+            pictures.append(images[:1] if baseline == "first_view" else images)
             if partner is not None:
                 others.append([view.image for view in questions.sample(partner, with_frames=True).views])
         scenes.append(known[key])
     return pictures, scenes, others or None
 
 
-__all__ = ["ARMS", "DAMAGE_NOTE", "MODEL", "answer_batch"]
+__all__ = ["BASELINES", "DAMAGE_NOTE", "MODEL", "answer_batch"]
