@@ -49,7 +49,7 @@ REPORTS = {
     "box_iou.py",
     "check_prepared.py",
     "collate_scenes.py",
-    "patch_embedding.py",
+    "embed_patches.py",
     "read_large_json.py",
     "render_rooms.py",
     "sample_frames.py",

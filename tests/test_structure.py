@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_remote_files_import_siblings_of_their_own_folder_only():
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert node.level == 1 and (file.parent / f"{node.module}.py").is_file(), f"{file}:{node.lineno}"
                 assert node.module.endswith("_gap_mllm"), f"{file}:{node.lineno}"
+
+
+def test_no_file_name_is_there_twice():
+    files = [file for folder in FOLDERS for file in FILES[folder] if "video_labels" not in file.parts]
+    names = Counter(file.name for file in files)
+    twice = {name for name, count in names.items() if count > 1} - {"cli.py", "__init__.py"}
+    assert not twice, "a name says which file is meant: give one of the two another"
 
 
 def test_training_knows_sources_by_their_names():

@@ -15,7 +15,7 @@ from ..processing.camera_geometry_gap_mllm import (
     unproject_depth,
     view_to_first_view,
 )
-from ..processing.data.augmentation.sight import depth_camera
+from ..processing.data.augmentation.visible_boxes import depth_camera
 from ..processing.data.scene_sample import View
 from ..vggt_heads_gap_mllm import cameras_to_pose_encoding
 

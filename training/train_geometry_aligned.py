@@ -12,7 +12,7 @@ from transformers import HfArgumentParser, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
-from ..loading import check_kind, load_pretrained, model_folder
+from ..model_loading import check_kind, load_pretrained, model_folder
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.data import RoomVariety, load_multiview

@@ -12,7 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmVggtConfig
-from ..loading import load_pretrained, model_folder
+from ..model_loading import load_pretrained, model_folder
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.metrics_file import save_metrics
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ...loading import load_pretrained
+from ...model_loading import load_pretrained
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...processing import GapMllmProcessor
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from ...loading import check_weight_files, model_folder
+from ...model_loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device
 from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_all
@@ -86,7 +86,7 @@ def evaluate_model(
         >>> from gap_mllm.evaluation.runner import evaluate_model
         >>> options = {"num_train": 0, "num_test": 2, "cache_dir": "cache", "show_progress": False}
         >>> metrics = evaluate_model(folder, "synthetic_rooms", output="evaluation", baselines=["blind"], **options)
-        >>> metrics["n"], sorted(metrics["arms"]), metrics["headline"]
+        >>> metrics["n"], sorted(metrics["scores"]), metrics["headline"]
         (4, ['blind', 'model'], 'point_error_m')
 
         ```

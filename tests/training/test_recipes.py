@@ -154,6 +154,7 @@ def test_exponents_are_numbers(tmp_path):
         ({"data": {"nam": "scannet"}}, r"data has the unknown key 'nam' \(did you mean 'name'\?\)"),
         ({"data": {"name": "scanet"}}, "unknown source 'scanet'"),
         ({"augmentation": {"flip_probabilty": 1}}, r"'flip_probabilty' \(did you mean 'flip_probability'\?\)"),
+        ({"augmentation": {"check_sight": False}}, r"'check_sight' \(did you mean 'check_visibility'\?\)"),
         ({"collation": {"max_view": 1}}, r"collation has the unknown key 'max_view' \(did you mean 'max_views'\?\)"),
         ({"collation": {"max_views": "4"}}, "collation.max_views is '4'; expected an integer"),
         (

@@ -12,7 +12,7 @@ import numpy as np
 from ...camera_geometry_gap_mllm import project_points, transform_points
 from ..record_errors import RecordError
 from ..scene_sample import SceneSample
-from .sight import depth_camera
+from .visible_boxes import depth_camera
 
 
 GRID_CELLS = 16  # a side: where places are looked for in each view

@@ -9,8 +9,8 @@ from PIL import Image
 from ...camera_geometry_gap_mllm import scale_intrinsics, scale_pixels
 from ..scene_sample import SceneMark, SceneSample, View
 from .answers import follow_views
-from .sight import depth_camera, find_lost
 from .texts import AugmentationRefused, check_places, check_task, refuse
+from .visible_boxes import depth_camera, find_lost
 
 
 CROP_ATTEMPTS = 4
@@ -48,7 +48,7 @@ def place_mark(mark: SceneMark, pixels: Sequence[float], size: tuple[int, int]):
     )
 
 
-def crop_views(sample: SceneSample, windows: Sequence, check_sight: bool = True):
+def crop_views(sample: SceneSample, windows: Sequence, check_visibility: bool = True):
     """Cut a window out of every view; intrinsics, depth maps, marks and pixels follow.
 
     Depth maps of another size are cut to the whole depth pixels that cover the window, and always have intrinsics of
@@ -59,14 +59,14 @@ def crop_views(sample: SceneSample, windows: Sequence, check_sight: bool = True)
         sample (`SceneSample`): sample; not changed.
         windows: left, top, width and height in whole pixels of the picture; one window for all views, or a list with
             one for each (None leaves a view as it is).
-        check_sight (`bool`, defaults to True): look into the depth maps whether objects are still seen, as
+        check_visibility (`bool`, defaults to True): look into the depth maps whether objects are still seen, as
             `drop_views` does.
     Returns:
         `SceneSample`.
     Raises:
         ValueError: if there is not one window for each view, or one does not lie in its picture.
         AugmentationRefused: if a mark or point leaves its window, the texts hold coordinates or speak of places in the
-            picture, what is asked for would be out of sight, a depth map cannot be cut, or the task is not known.
+            picture, what is asked for would no longer be visible, a depth map cannot be cut, or the task is not known.
 
     Example:
         ```python
@@ -90,7 +90,7 @@ def crop_views(sample: SceneSample, windows: Sequence, check_sight: bool = True)
         for index, (view, window) in enumerate(zip(sample.views, windows, strict=True))
     ]
     cropped = replace(sample, views=tuple(views), marks=tuple(marks), points=tuple(points))
-    lost = find_lost(step, sample, cropped) if check_sight and any(windows) else set()
+    lost = find_lost(step, sample, cropped) if check_visibility and any(windows) else set()
     return follow_views(step, sample, cropped, {index: index for index in range(len(views))}, lost)
 
 
@@ -99,7 +99,7 @@ def random_crop(
     rng: np.random.Generator,
     min_share: float = 0.8,
     is_shared: bool = False,
-    check_sight: bool = True,
+    check_visibility: bool = True,
 ):
     """Crop every view at random, so that its marks and points stay inside.
 
@@ -109,7 +109,7 @@ def random_crop(
         sample (`SceneSample`), rng (`numpy.random.Generator`)
         min_share (`float`, defaults to 0.8): smallest side of a window, as a share of the picture's side.
         is_shared (`bool`, defaults to False): one window (in shares of the sides) for all views that have no marks.
-        check_sight (`bool`, defaults to True): see `crop_views`.
+        check_visibility (`bool`, defaults to True): see `crop_views`.
     Returns:
         `SceneSample`.
     Raises:
@@ -139,7 +139,7 @@ def random_crop(
             for index in range(len(sample.views))
         ]
         try:
-            return crop_views(sample, windows, check_sight)
+            return crop_views(sample, windows, check_visibility)
         except AugmentationRefused:
             if attempt == CROP_ATTEMPTS - 1:
                 raise

@@ -113,7 +113,7 @@ class AugmentationConfig:
         resize_probability (`float`), resize_range (`tuple[float, float]`): factor of both sides of all pictures.
         color_probability (`float`), color_strength (`float`), is_color_per_view (`bool`): see `jitter_views`; the
             strength is drawn from 0 to this.
-        check_sight (`bool`): see `drop_views` and `crop_views`.
+        check_visibility (`bool`): see `drop_views` and `crop_views`.
     Raises:
         ValueError: if a probability or share is not in 0..1, `view_words` is another one, the resize range is not two
             ascending positive numbers, or the seed is negative.
@@ -133,7 +133,7 @@ class AugmentationConfig:
     color_probability: float = 0.8
     color_strength: float = 0.5
     is_color_per_view: bool = False
-    check_sight: bool = True
+    check_visibility: bool = True
 
     def __post_init__(self):
         for field in fields(self):
@@ -229,7 +229,7 @@ class SceneAugmentation:
         if most == 0:
             return sample
         dropped = rng.choice(candidates, size=int(rng.integers(1, most + 1)), replace=False)
-        return drop_views(sample, sorted(map(int, dropped)), self.config.check_sight, self.config.view_words)
+        return drop_views(sample, sorted(map(int, dropped)), self.config.check_visibility, self.config.view_words)
 
     def _reorder(self, sample, rng):
         order = random_order(sample, rng)
@@ -243,7 +243,7 @@ class SceneAugmentation:
 
     def _crop(self, sample, rng):
         config = self.config
-        return random_crop(sample, rng, config.min_crop_share, config.is_crop_shared, config.check_sight)
+        return random_crop(sample, rng, config.min_crop_share, config.is_crop_shared, config.check_visibility)
 
     def _resize(self, sample, rng):
         factor = rng.uniform(*self.config.resize_range)

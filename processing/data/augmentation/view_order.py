@@ -10,7 +10,6 @@ from ..record_errors import RecordError
 from ..scene_sample import SceneSample
 from ..view_selection import named_views, place_views
 from .answers import follow_views, move_location
-from .sight import find_lost
 from .texts import (
     asks_first_clear,
     check_answers,
@@ -22,6 +21,7 @@ from .texts import (
     names_view,
     refuse,
 )
+from .visible_boxes import find_lost
 
 
 def reorder_views(sample: SceneSample, order: list[int], view_words: str = "refuse"):
@@ -59,10 +59,10 @@ def reorder_views(sample: SceneSample, order: list[int], view_words: str = "refu
     order = [int(view) for view in order]
     if sorted(order) != list(range(len(sample.views))):
         raise ValueError(f"order is {order}; expected every view from 0 to {len(sample.views) - 1} once.")
-    return _select("reorder_views", sample, order, view_words, check_sight=False)
+    return _select("reorder_views", sample, order, view_words, check_visibility=False)
 
 
-def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, view_words: str = "refuse"):
+def drop_views(sample: SceneSample, views: list[int], check_visibility: bool = True, view_words: str = "refuse"):
     """Leave out some of the views; the others keep their order. Moves what has to move as `reorder_views` does.
 
     Objects that no remaining view shows are taken out of detection answers.
@@ -71,15 +71,15 @@ def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, 
     Args:
         sample (`SceneSample`): sample; not changed.
         views (`list[int]`): which to drop.
-        check_sight (`bool`, defaults to True): look into the depth maps whether the objects are still seen. Without
-            depth maps, and for questions whose objects are not known, that is refused.
+        check_visibility (`bool`, defaults to True): look into the depth maps whether the objects are still seen.
+            Without depth maps, and for questions whose objects are not known, that is refused.
         view_words (`str`, defaults to "refuse"): see `reorder_views`.
     Returns:
         `SceneSample`.
     Raises:
         ValueError: if a view is not there or given twice, or all are dropped, or `view_words` is another one.
         AugmentationRefused: as `reorder_views`; if marks, points or answers speak of a dropped view; if what is asked
-            for is out of sight.
+            for is no longer visible.
 
     Example:
         ```python
@@ -95,7 +95,7 @@ def drop_views(sample: SceneSample, views: list[int], check_sight: bool = True, 
     if len(set(views)) < len(views) or not set(views) <= set(range(num_views)) or len(views) == num_views:
         raise ValueError(f"views is {views}; expected different views below {num_views}, and not all of them.")
     keep = [view for view in range(num_views) if view not in views]
-    return _select("drop_views", sample, keep, view_words, check_sight)
+    return _select("drop_views", sample, keep, view_words, check_visibility)
 
 
 def random_order(sample: SceneSample, rng: np.random.Generator) -> list[int]:
@@ -148,7 +148,7 @@ def _named(step, sample) -> set[int]:
         raise refuse(step, sample, error.reason) from None
 
 
-def _select(step, sample, keep, view_words, check_sight):
+def _select(step, sample, keep, view_words, check_visibility):
     """Views `keep` in this order."""
     check_task(step, sample)
     if keep == list(range(len(sample.views))):
@@ -168,7 +168,7 @@ def _select(step, sample, keep, view_words, check_sight):
         moved = _move(step, sample, keep, own_camera)
     except RecordError as error:
         raise refuse(step, sample, f"its boxes, points or tags cannot follow: {error}") from None
-    lost = find_lost(step, sample, moved, keep) if check_sight and len(keep) < len(sample.views) else set()
+    lost = find_lost(step, sample, moved, keep) if check_visibility and len(keep) < len(sample.views) else set()
     return follow_views(step, sample, moved, places, lost)
 
 

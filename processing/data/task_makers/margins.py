@@ -26,7 +26,7 @@ STRUCTURE_NAMES = ("wall", "ceiling", "floor", "object", "room", "unknown", "oth
 
 @dataclass(frozen=True)
 class TaskMargins:
-    """Thresholds of the task makers. Source: our choice; `visible_share` and `clear_share` as in rooms/tasks.py.
+    """Thresholds of the task makers. Source: our choice.
 
     Units: metres, degrees, shares of a picture's pixels or width, ratios.
 

@@ -22,7 +22,7 @@ def detection_rows(posed, boxes: list[dict], visible, windows: tuple[int, int], 
     """Yield the windows of a scene: name, frames, and the fields that are not views.
 
     Every listed frame whose window stays within a run of evenly numbered frames begins one. Boxes are those that any
-    of its frames shows, in the order in which they come into sight, without walls, ceilings, floors and "object".
+    of its frames shows, in the order in which they become visible, without walls, ceilings, floors and "object".
 
     Args:
         posed (list of ((index, image), pose)): usable frames in the order of the file.
@@ -52,7 +52,7 @@ def detection_rows(posed, boxes: list[dict], visible, windows: tuple[int, int], 
 
 
 def _shown_boxes(chosen, boxes, visible, world_to_aligned):
-    """What a window shows, in the camera of its first view, in the order in which it comes into sight."""
+    """What a window shows, in the camera of its first view, in the order in which it becomes visible."""
     (first, _), pose = chosen[0]
     seen = dict.fromkeys(place for (index, _), _ in chosen for place in visible[index])
     return [

@@ -21,7 +21,7 @@ from gap_mllm.processing.data.augmentation import (
     random_crop,
     resize_views,
 )
-from gap_mllm.processing.data.augmentation.sight import count_box_pixels
+from gap_mllm.processing.data.augmentation.visible_boxes import count_box_pixels
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
 from tests.processing.data.room_samples import (
     HEIGHT,
@@ -178,7 +178,7 @@ def test_crop_removes_unseen_objects_from_detection():
     column = np.nanmean(corner_pixels(sample, 0), axis=1)[:, 0]
     side = int(column[np.isfinite(column)].min() > WIDTH / 2)
     cropped = crop_views(sample, (side * WIDTH // 2, 0, WIDTH // 2, HEIGHT))
-    left = count_box_pixels(crop_views(sample, (side * WIDTH // 2, 0, WIDTH // 2, HEIGHT), check_sight=False))
+    left = count_box_pixels(crop_views(sample, (side * WIDTH // 2, 0, WIDTH // 2, HEIGHT), check_visibility=False))
     seen = [bool(after >= min(0.004, before / 2)) for after, before in zip(left.max(1), shares.max(1), strict=True)]
     assert 0 < sum(seen) < len(seen)
     kept = [box for box, is_seen in zip(sample.boxes, seen, strict=True) if is_seen]
@@ -203,17 +203,17 @@ def test_crop_refuses_what_it_cannot_keep_true():
         crop_views(replace(sample, task="poetry"), (0, 0, 9, 9))
     with refused("no views"):
         crop_views(replace(sample, views=(), marks=(), points=()), (0, 0, 9, 9))
-    with refused("pass check_sight=False"):
+    with refused("pass check_visibility=False"):
         crop_views(replace(sample, task="scene_qa", marks=(), points=(), question="How many beds?"), (0, 0, 90, 70))
     ground = room_sample("grounding_box", 1)
     no_depth = replace(ground, views=tuple(replace(view, depth_picture=None) for view in ground.views))
     with refused("cannot be told: .*view 0 has no depth map"):
         crop_views(no_depth, (0, 0, 90, 70))
-    with refused("would be out of sight"):
+    with refused("would no longer be visible"):
         crop_views(ground, [(0, 0, 2, 2)] * NUM_VIEWS)
-    with refused("would be out of sight"):
+    with refused("would no longer be visible"):
         crop_views(room_sample("detection3d"), [(0, 0, 2, 2)] * NUM_VIEWS)
-    assert crop_views(no_depth, (0, 0, 90, 70), check_sight=False).answer == ground.answer
+    assert crop_views(no_depth, (0, 0, 90, 70), check_visibility=False).answer == ground.answer
 
 
 def test_crop_refuses_depth_that_sees_nothing_of_the_object():

@@ -15,7 +15,7 @@ from gap_mllm.processing.data.augmentation import (
     random_order,
     reorder_views,
 )
-from gap_mllm.processing.data.augmentation.sight import count_box_pixels
+from gap_mllm.processing.data.augmentation.visible_boxes import count_box_pixels
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
 from gap_mllm.processing.prompts_gap_mllm import prompt_text
 from tests.processing.data.room_samples import (
@@ -243,14 +243,14 @@ def test_tags_with_numbers_and_names_of_frames_follow():
     moved = reorder_views(sample, [0, 3, 2, 1])
     assert moved.question == TAGS + "\nIs the bed of Frame-1 also in Frame-3?"
     assert moved.answer == "yes, as in Frame-1"
-    dropped = drop_views(sample, [2], check_sight=False)
+    dropped = drop_views(sample, [2], check_visibility=False)
     assert dropped.question == TAGS.replace("Frame-3: <image>", "") + "\nIs the bed of Frame-2 also in Frame-1?"
     for view in (1, 3):
         with refused(f"speak of view {view}"):
-            drop_views(sample, [view], check_sight=False)
+            drop_views(sample, [view], check_visibility=False)
     named = replace(sample, question=TAGS + "Is there a bed in Frame-0?", answer="yes")
     with refused("speak of view 0"):
-        drop_views(named, [0], check_sight=False)
+        drop_views(named, [0], check_visibility=False)
     with refused("Frame-3, but <image> tags do not say"):
         droppable_views(replace(sample, question="Is there a bed in Frame-3?"))
 
@@ -352,7 +352,7 @@ def test_objects_that_no_view_shows_leave_the_answer():
             seen = shares[:, keep] >= least
             gone = [view for view in range(NUM_VIEWS) if view != keep]
             if not seen.any():
-                with refused("would be out of sight"):
+                with refused("would no longer be visible"):
                     drop_views(sample, gone)
                 continue
             dropped = drop_views(sample, gone)
@@ -375,14 +375,14 @@ def test_seen_shares_agree_with_the_instance_maps():
             assert (shares[index][exact == 0] < 0.03).all()
 
 
-def test_sight_is_checked_only_if_asked():
+def test_visibility_is_checked_only_if_asked():
     sample = room_sample("detection3d", 1)
     blind = replace(sample, views=tuple(replace(view, depth_picture=None) for view in sample.views))
     with refused("cannot be told: .*view 0 has no depth map"):
         drop_views(blind, [3])
-    assert drop_views(blind, [3], check_sight=False).answer == sample.answer
+    assert drop_views(blind, [3], check_visibility=False).answer == sample.answer
     question = replace(sample, task="scene_qa", question="What is soft?", answer="the bed", boxes=())
-    with refused("what its question is about may be out of sight"):
+    with refused("what its question is about may no longer be visible"):
         drop_views(question, [3])
     marked = replace(question, marks=(SceneMark(1, "point", "red", (5, 5)),))
     assert len(drop_views(marked, [3]).views) == 3

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmVggtModel
-from gap_mllm.loading import check_kind, load_pretrained, model_folder
+from gap_mllm.model_loading import check_kind, load_pretrained, model_folder
 from gap_mllm_cli import main
 
 

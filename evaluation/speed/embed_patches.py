@@ -1,6 +1,6 @@
 """How much of a training step does the patch embedding cost as a convolution, and how much as a matrix product?
 
-`OMP_NUM_THREADS=1 python evaluation/speed/patch_embedding.py` prints forward and backward pass of both, and
+`OMP_NUM_THREADS=1 python evaluation/speed/embed_patches.py` prints forward and backward pass of both, and
 their ratio, for the published width and for the tiny model's.
 """
 

@@ -13,7 +13,7 @@ from ..scene_sample import SceneSample, View
 from .texts import TEXT_TASKS, refuse
 
 
-SEEN_SHARE = 0.004  # of a view's pixels, as in rooms/tasks.py: from here on an object is visible
+SEEN_SHARE = 0.004  # of a view's pixels, as `TaskMargins.visible_share`: from here on an object is visible
 KEPT_SHARE = 0.5  # of the pixels that showed it best: a smaller object is visible from here on
 BOX_SLACK_M = 0.01
 NUM_PIXELS = 20_000  # of a depth map that are looked at
@@ -69,7 +69,7 @@ def _shares(sample, index):
 
 
 def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: list[int] | None = None) -> set[int]:
-    """Find the boxes that a change took out of sight; refuse it where one of them was asked for.
+    """Find the boxes that a change made invisible; refuse it where one of them was asked for.
 
     Args:
         step (`str`): how errors call the change.
@@ -79,8 +79,8 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
     Returns:
         `set[int]`: indices of boxes that a list of all visible objects must lose; empty for other tasks.
     Raises:
-        AugmentationRefused: if the object that is asked for is out of sight, no object is left, what the question is
-            about is not known, or there is no depth to tell.
+        AugmentationRefused: if the object that is asked for is no longer visible, no object is left, what the question
+            is about is not known, or there is no depth to tell.
     """
     if before.task in ("scene", "reconstruction"):
         return set()
@@ -88,7 +88,9 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
     if before.task in TEXT_TASKS and not (before.task in TARGET_TASKS and asked):
         if before.marks:
             return set()
-        raise refuse(step, before, "what its question is about may be out of sight; pass check_sight=False if not.")
+        raise refuse(
+            step, before, "what its question is about may no longer be visible; pass check_visibility=False if not."
+        )
     target = None if before.task == "detection3d" else before.target_frame
     if not asked or (kept_views is not None and target is not None):
         return set()
@@ -96,7 +98,7 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
         seen_before = count_box_pixels(before)
         seen_after = count_box_pixels(after) if kept_views is None else seen_before[:, kept_views]
     except RecordError as error:
-        reason = f"whether the views still show its objects cannot be told: {error} Or pass check_sight=False."
+        reason = f"whether the views still show its objects cannot be told: {error} Or pass check_visibility=False."
         raise refuse(step, before, reason) from None
     if target is not None:
         seen_before, seen_after = seen_before[:, [target]], seen_after[:, [target]]
@@ -107,12 +109,12 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
         raise refuse(
             step,
             before,
-            f"no depth was measured on box {unknown[0]} ({name}); pass check_sight=False if it is in sight.",
+            f"no depth was measured on box {unknown[0]} ({name}); pass check_visibility=False if it is visible.",
         )
     lost = {index for index in asked if best_after[index] < min(SEEN_SHARE, KEPT_SHARE * best_before[index])}
     if lost and (before.task != "detection3d" or len(lost) == len(asked)):
         name = before.boxes[min(lost)].label
-        raise refuse(step, before, f"box {min(lost)} ({name}), which it asks for, would be out of sight.")
+        raise refuse(step, before, f"box {min(lost)} ({name}), which it asks for, would no longer be visible.")
     return lost
 
 
