@@ -90,7 +90,7 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
     Args:
         scenes (iterable of `RoomScene`): all with the same number of views; sizes may differ.
         questions_per_scene (`int`, defaults to 8): marked pixels asked of each room.
-        grid (`tuple[int, int]`): rows and columns of the point priors.
+        grid (`tuple[int, int]`, defaults to `GRID`): rows and columns of the point priors.
     Returns:
         `BlindBaselines`.
     Raises:

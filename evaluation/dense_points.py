@@ -34,7 +34,7 @@ def summarize_errors(errors: ArrayLike, name: str = NAME, seed: int = 0):
 
     Args:
         errors (array-like of shape `(N, V, P)`): errors of P pixels in V views of N scenes; NaN without truth.
-        name (`str`): name of the metric.
+        name (`str`, defaults to `NAME`): name of the metric.
         seed (`int`, defaults to 0): seed of the bootstrap over scenes.
     Returns:
         `dict`: `name`, `name_later_views` (views 1 to V-1; only if there are any), each with its interval under
@@ -90,13 +90,14 @@ def evaluate_geometry_encoder(
 
     Args:
         model (`GapMllmVggtForReconstruction`): trained on metres.
-        split (`str`): "selection" or "test"; the baselines are fitted on training rooms.
-        num_scenes (`int`), num_baseline_scenes (`int`): how many rooms to measure and to fit on.
-        batch_size (`int`): rooms at once.
+        split (`str`, defaults to "test"): "selection" or "test"; the baselines are fitted on training rooms.
+        num_scenes (`int`, defaults to 256), num_baseline_scenes (`int`, defaults to 512): how many rooms to measure
+            and to fit on.
+        batch_size (`int`, defaults to 8): rooms at once.
         seed (`int`, defaults to 0): seed of the bootstrap.
-        pixel_stride (`int`): every so many rows and columns are measured; neighbours tell the same.
+        pixel_stride (`int`, defaults to 8): every so many rows and columns are measured; neighbours tell the same.
         baselines (`BlindBaselines`, *optional*): already fitted ones.
-        show_progress (`bool`): show a bar.
+        show_progress (`bool`, defaults to True): show a bar.
     Returns:
         `dict`: as `summarize_errors` names them, `dense_point_error_m` and with the prefixes "pixel_prior_" and
         "constant_" those of the baselines; `depth_abs_rel` (mean of |error| / truth), `pose_translation_error_m` and
@@ -289,12 +290,13 @@ def evaluate_point_maps(
         scenes (iterable of `RoomScene`): rooms of equal size and number of views, none that the baselines
             were fitted on.
         baselines (`BlindBaselines`, *optional*): measured on the same pixels.
-        batch_size (`int`): rooms at once, two or more for the shuffled geometry.
+        batch_size (`int`, defaults to 8): rooms at once, two or more for the shuffled geometry.
         arm (`int`, *optional*), half_thickness (`int`, *optional*): cross in pixels; default: as in training,
             see `GapMllmProcessor.apply_visual_prompt`.
-        with_shuffled_geometry (`bool`): whether to run a second time with the geometry of another room.
+        with_shuffled_geometry (`bool`, defaults to True): whether to run a second time with the geometry of another
+            room.
         seed (`int`, defaults to 0): seed of the bootstrap.
-        show_progress (`bool`): show a bar.
+        show_progress (`bool`, defaults to True): show a bar.
     Returns:
         `dict`: as `summarize_errors` names them, `dense_point_error_m` (head on the fused visual tokens),
         `language_dense_point_error_m` (head on the language model's states), both again with the prefix

@@ -24,8 +24,8 @@ class GapMllmFusionOutput(ModelOutput):
     """What the fusion computes, one entry for each level (DeepStack levels in order, then the final tokens).
 
     Args:
-        fused (`list[torch.Tensor]` of shape `(N, D)`): visual tokens after the fusion.
-        geometry (`list[torch.Tensor]` of shape `(N, D)`): merged geometry that met the visual tokens.
+        fused (`list[torch.Tensor]` of shape `(N, D)`, *optional*): visual tokens after the fusion.
+        geometry (`list[torch.Tensor]` of shape `(N, D)`, *optional*): merged geometry that met the visual tokens.
         gates (`list[torch.Tensor]`, *optional*): weight of the visual part, `(N, D)` for "gated" and a scalar for
             "weighted"; None for methods without one.
     """
@@ -330,7 +330,7 @@ class GapMllmFusion(PreTrainedModel):
             grid (`torch.Tensor` or `list` of shape `(views, 2)`): height and width of each view in patches.
             views_per_slice (`torch.Tensor` or `list` of shape `(slices,)`, *optional*): views behind each slice, by
                 default one; `config.video_frames` says how several are merged.
-            output_details (`bool`): return gates and merged geometry too.
+            output_details (`bool`, defaults to False): return gates and merged geometry too.
         Returns:
             `list[torch.Tensor]`: the fused levels, shaped as `visual_levels`; a `GapMllmFusionOutput` with
             `output_details`.

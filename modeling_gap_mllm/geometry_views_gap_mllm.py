@@ -142,7 +142,8 @@ def encode_scenes(
         encoder (`GapMllmVggtModel`): or another of `GEOMETRY_ENCODERS`.
         views (`list[torch.Tensor]`, each of shape `(3, h, w)`): views of all scenes, in order.
         scene_lengths (`list[int]`): views of each scene.
-        reference_frame (`str`): "first" or "last", the view of a scene whose camera is the encoder's world.
+        reference_frame (`str`, defaults to "first"): "first" or "last", the view of a scene whose camera is the
+            encoder's world.
     Returns:
         `tuple`: the tapped features `(P, C)` of each level, and the patch grid of each view; in the order of `views`.
     """
@@ -186,7 +187,7 @@ def group_scenes(
         tokens_per_item (`list[int]`): visual tokens of each.
         mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): 1 at image tokens, 2 at video tokens.
         scene_lengths (`torch.Tensor` or `list[int]`, *optional*): images of each scene.
-        token_type (`int`): which tokens to count.
+        token_type (`int`, defaults to 1): which tokens to count.
     Returns:
         `list[int]`: images of each scene, in order, without empty scenes.
     Raises:

@@ -80,10 +80,11 @@ def save_for_hub(
         model (`GapMllmForConditionalGeneration` or `GapMllmForPreTraining`): the model.
         processor (`GapMllmProcessor`): the processor that its inputs are made with.
         folder (`str` or `Path`): where to write; made if need be.
-        include_geometry_weights (`bool`): False leaves out the geometry encoder's weights, for an encoder that was
-            not trained and that is published elsewhere.
-        geometry_weights (`str`): repository or folder from which `from_pretrained` reads the encoder's weights, with
-            `include_geometry_weights=False`; a user may pass another as `geometry_weights`.
+        include_geometry_weights (`bool`, defaults to True): False leaves out the geometry encoder's weights, for an
+            encoder that was not trained and that is published elsewhere.
+        geometry_weights (`str`, defaults to `VGGT_REPOSITORY`): repository or folder from which `from_pretrained`
+            reads the encoder's weights, with `include_geometry_weights=False`; a user may pass another as
+            `geometry_weights`.
     Returns:
         `Path`: the folder.
     Raises:

@@ -58,7 +58,8 @@ def load_pretrained(model_class: type[PreTrainedModel], folder: str | Path, may_
     Args:
         model_class (`type`): a `PreTrainedModel` of this package.
         folder (`str` or `Path`): local, see `model_folder`.
-        may_lack (`tuple[str, ...]`): beginnings of names of weights that may be missing and then start afresh.
+        may_lack (`tuple[str, ...]`, defaults to `()`): beginnings of names of weights that may be missing and then
+            start afresh.
         **options: options of `from_pretrained`.
     Returns:
         The model.

@@ -19,12 +19,12 @@ class GapMllmPreTrainingOutput(ModelOutput):
     """What the loss terms need.
 
     Args:
-        answer_logits (`torch.Tensor` of shape `(N, vocabulary)`): logits at the supervised positions only.
-        answer_targets (`torch.Tensor` of shape `(N,)`): the token that follows each.
-        answer_positions (`torch.Tensor` of shape `(N, 2)`): row of the batch, and position of the target.
-        point_maps (`dict[str, torch.Tensor]`, each of shape `(T, side, side, 3)`): points seen from the fused visual
-            tokens ("visual") and from the language model's last states at these tokens ("language"), for all visual
-            tokens of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres.
+        answer_logits (`torch.Tensor` of shape `(N, vocabulary)`, *optional*): logits at the supervised positions only.
+        answer_targets (`torch.Tensor` of shape `(N,)`, *optional*): the token that follows each.
+        answer_positions (`torch.Tensor` of shape `(N, 2)`, *optional*): row of the batch, and position of the target.
+        point_maps (`dict[str, torch.Tensor]`, each of shape `(T, side, side, 3)`, *optional*): points seen from the
+            fused visual tokens ("visual") and from the language model's last states at these tokens ("language"), for
+            all visual tokens of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres.
     """
 
     answer_logits: torch.Tensor | None = None

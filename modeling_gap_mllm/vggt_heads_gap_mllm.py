@@ -278,13 +278,17 @@ class GapMllmVggtReconstruction(ModelOutput):
     each view.
 
     Args:
-        pose_enc (`torch.Tensor` of shape `(B, V, 9)`): translation, quaternion (x, y, z, w), field of view (h, w).
-        pose_enc_iterations (`torch.Tensor` of shape `(iterations, B, V, 9)`): encodings of every refinement.
-        depth (`torch.Tensor` of shape `(B, V, H, W, 1)`), depth_conf (`(B, V, H, W)`): z-depth; confidence above 1.
-        world_points (`torch.Tensor` of shape `(B, V, H, W, 3)`), world_points_conf (`(B, V, H, W)`).
-        extrinsics (`torch.Tensor` of shape `(B, V, 3, 4)`): world to camera.
-        intrinsics (`torch.Tensor` of shape `(B, V, 3, 3)`): intrinsics in pixels of the images given.
-        geometry (`GapMllmGeometryOutput`): the aggregator's features.
+        pose_enc (`torch.Tensor` of shape `(B, V, 9)`, *optional*): translation, quaternion (x, y, z, w), field of view
+            (h, w).
+        pose_enc_iterations (`torch.Tensor` of shape `(iterations, B, V, 9)`, *optional*): encodings of every
+            refinement.
+        depth (`torch.Tensor` of shape `(B, V, H, W, 1)`, *optional*), depth_conf (`(B, V, H, W)`, *optional*):
+            z-depth; confidence above 1.
+        world_points (`torch.Tensor` of shape `(B, V, H, W, 3)`, *optional*), world_points_conf (`(B, V, H, W)`,
+            *optional*).
+        extrinsics (`torch.Tensor` of shape `(B, V, 3, 4)`, *optional*): world to camera.
+        intrinsics (`torch.Tensor` of shape `(B, V, 3, 3)`, *optional*): intrinsics in pixels of the images given.
+        geometry (`GapMllmGeometryOutput`, *optional*): the aggregator's features.
     """
 
     pose_enc: torch.Tensor | None = None

@@ -65,7 +65,7 @@ def project_wireframe(
         box (array-like of shape `(9,)`): centre, full size, Euler angles.
         intrinsics (`numpy.ndarray` of shape `(3, 3)`): intrinsics of the view, in pixels.
         first_to_view (`numpy.ndarray` of shape `(4, 4)`): maps the first view's camera to that of the view.
-        euler_order (`str`): "zxy" or "ZXY".
+        euler_order (`str`, defaults to "zxy"): "zxy" or "ZXY".
     Returns:
         `numpy.ndarray` of shape `(K, 2, 2)`: ends of the K edges, of 12, that lie at least partly in front; (x, y).
 
@@ -99,7 +99,7 @@ def draw_answers(
     Args:
         examples (`list[AnswerExample]`): a few; each takes a row.
         path (`str` or path): the PNG file to write.
-        title (`str`): heading above all rows.
+        title (`str`, defaults to "What the model answers about rooms that it has never seen"): heading above all rows.
     Raises:
         ValueError: if there are no examples, or a question is of another task. ImportError: without matplotlib.
 

@@ -27,7 +27,7 @@ class DepthGuard:
     It does not check that the text is JSON: what is not, a parser refuses at the same place or before.
 
     Args:
-        max_depth (`int`): most lists and objects within each other.
+        max_depth (`int`, defaults to `MAX_JSON_DEPTH`): most lists and objects within each other.
     """
 
     def __init__(self, max_depth: int = MAX_JSON_DEPTH):

@@ -20,7 +20,7 @@ class JsonEnd:
     Args:
         keys (`tuple[str, ...]`): the value must hold one of them in quotes; others, as notes before the answer, are
             passed over.
-        is_list (`bool`): whether only a list ends the answer, single objects do not.
+        is_list (`bool`, defaults to False): whether only a list ends the answer, single objects do not.
     """
 
     def __init__(self, keys: tuple[str, ...], is_list: bool = False):
@@ -99,7 +99,7 @@ class JsonStopping(StoppingCriteria):
     Args:
         tokenizer: decodes single tokens.
         prompt_length (`int`): tokens of the padded prompt.
-        keys (`tuple[str, ...]`), is_list (`bool`): arguments of `JsonEnd`.
+        keys (`tuple[str, ...]`), is_list (`bool`, defaults to False): arguments of `JsonEnd`.
 
     Example:
         ```python

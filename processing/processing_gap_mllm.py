@@ -93,7 +93,7 @@ def default_image_processor(min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_
     Differs: the reference's scripts disagree about pixel bounds; these give its training grid for 4:3 frames.
 
     Args:
-        min_pixels, max_pixels (`int`): bounds of a resized view, in pixels.
+        min_pixels, max_pixels (`int`, defaults to `MIN_PIXELS` and `MAX_PIXELS`): bounds of a resized view, in pixels.
         **kwargs: further settings of `Qwen2VLImageProcessor`.
     Returns:
         `Qwen2VLImageProcessor`, or its PIL form where torchvision is not installed.
@@ -404,7 +404,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
         Args:
             texts (`list[str]`): decoded answers.
-            require_label (`bool`): refuse boxes without a label, as detection does.
+            require_label (`bool`, defaults to False): refuse boxes without a label, as detection does.
         Returns:
             `list[ParsedAnswer]`: per text, `LabelledBox` items and what was rejected.
         Raises:
@@ -430,7 +430,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
         Args:
             texts (`list[str]`): decoded answers.
-            letters (`str`): the capitals that are offered.
+            letters (`str`, defaults to "ABCDEF"): the capitals that are offered.
         Returns:
             `list[ParsedAnswer]`: per text, `.first` is the letter or None.
         Raises:

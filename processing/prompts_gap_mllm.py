@@ -58,8 +58,8 @@ def prompt_text(
         description (`str`, *optional*): the object, for both grounding tasks.
         location (array-like of 3 floats, *optional*): centre of the object of `dense_caption`, in the camera frame of
             the first view, in metres.
-        color (`str`): name of the mark's colour, for `reconstruction`.
-        decimals (`int`): digits of the location.
+        color (`str`, defaults to "red"): name of the mark's colour, for `reconstruction`.
+        decimals (`int`, defaults to 2): digits of the location.
     Returns:
         `str`: the text that follows the views.
     Raises:

@@ -95,7 +95,7 @@ def build_tiny_processor(max_pixels: int = 160 * 128, min_pixels: int = 32 * 32,
 
     Args:
         max_pixels (`int`): the largest view; the default gives a 4:3 frame 4 x 5 merged tokens.
-        min_pixels (`int`): the smallest view.
+        min_pixels (`int`, defaults to `32 * 32`): the smallest view.
         **image_kwargs: further settings of the image processor, such as `patch_size`; videos follow.
     Returns:
         `GapMllmProcessor`: ready for use; a video of up to 16 frames keeps `max_pixels` a frame.

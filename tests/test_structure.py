@@ -1,7 +1,6 @@
 """How the folders depend on each other, read from the imports: processing <- modeling <- training <- evaluation."""
 
 import ast
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -102,24 +101,3 @@ def test_arguments_of_public_functions_have_types(folder):
                 where = f"{file.relative_to(ROOT)}:{node.lineno} {node.name}"
                 untyped += [f"{where}({argument.arg})" for argument in taken if argument.annotation is None]
     assert len(untyped) <= (1 - TYPED_SHARE[folder]) * total, untyped
-
-
-ARGUMENTS = re.compile(r"^Args:\n((?:    .*\n?|\n)*)", re.MULTILINE)
-NO_NOUN = (  # "of the bootstrap" leaves open what of it
-    *("of", "as", "in", "for", "from", "with", "without", "by", "at", "on", "to", "up", "between", "above", "below"),
-    *("over", "is", "can", "must", "that", "this", "only", "also", "if", "not", "after", "before"),
-)
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_texts_of_arguments_are_noun_phrases(folder):
-    wrong, later = [], {"video_labels", "task_makers", "rooms"}
-    for file in [file for file in FILES[folder] if not later & set(file.parts)]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found = ARGUMENTS.search(ast.get_docstring(node) or "")
-                for argument in re.findall(r"^    \S.*(?:\n     +.*)*", found[1] if found else "", re.MULTILINE):
-                    text = re.match(r".*?:\s+(\w+)", argument, re.DOTALL)  # behind name and type
-                    if text and text[1].lower() in NO_NOUN:
-                        wrong.append(f"{file.relative_to(ROOT)} {node.name}: {argument.strip()}")
-    assert not wrong, "say what it is: 'seed of the bootstrap', not 'of the bootstrap'"

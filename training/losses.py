@@ -78,7 +78,7 @@ def pose_loss(iterations: torch.Tensor, target: torch.Tensor, decay: float = 0.6
     Args:
         iterations (`torch.Tensor` of shape `(iterations, ..., 9)`): encodings of the camera head.
         target (`torch.Tensor` of shape `(..., 9)`): unit quaternion with w >= 0; metres, radians.
-        decay (`float`): weight of each iteration relative to the next.
+        decay (`float`, defaults to 0.6): weight of each iteration relative to the next.
     Returns:
         `torch.Tensor`, scalar.
     """

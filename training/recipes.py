@@ -58,7 +58,8 @@ def read_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequenc
     Args:
         parser (`HfArgumentParser`)
         recipe (`str` or `Path`): see `find_recipe`.
-        overrides (`list[str]`): flags, as `["--output_dir", "outputs/run", "--data.name", "scannet"]`.
+        overrides (`list[str]`, defaults to `()`): flags, as
+            `["--output_dir", "outputs/run", "--data.name", "scannet"]`.
     Returns:
         `tuple`: one instance for each dataclass of the parser.
     Raises:

@@ -79,12 +79,13 @@ class RoomQuestions:
             have different colours. "grounding_frame" labels its views, so it stands in rooms of its own. A
             fraction is the share of blocks whose rooms have one more: 0.5 asks in every other block, by chance. Some
             task is asked always.
-        grounding_frame_share (`float`): share of rooms that ask "grounding_frame" only, `grounding_frame_count` times
-            (less often where the views show fewer objects clearly).
+        grounding_frame_share (`float`, defaults to 0.0): share of rooms that ask "grounding_frame" only,
+            `grounding_frame_count` times (less often where the views show fewer objects clearly).
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
-        decimals (`int`): digits after the point of all points and boxes in answers.
-        visits (`int`): how often a room comes back, `REVISIT_GAP` blocks later and with other questions and crosses.
-            One process that makes all batches in their order keeps the picture meanwhile and renders it once.
+        decimals (`int`, defaults to 2): digits after the point of all points and boxes in answers.
+        visits (`int`, defaults to 1): how often a room comes back, `REVISIT_GAP` blocks later and with other questions
+            and crosses. One process that makes all batches in their order keeps the picture meanwhile and renders it
+            once.
     Raises:
         ValueError: if a task is unknown, a count is negative, marked pixels are more than their colours, or rooms
             would be asked nothing.

@@ -60,8 +60,8 @@ class SceneCollator:
 
     Args:
         processor (`GapMllmProcessor`): processor of the model; says how large crosses are drawn, too.
-        layout (`str`): "padded" (any attention kernel), "packed" (FlashAttention: one padding-free row) or
-            "block_mask" (SDPA).
+        layout (`str`, defaults to "padded"): "padded" (any attention kernel), "packed" (FlashAttention: one
+            padding-free row) or "block_mask" (SDPA).
         max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that the question
             or the answer speak of stay.
         max_view_pixels (`int`, *optional*): most pixels of a resized view, instead of the image processor's bound.
@@ -69,9 +69,9 @@ class SceneCollator:
             alike, other rows keep their size.
         max_length (`int`, *optional*): tokens of a question with its views and answer. A longer one is an error,
             never cut.
-        for_pretraining (`bool`): whether batches hold what `GeometryAlignedTrainer` needs, too (weights, read-out and
-            point-map targets); without it they hold what `GapMllmForConditionalGeneration.forward` takes, for any
-            `Trainer`.
+        for_pretraining (`bool`, defaults to False): whether batches hold what `GeometryAlignedTrainer` needs, too
+            (weights, read-out and point-map targets); without it they hold what
+            `GapMllmForConditionalGeneration.forward` takes, for any `Trainer`.
         point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets; for
             pre-training.
         answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;

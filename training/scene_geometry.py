@@ -28,11 +28,13 @@ class SceneGeometryDataset(Dataset):
     Args:
         rows (sequence of `dict`): rows of the schema, as `load_multiview` gives them without streaming.
         length (`int`, *optional*): number of items, by default one for each row.
-        patch_size (`int`): patch size of the geometry encoder.
+        patch_size (`int`, defaults to 14): patch size of the geometry encoder.
         num_views (`int`, *optional*): views of an item; None shows all that the row has.
-        max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
-        max_view_pixels (`int`): most pixels of a view for the vision tower, whose grid the encoder shares.
-        seed (`int`)
+        max_stride (`int`, defaults to 3): the views chosen are neighbours in the row or up to this many apart, all
+            alike.
+        max_view_pixels (`int`, defaults to `MAX_PIXELS`): most pixels of a view for the vision tower, whose grid the
+            encoder shares.
+        seed (`int`, defaults to 0)
     Raises:
         TypeError: if rows are streamed. ValueError: if there are no rows, or a number is below 1. RecordError: when
             indexed, for a row without any view that has all three.

@@ -122,10 +122,11 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         length (`int`, *optional*): number of items, by default one for each row.
         tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
         num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
-        max_stride (`int`): the views chosen are neighbours in the row or up to this many apart, all alike.
+        max_stride (`int`, defaults to 3): the views chosen are neighbours in the row or up to this many apart, all
+            alike.
         margins (`TaskMargins`, *optional*): how clear the answer of a made question must be.
         augmentation (`SceneAugmentation`, *optional*): applied to every sample; to scenes before they are asked about.
-        seed (`int`): seed of views, tasks and questions.
+        seed (`int`, defaults to 0): seed of views, tasks and questions.
         questions_per_scene (`int`, defaults to 1): questions about the same views of a scene.
     Raises:
         TypeError: if rows have no length and places, as streamed ones. ValueError: if there are no rows, a task is

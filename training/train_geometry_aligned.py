@@ -143,7 +143,7 @@ def train_geometry_aligned(
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
-        overrides (`list[str]`): command-line flags that replace the recipe's values.
+        overrides (`list[str]`, defaults to `()`): command-line flags that replace the recipe's values.
         scorer (`Callable`, *optional*): see `GeometryAlignedTrainer`; by default, with `num_selection_rooms`, marked
             pixels of that many rooms.
         callbacks (`list[TrainerCallback]`, *optional*): further callbacks of the trainer.

@@ -68,7 +68,7 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
-        overrides (`list[str]`): command-line flags that replace the recipe's values, for example
+        overrides (`list[str]`, defaults to `()`): command-line flags that replace the recipe's values, for example
             `["--max_steps", "100"]`.
         scorer (`Callable`, *optional*): `scorer(model, num_scenes=, num_baseline_scenes=)` gives a `dict` of errors,
             as `gap_mllm.evaluation.evaluate_geometry_encoder`, which the command line passes. Without one nothing is

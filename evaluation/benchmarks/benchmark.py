@@ -28,7 +28,7 @@ class Benchmark:
         check (`Callable`, *optional*): (sample), raises ValueError or RecordError where an answer could not be scored;
             called before any model is loaded.
         higher_is_better (`bool`, defaults to True): direction of the headline.
-        forms (`tuple[AnswerForm, ...]`): form of the answer, one for each stage.
+        forms (`tuple[AnswerForm, ...]`, defaults to `(AnswerForm(),)`): form of the answer, one for each stage.
         ask (`Callable`, *optional*): a flow of its own, (baseline, asker, forms, samples, partner, batch_size) -> one
             record each with "id", "text" and more; it gets all questions about one set of views at once, and with
             "other_geometry" a sample whose views give the geometry. See two_stage.py.

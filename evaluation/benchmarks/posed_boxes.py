@@ -21,8 +21,8 @@ def read_box(sample: SceneSample, text: str, frame: int | None = None, mode: str
 
     Args:
         sample (`SceneSample`): sample with one target box, poses, and the alignment of the scan.
-        text (`str`), frame (`int`, *optional*), mode (`str`): arguments of `ground_box`; a first stage chose the
-            frame, and where it is None the text names the view.
+        text (`str`), frame (`int`, *optional*), mode (`str`, defaults to "corrected"): arguments of `ground_box`; a
+            first stage chose the frame, and where it is None the text names the view.
     Returns:
         `GroundedBox`.
     Raises:

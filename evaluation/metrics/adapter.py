@@ -36,7 +36,7 @@ class GapMllmMetric(evaluate.Metric):
     """A metric whose `compute` names what is wrong in the references, and takes any prediction.
 
     Args:
-        config_name (`str`): one of `METRICS`.
+        config_name (`str`, *optional*): one of `METRICS`.
         **kwargs: num_process, process_id, experiment_id, cache_dir, keep_in_memory, .., as `evaluate.Metric` has them.
     Raises:
         ValueError: if there is no such metric.

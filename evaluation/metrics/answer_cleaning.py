@@ -45,9 +45,10 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
 
     Args:
         text (`str`): an answer.
-        mode (`str`): "corrected" or "reference". `Differs:` the reference drops a character where a blank belongs
-            ("white/black", "1.5" is then fifteen), loses accented letters, takes away one of several articles, keeps
-            double blanks, commas and hyphens, and knows the numbers up to 20, and 23; ours know them below a hundred.
+        mode (`str`, defaults to "corrected"): "corrected" or "reference". `Differs:` the reference drops a character
+            where a blank belongs ("white/black", "1.5" is then fifteen), loses accented letters, takes away one of
+            several articles, keeps double blanks, commas and hyphens, and knows the numbers up to 20, and 23; ours
+            know them below a hundred.
     Returns:
         `str`: may be empty.
     Raises:
@@ -84,7 +85,8 @@ def exact_match(prediction: str, answers: Iterable[str], mode: str = "corrected"
     """Whether a cleaned answer is one of the cleaned true ones; `Differs:` an empty one never is (corrected).
 
     Args:
-        prediction (`str`), answers (iterable of `str`), mode (`str`): arguments of `clean_answer`.
+        prediction (`str`), answers (iterable of `str`), mode (`str`, defaults to "corrected"): arguments of
+            `clean_answer`.
     Returns:
         `bool`.
     Raises:
@@ -98,8 +100,9 @@ def refined_match(prediction: str, answers: Iterable[str], mode: str = "correcte
 
     Args:
         prediction (`str`), answers (iterable of `str`): arguments of `exact_match`.
-        mode (`str`): "corrected": whole words in a row, or the same text but for blanks. "reference": any characters,
-            blanks taken out first. `Differs:` there an empty answer is always right, and "no" is within "north wall".
+        mode (`str`, defaults to "corrected"): "corrected": whole words in a row, or the same text but for blanks.
+            "reference": any characters, blanks taken out first. `Differs:` there an empty answer is always right, and
+            "no" is within "north wall".
     Returns:
         `bool`.
     Raises:

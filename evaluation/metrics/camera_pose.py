@@ -35,7 +35,7 @@ def relative_pose_errors(camera_to_world: ArrayLike, true_camera_to_world: Array
         camera_to_world (array-like of shape `(V, 4, 4)`): predicted poses. One that is not rigid or not finite is 180
             degrees off in every pair; so are all where there are none (None, or what holds no numbers).
         true_camera_to_world (same)
-        mode (`str`): "corrected" or "reference".
+        mode (`str`, defaults to "corrected"): "corrected" or "reference".
     Returns:
         `dict` of `numpy.ndarray` of shape `(V (V - 1) / 2,)`, pairs (0, 1), (0, 2), ...: "rotation_deg",
         "translation_deg" (NaN where the true direction is undefined, in mode "corrected"); and "num_invalid" poses.
@@ -84,7 +84,7 @@ def pose_auc(errors_deg: ArrayLike, threshold_deg: float, mode: str = "corrected
     Args:
         errors_deg (sequence of `float`): 0 or more.
         threshold_deg (`float`): whole degrees in mode "reference".
-        mode (`str`): "corrected" or "reference".
+        mode (`str`, defaults to "corrected"): "corrected" or "reference".
     Returns:
         `float` in 0..1, NaN without errors.
     Raises:

@@ -46,17 +46,18 @@ def caption_scores(
     Args:
         predictions (sequence of `str`): one caption an item, empty where the model gave none; so is what is no text.
         references (sequence of sequences of `str`): the true captions of each item, at least one.
-        mode (`str`): "corrected": lower case, "." and "," as words, single blanks. "reference": the same without care
-            for blanks, between the words "sos" and "eos". "scanqa": as they are, but for full stops that end a
-            prediction. `Differs:` in the reference an empty or gated caption earns ROUGE-L, METEOR and BLEU-1 by the
-            two words around it; in ours it earns nothing, while BLEU still counts the words that it should have had.
+        mode (`str`, defaults to "corrected"): "corrected": lower case, "." and "," as words, single blanks.
+            "reference": the same without care for blanks, between the words "sos" and "eos". "scanqa": as they are,
+            but for full stops that end a prediction. `Differs:` in the reference an empty or gated caption earns
+            ROUGE-L, METEOR and BLEU-1 by the two words around it; in ours it earns nothing, while BLEU still counts
+            the words that it should have had.
         ious (sequence of `float`, *optional*): IoU of each item's box with the true one; None where there is no gate.
         iou_threshold (`float`, *optional*): captions of a lower IoU count as empty; 0.25 and 0.5 are usual. None: no
             gate.
         meteor (`bool`, *optional*): whether METEOR is computed; by default where Java is, whose start takes seconds
             and 2 GB.
-        per_item (`bool`): add "per_item", a `dict` of the same scores for each item (BLEU's are not part of the
-            corpus score).
+        per_item (`bool`, defaults to False): add "per_item", a `dict` of the same scores for each item (BLEU's are not
+            part of the corpus score).
         ids (sequence, *optional*): ids of the items, to see that none is there twice.
     Returns:
         `dict`: `SCORES` as fractions ("meteor" is None where it was not computed, and then "meteor_missing" says why),

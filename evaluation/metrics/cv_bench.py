@@ -23,8 +23,8 @@ def cv_bench_score(prediction: str, answer: str, mode: str = "strict") -> float:
     Args:
         prediction (`str`): the model's text.
         answer (`str`): the true letter, as "(B)" or "B".
-        mode (`str`): how the letter is found, see `extract_choice`: "strict" (ours), or the rules of VG-LLM and
-            lmms-eval, "vgllm" and "lmms".
+        mode (`str`, defaults to "strict"): how the letter is found, see `extract_choice`: "strict" (ours), or the
+            rules of VG-LLM and lmms-eval, "vgllm" and "lmms".
     Returns:
         `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
     Raises:

@@ -45,7 +45,8 @@ def depth_errors(
             numbers, predicts no pixel.
         truth (array-like of the same shape): 0, NaN or infinity where nothing was measured.
         mask (array-like of bool, same shape, *optional*)
-        alignment (`str`): "none", or "median": predictions are scaled so that their median is the true one.
+        alignment (`str`, defaults to "none"): "none", or "median": predictions are scaled so that their median is the
+            true one.
         max_depth_m (`float`, *optional*): pixels beyond it do not count.
     Returns:
         `dict`: "abs_rel", "rmse_m" (NaN without predictions), "delta1", "delta2", "delta3" and "coverage" in 0..1,

@@ -62,7 +62,7 @@ def detection_aggregate(counts: Iterable[dict], mode: str = "corrected") -> dict
 
     Args:
         counts (iterable of `dict`): what `detection_counts` gives, one a scene.
-        mode (`str`): whose lists of categories, see `CATEGORIES`.
+        mode (`str`, defaults to "corrected"): whose lists of categories, see `CATEGORIES`.
     Returns:
         `dict`: "per_category" with counts, precision, recall and f1 of every label, 0 where nothing counts; "cate8",
         "cate20", "cate31" with the means over these lists, which a category that never occurs lowers, as published;
@@ -125,12 +125,12 @@ def detection_score(
         boxes (list of lists of `dict`): "label" and "bbox_3d" of every true object of the scene.
         scores (list of lists of `float`, *optional*): how sure the model is of each object that is read, in text
             order. Without them all are equally sure: AP is then precision times recall.
-        mode (`str`): "corrected", or "reference": published reading of text, Euler order "ZXY" on boxes that are
-            "zxy", list with "lamp" twice and "towl".
+        mode (`str`, defaults to "corrected"): "corrected", or "reference": published reading of text, Euler order
+            "ZXY" on boxes that are "zxy", list with "lamp" twice and "towl".
         euler_order (`str`, *optional*): "zxy" or "ZXY" for answers and truths, instead of the mode's.
-        threshold (`float`): overlap that a hit of precision, recall and F1 must exceed, 0 to 1.
-        rejected_as_fp (`bool`): count objects that cannot be read as false positives of the label they name, where one
-            is legible. The published evaluators drop them, which rewards malformed text.
+        threshold (`float`, defaults to 0.25): overlap that a hit of precision, recall and F1 must exceed, 0 to 1.
+        rejected_as_fp (`bool`, defaults to False): count objects that cannot be read as false positives of the label
+            they name, where one is legible. The published evaluators drop them, which rewards malformed text.
     Returns:
         `dict`: what `detection_aggregate` gives; "precision", "recall" and "f1" as in "cate31"; "ap25" and "ap50",
         means over the categories of "cate31" that have true boxes (NaN without any), and each category's own; "n"
@@ -166,8 +166,9 @@ def score_detected(
 
     Args:
         scenes (sequence of `SceneDetections`): the answers, one a scene.
-        scores (sequence of lists of `float`, *optional*), mode (`str`), threshold (`float`), rejected_as_fp (`bool`):
-            arguments of `detection_score`; the mode chooses the lists of categories.
+        scores (sequence of lists of `float`, *optional*), mode (`str`, defaults to "corrected"), threshold (`float`,
+            defaults to 0.25), rejected_as_fp (`bool`, defaults to False): arguments of `detection_score`; the mode
+            chooses the lists of categories.
     Returns:
         `dict`: as `detection_score`.
     Raises:

@@ -20,8 +20,8 @@ def read_frame(text: str, num_frames: int, mode: str = "corrected") -> int | Non
     Args:
         text (`str`): the model's answer; what is no text, as None, names no view.
         num_frames (`int`): views shown; others are refused.
-        mode (`str`): "corrected" (`parse_frame`), or "reference", where text without JSON or key means view 0 and
-            negative numbers count from the end.
+        mode (`str`, defaults to "corrected"): "corrected" (`parse_frame`), or "reference", where text without JSON or
+            key means view 0 and negative numbers count from the end.
     Returns:
         `int` or None where none can be read.
     Raises:

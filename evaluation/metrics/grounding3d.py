@@ -97,7 +97,7 @@ def grounding_of_texts(
         references (list of `dict`): "bbox_3d", "camera_to_world" and optionally "axis_align_matrix" of each (None and
             an empty list stand for none).
         frames (list of `int`, *optional*): chosen views, one each; then the answers hold boxes alone.
-        mode (`str`), euler_order (`str`, *optional*)
+        mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*)
     Returns:
         `list[GroundedBox]`.
     Raises:

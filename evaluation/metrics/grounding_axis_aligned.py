@@ -27,7 +27,7 @@ def axis_aligned_overlaps(boxes: Sequence, truths: Sequence, mode: str = "correc
         boxes (sequence of six floats or None): answers. Anything but six finite numbers is no box, as None or an empty
             list; in mode "corrected" so is a size that is not positive.
         truths (sequence of six floats)
-        mode (`str`): "corrected" (exact) or "reference" (1e-8 added to the union).
+        mode (`str`, defaults to "corrected"): "corrected" (exact) or "reference" (1e-8 added to the union).
     Returns:
         `tuple` of `numpy.ndarray` of shape `(N,)`: IoU, 0 where there is no box; bool.
     Raises:
@@ -67,9 +67,10 @@ def grounding_axis_aligned_score(
     """Accuracy at 0.25 and 0.5 (reached, not exceeded) and mean IoU of axis-aligned boxes.
 
     Args:
-        boxes (sequence), truths (sequence), mode (`str`): arguments of `axis_aligned_overlaps`.
+        boxes (sequence), truths (sequence), mode (`str`, defaults to "corrected"): arguments of
+            `axis_aligned_overlaps`.
         question_types (sequence of `str`, *optional*): one for each question.
-        nr3d (`bool`): read types as Nr3D's: "easy" or else "hard", "view-dep" or else "view-indep".
+        nr3d (`bool`, defaults to False): read types as Nr3D's: "easy" or else "hard", "view-dep" or else "view-indep".
     Returns:
         `dict`: of `overlap_summary`, and "num_unparsed": answers that are no box; they count as wrong.
     Raises:

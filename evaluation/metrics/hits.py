@@ -21,7 +21,7 @@ def overlap_summary(
     Args:
         overlaps (sequence of `float`): IoU of each question, 0 for an answer that cannot be read.
         question_types (sequence of `str`, *optional*): one for each; None stands for no type.
-        slack (`float`): taken as rounding, so that an exact IoU of 0.25 is one.
+        slack (`float`, defaults to `OVERLAP_SLACK`): taken as rounding, so that an exact IoU of 0.25 is one.
     Returns:
         `dict`: "acc25", "acc50", "miou" in 0..1 (NaN without questions), "n", and with types "per_type", the same for
         each.

@@ -76,7 +76,8 @@ def multi3drefer_f1(
             "corrected" has a size that is not positive, overlaps nothing and counts as a false positive. What is no
             list, as None, is an answer that could not be read: it scores 0.
         truths (sequence of six or nine floats): all of one length.
-        mode (`str`): "corrected" (exact) or "reference" (1e-8 in the denominator, IoU rounded to float32).
+        mode (`str`, defaults to "corrected"): "corrected" (exact) or "reference" (1e-8 in the denominator, IoU rounded
+            to float32).
         euler_order (`str`, *optional*): order of boxes with angles, "zxy" by default.
     Returns:
         `dict`: "f1_25", "f1_50". Two empty sets score 1, one empty set 0.
@@ -128,7 +129,7 @@ def multi3drefer_score(
         boxes, truths (lists of lists of boxes): boxes of each question. An answer that could not be read is None:
             it scores 0, also where nothing was to be found.
         question_types (sequence of `str`, *optional*): a name in `QUESTION_TYPES` for each.
-        mode (`str`), euler_order (`str`, *optional*)
+        mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*)
     Returns:
         `dict`: "f1_25", "f1_50" (NaN without questions), "n", "num_unparsed" (answers that are no list, or of whose
         boxes none can be read), "num_rejected" (boxes that cannot be read: false positives), and with types

@@ -109,7 +109,7 @@ def reconstruction_scene(
 
     Args:
         predictions (array-like of shape `(N, 3)`), truths (same): points of the answers that could be read.
-        num_unparsed (`int`): answers that could not.
+        num_unparsed (`int`, defaults to 0): answers that could not.
         penalty_m (`float`, *optional*): the distance that each of these adds to "acc" and "comp", and the aligned
             errors where alignment is undefined. Without it they are left out, as published.
     Returns:

@@ -15,7 +15,7 @@ def align_by_id(predictions: Iterable[dict], references: Iterable[dict], key: st
 
     Args:
         predictions, references (iterables of `dict`): each with its id under `key`.
-        key (`str`): the field of the id.
+        key (`str`, defaults to "id"): the field of the id.
     Returns:
         `list` of (prediction, reference).
     Raises:

@@ -19,7 +19,7 @@ def check_form(value: Any, feature: Any, name: str, optional: Sequence[str] = ()
     Args:
         value (any): a reference. feature (`datasets` feature, or dict of them): what it should be.
         name (`str`): how messages call the value.
-        optional (sequence of `str`): keys of the reference that may be missing or None.
+        optional (sequence of `str`, defaults to `()`): keys of the reference that may be missing or None.
     """
     if isinstance(feature, datasets.List):
         _check_list(value, feature.feature, name)

@@ -21,9 +21,10 @@ def scanqa_score(prediction: str, answers: Sequence[str], mode: str = "corrected
     Args:
         prediction (`str`): the model's text; what is none, as None, is wrong.
         answers (sequence of `str`): the true answers; without any, nothing is right.
-        mode (`str`): "corrected": the last answer tag, or the whole text, against the true answers, both cleaned by
-            `clean_answer`; an empty answer is wrong, and refined matches are of whole words. "reference": LEO's rules,
-            by which an empty answer is a refined match. "spatial_mllm": the raw text is one of the raw answers.
+        mode (`str`, defaults to "corrected"): "corrected": the last answer tag, or the whole text, against the true
+            answers, both cleaned by `clean_answer`; an empty answer is wrong, and refined matches are of whole words.
+            "reference": LEO's rules, by which an empty answer is a refined match. "spatial_mllm": the raw text is one
+            of the raw answers.
     Returns:
         `dict`: "em" and "em_refined", each 0 or 1; in mode "spatial_mllm" "em_refined" is None.
     Raises:
@@ -44,7 +45,7 @@ def scanqa_read(prediction: str, mode: str = "corrected") -> str | None:
     """Bring an answer to the form in which it is compared, for `scanqa_rate`.
 
     Args:
-        prediction (`str`), mode (`str`): arguments of `scanqa_score`.
+        prediction (`str`), mode (`str`, defaults to "corrected"): arguments of `scanqa_score`.
     Returns:
         `str` or None: empty where cleaning leaves nothing, as of "." or "()"; None for what is no text.
     Raises:
@@ -73,7 +74,7 @@ def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
     """Whether nothing is left of an answer after cleaning, as of "." or "()", or it is no text.
 
     Args:
-        prediction (`str`), mode (`str`): arguments of `scanqa_score`.
+        prediction (`str`), mode (`str`, defaults to "corrected"): arguments of `scanqa_score`.
     Returns:
         `bool`.
     Raises:

@@ -74,10 +74,11 @@ def spar_bench_score(prediction: str, answer: str, task: str, mode: str = "corre
         answer (`str`): the letter or word of `CHOICE_TASKS`, the number of `NUMBER_TASKS`, or the camera's motion as
             "move_right:0.5,rotate_up:10" for "view_change_infer".
         task (`str`): one of `TASKS`.
-        mode (`str`): "corrected" or "reference". `Differs:` by the reference an answer is right if it is part of the
-            true one, so an empty one always is, or if its first character is the true letter ("Apple"); numbers have
-            no sign; errors of a motion are relative to the answer, not to the truth. In both, the last number counts
-            for tasks over several views, the first for others, and errors from a true 0 are absolute.
+        mode (`str`, defaults to "corrected"): "corrected" or "reference". `Differs:` by the reference an answer is
+            right if it is part of the true one, so an empty one always is, or if its first character is the true
+            letter ("Apple"); numbers have no sign; errors of a motion are relative to the answer, not to the truth. In
+            both, the last number counts for tasks over several views, the first for others, and errors from a true 0
+            are absolute.
     Returns:
         `float` in 0..1: 0 or 1 for a choice, mean relative accuracy for a number, its mean over axes for a motion.
     Raises:
@@ -98,8 +99,8 @@ def spar_bench_read(prediction: str, answer: str, task: str, mode: str = "correc
     """Read an answer by one rule, for `spar_bench_rate`.
 
     Args:
-        prediction (`str`), answer (`str`), task (`str`), mode (`str`): see `spar_bench_score`; the true answer
-            says whether a letter or a word is looked for.
+        prediction (`str`), answer (`str`), task (`str`), mode (`str`, defaults to "corrected"): see
+            `spar_bench_score`; the true answer says whether a letter or a word is looked for.
     Returns:
         `float`, `list[float]`, `str` or None: a finite number, the five axes of a motion, or a choice in small
         letters; None where there is none. A choice by the reference is the whole text.
@@ -135,7 +136,8 @@ def spar_bench_is_unparsed(prediction: str, answer: str, task: str, mode: str = 
     """Whether an answer is no text, or holds nothing of the kind asked for: no letter or word, number or motion.
 
     Args:
-        prediction (`str`), answer (`str`), task (`str`), mode (`str`): arguments of `spar_bench_score`.
+        prediction (`str`), answer (`str`), task (`str`), mode (`str`, defaults to "corrected"): arguments of
+            `spar_bench_score`.
     Returns:
         `bool`. Such answers score 0, but for an empty choice by the reference.
     Raises:
@@ -194,8 +196,8 @@ def spar_bench_aggregate(scores: Sequence[float], tasks: Sequence[str], mode: st
 
     Args:
         scores (sequence of `float`), tasks (sequence of `str`): one each for every question.
-        mode (`str`): `Differs:` in "reference" the level "middle" lacks "view_change_infer", as the published code
-            loses it.
+        mode (`str`, defaults to "corrected"): `Differs:` in "reference" the level "middle" lacks "view_change_infer",
+            as the published code loses it.
     Returns:
         `dict`: "overall", "low", "middle", "high", the mean of each task that is there, "n", and "missing", the tasks
         without a question: with any, the overall is not that of the benchmark. NaN where there is no question.

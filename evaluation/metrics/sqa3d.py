@@ -21,8 +21,9 @@ def sqa3d_question_type(question: str, mode: str = "corrected") -> str:
 
     Args:
         question (`str`): its text, without the situation.
-        mode (`str`): "corrected" looks at the first word ("what's", "isn't" included), "reference" at the first
-            letters. `Differs:` there "Island ..?" is of type "is" and "Canopy ..?" of type "can".
+        mode (`str`, defaults to "corrected"): "corrected" looks at the first word ("what's", "isn't" included),
+            "reference" at the first letters. `Differs:` there "Island ..?" is of type "is" and "Canopy ..?" of type
+            "can".
     Returns:
         `str`: one of `QUESTION_TYPES`.
     Raises:
@@ -50,7 +51,7 @@ def sqa3d_score(prediction: str, answer: str, mode: str = "corrected") -> dict:
     Args:
         prediction (`str`): the model's text; what is none, as None, is wrong.
         answer (`str`): the true answer.
-        mode (`str`): "corrected" or "reference", as for `scanqa_score`.
+        mode (`str`, defaults to "corrected"): "corrected" or "reference", as for `scanqa_score`.
     Returns:
         `dict`: "em" and "em_refined", each 0 or 1.
     Raises:

@@ -41,7 +41,7 @@ class MetricLine:
         predictions (form, defaults to text): one prediction.
         columns (`dict[str, str]`): argument of the function that takes the list of values of each key of a reference;
             without any the references come as they are.
-        optional (`tuple[str, ...]`): keys of a reference that may be missing or None.
+        optional (`tuple[str, ...]`, defaults to `()`): keys of a reference that may be missing or None.
     """
 
     function: Callable

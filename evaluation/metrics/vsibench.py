@@ -31,10 +31,10 @@ def vsibench_score(prediction: str, answer: str, question_type: str, mode: str =
         prediction (`str`): the model's text. What cannot be read scores 0, and so does what is no text, as None.
         answer (`str`): the letter, or the number as text.
         question_type (`str`): one of `CHOICE_TYPES` or `NUMBER_TYPES`.
-        mode (`str`): "strict", the official rule: what stands before the first space must be the answer. "lenient":
-            the answer is looked for in the whole text (tags, brackets, sentences, number words, thousands).
-            Numbers are read by `first_number`, which knows composed words. "lmms_eval" (0.7.3) and "spatial_mllm": the
-            rules of these evaluators.
+        mode (`str`, defaults to "strict"): "strict", the official rule: what stands before the first space must be the
+            answer. "lenient": the answer is looked for in the whole text (tags, brackets, sentences, number words,
+            thousands). Numbers are read by `first_number`, which knows composed words. "lmms_eval" (0.7.3) and
+            "spatial_mllm": the rules of these evaluators.
     Returns:
         `float`: 0 or 1 for a choice, mean relative accuracy for a number. `Differs:` for a true value of 0, where the
         published code divides by zero, only 0 itself is right.
@@ -56,7 +56,7 @@ def vsibench_read(prediction: str, question_type: str, mode: str = "strict") -> 
     """Read an answer by one rule, for `vsibench_rate`.
 
     Args:
-        prediction (`str`), question_type (`str`), mode (`str`): arguments of `vsibench_score`.
+        prediction (`str`), question_type (`str`), mode (`str`, defaults to "strict"): arguments of `vsibench_score`.
     Returns:
         `str`, `float` or None: a small letter, a finite number, or None where the rule finds none, or no text came.
     Raises:
@@ -88,7 +88,7 @@ def vsibench_is_unparsed(prediction: str, question_type: str, mode: str = "stric
     """Whether an answer is no text or holds no single letter, or finite number, where the rule looks; it scores 0.
 
     Args:
-        prediction (`str`), question_type (`str`), mode (`str`): arguments of `vsibench_score`.
+        prediction (`str`), question_type (`str`), mode (`str`, defaults to "strict"): arguments of `vsibench_score`.
     Returns:
         `bool`.
     Raises:
@@ -193,7 +193,7 @@ def vsibench_overall(
     Args:
         predictions (sequence of `str`), answers (sequence of `str`), question_types (sequence of `str`): one each for
             every question, of the benchmark's ten types.
-        mode (`str`): mode of `vsibench_score`.
+        mode (`str`, defaults to "strict"): mode of `vsibench_score`.
     Returns:
         `float`: NaN without questions.
     Raises:

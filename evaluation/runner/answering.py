@@ -46,7 +46,8 @@ def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_pr
     """Answer what no batch file holds yet, one baseline after the other.
 
     Args:
-        job (`Job`), baselines (`list[str]`, with `MODEL`), processes (`Processes`), show_progress (`bool`)
+        job (`Job`), baselines (`list[str]`, with `MODEL`), processes (`Processes`), show_progress (`bool`, defaults to
+            True)
     Returns:
         `tuple[dict, dict]`: the answers of each by id, and how long each took; both empty but in the main process.
     """

@@ -24,8 +24,8 @@ def make_batches(questions: QuestionSet, batch_size: int, by_scene: bool = False
     Args:
         questions (`QuestionSet`)
         batch_size (`int`): questions of a batch.
-        by_scene (`bool`): all questions about one set of views are one batch, whatever their number, for a flow that
-            encodes each set once and cuts into `batch_size` itself.
+        by_scene (`bool`, defaults to False): all questions about one set of views are one batch, whatever their
+            number, for a flow that encodes each set once and cuts into `batch_size` itself.
     Returns:
         `list[list[str]]`: ids.
     Raises:

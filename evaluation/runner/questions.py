@@ -30,7 +30,7 @@ class QuestionSet:
 
     Args:
         rows (`datasets.Dataset`): rows with the fields of the schema.
-        num_frames (`int`): frames to take of a row that names a video and has no views.
+        num_frames (`int`, defaults to 32): frames to take of a row that names a video and has no views.
     Raises:
         ValueError: if there are no rows, or two share an id.
     """
@@ -94,9 +94,9 @@ def load_questions(
         data_dir (`str` or path, *optional*): folder of the data, see `load_multiview`.
         split (`str`, *optional*): instead of the benchmark's.
         limit (`int`, *optional*): an even subset of so many, see `even_subset`.
-        seed (`int`): seed of the subset.
-        cache_dir (`str` or path, *optional*), refresh (`bool`), **options: arguments of `load_multiview`,
-            over the benchmark's.
+        seed (`int`, defaults to 0): seed of the subset.
+        cache_dir (`str` or path, *optional*), refresh (`bool`, defaults to False), **options: arguments of
+            `load_multiview`, over the benchmark's.
     Returns:
         `tuple[QuestionSet, int]`: the questions to ask, and how many there are in all.
     Raises:

@@ -57,12 +57,13 @@ def evaluate_model(
 
     Args:
         model_path (`str` or path, *optional*): folder or repository of the Hub; not needed with `predictions`.
-        benchmark (`str`): a key of `BENCHMARKS`.
+        benchmark (`str`, defaults to "synthetic_rooms"): a key of `BENCHMARKS`.
         data_dir (`str` or path, *optional*): folder of the benchmark's source; "synthetic_rooms" needs none.
-        output (`str` or path): folder for the results.
+        output (`str` or path, defaults to "outputs/evaluation"): folder for the results.
         split (`str`, *optional*): instead of the benchmark's.
         limit (`int`, *optional*): ask an even subset of so many questions; metrics.json says so.
-        batch_size (`int`), seed (`int`): questions of a batch; what draws the subset and the bootstrap.
+        batch_size (`int`, defaults to 16), seed (`int`, defaults to 0): questions of a batch; what draws the subset
+            and the bootstrap.
         baselines (`list[str]`, *optional*): names in `BASELINES`; by default all that apply.
         without_geometry (`str` or path, *optional*): a model trained without geometry, asked the same.
         predictions (`str` or path, *optional*): JSON lines with id and text, scored instead of a model's answers.
@@ -71,7 +72,7 @@ def evaluate_model(
             number, by default the checkpoint's.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
-        with_report (`bool`): draw report.md, too. show_progress (`bool`): show bars.
+        with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
         **options: options of the benchmark's source, over the benchmark's own.
     Returns:
         `dict`: what metrics.json holds.

@@ -35,9 +35,10 @@ def contact_sheet(samples: list[SceneSample], title: str = "", width: int = 1600
 
     Args:
         samples (`list[SceneSample]`): the rows, few.
-        title (`str`): headline.
-        width (`int`): width of the sheet in pixels, at least 400.
-        max_views (`int`): most views of a row; of more, those that the row speaks of and some among them.
+        title (`str`, defaults to ""): headline.
+        width (`int`, defaults to 1600): width of the sheet in pixels, at least 400.
+        max_views (`int`, defaults to 32): most views of a row; of more, those that the row speaks of and some among
+            them.
     Returns:
         `PIL.Image.Image`: RGB. A view that cannot be decoded is shown as a note with the reason.
     Raises:

@@ -48,9 +48,9 @@ def inspect_source(
         split (`str`, *optional*): split to look at; all by default.
         output_dir (`str` or `Path`, *optional*): folder for `inspection.json` and `contact_sheet.png`, which has
             `num_samples` rows.
-        num_samples (`int`): rows to look at, spread over splits and tasks.
-        decode_all (`bool`): decode every picture of every row, once.
-        seed (`int`): which rows.
+        num_samples (`int`, defaults to 6): rows to look at, spread over splits and tasks.
+        decode_all (`bool`, defaults to False): decode every picture of every row, once.
+        seed (`int`, defaults to 0): which rows.
         **options: arguments of `load_multiview`: `tasks`, `max_views`, and those of the source.
     Returns:
         `Inspection`.

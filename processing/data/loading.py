@@ -99,18 +99,19 @@ def load_multiview(
         name (`str`): a key of `SOURCES`, as "scannet" or "gap_mllm"; "synthetic_rooms" takes no data_dir. Of
             "rendered_rooms" a split is given as a sequence of scenes that are rendered when asked for, with the
             options of `RenderedRooms`; nothing is prepared.
-        data_dir (`str` or `Path`): folder with the layout that the source has when it is downloaded.
+        data_dir (`str` or `Path`, *optional*): folder with the layout that the source has when it is downloaded.
         split (`str`, *optional*): None gives all splits as a dict. Prepared data takes "train[:100]" and "train+val",
             too.
-        streaming (`bool`): read rows as they are asked for, without a cache; the rows are the same.
+        streaming (`bool`, defaults to False): read rows as they are asked for, without a cache; the rows are the same.
         tasks (`list[str]`, *optional*): tasks whose rows are read; all by default.
         max_views (`int`, *optional*): most views of a row, see `SourceConfig`; all by default.
-        skip_bad_samples (`bool`): leave bad records out and list them in `report_file` instead of raising.
+        skip_bad_samples (`bool`, defaults to False): leave bad records out and list them in `report_file` instead of
+            raising.
         report_file (`str` or `Path`, *optional*): written with one JSON line for each event, see `read_report`; by
             default beside the cached data.
         cache_dir (`str` or `Path`, *optional*), num_proc (`int`, *optional*): cache and processes of `datasets`; each
             process reads whole files. Streaming is by one process.
-        refresh (`bool`): read the files again in any case.
+        refresh (`bool`, defaults to False): read the files again in any case.
         **options: options of the source's own config.
     Returns:
         `datasets.Dataset` or `IterableDataset`, or a dict of them without `split`.

@@ -81,14 +81,17 @@ def convert_to_parquet(
         name (`str`), data_dir (`str` or `Path`, *optional*): arguments of `load_multiview`.
         output_dir (`str` or `Path`): folder to make; it must not exist, or be empty.
         split (`str`, *optional*): split to write, or a part of it as "train[:1000]"; all by default.
-        max_shard_size (`int` or `str`): size of the pictures in a file, before sharing, as "500MB".
-        check_pictures (`bool`): decode every picture first, once; else broken ones are copied as they are.
+        max_shard_size (`int` or `str`, defaults to "500MB"): size of the pictures in a file, before sharing, as
+            "500MB".
+        check_pictures (`bool`, defaults to True): decode every picture first, once; else broken ones are copied as
+            they are.
         license (`str`, *optional*): identifier for the card; by default what is known of the source's.
-        skip_bad_samples (`bool`): leave bad records out, and rows with a picture that cannot be decoded.
+        skip_bad_samples (`bool`, defaults to False): leave bad records out, and rows with a picture that cannot be
+            decoded.
         report_file (`str` or `Path`, *optional*): lists what was left out and what is marked, see `read_report`; by
             default `<output_dir>.report.jsonl`, if there is anything to list.
         cache_dir (`str` or `Path`, *optional*): where the data is prepared; by default a temporary folder.
-        num_proc (`int`, *optional*), refresh (`bool`), **options: arguments of `load_multiview`.
+        num_proc (`int`, *optional*), refresh (`bool`, defaults to False), **options: arguments of `load_multiview`.
     Returns:
         `dict[str, ExportedSplit]`.
     Raises:
@@ -148,7 +151,8 @@ def write_parquet(
     Args:
         splits (`dict[str, datasets.Dataset]`): rows of each split, with the features of `scene_features`.
         output_dir (`str` or `Path`): `data/` is made in it.
-        max_shard_size (`int` or `str`), check_pictures (`bool`): see `convert_to_parquet`.
+        max_shard_size (`int` or `str`, defaults to "500MB"), check_pictures (`bool`, defaults to True): see
+            `convert_to_parquet`.
         report (`ReadReport`, *optional*): rows with a picture that cannot be decoded are listed there and left out.
     Returns:
         `dict[str, ExportedSplit]`.

@@ -43,7 +43,8 @@ class View:
         depth_picture: the same of the depth map; `depth_scale` units are a metre. An array of floats is in metres as
             it is, and needs no `depth_scale`.
         image_path (`str`, *optional*), frame_id (`int`, *optional*), timestamp (`float`, *optional*): see schema.py.
-        intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*), depth_intrinsics (the same, of the depth map),
+        intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*), depth_intrinsics (the same, of the depth map,
+            *optional*),
         camera_to_world (`np.ndarray` of shape `(4, 4)`, *optional*)
         instances (`InstanceMap`, *optional*): what each pixel shows, where that is known exactly; not stored.
     """
@@ -373,7 +374,7 @@ class SceneSample:
 
         Args:
             images (`list`, *optional*): pictures to show instead of `views[i].image`, as with marks drawn.
-            with_answer (`bool`): whether the assistant's turn follows.
+            with_answer (`bool`, defaults to True): whether the assistant's turn follows.
         Returns:
             `list[dict]`: content is always a list of typed parts.
         Raises:

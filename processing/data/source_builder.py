@@ -41,8 +41,8 @@ class SourceConfig(datasets.BuilderConfig):
         tasks (`tuple[str, ...]` or `str`, *optional*): names from the source's `TASKS`; all by default.
         max_views (`int`, *optional*): rows with more views are thinned evenly; view 0 and the views that marks, points
             and answers speak of stay. For videos: how many frames are decoded and stored as views.
-        skip_bad_samples (`bool`): leave bad records out, counted, logged and listed in `report_file`, instead of
-            raising at the first.
+        skip_bad_samples (`bool`, defaults to False): leave bad records out, counted, logged and listed in
+            `report_file`, instead of raising at the first.
         report_file (`str`, *optional*): where events are listed, one JSON object a line.
     A subclass names the values of an option that has few in `CHOICES`.
 

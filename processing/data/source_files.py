@@ -73,8 +73,9 @@ def find_file(
     Args:
         root (`str` or `Path`): folder that the user gave.
         relative (`str`): path as the record has it.
-        prefixes (`tuple[str, ...]`): folders below `root` to try, in this order.
-        dropped (`tuple[str, ...]`): beginnings of `relative` that may be left out, tried after the path as it stands.
+        prefixes (`tuple[str, ...]`, defaults to `('',)`): folders below `root` to try, in this order.
+        dropped (`tuple[str, ...]`, defaults to `()`): beginnings of `relative` that may be left out, tried after the
+            path as it stands.
         field (`str`, *optional*): name that errors call the field.
     Returns:
         `Path` of an existing file or folder.
@@ -242,7 +243,7 @@ def read_matrix(path: str | Path, shape: tuple = (4, 4)) -> np.ndarray:
     """Read a matrix of numbers from a text file.
 
     Args:
-        path (`str` or `Path`), shape (`tuple[int, int]`): what it must be.
+        path (`str` or `Path`), shape (`tuple[int, int]`, defaults to `(4, 4)`): what it must be.
     Returns:
         `np.ndarray` of float64; values may be infinite or NaN (see `is_lost_pose`).
     Raises:
@@ -370,8 +371,8 @@ def check_intrinsics(
     Args:
         intrinsics (array of shape `(3, 3)` or larger): intrinsics in pixels.
         size (`tuple[int, int]`, *optional*): width and height of the picture.
-        field (`str`), file (`str` or `Path`, *optional*): names that errors call the field, and the file of the
-            picture.
+        field (`str`, defaults to "intrinsics"), file (`str` or `Path`, *optional*): names that errors call the field,
+            and the file of the picture.
     Raises:
         RecordError: if a number is not finite, a focal length is not positive, or they are for another size.
     """

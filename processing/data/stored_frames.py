@@ -176,7 +176,8 @@ def frame_view(
         image_path (`Path`): path of the colour picture; its name gives the number of the frame.
         image_name (`str`, *optional*): name as the source writes it.
         pose (`np.ndarray` of shape `(4, 4)`, *optional*), intrinsics and depth_intrinsics (shape `(3, 3)`, *optional*)
-        depth_path (`Path`, *optional*), depth_scale (`float`), timestamp (`float`, *optional*)
+        depth_path (`Path`, *optional*), depth_scale (`float`, defaults to `DEPTH_SCALE`), timestamp (`float`,
+            *optional*)
         on_no_depth (`Callable[[Path]]`, *optional*): called with a depth map that holds no reading; it stays.
     Raises:
         RecordError: if a picture cannot be read, the depth map has 8 bits, or as `check_intrinsics`.

@@ -34,7 +34,7 @@ class Answered:
         label (`str`, *optional*)
         part (`int`, *optional*): which of the sample's boxes (or points) this is; None where that is not known.
         spelt (`tuple[str, ...]`, *optional*): text of an answer that was read, in turn words and numbers.
-        key (`str`): "bbox_3d" or "pointmap", as the answer calls the numbers.
+        key (`str`, defaults to `BOX_KEYS[0]`): "bbox_3d" or "pointmap", as the answer calls the numbers.
     """
 
     numbers: tuple[float, ...]
@@ -55,7 +55,7 @@ class Spelling:
 
     Args:
         head (`str`), between (`str`), tail (`str`): text before, between and after the objects.
-        is_padded (`bool`): whether zeros fill up to the number of decimals.
+        is_padded (`bool`, defaults to False): whether zeros fill up to the number of decimals.
     """
 
     head: str
@@ -73,7 +73,7 @@ class Truth:
 
     Args:
         kind (`str`): "point", "points", "box", "boxes", "frame", "frame_box", "choice", "number" or "text".
-        items (`tuple[Answered, ...]`): points or boxes, in the order of the answer.
+        items (`tuple[Answered, ...]`, defaults to `()`): points or boxes, in the order of the answer.
         camera (`str`, defaults to "first"): "first" or "answered", the view whose camera the numbers are in.
         frame (`int`, *optional*): index of the answered view.
         choice (`int`, *optional*): index of the right option.

@@ -120,7 +120,7 @@ def read_video_views(
 
     Args:
         path (`str` or `Path`): video file, or folder of frames.
-        num_frames (`int`): most frames.
+        num_frames (`int`, defaults to 32): most frames.
         fps (`float`, *optional*): frames per second wanted.
         skip (`Callable[[RecordError]]`, *optional*): takes what is wrong with single pictures of a folder, which are
             left out then; the others stay the same. A damaged video is refused in any case.

@@ -32,7 +32,7 @@ def box_overlaps(
     Args:
         boxes (sequence of nine floats or None): answered boxes; what is not nine numbers overlaps nothing.
         truths (array-like of shape `(M, 9)`): true boxes.
-        mode (`str`): "corrected" or "reference".
+        mode (`str`, defaults to "corrected"): "corrected" or "reference".
         euler_order (`str`, *optional*): order of all boxes, instead of the mode's ("zxy" or "ZXY").
     Returns:
         `numpy.ndarray` of shape `(N, M)`.

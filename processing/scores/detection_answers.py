@@ -62,7 +62,8 @@ def read_detections(text: str, mode: str = "corrected") -> DetectedObjects:
 
     Args:
         text (`str`): a generated answer; what is no text, as None, holds no objects.
-        mode (`str`): "corrected" (`parse_boxes`: every well-formed object) or "reference" (`reference_detections`).
+        mode (`str`, defaults to "corrected"): "corrected" (`parse_boxes`: every well-formed object) or "reference"
+            (`reference_detections`).
     Returns:
         `DetectedObjects`.
     Raises:
@@ -160,8 +161,8 @@ def compare_detections(
 
     Args:
         answers (sequence of `DetectedObjects`): what `read_detections` gave, one a scene, by the same mode.
-        boxes (sequence of lists of `dict`), mode (`str`), euler_order (`str`, *optional*): arguments of
-            `detect_scenes`.
+        boxes (sequence of lists of `dict`), mode (`str`, defaults to "corrected"), euler_order (`str`, *optional*):
+            arguments of `detect_scenes`.
     Returns:
         `list[SceneDetections]`.
     Raises:

@@ -52,7 +52,8 @@ def ground_box(
             the truth.
         frame (`int`, *optional*): view in whose camera the box is, chosen in a first stage; without it the answer
             names the view.
-        mode (`str`): "corrected" or "reference". euler_order (`str`, *optional*): order of answer and truth.
+        mode (`str`, defaults to "corrected"): "corrected" or "reference".
+        euler_order (`str`, *optional*): order of answer and truth.
     Returns:
         `GroundedBox`.
     Raises:

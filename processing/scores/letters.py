@@ -18,11 +18,11 @@ def extract_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> 
 
     Args:
         text (`str`): a generated answer, whatever it holds.
-        letters (`str`): the capitals that are offered.
-        mode (`str`): "strict": `parse_choice`, which takes tags, brackets and sentences and refuses what is not clear.
-            "vgllm": the first capital that is offered, wherever it stands ("Answer: C" is A). "lmms": the letter that
-            the text begins with, offered or not ("The answer is B" is T). "spar": the first character. "mmsi": the
-            first offered letter that stands alone, in any case, and not before a word.
+        letters (`str`, defaults to "ABCDEF"): the capitals that are offered.
+        mode (`str`, defaults to "strict"): "strict": `parse_choice`, which takes tags, brackets and sentences and
+            refuses what is not clear. "vgllm": the first capital that is offered, wherever it stands ("Answer: C" is
+            A). "lmms": the letter that the text begins with, offered or not ("The answer is B" is T). "spar": the
+            first character. "mmsi": the first offered letter that stands alone, in any case, and not before a word.
     Returns:
         `str` or None: a capital, or None where the rule finds none, or the answer is no text.
     Raises:
@@ -43,7 +43,8 @@ def read_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> Par
     """Read the letter of an answer as `extract_choice`; in mode "strict" with the reason where there is none.
 
     Args:
-        text (`str`), letters (`str`), mode (`str`): arguments of `extract_choice`.
+        text (`str`), letters (`str`, defaults to "ABCDEF"), mode (`str`, defaults to "strict"): arguments of
+            `extract_choice`.
     Returns:
         `ParsedAnswer[str]`: one capital, or none.
     Raises:
@@ -92,7 +93,7 @@ def choice_score(prediction: str, answer: str, letters: str = "ABCDEF", mode: st
     Args:
         prediction (`str`): a generated answer.
         answer (`str`): the true letter, as "B" or "(B)".
-        letters (`str`), mode (`str`): arguments of `extract_choice`.
+        letters (`str`, defaults to "ABCDEF"), mode (`str`, defaults to "strict"): arguments of `extract_choice`.
     Returns:
         `float`: 0 or 1.
     Raises:

@@ -41,7 +41,7 @@ def check_record(record: dict, keys: dict, name: str = "the reference") -> None:
 
     Args:
         record (any): record of a benchmark. keys (`dict`): each key with what is expected there, in words.
-        name (`str`): name of the record, as "box 3".
+        name (`str`, defaults to "the reference"): name of the record, as "box 3".
     """
     if not isinstance(record, dict):
         raise ValueError(f"{name} is {shorten(record)}; expected a dict with {', '.join(map(repr, keys))}.")

@@ -112,7 +112,7 @@ def format_point(label: str | None, point: Sequence[float], decimals: int = 2) -
     Args:
         label (`str`, *optional*): category name; None leaves the key out.
         point (array-like of 3 floats): x, y, z.
-        decimals (`int`): digits after the decimal point.
+        decimals (`int`, defaults to 2): digits after the decimal point.
     Returns:
         `str`: fenced JSON, one object.
     Raises:
@@ -137,7 +137,7 @@ def format_points(labels: Sequence[str], points: Sequence, decimals: int = 2) ->
     Args:
         labels (list of `str` or None): one name per point; None leaves the key out.
         points (list of 3 floats each): x, y, z.
-        decimals (`int`): digits after the decimal point.
+        decimals (`int`, defaults to 2): digits after the decimal point.
     Returns:
         `str`: fenced JSON list.
     Raises:
@@ -159,7 +159,7 @@ def format_boxes(labels: Sequence[str], boxes: Sequence, decimals: int = 2) -> s
     Args:
         labels (list of `str` or None): one name per box.
         boxes (list of 9 floats each): centre, sizes, angles.
-        decimals (`int`): digits after the decimal point.
+        decimals (`int`, defaults to 2): digits after the decimal point.
     Returns:
         `str`: fenced JSON list; without boxes the list that the released data writes.
     Raises:
@@ -187,7 +187,7 @@ def format_box(box: Sequence[float], decimals: int = 2) -> str:
 
     Args:
         box (array-like of 9 floats): centre, sizes, angles.
-        decimals (`int`): digits after the decimal point.
+        decimals (`int`, defaults to 2): digits after the decimal point.
     Returns:
         `str`: fenced JSON, one tab-indented object.
     Raises:
@@ -235,7 +235,7 @@ def format_frame_box(frame: int, box: Sequence[float], decimals: int = 2) -> str
     Args:
         frame (`int`): index of the view, counted from 0.
         box (array-like of 9 floats): centre, sizes, angles.
-        decimals (`int`): digits after the decimal point.
+        decimals (`int`, defaults to 2): digits after the decimal point.
     Returns:
         `str`: fenced JSON, one tab-indented object.
     Raises:
@@ -308,7 +308,8 @@ def parse_boxes(text: str, require_label: bool = False) -> ParsedAnswer[Labelled
 
     Args:
         text (`str`): a generated answer, whatever it holds.
-        require_label (`bool`): refuse boxes without a label (detection); grounding answers have none.
+        require_label (`bool`, defaults to False): refuse boxes without a label (detection); grounding answers have
+            none.
     Returns:
         `ParsedAnswer[LabelledBox]`: boxes of 9 finite numbers with positive sizes, and the rest with reasons.
     Raises:
@@ -381,7 +382,7 @@ def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
 
     Args:
         text (`str`): a generated answer, whatever it holds.
-        letters (`str`): the capitals that are offered.
+        letters (`str`, defaults to "ABCDEF"): the capitals that are offered.
     Returns:
         `ParsedAnswer[str]`: one capital, or none and the reason.
     Raises:

@@ -172,17 +172,22 @@ class GapMllmVggtConfig(PreTrainedConfig):
     nested form with `patch_embed`, `camera_head`, `dpt`, `depth_head` and `point_head`. Source: VGGT (CVPR 2025).
 
     Args:
-        image_size (`int`): side in pixels of the square whose grid the learned position embedding has.
+        image_size (`int`, defaults to 518): side in pixels of the square whose grid the learned position embedding
+            has.
         tap_layers (`list[int]`, *optional*): zero-based layers whose outputs are kept, in rising order. By default
             the published (4, 11, 17, 23) at depth 24, else the last layer of each quarter of the depth.
-        patch_embed_depth (`int`): blocks of the DINOv2 patch embedding.
-        camera_mlp_ratio (`float`): ratio of the camera head's trunk, which has width `2 * hidden_size`.
-        dpt_out_channels (`list[int]`): channels of the four DPT levels, each a multiple of 4.
-        image_mean (`list[float]`), image_std (`list[float]`): the encoder's own normalisation of RGB in 0..1.
-        frames_chunk_size (`int`): views that pass through a DPT head at a time.
+        patch_embed_depth (`int`, defaults to 24): blocks of the DINOv2 patch embedding.
+        camera_mlp_ratio (`float`, defaults to 4.0): ratio of the camera head's trunk, which has width
+            `2 * hidden_size`.
+        dpt_out_channels (`list[int]`, defaults to `(256, 512, 1024, 1024)`): channels of the four DPT levels, each a
+            multiple of 4.
+        image_mean (`list[float]`, defaults to `(0.485, 0.456, 0.406)`), image_std (`list[float]`, defaults to
+            `(0.229, 0.224, 0.225)`): the encoder's own normalisation of RGB in 0..1.
+        frames_chunk_size (`int`, defaults to 8): views that pass through a DPT head at a time.
         token_chunk_size (`int`, *optional*): tokens that pass through an MLP at a time, to bound peak memory.
-        special_token_std (`float`): spread of the initial camera, register and class tokens. The published 1e-6 suits
-            long training; short training tells first and other views apart sooner with a larger one.
+        special_token_std (`float`, defaults to 1e-06): spread of the initial camera, register and class tokens. The
+            published 1e-6 suits long training; short training tells first and other views apart sooner with a larger
+            one.
     Raises:
         ValueError: on an unknown key, tap layers outside the depth, or widths that the heads do not divide.
     """
@@ -294,15 +299,21 @@ class GapMllmFusionConfig(PreTrainedConfig):
     """How geometry joins the visual tokens: a 2x2 merger and a fusion for each level.
 
     Args:
-        method (`str`): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted" or "cross_attention".
-        merger_type (`str`): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average, MLP).
-        merger_hidden_size (`int`): hidden width of the merger's MLP.
-        merger_norm (`str`): "rms_norm", or "layer_norm" for checkpoints of the reference's fallback; "mlp" only.
-        num_layers (`int`), num_attention_heads (`int`), dropout (`float`): sizes of "cross_attention" only.
-        init (`str`): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL bit for bit;
-            "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no strength.
+        method (`str`, defaults to "gated"): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted" or
+            "cross_attention".
+        merger_type (`str`, defaults to "mlp"): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average,
+            MLP).
+        merger_hidden_size (`int`, defaults to 4096): hidden width of the merger's MLP.
+        merger_norm (`str`, defaults to "rms_norm"): "rms_norm", or "layer_norm" for checkpoints of the reference's
+            fallback; "mlp" only.
+        num_layers (`int`, defaults to 1), num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to
+            0.1): sizes of "cross_attention" only.
+        init (`str`, defaults to "identity"): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL
+            bit for bit; "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no
+            strength.
         train_strength (`bool`, *optional*): whether `strength` is trained; by default exactly with init="identity".
-        video_frames (`str`): "mean" averages the geometry of a temporal patch's frames, "first" takes the first's.
+        video_frames (`str`, defaults to "mean"): "mean" averages the geometry of a temporal patch's frames, "first"
+            takes the first's.
     Raises:
         ValueError: on an unknown key or a choice that is not in the list.
     """
@@ -376,13 +387,16 @@ class GapMllmConfig(Qwen3VLConfig):
     Args:
         geometry_config (`dict` or `PreTrainedConfig`, *optional*): the encoder; `model_type` chooses its class.
         gap_fusion_config (`dict` or `GapMllmFusionConfig`, *optional*): (`fusion_config` is a reserved name.)
-        image_mean (`list[float]`), image_std (`list[float]`): normalisation that the processor applied to
-            `pixel_values`, undone to recover the image for the geometry encoder. Must equal the processor's.
-        reference_frame (`str`): "first" or "last" view of a scene is the one whose camera frame is the world.
-        use_geometry (`bool`): False runs plain Qwen3-VL.
+        image_mean (`list[float]`, defaults to `(0.5, 0.5, 0.5)`), image_std (`list[float]`, defaults to
+            `(0.5, 0.5, 0.5)`): normalisation that the processor applied to `pixel_values`, undone to recover the image
+            for the geometry encoder. Must equal the processor's.
+        reference_frame (`str`, defaults to "first"): "first" or "last" view of a scene is the one whose camera frame
+            is the world.
+        use_geometry (`bool`, defaults to True): False runs plain Qwen3-VL.
         geometry_weights (`str`, *optional*): folder or repository from which `from_pretrained` reads the encoder's
             weights, for checkpoints that leave them out; None where they are part of the checkpoint.
-        point_map_side (`int`): side of the pre-training heads' maps, points per visual token along each axis.
+        point_map_side (`int`, defaults to 4): side of the pre-training heads' maps, points per visual token along each
+            axis.
     Raises:
         ValueError: on an unknown encoder or choice, a key that looks misspelt, or if tap layers and DeepStack levels
             do not pair up.

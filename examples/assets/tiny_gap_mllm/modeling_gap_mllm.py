@@ -192,8 +192,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         """Encode images, geometry included.
 
         Args:
-            pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`):
-                pictures as Qwen3-VL's processor returns them.
+            pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`,
+                *optional*): pictures as Qwen3-VL's processor returns them.
             mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): says which images share a row, and so a
                 scene.
             scene_lengths (`torch.Tensor` or `list[int]`, *optional*): views of each scene; overrides the above.
@@ -270,7 +270,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
 
         Args:
             pixel_values_videos (`torch.Tensor` of shape `(N, C)`), video_grid_thw (`torch.Tensor` of shape
-                `(videos, 3)`): videos as Qwen3-VL's processor returns them.
+                `(videos, 3)`, *optional*): videos as Qwen3-VL's processor returns them.
             mm_token_type_ids (`torch.Tensor` of shape `(B, S)`, *optional*): checked against the videos.
         Returns:
             as `get_image_features`, with one entry for each video.

@@ -273,11 +273,12 @@ class GapMllmGeometryOutput(ModelOutput):
     """What every geometry encoder returns: flat features of all views, so that views may differ in size.
 
     Args:
-        tap_features (`tuple[torch.Tensor]`, each of shape `(N_total, feature_size)`): patches of all views for each
-            tapped layer, row-major within a view, views in the order given.
-        camera_tokens (`torch.Tensor` of shape `(views, feature_size)`): last layer's camera token of each view.
-        grid (`list[tuple[int, int]]`): patch rows and columns of each view.
-        scene_lengths (`list[int]`): views of each scene.
+        tap_features (`tuple[torch.Tensor]`, each of shape `(N_total, feature_size)`, *optional*): patches of all views
+            for each tapped layer, row-major within a view, views in the order given.
+        camera_tokens (`torch.Tensor` of shape `(views, feature_size)`, *optional*): last layer's camera token of each
+            view.
+        grid (`list[tuple[int, int]]`, *optional*): patch rows and columns of each view.
+        scene_lengths (`list[int]`, *optional*): views of each scene.
     """
 
     tap_features: tuple | None = None

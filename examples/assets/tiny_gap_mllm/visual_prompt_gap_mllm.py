@@ -53,8 +53,8 @@ class CrossSize:
     `view_width` a cross grows with the width of its picture, so that it covers the share of it that training showed.
 
     Args:
-        arm (`int`): pixels to each side of the centre.
-        half_thickness (`int`): pixels to each side of the bar's middle line.
+        arm (`int`, defaults to 10): pixels to each side of the centre.
+        half_thickness (`int`, defaults to 2): pixels to each side of the bar's middle line.
         view_width (`int`, *optional*): width of the picture that both are given for; None for any picture.
     Raises:
         ValueError: if one of them is no whole number, arm or view_width below 1, or half_thickness below 0.
@@ -90,7 +90,7 @@ def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
     Args:
         image: a PIL image of any mode; a path, URL or base64 text; a numpy array (rows, columns, channels) or
             torch tensor (channels, rows, columns), of 8-bit or 16-bit values or of floats within 0..1 or 0..255.
-        name (`str`): how error messages call it.
+        name (`str`, defaults to "the image"): how error messages call it.
     Returns:
         `PIL.Image.Image`: mode RGB; the very object that was given where nothing had to be done.
     Raises:
@@ -204,9 +204,9 @@ def draw_cross(
     Args:
         image: one picture, as for `to_rgb_image`; it is not changed.
         pixel (pair of `int`): x (column) and y (row) in the upright picture.
-        color (`str` or RGB triple): a name in `MARK_COLORS`, or three values 0..255.
-        arm (`int`): pixels to each side of the centre.
-        half_thickness (`int`): pixels to each side of the bar's middle line.
+        color (`str` or RGB triple, defaults to "red"): a name in `MARK_COLORS`, or three values 0..255.
+        arm (`int`, defaults to 10): pixels to each side of the centre.
+        half_thickness (`int`, defaults to 2): pixels to each side of the bar's middle line.
     Returns:
         `PIL.Image.Image` (RGB), or `np.ndarray` (height, width, 3) of uint8 if an array was given.
     Raises:
@@ -288,8 +288,9 @@ def draw_point(
     Args:
         image: one picture, as for `to_rgb_image`; it is not changed.
         pixel (pair of `int`): x (column) and y (row) in the upright picture.
-        color (`str` or RGB triple): a name in `PLAIN_COLORS` (in `LABELLED_COLORS` with a text), or three values.
-        radius (`int`): radius in pixels; labels grow with it.
+        color (`str` or RGB triple, defaults to "red"): a name in `PLAIN_COLORS` (in `LABELLED_COLORS` with a text), or
+            three values.
+        radius (`int`, defaults to 20): radius in pixels; labels grow with it.
         text (`str`, *optional*): label at the lower right of the disc.
     Returns:
         `PIL.Image.Image` (RGB), or `np.ndarray` (height, width, 3) of uint8 if an array was given.
@@ -328,8 +329,8 @@ def draw_box(
     Args:
         image: one picture, as for `to_rgb_image`; it is not changed.
         box (sequence of 4 numbers): x1, y1, x2, y2 in pixels of the upright picture.
-        color (`str` or RGB triple): colour, as for `draw_point`.
-        width (`int`): width of the outline, in pixels; labels grow with it.
+        color (`str` or RGB triple, defaults to "red"): colour, as for `draw_point`.
+        width (`int`, defaults to 20): width of the outline, in pixels; labels grow with it.
         text (`str`, *optional*): label below the lower right corner, above that edge where there is no room.
     Returns:
         As `draw_point`.
@@ -368,7 +369,7 @@ def draw_scene_marks(
         images (list): the views of one scene, each as for `to_rgb_image`.
         marks (list): objects with `view`, `kind` ("cross", "point" or "box"), `color`, `xy` (x, y, or x1, y1, x2, y2),
             `unit` ("pixel", or "permille" of width and height) and `text` (None or a label), as `SceneMark`.
-        radius, width (`int`): sizes of `draw_point` and `draw_box`, in pixels.
+        radius, width (`int`, defaults to 20): sizes of `draw_point` and `draw_box`, in pixels.
         arm, half_thickness (`int`, *optional*), cross_size (`CrossSize`, *optional*): arguments of
             `apply_visual_prompt`.
     Returns:
@@ -572,7 +573,7 @@ def pixel_to_token(
         pixel (pair): x and y in the picture as given to the processor.
         image_size (pair of `int`): its width and height.
         grid_hw (pair of `int`): patch rows and columns of the view, `image_grid_thw[view, 1:]`.
-        merge_size (`int`): patches merged in each direction.
+        merge_size (`int`, defaults to 2): patches merged in each direction.
     Returns:
         `int`: index among the tokens of this view, row by row.
     Raises:
@@ -602,7 +603,7 @@ def marks_to_tokens(
         marks: marks of the scene, see `apply_visual_prompt`.
         image_sizes (list of pairs): width and height of every view, as given to the processor.
         image_grid_thw (array-like of shape `(views, 3)`): the processor's output for this scene.
-        merge_size (`int`): patches merged in each direction.
+        merge_size (`int`, defaults to 2): patches merged in each direction.
     Returns:
         `list[int]`: per mark, the index among all visual tokens of the scene, view after view.
     Raises:

@@ -234,7 +234,7 @@ def draw_numbers(image: Image.Image, pixels: dict, radius: int, color: str = "re
         image (`PIL.Image.Image`): RGB; not changed.
         pixels (`dict[int, tuple[int, int]]`): centre (x, y) of every number's disc.
         radius (`int`): radius of the discs, in pixels.
-        color (`str`): a name in `MARK_COLORS`.
+        color (`str`, defaults to "red"): a name in `MARK_COLORS`.
     Returns:
         `PIL.Image.Image`: a new picture, or the one given where there is nothing to draw.
 
@@ -267,7 +267,8 @@ def marked_sample(sample: SceneSample, correspondences: CoarseCorrespondences, p
 
     Args:
         sample (`SceneSample`), correspondences (`CoarseCorrespondences`): correspondences of this sample.
-        prompt (`str`): goes before the text of the question, behind leading `<image>` tags; "" adds nothing.
+        prompt (`str`, defaults to `CORRESPONDENCE_PROMPT`): goes before the text of the question, behind leading
+            `<image>` tags; "" adds nothing.
     Returns:
         `SceneSample`: with metadata["coarse_correspondences"], the table of numbers.
     Raises:

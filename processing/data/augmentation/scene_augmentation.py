@@ -24,7 +24,7 @@ def jitter_colors(images: np.ndarray, rng: np.random.Generator, strength: float 
     Args:
         images (`numpy.ndarray` of shape `(V, H, W, 3)`, uint8, or a list of `(H, W, 3)`): views of one scene.
         rng (`numpy.random.Generator`)
-        strength (`float`): 0 leaves the pictures as they are, 1 is the strongest.
+        strength (`float`, defaults to 1.0): 0 leaves the pictures as they are, 1 is the strongest.
     Returns:
         `numpy.ndarray` of shape `(V, H, W, 3)`, uint8, or a list as given.
     Raises:
@@ -67,7 +67,7 @@ def jitter_views(sample: SceneSample, rng: np.random.Generator, strength: float 
 
     Args:
         sample (`SceneSample`), rng (`numpy.random.Generator`)
-        strength (`float`): strength in 0..1, see `jitter_colors`.
+        strength (`float`, defaults to 1.0): strength in 0..1, see `jitter_colors`.
         is_per_view (`bool`, defaults to False): draw anew for every view, as if each had its own exposure.
     Returns:
         `SceneSample`.
@@ -102,18 +102,20 @@ class AugmentationConfig:
     """Which changes are made how often and how strongly. A probability of 0 leaves a change out.
 
     Args:
-        seed (`int`): seed of all draws, together with the sample's id and the epoch.
-        drop_probability (`float`): probability of leaving views out.
-        max_drop_share (`float`): largest share of the views that is left out; view 0 never is.
-        reorder_probability (`float`): probability of another order of the views, the first included.
-        view_words (`str`): "refuse" or "keep", see `reorder_views`. Where another first view is refused, the order of
-            the others changes.
-        flip_probability (`float`): probability of mirroring.
-        crop_probability (`float`), min_crop_share (`float`), is_crop_shared (`bool`): see `random_crop`.
-        resize_probability (`float`), resize_range (`tuple[float, float]`): factor of both sides of all pictures.
-        color_probability (`float`), color_strength (`float`), is_color_per_view (`bool`): see `jitter_views`; the
-            strength is drawn from 0 to this.
-        check_visibility (`bool`): see `drop_views` and `crop_views`.
+        seed (`int`, defaults to 0): seed of all draws, together with the sample's id and the epoch.
+        drop_probability (`float`, defaults to 0.3): probability of leaving views out.
+        max_drop_share (`float`, defaults to 0.5): largest share of the views that is left out; view 0 never is.
+        reorder_probability (`float`, defaults to 0.5): probability of another order of the views, the first included.
+        view_words (`str`, defaults to "refuse"): "refuse" or "keep", see `reorder_views`. Where another first view is
+            refused, the order of the others changes.
+        flip_probability (`float`, defaults to 0.5): probability of mirroring.
+        crop_probability (`float`, defaults to 0.5), min_crop_share (`float`, defaults to 0.8), is_crop_shared (`bool`,
+            defaults to False): see `random_crop`.
+        resize_probability (`float`, defaults to 0.0), resize_range (`tuple[float, float]`, defaults to
+            `(0.75, 1.25)`): factor of both sides of all pictures.
+        color_probability (`float`, defaults to 0.8), color_strength (`float`, defaults to 0.5), is_color_per_view
+            (`bool`, defaults to False): see `jitter_views`; the strength is drawn from 0 to this.
+        check_visibility (`bool`, defaults to True): see `drop_views` and `crop_views`.
     Raises:
         ValueError: if a probability or share is not in 0..1, `view_words` is another one, the resize range is not two
             ascending positive numbers, or the seed is negative.

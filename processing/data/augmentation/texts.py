@@ -58,7 +58,8 @@ class AugmentationRefused(ValueError):  # noqa: N818 - the word that its readers
 
     Args:
         message (`str`): the whole message; `refuse` writes it.
-        step (`str`), sample_id (`str`, *optional*), task (`str`, *optional*), reason (`str`): its parts.
+        step (`str`, *optional*), sample_id (`str`, *optional*), task (`str`, *optional*), reason (`str`, *optional*):
+            its parts.
     """
 
     def __init__(

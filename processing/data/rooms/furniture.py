@@ -21,7 +21,7 @@ class Part(NamedTuple):
         center (`tuple[float, float, float]`): middle of the part.
         half (`tuple[float, float, float]`): half extents along x, y and z.
         surface (`str`): key of `appearance.SURFACES`; "main" and the other "main_*" take the named colour.
-        taper (`float`): top radius over bottom radius, in (0, 1]; frusta only.
+        taper (`float`, defaults to 1.0): top radius over bottom radius, in (0, 1]; frusta only.
     """
 
     shape: str

@@ -28,7 +28,7 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
     """How many rooms, which views and which questions.
 
     Args:
-        num_train, num_selection, num_test (`int`): rooms of each split.
+        num_train, num_selection, num_test (`int`, defaults to 512, 64 and 64): rooms of each split.
         num_views (`int`, defaults to 4), height (`int`, defaults to 128), width (`int`, defaults to 128): of a room.
         tasks (`tuple[str, ...]`, defaults to `ROOM_TASKS`): keys of `TASK_MAKERS`; each room gives rows for every
             one.

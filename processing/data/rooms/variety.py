@@ -12,12 +12,14 @@ class RoomVariety:
     """How rooms differ from the renderer's defaults. Rooms of one block share size and number of views.
 
     Args:
-        sizes (`tuple`): heights and widths in pixels, multiples of 32; `size_shares` says how often each is drawn.
-        num_views (`tuple`): numbers of views; `num_views_shares` says how often each is drawn.
+        sizes (`tuple`, defaults to `((128, 128), (96, 128), (128, 160))`): heights and widths in pixels, multiples of
+            32; `size_shares` says how often each is drawn.
+        num_views (`tuple`, defaults to `(4, 3, 2, 1)`): numbers of views; `num_views_shares` says how often each is
+            drawn.
         color_strength (`float`, defaults to 1.0): up to this strength `jitter_colors` is applied.
         mark_share (`float`, defaults to 0.5): share of rooms with crosses in the views, where the task itself draws
             none.
-        mark_arms (`tuple[int, int]`): shortest and longest arm of a cross in pixels.
+        mark_arms (`tuple[int, int]`, defaults to `(2, 7)`): shortest and longest arm of a cross in pixels.
         mark_half_thickness (`int`, *optional*): of a cross; by default drawn from 0 to a quarter of the arm.
         shuffle_views (`bool`, defaults to True): whether any view may become the first.
     """

@@ -19,7 +19,7 @@ def iter_parquet_rows(path: Path, batch_size: int = 16) -> Iterator[tuple[int, d
 
     Args:
         path (`str` or `Path`)
-        batch_size (`int`): rows that are held at once.
+        batch_size (`int`, defaults to 16): rows that are held at once.
     Raises:
         FileNotFoundError: if there is no such file.
         RecordError: if it is a git-lfs pointer, cut off, or no parquet file.

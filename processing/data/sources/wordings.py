@@ -149,7 +149,7 @@ def vsibench_prompt(question: str, options: list[str] | None = None, style: str 
     Args:
         question (`str`)
         options (`list[str]`, *optional*): options as "A. chair"; None or empty for a number.
-        style (`str`): a key of `VSIBENCH_PROMPTS`.
+        style (`str`, defaults to "vsibench"): a key of `VSIBENCH_PROMPTS`.
     Returns:
         `str`.
     """

@@ -42,8 +42,8 @@ class BlinkConfig(SourceConfig):
 
     Args:
         subtasks (`tuple[str, ...]`, *optional*): entries of `SUBTASKS`; all by default.
-        prompt_style (`str`): "vgllm" (the prompt of the file, then a line that asks for the letter) or "lmms" (a note,
-            then the prompt).
+        prompt_style (`str`, defaults to "vgllm"): "vgllm" (the prompt of the file, then a line that asks for the
+            letter) or "lmms" (a note, then the prompt).
     Raises:
         ValueError: on another `prompt_style` or task.
     """

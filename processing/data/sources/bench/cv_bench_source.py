@@ -24,8 +24,8 @@ class CvBenchConfig(SourceConfig):
     """`SourceConfig`, and how questions are asked.
 
     Args:
-        prompt_style (`str`): "vgllm" (options below each other, as VSI-Bench has them) or "lmms" (the prompt of the
-            file behind a note).
+        prompt_style (`str`, defaults to "vgllm"): "vgllm" (options below each other, as VSI-Bench has them) or "lmms"
+            (the prompt of the file behind a note).
     Raises:
         ValueError: on another `prompt_style`.
     """

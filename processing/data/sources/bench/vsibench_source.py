@@ -41,8 +41,9 @@ class VsiBenchConfig(SourceConfig):
     Args:
         media_dir (`str`, *optional*): folder with `<dataset>/<scene_name>.mp4`; data_dir by default.
         annotation_file (`str`, *optional*): file below data_dir; by default `test.jsonl`, or else `test-*.parquet`.
-        prompt_style (`str`): "vsibench" (lmms-eval, VG-LLM, VLM-3R), "spatial_mllm" or "geovr".
-        subset (`str`): "full", or "debiased" or "pruned" by the field `pruned` of newer files.
+        prompt_style (`str`, defaults to "vsibench"): "vsibench" (lmms-eval, VG-LLM, VLM-3R), "spatial_mllm" or
+            "geovr".
+        subset (`str`, defaults to "full"): "full", or "debiased" or "pruned" by the field `pruned` of newer files.
     Raises:
         ValueError: on another `prompt_style` or `subset`.
     """

@@ -32,12 +32,13 @@ class Video3dLlmConfig(ScannetAnnotationConfig):
     """`ScannetAnnotationConfig`, and which frames a scene shows.
 
     Args:
-        frame_choice (`str`): "uniform", evenly spaced; or "coverage", the first of the frames that the project's
-            maximum coverage sampling lists in `scannet_select_frames.json`, put in the order of their numbers.
-        coverage_ratio (`float`): share of the scene's voxels at which frames end with "coverage"; the project's
-            `ratio95` and `ratio90` are 0.95 and 0.9.
+        frame_choice (`str`, defaults to "uniform"): "uniform", evenly spaced; or "coverage", the first of the frames
+            that the project's maximum coverage sampling lists in `scannet_select_frames.json`, put in the order of
+            their numbers.
+        coverage_ratio (`float`, defaults to 1.0): share of the scene's voxels at which frames end with "coverage"; the
+            project's `ratio95` and `ratio90` are 0.95 and 0.9.
         metadata_dir (`str`, *optional*): folder of the side files; by default `metadata` in data_dir or beside it.
-        proposals (`bool`): whether grounding rows carry the scene's proposals as boxes of that role.
+        proposals (`bool`, defaults to True): whether grounding rows carry the scene's proposals as boxes of that role.
     Raises:
         ValueError: on another `frame_choice`, or a `coverage_ratio` outside (0, 1].
     """
@@ -235,7 +236,7 @@ def selected_frames(entry: dict, num_frames: int, coverage_ratio: float = 1.0) -
         entry (`dict`): entry of `scannet_select_frames.json`: frame_files, voxel_nums (newly seen by each),
             num_all_voxels.
         num_frames (`int`): most frames.
-        coverage_ratio (`float`): stop after the frame with which this share of all voxels is seen.
+        coverage_ratio (`float`, defaults to 1.0): stop after the frame with which this share of all voxels is seen.
     Returns:
         `list[str]`.
     Raises:

@@ -33,9 +33,10 @@ class Vlm3rConfig(SourceConfig):
         media_dir (`str`, *optional*): where paths of videos start from; by default data_dir or its `vlm_3r_data`.
         processed_dir (`str`, *optional*): `processed_data`, with `<DataSet>/metadata/<split>/`; by default that folder
             in data_dir, if it is there.
-        frames (`str`): "video": rows name the video, and have views where `max_views` says how many; "processed": rows
-            have the posed frames of the processed data as views, and no video is needed.
-        scene_boxes (`bool`): whether rows carry the boxes of their scene, where the processed data has them.
+        frames (`str`, defaults to "video"): "video": rows name the video, and have views where `max_views` says how
+            many; "processed": rows have the posed frames of the processed data as views, and no video is needed.
+        scene_boxes (`bool`, defaults to True): whether rows carry the boxes of their scene, where the processed data
+            has them.
     Raises:
         ValueError: on another `frames`.
     """

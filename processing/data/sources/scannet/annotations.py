@@ -28,7 +28,7 @@ class ScannetAnnotationConfig(SourceConfig):
             oriented boxes.
         aabb_root (`str`, *optional*): `pcd_with_object_aabbs`, the boxes under ScanNet's object ids; by default beside
             `posed_images`.
-        num_views (`int`): number of views of a scene, evenly spaced; `max_views` lowers it.
+        num_views (`int`, defaults to 32): number of views of a scene, evenly spaced; `max_views` lowers it.
     Raises:
         ValueError: if `num_views` is below 1.
     """

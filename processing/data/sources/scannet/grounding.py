@@ -26,9 +26,11 @@ class PromptStyleConfig(ScannetAnnotationConfig):
     """`ScannetAnnotationConfig`, and how questions are worded.
 
     Args:
-        prompt_style (`str`): "video3dllm", "gap_mllm" or "vgllm"; the latter two need posed frames and boxes.
-        box_kind (`str`): "axis_aligned", ScanNet's boxes; "oriented", EmbodiedScan's where they overlap with those by
-            an IoU of 0.5, which needs infos_file. Objects without one are counted under "no_oriented_box".
+        prompt_style (`str`, defaults to "video3dllm"): "video3dllm", "gap_mllm" or "vgllm"; the latter two need posed
+            frames and boxes.
+        box_kind (`str`, defaults to "axis_aligned"): "axis_aligned", ScanNet's boxes; "oriented", EmbodiedScan's where
+            they overlap with those by an IoU of 0.5, which needs infos_file. Objects without one are counted under
+            "no_oriented_box".
     Raises:
         ValueError: on another `prompt_style` or `box_kind`, or "oriented" without infos_file.
     """

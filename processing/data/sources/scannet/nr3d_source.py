@@ -30,10 +30,10 @@ class Nr3dConfig(PromptStyleConfig):
     """`PromptStyleConfig`, and which utterances are read.
 
     Args:
-        mentions_target_class_only (`bool`): whether utterances that do not name the class are left out, as ReferIt3D
-            evaluates.
-        correct_guess_only (`bool`): whether utterances by which the human listener did not find the object are left
-            out.
+        mentions_target_class_only (`bool`, defaults to False): whether utterances that do not name the class are left
+            out, as ReferIt3D evaluates.
+        correct_guess_only (`bool`, defaults to False): whether utterances by which the human listener did not find the
+            object are left out.
     """
 
     mentions_target_class_only: bool = False

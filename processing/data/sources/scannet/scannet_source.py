@@ -35,10 +35,10 @@ class ScannetConfig(SourceConfig):
     """`SourceConfig`, and which frames to read.
 
     Args:
-        frames (`str`): "export" reads `color/`, `depth/`, `pose/`, "sens" reads `<scene>.sens`; "auto" takes the
-            export where there is one.
-        frame_step (`int`): every how many frames one is taken; recordings have 30 a second, EmbodiedScan's posed
-            images are every 10th.
+        frames (`str`, defaults to "auto"): "export" reads `color/`, `depth/`, `pose/`, "sens" reads `<scene>.sens`;
+            "auto" takes the export where there is one.
+        frame_step (`int`, defaults to 1): every how many frames one is taken; recordings have 30 a second,
+            EmbodiedScan's posed images are every 10th.
     Raises:
         ValueError: on another form, or a step below 1.
     """

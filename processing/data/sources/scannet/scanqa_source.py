@@ -23,8 +23,8 @@ class ScanQaConfig(ScannetAnnotationConfig):
     """`ScannetAnnotationConfig`, and how several answers are used.
 
     Args:
-        row_per_answer (`bool`): one row for each answer in "train", as Video-3D-LLM trains on them; else one for each
-            question, with its first answer. All answers are references in either case.
+        row_per_answer (`bool`, defaults to False): one row for each answer in "train", as Video-3D-LLM trains on them;
+            else one for each question, with its first answer. All answers are references in either case.
     """
 
     row_per_answer: bool = False

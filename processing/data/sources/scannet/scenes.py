@@ -190,7 +190,7 @@ class ScannetScenes:
 
         Args:
             scene_id (`str`)
-            min_iou (`float`): objects without such a box are left out.
+            min_iou (`float`, defaults to 0.5): objects without such a box are left out.
         Raises:
             ValueError: unless both aabb_root and infos_file were given. RecordError: as `boxes`.
         """

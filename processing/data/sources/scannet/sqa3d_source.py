@@ -21,8 +21,8 @@ class Sqa3dConfig(ScannetAnnotationConfig):
     """`ScannetAnnotationConfig`, and which situations are used.
 
     Args:
-        alternative_situations (`bool`): "train" has one more row for each other wording of the situation, as
-            Video-3D-LLM trains on them.
+        alternative_situations (`bool`, defaults to True): "train" has one more row for each other wording of the
+            situation, as Video-3D-LLM trains on them.
     """
 
     alternative_situations: bool = True

@@ -33,8 +33,8 @@ class ArkitScenesConfig(SourceConfig):
     """`SourceConfig`, and which pictures to read.
 
     Args:
-        stream (`str`): "lowres_wide" (256 x 192), "vga_wide" (640 x 480) or "wide" (1920 x 1440); depth is always
-            that of lowres_depth.
+        stream (`str`, defaults to "lowres_wide"): "lowres_wide" (256 x 192), "vga_wide" (640 x 480) or "wide" (1920 x
+            1440); depth is always that of lowres_depth.
     Raises:
         ValueError: on another stream.
     """

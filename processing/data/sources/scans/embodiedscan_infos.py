@@ -88,7 +88,7 @@ class EmbodiedScanInfos:
 
         Args:
             item (`dict`): item of this file.
-            euler_order (`str`): order of the angles in the nine numbers.
+            euler_order (`str`, defaults to `DEFAULT_EULER_ORDER`): order of the angles in the nine numbers.
         Raises:
             RecordError: if a box has not nine finite numbers with positive sizes, no id, or an unknown category.
         """

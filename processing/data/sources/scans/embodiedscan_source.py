@@ -33,8 +33,8 @@ class EmbodiedScanConfig(SourceConfig):
     Args:
         media_dir (`str`, *optional*): folder that `img_path` starts from; by default that of the infos file.
         index_dir (`str`, *optional*): see `EmbodiedScanInfos`.
-        euler_order (`str`): "ZXY", the publisher's, or "zxy". It is not detected: boxes in the aligned frame do not
-            tell, since upright ones read the same in both orders.
+        euler_order (`str`, defaults to `DEFAULT_EULER_ORDER`): "ZXY", the publisher's, or "zxy". It is not detected:
+            boxes in the aligned frame do not tell, since upright ones read the same in both orders.
         windows (`tuple[int, int]`, *optional*): views of a detection question, and how many listed frames apart they
             are; (4, 3) is VG-LLM's choice, a second apart. Given this, or the task "detection3d", there are rows of
             that task, and rows of scenes only if tasks names them too.

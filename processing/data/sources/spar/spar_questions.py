@@ -109,7 +109,7 @@ def spar_view(path: Path, name: str, with_camera: bool = True, on_lost: Callable
     Args:
         path (`Path`): file of the picture.
         name (`str`): name in the record.
-        with_camera (`bool`): whether to read them.
+        with_camera (`bool`, defaults to True): whether to read them.
         on_lost (`Callable[[Path]]`, *optional*): called with the pose file where tracking was lost.
     Returns:
         `dict`: fields of a view.

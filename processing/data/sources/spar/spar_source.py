@@ -37,7 +37,8 @@ class SparConfig(SourceConfig):
             the files that it lists. By default all of `qa_jsonl`, or where that is not there all of `data_jsons`.
         media_dir (`str`, *optional*): folder with the pictures' scenes; by default what the index says, or `images`
             beside `qa_jsonl`.
-        cameras (`bool`): read pose, intrinsics and depth where they are known (SPAR-7M-RGBD, its ScanNet part).
+        cameras (`bool`, defaults to True): read pose, intrinsics and depth where they are known (SPAR-7M-RGBD, its
+            ScanNet part).
     Raises:
         ValueError: on another `release`.
     """
