@@ -13,7 +13,7 @@ NO_NOUN = (  # "of the bootstrap" leaves open what of it
     *("of", "as", "in", "for", "from", "with", "without", "by", "at", "on", "to", "up", "between", "above", "below"),
     *("over", "is", "can", "must", "that", "this", "only", "also", "if", "not", "after", "before"),
 )
-LATER = {"video_labels", "task_makers", "rooms"}
+LATER = {"video_labels", "task_makers"}
 
 
 def documented(folder):

@@ -85,7 +85,7 @@ class Appearance:
         decorations (`list[Decoration]`): drawn in order.
         light (`numpy.ndarray` of shape `(3,)`): position of the lamp, world, metres.
         light_rgb, ambient_rgb (`numpy.ndarray` of shape `(3,)`): their colours times strength.
-        brightness (`float`), noise (`float`), vignette (`float`), blur (`float`): of the camera.
+        brightness (`float`), noise (`float`), vignette (`float`), blur (`float`): settings of the camera.
     """
 
     rgb: np.ndarray
@@ -257,7 +257,7 @@ def identify(look: Appearance, primitive, u, v) -> tuple[np.ndarray, list[tuple]
     """Return the instance id of every hit, and the hits on each decoration.
 
     Args:
-        look (`Appearance`): of the room.
+        look (`Appearance`): colours and patterns of the room.
         primitive (`numpy.ndarray` of shape `(M,)`): primitive numbers.
         u (`numpy.ndarray` of shape `(M,)`), v (`numpy.ndarray` of shape `(M,)`): face coordinates in metres.
     Returns:
@@ -411,7 +411,7 @@ def light_up(look: Appearance, size, rgb, primitive, points, normals, is_lit) ->
     Frame: world. Units: metres. Source: Lambert's law; the darkening of corners is our choice.
 
     Args:
-        look (`Appearance`): of the room.
+        look (`Appearance`): colours and patterns of the room.
         size (`numpy.ndarray` of shape `(3,)`): extent of the room.
         rgb (`numpy.ndarray` of shape `(3, M)`): unlit colours.
         primitive (`numpy.ndarray` of shape `(M,)`): what was hit.

@@ -81,7 +81,7 @@ def cast_rays(layout: RoomLayout, parts: Parts, directions: list[np.ndarray]) ->
     Args:
         layout (`RoomLayout`): the room; its cameras are the origins.
         parts (`Parts`): its furniture.
-        directions (`list[numpy.ndarray]`): of `ray_directions`.
+        directions (`list[numpy.ndarray]`): directions that `ray_directions` gives.
     Returns:
         `tuple[numpy.ndarray, numpy.ndarray]`, both `(V, H, W)`: z-depth, float32, always finite; and the number of
         the primitive, int16, as in appearance.py.

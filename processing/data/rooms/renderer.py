@@ -39,7 +39,7 @@ class RoomScene:
         boxes (`numpy.ndarray` of shape `(N, 9)`, float64): tight boxes of the furniture, world frame.
         labels (`list[str]`), colors (`list[str]`): category and named colour of each piece.
         room_size (`numpy.ndarray` of shape `(3,)`): extent of the room.
-        euler_order (`str`, defaults to "zxy"): of `boxes`, always "zxy".
+        euler_order (`str`, defaults to "zxy"): Euler order of `boxes`, always "zxy".
     """
 
     seed: int

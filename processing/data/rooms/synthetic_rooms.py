@@ -29,7 +29,8 @@ class SyntheticRoomsConfig(datasets.BuilderConfig):
 
     Args:
         num_train, num_selection, num_test (`int`, defaults to 512, 64 and 64): rooms of each split.
-        num_views (`int`, defaults to 4), height (`int`, defaults to 128), width (`int`, defaults to 128): of a room.
+        num_views (`int`, defaults to 4), height (`int`, defaults to 128), width (`int`, defaults to 128): views of a
+            room, and their size in pixels.
         tasks (`tuple[str, ...]`, defaults to `ROOM_TASKS`): keys of `TASK_MAKERS`; each room gives rows for every
             one.
         questions_per_task (`int`, defaults to 1): rows for one room and task, with different questions;

@@ -16,11 +16,12 @@ class RoomVariety:
             32; `size_shares` says how often each is drawn.
         num_views (`tuple`, defaults to `(4, 3, 2, 1)`): numbers of views; `num_views_shares` says how often each is
             drawn.
-        color_strength (`float`, defaults to 1.0): up to this strength `jitter_colors` is applied.
+        color_strength (`float`, defaults to 1.0): strength up to which `jitter_colors` is applied.
         mark_share (`float`, defaults to 0.5): share of rooms with crosses in the views, where the task itself draws
             none.
         mark_arms (`tuple[int, int]`, defaults to `(2, 7)`): shortest and longest arm of a cross in pixels.
-        mark_half_thickness (`int`, *optional*): of a cross; by default drawn from 0 to a quarter of the arm.
+        mark_half_thickness (`int`, *optional*): pixels to each side of the middle line of a cross's bar; by default
+            drawn from 0 to a quarter of the arm.
         shuffle_views (`bool`, defaults to True): whether any view may become the first.
     """
 
