@@ -340,7 +340,10 @@ class SceneSample:
         return pose
 
     def box_in_view(self, box: Box, view: int = 0) -> np.ndarray:
-        """A box in the camera of a view, `(9,)`, in the Euler order of the box; raises as `frame_to_camera`."""
+        """A box in the camera of a view, `(9,)`, in the Euler order of the box; raises as `frame_to_camera`.
+
+        Numbers `(K, 9)` are as many boxes of one frame and order, which takes no longer than one.
+        """
         if box.frame == "camera" and (box.frame_index or 0) == view:  # the angles stay exactly as they are
             self._check_view(view)
             return np.array(box.numbers, np.float64)

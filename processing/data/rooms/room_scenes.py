@@ -49,10 +49,12 @@ def room_sample(scene: RoomScene, split: str | None = None, sample_id: str | Non
     Returns:
         `SceneSample`.
     """
-    seen_first, words = set(np.unique(scene.instance_ids[0]).tolist()), piece_attributes(scene)
+    pixels_in_first = np.bincount(scene.instance_ids[0].clip(0).reshape(-1), minlength=len(scene.boxes) + 1)
     boxes = tuple(
-        Box(box, scene.euler_order, "aligned", None, label, str(number), "target", number in seen_first, told)
-        for number, (box, label, told) in enumerate(zip(scene.boxes, scene.labels, words, strict=True), 1)
+        Box(box, scene.euler_order, "aligned", None, label, str(number), "target", bool(pixels), told)
+        for number, (box, label, pixels, told) in enumerate(
+            zip(scene.boxes, scene.labels, pixels_in_first[1:], piece_attributes(scene), strict=True), 1
+        )
     )
     return SceneSample(
         id=sample_id or scene.scene_id,

@@ -27,10 +27,11 @@ class Solid(NamedTuple):
     rotation: np.ndarray
 
     @classmethod
-    def from_numbers(cls, box, euler_order: str) -> "Solid":
-        """Read nine numbers, in the frame they are in."""
-        box = np.asarray(box, np.float64)
-        return cls(box[:3], box[3:6] / 2, euler_to_matrix(box[6:9], euler_order))
+    def from_numbers(cls, boxes, euler_order: str) -> "Solid | list[Solid]":
+        """Read nine numbers, in the frame they are in, or a list of them."""
+        boxes = np.asarray(boxes, np.float64)
+        parts = boxes[..., :3], boxes[..., 3:6] / 2, euler_to_matrix(boxes[..., 6:9], euler_order)
+        return cls(*parts) if boxes.ndim == 1 else [cls(*part) for part in zip(*parts, strict=True)]
 
     def numbers(self) -> np.ndarray:
         """Nine numbers, angles in "zxy" as answers have them."""

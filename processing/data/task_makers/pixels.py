@@ -45,14 +45,15 @@ def draw_mark(
     """
     for place in _order_of_views(scene, rng, cameras, item, around):
         camera = cameras[int(place)]
-        pixels = _allowed_pixels(scene, camera, item, around)
-        if not len(pixels):
+        allowed = _allowed_places(scene, camera, item, around)
+        if not len(allowed):
             continue
-        pixels = pixels[rng.integers(len(pixels), size=_DRAWS)]
+        pixels = camera.grid.reshape(-1, 2)[allowed[rng.integers(len(allowed), size=_DRAWS)]]
         if camera.stride > 1:  # within the cells of the grid, and tested again there
             pixels = pixels + rng.integers(camera.stride, size=pixels.shape) - camera.stride // 2
+            pixels = pixels[camera.is_markable(pixels)]
         points = camera.points_at(pixels)
-        for index in np.flatnonzero(camera.is_markable(pixels) & _is_free(scene, camera, pixels, points, taken)):
+        for index in np.flatnonzero(_is_free(scene, camera, pixels, points, taken)):
             if item is None or scene.objects.owner_of(pixels[index], points[index], camera.index) is item:
                 x, y = pixels[index].astype(int)
                 label = item.label if item else camera.label_at(pixels[index])
@@ -64,21 +65,21 @@ def _order_of_views(scene, rng, cameras, item, around):
     """Views in the order in which they are tried: by chance, with instance maps in proportion to their pixels."""
     if any(camera.instances is None for camera in cameras):
         return rng.permutation(len(cameras))
-    counts = np.array([len(_allowed_pixels(scene, camera, item, around)) for camera in cameras], np.float64)
+    counts = np.array([len(_allowed_places(scene, camera, item, around)) for camera in cameras], np.float64)
     if not counts.any():
         return []
     return rng.choice(len(cameras), size=np.count_nonzero(counts), replace=False, p=counts / counts.sum())
 
 
 @remembered
-def _allowed_pixels(scene, camera, item, around):
-    """The pixels of the grid that may be marked, `(n, 2)`; those that show an object where one is given."""
+def _allowed_places(scene, camera, item, around):
+    """Where in the grid pixels may be marked, `(n,)` row by row; those that show an object where one is given."""
     allowed = camera.grid_markable
     if around and camera.instances is not None and scene.knows_objects:
         allowed = allowed & (scene.objects.owners[camera.index] < 0)
     if item is not None:
         allowed = allowed & scene.objects.inner[camera.index] & (scene.objects.owners[camera.index] == item.index)
-    return camera.grid[allowed]
+    return np.flatnonzero(allowed)
 
 
 def _is_free(scene, camera, pixels, points, taken):

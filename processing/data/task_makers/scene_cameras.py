@@ -102,6 +102,8 @@ class SceneCamera:
         in_range = (depth >= self.margins.near_m) & (depth <= self.margins.far_m)
         if self.instances is None:
             is_clear = self._on_grid(self._smooth_depth)
+        elif self.instances.ids.shape[::-1] == self.size:
+            is_clear = self._on_grid(self._inner_instances)
         else:
             is_clear = self._inner_instances[self.instances.places(self.grid, self.size)]
         return in_range & is_clear & in_x & in_y[:, None]

@@ -1,7 +1,8 @@
 """The objects of a scene as its boxes give them, and how much of each is seen in each view, tested against depth."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import groupby
 
 import numpy as np
 
@@ -77,20 +78,30 @@ def read_objects(sample: SceneSample, margins: TaskMargins) -> list[SceneObject]
     Raises:
         RecordError: if a box stands in a frame that the poses do not reach.
     """
+    boxes = [(box, " ".join(box.label.replace("_", " ").lower().split())) for box in sample.boxes if _is_true(box)]
+    boxes = [(box, kind) for box, kind in boxes if kind not in margins.structure_names]
     found = []
-    for box in sample.boxes:
-        if box.role not in TRUE_ROLES:
-            continue
-        kind = " ".join(box.label.replace("_", " ").lower().split())
-        if kind in margins.structure_names:
-            continue
-        solid = Solid.from_numbers(sample.box_in_view(box, 0), box.euler_order)
+    for (box, kind), solid in zip(boxes, _solids(sample, [box for box, _ in boxes]), strict=True):
         color = box.attributes.get("color")
         name = kind if color is None else f"{color} {kind}"
         if any(_is_same(box, name, solid, other) for other in found):
             continue
         found.append(SceneObject(len(found), box.label, name, box.instance_id, solid, kind, box.attributes))
     return found
+
+
+def _is_true(box):
+    return box.role in TRUE_ROLES
+
+
+def _solids(sample, boxes):
+    """The boxes in the camera of view 0; neighbours of one frame and order are read at once."""
+    solids = []
+    for (_, _, order), group in groupby(boxes, lambda box: (box.frame, box.frame_index, box.euler_order)):
+        group = list(group)
+        together = replace(group[0], numbers=np.stack([box.numbers for box in group]))
+        solids += Solid.from_numbers(sample.box_in_view(together, 0), order)
+    return solids
 
 
 def _is_same(box, name, solid, other):
@@ -130,18 +141,17 @@ class SceneObjects:
 
     def _look_up(self, view, camera, numbers):
         """Assign the pixels of a view to objects by its instance map, which says exactly what is seen."""
-        ids = camera.grid_instances
-        owners = np.full(ids.shape, -1)
-        for item, number in zip(self.items, numbers, strict=True):
-            owners[ids == number] = item.index
-        counts = np.bincount(np.maximum(camera.instances.ids, 0).reshape(-1), minlength=max(numbers) + 1)
-        self.loose[:, view] = counts[numbers] / camera.instances.ids.size
+        owner_of_id = np.full(max(numbers) + 3, -1)  # from -1, which all that is below counts as, as what is beyond
+        owner_of_id[np.array(numbers) + 1] = np.arange(len(numbers))
+        owners = owner_of_id.take(camera.grid_instances + 1, mode="clip")
+        ids = camera.instances.ids
+        counts = np.bincount(np.maximum(ids, 0).reshape(-1), minlength=max(numbers) + 1)
+        self.loose[:, view] = counts[numbers] / ids.size
         owners[np.isnan(camera.grid_depth)] = -1
         self._count(view, owners)
-        self.contested[view] = np.zeros(owners.shape, dtype=bool)
 
     def _count(self, view, owners):
-        counts = np.bincount(owners[owners >= 0], minlength=len(self.items))
+        counts = np.bincount(owners.reshape(-1) + 1, minlength=len(self.items) + 1)[1:]
         self.share[:, view], self.owners[view] = counts / owners.size, owners
 
     def _look(self, view, camera):
@@ -200,12 +210,10 @@ class SceneObjects:
     def in_picture(self) -> np.ndarray:
         """`(objects, views)`: share of the box that lies inside the picture, whatever stands in front of it."""
         shares = np.zeros(self.share.shape)
-        for item in self.items:
-            lattice = item.solid.lattice()
-            for view, camera in enumerate(self.cameras):
-                if camera is not None:
-                    pixels, _ = camera.project(lattice)
-                    shares[item.index, view] = camera.is_inside(pixels).mean()
+        lattices = np.stack([item.solid.lattice() for item in self.items])
+        for view, camera in enumerate(self.cameras):
+            if camera is not None:
+                shares[:, view] = camera.is_inside(camera.project(lattices)[0]).mean(-1)
         return shares
 
     @cached_property
@@ -225,7 +233,7 @@ class SceneObjects:
         Instance maps leave no doubt: there all of them.
         """
         return [
-            None if owners is None else self.contested[view] == 0 if self._is_mapped[view] else self._inner(view)
+            None if owners is None else owners >= 0 if self.contested[view] is None else self._inner(view)
             for view, owners in enumerate(self.owners)
         ]
 
@@ -245,10 +253,13 @@ class SceneObjects:
             self._gaps[key] = box_gap(self.items[key[0]].solid, self.items[key[1]].solid)
         return self._gaps[key]
 
-    def seen(self, item: SceneObject, view: int) -> tuple[np.ndarray, np.ndarray]:
-        """What a view shows of an object: colour pixels `(n, 2)` of the grid, and points `(n, 3)`."""
-        is_own = self.owners[view] == item.index
-        return self.cameras[view].grid[is_own], self.cameras[view].grid_points[is_own]
+    def seen_pixels(self, item: SceneObject, view: int) -> np.ndarray:
+        """The colour pixels `(n, 2)` of the grid that show an object in a view."""
+        return self.cameras[view].grid[self.owners[view] == item.index]
+
+    def seen_points(self, item: SceneObject, view: int) -> np.ndarray:
+        """The points `(n, 3)` that they see."""
+        return self.cameras[view].grid_points[self.owners[view] == item.index]
 
     def owner_of(self, pixel, point, view: int) -> SceneObject | None:
         """The object that a pixel of a view shows, with its point; None if the point is in no box, or in two."""

@@ -24,8 +24,7 @@ def visible_items(scene: TaskScene, view: int | None = None, clear: bool = False
 @remembered
 def pixel_range(scene: TaskScene, item: SceneObject, view: int) -> tuple[float, float]:
     """From where to where along x a view shows an object, in colour pixels."""
-    pixels, _ = scene.objects.seen(item, view)
-    low, high = np.percentile(pixels[:, 0], INNER_PERCENTILES)
+    low, high = np.percentile(scene.objects.seen_pixels(item, view)[:, 0], INNER_PERCENTILES)
     return float(low), float(high)
 
 
@@ -62,8 +61,7 @@ def is_less_far(scene: TaskScene, near: float, far: float) -> bool:
 def distance_range(scene: TaskScene, item: SceneObject, view: int) -> np.ndarray:
     """Nearest and farthest of what a view shows of an object: rows z-depth and straight distance, `(2, 2)`."""
     camera = scene.cameras[view]
-    _, points = scene.objects.seen(item, view)
-    local = (points - camera.center) @ camera.to_first[:3, :3]
+    local = (scene.objects.seen_points(item, view) - camera.center) @ camera.to_first[:3, :3]
     values = np.stack([local[:, 2], np.linalg.norm(local, axis=-1)])
     return np.percentile(values, INNER_PERCENTILES, axis=1).T
 

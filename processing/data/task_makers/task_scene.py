@@ -118,19 +118,16 @@ class TaskScene:
         return [rest[int(place)] for place in rng.permutation(len(rest))[:count]]
 
     @cached_property
-    def _cameras(self):
-        return scene_cameras(self.sample, self.margins)
-
-    @property
     def cameras(self) -> list[SceneCamera | None]:
         """One for each view; raises CannotAskError if view 0 has no pose."""
-        if not self._cameras:
+        cameras = scene_cameras(self.sample, self.margins)
+        if not cameras:
             raise CannotAskError("the row has no views")
-        if self._cameras[0] is None:
+        if cameras[0] is None:
             raise CannotAskError("view 0 has no pose or no intrinsics")
-        return self._cameras
+        return cameras
 
-    @property
+    @cached_property
     def measured(self) -> list[SceneCamera]:
         """The cameras with a depth map; raises CannotAskError if there is none."""
         found = [camera for camera in self.cameras if camera is not None and camera.depth_m is not None]

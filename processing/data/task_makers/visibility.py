@@ -120,7 +120,7 @@ def hidden_shares(scene: TaskScene, item, view: int) -> dict[int, float]:
         `dict` from the index of a hiding object to its share of the points that fall into the picture.
     """
     objects, camera = scene.objects, scene.cameras[view]
-    seen = [objects.seen(item, other.index)[1] for other in scene.measured if other.index != view]
+    seen = [objects.seen_points(item, other.index) for other in scene.measured if other.index != view]
     points = np.concatenate(seen) if seen else np.zeros((0, 3))
     pixels, depth = camera.project(points)
     is_inside = camera.is_inside(pixels)
