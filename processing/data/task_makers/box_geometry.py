@@ -13,7 +13,7 @@ from ...camera_geometry_gap_mllm import BOX_CORNER_SIGNS, euler_to_matrix, matri
 
 _SIGNS = np.array(BOX_CORNER_SIGNS)
 _EDGES = np.array([(a, b) for a, b in product(range(8), repeat=2) if a < b and (_SIGNS[a] != _SIGNS[b]).sum() == 1])
-
+_EDGE_PAIRS = np.stack([_EDGES.repeat(12, 0), np.tile(_EDGES, (12, 1))])  # (2, 144, 2)
 
 AROUND_M = 0.3  # how far around a side its surroundings are looked at
 MIN_AROUND = 8  # points that these take at least
@@ -167,9 +167,8 @@ def _edges_cut(a, b):
 
 def _edge_gaps(a, b):
     """Distances between all pairs of edges, `(144,)`, from the corners of both boxes."""
-    pairs = np.array(list(product(range(12), repeat=2)))
-    p, q = a[_EDGES[pairs[:, 0], 0]], b[_EDGES[pairs[:, 1], 0]]
-    u, v = a[_EDGES[pairs[:, 0], 1]] - p, b[_EDGES[pairs[:, 1], 1]] - q
+    p, q = a[_EDGE_PAIRS[0, :, 0]], b[_EDGE_PAIRS[1, :, 0]]
+    u, v = a[_EDGE_PAIRS[0, :, 1]] - p, b[_EDGE_PAIRS[1, :, 1]] - q
     uu, vv, uv = (u * u).sum(-1), (v * v).sum(-1), (u * v).sum(-1)
     w = p - q
     uw, vw = (u * w).sum(-1), (v * w).sum(-1)

@@ -7,10 +7,10 @@ import numpy as np
 
 from .scene_objects import SceneObject, may_be_confused, same_name
 from .spatial_facts import (
-    NEXT_TO_M,
     closest_of,
     height_range,
     is_above,
+    is_next_to,
     is_whole,
     share_footprint,
     side_in_view,
@@ -78,14 +78,14 @@ def describe(scene: TaskScene, item: SceneObject, rng: np.random.Generator) -> s
     names = names_of(scene, item)
     if not names:
         return None
-    name = draw_one(names, rng, "")
-    clauses, size = place_clauses(scene, item), item.attributes.get("size")
+    name, size = draw_one(names, rng, ""), item.attributes.get("size")
     add_place = rng.random() < 0.5
     if name != f"the {item.name}":
         return name
     if size and rng.random() < 0.5:
         name = f"the {size} {item.name}"
-    return f"{name} {draw_one(clauses, rng, '')}" if clauses and add_place else name
+    clauses = place_clauses(scene, item) if add_place else None
+    return f"{name} {draw_one(clauses, rng, '')}" if clauses else name
 
 
 @remembered
@@ -101,7 +101,7 @@ def place_clauses(scene: TaskScene, item: SceneObject) -> list[str]:
                 found.append(f"above the {anchor.name}")
             elif is_above(scene, anchor, item):
                 found.append(f"below the {anchor.name}")
-        elif scene.objects.gap(item, anchor) <= NEXT_TO_M:
+        elif is_next_to(scene, item, anchor):
             found.append(f"next to the {anchor.name}")
         both_in_first = scene.objects.is_visible[[item.index, anchor.index], 0].all()
         side = side_in_view(scene, item, anchor, 0) if both_in_first else None

@@ -116,4 +116,6 @@ class TaskMargins:
             raise ValueError(f"absent_share, visible_share and clear_share are {shares}; expected ascending numbers.")
 
 
-__all__ = ["NAME_GROUPS", "STRUCTURE_NAMES", "TaskMargins"]
+MARGINS = TaskMargins()  # where nothing else is said
+
+__all__ = ["MARGINS", "NAME_GROUPS", "STRUCTURE_NAMES", "TaskMargins"]

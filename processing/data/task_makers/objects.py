@@ -28,7 +28,7 @@ def ask_detection3d(scene: TaskScene, rng: np.random.Generator) -> Draft:
         raise CannotAskError("an object may be in clear view, but cannot be told from what is behind it")
     first = objects.is_visible.argmax(1)
     shown = sorted(shown, key=lambda item: (first[item.index], item.index))
-    boxes = [item.solid.numbers() for item in shown]
+    boxes = [item.numbers for item in shown]
     unsure = [item.label for item in objects.items if objects.is_present[item.index] and item not in shown]
     return Draft(
         task="detection3d",
@@ -98,7 +98,7 @@ def ask_grounding_box(scene: TaskScene, rng: np.random.Generator) -> Draft:
         question_type="grounding_box",
         kind="grounding_box",
         words={"description": description},
-        truth=Truth("box", answered([item.solid.numbers()]), description=description),
+        truth=Truth("box", answered([item.numbers]), description=description),
         targets=[item],
         facts={"description": description},
     )

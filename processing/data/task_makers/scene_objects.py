@@ -41,6 +41,11 @@ class SceneObject:
     kind: str
     attributes: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """Its box as nine numbers, see `Solid.numbers`."""
+        return self.solid.numbers()
+
     @property
     def color(self) -> str | None:
         """The word for its colour, where that is known."""
@@ -205,16 +210,6 @@ class SceneObjects:
     def is_present(self) -> np.ndarray:
         """`(objects,)` bool: may be seen in some view."""
         return ~self.is_absent.all(1)
-
-    @cached_property
-    def in_picture(self) -> np.ndarray:
-        """`(objects, views)`: share of the box that lies inside the picture, whatever stands in front of it."""
-        shares = np.zeros(self.share.shape)
-        lattices = np.stack([item.solid.lattice() for item in self.items])
-        for view, camera in enumerate(self.cameras):
-            if camera is not None:
-                shares[:, view] = camera.is_inside(camera.project(lattices)[0]).mean(-1)
-        return shares
 
     @cached_property
     def rivals(self) -> list[list[SceneObject]]:

@@ -108,20 +108,28 @@ def closest_of(scene: TaskScene, items: list[SceneObject], anchor: SceneObject) 
     return best if items[int(np.argmin(middles))] is best else None
 
 
+def is_next_to(scene: TaskScene, a: SceneObject, b: SceneObject) -> bool:
+    """Whether the gap between two objects is small; where the spheres around their boxes are apart, that is quick."""
+    reach = np.linalg.norm(a.solid.half) + np.linalg.norm(b.solid.half) + NEXT_TO_M
+    return np.linalg.norm(a.solid.center - b.solid.center) <= reach and scene.objects.gap(a, b) <= NEXT_TO_M
+
+
 def is_whole(scene: TaskScene, item: SceneObject) -> bool:
     """Whether one view shows an object clearly and holds nearly all of its box."""
-    objects = scene.objects
-    return bool((objects.is_clear[item.index] & (objects.in_picture[item.index] >= scene.margins.whole_share)).any())
+    lattice, views = item.solid.lattice(), np.flatnonzero(scene.objects.is_clear[item.index])
+    cameras = [scene.cameras[view] for view in views]
+    shares = (camera.is_inside(camera.project(lattice)[0]).mean() for camera in cameras)
+    return any(share >= scene.margins.whole_share for share in shares)
 
 
 __all__ = [
-    "NEXT_TO_M",
     "closest_of",
     "distance_range",
     "height_range",
     "is_above",
     "is_less_far",
     "is_nearer",
+    "is_next_to",
     "is_whole",
     "pixel_range",
     "share_footprint",

@@ -12,7 +12,7 @@ from ..cannot_ask import CannotAskError
 from ..record_errors import RecordError
 from ..scene_sample import Box, Point, SceneMark, SceneSample
 from ..truth import Truth, render_answer, rounded_number
-from .margins import TaskMargins
+from .margins import MARGINS, TaskMargins
 from .scene_cameras import SceneCamera, scene_cameras
 from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects, read_objects
 from .templates import phrase
@@ -92,7 +92,7 @@ class TaskScene:
     def __init__(
         self, sample: SceneSample, margins: TaskMargins | None = None, mark_colors: tuple[str, ...] | None = None
     ):
-        self.sample, self.margins = sample, margins or TaskMargins()
+        self.sample, self.margins = sample, margins or MARGINS
         self.mark_colors = list(COLORS if mark_colors is None else mark_colors)
         self.memo = {}  # of functions that are `remembered`
         self.taken: tuple[Marked, ...] = ()  # marks of other questions that are shown in the same pictures
@@ -136,26 +136,20 @@ class TaskScene:
         return found
 
     @cached_property
-    def _objects(self):
-        if self.sample.task not in COMPLETE_TASKS:
-            return "boxes of this task need not be all objects of the scene"
-        if any(not box.label for box in self.sample.boxes if box.role in TRUE_ROLES):
-            return "a box has no label, so that names do not tell objects apart"
-        try:
-            items = read_objects(self.sample, self.margins)
-        except RecordError:
-            return "the boxes are in a frame that the poses do not reach"
-        if not items:
-            return "the row has no boxes of objects"
-        return SceneObjects(items, self.cameras, self.margins)
-
-    @property
     def objects(self) -> SceneObjects:
         """The objects and where they are seen; raises CannotAskError if they are not known."""
         _ = self.measured
-        if isinstance(self._objects, str):
-            raise CannotAskError(self._objects)
-        return self._objects
+        if self.sample.task not in COMPLETE_TASKS:
+            raise CannotAskError("boxes of this task need not be all objects of the scene")
+        if any(not box.label for box in self.sample.boxes if box.role in TRUE_ROLES):
+            raise CannotAskError("a box has no label, so that names do not tell objects apart")
+        try:
+            items = read_objects(self.sample, self.margins)
+        except RecordError:
+            raise CannotAskError("the boxes are in a frame that the poses do not reach") from None
+        if not items:
+            raise CannotAskError("the row has no boxes of objects")
+        return SceneObjects(items, self.cameras, self.margins)
 
     @property
     def knows_objects(self) -> bool:
@@ -173,23 +167,18 @@ class TaskScene:
             raise CannotAskError("not every view has a pose and a depth map")
         return objects
 
-    @cached_property
-    def _up(self):
-        _ = self.cameras
-        world_is_known = self.sample.pose_frame == "aligned" or self.sample.world_to_aligned is not None
-        return self.sample.camera_to("aligned", 0)[2, :3] if world_is_known else None
-
-    @property
-    def up(self) -> np.ndarray:
-        """Unit vector against gravity; raises CannotAskError if the aligned world is not known."""
-        if self._up is None:
-            raise CannotAskError("the direction of gravity is not known")
-        return self._up
-
     @property
     def has_up(self) -> bool:
         """Whether the direction of gravity is known."""
-        return self._up is not None
+        return self.sample.pose_frame == "aligned" or self.sample.world_to_aligned is not None
+
+    @cached_property
+    def up(self) -> np.ndarray:
+        """Unit vector against gravity; raises CannotAskError if the aligned world is not known."""
+        _ = self.cameras
+        if not self.has_up:
+            raise CannotAskError("the direction of gravity is not known")
+        return self.sample.camera_to("aligned", 0)[2, :3]
 
     def pose(self, draft: Draft, rng: np.random.Generator, phrasings: str = "all") -> SceneSample:
         """Make a row of a draft.
@@ -242,7 +231,7 @@ class TaskScene:
 
     def _box(self, item: SceneObject, role: str) -> Box:
         in_reference = bool(self.objects.is_visible[item.index, 0])
-        return Box(item.solid.numbers(), "zxy", "camera", 0, item.label, item.instance_id, role, in_reference)
+        return Box(item.numbers, "zxy", "camera", 0, item.label, item.instance_id, role, in_reference)
 
 
 def _point(mark: Marked) -> Point:

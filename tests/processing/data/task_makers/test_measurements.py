@@ -8,6 +8,7 @@ import pytest
 from scipy.spatial import cKDTree
 
 from gap_mllm.processing.data.task_makers import TaskScene, make_tasks
+from gap_mllm.processing.data.task_makers.spatial_facts import is_whole
 from tests.processing.data.task_makers.scenes import (
     box_scene,
     cloud,
@@ -196,7 +197,7 @@ def test_heights_need_gravity_and_upright_boxes():
 
 def test_what_is_cut_off_by_the_picture_has_no_size():
     (seen,) = [TaskScene(box_scene({"bed": [0, -1.5, 0.25, 3.0, 2.0, 0.5, 0]}, [POSE])[0])]
-    assert seen.objects.is_clear[0, 0] and seen.objects.in_picture[0, 0] < 0.9
+    assert seen.objects.is_clear[0, 0] and not is_whole(seen, seen.objects.items[0])
     made = make_tasks(seen.sample, ("object_size", "object_height"))
     assert not made and {reason for _, reason in made.refused} == {
         "no view holds the whole of a clearly visible object"
