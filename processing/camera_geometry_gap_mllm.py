@@ -315,7 +315,7 @@ def euler_to_matrix(angles: Array, order: str) -> Array:
 
 
 def _matrix(lib, rows):
-    return lib.stack([lib.stack(row, -1) for row in rows], -2)
+    return lib.stack([entry for row in rows for entry in row], -1).reshape(*rows[0][0].shape, 3, 3)
 
 
 def matrix_to_euler(matrix: Array, order: str) -> Array:

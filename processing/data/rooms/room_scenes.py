@@ -49,7 +49,8 @@ def room_sample(scene: RoomScene, split: str | None = None, sample_id: str | Non
     Returns:
         `SceneSample`.
     """
-    pixels_in_first = np.bincount(scene.instance_ids[0].clip(0).reshape(-1), minlength=len(scene.boxes) + 1)
+    ids = scene.instance_ids[0]
+    pixels_in_first = np.bincount(ids[ids > 0], minlength=len(scene.boxes) + 1)
     boxes = tuple(
         Box(box, scene.euler_order, "aligned", None, label, str(number), "target", bool(pixels), told)
         for number, (box, label, pixels, told) in enumerate(

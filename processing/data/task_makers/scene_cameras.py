@@ -64,9 +64,11 @@ class SceneCamera:
     @cached_property
     def grid(self) -> np.ndarray:
         """These pixels, `(h, w, 2)`, float64."""
-        width, height = self.size
-        xs, ys = (np.arange(self.stride // 2, side, self.stride, dtype=np.float64) for side in (width, height))
-        return np.stack(np.meshgrid(xs, ys), -1)
+        return np.stack(np.meshgrid(*self._grid_lines), -1)
+
+    @cached_property
+    def _grid_lines(self):
+        return [np.arange(self.stride // 2, side, self.stride, dtype=np.float64) for side in self.size]
 
     @cached_property
     def grid_points(self) -> np.ndarray:
@@ -74,43 +76,30 @@ class SceneCamera:
         return self.points_at(self.grid)
 
     @cached_property
-    def grid_depth(self) -> np.ndarray:
-        """Their z-depth, `(h, w)`; NaN where nothing was measured."""
-        if not self._is_aligned:
-            return self.depth_at(self.grid)
-        depth = self._on_grid(self.depth_m).astype(np.float64)
-        return np.where(depth > 0, depth, np.nan)
-
-    @cached_property
-    def grid_instances(self) -> np.ndarray:
-        """What they show by the instance map, `(h, w)` ids; only where there is one."""
-        ids = self.instances.ids
-        return self._on_grid(ids) if ids.shape[::-1] == self.size else self.instances_at(self.grid)
+    def grid_measured(self) -> np.ndarray:
+        """Whether their depth was measured, `(h, w)` bool."""
+        return self._on_grid(self.depth_m) > 0 if self._is_aligned else ~np.isnan(self.depth_at(self.grid))
 
     @cached_property
     def grid_markable(self) -> np.ndarray:
         """Which of them may be marked, `(h, w)` bool."""
         if self.depth_m is None or not self._is_aligned:
             return self.is_markable(self.grid)
-        xs, ys = (self.grid[0, :, 0], self.grid[:, 0, 1])
-        borders = (self.margins.border_share * side for side in self.size)
-        (in_x, in_y) = (
-            (at >= edge - 0.5) & (at <= side - 0.5 - edge)
-            for at, edge, side in zip((xs, ys), borders, self.size, strict=True)
-        )
+        in_x, in_y = map(self._is_between, self._grid_lines, self.size, [self.margins.border_share] * 2)
         depth = self._on_grid(self.depth_m)
         in_range = (depth >= self.margins.near_m) & (depth <= self.margins.far_m)
-        if self.instances is None:
-            is_clear = self._on_grid(self._smooth_depth)
-        elif self.instances.ids.shape[::-1] == self.size:
-            is_clear = self._on_grid(self._inner_instances)
-        else:
-            is_clear = self._inner_instances[self.instances.places(self.grid, self.size)]
+        has_map = self.instances is not None
+        is_clear = self.on_grid_of_map(self._inner_instances) if has_map else self._on_grid(self._smooth_depth)
         return in_range & is_clear & in_x & in_y[:, None]
 
     def _on_grid(self, values):
         """The values of an array of the picture's size at the pixels of the grid."""
         return values[self.stride // 2 :: self.stride, self.stride // 2 :: self.stride]
+
+    def on_grid_of_map(self, values: np.ndarray) -> np.ndarray:
+        """The values of an array of the instance map's size at the pixels of the grid, `(h, w)`."""
+        is_of_picture = values.shape[::-1] == self.size
+        return self._on_grid(values) if is_of_picture else values[self.instances.places(self.grid, self.size)]
 
     def rays(self, pixels) -> np.ndarray:
         """Directions with z = 1 in this camera, `(..., 3)`."""
@@ -169,12 +158,13 @@ class SceneCamera:
 
     def is_inside(self, pixels, border: float = 0.0) -> np.ndarray:
         """Whether pixels lie in the picture, and no nearer to its border than this share of its sides."""
-        inside = True
+        width, height = self.size
+        return self._is_between(pixels[..., 0], width, border) & self._is_between(pixels[..., 1], height, border)
+
+    @staticmethod
+    def _is_between(at, side, border):
         with np.errstate(invalid="ignore"):
-            for axis, side in enumerate(self.size):
-                at, edge = pixels[..., axis], border * side
-                inside = inside & (at >= edge - 0.5) & (at <= side - 0.5 - edge)
-        return inside
+            return (at >= border * side - 0.5) & (at <= side - 0.5 - border * side)
 
     def instances_at(self, pixels) -> np.ndarray:
         """What colour pixels `(..., 2)` show by the instance map, `(...)` ids; only where there is one."""

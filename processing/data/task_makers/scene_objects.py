@@ -143,21 +143,19 @@ class SceneObjects:
                     self._look_up(view, camera, numbers)
                 else:
                     self._look(view, camera)
+                self.share[:, view] = self._shares(self.owners[view])
 
     def _look_up(self, view, camera, numbers):
         """Assign the pixels of a view to objects by its instance map, which says exactly what is seen."""
         owner_of_id = np.full(max(numbers) + 3, -1)  # from -1, which all that is below counts as, as what is beyond
         owner_of_id[np.array(numbers) + 1] = np.arange(len(numbers))
-        owners = owner_of_id.take(camera.grid_instances + 1, mode="clip")
-        ids = camera.instances.ids
-        counts = np.bincount(np.maximum(ids, 0).reshape(-1), minlength=max(numbers) + 1)
-        self.loose[:, view] = counts[numbers] / ids.size
-        owners[np.isnan(camera.grid_depth)] = -1
-        self._count(view, owners)
+        owners = owner_of_id.take(np.add(camera.instances.ids, 1, dtype=np.int64), mode="clip")
+        self.loose[:, view] = self._shares(owners)
+        self.owners[view] = np.where(camera.grid_measured, camera.on_grid_of_map(owners), -1)
 
-    def _count(self, view, owners):
-        counts = np.bincount(owners.reshape(-1) + 1, minlength=len(self.items) + 1)[1:]
-        self.share[:, view], self.owners[view] = counts / owners.size, owners
+    def _shares(self, owners):
+        """Share of the pixels that each object has."""
+        return np.bincount(owners[owners >= 0], minlength=len(self.items)) / owners.size
 
     def _look(self, view, camera):
         """Assign the pixels of a view to objects; of several boxes around a point the smallest takes it."""
@@ -181,8 +179,7 @@ class SceneObjects:
             self.loose[item.index, view] = loose.sum() / owners.size
             if crossing.any():
                 self.missing[item.index, view] = (crossing & is_missing[part]).sum() / crossing.sum()
-        self._count(view, owners)
-        self.contested[view] = num_boxes > 1
+        self.owners[view], self.contested[view] = owners, num_boxes > 1
 
     @property
     def is_complete(self) -> bool:
@@ -250,11 +247,11 @@ class SceneObjects:
 
     def seen_pixels(self, item: SceneObject, view: int) -> np.ndarray:
         """The colour pixels `(n, 2)` of the grid that show an object in a view."""
-        return self.cameras[view].grid[self.owners[view] == item.index]
+        return self.cameras[view].grid.reshape(-1, 2)[np.flatnonzero(self.owners[view] == item.index)]
 
     def seen_points(self, item: SceneObject, view: int) -> np.ndarray:
         """The points `(n, 3)` that they see."""
-        return self.cameras[view].grid_points[self.owners[view] == item.index]
+        return self.cameras[view].grid_points.reshape(-1, 3)[np.flatnonzero(self.owners[view] == item.index)]
 
     def owner_of(self, pixel, point, view: int) -> SceneObject | None:
         """The object that a pixel of a view shows, with its point; None if the point is in no box, or in two."""

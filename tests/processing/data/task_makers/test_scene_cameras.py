@@ -46,7 +46,7 @@ def test_points_lie_in_the_camera_of_view_0():
     assert (inside <= [0.66, 0.45, 0.605]).all()
     pixels, depth = second.project(second.grid_points)
     np.testing.assert_allclose(pixels, second.grid, atol=1e-6)
-    np.testing.assert_allclose(depth, second.grid_depth, atol=1e-9)
+    np.testing.assert_allclose(depth, second.depth_at(second.grid), atol=1e-9)
 
 
 def test_a_depth_map_without_intrinsics_is_taken_for_the_resized_view_if_its_sides_allow():
