@@ -3,6 +3,7 @@
 Boxes are given by middle, half sizes and rotation, so that no Euler order matters. Units: metres.
 """
 
+from functools import reduce
 from itertools import product
 from typing import NamedTuple
 
@@ -60,10 +61,15 @@ class Solid(NamedTuple):
         return float(np.degrees(np.arccos(np.clip(abs(self.rotation[:, 2] @ direction), 0, 1))))
 
 
+def _over_axes(combine, values):
+    """Combine the values of the last axis, `(..., 3)` to `(...)`; numpy's own reductions are slow over so few."""
+    return reduce(combine, np.moveaxis(values, -1, 0))
+
+
 def contains(solid: Solid, points, slack: float) -> np.ndarray:
     """Whether points lie inside a box that is grown by `slack` on every side; False for NaN."""
     with np.errstate(invalid="ignore"):
-        return (np.abs(solid.to_local(points)) <= solid.half + slack).all(-1)
+        return _over_axes(np.logical_and, np.abs(solid.to_local(points)) <= solid.half + slack)
 
 
 def object_limits(solid: Solid, camera, rays, points, slack: float, inset: float) -> np.ndarray:
@@ -101,7 +107,7 @@ def _is_free_side(half, axis, sign, eye, rays, points, slack, inset):
     """Whether the measured points around a side that is turned away lie beyond it, not level with it."""
     with np.errstate(divide="ignore", invalid="ignore"):
         reach = (sign * half[axis] - eye[axis]) / rays[:, axis]
-        excess = np.delete(np.abs(eye + reach[:, None] * rays) - half, axis, axis=1).max(1)
+        excess = np.maximum(*(np.abs(eye[i] + reach * rays[:, i]) - half[i] for i in range(3) if i != axis))
         is_around = (reach > 0) & (excess > slack) & (excess <= AROUND_M)
         outward = sign * points[is_around, axis] - half[axis]
         num_beyond, num_level = (outward > inset).sum(), (np.abs(outward) <= inset).sum()
@@ -113,7 +119,7 @@ def is_within(solid: Solid, points, limits) -> np.ndarray:
     """Whether points `(..., 3)` lie within limits of `object_limits`, `(...)` bool; False for NaN."""
     local = solid.to_local(points)
     with np.errstate(invalid="ignore"):
-        return ((local >= limits[0]) & (local <= limits[1])).all(-1)
+        return _over_axes(np.logical_and, (local >= limits[0]) & (local <= limits[1]))
 
 
 def ray_depths(solid: Solid, camera, rays) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +134,7 @@ def ray_depths(solid: Solid, camera, rays) -> tuple[np.ndarray, np.ndarray]:
     eye, directions = solid.to_local(camera), rays @ solid.rotation
     directions = np.where(np.abs(directions) < 1e-12, 1e-12, directions)
     near, far = (-solid.half - eye) / directions, (solid.half - eye) / directions
-    return np.minimum(near, far).max(-1), np.maximum(near, far).min(-1)
+    return _over_axes(np.maximum, np.minimum(near, far)), _over_axes(np.minimum, np.maximum(near, far))
 
 
 def box_gap(a: Solid, b: Solid) -> float:
