@@ -44,6 +44,7 @@ DOCUMENTS = [
 ]
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
 REPORTS = {
+    "ask_questions.py",
     "box_iou.py",
     "check_prepared.py",
     "collate_scenes.py",

@@ -1,6 +1,7 @@
 """Every item of a room dataset can be asked about: other rooms stand in, always the same ones, and are counted."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from gap_mllm.processing.data.rooms import room_seed
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.rooms import RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
 from gap_mllm_cli import main
+from tests.processing.data.room_samples import check_stream
 from tests.training.conftest import TINY
 from tests.training.walk_rooms import ENCODER_RECIPE, QUESTION_RECIPES, make_dataset, walk
 
@@ -43,7 +45,7 @@ def name_of(samples):
 
 
 def told(samples):
-    """The name of a room, what is asked and answered, and its marks, in the form that the hashes below are of."""
+    """The name of a room, what is asked and answered, and its marks."""
     conversations = [sample.messages([None] * len(sample.views)) for sample in samples]
     for part in (part for messages in conversations for turn in messages for part in turn["content"]):
         part.pop("image", None)
@@ -82,6 +84,17 @@ def test_the_room_that_ended_runs_is_asked_about():
     assert depth(sample).shape == depth(dataset[7954]).shape  # rooms of a block share size and views
     assert dataset.redrawn == {} and is_same(dataset[7955], sample)
     assert dataset.redrawn.total() == num_redrawn(sample) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "digest"), [("quickstart", "a7189b29d7a7c18d"), ("tiny_gap_mllm", "31a92f0a1976d5b6")]
+)
+def test_recipes_ask_what_they_always_did(recipe, digest):
+    """20 rooms of each variety; the size of crosses is part of the stream."""
+    items = [recipe_dataset(recipe, use_colors=False)[index] for index in range(20)]
+    arms = [(item[0].cross_size.arm, item[0].cross_size.half_thickness, name_of(item)) for item in items]
+    first = replace(items[0][0], references=(repr(arms),))
+    check_stream([first, *sum(items, [])], digest)
 
 
 @pytest.mark.parametrize("questions", [{"counts": COUNTS}, {"counts": COUNTS, "grounding_frame_share": 0.5}])

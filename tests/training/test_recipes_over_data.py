@@ -114,6 +114,18 @@ def test_chats_of_ones_own_train_from_the_command_line(write_recipe, tmp_path, c
     assert len(losses) == 2 and all(0 < loss < 100 for loss in losses)
 
 
+def test_rooms_train_as_a_source_like_any_other(write_recipe):
+    data = {"name": "rendered_rooms", "num_rooms": 4, "variety": ROOMS, "split": "train"}
+    tasks = {"tasks": ["reconstruction", "camera_path"], "questions_per_scene": 2}
+    trainer, _ = train_geometry_aligned(write_recipe(data=data, scene_tasks=tasks))
+    losses = [entry["loss_text"] for entry in trainer.state.log_history if "loss_text" in entry]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    item = trainer.train_dataset[3]
+    assert len(trainer.train_dataset) == 4 and {sample.scene_id for sample in item} == {item[0].scene_id}
+    assert {sample.metadata["maker"] for sample in item} <= {"reconstruction", "camera_path"}
+    assert [view.size for view in item[0].views] == [(64, 64)] * 2
+
+
 # Evaluation sets
 
 

@@ -66,7 +66,10 @@ def ask_front_behind(scene: TaskScene, rng: np.random.Generator) -> Draft:
 
 
 def ask_above_below(scene: TaskScene, rng: np.random.Generator) -> Draft:
-    """Which of two objects begins where the other ends, or higher; "above" where it is straight over the other."""
+    """Which of two objects begins where the other ends, or higher; "above" where it is straight over the other.
+
+    Things on one floor are neither, so rendered rooms, whose furniture all stands on it, are never asked this.
+    """
     _ = scene.up
     anchors = find_anchors(scene)
     found = [(a, b) for a, b in permutations(anchors, 2) if is_above(scene, a, b)]

@@ -199,7 +199,7 @@ class TaskScene:
         metadata["keep_views"] = self._kept_views(draft)
         if "augmentation" in self.sample.metadata:
             metadata["augmentation"] = self.sample.metadata["augmentation"]
-        kept = ("source", "split", "scene_id", "views", "world_to_aligned", "pose_frame", "system")
+        kept = ("source", "split", "scene_id", "views", "world_to_aligned", "pose_frame", "system", "cross_size")
         boxes = [self._box(item, "target") for item in draft.targets]
         boxes += [self._box(item, "input") for item in draft.inputs if item not in draft.targets]
         return SceneSample(

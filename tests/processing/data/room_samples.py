@@ -1,5 +1,6 @@
 """Rendered rooms as samples, and what must hold for every sample: pixels, points, depth and boxes agree."""
 
+import hashlib
 from dataclasses import replace
 from functools import cache
 
@@ -40,6 +41,24 @@ def room_sample(task, seed=0, number=0, **changes):
     if task == "scene":
         sample = replace(sample, task="scene", question=None, answer=None)
     return replace(sample, **changes)
+
+
+def check_stream(questions, digest):
+    """Marks, truths and texts of questions are those of the digest; numbers to six digits after the point."""
+    told = []
+    for question in questions:
+        truth = question.truth
+        items = [(item.label, [round(number, 6) + 0.0 for number in item.numbers]) for item in truth.items]
+        number = None if truth.number is None else round(truth.number, 6)
+        marks = [(mark.view, tuple(map(int, mark.xy)), mark.color) for mark in question.marks]
+        told.append((truth.kind, items, truth.frame, truth.choice, number, truth.text, truth.description, marks))
+        told.append((question.question, question.answer, question.references, question.choices))
+    found = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    assert found == digest, (
+        f"{len(questions)} questions about rooms have the digest {found}, before {digest}: training data and test "
+        "rooms are asked something else. If that is meant, put the new digest here, say so in CHANGELOG.md, and "
+        "measure the shipped model anew (make demo); if not, a random number is drawn in another place."
+    )
 
 
 def world_points(view):

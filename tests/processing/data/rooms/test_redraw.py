@@ -9,6 +9,7 @@ from gap_mllm.processing.data import ROOM_TASKS, SPLIT_SEEDS, CannotAskError, ma
 from gap_mllm.processing.data.rooms import first_askable
 from gap_mllm.processing.data.rooms.redraw import MAX_DRAWS
 from gap_mllm.processing.data.rooms.room_scenes import make_questions
+from tests.processing.data.room_samples import check_stream
 
 
 def refuse(attempt):
@@ -55,16 +56,18 @@ def test_the_error_crosses_processes_with_its_reason():
 
 def test_test_rooms_can_be_asked_nearly_everything():
     """128 rooms of the quickstart's test: two marks each; what little else cannot be asked is said why."""
-    refused = Counter()
+    refused, asked = Counter(), []
     for index in range(5000, 5128):
         scene = render_room(room_seed("test", index), height=96, width=96, use_colors=False)
-        assert len(make_questions(scene, "reconstruction", 2)) == 2
+        asked.append(make_questions(scene, "reconstruction", 2))
+        assert len(asked[-1]) == 2
         for task in ROOM_TASKS[1:]:
             try:
-                make_question(scene, task)
+                asked.append([make_question(scene, task)])
             except CannotAskError as error:
                 assert str(error).startswith(
                     f"room {scene.seed} cannot be asked a question of {task!r} in its 4 views"
                 )
                 refused[task] += 1
     assert refused["detection3d"] == refused["grounding_box"] == 0 and refused.total() <= 6
+    check_stream(sum(asked, []), "816378a8f32e28ec")
