@@ -37,7 +37,7 @@ help:
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
-	@echo "make assets      bring the code in the shipped model folder up to date"
+	@echo "make assets      bring code and settings of the shipped model folder up to date"
 	@echo "make clean       remove the environment and everything that was made"
 
 install: $(READY)
@@ -87,8 +87,9 @@ style: $(READY)
 	$(BIN)/ruff format .
 
 assets: $(READY)
-	$(BIN)/python -c "import shutil; from gap_mllm.hub import remote_code_files; \
-	[shutil.copyfile(file, f'examples/assets/tiny_gap_mllm/{file.name}') for file in remote_code_files()]"
+	$(BIN)/python -c "from gap_mllm import GapMllmConfig, GapMllmProcessor; \
+	[kind.from_pretrained('examples/assets/tiny_gap_mllm').save_pretrained('examples/assets/tiny_gap_mllm') \
+	for kind in (GapMllmConfig, GapMllmProcessor)]"
 
 clean:
 	rm -rf $(VENV) build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis

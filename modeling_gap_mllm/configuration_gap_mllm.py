@@ -31,6 +31,8 @@ from transformers.models.qwen3_vl.configuration_qwen3_vl import (  # noqa: E402
     Qwen3VLVisionConfig,
 )
 
+from .publishing_gap_mllm import PublishedConfig  # noqa: E402
+
 
 FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
 MERGER_TYPES = ("mlp", "avg")
@@ -165,7 +167,7 @@ _OFFICIAL_SECTIONS = {
 
 
 @strict
-class GapMllmVggtConfig(PreTrainedConfig):
+class GapMllmVggtConfig(PublishedConfig, PreTrainedConfig):
     """Shape of the VGGT geometry encoder, with the reconstruction heads.
 
     Reads three forms: its own fields; the official checkpoint's `{"img_size", "patch_size", "embed_dim"}`; and the
@@ -295,7 +297,7 @@ class GapMllmVggtConfig(PreTrainedConfig):
 
 
 @strict
-class GapMllmFusionConfig(PreTrainedConfig):
+class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     """How geometry joins the visual tokens: a 2x2 merger and a fusion for each level.
 
     Args:
@@ -378,7 +380,7 @@ def _build_geometry_config(value):
 
 
 @strict
-class GapMllmConfig(Qwen3VLConfig):
+class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
     """Qwen3-VL with a geometry encoder and a multi-level fusion.
 
     The fusion's widths and number of levels follow from the vision tower and the encoder: one level for each

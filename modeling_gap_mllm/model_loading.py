@@ -31,7 +31,7 @@ def model_folder(name: str | Path) -> Path:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json; expected a folder of save_for_hub or convert.")
+            raise FileNotFoundError(f"{folder} holds no config.json; expected a folder of save_pretrained or convert.")
         return folder
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError

@@ -24,6 +24,7 @@ from transformers.utils.generic import accepts_precomputed_kwargs
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
 from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable, video_views
+from .publishing_gap_mllm import PublishedModel
 from .vggt_gap_mllm import GapMllmVggtModel
 
 
@@ -51,7 +52,7 @@ def _cached_length(past_key_values):
     return 0 if past_key_values is None else int(past_key_values.get_seq_length())
 
 
-class GapMllmPreTrainedModel(Qwen3VLPreTrainedModel):
+class GapMllmPreTrainedModel(PublishedModel, Qwen3VLPreTrainedModel):
     """What all GAP-MLLM models share: where the encoder's weights come from, and frozen modules in training."""
 
     config: GapMllmConfig

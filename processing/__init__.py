@@ -15,6 +15,7 @@ from .answers_gap_mllm import (
     parse_frame,
     parse_points,
 )
+from .asking_gap_mllm import check_image_statistics
 from .frame_sampling import (
     FrameVoxels,
     fps_sample,
@@ -24,7 +25,7 @@ from .frame_sampling import (
     voxelize_frames,
     world_points_from_depth,
 )
-from .processing_gap_mllm import GapMllmProcessor, check_image_statistics, default_image_processor
+from .processing_gap_mllm import GapMllmProcessor, default_image_processor
 from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 from .visual_prompt_gap_mllm import (

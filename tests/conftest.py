@@ -5,6 +5,10 @@ tokens, four text layers to take the DeepStack levels in, and weights large enou
 """
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +17,86 @@ from PIL import Image
 
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
+
+
+# Before a script: it must do without the package, and without the Hub.
+WITHOUT_PACKAGE = """
+import json, sys
+from importlib.abc import MetaPathFinder
+
+class NoPackage(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("gap_mllm", "modeling_gap_mllm", "processing"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NoPackage())
+import torch, transformers
+
+torch.set_num_threads(1)
+"""
+
+# Each folder by every class that it names, then saved from the remote code, and that folder likewise. To be quick,
+# only the first is also asked by further names of a class.
+LOAD_FOLDERS = """
+from pathlib import Path
+
+*folders, out = sys.argv[1:]
+folders, result = [Path(folder) for folder in folders], {}
+while folders:
+    folder = folders.pop(0)
+    again = folder.with_name(folder.name + "_again")
+    found = result[folder.name] = {"classes": {}, "numbers": []}
+    if (folder / "config.json").exists():
+        auto_map = json.loads((folder / "config.json").read_text())["auto_map"]
+        for name in sorted(auto_map):
+            if len(result) > 1 and auto_map[name] in [auto_map[before] for before in found["classes"]]:
+                continue
+            loaded = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True)
+            found["classes"][name] = type(loaded).__name__
+            if name == "AutoConfig":
+                continue
+            if hasattr(loaded, "generate"):
+                found["numbers"].append(loaded(input_ids=torch.arange(5)[None]).logits.double().sum().item())
+            if name == "AutoModel":
+                found["sum"] = sum(parameter.double().sum().item() for parameter in loaded.parameters())
+                if not folder.name.endswith("_again"):
+                    loaded.save_pretrained(again)
+    if (folder / "processor_config.json").exists():
+        loaded = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        found["classes"]["AutoProcessor"] = type(loaded).__name__
+        found["cross"] = loaded.mark_arm
+        if not folder.name.endswith("_again"):
+            loaded.save_pretrained(again)
+    if again.exists():
+        folders.append(again)
+result["leaked"] = [name for name in sys.modules if name.split(".")[0] == "gap_mllm"]
+json.dump(result, open(out, "w"))
+"""
+
+
+@pytest.fixture(scope="session")
+def run_without_package(tmp_path_factory):
+    """A function (script, *arguments) -> what the script writes as JSON to its last argument, a path."""
+
+    def run(script, *arguments):
+        work = tmp_path_factory.mktemp("without_package")
+        (work / "script.py").write_text(WITHOUT_PACKAGE + script)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment |= {"HF_HOME": str(work / "home"), "HF_MODULES_CACHE": str(work / "modules")}
+        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "script.py", *(str(argument) for argument in arguments), "result.json"]
+        options = {"cwd": work, "env": environment, "capture_output": True, "text": True, "timeout": 300}
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, **options)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return json.loads((work / "result.json").read_text())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def load_without_package(run_without_package):
+    """A function (*folders) -> by the name of each, and of what was saved from it: its classes, and numbers."""
+    return lambda *folders: run_without_package(LOAD_FOLDERS, *folders)
 
 
 @pytest.fixture(scope="session")

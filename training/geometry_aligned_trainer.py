@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers.utils import logging
 
+from ..processing import check_image_statistics
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
@@ -80,8 +81,9 @@ class GeometryAlignedTrainer(TermTrainer):
             `SceneCollator(..., for_pretraining=True)`.
     Raises:
         TypeError: if `model` is no `GapMllmForPreTraining`, or `args` no `GeometryAlignedTrainingArguments`.
-        ValueError: if a parameter is in no module group or in two, or a group has no learning rate; when training, for
-            batches of a collator without `for_pretraining=True`.
+        ValueError: if a parameter is in no module group or in two, a group has no learning rate, or the collator's
+            processor normalises pixels otherwise than the model's config says; when training, for batches of a
+            collator without `for_pretraining=True`.
 
     Example:
         ```python
@@ -115,6 +117,8 @@ class GeometryAlignedTrainer(TermTrainer):
         if scorer is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = []  # the scorer alone evaluates; Trainer insists on a dataset
         super().__init__(*args, **kwargs)
+        if hasattr(self.data_collator, "processor"):
+            check_image_statistics(self.data_collator.processor, self.model.config)
         self.terms = make_terms(self.args, self.args.terms)
         own_fields = {field for term in self.terms.values() for field in term.batch_fields}
         self._not_for_model = own_fields.union(LOSS_FIELDS)

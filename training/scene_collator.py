@@ -137,6 +137,11 @@ class SceneCollator:
         """`Counter` of what was left out or changed, in this process; see `COLLATION_EVENTS`."""
         return self.events.totals
 
+    @property
+    def tokenizer(self) -> GapMllmProcessor:
+        """The processor, by the name under which `Trainer` looks for what to save beside a checkpoint's weights."""
+        return self.processor
+
     def __call__(self, items: list) -> dict:
         groups = self._groups([self._samples(item) for item in items])
         scenes = [self._encode(group) for group in groups]

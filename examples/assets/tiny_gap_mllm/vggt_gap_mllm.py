@@ -20,6 +20,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from .configuration_gap_mllm import GapMllmVggtConfig
+from .publishing_gap_mllm import PublishedModel
 
 
 def eager_attention_forward(
@@ -341,7 +342,7 @@ def find_official_weights(folder: str | Path):
     return names[0] if len(names) == 1 else None
 
 
-class GapMllmVggtPreTrainedModel(PreTrainedModel):
+class GapMllmVggtPreTrainedModel(PublishedModel, PreTrainedModel):
     """What the aggregator and the reconstruction model share: configuration, kernels, initialisation."""
 
     config: GapMllmVggtConfig

@@ -1,0 +1,422 @@
+"""VGGT's camera, depth and point heads, its pose encoding, and the whole reconstruction model.
+
+The aggregator they read is in vggt_gap_mllm.py. Written from the facts of the VGGT paper (CVPR 2025); parameter names
+are the official checkpoint's. Unprojection of depth to points is in the processing package's camera geometry.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.utils import ModelOutput
+
+from .configuration_gap_mllm import GapMllmVggtConfig
+from .vggt_gap_mllm import GapMllmVggtBlock, GapMllmVggtMlp, GapMllmVggtModel, GapMllmVggtPreTrainedModel, as_views
+
+
+POSE_ENCODING_SIZE = 9  # translation, quaternion, field of view
+ADALN_EPS = 1e-6
+POSITION_SCALE = 0.1  # of the sine-cosine positions added to DPT maps
+POSITION_BASE = 100.0
+
+
+def quaternion_to_matrix(quaternion: torch.Tensor):
+    """Turn quaternions (x, y, z, w) of any norm but zero into rotation matrices.
+
+    Args:
+        quaternion (`torch.Tensor` of shape `(..., 4)`): scalar last.
+    Returns:
+        `torch.Tensor` of shape `(..., 3, 3)`
+    """
+    x, y, z, w = quaternion.unbind(-1)
+    s = 2.0 / (quaternion * quaternion).sum(-1)
+    rows = [
+        1 - s * (y * y + z * z),
+        s * (x * y - z * w),
+        s * (x * z + y * w),
+        s * (x * y + z * w),
+        1 - s * (x * x + z * z),
+        s * (y * z - x * w),
+        s * (x * z - y * w),
+        s * (y * z + x * w),
+        1 - s * (x * x + y * y),
+    ]
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def matrix_to_quaternion(matrix: torch.Tensor):
+    """Turn rotation matrices into unit quaternions (x, y, z, w) with w >= 0.
+
+    Of the four formulas that divide by one component the one with the largest component is used.
+
+    Args:
+        matrix (`torch.Tensor` of shape `(..., 3, 3)`)
+    Returns:
+        `torch.Tensor` of shape `(..., 4)`
+    """
+    m = matrix
+    m00, m11, m22 = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    squared = torch.stack([1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22, 1 + m00 + m11 + m22], -1)
+    doubled = squared.clamp_min(0).sqrt()  # 2 |x|, 2 |y|, 2 |z|, 2 |w|
+    xy, xz, yz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    xw, yw, zw = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    candidates = torch.stack(
+        [
+            torch.stack([doubled[..., 0] ** 2, xy, xz, xw], -1),
+            torch.stack([xy, doubled[..., 1] ** 2, yz, yw], -1),
+            torch.stack([xz, yz, doubled[..., 2] ** 2, zw], -1),
+            torch.stack([xw, yw, zw, doubled[..., 3] ** 2], -1),
+        ],
+        dim=-2,
+    )
+    best = doubled.argmax(-1)[..., None, None].expand(*doubled.shape[:-1], 1, 4)
+    divisor = 2 * doubled.clamp_min(0.1)  # the best component is never below one half
+    quaternion = (candidates / divisor[..., None]).gather(-2, best)[..., 0, :]
+    return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+
+
+def pose_encoding_to_cameras(pose_encoding: torch.Tensor, image_size: tuple[int, int]):
+    """Decode VGGT's nine numbers (translation, quaternion x y z w, field of view h w) into cameras.
+
+    Frame: extrinsics map world to camera, OpenCV axes (+x right, +y down, +z forward); the world is the first view's
+    camera. Units: VGGT's own scale (metres only for an encoder trained on metres); intrinsics in pixels with the
+    principal point at the image centre. Source: VGGT, "absT_quaR_FoV".
+
+    Args:
+        pose_encoding (`torch.Tensor` of shape `(..., 9)`): field of view in radians; 0 gives an infinite focal length.
+        image_size (`tuple[int, int]`): height and width in pixels.
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: extrinsics `(..., 3, 4)` and intrinsics `(..., 3, 3)`, the latter float32.
+    """
+    height, width = image_size
+    translation, quaternion, fov = pose_encoding.split([3, 4, 2], dim=-1)
+    extrinsics = torch.cat([quaternion_to_matrix(quaternion), translation[..., None]], dim=-1)
+    fov = fov.float()
+    intrinsics = torch.zeros(*fov.shape[:-1], 3, 3, device=fov.device)
+    intrinsics[..., 0, 0] = (width / 2) / torch.tan(fov[..., 1] / 2)
+    intrinsics[..., 1, 1] = (height / 2) / torch.tan(fov[..., 0] / 2)
+    intrinsics[..., 0, 2] = width / 2
+    intrinsics[..., 1, 2] = height / 2
+    intrinsics[..., 2, 2] = 1
+    return extrinsics, intrinsics
+
+
+def cameras_to_pose_encoding(extrinsics: torch.Tensor, intrinsics: torch.Tensor, image_size: tuple[int, int]):
+    """Encode cameras as VGGT's nine numbers; the inverse of `pose_encoding_to_cameras` but for the principal point.
+
+    Frame: extrinsics map world to camera, OpenCV axes. Units: those of the translation, kept; radians; pixels.
+
+    Args:
+        extrinsics (`torch.Tensor` of shape `(..., 3, 4)`): world to camera.
+        intrinsics (`torch.Tensor` of shape `(..., 3, 3)`): intrinsics in pixels; their principal point is lost.
+        image_size (`tuple[int, int]`): height and width in pixels.
+    Returns:
+        `torch.Tensor` of shape `(..., 9)`
+    """
+    height, width = image_size
+    quaternion = matrix_to_quaternion(extrinsics[..., :3])
+    fov_h = 2 * torch.atan((height / 2) / intrinsics[..., 1, 1])
+    fov_w = 2 * torch.atan((width / 2) / intrinsics[..., 0, 0])
+    fov = torch.stack([fov_h, fov_w], dim=-1).to(quaternion.dtype)
+    return torch.cat([extrinsics[..., 3], quaternion, fov], dim=-1)
+
+
+class GapMllmVggtCameraHead(nn.Module):
+    """Refines the pose encoding of each view in iterations; the views of a scene attend to each other."""
+
+    def __init__(self, config: GapMllmVggtConfig):
+        super().__init__()
+        size = config.feature_size
+        self.num_iterations = config.camera_num_iterations
+        self.empty_pose_tokens = nn.Parameter(torch.zeros(1, 1, POSE_ENCODING_SIZE))
+        self.trunk = nn.ModuleList(
+            GapMllmVggtBlock(
+                config,
+                size,
+                config.camera_num_heads,
+                config.camera_mlp_ratio,
+                config.layer_norm_eps,
+                config.layer_scale_init_value,
+            )
+            for _ in range(config.camera_trunk_depth)
+        )
+        self.token_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.trunk_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        self.embed_pose = nn.Linear(POSE_ENCODING_SIZE, size)
+        self.poseLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(size, 3 * size))
+        self.pose_branch = GapMllmVggtMlp(size, size // 2, POSE_ENCODING_SIZE)
+
+    def forward(self, camera_tokens: torch.Tensor):
+        """Pose encodings (iterations, B, V, 9) from camera tokens (B, V, C); the last iteration is the prediction."""
+        tokens = self.token_norm(camera_tokens)
+        normalised = F.layer_norm(tokens, tokens.shape[-1:], eps=ADALN_EPS)
+        raw, encodings = None, []
+        for _ in range(self.num_iterations):
+            # What is fed back is the raw sum, before the ReLU on the field of view, and without its gradient.
+            fed_back = self.empty_pose_tokens.expand(*tokens.shape[:2], -1) if raw is None else raw.detach()
+            shift, scale, gate = self.poseLN_modulation(self.embed_pose(fed_back)).chunk(3, dim=-1)
+            hidden_states = gate * (normalised * (1 + scale) + shift) + tokens
+            for block in self.trunk:
+                hidden_states = block(hidden_states)
+            delta = self.pose_branch(self.trunk_norm(hidden_states))
+            raw = delta if raw is None else raw + delta
+            encodings.append(torch.cat([raw[..., :7], raw[..., 7:].relu()], dim=-1))
+        return torch.stack(encodings)
+
+
+def _sine_cosine_positions(channels, map_size, image_size, device):
+    """Positions (channels, h, w) by the place in the image, on a frame whose half diagonal is 1; x part, then y."""
+    height, width = map_size
+    aspect = image_size[1] / image_size[0]
+    diagonal = (aspect**2 + 1) ** 0.5
+    x = torch.linspace(-1, 1, width, dtype=torch.float64, device=device) * (aspect / diagonal * (width - 1) / width)
+    y = torch.linspace(-1, 1, height, dtype=torch.float64, device=device) * (1 / diagonal * (height - 1) / height)
+    quarter = channels // 4
+    frequencies = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+    x_angles, y_angles = x[:, None] * frequencies, y[:, None] * frequencies
+    x_part = torch.cat([x_angles.sin(), x_angles.cos()], dim=-1).T[:, None].expand(-1, height, -1)
+    y_part = torch.cat([y_angles.sin(), y_angles.cos()], dim=-1).T[:, :, None].expand(-1, -1, width)
+    return torch.cat([x_part, y_part]).float()
+
+
+class _ResidualConvUnit(nn.Module):
+    """Two convolutions with a skip. The skip carries relu(x), as the checkpoint was trained: its ReLU is in place."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, features: torch.Tensor):
+        features = features.relu()
+        return self.conv2(self.conv1(features).relu()) + features
+
+
+class _FusionBlock(nn.Module):
+    """Adds a level to the coarser result, refines, resizes to the next level, and mixes channels."""
+
+    def __init__(self, channels: int, has_residual: bool):
+        super().__init__()
+        self.out_conv = nn.Conv2d(channels, channels, kernel_size=1)
+        if has_residual:
+            self.resConfUnit1 = _ResidualConvUnit(channels)
+        self.resConfUnit2 = _ResidualConvUnit(channels)
+
+    def forward(self, level: torch.Tensor, coarser: torch.Tensor, size: tuple[int, int]):
+        if coarser is not None:
+            level = coarser + self.resConfUnit1(level)
+        level = self.resConfUnit2(level)
+        return self.out_conv(F.interpolate(level, size=size, mode="bilinear", align_corners=True))
+
+
+class _Scratch(nn.Module):
+    """The convolutions of a DPT head after its pyramid, under the name that the checkpoint uses."""
+
+    def __init__(self, config: GapMllmVggtConfig, output_size: int):
+        super().__init__()
+        channels, features = config.dpt_out_channels, config.dpt_features
+        for level in range(4):
+            convolution = nn.Conv2d(channels[level], features, kernel_size=3, padding=1, bias=False)
+            self.add_module(f"layer{level + 1}_rn", convolution)
+            self.add_module(f"refinenet{level + 1}", _FusionBlock(features, has_residual=level < 3))
+        self.output_conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(features // 2, config.dpt_head_hidden_size, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(config.dpt_head_hidden_size, output_size, kernel_size=1),
+        )
+
+
+class GapMllmVggtDptHead(nn.Module):
+    """Dense prediction from four tapped layers: maps of the image's size, the last channel a confidence."""
+
+    def __init__(self, config: GapMllmVggtConfig, output_size: int):
+        super().__init__()
+        self.config = config
+        channels = config.dpt_out_channels
+        self.norm = nn.LayerNorm(config.feature_size, eps=config.layer_norm_eps)
+        self.projects = nn.ModuleList(nn.Conv2d(config.feature_size, c, kernel_size=1) for c in channels)
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(channels[0], channels[0], kernel_size=4, stride=4),
+                nn.ConvTranspose2d(channels[1], channels[1], kernel_size=2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(channels[3], channels[3], kernel_size=3, stride=2, padding=1),
+            ]
+        )
+        self.scratch = _Scratch(config, output_size)
+
+    def _add_positions(self, features, image_size):
+        positions = _sine_cosine_positions(features.shape[1], features.shape[-2:], image_size, features.device)
+        return features + (POSITION_SCALE * positions).to(features.dtype)
+
+    def forward(self, tap_features: tuple[torch.Tensor, ...], grid: list[tuple[int, int]]):
+        """Raw maps (V, H, W, output_size) of views of one size, from their patches (V, h * w, C) of each level."""
+        image_size = tuple(side * self.config.patch_size for side in grid)
+        levels = []
+        for index, patches in enumerate(tap_features):
+            features = self.norm(patches).transpose(1, 2).unflatten(2, grid)
+            features = self._add_positions(self.projects[index](features), image_size)
+            levels.append(getattr(self.scratch, f"layer{index + 1}_rn")(self.resize_layers[index](features)))
+        sizes = [tuple(2 * side for side in levels[0].shape[-2:]), *(level.shape[-2:] for level in levels[:-1])]
+        fused = None
+        for index in (3, 2, 1, 0):
+            fused = getattr(self.scratch, f"refinenet{index + 1}")(levels[index], fused, sizes[index])
+        fused = self.scratch.output_conv1(fused)
+        fused = F.interpolate(fused, size=image_size, mode="bilinear", align_corners=True)
+        return self.scratch.output_conv2(self._add_positions(fused, image_size)).permute(0, 2, 3, 1)
+
+
+@dataclass
+class GapMllmVggtReconstruction(ModelOutput):
+    """Cameras, depth and points of every view.
+
+    Frame: world = camera of each scene's first view, OpenCV axes. Units: VGGT's own scale; metres only for an encoder
+    that was trained on metres. Shapes are those of tensor input; for a list of views (or a tensor of views whose
+    `scene_lengths` differ) the leading `(B, V)` becomes `(views,)`, and the dense fields are lists with an entry for
+    each view.
+
+    Args:
+        pose_enc (`torch.Tensor` of shape `(B, V, 9)`, *optional*): translation, quaternion (x, y, z, w), field of view
+            (h, w).
+        pose_enc_iterations (`torch.Tensor` of shape `(iterations, B, V, 9)`, *optional*): encodings of every
+            refinement.
+        depth (`torch.Tensor` of shape `(B, V, H, W, 1)`, *optional*), depth_conf (`(B, V, H, W)`, *optional*):
+            z-depth; confidence above 1.
+        world_points (`torch.Tensor` of shape `(B, V, H, W, 3)`, *optional*), world_points_conf (`(B, V, H, W)`,
+            *optional*).
+        extrinsics (`torch.Tensor` of shape `(B, V, 3, 4)`, *optional*): world to camera.
+        intrinsics (`torch.Tensor` of shape `(B, V, 3, 3)`, *optional*): intrinsics in pixels of the images given.
+        geometry (`GapMllmGeometryOutput`, *optional*): the aggregator's features.
+    """
+
+    pose_enc: torch.Tensor | None = None
+    pose_enc_iterations: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    depth_conf: torch.Tensor | None = None
+    world_points: torch.Tensor | None = None
+    world_points_conf: torch.Tensor | None = None
+    extrinsics: torch.Tensor | None = None
+    intrinsics: torch.Tensor | None = None
+    geometry: ModelOutput | None = None
+
+
+class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
+    """VGGT with its camera, depth and point heads.
+
+    The heads run in the dtype of their parameters, float32 after from_pretrained whatever dtype is asked for, with
+    autocast off, as in the reference.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import GapMllmVggtForReconstruction
+        >>> model = GapMllmVggtForReconstruction.from_pretrained(encoder_folder)
+        >>> output = model(torch.rand(1, 2, 3, 56, 84))  # a scene of two views, RGB in 0..1
+        >>> output.world_points.shape
+        torch.Size([1, 2, 56, 84, 3])
+
+        ```
+    """
+
+    config_class = GapMllmVggtConfig
+    _keys_to_ignore_on_load_unexpected = [r"^track_head\."]
+    _keep_in_fp32_modules_strict = ["camera_head", "depth_head", "point_head"]
+
+    def __init__(self, config: GapMllmVggtConfig):
+        super().__init__(config)
+        if len(config.tap_layers) != 4:
+            raise ValueError(f"tap_layers={config.tap_layers} must be four: the DPT heads have four levels.")
+        self.aggregator = GapMllmVggtModel(config)
+        self.camera_head = GapMllmVggtCameraHead(config)
+        self.depth_head = GapMllmVggtDptHead(config, output_size=2)
+        self.point_head = GapMllmVggtDptHead(config, output_size=4)
+        self.post_init()
+
+    def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
+        """Reconstruct scenes from their views.
+
+        Args:
+            images (`torch.Tensor` of shape `(B, V, 3, H, W)` or `(V, 3, H, W)`, or `list[torch.Tensor]` of
+                `(3, H, W)`): RGB in 0..1; H and W multiples of the patch size.
+            scene_lengths (`list[int]`, *optional*): views of each scene, for the list form.
+        Returns:
+            `GapMllmVggtReconstruction`
+        Raises:
+            TypeError, ValueError: as `GapMllmVggtModel`; ValueError also on pixels that are not finite.
+        """
+        views, lengths = as_views(images, scene_lengths)
+        bad = [index for index, view in enumerate(views) if not view.isfinite().all()]
+        if bad:
+            raise ValueError(f"The pixels of the views {bad} hold NaN or infinity. Check the source.")
+        geometry = self.aggregator(views, lengths)
+        with torch.autocast(geometry.camera_tokens.device.type, enabled=False):
+            iterations = self._cameras(geometry)
+            depth, depth_conf = self._dense(self.depth_head, geometry)
+            points, points_conf = self._dense(self.point_head, geometry)
+            depth = [value.exp() for value in depth]
+            points = [value.sign() * value.abs().expm1() for value in points]
+            cameras = [
+                pose_encoding_to_cameras(pose, view.shape[-2:])
+                for pose, view in zip(iterations[-1].unbind(0), views, strict=True)
+            ]
+        output = GapMllmVggtReconstruction(
+            pose_enc=iterations[-1],
+            pose_enc_iterations=iterations,
+            depth=depth,
+            depth_conf=depth_conf,
+            world_points=points,
+            world_points_conf=points_conf,
+            extrinsics=torch.stack([extrinsics for extrinsics, _ in cameras]),
+            intrinsics=torch.stack([intrinsics for _, intrinsics in cameras]),
+            geometry=geometry,
+        )
+        is_regular = isinstance(images, torch.Tensor) and len(set(lengths)) == 1
+        return self._in_batches(output, len(lengths)) if is_regular else output
+
+    def _cameras(self, geometry):
+        """Pose encodings (iterations, views, 9), the scenes of equal length in one batch."""
+        tokens = geometry.camera_tokens.to(self.camera_head.embed_pose.weight.dtype).split(geometry.scene_lengths)
+        encodings = [None] * len(tokens)
+        for length in set(geometry.scene_lengths):
+            scenes = [index for index, value in enumerate(geometry.scene_lengths) if value == length]
+            batch = self.camera_head(torch.stack([tokens[index] for index in scenes]))
+            for index, encoding in zip(scenes, batch.unbind(1), strict=True):
+                encodings[index] = encoding
+        return torch.cat(encodings, dim=1)
+
+    def _dense(self, head, geometry):
+        """Maps and confidences of each view, in the head's order of views; views of equal size go in chunks."""
+        dtype = head.norm.weight.dtype
+        counts = [height * width for height, width in geometry.grid]
+        taps = [features.split(counts) for features in geometry.tap_features]
+        maps = [None] * len(counts)
+        for grid in set(geometry.grid):
+            views = [index for index, value in enumerate(geometry.grid) if value == grid]
+            for start in range(0, len(views), self.config.frames_chunk_size):
+                chunk = views[start : start + self.config.frames_chunk_size]
+                batch = head([torch.stack([level[i] for i in chunk]).to(dtype) for level in taps], grid)
+                for index, value in zip(chunk, batch, strict=True):
+                    maps[index] = value
+        return [value[..., :-1] for value in maps], [1 + value[..., -1].exp() for value in maps]
+
+    @staticmethod
+    def _in_batches(output, num_scenes):
+        """Give every field the shape (scenes, views, ...); iterations stay in front."""
+        for name, value in list(output.items()):
+            if isinstance(value, list):
+                output[name] = torch.stack(value).unflatten(0, (num_scenes, -1))
+            elif name == "pose_enc_iterations":
+                output[name] = value.unflatten(1, (num_scenes, -1))
+            elif isinstance(value, torch.Tensor):
+                output[name] = value.unflatten(0, (num_scenes, -1))
+        return output
+
+
+__all__ = [
+    "GapMllmVggtForReconstruction",
+    "GapMllmVggtReconstruction",
+    "cameras_to_pose_encoding",
+    "pose_encoding_to_cameras",
+]

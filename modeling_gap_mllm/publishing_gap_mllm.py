@@ -1,0 +1,121 @@
+"""What is saved beside weights and settings, so that every folder loads with `trust_remote_code=True` alone.
+
+Saving a config, and with it a model, copies the code (transformers does so for classes with an `_auto_class`) and
+names the classes that the folder loads as; saving a model also writes a card where there is none.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    # Never run: transformers reads these lines as text, and so keeps all files of the model together, be it the config
+    # alone that is saved or loaded.
+    from .pretraining_gap_mllm import GapMllmForPreTraining  # noqa: F401
+    from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction  # noqa: F401
+
+
+# By model_type: what each Auto class gives, whatever class is saved. A notebook user who asks for AutoModel calls
+# generate(); adapters of the task type CAUSAL_LM look for AutoModelForCausalLM.
+AUTO_MAPS = {
+    "gap_mllm": {
+        "AutoConfig": "configuration_gap_mllm.GapMllmConfig",
+        "AutoModel": "modeling_gap_mllm.GapMllmForConditionalGeneration",
+        "AutoModelForCausalLM": "modeling_gap_mllm.GapMllmForConditionalGeneration",
+        "AutoModelForImageTextToText": "modeling_gap_mllm.GapMllmForConditionalGeneration",
+        "AutoModelForMultimodalLM": "modeling_gap_mllm.GapMllmForConditionalGeneration",
+        "AutoModelForPreTraining": "pretraining_gap_mllm.GapMllmForPreTraining",
+    },
+    "gap_mllm_vggt": {
+        "AutoConfig": "configuration_gap_mllm.GapMllmVggtConfig",
+        "AutoModel": "vggt_gap_mllm.GapMllmVggtModel",
+        "AutoModelForDepthEstimation": "vggt_heads_gap_mllm.GapMllmVggtForReconstruction",
+    },
+    "gap_mllm_fusion": {
+        "AutoConfig": "configuration_gap_mllm.GapMllmFusionConfig",
+        "AutoModel": "fusion_gap_mllm.GapMllmFusion",
+    },
+}
+
+MODEL_CARD = """\
+---
+library_name: transformers
+pipeline_tag: image-text-to-text
+tags: [gap-mllm, geometry, 3d, qwen3_vl, vggt]
+---
+
+# GAP-MLLM
+
+A multimodal language model that sees the geometry of a scene: Qwen3-VL with a VGGT encoder, fused level by level
+(arXiv:2603.16461). The licences of the base models' weights apply.
+
+```python
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+folder = "{name}"
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+model = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
+
+content = [{{"type": "image", "path": "view_0.jpg"}}, {{"type": "image", "path": "view_1.jpg"}}]
+content.append({{"type": "text", "text": "What stands next to the table?"}})
+inputs = processor.apply_chat_template(
+    [{{"role": "user", "content": content}}],
+    add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+)
+answer = model.generate(**inputs, max_new_tokens=128)[:, inputs["input_ids"].shape[1]:]
+print(processor.batch_decode(answer, skip_special_tokens=True)[0])
+```
+"""
+WITHOUT_GEOMETRY = """
+The weights of the geometry encoder are not in this repository. They are read from `{source}` when the model loads;
+`from_pretrained(..., geometry_weights=FOLDER)` reads them from a folder or another repository instead.
+"""
+PART_CARD = """\
+---
+library_name: transformers
+tags: [gap-mllm, geometry, 3d]
+---
+
+# {architecture}
+
+A part of GAP-MLLM (arXiv:2603.16461), by itself. The licence of the weights that it began with applies.
+
+```python
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
+```
+"""
+
+
+class PublishedConfig:
+    """For configs: a saved one comes with its code and the whole table of its classes."""
+
+    _auto_class = "AutoConfig"  # so that transformers copies the code
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
+        """As in transformers, with `auto_map` as in `AUTO_MAPS`: not that of the repository it was loaded from."""
+        self.auto_map = dict(AUTO_MAPS[self.model_type])
+        super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+
+class PublishedModel:
+    """For models: a saved one has a card."""
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
+        """As in transformers, with the code, and a README.md where there is none."""
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        # Last, after anything is uploaded: a card that is on the Hub already stays.
+        card = Path(save_directory) / "README.md"
+        if is_main_process and not card.exists():
+            card.write_text(_card(self, card.absolute().parent.name), encoding="utf-8")
+
+
+def _card(model, name):
+    if model.config.model_type != "gap_mllm":
+        return PART_CARD.format(name=name, architecture=type(model).__name__)
+    source = model.config.geometry_weights
+    return MODEL_CARD.format(name=name) + (WITHOUT_GEOMETRY.format(source=source) if source else "")
+
+
+__all__ = ["AUTO_MAPS", "PublishedConfig", "PublishedModel"]
