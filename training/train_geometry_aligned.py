@@ -29,7 +29,7 @@ from .recipe_sections import check_sections
 from .recipes import read_recipe
 from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
-from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
+from .scene_questions import SceneQuestionDataset, SceneQuestionStream
 
 
 @dataclass
@@ -204,8 +204,6 @@ def _training_rows(model_args, args):
     is_streamed = isinstance(rows, IterableDataset)
     if is_streamed:
         rows = rows.shuffle(seed=args.seed).decode(False)  # no sampler can; samples decode what they show
-    if not model_args.scene_tasks and not model_args.augmentation:
-        return rows if is_streamed else OpenedRows(rows)
     options = {"augmentation": None, "seed": args.seed, **model_args.scene_tasks}
     if model_args.augmentation:
         augmentation = AugmentationConfig(**{"seed": args.seed, **model_args.augmentation})
@@ -219,8 +217,6 @@ def _training_rows(model_args, args):
 def _evaluation_rows(model_args, args):
     """Rows of a source to evaluate on: the same questions about the same views every time, nothing augmented."""
     rows = evaluation_rows(model_args.data, model_args.eval_data)
-    if not model_args.scene_tasks and not model_args.augmentation:
-        return OpenedRows(rows)
     options = {name: value for name, value in model_args.scene_tasks.items() if name != "length"}
     return SceneQuestionDataset(rows, **{"seed": args.seed, **options})
 

@@ -210,7 +210,9 @@ def _add_label(commands, with_options):
     if with_options:
         from gap_mllm.processing.data.video_labels import LabelOptions
 
-        add_option_flags(parser, LabelOptions, [name for name in LabelOptions.__dataclass_fields__ if name != "rules"])
+        add_option_flags(
+            parser, LabelOptions, [name for name in LabelOptions.__dataclass_fields__ if name != "margins"]
+        )
 
 
 def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.Namespace:

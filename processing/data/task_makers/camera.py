@@ -1,6 +1,7 @@
 """How the camera moved between two views: direction and length of its path, direction and angle of its turn.
 
-Directions are those of the camera of the earlier view. Frame: OpenCV axes. Units: metres, degrees.
+Also which of several views was taken farthest from another. Directions are those of the camera of the earlier view.
+Frame: OpenCV axes. Units: metres, degrees.
 """
 
 import numpy as np
@@ -10,6 +11,7 @@ from .task_scene import CannotAskError, Draft, TaskScene, draw_one, view_name
 from .templates import choice_answer, number_answer
 
 
+MAX_OPTIONS = 4  # of the views that may be the farthest
 _PATHS = (("to the left", "to the right"), ("up", "down"), ("backward", "forward"))  # along x, y, z, minus then plus
 _TURNS = (("to the left", "to the right"), ("down", "up"))  # yaw and pitch, minus then plus
 
@@ -97,11 +99,38 @@ def ask_camera_angle(scene: TaskScene, rng: np.random.Generator) -> Draft:
     return _draft("camera_angle", pair, answer, {"value": angle, "unit": "degrees"})
 
 
+def ask_farthest_view(scene: TaskScene, rng: np.random.Generator) -> Draft:
+    """Which of several views was taken farthest from another one."""
+    views = [camera.index for camera in scene.cameras if camera is not None]
+    if len(views) < 3:
+        raise CannotAskError("fewer than three views have a pose")
+    lengths = {(a, b): float(np.linalg.norm(motion_between(scene, a, b)[0])) for a in views for b in views if a != b}
+    found = []
+    for (base, view), length in lengths.items():
+        limit = min(length / scene.margins.closer_ratio, length - scene.margins.move_m)
+        nearer = [other for other in views if lengths.get((base, other), np.inf) <= limit]
+        if nearer:
+            found.append((base, view, nearer))
+    base, farthest, nearer = draw_one(found, rng, "no view is clearly farther from another than a third")
+    others = sorted(nearer[int(place)] for place in rng.permutation(len(nearer))[: MAX_OPTIONS - 1])
+    return Draft(
+        "spatial_qa",
+        "farthest_view",
+        "farthest_view",
+        {"view": view_name(base)},
+        **choice_answer(f"Frame-{farthest}", [f"Frame-{other}" for other in others], rng),
+        named_views=[base, farthest, *others],
+        number_views=True,
+        facts={"view": base, "distances": {view: lengths[base, view] for view in (farthest, *others)}},
+    )
+
+
 CAMERA_MAKERS = {
     "camera_motion": ask_camera_motion,
     "camera_turn": ask_camera_turn,
     "camera_path": ask_camera_path,
     "camera_angle": ask_camera_angle,
+    "farthest_view": ask_farthest_view,
 }
 
 __all__ = ["CAMERA_MAKERS", "motion_between", *sorted(f"ask_{name}" for name in CAMERA_MAKERS)]

@@ -17,7 +17,7 @@ from .measurements import MEASUREMENT_MAKERS
 from .objects import OBJECT_MAKERS
 from .pixels import PIXEL_MAKERS
 from .relations import RELATION_MAKERS
-from .task_scene import CannotAskError, Draft, TaskScene
+from .task_scene import CannotAskError, Draft, Labeller, TaskScene
 from .templates import PHRASINGS
 from .visibility import VISIBILITY_MAKERS
 
@@ -68,6 +68,7 @@ def make_tasks(
     mark_colors: tuple[str, ...] | None = None,
     share_views: bool = False,
     limit: int | None = None,
+    labeller: Labeller | None = None,
 ) -> MadeTasks:
     """Make questions about a scene; their answers are computed from its depth, poses and boxes.
 
@@ -96,6 +97,8 @@ def make_tasks(
             of all of them have one colour or come close, and all carry the views' numbers where one needs them. What
             needs more colours than are left is refused.
         limit (`int`, *optional*): most questions in all; makers after it are not asked.
+        labeller (`Callable`, *optional*): picture and pixel (x, y) to the name of what a marked pixel shows, or None;
+            asked where the sample does not say.
     Returns:
         `MadeTasks`: rows in the order of the makers, ids "<sample>/<maker>-<number>", with `refused`.
     Raises:
@@ -131,7 +134,7 @@ def make_tasks(
     name = sample.id or sample.scene_id
     if not name:
         raise ValueError("the sample has neither id nor scene_id; questions are drawn by it, so give it one.")
-    scene, made = TaskScene(sample, margins, mark_colors), MadeTasks()
+    scene, made = TaskScene(sample, margins, mark_colors, labeller), MadeTasks()
     known, numbers = defaultdict(set), Counter()
     for maker in (maker for maker, count in counts for _ in range(count)):
         number = numbers[maker]

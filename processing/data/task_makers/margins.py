@@ -1,6 +1,8 @@
 """How clear a thing must be before it is asked about: thresholds of visibility, distances and angles, in one place."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+
+from ...argument_checks import check_kinds
 
 
 # One of each group may be called by the name of another, so a name of the group singles nothing out beside another.
@@ -39,7 +41,7 @@ class TaskMargins:
         box_inset_m (`float`): points within this of a side of the box that is turned away from the camera may belong
             to the floor or wall there, and are not counted (on thin boxes: a quarter of the thickness).
         edge_share (`float`): of the width: pixels that near a depth edge are not marked; at least two pixels.
-        edge_bend (`float`): bend of the inverse depth that makes an edge, see `label_pixels.depth_edges`.
+        edge_bend (`float`): bend of the inverse depth that makes an edge, see `depth_edges`.
         border_share (`float`): of the picture's sides: no marks so near to the border.
         near_m, far_m (`float`): marked pixels lie within these depths.
         mark_gap_share (`float`): of the width: two marks of one view are that far apart.
@@ -63,6 +65,7 @@ class TaskMargins:
         name_groups (`tuple` of `tuple[str, ...]`): see `NAME_GROUPS`.
         structure_names (`tuple[str, ...]`): labels of boxes that no question is about.
     Raises:
+        TypeError: if a value is of another type.
         ValueError: if a number is not positive, a ratio is below 1, a share is above 1, or the three visibility
             shares do not ascend.
     """
@@ -103,6 +106,7 @@ class TaskMargins:
     structure_names: tuple[str, ...] = STRUCTURE_NAMES
 
     def __post_init__(self):
+        check_kinds(TaskMargins, vars(self))
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type is not float:
@@ -114,6 +118,11 @@ class TaskMargins:
         shares = (self.absent_share, self.visible_share, self.clear_share)
         if not shares[0] < shares[1] < shares[2]:
             raise ValueError(f"absent_share, visible_share and clear_share are {shares}; expected ascending numbers.")
+
+    def scaled(self, factor: float) -> "TaskMargins":
+        """The same margins for a scene whose lengths are in another unit, of which a metre has `factor`."""
+        lengths = {field.name: factor * getattr(self, field.name) for field in fields(self) if field.name[-2:] == "_m"}
+        return replace(self, **lengths)
 
 
 MARGINS = TaskMargins()  # where nothing else is said

@@ -17,7 +17,7 @@ from .templates import choice_answer, count_answer, number_answer
 
 
 MAX_OPTIONS = 4
-NUM_ORDERED = 3  # points of a depth order
+NUM_ORDERED = (3, 2)  # points of a depth order, the second where no three are clear
 _DRAWS = 12
 _NO_PIXELS = "no pixels are far enough apart"
 _NO_NAMES = "fewer than two visible objects are singled out by a description"
@@ -161,16 +161,16 @@ def ask_object_count(scene: TaskScene, rng: np.random.Generator) -> Draft:
 
 
 def ask_depth_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
-    """Three marked points of one view from near to far; clear by depth and along straight lines."""
-    colors = scene.draw_colors(rng, NUM_ORDERED)
-    for _ in range(_DRAWS):
+    """Three marked points of one view from near to far, or two; clear by depth and along straight lines."""
+    drawn = scene.draw_colors(rng, max(NUM_ORDERED))
+    for colors in (drawn[:count] for count in NUM_ORDERED for _ in range(_DRAWS)):
         camera = scene.measured[int(rng.integers(len(scene.measured)))]
         marks = []
         for color in colors:
             mark = draw_mark(scene, rng, color, [camera], None, tuple(marks))
             if mark is not None:
                 marks.append(mark)
-        if len(marks) < NUM_ORDERED:
+        if len(marks) < len(colors):
             continue
         depths = {mark.color: float(camera.depth_at(np.array(mark.pixel, np.float64))) for mark in marks}
         straight = {mark.color: float(np.linalg.norm(mark.xyz - camera.center)) for mark in marks}
@@ -189,7 +189,7 @@ def ask_depth_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
                 named_views=[camera.index],
                 facts={"depths": depths},
             )
-    raise CannotAskError("no three pixels of a view lie clearly behind each other")
+    raise CannotAskError("no two pixels of a view lie clearly behind each other")
 
 
 def ask_nearest_object(scene: TaskScene, rng: np.random.Generator) -> Draft:

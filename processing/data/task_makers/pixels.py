@@ -1,7 +1,7 @@
 """Marked pixels: one pixel with its label and point, sparse point maps of several, and where marks may lie.
 
 A mark lies away from depth edges and borders. Its label comes from the one box around its point, or from a labelled
-point of the row; where no label is known the question asks for the point alone.
+point of the row, or a labeller; where no label is known the question asks for the point alone.
 Frame: camera of view 0. Units: metres.
 """
 
@@ -156,7 +156,7 @@ def ask_reconstruction(scene: TaskScene, rng: np.random.Generator) -> Draft:
         mark = _draw_around(scene, rng, color)
     if mark is None:
         raise CannotAskError(_NO_PIXEL)
-    label = mark.label
+    label = scene.label_of(mark)
     return Draft(
         task="reconstruction",
         question_type="reconstruction",
@@ -182,7 +182,7 @@ def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
         marks = _draw_several(lambda color, taken: draw_mark(scene, rng, color, scene.measured, None, taken), colors)
     if len(marks) < NUM_SPARSE[0]:
         raise CannotAskError(_NO_PIXEL)
-    labels = [mark.label for mark in marks]
+    labels = [scene.label_of(mark) for mark in marks]
     is_labelled = all(labels)
     return Draft(
         task="reconstruction",

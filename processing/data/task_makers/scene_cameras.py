@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from ...camera_geometry_gap_mllm import invert_rigid, project_points, scale_intrinsics, transform_points
+from ..depth_edges import depth_edges
 from ..instance_maps import InstanceMap
 from ..scene_sample import SceneSample, View
-from ..video_labels.pixels import depth_edges
 from .margins import TaskMargins
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 
 import numpy as np
+from PIL import Image
 
 from ...prompts_gap_mllm import number_views
 from ...visual_prompt_gap_mllm import MARK_COLORS
@@ -18,6 +19,10 @@ from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects
 from .templates import phrase
 
 
+# A picture and a pixel (x, y) of it -> what is seen there, or None where that is not known.
+Labeller = Callable[[Image.Image, tuple[int, int]], str | None]
+LENGTHS = ("metres", "centimetres")
+TYPICAL_DEPTH_M = 2.0  # what the median depth is taken for where a scene is not in metres; our choice
 COLORS = tuple(color for color in MARK_COLORS if color != "orange")  # between red and yellow, and "an orange"
 
 
@@ -69,13 +74,15 @@ class Draft:
 class TaskScene:
     """A scene to ask about. Everything is computed when first needed.
 
-    Frame: camera of view 0, OpenCV axes. Units: metres.
+    Frame: camera of view 0, OpenCV axes. Units: metres; where the sample's metadata says that it is not `is_metric`,
+    its own, and then no question asks for metres, and margins count the median depth for `TYPICAL_DEPTH_M`.
 
     Args:
         sample (`SceneSample`): a row with views; boxes are used if its task lists all objects ("scene",
             "detection3d").
-        margins (`TaskMargins`, *optional*)
+        margins (`TaskMargins`, *optional*): thresholds, by default the package's.
         mark_colors (`tuple[str, ...]`, defaults to `COLORS`): colours that crosses may have.
+        labeller (`Labeller`, *optional*): names what marked pixels show, where the sample does not.
 
     Example:
         ```python
@@ -90,9 +97,16 @@ class TaskScene:
     """
 
     def __init__(
-        self, sample: SceneSample, margins: TaskMargins | None = None, mark_colors: tuple[str, ...] | None = None
+        self,
+        sample: SceneSample,
+        margins: TaskMargins | None = None,
+        mark_colors: tuple[str, ...] | None = None,
+        labeller: Labeller | None = None,
     ):
-        self.sample, self.margins = sample, margins or MARGINS
+        self.sample, self.labeller = sample, labeller
+        self.is_metric = sample.metadata.get("is_metric", True)
+        margins = margins or MARGINS
+        self.margins = margins if self.is_metric else margins.scaled(_metre_of(sample))
         self.mark_colors = list(COLORS if mark_colors is None else mark_colors)
         self.memo = {}  # of functions that are `remembered`
         self.taken: tuple[Marked, ...] = ()  # marks of other questions that are shown in the same pictures
@@ -116,6 +130,12 @@ class TaskScene:
         if len(rest) < count or (besides is not None and besides not in self.mark_colors):
             raise CannotAskError("too few colours of crosses are left")
         return [rest[int(place)] for place in rng.permutation(len(rest))[:count]]
+
+    def label_of(self, mark: Marked) -> str | None:
+        """The label of a mark: its own, or what the labeller says."""
+        if mark.label is None and self.labeller is not None:
+            mark.label = self.labeller(self.sample.views[mark.view].image, mark.pixel)
+        return mark.label
 
     @cached_property
     def cameras(self) -> list[SceneCamera | None]:
@@ -189,7 +209,11 @@ class TaskScene:
             phrasings (`str`): "all", or "first" for the first phrasing always.
         Returns:
             `SceneSample`: without id. Boxes are in the camera of view 0, angles "zxy".
+        Raises:
+            CannotAskError: if the answer is a length in metres, which the scene's lengths are not in.
         """
+        if not self.is_metric and draft.facts.get("unit") in LENGTHS:
+            raise CannotAskError("lengths of the scene are not in metres")
         template, text = phrase(draft.kind, rng, phrasings, **draft.words)
         if draft.number_views or any(view > 0 for view in draft.named_views):
             text = number_views(text, len(self.sample.views))
@@ -234,6 +258,13 @@ class TaskScene:
         return Box(item.numbers, "zxy", "camera", 0, item.label, item.instance_id, role, in_reference)
 
 
+def _metre_of(sample: SceneSample) -> float:
+    """What a metre is in the unit of a scene that does not know: by the median depth."""
+    depths = [view.depth_m[view.depth_m > 0] for view in sample.views if view.depth_picture is not None]
+    known = np.concatenate([*depths, np.zeros(0)])
+    return float(np.median(known)) / TYPICAL_DEPTH_M if len(known) else 1.0
+
+
 def _point(mark: Marked) -> Point:
     instance = mark.item.instance_id if mark.item else None
     return Point(mark.view, mark.pixel, mark.xyz, "camera", mark.label, instance)
@@ -264,4 +295,14 @@ def draw_one(candidates: list, rng: np.random.Generator, reason: str):
     return candidates[int(rng.integers(len(candidates)))]
 
 
-__all__ = ["COLORS", "CannotAskError", "Draft", "Marked", "TaskScene", "draw_one", "remembered", "view_name"]
+__all__ = [
+    "COLORS",
+    "CannotAskError",
+    "Draft",
+    "Labeller",
+    "Marked",
+    "TaskScene",
+    "draw_one",
+    "remembered",
+    "view_name",
+]

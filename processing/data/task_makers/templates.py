@@ -11,7 +11,6 @@ import numpy as np
 
 from ...prompts_gap_mllm import TASKS, prompt_text
 from ..truth import LETTERS, Truth
-from ..video_labels.questions import POINT_ONLY_PROMPT
 
 
 _BOX_FORM = (
@@ -29,7 +28,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         f"{_POINT_FORM}",
     ),
     "marked_point": (
-        POINT_ONLY_PROMPT,
+        "A {color} cross marks one pixel in one of the frames.\n"
+        'Output a JSON dictionary with the 3D point of the marked pixel in "pointmap" '
+        f"in the camera coordinate system of the first frame.\n{_POINT_FORM}",
         "Where in space is the point under the {color} cross?\n"
         'Output a JSON dictionary with its position in "pointmap", in the camera coordinate system of the first '
         f"frame.\n{_POINT_FORM}",
@@ -178,6 +179,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "By which angle do the viewing directions of {before} and {after} differ?",
         "How large is the angle between the directions in which the camera looks in {before} and in {after}?",
         "Between {before} and {after}, by how many degrees did the viewing direction of the camera change?",
+    ),
+    "farthest_view": (
+        "Which of these frames was taken farthest from the place of {view}?",
+        "Among the frames listed, where was the camera farthest from where it was in {view}?",
+        "Compare the places of the camera: which of these frames is the farthest away from {view}?",
     ),
     "object_view": (
         "Which of these objects can be seen in {view}?",

@@ -49,11 +49,11 @@ class Reconstruction:
 
     Args:
         depth (`list[np.ndarray]` of shape `(h, w)`): z-depth of each view at the teacher's size; 0 is no measurement.
-        confidence (`list[np.ndarray]` of shape `(h, w)`): of the depth.
-        intrinsics (`np.ndarray` of shape `(V, 3, 3)`): of the depth maps.
-        camera_to_world (`np.ndarray` of shape `(V, 4, 4)`): float64.
-        world_points (`list[np.ndarray]` of shape `(h, w, 3)`, *optional*): of the teacher's point head, a second
-            opinion on the depth.
+        confidence (`list[np.ndarray]` of shape `(h, w)`): sureness of the depth, 0 or more.
+        intrinsics (`np.ndarray` of shape `(V, 3, 3)`): camera matrices of the depth maps, in pixels.
+        camera_to_world (`np.ndarray` of shape `(V, 4, 4)`): poses, float64.
+        world_points (`list[np.ndarray]` of shape `(h, w, 3)`, *optional*): points of the teacher's point
+            head, a second opinion on the depth.
     """
 
     depth: list[np.ndarray]
@@ -135,8 +135,8 @@ def load_teacher(path, device: str | None = None, dtype: str = "float32") -> Cal
 
     Args:
         path (`str` or `Path`): folder of a `GapMllmVggtForReconstruction`, or its name on the Hub.
-        device (`str`, *optional*): by default a GPU where there is one.
-        dtype (`str`, defaults to "float32"): of the aggregator; the heads are float32 in any case.
+        device (`str`, *optional*): device to load to, by default a GPU where there is one.
+        dtype (`str`, defaults to "float32"): type of the aggregator's weights; the heads are float32 in any case.
     Returns:
         `PreTrainedModel` in evaluation mode.
     Raises:
@@ -200,7 +200,7 @@ def teacher_size(size: tuple[int, int], image_size: int, patch_size: int) -> tup
 
     Args:
         size (`tuple[int, int]`): width and height.
-        image_size (`int`), patch_size (`int`): in pixels.
+        image_size (`int`), patch_size (`int`): longer side of its pictures, and side of a patch, in pixels.
     Returns:
         `tuple[int, int]`: width and height.
     Raises:
@@ -229,9 +229,9 @@ def run_teacher(teacher: Teacher, inputs: list[torch.Tensor], first_view: int = 
     Frame and units: see `Reconstruction`.
 
     Args:
-        teacher (`Teacher`): moved nowhere; the pictures go to the device of its parameters.
-        inputs (`list[torch.Tensor]`): of `teacher_inputs`.
-        first_view (`int`): number of the first of them in the video, for messages.
+        teacher (`Teacher`): model, which stays where it is; the pictures go to the device of its parameters.
+        inputs (`list[torch.Tensor]`): pictures `(3, h, w)`, RGB in 0..1, see `teacher_inputs`.
+        first_view (`int`, defaults to 0): number of the first of them in the video, for messages.
     Returns:
         `Reconstruction`.
     Raises:

@@ -1,30 +1,27 @@
-"""The pictures to label: frames of a video, of a folder, or given ones, as views of the schema and decoded."""
+"""The pictures to label: frames of a video, of a folder, or given ones, as views that are decoded."""
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...visual_prompt_gap_mllm import to_rgb_image
 from ..record_errors import ReadReport, RecordError
 from ..scene_sample import View
-from ..source_files import encode_png
 from ..video_frames import read_video_views
 from .label_options import LabelOptions
-from .rows import SOURCE
+from .labelled_scenes import SOURCE
 
 
-def read_pictures(
-    source, options: LabelOptions, left_out: ReadReport | None = None
-) -> tuple[list[dict], list[Image.Image]]:
+def read_pictures(source, options: LabelOptions, left_out: ReadReport | None = None) -> list[View]:
     """Read the views that `label_video` labels, and decode them.
 
     Args:
-        source (`str`, `Path` or list): as for `label_video`.
-        options (`LabelOptions`): which frames, and whether to store their files.
-        left_out (`ReadReport`, *optional*): lists single pictures that cannot be read, which are left out then.
+        source (`str`, `Path` or list): video file, folder of frames, or pictures, see `label_video`.
+        options (`LabelOptions`): number and rate of the frames.
+        left_out (`ReadReport`, *optional*): list of single pictures that cannot be read, which are left out then;
+            without it they are errors.
     Returns:
-        `tuple` of views and their pictures.
+        `list[View]`: views whose `image` is there.
     Raises:
         FileNotFoundError, ImportError, RecordError: as `read_video_views`; RecordError also for a picture that cannot
             be decoded, without `left_out`. TypeError, ValueError, FileNotFoundError: as `to_rgb_image`, for given
@@ -37,21 +34,21 @@ def read_pictures(
 
     taken = None if left_out is None else skip
     if isinstance(source, str | Path):
-        views = read_video_views(source, options.num_frames, options.fps, taken)
+        read = read_video_views(source, options.num_frames, options.fps, taken)
+        views = (View(picture=view.pop("image"), **view) for view in read)
     else:
         views = _given_views(source, taken)
-    good, images = [], []
+    good = []
     for view in views:
         try:
-            image = View(picture=view["image"], image_path=view.get("image_path")).image
+            _ = view.image
         except RecordError as error:
             if taken is None:
                 raise
             taken(error)
             continue
-        good.append(_embed(view) if options.embed_pictures else view)
-        images.append(image)
-    return good, images
+        good.append(view)
+    return good
 
 
 def _given_views(pictures, skip):
@@ -64,14 +61,7 @@ def _given_views(pictures, skip):
                 raise
             skip(RecordError(str(error), "image", record_id=name))
         else:
-            yield {"image": encode_png(np.asarray(image)), "frame_id": index}
-
-
-def _embed(view):
-    image = view["image"]
-    if image["bytes"] is None:
-        image = {"bytes": Path(image["path"]).read_bytes(), "path": Path(image["path"]).name}
-    return {**view, "image": image}
+            yield View(picture=np.asarray(image), frame_id=index)
 
 
 __all__ = ["read_pictures"]

@@ -1,14 +1,16 @@
 """The options of labelling a video, checked before a video is read or a large teacher is loaded."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ...argument_checks import check_count, check_kinds, check_number, check_positive, check_text
-from .questions import QuestionRules
-from .rows import check_questions
+from ..former_names import task_name
+from ..task_makers import TASK_MAKERS, TaskMargins
 from .teacher_windows import plan_windows
 
 
+DEFAULT_QUESTIONS = {"reconstruction": 8, "point_match": 4, "depth_order": 4, "camera_motion": 4, "farthest_view": 4}
+OLD_NAMES = {"correspondence": "point_match"}  # kinds of questions -> their makers
 SPLIT_NAME = re.compile(r"\w+(\.\w+)*")  # what datasets takes, and what is safe in the name of a file
 
 
@@ -17,25 +19,31 @@ class LabelOptions:
     """How a video is labelled.
 
     Args:
-        num_frames (`int`): at most so many frames, evenly spaced.
-        fps (`float`, *optional*): frames a second, see `read_video_views`.
-        window (`int`), overlap (`int`): views that the teacher sees at a time, and how many of them it saw before.
-        image_size (`int`, *optional*), patch_size (`int`, *optional*): of the teacher's pictures; by default those of
-            its config, else VGGT's.
-        confidence_threshold (`float`, *optional*): lowest confidence of a pixel, in the teacher's numbers.
-        confidence_percentile (`float`): instead of a threshold: this share of all pixels is too unsure.
-        edge_tolerance (`float`), max_head_gap (`float`, *optional*): see `find_label_pixels`.
-        accept_inconsistent_teacher (`bool`): write labels of a teacher that contradicts itself, too; see
-            `TeacherConsistency`. Pixels that other views contradict are left out in any case.
-        embed_pictures (`bool`): store the pictures of a folder of frames in the rows, which can then be moved without
-            the folder. Otherwise rows hold their paths, and the source "parquet" needs the folder as `media_dir`.
-            Frames of a video are always stored.
-        views_per_row (`int`): a longer video is divided into clips of so many views.
-        questions_per_clip (`dict[str, int]`, *optional*): see `make_rows`.
-        rules (`QuestionRules`): margins and tolerances.
-        depth_scale (`float`): units of a metre in a folder of depth maps.
-        split (`str`), seed (`int`): same seed, same rows.
-        rows_per_shard (`int`): of a parquet file.
+        num_frames (`int`, defaults to 32): most frames to take, evenly spaced.
+        fps (`float`, *optional*): frames a second, see `read_video_views`; by default as many as `num_frames`.
+        window (`int`, defaults to 16), overlap (`int`, defaults to 4): number of views that the teacher sees at a
+            time, and how many of them it saw before.
+        image_size (`int`, *optional*), patch_size (`int`, *optional*): sizes of the teacher's pictures and patches, in
+            pixels; by default those of its config, else VGGT's.
+        confidence_threshold (`float`, *optional*): lowest confidence of a pixel, in the teacher's numbers; by default
+            the percentile decides.
+        confidence_percentile (`float`, defaults to 50): share of all pixels that is too unsure, in percent.
+        edge_tolerance (`float`, *optional*): another name of the margins' `edge_bend`.
+        max_head_gap (`float`, *optional*): largest gap of the teacher's two heads, see `find_label_pixels`; by default
+            they are not compared.
+        accept_inconsistent_teacher (`bool`, defaults to False): write labels of a teacher that contradicts itself,
+            too; see `TeacherConsistency`. Pixels that other views contradict are left out in any case.
+        embed_pictures (`bool`, defaults to True): store the pictures of a folder of frames in the rows, which can then
+            be moved without the folder. Otherwise rows hold their paths, and the source "parquet" needs the folder as
+            `media_dir`. Frames of a video are always stored.
+        views_per_row (`int`, defaults to 8): number of views of a clip; a longer video is divided into several.
+        questions_per_clip (`dict[str, int]`, *optional*): number of questions of each of `TASK_MAKERS`; of those not
+            named, none. By default `DEFAULT_QUESTIONS`: eight marked pixels and four of each relation.
+        margins (`TaskMargins`): how clear a thing must be before it is asked about; by default the task makers' own.
+        depth_scale (`float`, defaults to 1000): units of a metre in a folder of depth maps.
+        split (`str`, defaults to "train"): name of the split.
+        seed (`int`, defaults to 0): same seed, same rows.
+        rows_per_shard (`int`, defaults to 512): most rows of a parquet file.
     Raises:
         TypeError: if a value is of another type.
         ValueError: if a value is out of range, or a kind of question is unknown.
@@ -49,13 +57,13 @@ class LabelOptions:
     patch_size: int | None = None
     confidence_threshold: float | None = None
     confidence_percentile: float = 50.0
-    edge_tolerance: float = 0.05
+    edge_tolerance: float | None = None
     max_head_gap: float | None = None
     accept_inconsistent_teacher: bool = False
     embed_pictures: bool = True
     views_per_row: int = 8
     questions_per_clip: dict[str, int] | None = None
-    rules: QuestionRules = field(default_factory=QuestionRules)
+    margins: TaskMargins = field(default_factory=TaskMargins)
     depth_scale: float = 1000.0
     split: str = "train"
     seed: int = 0
@@ -78,10 +86,22 @@ class LabelOptions:
         if self.confidence_threshold is not None:
             check_number("confidence_threshold", self.confidence_threshold)
         check_number("confidence_percentile", self.confidence_percentile, least=0, most=100)
-        if self.questions_per_clip is not None:
-            check_questions(self.questions_per_clip)
+        if self.edge_tolerance is not None:
+            object.__setattr__(self, "margins", replace(self.margins, edge_bend=self.edge_tolerance))
+        _ = self.questions
         if not SPLIT_NAME.fullmatch(check_text("split", self.split)):
             raise ValueError(f"split is {self.split!r}; expected letters, digits and _, as datasets has it.")
+
+    @property
+    def questions(self) -> dict[str, int]:
+        """Number of questions of each task maker about a clip; ValueError for an unknown one or a negative number."""
+        wanted = DEFAULT_QUESTIONS if self.questions_per_clip is None else self.questions_per_clip
+        wanted = {task_name(OLD_NAMES.get(name, name)): number for name, number in wanted.items()}
+        if not set(wanted) <= set(TASK_MAKERS) or any(number < 0 for number in wanted.values()):
+            raise ValueError(
+                f"questions_per_clip is {wanted}; expected numbers of at least 0 for {', '.join(TASK_MAKERS)}."
+            )
+        return wanted
 
 
 __all__ = ["LabelOptions"]

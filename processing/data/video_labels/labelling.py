@@ -1,20 +1,22 @@
 """`label_video`: training data in the schema from any RGB video, without 3D annotation.
 
-A teacher (VGGT with its heads) gives depth and cameras; what it is sure of becomes questions with answers. Frames come
+A teacher (VGGT with its heads) gives depth and cameras; what it is sure of becomes scenes and questions. Frames come
 from frames_to_label.py, options from label_options.py, the teacher and its windows from depth_teacher.py and
-teacher_windows.py, metres from metric_scale.py, questions from questions.py. Here these are put together, and rows, a
-report and a picture are written.
+teacher_windows.py, metres from metric_scale.py, clips and their questions from labelled_scenes.py. Here these are put
+together, and rows, a report and a picture are written.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from operator import methodcaller
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow.parquet
+from datasets.table import embed_table_storage
 from transformers.utils import logging
 
 from ...argument_checks import (
@@ -27,7 +29,9 @@ from ...argument_checks import (
     check_text,
 )
 from ..record_errors import ReadReport
+from ..scene_sample import SceneSample
 from ..schema import scene_features
+from ..task_makers.task_scene import Labeller
 from .depth_teacher import (
     IMAGE_SIZE,
     PATCH_SIZE,
@@ -39,6 +43,7 @@ from .depth_teacher import (
 )
 from .frames_to_label import read_pictures
 from .label_options import LabelOptions
+from .labelled_scenes import ask_about_clip, clip_scenes, label_views
 from .metric_scale import (
     TEACHER_UNITS,
     KnownBaseline,
@@ -48,10 +53,8 @@ from .metric_scale import (
     as_scale_estimator,
 )
 from .picture import label_picture
-from .pixels import find_label_pixels, find_sure_pixels
-from .questions import Labeller
 from .reconstruction_errors import reconstruction_errors
-from .rows import label_views, make_rows
+from .sure_pixels import find_label_pixels, find_sure_pixels
 from .teacher_consistency import compare_views, consistency_text, judge_consistency
 from .teacher_windows import plan_windows, reconstruct_in_windows
 
@@ -79,7 +82,10 @@ def label_video(
     report_file=None,
     **options,
 ) -> dict:
-    """Label a video, and write rows of the schema, a report and a picture.
+    """Label a video, and write scenes and questions about them as rows of the schema, a report and a picture.
+
+    Every clip is a row of the task "scene", which `make_tasks` and `SceneQuestionDataset` ask any question that it
+    allows, and then a row for each question that the task makers asked here.
 
     `output_dir` gets `data/<split>-00000-of-00001.parquet`, .., which `load_multiview("parquet", output_dir)` reads
     (with `streaming=True` without unpacking the pictures that rows share), or `datasets.load_dataset(output_dir)`,
@@ -95,18 +101,19 @@ def label_video(
             `KnownDepth`, `KnownBaseline` or any callable; or a folder of 16-bit depth maps, named as the pictures or
             by frame number. None leaves the teacher's units, with a warning; "is_metric" in report and metadata is
             False then.
-        labeller (`Labeller`, *optional*): picture and pixel (x, y) to the name of what is there, or None.
+        labeller (`Labeller`, *optional*): function from picture and pixel (x, y) to the name of what is there, or
+            None; asked for marked pixels.
         truth (`dict`, *optional*): "depth_m", "intrinsics" and "camera_to_world" of all frames that are read; the
             report then has the errors of `reconstruction_errors`.
-        scene_id (`str`, *optional*): by default the name of the file or folder.
-        device (`str`, *optional*): of a teacher that is loaded from a folder.
-        overwrite (`bool`): remove what an earlier call wrote for this split.
-        progress (`bool`): show a bar.
-        skip_bad_samples (`bool`): leave pictures out that cannot be read, of a folder or list; the others stay the
-            same. A damaged video is refused in any case.
-        report_file (`str` or `Path`, *optional*): lists what was left out, see `read_report`; by default
+        scene_id (`str`, *optional*): name of the scene, by default that of the file or folder.
+        device (`str`, *optional*): device of a teacher that is loaded from a folder, by default the best there is.
+        overwrite (`bool`, defaults to False): remove what an earlier call wrote for this split.
+        progress (`bool`, defaults to True): show a bar.
+        skip_bad_samples (`bool`, defaults to False): leave pictures out that cannot be read, of a folder or list; the
+            others stay the same. A damaged video is refused in any case.
+        report_file (`str` or `Path`, *optional*): list of what was left out, see `read_report`; by default
             `<output_dir>.report.jsonl`, if there is anything to list.
-        **options: of `LabelOptions`.
+        **options: fields of `LabelOptions`.
     Returns:
         `dict`: the report.
     Raises:
@@ -121,7 +128,7 @@ def label_video(
 
     Example:
         ```python
-        >>> from gap_mllm.processing.data import label_video, load_multiview, render_room
+        >>> from gap_mllm.processing.data import SceneSample, label_video, load_multiview, make_tasks, render_room
         >>> from gap_mllm.processing.data.video_labels import KnownBaseline
         >>> pictures = list(render_room(0, num_views=6).images)  # or the path of a video
         >>> scale = KnownBaseline(0, 5, 0.42)  # the camera moved 0.42 m from view 0 to view 5
@@ -131,11 +138,14 @@ def label_video(
         >>> report["is_metric"], report["num_rows"] > 0
         (True, True)
         >>> rows = load_multiview("parquet", "labels", split="train", streaming=True)
-        >>> next(iter(rows))["task"]
-        'reconstruction'
+        >>> scene, question, *_ = map(SceneSample.from_row, rows)
+        >>> scene.task, question.task, make_tasks(scene, ("camera_angle",))[0].task
+        ('scene', 'reconstruction', 'spatial_qa')
 
         ```
     """
+    if "rules" in options:
+        raise WrongKindError("rules is gone: give margins=TaskMargins(...), the thresholds of all task makers.")
     options, output_dir = LabelOptions(**options), check_output_folder("output_dir", output_dir)
     for name, flag in (("overwrite", overwrite), ("progress", progress), ("skip_bad_samples", skip_bad_samples)):
         check_flag(name, flag)
@@ -148,11 +158,12 @@ def label_video(
     if skip_bad_samples:
         report_file.parent.mkdir(parents=True, exist_ok=True)
         left_out = ReadReport(report_file)
-    views, images = read_pictures(source, options, left_out)
+    views = read_pictures(source, options, left_out)
+    images = [view.image for view in views]
     num_left_out = 0 if left_out is None else sum(left_out.skipped.values())
     if num_left_out:
         _refuse_counted_views(num_left_out, scale, truth, report_file)
-    estimate = as_scale_estimator(scale, views, options.depth_scale)
+    estimate = as_scale_estimator(scale, [vars(view) for view in views], options.depth_scale)
     plan_windows(len(views), options.window, options.overlap)  # refuses before a large teacher is loaded
     name = scene_id or (Path(source).stem if isinstance(source, str | Path) else "pictures")
     teacher = load_teacher(teacher, device) if isinstance(teacher, str | Path) else teacher
@@ -179,7 +190,7 @@ def label_video(
         [image.size for image in images],
         options.confidence_threshold,
         options.confidence_percentile,
-        options.edge_tolerance,
+        options.margins.edge_bend,
         options.max_head_gap,
         contradicted,
     )
@@ -192,66 +203,68 @@ def label_video(
         "confidence_threshold": pixels.threshold,
         "pixels": pixels.counts,
     }
-    rows, counts = make_rows(
-        views,
-        images,
-        pixels,
-        name,
-        metadata,
-        options.split,
-        options.views_per_row,
-        options.questions_per_clip,
-        labeller,
-        options.rules,
-        options.seed,
-    )
-    if not rows:
-        raise ValueError(f"{name}: no question could be asked: {_plain_counts(counts)}. Take other frames or margins.")
+    scenes, samples, refused = clip_scenes(views, name, metadata, options.split, options.views_per_row), [], Counter()
+    for scene in scenes:
+        asked, not_asked = ask_about_clip(scene, pixels, options.questions, options.margins, labeller, options.seed)
+        shared = tuple(view.encoded() for view in scene.views)  # once for all rows of the clip
+        samples += [replace(sample, views=shared) for sample in (scene, *asked)]
+        refused.update(not_asked)
+    questions = _count_questions(options.questions, samples, refused)
+    if len(samples) == len(scenes):
+        raise ValueError(f"{name}: no question could be asked: {questions}. Take other frames or margins.")
     report = {
         "scene_id": name,
         **metadata,
         "scale_details": metric.details,
-        "frames": [view.get("frame_id") for view in views],
+        "frames": [view.frame_id for view in views],
         "num_pictures_left_out": num_left_out,
         **_describe_reconstruction(pixels, windows),
         "consistency": consistency.as_dict(),
         "depth_not_stored": dict(not_stored),
         "errors_against_truth": None if truth is None else reconstruction_errors(pixels.reconstruction, **truth),
-        "questions": _plain_counts(counts),
-        "num_rows": len(rows),
-        "num_rows_with_label": sum(any(point["label"] for point in row["points"]) for row in rows),
+        "questions": questions,
+        "num_rows": len(samples),
+        "num_scenes": len(scenes),
+        "num_rows_with_label": sum(any(point.label for point in sample.points) for sample in samples),
         "options": asdict(options),
     }
     for file in old_files:
         file.unlink()
-    files = write_label_shards(rows, output_dir, options.split, options.rows_per_shard)
+    files = write_label_shards(samples, output_dir, options.split, options.rows_per_shard, options.embed_pictures)
     report["files"] = [str(file.relative_to(output_dir)) for file in files]
-    label_picture(images, pixels, rows, _caption(report)).save(output_dir / PICTURE_FILE)
-    (output_dir / REPORT_FILE).write_text(_json(report) + "\n", encoding="utf-8")
-    return report
+    label_picture(images, pixels, samples, _caption(report)).save(output_dir / PICTURE_FILE)
+    text = json.dumps(report, indent=2, allow_nan=False, default=methodcaller("item"))  # numbers of numpy: plain ones
+    (output_dir / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
+    return json.loads(text)
 
 
-def write_label_shards(rows: list[dict], output_dir, split: str, rows_per_shard: int) -> list[Path]:
-    """Write rows of the schema as parquet, in the layout and with the names that the Hub reads.
+def write_label_shards(
+    samples: list[SceneSample], output_dir, split: str, rows_per_shard: int, embed_pictures: bool = True
+) -> list[Path]:
+    """Write samples as parquet, in the layout and with the names that the Hub reads.
 
     Args:
-        rows (`list[dict]`): of `complete_row`; rows that share pictures should stand together.
-        output_dir (`str` or `Path`), split (`str`), rows_per_shard (`int`)
+        samples (`list[SceneSample]`): scenes and questions; those that share pictures should stand together.
+        output_dir (`str` or `Path`): folder that gets a folder `data`.
+        split (`str`): name of the split.
+        rows_per_shard (`int`): most rows of a file.
+        embed_pictures (`bool`, defaults to True): store the files that views name, instead of their paths.
     Returns:
         `list[Path]`: the files.
     """
     folder, features = Path(output_dir) / "data", scene_features()
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(rows), rows_per_shard)
+    starts = range(0, len(samples), rows_per_shard)
     files = [folder / f"{split}-{number:05d}-of-{len(starts):05d}.parquet" for number in range(len(starts))]
     for file, start in zip(files, starts, strict=True):
         # Pictures are long, so the usual bound of a dictionary would end it after a few of them.
         settings = {"compression": "zstd", "use_dictionary": True, "dictionary_pagesize_limit": 1 << 30}
         with pyarrow.parquet.ParquetWriter(file, features.arrow_schema, **settings) as writer:
-            stop = min(start + rows_per_shard, len(rows))
+            stop = min(start + rows_per_shard, len(samples))
             for first in range(start, stop, ROWS_PER_GROUP):
-                part = datasets.Dataset.from_list(rows[first : min(first + ROWS_PER_GROUP, stop)], features=features)
-                writer.write_table(part.data.table)
+                rows = [sample.to_row() for sample in samples[first : min(first + ROWS_PER_GROUP, stop)]]
+                table = datasets.Dataset.from_list(rows, features=features).data.table
+                writer.write_table(embed_table_storage(table) if embed_pictures else table)
     return files
 
 
@@ -306,18 +319,15 @@ def _teacher_pixels(teacher, options):
     return image_size, options.patch_size or getattr(config, "patch_size", PATCH_SIZE)
 
 
-def _json(report):
-    """A report as text; numbers of numpy, which options and estimators may hold, become plain ones."""
-    return json.dumps(report, indent=2, allow_nan=False, default=methodcaller("item"))
-
-
-def _plain_counts(counts):
+def _count_questions(wanted, samples, refused):
+    """For each task maker how many questions are written, and how often it could not ask, by reason."""
+    written = Counter(sample.metadata.get("maker") for sample in samples)
     return {
-        kind: {
-            "written": numbers["written"],
-            "not_asked": {reason: n for reason, n in sorted(numbers.items()) if reason != "written"},
+        name: {
+            "written": written[name],
+            "not_asked": {reason: number for (maker, reason), number in sorted(refused.items()) if maker == name},
         }
-        for kind, numbers in counts.items()
+        for name in wanted
     }
 
 
@@ -370,7 +380,7 @@ def _caption(report):
         f"confidence >= {report['confidence_threshold']:.3g}: {counts['usable']} of {counts['total']} pixels usable; "
         f"{counts['low_confidence']} unsure, {counts['depth_edge']} at depth edges, {counts['views_disagree']} "
         f"contradicted by other views\n{consistency_text(report['consistency'])}\n"
-        f"{report['num_rows']} rows: {written}"
+        f"{report['num_scenes']} scenes, questions: {written}"
     )
 
 

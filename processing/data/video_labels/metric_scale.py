@@ -28,9 +28,9 @@ class MetricScale:
     """Metres of one unit of the teacher, where that comes from, and what is to be known of it.
 
     Args:
-        factor (`float`): lengths times this are metres.
-        source (`str`): for metadata, as "user factor".
-        details (`dict`): numbers for the report, as the spread of the estimate.
+        factor (`float`): metres of one unit of the teacher.
+        source (`str`): word for metadata on where it comes from, as "user factor".
+        details (`dict`, defaults to none): numbers for the report, as the spread of the estimate.
     Raises:
         ValueError: if the factor is not positive and finite.
     """
@@ -77,8 +77,9 @@ class KnownDepth:
 
     Args:
         depth_m (`dict[int, np.ndarray]`): z-depth in metres of some views, by their index; 0 or NaN is no measurement.
-        confidence_percentile (`float`): of the teacher's pixels in each view, this share counts as unsure.
-        min_pixels (`int`): that must be left.
+        confidence_percentile (`float`, defaults to 50): share of the teacher's pixels in each view that counts as
+            unsure, in percent.
+        min_pixels (`int`, defaults to 100): fewest pixels that must be left.
     Raises:
         TypeError: if depth_m is no mapping from indices, or a number is none. ValueError: if a number is out of range.
     """
@@ -132,7 +133,7 @@ class KnownBaseline:
 
     Args:
         first_view (`int`), second_view (`int`): indices of the views.
-        metres (`float`): between their camera centres.
+        metres (`float`): distance between their camera centres.
     Raises:
         TypeError: if an index is no integer, or the distance no number. ValueError: if the distance is not positive.
     """
@@ -175,7 +176,8 @@ def as_scale_estimator(scale, views: list[dict] = (), depth_scale: float = 1000.
     Args:
         scale (`float`, `ScaleEstimator`, `str` or `Path`, *optional*): None keeps the teacher's units; a factor; any
             estimator; or a folder for `known_depth_from_folder`.
-        views (`list[dict]`), depth_scale (`float`): for a folder.
+        views (`list[dict]`, defaults to none): views that the maps of a folder belong to.
+        depth_scale (`float`, defaults to 1000): units of a metre in these maps.
     Returns:
         `ScaleEstimator`.
     Raises:
@@ -213,7 +215,7 @@ def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000
 
     Args:
         folder (`str` or `Path`): holds the PNGs; not every view needs one.
-        views (`list[dict]`): as `read_video_views` gives them.
+        views (`list[dict]`): views of the schema, see `read_video_views`.
         depth_scale (`float`, defaults to 1000): units of a metre.
     Returns:
         `KnownDepth` of the views that have a map.

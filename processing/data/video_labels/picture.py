@@ -1,12 +1,12 @@
 """A picture of what was labelled: views with their marks, depth, and confidence, one column for each view."""
 
-import json
 import textwrap
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .pixels import LabelPixels
+from ..scene_sample import SceneSample
+from .sure_pixels import LabelPixels
 
 
 TILE_WIDTH = 240
@@ -21,23 +21,25 @@ MARK_COLORS = ((255, 60, 60), (60, 220, 60), (90, 150, 255), (255, 220, 40), (25
 UNSURE_COLOR = np.array((110, 30, 30), dtype=np.float64)
 
 
-def label_picture(images: list[Image.Image], pixels: LabelPixels, rows: list[dict], caption: str = "") -> Image.Image:
+def label_picture(
+    images: list[Image.Image], pixels: LabelPixels, samples: list[SceneSample], caption: str = ""
+) -> Image.Image:
     """Draw the views of a labelled video.
 
     Top: the picture; a numbered cross is a marked pixel, a numbered ring the same place as verified in another view.
-    Middle: depth, near in red and far in blue, grey where it is not stored, dark where no mark may lie. Bottom:
-    confidence, the brighter the surer, dark red below the
-    threshold and where other views contradict it.
+    Middle: depth, near in red and far in blue, grey where it is not stored, dark on depth edges. Bottom: confidence,
+    the brighter the surer, dark red where depth is not stored.
 
     Args:
-        images (`list[PIL.Image.Image]`): of all views of the video.
-        pixels (`LabelPixels`), rows (`list[dict]`): of `make_rows`.
-        caption (`str`): lines to write above.
+        images (`list[PIL.Image.Image]`): pictures of all views of the video.
+        pixels (`LabelPixels`): what is sure of them.
+        samples (`list[SceneSample]`): questions about its clips.
+        caption (`str`, defaults to ""): lines to write above.
     Returns:
         `PIL.Image.Image`: at most `MAX_COLUMNS` columns, views spread evenly.
     """
     shown = np.unique(np.linspace(0, len(images) - 1, min(len(images), MAX_COLUMNS)).round().astype(int)).tolist()
-    marks = _marks_of_views(rows)
+    marks = _marks_of_views(samples)
     columns = [_column(view, images[view], pixels, marks.get(view, [])) for view in shown]
     width = sum(column.width + MARGIN for column in columns) + MARGIN
     lines = [part for line in caption.split("\n") for part in textwrap.wrap(line, width // CHARACTER)]
@@ -53,16 +55,13 @@ def label_picture(images: list[Image.Image], pixels: LabelPixels, rows: list[dic
     return sheet
 
 
-def _marks_of_views(rows):
-    """For each view of the video: (number, pixel, is_marked) of the places that rows ask for and their matches."""
-    marks, number = {}, 0
-    for row in rows:
-        if row["task"] != "reconstruction":
-            continue
-        views = json.loads(row["metadata"])["video_views"]
-        for place, point in enumerate(row["points"]):
-            marks.setdefault(views[point["view"]], []).append((number, point["pixel"], place == 0))
-        number += 1
+def _marks_of_views(samples):
+    """For each view of the video: (number, pixel, is_marked) of the places that are asked for and their matches."""
+    marks = {}
+    for number, sample in enumerate(sample for sample in samples if sample.task == "reconstruction"):
+        for place, point in enumerate(sample.points):
+            view = sample.metadata["video_views"][point.view]
+            marks.setdefault(view, []).append((number, point.pixel, place < len(sample.marks)))
     return marks
 
 
@@ -103,10 +102,10 @@ def _tile(array, size):
 
 def _depth_colors(view, pixels):
     """(h, w, 3): colours spread over the inverse depth of all views, so that one colour is one depth."""
-    stored = [d[(d > 0) & pixels.sure(index)] for index, d in enumerate(pixels.reconstruction.depth)]
+    stored = [d[(d > 0) & pixels.sure[index]] for index, d in enumerate(pixels.reconstruction.depth)]
     far, near = np.percentile(1 / np.concatenate(stored).astype(np.float64), (2, 98))
     depth = pixels.reconstruction.depth[view].astype(np.float64)
-    valid = (depth > 0) & pixels.sure(view)
+    valid = (depth > 0) & pixels.sure[view]
     share = (1 / np.where(valid, depth, 1.0) - far) / max(near - far, 1e-12)
     steps = np.linspace(0, 1, len(DEPTH_COLORS))
     colors = np.stack([np.interp(share, steps, DEPTH_COLORS[:, channel]) for channel in range(3)], -1)
@@ -121,7 +120,7 @@ def _confidence_colors(view, pixels):
     confidence = pixels.reconstruction.confidence[view]
     below = sum(np.searchsorted(ranks, confidence, side=side) for side in ("left", "right")) / 2  # ties share a rank
     grey = 255.0 * below.clip(0, 100)[..., None] / 100
-    is_sure = pixels.sure(view)[..., None]
+    is_sure = pixels.sure[view][..., None]
     return np.where(is_sure, np.broadcast_to(grey, (*confidence.shape, 3)), UNSURE_COLOR * (0.4 + 0.6 * grey / 255))
 
 

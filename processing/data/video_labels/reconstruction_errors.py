@@ -26,9 +26,9 @@ def reconstruction_errors(
     numbers have none. All pixels that both sides know count, whatever the confidence.
 
     Args:
-        reconstruction (`Reconstruction`): in metres if its errors are to be in metres.
+        reconstruction (`Reconstruction`): what is measured; in metres if its errors are to be in metres.
         depth_m (list of `np.ndarray` of shape `(H, W)`): true z-depth of every view; 0 is no measurement.
-        intrinsics (`np.ndarray` of shape `(V, 3, 3)`): of these maps.
+        intrinsics (`np.ndarray` of shape `(V, 3, 3)`): camera matrices of these maps, in pixels.
         camera_to_world (`np.ndarray` of shape `(V, 4, 4)`): true poses.
     Returns:
         `dict`: "depth_rel" (mean of |d - d*| / d*), "depth_rel_scaled" (after the median ratio), "rotation_deg" and

@@ -29,7 +29,7 @@ CONSISTENT, DOUBTFUL, INCONSISTENT = "consistent", "doubtful", "inconsistent"
 class ConsistencyLimits:
     """From where on a teacher is doubtful (a warning) or unfit (refused). Our choice.
 
-    A depth that is 5 % off is where correspondences of questions end (`QuestionRules.depth_tolerance`); the others
+    A depth that is 5 % off is where a place is not found again in another view (`TaskMargins.edge_bend`); the others
     stand between clips that examples/assets/tiny_geometry_encoder knows and clips that it does not. Measured with
     it: 39 clips of 4 to 16 views of its own rooms differ by 3 to 17 % and agree to 0.13 .. 0.86, median 0.6; 36
     pass, nearly all with a warning. A real video of 28 frames differs by 15 % and agrees to 0.11; its windows of 8
@@ -39,8 +39,8 @@ class ConsistencyLimits:
     than 0.8.
 
     Args:
-        doubtful_depth, unfit_depth (`float`): of `TeacherConsistency.depth_disagreement`.
-        doubtful_pictures, unfit_pictures (`float`): of `TeacherConsistency.picture_agreement`; lower is worse.
+        doubtful_depth, unfit_depth (`float`): limits of `TeacherConsistency.depth_disagreement`, shares of the depth.
+        doubtful_pictures, unfit_pictures (`float`): limits of `TeacherConsistency.picture_agreement`; lower is worse.
     """
 
     doubtful_depth: float = 0.05
@@ -60,7 +60,7 @@ class TeacherConsistency:
         num_pairs (`int`): ordered pairs of neighbouring views that share pixels.
         depth_disagreement (`float`, *optional*): median of |z - d| / z, where z is the depth of a point of one view in
             the camera of another, and d the depth that the other gives there; None where no views share pixels.
-        share_agreeing (`float`, *optional*): of these pixels, those within the tolerance.
+        share_agreeing (`float`, *optional*): share of these pixels that is within the tolerance.
         picture_agreement (`float`, *optional*): median over the pairs of the correlation of the brightness of a pixel
             with that of the place where the other view sees it; None where no pictures have contrast.
     """
@@ -95,9 +95,10 @@ def compare_views(
     Frame and units: see `Reconstruction`; the figures have no unit.
 
     Args:
-        reconstruction (`Reconstruction`), inputs (`list[torch.Tensor]` of shape `(3, h, w)`): what the teacher saw.
+        reconstruction (`Reconstruction`): what the teacher says.
+        inputs (`list[torch.Tensor]` of shape `(3, h, w)`): what it saw.
         sure (`list[np.ndarray]` of bool, shape `(h, w)`): the pixels that count.
-        tolerance (`float`): up to this relative difference two depths agree.
+        tolerance (`float`, defaults to 0.05): relative difference up to which two depths agree.
     Returns:
         `tuple` of `TeacherConsistency` and the contradicted pixels of every view, bool arrays `(h, w)`.
     """
@@ -130,9 +131,9 @@ def judge_consistency(name: str, consistency: TeacherConsistency, accept_inconsi
     """Warn of a doubtful teacher, and refuse an inconsistent one.
 
     Args:
-        name (`str`): of the video, for messages.
-        consistency (`TeacherConsistency`)
-        accept_inconsistent (`bool`): warn instead of refusing.
+        name (`str`): name of the video, for messages.
+        consistency (`TeacherConsistency`): what was measured.
+        accept_inconsistent (`bool`, defaults to False): warn instead of refusing.
     Raises:
         ValueError: with the figures and the limits.
     """

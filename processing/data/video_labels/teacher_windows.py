@@ -26,9 +26,10 @@ class WindowAlignment:
     """How one window was put to the others.
 
     Args:
-        first_view, last_view (`int`): of the window, both included.
-        shared_views (`int`): that an earlier window has, too; 0 for the first window, which stays as it is.
-        scale (`float`): lengths of the window are multiplied by it.
+        first_view, last_view (`int`): ends of the window, both included.
+        shared_views (`int`): number of its views that an earlier window has, too; 0 for the first window, which
+            stays as it is.
+        scale (`float`): factor of the window's lengths.
         num_pairs (`int`), num_outliers (`int`): pixels of shared views that were compared, and those left out.
         residual (`float`, *optional*): weighted root mean square distance of the pairs after the fit, in the units of
             the first window.
@@ -55,7 +56,7 @@ def plan_windows(num_views: int, window: int, overlap: int) -> list[range]:
     The last window ends with the video and is as long as the others, so it may share more.
 
     Args:
-        num_views (`int`), window (`int`), overlap (`int`): numbers of views.
+        num_views (`int`), window (`int`), overlap (`int`): numbers of views: of the video, of a window, and shared.
     Returns:
         `list[range]`: a single one where the video is no longer than a window.
     Raises:
@@ -104,7 +105,8 @@ def align_points(source: np.ndarray, target: np.ndarray, weights: np.ndarray) ->
     and the rest fitted again, until the same pairs stay. Where all pairs agree up to rounding, none is left out.
 
     Args:
-        source, target (`np.ndarray` of shape `(N, 3)`), weights (`np.ndarray` of shape `(N,)`)
+        source, target (`np.ndarray` of shape `(N, 3)`): the same points in both reconstructions.
+        weights (`np.ndarray` of shape `(N,)`): how much each pair counts.
     Returns:
         `tuple` of scale, rotation `(3, 3)`, translation `(3,)`, weighted root mean square distance of the pairs that
         stay, and the bool array `(N,)` of these.
@@ -139,11 +141,12 @@ def reconstruct_in_windows(
     Frame: world of the first window, as the teacher has it. Units: those of the teacher in the first window.
 
     Args:
-        teacher (`Teacher`), inputs (`list[torch.Tensor]`): as for `run_teacher`.
-        window (`int`), overlap (`int`): as for `plan_windows`.
-        confidence_percentile (`float`): of the pixels of shared views only those count that are at least as sure, by
-            the lower confidence of both windows, as this share of them is not.
-        progress (`bool`): show a bar.
+        teacher (`Teacher`): model that is asked, see `run_teacher`.
+        inputs (`list[torch.Tensor]`): pictures `(3, h, w)`, RGB in 0..1.
+        window (`int`, defaults to 16), overlap (`int`, defaults to 4): numbers of views, see `plan_windows`.
+        confidence_percentile (`float`, defaults to 50): share of the pixels of shared views that does not count, in
+            percent: those that are less sure, by the lower confidence of both windows.
+        progress (`bool`, defaults to False): show a bar.
     Returns:
         `tuple` of `Reconstruction` and a `WindowAlignment` for each window.
     Raises:

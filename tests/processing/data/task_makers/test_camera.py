@@ -84,6 +84,24 @@ def test_a_single_view_has_no_motion():
     assert made.refused == {("camera_path", "fewer than two views have a pose"): 4}
 
 
+def test_the_farthest_view_is_farther_by_a_ratio_and_a_length():
+    """From each of the first two only the third is far; from the third the others are about as far."""
+    made = ask("farthest_view", moved((0.1, 0, 0)), moved((1.0, 0, 0)), num=12)
+    assert made and made.refused.total() + len(made) == 12
+    for row in made:
+        base = row.metadata["maker_facts"]["view"]
+        assert base in (0, 1) and true_choice(row) == "Frame-2" and len(row.choices) == 2
+        assert not any(choice.endswith(f"Frame-{base}") for choice in row.choices)
+        assert row.question.count("<image>") == 3 and row.metadata["keep_views"] == [0, 1, 2]
+    unclear = "no view is clearly farther from another than a third"
+    for poses, reason in [
+        ((moved((0.2, 0, 0)),), "fewer than three views have a pose"),
+        ((moved((0.5, 0, 0)), moved((0.25, 0.5, 0))), unclear),  # a triangle
+        ((moved((0.05, 0, 0)), moved((0, 0.1, 0))), unclear),  # twice as far, but 6 cm
+    ]:
+        assert ask("farthest_view", *poses, num=1).refused == {("farthest_view", reason): 1}
+
+
 def test_motion_needs_no_depth_and_leaves_out_views_without_a_pose():
     sample, _ = box_scene(BOXES, [START, moved((1, 0, 0)), moved((0, 0, 2))], depths={0: None, 1: None, 2: None})
     views = (sample.views[0], replace(sample.views[1], camera_to_world=None), sample.views[2])

@@ -116,7 +116,8 @@ def test_depth_orders_are_those_of_the_depth_maps_with_a_margin(rooms, made):
     found = of_type(rooms, made, "depth_order")
     assert len(found) > 25
     for room, row in found:
-        assert len({mark.view for mark in row.marks}) == 1 and len(set(row.choices)) == len(row.choices) == 4
+        assert len({mark.view for mark in row.marks}) == 1
+        assert len(set(row.choices)) == len(row.choices) == (4 if len(row.marks) == 3 else 2)  # two if no three fit
         depth = {mark.color: room.depth_m[mark.view, mark.xy[1], mark.xy[0]] for mark in row.marks}
         order = true_choice(row).split(", ")
         assert sorted(order, key=depth.get) == order

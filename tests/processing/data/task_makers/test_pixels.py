@@ -126,6 +126,28 @@ def test_labelled_points_of_a_row_serve_where_it_has_no_boxes():
     np.testing.assert_allclose(answer.point, xyz, atol=0.0051)
 
 
+def test_a_labeller_names_what_the_row_does_not():
+    seen = []
+
+    def labeller(image, pixel):
+        seen.append(pixel)
+        return f"{image.width} x {pixel[0]}" if pixel[0] < 60 else None
+
+    sample, _ = box_scene(BOXES, POSES)
+    rows = make_tasks(replace(sample, boxes=()), {"reconstruction": 12, "sparse_points": 12}, labeller=labeller)
+    assert {row.question_type for row in rows} == {"reconstruction", "sparse_points"}
+    for row in rows:
+        expected = [f"96 x {int(mark.xy[0])}" if mark.xy[0] < 60 else None for mark in row.marks]
+        assert [point.label for point in row.points] == expected
+        answered = [item.label for item in row.truth.items]
+        assert answered == (expected if all(expected) else [None] * len(expected))
+    assert {mark.xy for row in rows for mark in row.marks} <= set(seen)
+    seen.clear()
+    assert make_tasks(replace(sample, boxes=()), ("camera_distance",), labeller=labeller) and not seen
+    named = make_tasks(sample, ("reconstruction",), num_per_task=12, labeller=labeller)
+    assert "stool" in {row.points[0].label for row in named}  # what the row knows is not asked for
+
+
 def test_without_depth_labelled_points_still_serve_and_nothing_else():
     sample, _ = box_scene(BOXES, POSES)
     xyz = TaskScene(sample).cameras[1].points_at(np.array([48.0, 36.0]))

@@ -189,6 +189,9 @@ def test_names_that_may_be_taken_for_each_other(a, b, is_same):
         {"depth_gap_m": -1.0},
         {"whole_share": 1.5},
         {"turn_deg": float("nan")},
+        {"depth_gap_m": "0.1"},
+        {"dominance": True},
+        {"structure_names": "wall"},
     ],
 )
 def test_margins_that_make_no_sense_are_refused(change):

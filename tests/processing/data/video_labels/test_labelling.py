@@ -19,8 +19,10 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room
+from gap_mllm.processing.data.task_makers import TaskMargins
 from gap_mllm.processing.data.video_labels import depth_teacher, label_video, labelling
 from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
+from gap_mllm.processing.data.video_labels.label_options import DEFAULT_QUESTIONS
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from gap_mllm.processing.data.video_labels.teacher_consistency import compare_views
 from tests.processing.data.formats import rows_equal
@@ -28,7 +30,7 @@ from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt,
 
 
 HEIGHT, WIDTH, NUM_VIEWS = 84, 112, 9
-KIND = "marked_pixel"
+KIND = "reconstruction"
 REPOSITORY = Path(__file__).parents[4]
 
 
@@ -78,6 +80,11 @@ def read(folder, tmp_path, **options):
     return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"), **options)
 
 
+def questions_of(rows):
+    """The questions of rows, without the scenes that they are about."""
+    return [SceneSample.from_row(row) for row in rows if row["task"] != "scene"]
+
+
 def nothing_contradicted(reconstruction, inputs, sure):
     """What is measured stays; random weights would leave no pixel."""
     found, contradicted = compare_views(reconstruction, inputs, sure)
@@ -86,6 +93,7 @@ def nothing_contradicted(reconstruction, inputs, sure):
 
 def test_one_window_with_factor_1_is_the_models_output(frames, vggt, tmp_path, monkeypatch):
     options = {"scale": 1.0, "confidence_percentile": 0, "edge_tolerance": 1e9, "questions_per_clip": {KIND: 9}}
+    options["margins"] = TaskMargins(near_m=1e-6, far_m=1e6)
     options["accept_inconsistent_teacher"] = True
     monkeypatch.setattr(labelling, "compare_views", nothing_contradicted)
     report = label(frames, tmp_path / "out", vggt, window=16, views_per_row=9, **options)
@@ -95,7 +103,8 @@ def test_one_window_with_factor_1_is_the_models_output(frames, vggt, tmp_path, m
         expected = vggt(torch.stack(inputs))
     height, width = inputs[0].shape[-2:]
     rows = read(tmp_path / "out", tmp_path)
-    assert report["scale_source"] == "user factor" and report["scale_factor"] == 1.0 and report["num_rows"] == 9
+    assert report["scale_source"] == "user factor" and report["scale_factor"] == 1.0
+    assert report["num_rows"] == 1 + 9
     sample = SceneSample.from_row(rows[0])
     world_to_camera = np.concatenate([expected.extrinsics[0].double().numpy(), [[[0, 0, 0, 1]]] * NUM_VIEWS], 1)
     poses = invert_rigid(world_to_camera)
@@ -110,8 +119,8 @@ def test_one_window_with_factor_1_is_the_models_output(frames, vggt, tmp_path, m
         np.testing.assert_allclose(view.depth_m, depth, atol=0.5 / view.depth_scale * 1.001)  # half a 16-bit step
         assert 0.5 / view.depth_scale <= depth.max() / 131000
         assert view.image.tobytes() == pictures[index].tobytes()
-    for row in rows:
-        point = SceneSample.from_row(row).points[0]
+    for question in questions_of(rows):
+        point = question.points[0]
         x, y = (
             (value + 0.5) * size / full - 0.5
             for value, size, full in zip(point.pixel, (56, 42), (112, 84), strict=True)
@@ -148,7 +157,7 @@ def test_overlapping_windows_of_rendered_depth_give_the_room(room, frames, tmp_p
         for point in sample.points[:1]:
             x, y = (int(value) for value in point.pixel)
             np.testing.assert_allclose(point.xyz, points[point.view, y, x], atol=1e-3)
-    assert {row["question_type"] for row in rows} >= {KIND, "correspondence", "depth_order", "camera_motion"}
+    assert {row["question_type"] for row in rows} >= {KIND, "point_match", "depth_order", "camera_motion"}
 
 
 def test_a_video_file_is_labelled_from_end_to_end(room, video, tmp_path):
@@ -157,14 +166,15 @@ def test_a_video_file_is_labelled_from_end_to_end(room, video, tmp_path):
     )
     assert report["scene_id"] == "hall" and report["frames"] == list(range(9)) and report["num_views"] == 9
     rows = read(tmp_path / "out", tmp_path)
-    assert len(rows) == report["num_rows"] == sum(kind["written"] for kind in report["questions"].values())
+    written = sum(kind["written"] for kind in report["questions"].values())
+    assert len(rows) == report["num_rows"] == report["num_scenes"] + written and report["num_scenes"] == 2
     assert len(set(rows["id"])) == len(rows)
     view = SceneSample.from_row(rows[0]).views[3]
     assert (view.frame_id, view.timestamp) == (3, pytest.approx(0.3)) and view.image.size == (WIDTH, HEIGHT)
     assert np.abs(np.asarray(view.image, float) - room.images[3]).mean() < 12
     np.testing.assert_allclose(view.depth_m[view.depth_m > 0], room.depth_m[3][view.depth_m > 0], rtol=1e-4)
-    marked = SceneSample.from_row(rows[0]).marked_images()
-    assert marked[rows[0]["marks"][0]["view"]].size == (WIDTH, HEIGHT)
+    question = questions_of(rows)[0]
+    assert question.marked_images()[question.marks[0].view].size == (WIDTH, HEIGHT)
 
 
 def test_rows_come_back_equal_prepared_and_streamed(room, frames, tmp_path):
@@ -194,10 +204,11 @@ def test_the_report_says_what_was_done(room, frames, tmp_path):
     assert json.loads((tmp_path / "out" / "label_report.json").read_text()) == report
     assert report["teacher"] == "RenderedTeacher" and report["confidence"] == {"min": 2.0, "median": 2.0, "max": 2.0}
     assert report["confidence_threshold"] == 2.0 and report["teacher_pixels"] == [[WIDTH, HEIGHT]]
-    assert report["options"]["seed"] == 5 and report["options"]["rules"]["depth_margin"] == 0.15
+    assert report["options"]["seed"] == 5 and report["options"]["margins"]["depth_ratio"] == 1.15
     counts = report["pixels"]
     assert counts["total"] == NUM_VIEWS * HEIGHT * WIDTH and counts["low_confidence"] == 0 < counts["depth_edge"]
-    assert report["questions"]["correspondence"]["not_asked"] and report["errors_against_truth"] is None
+    assert set(report["questions"]) == set(DEFAULT_QUESTIONS) and report["errors_against_truth"] is None
+    assert all(number["written"] + sum(number["not_asked"].values()) > 0 for number in report["questions"].values())
     assert report["head_gap"] == pytest.approx(0, abs=1e-5) and report["depth_not_stored"] == {
         "too_far": 0,
         "too_near": 0,
@@ -218,7 +229,7 @@ def test_scale_sources_move_all_lengths(room, frames, tmp_path):
         options = {"image_size": WIDTH, "views_per_row": 9, "questions_per_clip": {KIND: 3}}
         report = label(frames, tmp_path / name, rendered(room), scale=scale, **options)
         assert report["is_metric"] and report["scale_factor"] == pytest.approx(2.0, rel=1e-5)
-        sample = SceneSample.from_row(read(tmp_path / name, tmp_path)[0])
+        sample = questions_of(read(tmp_path / name, tmp_path))[0]
         x, y = (int(value) for value in sample.points[0].pixel)
         expected = 2 * room.points_in_first_view()[sample.points[0].view, y, x]
         np.testing.assert_allclose(sample.points[0].xyz, expected, atol=1e-3)
@@ -385,6 +396,14 @@ def test_arguments_out_of_range_are_refused(room, frames, tmp_path, options, err
     assert not Path(tmp_path / "out").exists()
 
 
+def test_former_names_of_options_are_read_or_refused(room, frames, tmp_path):
+    former = {"questions_per_clip": {"correspondence": 2, "marked_pixel": 1}, "edge_tolerance": 0.08}
+    report = label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, **former)
+    assert set(report["questions"]) == {"point_match", KIND} and report["options"]["margins"]["edge_bend"] == 0.08
+    with pytest.raises(TypeError, match=r"rules is gone: give margins=TaskMargins\(...\)"):
+        label_video(tmp_path / "nowhere", tmp_path / "other", tmp_path / "no_teacher", rules=None)
+
+
 NAN = float("nan")
 
 
@@ -410,7 +429,7 @@ NAN = float("nan")
         ("confidence_percentile", 101, ValueError, "expected a number from 0 to 100"),
         ("seed", -1, ValueError, "expected 0 or more"),
         ("embed_pictures", "no", TypeError, "expected True or False"),
-        ("rules", {}, TypeError, "expected QuestionRules"),
+        ("margins", {}, TypeError, "expected TaskMargins"),
         ("split", "../x", ValueError, "expected letters, digits and _"),
         ("split", 3, TypeError, "expected a text"),
     ],
