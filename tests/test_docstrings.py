@@ -13,14 +13,13 @@ NO_NOUN = (  # "of the bootstrap" leaves open what of it
     *("of", "as", "in", "for", "from", "with", "without", "by", "at", "on", "to", "up", "between", "above", "below"),
     *("over", "is", "can", "must", "that", "this", "only", "also", "if", "not", "after", "before"),
 )
-LATER = {"video_labels", "task_makers"}
 
 
 def documented(folder):
     """Place, node and text of each argument that a docstring of a folder describes, its name and type included."""
     for file in FILES[folder]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not LATER & set(file.parts):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 found = ARGUMENTS.search(ast.get_docstring(node) or "")
                 for text in re.findall(r"^    \S.*(?:\n     +.*)*", found[1] if found else "", re.MULTILINE):
                     yield f"{file.relative_to(ROOT)} {node.name}", node, " ".join(text.split())

@@ -82,8 +82,8 @@ def object_limits(solid: Solid, camera, rays, points, slack: float, inset: float
 
     Args:
         solid (`Solid`): the box.
-        camera (`np.ndarray` of shape `(3,)`), rays and points (`np.ndarray` of shape `(..., 3)`): in the frame of the
-            box; points are NaN where nothing was measured.
+        camera (`np.ndarray` of shape `(3,)`), rays and points (`np.ndarray` of shape `(..., 3)`): camera, rays and
+            points in the frame of the box; points are NaN where nothing was measured.
         slack, inset (`float`): metres.
     Returns:
         `np.ndarray` of shape `(2, 3)`: lowest and highest coordinate.
@@ -126,8 +126,8 @@ def ray_depths(solid: Solid, camera, rays) -> tuple[np.ndarray, np.ndarray]:
     """Where rays enter and leave a box.
 
     Args:
-        solid (`Solid`), camera (`np.ndarray` of shape `(3,)`), rays (`np.ndarray` of shape `(..., 3)`): in one frame;
-            rays are as long as one unit of depth.
+        solid (`Solid`), camera (`np.ndarray` of shape `(3,)`), rays (`np.ndarray` of shape `(..., 3)`): box, camera
+            and rays in one frame; rays are as long as one unit of depth.
     Returns:
         `tuple` of entry and exit depths `(...)`; the exit is below the entry, or negative, where a ray misses.
     """
@@ -143,7 +143,7 @@ def box_gap(a: Solid, b: Solid) -> float:
     Two convex bodies that do not meet are nearest at a corner of one, or between an edge of each.
 
     Args:
-        a, b (`Solid`): in one frame.
+        a, b (`Solid`): boxes in one frame.
     Returns:
         `float`: metres.
     """

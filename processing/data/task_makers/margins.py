@@ -33,37 +33,52 @@ class TaskMargins:
     Units: metres, degrees, shares of a picture's pixels or width, ratios.
 
     Args:
-        visible_share (`float`): of the pixels: from here on an object is visible in a view.
-        clear_share (`float`): of the pixels: from here on it is clearly visible.
-        absent_share (`float`): of the pixels: up to here it is not in the view; what lies between is not asked about.
-        missing_share (`float`): of the rays through a box: with more of them unmeasured the object may be there.
-        box_slack_m (`float`): a measured point may lie so far outside of the box it belongs to.
-        box_inset_m (`float`): points within this of a side of the box that is turned away from the camera may belong
-            to the floor or wall there, and are not counted (on thin boxes: a quarter of the thickness).
-        edge_share (`float`): of the width: pixels that near a depth edge are not marked; at least two pixels.
-        edge_bend (`float`): bend of the inverse depth that makes an edge, see `depth_edges`.
-        border_share (`float`): of the picture's sides: no marks so near to the border.
-        near_m, far_m (`float`): marked pixels lie within these depths.
-        mark_gap_share (`float`): of the width: two marks of one view are that far apart.
-        point_gap_m (`float`): marked points are that far apart in space.
-        side_share (`float`): of the width: gap between the middles of what is left and what is right.
-        depth_gap_m, depth_ratio (`float`): what is nearer must be so by both.
-        height_gap_m (`float`): between the middles of what is above and what is below.
-        touch_m (`float`): what is above may reach that far below the top of the other.
-        distance_m (`float`): smallest distance or gap that is asked for.
-        closer_m, closer_ratio (`float`): what is closest must be so by both.
-        location_gap_m (`float`): a given location belongs to one object: no other middle is so near.
-        size_ratio (`float`): the tallest or largest is so by this factor.
-        whole_share (`float`): of a box inside one picture: from here on its size is asked for.
-        upright_deg (`float`): a box whose third axis leans less stands upright.
-        move_m, turn_deg (`float`): smallest motion of the camera that is asked for.
-        max_turn_deg (`float`): turns beyond have no clear direction.
-        dominance (`float`): the named direction of a motion or gap outweighs each other one by this factor.
-        direction_deg (`float`): distance from the border between two directions.
-        hidden_share (`float`): of an object's points known from other views: from here on it is partly hidden.
-        free_share (`float`): of them: up to here another object does not hide it.
-        name_groups (`tuple` of `tuple[str, ...]`): see `NAME_GROUPS`.
-        structure_names (`tuple[str, ...]`): labels of boxes that no question is about.
+        visible_share (`float`, defaults to 0.004): share of the pixels from which on an object is visible in a view.
+        clear_share (`float`, defaults to 0.012): share of the pixels from which on it is clearly visible.
+        absent_share (`float`, defaults to 0.0005): share of the pixels up to which it is not in the view; what lies
+            between is not asked about.
+        missing_share (`float`, defaults to 0.05): share of the rays through a box that may be unmeasured; with more
+            the object may be there.
+        box_slack_m (`float`, defaults to 0.03): metres by which a measured point may lie outside of the box it belongs
+            to.
+        box_inset_m (`float`, defaults to 0.05): metres from a side of the box that is turned away from the camera
+            within which points may belong to the floor or wall there, and are not counted (on thin boxes: a quarter of
+            the thickness).
+        edge_share (`float`, defaults to 0.005): share of the width within which of a depth edge no pixels are marked;
+            at least two pixels.
+        edge_bend (`float`, defaults to 0.05): bend of the inverse depth that makes an edge, see `depth_edges`.
+        border_share (`float`, defaults to 0.03): share of the picture's sides within which of the border nothing is
+            marked.
+        near_m (`float`, defaults to 0.3), far_m (`float`, defaults to 10.0): depths in metres between which marked
+            pixels lie.
+        mark_gap_share (`float`, defaults to 0.1): share of the width by which two marks of one view are apart at
+            least.
+        point_gap_m (`float`, defaults to 0.3): metres by which marked points are apart in space at least.
+        side_share (`float`, defaults to 0.08): share of the width between the middles of what is left and what is
+            right.
+        depth_gap_m (`float`, defaults to 0.3), depth_ratio (`float`, defaults to 1.15): metres and factor by both of
+            which what is nearer must be so.
+        height_gap_m (`float`, defaults to 0.2): metres between the middles of what is above and what is below.
+        touch_m (`float`, defaults to 0.02): metres that what is above may reach below the top of the other.
+        distance_m (`float`, defaults to 0.2): smallest distance or gap in metres that is asked for.
+        closer_m (`float`, defaults to 0.3), closer_ratio (`float`, defaults to 1.25): metres and factor by both of
+            which what is closest must be so.
+        location_gap_m (`float`, defaults to 0.2): metres around a given location within which no other object has its
+            middle.
+        size_ratio (`float`, defaults to 1.25): factor by which the tallest or largest is so.
+        whole_share (`float`, defaults to 0.9): share of a box inside one picture from which on its size is asked for.
+        upright_deg (`float`, defaults to 10.0): degrees that the third axis of an upright box may lean.
+        move_m (`float`, defaults to 0.15), turn_deg (`float`, defaults to 10.0): smallest motion of the camera that is
+            asked for, in metres and degrees.
+        max_turn_deg (`float`, defaults to 120.0): degrees beyond which turns have no clear direction.
+        dominance (`float`, defaults to 2.0): factor by which the named direction of a motion or gap outweighs each
+            other one.
+        direction_deg (`float`, defaults to 15.0): degrees between a direction and the border to the next.
+        hidden_share (`float`, defaults to 0.15): share of an object's points known from other views from which on it
+            is partly hidden.
+        free_share (`float`, defaults to 0.01): share of them up to which another object does not hide it.
+        name_groups (`tuple` of `tuple[str, ...]`, defaults to `NAME_GROUPS`): see `NAME_GROUPS`.
+        structure_names (`tuple[str, ...]`, defaults to `STRUCTURE_NAMES`): labels of boxes that no question is about.
     Raises:
         TypeError: if a value is of another type.
         ValueError: if a number is not positive, a ratio is below 1, a share is above 1, or the three visibility

@@ -38,8 +38,9 @@ def draw_mark(
         scene (`TaskScene`), rng (`numpy.random.Generator`), color (`str`)
         cameras (`list[SceneCamera]`): views to draw from, all with depth.
         item (`SceneObject`, *optional*): what the pixel must show.
-        taken (`tuple[Marked, ...]`): other marks, to keep away from in the picture and in space.
-        around (`bool`): where an instance map tells, the pixel must show no object of the scene, but floor, wall, ..
+        taken (`tuple[Marked, ...]`, defaults to `()`): other marks, to keep away from in the picture and in space.
+        around (`bool`, defaults to False): where an instance map tells, the pixel must show no object of the scene,
+            but floor, wall, ..
     Returns:
         `Marked`, or None if there is no such pixel.
     """

@@ -27,14 +27,14 @@ class SceneCamera:
     Frame: points in the camera of view 0, OpenCV axes. Units: metres; colour pixels (x, y) with integer centres.
 
     Args:
-        index (`int`): of the view.
+        index (`int`): number of the view.
         size (`tuple[int, int]`): width and height of the upright picture.
-        intrinsics (`np.ndarray` of shape `(3, 3)`): of the picture.
-        to_first (`np.ndarray` of shape `(4, 4)`): from this camera to that of view 0.
+        intrinsics (`np.ndarray` of shape `(3, 3)`): intrinsics of the picture.
+        to_first (`np.ndarray` of shape `(4, 4)`): transform from this camera to that of view 0.
         depth_m (`np.ndarray` of shape `(H, W)`, *optional*): z-depth, 0 where nothing was measured.
-        depth_intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*): of the depth map.
+        depth_intrinsics (`np.ndarray` of shape `(3, 3)`, *optional*): intrinsics of the depth map.
         margins (`TaskMargins`)
-        instances (`InstanceMap`, *optional*): of the picture, where the source has it.
+        instances (`InstanceMap`, *optional*): instance map of the picture, where the source has it.
     """
 
     index: int

@@ -25,8 +25,8 @@ class SceneObject:
 
     Args:
         index (`int`): place in `SceneObjects.items`.
-        label (`str`): as the source writes it.
-        name (`str`): as texts call it: its kind, after its colour where that is known.
+        label (`str`): label that the source writes.
+        name (`str`): name that texts use: its kind, after its colour where that is known.
         instance_id (`str`, *optional*)
         solid (`Solid`): its box.
         kind (`str`): the label in plain words.
@@ -76,7 +76,7 @@ def read_objects(sample: SceneSample, margins: TaskMargins) -> list[SceneObject]
     Frame: camera of view 0. Units: metres.
 
     Args:
-        sample (`SceneSample`): of a task in `COMPLETE_TASKS`, each box of a role in `TRUE_ROLES` with a label.
+        sample (`SceneSample`): sample of a task in `COMPLETE_TASKS`, each box of a role in `TRUE_ROLES` with a label.
         margins (`TaskMargins`)
     Returns:
         `list[SceneObject]`.

@@ -43,7 +43,7 @@ class Draft:
     """A question before it is a row; fields as in `SceneSample`.
 
     Args:
-        task (`str`), question_type (`str`): of the row.
+        task (`str`), question_type (`str`): task and kind of question of the row.
         kind (`str`): key of `templates.TEMPLATES`.
         words (`dict`): what the template is filled with.
         truth (`Truth`): what is answered; its items are the targets, or else the marks, in their order.
@@ -51,8 +51,8 @@ class Draft:
         marks (`list[Marked]`): crosses, in the order of the text.
         named_views (`list[int]`): views that the text names by number; they then carry their numbers in the prompt.
         facts (`dict`): the exact quantities that the answer came from.
-        ending (`str`): follows the text of the template.
-        number_views (`bool`): views carry their numbers in any case, as where the answer is one.
+        ending (`str`, defaults to ""): follows the text of the template.
+        number_views (`bool`, defaults to False): views carry their numbers in any case, as where the answer is one.
     """
 
     task: str
@@ -206,7 +206,7 @@ class TaskScene:
         Args:
             draft (`Draft`)
             rng (`numpy.random.Generator`): chooses among the phrasings.
-            phrasings (`str`): "all", or "first" for the first phrasing always.
+            phrasings (`str`, defaults to "all"): "all", or "first" for the first phrasing always.
         Returns:
             `SceneSample`: without id. Boxes are in the camera of view 0, angles "zxy".
         Raises:

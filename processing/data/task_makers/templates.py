@@ -238,8 +238,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
     Args:
         kind (`str`): key of `TEMPLATES`.
         rng (`numpy.random.Generator`): chooses the phrasing; one number is drawn in any case.
-        phrasings (`str`): "all", or "first" for the first always.
-        **words: for the braces; `location` of captions as 3 numbers.
+        phrasings (`str`, defaults to "all"): "all", or "first" for the first always.
+        **words: words for the braces; `location` of captions as 3 numbers.
     Returns:
         `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
     Raises:

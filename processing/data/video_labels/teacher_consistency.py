@@ -39,8 +39,10 @@ class ConsistencyLimits:
     than 0.8.
 
     Args:
-        doubtful_depth, unfit_depth (`float`): limits of `TeacherConsistency.depth_disagreement`, shares of the depth.
-        doubtful_pictures, unfit_pictures (`float`): limits of `TeacherConsistency.picture_agreement`; lower is worse.
+        doubtful_depth, unfit_depth (`float`, defaults to 0.05 and 0.2): limits of
+            `TeacherConsistency.depth_disagreement`, shares of the depth.
+        doubtful_pictures, unfit_pictures (`float`, defaults to 0.5 and 0.25): limits of
+            `TeacherConsistency.picture_agreement`; lower is worse.
     """
 
     doubtful_depth: float = 0.05

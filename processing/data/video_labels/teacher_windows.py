@@ -27,10 +27,11 @@ class WindowAlignment:
 
     Args:
         first_view, last_view (`int`): ends of the window, both included.
-        shared_views (`int`): number of its views that an earlier window has, too; 0 for the first window, which
-            stays as it is.
-        scale (`float`): factor of the window's lengths.
-        num_pairs (`int`), num_outliers (`int`): pixels of shared views that were compared, and those left out.
+        shared_views (`int`, defaults to 0): number of its views that an earlier window has, too; 0 for the first
+            window, which stays as it is.
+        scale (`float`, defaults to 1.0): factor of the window's lengths.
+        num_pairs (`int`, defaults to 0), num_outliers (`int`, defaults to 0): pixels of shared views that were
+            compared, and those left out.
         residual (`float`, *optional*): weighted root mean square distance of the pairs after the fit, in the units of
             the first window.
         relative_residual (`float`, *optional*): the same divided by `scene_size`.
