@@ -112,7 +112,7 @@ def scene_features() -> Features:
             "choice_index": Value("int32"),
             "number": Value("float64"),
             "question_type": Value("string"),
-            "metadata": Value("string"),  # JSON of everything else
+            "metadata": Value("string"),  # JSON of everything else; is_metric false: lengths of no known unit
         }
     )
 

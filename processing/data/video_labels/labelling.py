@@ -380,7 +380,7 @@ def _caption(report):
         f"confidence >= {report['confidence_threshold']:.3g}: {counts['usable']} of {counts['total']} pixels usable; "
         f"{counts['low_confidence']} unsure, {counts['depth_edge']} at depth edges, {counts['views_disagree']} "
         f"contradicted by other views\n{consistency_text(report['consistency'])}\n"
-        f"{report['num_scenes']} scenes, questions: {written}"
+        f"scenes: {report['num_scenes']}; questions: {written}"
     )
 
 

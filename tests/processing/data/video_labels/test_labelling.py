@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     scale_intrinsics,
     view_to_first_view,
 )
-from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room
+from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room, scene_sample
 from gap_mllm.processing.data.task_makers import TaskMargins
 from gap_mllm.processing.data.video_labels import depth_teacher, label_video, labelling
 from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
@@ -195,6 +196,15 @@ def test_views_that_rows_share_are_stored_once(room, frames, tmp_path):
         label(frames, folder, rendered(room), image_size=WIDTH, views_per_row=9, questions_per_clip={KIND: number})
         sizes.append(next((folder / "data").iterdir()).stat().st_size)
     assert sizes[1] < 1.5 * sizes[0]
+
+
+def test_rows_are_made_at_the_border_and_pictures_encoded_once(room, tmp_path, monkeypatch):
+    calls, encode, to_row = Counter(), scene_sample.encode_png, SceneSample.to_row
+    monkeypatch.setattr(scene_sample, "encode_png", lambda array: calls.update([array.ndim]) or encode(array))
+    monkeypatch.setattr(SceneSample, "to_row", lambda sample: calls.update(["row"]) or to_row(sample))
+    pictures, options = list(room.images), {"image_size": WIDTH, "views_per_row": 9, "questions_per_clip": None}
+    report = label(pictures, tmp_path / "out", rendered(room), **options)
+    assert report["num_rows"] > 10 and calls == {3: NUM_VIEWS, 2: NUM_VIEWS, "row": report["num_rows"]}
 
 
 def test_the_report_says_what_was_done(room, frames, tmp_path):
