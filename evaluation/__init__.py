@@ -31,16 +31,16 @@ from .marked_pixel import (
 from .metrics import METRICS, load_metric
 from .metrics.answer_cleaning import clean_answer
 from .metrics.average_precision import average_precision
-from .metrics.blink import blink_aggregate, blink_score
+from .metrics.blink import blink_aggregate
 from .metrics.camera_pose import camera_pose_score, pose_auc, relative_pose_errors
 from .metrics.captions import caption_scores
-from .metrics.cv_bench import cv_bench_aggregate, cv_bench_score
+from .metrics.cv_bench import cv_bench_aggregate
 from .metrics.depth import depth_errors, depth_score
 from .metrics.detection3d import detection_aggregate, detection_counts, detection_score
 from .metrics.frame_accuracy import frame_accuracy, read_frame
 from .metrics.grounding3d import grounding_of_texts, grounding_score
 from .metrics.grounding_axis_aligned import grounding_axis_aligned_score
-from .metrics.mmsi import mmsi_aggregate, mmsi_score
+from .metrics.mmsi import mmsi_aggregate
 from .metrics.multi3drefer import multi3drefer_f1, multi3drefer_score, select_proposals
 from .metrics.reconstruction import align_points, point_cloud_errors, reconstruction_scene, reconstruction_score
 from .metrics.records import align_by_id
@@ -61,7 +61,6 @@ __all__ = [
     "answer_marked_pixels",
     "average_precision",
     "blink_aggregate",
-    "blink_score",
     "bootstrap_interval",
     "box_intersection_9dof",
     "box_iou_9dof",
@@ -71,7 +70,6 @@ __all__ = [
     "choice_score",
     "clean_answer",
     "cv_bench_aggregate",
-    "cv_bench_score",
     "depth_errors",
     "depth_score",
     "detection_aggregate",
@@ -92,7 +90,6 @@ __all__ = [
     "make_marked_pixel_samples",
     "marked_pixel_scorer",
     "mmsi_aggregate",
-    "mmsi_score",
     "multi3drefer_f1",
     "multi3drefer_score",
     "plot_curves",

@@ -24,6 +24,7 @@ from ..training.scene_collator import LOSS_FIELDS, SceneCollator
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction, pose_encoding_to_cameras
 from .baselines import BlindBaselines, fit_baselines
 from .intervals import with_interval
+from .metrics.camera_pose import rotation_angles
 
 
 NAME = "dense_point_error_m"
@@ -215,10 +216,7 @@ def pose_errors(poses: np.ndarray, truth: np.ndarray):
         ```
     """
     translation = np.linalg.norm(poses[..., :3, 3] - truth[..., :3, 3], axis=-1)
-    difference = poses[..., :3, :3] - truth[..., :3, :3]
-    # |R - S| = 2 sqrt(2) sin(angle / 2): exact near 0, where the arc cosine of the trace is not.
-    half_sine = np.sqrt((difference**2).sum((-2, -1)) / 8)
-    return translation, np.rad2deg(2 * np.arcsin(np.clip(half_sine, 0.0, 1.0)))
+    return translation, rotation_angles(poses[..., :3, :3], truth[..., :3, :3])
 
 
 # The point-map heads of a GAP-MLLM

@@ -49,6 +49,13 @@ def check_count(name: str, value: object, least: int | None = 1) -> int:
     return count
 
 
+def check_counts(least: int = 1, **values: object) -> None:
+    """`check_count` of each value that is not None, by its name."""
+    for name, value in values.items():
+        if value is not None:
+            check_count(name, value, least)
+
+
 def check_number(name: str, value: object, least: float = -math.inf, most: float = math.inf) -> float:
     """Return a finite number of a range, both ends included, as a `float`.
 
@@ -58,9 +65,13 @@ def check_number(name: str, value: object, least: float = -math.inf, most: float
     expected = f"a finite number of at least {least:g}" if math.isfinite(least) else "a finite number"
     if math.isfinite(most):
         expected = f"a number from {least:g} to {most:g}"
+    return _check_real(name, value, lambda number: math.isfinite(number) and least <= number <= most, expected)
+
+
+def _check_real(name, value, is_good, expected):
     if isinstance(value, bool) or not isinstance(value, Real):
         raise WrongKindError(f"{name} is {value!r}; expected {expected}.")
-    if not (-math.inf < value < math.inf and least <= value <= most):
+    if not is_good(value):
         raise ValueError(f"{name} is {value}; expected {expected}.")
     return float(value)
 
@@ -71,12 +82,7 @@ def check_positive(name: str, value: object) -> float:
     Raises:
         TypeError: if it is no number (a bool is none). ValueError: if it is NaN, infinite, 0 or negative.
     """
-    expected = "a positive finite number"
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise WrongKindError(f"{name} is {value!r}; expected {expected}.")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value}; expected {expected}.")
-    return float(value)
+    return _check_real(name, value, lambda number: 0 < number < math.inf, "a positive finite number")
 
 
 def check_names(name: str, given: Iterable, known: Iterable[str]) -> None:
@@ -247,6 +253,7 @@ def _describe(kind) -> str:
 __all__ = [
     "WrongKindError",
     "check_count",
+    "check_counts",
     "check_device",
     "check_flag",
     "check_kinds",

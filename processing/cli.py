@@ -18,20 +18,13 @@ def run_list(args: argparse.Namespace) -> None:
     for name in SOURCES if args.name is None else [args.name]:
         builder = source_builder_class(name)
         print(name)
-        print(f"  tasks: {', '.join(_tasks(builder))}")
+        print(f"  tasks: {', '.join(getattr(builder, 'TASKS', None) or builder.BUILDER_CONFIG_CLASS().tasks)}")
         print(f"  layout: {getattr(builder, 'LAYOUT', '') or 'none; nothing is read'}")
-        print(f"  licence: {_licence(name, builder)}")
+        known = "apache-2.0" if name == "synthetic_rooms" else "not known"
+        print(f"  licence: {getattr(builder, 'LICENSE', '') or known}")
         if args.name is not None:
             print("  options: " + (", ".join(f"--{key.replace('_', '-')}" for key in source_options(name)) or "none"))
             print(_indented(builder.__doc__), _indented(builder.BUILDER_CONFIG_CLASS.__doc__), sep="\n\n")
-
-
-def _tasks(builder):
-    return getattr(builder, "TASKS", None) or builder.BUILDER_CONFIG_CLASS().tasks
-
-
-def _licence(name, builder):
-    return getattr(builder, "LICENSE", "") or ("apache-2.0" if name == "synthetic_rooms" else "not known")
 
 
 def _indented(text):

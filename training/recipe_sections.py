@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import fields
 
-from ..processing.argument_checks import check_count, check_kinds, check_names
+from ..processing.argument_checks import check_counts, check_kinds, check_names
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.former_names import task_name
@@ -62,9 +62,7 @@ def check_sections(recipe_args: object) -> None:
         elif name in _ABOUT_DATA:
             check_names(name, section, _parameters(*_ABOUT_DATA[name]))
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
-    for name, bound in sections.get("collation", {}).items():
-        if bound is not None:
-            check_count(f"collation.{name}", bound)
+    check_counts(**{f"collation.{name}": bound for name, bound in sections.get("collation", {}).items()})
 
 
 def _parameters(function, without=()):

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
 from ..geometry_views_gap_mllm import recover_images, resize_to_grid
-from ..processing.argument_checks import WrongKindError, check_count
+from ..processing.argument_checks import WrongKindError, check_counts
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.processing_gap_mllm import MAX_PIXELS, default_image_processor
@@ -67,10 +67,7 @@ class SceneGeometryDataset(Dataset):
             )
         if not len(rows):
             raise ValueError("there are no rows to learn geometry from.")
-        given = {"length": length, "num_views": num_views, "max_stride": max_stride}
-        for name, value in (given | {"max_view_pixels": max_view_pixels}).items():
-            if value is not None:
-                check_count(name, value)
+        check_counts(length=length, num_views=num_views, max_stride=max_stride, max_view_pixels=max_view_pixels)
         self.rows, self.length, self.seed = rows, length or len(rows), seed
         self.patch_size, self.num_views, self.max_stride = patch_size, num_views, max_stride
         self.image_processor = default_image_processor(32 * 32, max_view_pixels)  # small pictures keep their size

@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from ..processing.argument_checks import WrongKindError
+from ..processing.argument_checks import WrongKindError, check_counts
 from ..processing.data import CannotAskError, first_askable
 from ..processing.data.augmentation import SceneAugmentation
 from ..processing.data.former_names import task_name
@@ -39,10 +39,7 @@ class _SceneQuestions:
         unknown = [task for task in tasks or () if task not in TASK_MAKERS]
         if unknown or (tasks is not None and not tasks):
             raise ValueError(f"tasks is {list(tasks)}; expected one or more of {', '.join(TASK_MAKERS)}.")
-        counts = {"num_views": num_views, "max_stride": max_stride, "questions_per_scene": questions_per_scene}
-        for name, value in counts.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more.")
+        check_counts(num_views=num_views, max_stride=max_stride, questions_per_scene=questions_per_scene)
         self.tasks, self.margins, self.seed = tasks or tuple(TASK_MAKERS), margins, seed
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
         self.questions_per_scene = questions_per_scene
@@ -159,8 +156,7 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         questions_per_scene: int = 1,
     ):
         super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene)
-        if length is not None and length < 1:
-            raise ValueError(f"length is {length}; expected 1 or more.")
+        check_counts(length=length)
         if isinstance(rows, IterableDataset) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
             raise WrongKindError(
                 f"rows is a {type(rows).__name__}, whose rows have no number and no places; give streamed rows to "

@@ -4,6 +4,7 @@ Global means over all micro-batches of an optimiser step and over all processes,
 changes the loss. Terms are logged by name; a loss that is not finite stops the run and names its cause.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
 
 from .collation_events import COLLATION_EVENTS
 from .provenance import write_provenance
@@ -92,6 +93,15 @@ class TermTrainer(Trainer):
                 "multi-view batches have no common one. Leave it out: each process then reads its own rows."
             )
 
+    def _over_processes(self, sums):
+        return self.accelerator.gather(sums[None]).sum(0) if self.args.world_size > 1 else sums
+
+    def train_and_save(self) -> None:
+        """Train, from the last checkpoint of the output folder where there is one, and save the model there."""
+        folder = self.args.output_dir
+        self.train(resume_from_checkpoint=get_last_checkpoint(folder) if os.path.isdir(folder) else None)
+        self.save_model()
+
     def _clear_log(self):
         self._term_totals, self._term_steps, self._events = {}, Counter(), Counter()
 
@@ -143,9 +153,7 @@ class TermTrainer(Trainer):
                 + ([0.0] * len(COLLATION_EVENTS) if events is None else events.tolist()),
                 dtype=torch.float64,
             )
-        counts = counts.to(device, torch.float32)
-        if self.args.world_size > 1:
-            counts = self.accelerator.gather(counts[None]).sum(0)
+        counts = self._over_processes(counts.to(device, torch.float32))
         totals = dict(zip(names, counts, strict=False))
         self._term_steps.update(name for name, count in totals.items() if count > 0)
         self._events.update(dict(zip(COLLATION_EVENTS, counts[len(names) :].long().tolist(), strict=True)))
@@ -209,9 +217,7 @@ class TermTrainer(Trainer):
         self._measured = {}
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         none = torch.zeros(2, device=self.args.device)
-        measured = torch.stack([self._measured.get(name, none) for name in self.term_names])
-        if self.args.world_size > 1:
-            measured = self.accelerator.gather(measured[None]).sum(0)
+        measured = self._over_processes(torch.stack([self._measured.get(name, none) for name in self.term_names]))
         self._measured, loss = {}, 0.0
         for name, (total, count) in zip(self.term_names, measured.tolist(), strict=True):
             if count > 0:
@@ -231,8 +237,7 @@ class TermTrainer(Trainer):
         if "loss" in logs and self._term_steps:
             none = torch.zeros((), device=self.args.device)
             totals = torch.stack([self._term_totals.get(name, none).float() for name in self.term_names])
-            if self.args.world_size > 1:
-                totals = self.accelerator.gather(totals[None]).sum(0)
+            totals = self._over_processes(totals)
             for name, total in zip(self.term_names, totals.tolist(), strict=True):
                 if self._term_steps[name]:  # a step without items of a term says nothing about it
                     logs[f"loss_{name}"] = round(total / self._term_steps[name], 6)

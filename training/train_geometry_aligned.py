@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from torch.utils.data import IterableDataset
-from transformers import HfArgumentParser, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import TrainerCallback
 
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
 from ..model_loading import check_kind, load_pretrained, model_folder
@@ -20,20 +19,18 @@ from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
-from .evaluation_data import check_evaluation, evaluation_rows
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from .marked_pixel_scorer import marked_pixel_scorer
 from .module_groups import freeze_groups
-from .recipe_sections import check_sections
-from .recipes import read_recipe
-from .rooms import ROOMS_PER_EPOCH, RoomQuestionDataset, RoomQuestions
+from .recipe_data import DataArguments, evaluation_rows, open_recipe, training_rooms
+from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_questions import SceneQuestionDataset, SceneQuestionStream
 
 
 @dataclass
-class GeometryAlignedModelArguments:
+class GeometryAlignedModelArguments(DataArguments):
     """The model to start from, and the questions to ask about rooms."""
 
     model_path: str | None = field(
@@ -54,31 +51,11 @@ class GeometryAlignedModelArguments:
     )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
-    num_rooms: int | None = field(
-        default=None,
-        metadata={
-            "help": "Rooms of an epoch. By default as many as max_steps takes, each once, or "
-            f"{ROOMS_PER_EPOCH} with num_train_epochs."
-        },
-    )
     num_selection_rooms: int = field(
         default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
     )
     answer_weights: dict = field(
         default_factory=dict, metadata={"help": "Weights of the parts of answers; see SceneCollator."}
-    )
-    data: dict = field(
-        default_factory=dict,
-        metadata={
-            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
-        },
-    )
-    eval_data: dict = field(
-        default_factory=dict,
-        metadata={
-            "help": "Arguments of load_multiview: every evaluation (eval_strategy) measures the loss on these rows. "
-            "Those of data where no source is named, and the split val where none is."
-        },
     )
     scene_tasks: dict = field(
         default_factory=dict,
@@ -155,11 +132,8 @@ def train_geometry_aligned(
             for weights that do not fit (`load_pretrained`). RecordError: as
             `load_multiview` and `SceneCollator`.
     """
-    parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
-    model_args, args = read_recipe(parser, recipe, overrides)
-    check_sections(model_args)
-    check_evaluation(model_args, args)
-    set_seed(args.seed)
+    kinds = GeometryAlignedModelArguments, GeometryAlignedTrainingArguments
+    model_args, args = open_recipe(kinds, recipe, overrides)
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
         processor = GapMllmProcessor.from_pretrained(folder)
@@ -192,9 +166,7 @@ def train_geometry_aligned(
         callbacks=callbacks,
         settings={"recipe": str(recipe), **asdict(model_args)},
     )
-    last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=last_checkpoint)
-    trainer.save_model()  # with the processor, and so ready for the Hub
+    trainer.train_and_save()  # with the processor, and so ready for the Hub
     return trainer, processor
 
 
@@ -223,15 +195,7 @@ def _evaluation_rows(model_args, args):
 
 def _rooms(model_args, args, processor, scorer):
     """Training rooms for every step or epoch of the run, and the scorer that asks about selection rooms."""
-    args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
-    rooms = load_multiview(
-        "rendered_rooms",
-        split="train",
-        num_rooms=model_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
-        variety=RoomVariety(**model_args.variety),
-        block_size=args.per_device_train_batch_size,
-        seed=args.seed,
-    )
+    rooms = training_rooms(model_args, args, RoomVariety(**model_args.variety))
     processor.set_training_views(*training_views(rooms.variety))
     if scorer is None and model_args.num_selection_rooms:
         seen = load_multiview("rendered_rooms", split="selection", num_rooms=model_args.num_selection_rooms)

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmVggtConfig
@@ -16,11 +14,9 @@ from ..model_loading import load_pretrained, model_folder
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.metrics_file import save_metrics
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
-from .evaluation_data import check_evaluation, evaluation_rows
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
-from .recipe_sections import check_sections
-from .recipes import read_recipe
-from .rooms import ROOMS_PER_EPOCH, RoomGeometryDataset, collate_scenes
+from .recipe_data import DataArguments, evaluation_rows, open_recipe, training_rooms
+from .rooms import RoomGeometryDataset, collate_scenes
 from .scene_geometry import SceneGeometryDataset
 
 
@@ -28,34 +24,14 @@ logger = logging.get_logger(__name__)
 
 
 @dataclass
-class GeometryEncoderArguments:
+class GeometryEncoderArguments(DataArguments):
     """The encoder to build and the scenes to measure it on."""
 
     encoder_config: dict = field(default_factory=dict, metadata={"help": "Fields of GapMllmVggtConfig."})
     encoder_path: str | None = field(default=None, metadata={"help": "Start from this folder instead of a config."})
-    data: dict = field(
-        default_factory=dict,
-        metadata={
-            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
-        },
-    )
-    eval_data: dict = field(
-        default_factory=dict,
-        metadata={
-            "help": "Arguments of load_multiview: every evaluation (eval_strategy) measures the loss on these rows. "
-            "Those of data where no source is named, and the split val where none is."
-        },
-    )
     scenes: dict = field(
         default_factory=dict,
         metadata={"help": "Arguments of SceneGeometryDataset (num_views, max_view_pixels, ...), for data."},
-    )
-    num_rooms: int | None = field(
-        default=None,
-        metadata={
-            "help": "Rooms of an epoch. By default as many as max_steps takes, each once, or "
-            f"{ROOMS_PER_EPOCH} with num_train_epochs."
-        },
     )
     num_eval_scenes: int = field(
         default=256, metadata={"help": "Test rooms measured at the end, if trained on rooms; 0 for none."}
@@ -80,17 +56,14 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
         FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, or as `check_evaluation`.
             RecordError: as `load_multiview` and `SceneGeometryDataset`.
     """
-    parser = HfArgumentParser((GeometryEncoderArguments, GeometryEncoderTrainingArguments))
-    encoder_args, args = read_recipe(parser, recipe, overrides)
-    check_sections(encoder_args)
-    check_evaluation(encoder_args, args)
+    kinds = GeometryEncoderArguments, GeometryEncoderTrainingArguments
+    encoder_args, args = open_recipe(kinds, recipe, overrides)
     is_measured = encoder_args.num_eval_scenes > 0 and not encoder_args.data
     if scorer is None and is_measured:
         logger.warning(
             f"num_eval_scenes is {encoder_args.num_eval_scenes}, but no scorer was given, so the encoder will not be "
             "measured; pass scorer=gap_mllm.evaluation.evaluate_geometry_encoder, or num_eval_scenes=0."
         )
-    set_seed(args.seed)
     if encoder_args.encoder_path:
         heads = ("camera_head.", "depth_head.", "point_head.")  # may start afresh on an aggregator
         model = load_pretrained(GapMllmVggtForReconstruction, model_folder(encoder_args.encoder_path), may_lack=heads)
@@ -105,16 +78,7 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
             options.pop("length", None)
             eval_dataset = SceneGeometryDataset(evaluation_rows(encoder_args.data, encoder_args.eval_data), **options)
     else:
-        args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
-        rooms = load_multiview(
-            "rendered_rooms",
-            split="train",
-            num_rooms=encoder_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
-            variety=RoomVariety(),
-            block_size=args.per_device_train_batch_size,
-            seed=args.seed,
-        )
-        dataset = RoomGeometryDataset(rooms, model.config.patch_size)
+        dataset = RoomGeometryDataset(training_rooms(encoder_args, args, RoomVariety()), model.config.patch_size)
     trainer = GeometryEncoderTrainer(
         model=model,
         args=args,
@@ -123,9 +87,7 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
         data_collator=collate_scenes,
         settings={"recipe": str(recipe), **asdict(encoder_args)},
     )
-    last_checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=last_checkpoint)
-    trainer.save_model()
+    trainer.train_and_save()
     if scorer is not None and is_measured and trainer.is_world_process_zero():
         metrics = scorer(
             model.eval(),

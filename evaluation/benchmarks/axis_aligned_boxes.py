@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from ...processing.camera_geometry_gap_mllm import box_corners
+from ...processing.data.box_rows import axis_aligned_bounds
 from ...processing.data.scene_sample import SceneSample
 from ...processing.scores.box_overlaps import OVERLAP_SLACK
 from ...processing.scores.grounding_answers import GroundedBox
@@ -45,9 +44,9 @@ def rate_bounds(
         intervals; records.
     """
     targets = [aligned_target(sample) for sample in samples]
-    truths = [bounds(numbers, order) for numbers, order in targets]
+    truths = [axis_aligned_bounds(numbers, order) for numbers, order in targets]
     boxes = [
-        None if answer.rejected else bounds(answer.bbox_3d, order)
+        None if answer.rejected else axis_aligned_bounds(answer.bbox_3d, order)
         for answer, (_, order) in zip(answers, targets, strict=True)
     ]
     overlaps, is_missing = axis_aligned_overlaps(boxes, truths)
@@ -69,16 +68,6 @@ def is_absurd(box: Sequence[float] | None) -> bool:
     return box is not None and not (np.abs(box[:6]).max() <= MAX_M and min(box[3:6]) >= MIN_SIZE_M)  # also of NaN
 
 
-def bounds(numbers: ArrayLike, euler_order: str) -> np.ndarray:
-    """The axis-aligned box around a box, `(6,)`: centre and full sizes.
-
-    Frame: that of the box. Units: metres.
-    """
-    corners = box_corners(np.asarray(numbers, dtype=np.float64), euler_order)
-    low, high = corners.min(0), corners.max(0)
-    return np.concatenate([(low + high) / 2, high - low])
-
-
 def floats_of(prefix: str, metrics: dict) -> dict:
     """The plain figures of some metrics, under names with a prefix."""
     return {f"{prefix}_{name}": value for name, value in metrics.items() if isinstance(value, float)}
@@ -92,4 +81,4 @@ AXIS_ALIGNED = {
     "options": {"prompt_style": "vgllm"},
 }
 
-__all__ = ["AXIS_ALIGNED", "bounds", "floats_of", "is_absurd", "rate_bounds", "read_sane_box"]
+__all__ = ["AXIS_ALIGNED", "floats_of", "is_absurd", "rate_bounds", "read_sane_box"]

@@ -14,12 +14,13 @@ import numpy as np
 from ...processing.answers_gap_mllm import BOX_KEYS, format_boxes, parse_boxes
 from ...processing.asking_gap_mllm import AnswerForm
 from ...processing.camera_geometry_gap_mllm import transform_box
+from ...processing.data.box_rows import axis_aligned_bounds, in_euler_order
 from ...processing.data.scene_sample import SceneSample
 from ...processing.scores.point_answers import why_rejected
 from ..metrics.multi3drefer import QUESTION_TYPES, multi3drefer_aggregate, multi3drefer_each, multi3drefer_score
-from .axis_aligned_boxes import bounds, floats_of, is_absurd
+from .axis_aligned_boxes import floats_of, is_absurd
 from .benchmark import Benchmark
-from .posed_boxes import draw_aligned, in_order
+from .posed_boxes import draw_aligned
 
 
 ANSWER_ORDER = "zxy"  # of the angles that the questions ask for
@@ -74,7 +75,9 @@ def rate(samples: Sequence[SceneSample], answers: Sequence[tuple], interval: Cal
 
 
 def _all_bounds(boxes):
-    return None if boxes is None else [None if box is None else bounds(box, ANSWER_ORDER) for box in boxes]
+    return (
+        None if boxes is None else [None if box is None else axis_aligned_bounds(box, ANSWER_ORDER) for box in boxes]
+    )
 
 
 def _record(sample, answer, scores):
@@ -104,7 +107,7 @@ def true_boxes(sample: SceneSample) -> list[np.ndarray]:
             f"question {sample.id!r} means {len(named)} objects and has {len(targets)} boxes of them; expected the "
             "box of each in the aligned frame."
         )
-    return [in_order(box.numbers, box.euler_order, ANSWER_ORDER) for box in targets]
+    return [in_euler_order(box.numbers, box.euler_order, ANSWER_ORDER) for box in targets]
 
 
 def check(sample: SceneSample) -> None:

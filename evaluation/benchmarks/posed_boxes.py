@@ -9,7 +9,8 @@ import numpy as np
 
 from ...processing.answers_gap_mllm import format_frame_box
 from ...processing.asking_gap_mllm import ANSWER_FORMS
-from ...processing.camera_geometry_gap_mllm import euler_to_matrix, matrix_to_euler, transform_box
+from ...processing.camera_geometry_gap_mllm import transform_box
+from ...processing.data.box_rows import in_euler_order
 from ...processing.data.record_errors import RecordError
 from ...processing.data.scene_sample import Box, SceneSample
 from ...processing.scores.grounding_answers import GroundedBox, ground_box
@@ -60,15 +61,7 @@ def aligned_target(sample: SceneSample) -> tuple[np.ndarray, str]:
     numbers = box.numbers
     if box.frame != "aligned":
         numbers = transform_box(sample.box_in_view(box, 0), sample.camera_to("aligned", 0), box.euler_order)
-    return in_order(numbers, box.euler_order, order), order
-
-
-def in_order(numbers: np.ndarray, euler_order: str, wanted: str) -> np.ndarray:
-    """A box, `(9,)`, with its angles in the wanted Euler order; the solid is the same."""
-    if euler_order == wanted:
-        return numbers
-    angles = matrix_to_euler(euler_to_matrix(numbers[6:], euler_order), wanted)
-    return np.concatenate([numbers[:6], angles])
+    return in_euler_order(numbers, box.euler_order, order), order
 
 
 def _poses(sample):
@@ -141,6 +134,5 @@ __all__ = [
     "constant_box",
     "draw_aligned",
     "grounding_record",
-    "in_order",
     "read_box",
 ]

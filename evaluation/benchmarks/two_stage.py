@@ -71,7 +71,8 @@ def _ask(asker, form, task, views, others, descriptions, batch_size):
         geometry = None
         if others is not None:  # as many pictures of the same sizes, of another scene
             taken = [others[place % len(others)].image for place in range(len(pictures))]
-            geometry = [[_as_large(other, own) for other, own in zip(taken, pictures, strict=True)]]
+            pairs = zip(taken, pictures, strict=True)
+            geometry = [[other.resize(own.size, Image.Resampling.BICUBIC) for other, own in pairs]]
         encoded = asker.encode([pictures], geometry)
     texts = []
     for start in range(0, len(descriptions), batch_size):
@@ -88,10 +89,6 @@ def _chat(task, pictures, description):
         message["content"] = [part for part in message["content"] if part["type"] == "text"]
         message["content"] = [part for part in message["content"] if part["text"] != "Frame-0: "]
     return chat
-
-
-def _as_large(picture, own):
-    return picture if picture.size == own.size else picture.resize(own.size, Image.Resampling.BICUBIC)
 
 
 def views_around(sample: SceneSample, frame: int) -> list[View]:

@@ -81,38 +81,19 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
     return " ".join(kept or words)
 
 
-def exact_match(prediction: str, answers: Iterable[str], mode: str = "corrected") -> bool:
-    """Whether a cleaned answer is one of the cleaned true ones; `Differs:` an empty one never is (corrected).
-
-    Args:
-        prediction (`str`), answers (iterable of `str`), mode (`str`, defaults to "corrected"): arguments of
-            `clean_answer`.
-    Returns:
-        `bool`.
-    Raises:
-        TypeError, ValueError: as `clean_answer`.
-    """
-    return match_cleaned(clean_answer(prediction, mode), answers, mode)[0]
-
-
-def refined_match(prediction: str, answers: Iterable[str], mode: str = "corrected") -> bool:
-    """Whether one of the two, the cleaned answer or a cleaned true one, is within the other.
-
-    Args:
-        prediction (`str`), answers (iterable of `str`): arguments of `exact_match`.
-        mode (`str`, defaults to "corrected"): "corrected": whole words in a row, or the same text but for blanks.
-            "reference": any characters, blanks taken out first. `Differs:` there an empty answer is always right, and
-            "no" is within "north wall".
-    Returns:
-        `bool`.
-    Raises:
-        TypeError, ValueError: as `clean_answer`.
-    """
-    return match_cleaned(clean_answer(prediction, mode), answers, mode)[1]
-
-
 def match_cleaned(cleaned: str, answers: Iterable[str], mode: str = "corrected") -> tuple[bool, bool]:
-    """Return `exact_match` and `refined_match` of an answer that is cleaned already; errors as `clean_answer`."""
+    """Compare a cleaned answer with the true ones.
+
+    Args:
+        cleaned (`str`), answers (iterable of `str`): what `clean_answer` gave; true answers, which are cleaned here.
+        mode (`str`): "corrected": one is within the other as whole words in a row, or the same text but for blanks;
+            an empty answer is never right. "reference": any characters, blanks taken out first. `Differs:` there an
+            empty answer is always within, and "no" is within "north wall".
+    Returns:
+        `tuple[bool, bool]`: whether it is one of the true ones, and whether one of the two is within the other.
+    Raises:
+        TypeError, ValueError: as `clean_answer`.
+    """
     truths = [clean_answer(answer, mode) for answer in answers]
     is_exact = cleaned in truths and bool(cleaned or mode == "reference")
     return is_exact, any(_is_within(cleaned, truth, mode) for truth in truths)
@@ -147,4 +128,4 @@ def _replace_words(text, table):
     return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], text)
 
 
-__all__ = ["CLEANING_MODES", "clean_answer", "exact_match", "match_cleaned", "refined_match"]
+__all__ = ["CLEANING_MODES", "clean_answer", "match_cleaned"]

@@ -5,8 +5,7 @@ Source: BLINK (arXiv:2404.12390); the group of spatial tasks is that of VG-LLM.
 
 from collections.abc import Sequence
 
-from ...processing.scores.letters import choice_score
-from ...processing.scores.reference_checks import check_choice, naming
+from ...processing.scores.reference_checks import check_choices
 from .records import mean_or_nan, means_by_group, score_letters
 
 
@@ -29,31 +28,6 @@ TASKS = (
     "visual_correspondence",
     "visual_similarity",
 )
-
-
-def blink_score(prediction: str, answer: str, mode: str = "strict") -> float:
-    """Score one answer.
-
-    Args:
-        prediction (`str`): the model's text.
-        answer (`str`): the true letter, as "(B)" or "B".
-        mode (`str`, defaults to "strict"): how the letter is found, see `extract_choice`: "strict" (ours), or the
-            rules of VG-LLM and lmms-eval, "vgllm" and "lmms".
-    Returns:
-        `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
-    Raises:
-        ValueError: on another mode, or a true answer that is not A to F.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import blink_score
-        >>> blink_score("(B)", "B")
-        1.0
-
-        ```
-    """
-    check_choice(mode, "mode", MODES)
-    return choice_score(prediction, answer, LETTERS, mode)
 
 
 def blink_metric(
@@ -84,8 +58,7 @@ def blink_metric(
 
         ```
     """
-    check_choice(mode, "mode", MODES)
-    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode)
+    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode, MODES)
     return {**blink_aggregate(scores, tasks), "num_unparsed": num_unparsed}
 
 
@@ -110,9 +83,7 @@ def blink_aggregate(scores: Sequence[float], tasks: Sequence[str]) -> dict:
         ```
     """
     names = [str(task).lower().replace("-", "_") for task in tasks]
-    for index, name in enumerate(names):
-        with naming("question", index):
-            check_choice(name, "task", TASKS)
+    check_choices(names, "task", TASKS)
     means = means_by_group(scores, names)
     return {
         "overall": mean_or_nan(means.values()),
@@ -123,4 +94,4 @@ def blink_aggregate(scores: Sequence[float], tasks: Sequence[str]) -> dict:
     }
 
 
-__all__ = ["LETTERS", "MODES", "SPATIAL_TASKS", "TASKS", "blink_aggregate", "blink_metric", "blink_score"]
+__all__ = ["LETTERS", "MODES", "SPATIAL_TASKS", "TASKS", "blink_aggregate", "blink_metric"]

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ...processing.camera_geometry_gap_mllm import check_rigid, invert_rigid, is_rigid
 from ...processing.scores.box_overlaps import check_mode
-from ...processing.scores.reference_checks import as_array, check_equal_lengths, is_number, naming, true_array
+from ...processing.scores.reference_checks import as_array, check_equal_lengths, is_number, map_named, true_array
 from .records import mean_or_nan
 
 
@@ -67,7 +67,7 @@ def relative_pose_errors(camera_to_world: ArrayLike, true_camera_to_world: Array
     guess = np.where(is_valid[:, None, None], guess, np.eye(4))
     first, second = (np.array(side) for side in zip(*combinations(range(len(true)), 2), strict=True))
     relative, truth = (invert_rigid(poses[first]) @ poses[second] for poses in (guess, true))
-    rotation = _rotation_angles(relative[:, :3, :3], truth[:, :3, :3])
+    rotation = rotation_angles(relative[:, :3, :3], truth[:, :3, :3])
     translation = _direction_angles(relative[:, :3, 3], truth[:, :3, 3], mode)
     is_lost = ~(is_valid[first] & is_valid[second])
     rotation[is_lost] = _WORST_DEG
@@ -137,10 +137,7 @@ def camera_pose_score(predictions: Sequence, truths: Sequence, mode: str = "corr
     """
     check_mode(mode)
     check_equal_lengths(predictions=predictions, truths=truths)
-    scenes = []
-    for index, (prediction, truth) in enumerate(zip(predictions, truths, strict=True)):
-        with naming("scene", index):
-            scenes.append(relative_pose_errors(prediction, truth, mode))
+    scenes = map_named("scene", lambda *pair: relative_pose_errors(*pair, mode), predictions, truths)
     rotation, translation = (
         np.concatenate([np.zeros(0), *(scene[name] for scene in scenes)])
         for name in ("rotation_deg", "translation_deg")
@@ -160,8 +157,11 @@ def camera_pose_score(predictions: Sequence, truths: Sequence, mode: str = "corr
     }
 
 
-def _rotation_angles(rotations, truths):
-    """|R - S| = 2 sqrt(2) sin(angle / 2): exact near 0, where the arc cosine of the trace is not."""
+def rotation_angles(rotations: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """Return the angle in degrees between rotations and true ones, both of shape `(..., 3, 3)`.
+
+    By |R - S| = 2 sqrt(2) sin(angle / 2), which is exact near 0, where the arc cosine of the trace is not.
+    """
     half_sine = np.sqrt(((rotations - truths) ** 2).sum((-2, -1)) / 8)
     return np.rad2deg(2 * np.arcsin(np.clip(half_sine, 0, 1)))
 
@@ -176,4 +176,11 @@ def _direction_angles(vectors, truths, mode):
     return np.where(is_open_in_truth, np.nan, np.where(is_open, _WORST_DEG, angles))
 
 
-__all__ = ["ACCURACY_THRESHOLDS_DEG", "AUC_THRESHOLDS_DEG", "camera_pose_score", "pose_auc", "relative_pose_errors"]
+__all__ = [
+    "ACCURACY_THRESHOLDS_DEG",
+    "AUC_THRESHOLDS_DEG",
+    "camera_pose_score",
+    "pose_auc",
+    "relative_pose_errors",
+    "rotation_angles",
+]

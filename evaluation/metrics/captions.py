@@ -17,7 +17,7 @@ from ...processing.scores.reference_checks import (
     check_equal_lengths,
     check_text,
     is_number,
-    naming,
+    map_named,
     shorten,
 )
 from .records import check_unique
@@ -80,7 +80,7 @@ def caption_scores(
     """
     check_choice(mode, "mode", MODES)
     predictions = [as_text(prediction) or "" for prediction in predictions]
-    references = [_true_captions(index, texts) for index, texts in enumerate(references)]
+    references = map_named("item", _true_captions, references)
     check_equal_lengths(predictions=predictions, references=references)
     if ids is not None:
         check_equal_lengths(predictions=predictions, ids=ids)
@@ -100,13 +100,12 @@ def caption_scores(
     return {**corpus, **missing, **counts, **({"per_item": items} if per_item else {})}
 
 
-def _true_captions(index, texts):
-    with naming("item", index):
-        if not isinstance(texts, list | tuple):
-            raise TypeError(f"its references are {shorten(texts)}; expected a list of texts.")
-        texts = [check_text(text, "a reference") for text in texts]
-        if not any(text.strip() for text in texts):
-            raise ValueError("it has no reference with a word in it; give at least one true caption.")
+def _true_captions(texts):
+    if not isinstance(texts, list | tuple):
+        raise TypeError(f"its references are {shorten(texts)}; expected a list of texts.")
+    texts = [check_text(text, "a reference") for text in texts]
+    if not any(text.strip() for text in texts):
+        raise ValueError("it has no reference with a word in it; give at least one true caption.")
     return texts
 
 

@@ -5,8 +5,7 @@ Source: Cambrian-1 (arXiv:2406.16860).
 
 from collections.abc import Sequence
 
-from ...processing.scores.letters import choice_score
-from ...processing.scores.reference_checks import check_choice, check_equal_lengths, naming
+from ...processing.scores.reference_checks import check_choices, check_equal_lengths
 from .records import mean_or_nan, means_by_group, score_letters
 
 
@@ -15,31 +14,6 @@ LETTERS = "ABCDEF"
 SOURCES_2D = ("ADE20K", "COCO")
 SOURCES_3D = ("Omni3D",)
 TASKS = ("Count", "Relation", "Depth", "Distance")
-
-
-def cv_bench_score(prediction: str, answer: str, mode: str = "strict") -> float:
-    """Score one answer.
-
-    Args:
-        prediction (`str`): the model's text.
-        answer (`str`): the true letter, as "(B)" or "B".
-        mode (`str`, defaults to "strict"): how the letter is found, see `extract_choice`: "strict" (ours), or the
-            rules of VG-LLM and lmms-eval, "vgllm" and "lmms".
-    Returns:
-        `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
-    Raises:
-        ValueError: on another mode, or a true answer that is not A to F.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import cv_bench_score
-        >>> cv_bench_score("C", "(B)")
-        0.0
-
-        ```
-    """
-    check_choice(mode, "mode", MODES)
-    return choice_score(prediction, answer, LETTERS, mode)
 
 
 def cv_bench_metric(
@@ -75,8 +49,7 @@ def cv_bench_metric(
 
         ```
     """
-    check_choice(mode, "mode", MODES)
-    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode)
+    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode, MODES)
     return {**cv_bench_aggregate(scores, sources, tasks), "num_unparsed": num_unparsed}
 
 
@@ -102,10 +75,8 @@ def cv_bench_aggregate(scores: Sequence[float], sources: Sequence[str], tasks: S
         ```
     """
     check_equal_lengths(scores=scores, sources=sources, tasks=tasks)
-    for name, values, known in (("source", sources, SOURCES_2D + SOURCES_3D), ("task", tasks, TASKS)):
-        for index, value in enumerate(values):
-            with naming("question", index):
-                check_choice(value, name, known)
+    check_choices(sources, "source", SOURCES_2D + SOURCES_3D)
+    check_choices(tasks, "task", TASKS)
     by_source, by_task = means_by_group(scores, sources), means_by_group(scores, tasks)
     flat = mean_or_nan(by_source[source] for source in SOURCES_2D if source in by_source)
     solid = mean_or_nan(by_source[source] for source in SOURCES_3D if source in by_source)
@@ -128,5 +99,4 @@ __all__ = [
     "TASKS",
     "cv_bench_aggregate",
     "cv_bench_metric",
-    "cv_bench_score",
 ]

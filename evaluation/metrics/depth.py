@@ -14,7 +14,7 @@ from ...processing.scores.reference_checks import (
     check_choice,
     check_equal_lengths,
     is_number,
-    naming,
+    map_named,
     shorten,
     true_array,
 )
@@ -126,10 +126,8 @@ def depth_score(
     _check_options(alignment, max_depth_m)
     masks = [None] * len(truths) if masks is None else masks
     check_equal_lengths(predictions=predictions, truths=truths, masks=masks)
-    per_map = []
-    for index, (prediction, truth, mask) in enumerate(zip(predictions, truths, masks, strict=True)):
-        with naming("map", index):
-            per_map.append(depth_errors(prediction, truth, mask, alignment, max_depth_m))
+    options = {"alignment": alignment, "max_depth_m": max_depth_m}
+    per_map = map_named("map", lambda *row: depth_errors(*row, **options), predictions, truths, masks)
     means = {name: mean_of_known(errors[name] for errors in per_map) for name in _MEANS}
     return {
         **means,

@@ -10,7 +10,7 @@ import numpy as np
 from ...processing.answers_gap_mllm import parse_frame
 from ...processing.scores.box_overlaps import check_mode
 from ...processing.scores.reference_answers import reference_frame
-from ...processing.scores.reference_checks import as_text, check_equal_lengths, is_whole_number, naming, shorten
+from ...processing.scores.reference_checks import as_text, check_equal_lengths, is_whole_number, map_named, shorten
 from .records import mean_or_nan
 
 
@@ -36,19 +36,23 @@ def read_frame(text: str, num_frames: int, mode: str = "corrected") -> int | Non
         ```
     """
     check_mode(mode)
-    if not is_whole_number(num_frames) or num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames!r}; expected the number of views shown, 1 or more.")
+    _check_num_frames(num_frames)
     if as_text(text) is None:
         return None
     return reference_frame(text, num_frames) if mode == "reference" else parse_frame(text, num_frames).first
 
 
-def _true_frames(frames, num_frames) -> list:
-    """The right views of a question as a list; ValueError if they, or the number of views shown, cannot be."""
+def _check_num_frames(num_frames):
     if not is_whole_number(num_frames) or num_frames < 1:
         raise ValueError(f"num_frames is {num_frames!r}; expected the number of views shown, 1 or more.")
+
+
+def _true_frames(frames, num_frames) -> list:
+    """The right views of a question as a list; ValueError if they, or the number of views shown, cannot be."""
+    _check_num_frames(num_frames)
     frames = [frames] if is_whole_number(frames) else frames
-    if not _are_views(frames, num_frames):
+    is_list = isinstance(frames, list | tuple | np.ndarray) and len(frames) > 0
+    if not is_list or not all(is_whole_number(view) and 0 <= view < num_frames for view in frames):
         raise ValueError(f"frames is {shorten(frames)}; expected one or more views in 0..{num_frames - 1}.")
     return frames
 
@@ -87,25 +91,18 @@ def frame_accuracy(
     check_equal_lengths(predictions=predictions, frames=frames, num_frames=num_frames)
     if not is_whole_number(tolerance) or tolerance < 0:
         raise ValueError(f"tolerance is {tolerance!r}; expected a whole number of places, 0 or more.")
-    hits, distances = [], []
-    for index, (text, right, count) in enumerate(zip(predictions, frames, num_frames, strict=True)):
-        with naming("question", index):
-            right = _true_frames(right, count)
+    truths, distances = map_named("question", _true_frames, frames, num_frames), []
+    for text, right, count in zip(predictions, truths, num_frames, strict=True):
         frame = read_frame(text, count, mode)
-        hits.append(frame is not None and min(abs(frame - view) for view in right) <= tolerance)
         if frame is not None:
             distances.append(min(abs(frame - view) for view in right))
+    num_hits = sum(distance <= tolerance for distance in distances)
     return {
-        "accuracy": mean_or_nan(hits),
+        "accuracy": num_hits / len(truths) if truths else float("nan"),
         "mean_distance": mean_or_nan(distances),
-        "n": len(hits),
-        "num_unparsed": len(hits) - len(distances),
+        "n": len(truths),
+        "num_unparsed": len(truths) - len(distances),
     }
-
-
-def _are_views(views, count):
-    is_list = isinstance(views, list | tuple | np.ndarray) and len(views) > 0
-    return is_list and all(is_whole_number(view) and 0 <= view < count for view in views)
 
 
 __all__ = ["frame_accuracy", "read_frame"]

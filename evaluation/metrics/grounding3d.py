@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ...processing.scores.box_overlaps import check_mode, check_order
 from ...processing.scores.grounding_answers import GroundedBox, ground_box
-from ...processing.scores.reference_checks import check_equal_lengths, check_record, naming
+from ...processing.scores.reference_checks import check_equal_lengths, check_record, map_named
 from .hits import overlap_summary
 
 
@@ -116,23 +116,15 @@ def grounding_of_texts(
     check_order(euler_order)
     frames = [None] * len(references) if frames is None else frames
     check_equal_lengths(predictions=predictions, references=references, frames=frames)
-    answers = []
-    for index, (text, reference, frame) in enumerate(zip(predictions, references, frames, strict=True)):
-        with naming("question", index):
-            check_record(reference, _REFERENCE_KEYS)
-            alignment = reference.get("axis_align_matrix")
-            answers.append(
-                ground_box(
-                    text,
-                    reference["bbox_3d"],
-                    reference["camera_to_world"],
-                    alignment if alignment is not None and len(alignment) else None,
-                    frame,
-                    mode,
-                    euler_order,
-                )
-            )
-    return answers
+
+    def ground(text: str, reference: dict, frame: int | None):
+        check_record(reference, _REFERENCE_KEYS)
+        alignment = reference.get("axis_align_matrix")
+        alignment = alignment if alignment is not None and len(alignment) else None
+        truth = reference["bbox_3d"], reference["camera_to_world"], alignment
+        return ground_box(text, *truth, frame, mode, euler_order)
+
+    return map_named("question", ground, predictions, references, frames)
 
 
 __all__ = ["grounding3d_metric", "grounding_of_texts", "grounding_score"]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ...processing.scores.box_overlaps import check_mode
 from ...processing.scores.exact_iou import box_iou_axis_aligned
-from ...processing.scores.reference_checks import as_numbers, check_equal_lengths, naming, true_box
+from ...processing.scores.reference_checks import as_numbers, check_equal_lengths, map_named, true_box
 from .hits import overlap_summary
 
 
@@ -35,18 +35,13 @@ def axis_aligned_overlaps(boxes: Sequence, truths: Sequence, mode: str = "correc
     """
     check_mode(mode)
     check_equal_lengths(boxes=boxes, truths=truths)
-    truths = [_true_box(index, truth) for index, truth in enumerate(truths)]
+    truths = map_named("question", lambda truth: true_box(truth, "the true box", 6), truths)
     is_missing = np.array([not is_box(box, mode) for box in boxes], dtype=bool)
     overlaps, rows = np.zeros(len(boxes)), np.flatnonzero(~is_missing)
     answered = np.array([as_numbers(boxes[row]) for row in rows], dtype=np.float64).reshape(-1, 6)
     paired = np.array([truths[row] for row in rows], dtype=np.float64).reshape(-1, 6)
     overlaps[rows] = box_iou_axis_aligned(answered, paired, mode="reference" if mode == "reference" else "exact")
     return overlaps, is_missing
-
-
-def _true_box(index, truth):
-    with naming("question", index):
-        return true_box(truth, "the true box", 6)
 
 
 def is_box(box: ArrayLike | None, mode: str = "corrected", length: int = 6) -> bool:

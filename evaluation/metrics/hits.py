@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from ...processing.scores.box_overlaps import OVERLAP_SLACK
 from ...processing.scores.reference_checks import check_equal_lengths
-from .records import mean_or_nan
+from .records import mean_or_nan, places_by_group
 
 
 THRESHOLDS = (0.25, 0.5)
@@ -36,10 +36,7 @@ def overlap_summary(
     if question_types is None:
         return result
     check_equal_lengths(overlaps=overlaps, question_types=question_types)
-    members = {}
-    for index, kind in enumerate(question_types):
-        if kind is not None:
-            members.setdefault(kind, []).append(index)
+    members = {kind: rows for kind, rows in places_by_group(question_types).items() if kind is not None}
     return {
         **result,
         "per_type": {kind: overlap_summary(overlaps[rows], slack=slack) for kind, rows in members.items()},

@@ -5,38 +5,11 @@ Source: MMSI-Bench (arXiv:2505.23764), whose rule for letters is mode "mmsi".
 
 from collections.abc import Sequence
 
-from ...processing.scores.letters import choice_score
-from ...processing.scores.reference_checks import check_choice
 from .records import mean_or_nan, means_by_group, score_letters
 
 
 MODES = ("strict", "mmsi")
 LETTERS = "ABCDEF"  # the benchmark offers four; its rule looks for six
-
-
-def mmsi_score(prediction: str, answer: str, mode: str = "strict") -> float:
-    """Score one answer.
-
-    Args:
-        prediction (`str`): the model's text.
-        answer (`str`): the true letter, as "B" or "(B)".
-        mode (`str`, defaults to "strict"): how the letter is found, see `extract_choice`: "strict" (ours) or "mmsi"
-            (the benchmark's).
-    Returns:
-        `float`: 0 or 1; an answer without a readable letter, or that is no text, is wrong.
-    Raises:
-        ValueError: on another mode, or a true answer that is not A to F.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import mmsi_score
-        >>> mmsi_score("``B``", "B", mode="mmsi")
-        1.0
-
-        ```
-    """
-    check_choice(mode, "mode", MODES)
-    return choice_score(prediction, answer, LETTERS, mode)
 
 
 def mmsi_metric(
@@ -66,8 +39,7 @@ def mmsi_metric(
 
         ```
     """
-    check_choice(mode, "mode", MODES)
-    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode)
+    scores, num_unparsed = score_letters(predictions, answers, LETTERS, mode, MODES)
     return {**mmsi_aggregate(scores, question_types), "num_unparsed": num_unparsed}
 
 
@@ -93,4 +65,4 @@ def mmsi_aggregate(scores: Sequence[float], question_types: Sequence[str]) -> di
     return {"overall": mean_or_nan(scores), "by_type": by_type, "n": len(scores)}
 
 
-__all__ = ["LETTERS", "MODES", "mmsi_aggregate", "mmsi_metric", "mmsi_score"]
+__all__ = ["LETTERS", "MODES", "mmsi_aggregate", "mmsi_metric"]

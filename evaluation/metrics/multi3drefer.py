@@ -11,16 +11,16 @@ from ...processing.scores.box_overlaps import EULER_ORDER_OF_MODE, OVERLAP_SLACK
 from ...processing.scores.exact_iou import box_iou_9dof, box_iou_axis_aligned
 from ...processing.scores.reference_checks import (
     as_numbers,
-    check_choice,
+    check_choices,
     check_equal_lengths,
     is_list,
-    naming,
+    map_named,
     shorten,
     true_box,
 )
 from .grounding_axis_aligned import is_box
 from .hits import THRESHOLDS
-from .records import mean_or_nan, score_each
+from .records import mean_or_nan, places_by_group, score_each
 
 
 QUESTION_TYPES = ("zt_wo_d", "zt_w_d", "st_wo_d", "st_w_d", "mt")
@@ -160,14 +160,16 @@ def multi3drefer_each(
     check_mode(mode)
     check_order(euler_order)
     check_equal_lengths(boxes=boxes, truths=truths)
-    each = []
-    for index, (answered, truth) in enumerate(zip(boxes, truths, strict=True)):
-        with naming("question", index):
-            f1 = multi3drefer_f1(answered, truth, mode, euler_order)
-            readable = [_is_readable(box, truth, mode) for box in answered] if is_list(answered) else [False]
-        num_rejected = readable.count(False) if is_list(answered) else 0
-        each.append({**f1, "num_rejected": num_rejected, "is_unparsed": bool(readable) and not any(readable)})
-    return each
+
+    def score(answered: Sequence | None, truth: Sequence):
+        f1 = multi3drefer_f1(answered, truth, mode, euler_order)
+        if not is_list(answered):
+            return {**f1, "num_rejected": 0, "is_unparsed": True}
+        readable = [_is_readable(box, truth, mode) for box in answered]
+        is_unparsed = bool(readable) and not any(readable)
+        return {**f1, "num_rejected": readable.count(False), "is_unparsed": is_unparsed}
+
+    return map_named("question", score, boxes, truths)
 
 
 def multi3drefer_aggregate(scores: Sequence[dict], question_types: Sequence[str] | None = None) -> dict:
@@ -177,13 +179,9 @@ def multi3drefer_aggregate(scores: Sequence[dict], question_types: Sequence[str]
     if question_types is None:
         return result
     check_equal_lengths(scores=scores, question_types=question_types)
-    for index, kind in enumerate(question_types):
-        with naming("question", index):
-            check_choice(kind, "question type", QUESTION_TYPES)
-    by_type = {}
-    for score, kind in zip(scores, question_types, strict=True):
-        by_type.setdefault(kind, []).append(score)
-    return {**result, "per_type": {kind: _means(members) for kind, members in by_type.items()}}
+    check_choices(question_types, "question type", QUESTION_TYPES)
+    members = places_by_group(question_types).items()
+    return {**result, "per_type": {kind: _means([scores[place] for place in places]) for kind, places in members}}
 
 
 def multi3drefer_metric(

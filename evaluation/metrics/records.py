@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import numpy as np
 
 from ...processing.scores.letters import extract_choice, letter_score
-from ...processing.scores.reference_checks import check_equal_lengths, is_number, naming, shorten
+from ...processing.scores.reference_checks import check_choice, check_equal_lengths, is_number, map_named, shorten
 
 
 def align_by_id(predictions: Iterable[dict], references: Iterable[dict], key: str = "id") -> list[tuple[dict, dict]]:
@@ -45,7 +45,7 @@ def check_unique(ids: Iterable, name: str = "ids") -> None:
     """Raise ValueError if an id is missing (None, NaN or a container), or there twice, naming up to five."""
     ids = list(ids)
     for index, value in enumerate(ids):
-        if not _is_id(value):
+        if not isinstance(value, str) and not (is_number(value) and math.isfinite(value)):
             raise ValueError(f"{name}[{index}] has the id {shorten(value)}; expected a text or a number.")
     twice = [value for value, count in Counter(ids).items() if count > 1]
     if twice:
@@ -64,26 +64,24 @@ def score_each(score: Callable, **columns: Sequence) -> list:
         ValueError: if the columns differ in length, or where `score` raises ValueError or TypeError.
     """
     check_equal_lengths(**columns)
-    results = []
-    for place, row in enumerate(zip(*columns.values(), strict=True)):
-        with naming("reference", place):
-            results.append(score(*row))
-    return results
+    return map_named("reference", score, *columns.values())
 
 
 def score_letters(
-    predictions: Sequence[str], answers: Sequence[str], letters: str, mode: str
+    predictions: Sequence[str], answers: Sequence[str], letters: str, mode: str, modes: Sequence[str]
 ) -> tuple[list[float], int]:
     """Score multiple-choice answers, each read once.
 
     Args:
         predictions (sequence of `str`), answers (sequence of `str`): texts and true letters, one each a question.
         letters (`str`), mode (`str`): arguments of `extract_choice`.
+        modes (sequence of `str`): those of the benchmark.
     Returns:
         `tuple[list[float], int]`: 0 or 1 for each, and how many hold no letter that is offered.
     Raises:
-        ValueError: if the columns differ in length, and on a wrong reference, which is named.
+        ValueError: on another mode, if the columns differ in length, and on a wrong reference, which is named.
     """
+    check_choice(mode, "mode", modes)
     found = [extract_choice(prediction, letters, mode) for prediction in predictions]
     scores = score_each(lambda read, answer: letter_score(read, answer, letters), predictions=found, answers=answers)
     return scores, sum(letter is None or letter not in letters for letter in found)
@@ -100,12 +98,18 @@ def means_by_group(scores: Sequence[float], groups: Sequence[Hashable]) -> dict:
         ValueError: if the two differ in length, or a score is not finite.
     """
     check_equal_lengths(scores=scores, groups=groups)
-    members = defaultdict(list)
-    for index, (score, group) in enumerate(zip(scores, groups, strict=True)):
+    for index, score in enumerate(scores):
         if not is_number(score) or not math.isfinite(score):
             raise ValueError(f"score {index} is {score}; expected a finite number (an unreadable answer scores 0).")
-        members[group].append(float(score))
-    return {group: float(np.mean(values)) for group, values in members.items()}
+    return {group: float(np.mean([scores[at] for at in places])) for group, places in places_by_group(groups).items()}
+
+
+def places_by_group(groups: Iterable[Hashable]) -> dict:
+    """Where each group stands in a list of them, in order of first appearance."""
+    places = defaultdict(list)
+    for place, group in enumerate(groups):
+        places[group].append(place)
+    return places
 
 
 def mean_or_nan(values: Iterable[float]) -> float:
@@ -131,10 +135,6 @@ def _by_id(records, key, name):
     return {record[key]: record for record in records}
 
 
-def _is_id(value):
-    return isinstance(value, str) or (is_number(value) and math.isfinite(value))
-
-
 def _some(names):
     return f" ({', '.join(map(repr, names[:5]))}{', ..' if len(names) > 5 else ''})" if names else ""
 
@@ -145,6 +145,7 @@ __all__ = [
     "mean_of_known",
     "mean_or_nan",
     "means_by_group",
+    "places_by_group",
     "score_each",
     "score_letters",
 ]

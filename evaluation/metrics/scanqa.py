@@ -70,19 +70,6 @@ def scanqa_rate(read: str | None, answers: Sequence[str], mode: str = "corrected
     return {"em": float(is_exact), "em_refined": float(is_exact or is_refined)}
 
 
-def is_empty_answer(prediction: str, mode: str = "corrected") -> bool:
-    """Whether nothing is left of an answer after cleaning, as of "." or "()", or it is no text.
-
-    Args:
-        prediction (`str`), mode (`str`, defaults to "corrected"): arguments of `scanqa_score`.
-    Returns:
-        `bool`.
-    Raises:
-        ValueError: on an unknown mode.
-    """
-    return not scanqa_read(prediction, mode)
-
-
 def scanqa_aggregate(scores: Sequence[dict]) -> dict:
     """Average the scores over all questions.
 
@@ -146,7 +133,6 @@ def scanqa_metric(predictions: Sequence[str], answers: Sequence[Sequence[str]], 
 
 __all__ = [
     "MODES",
-    "is_empty_answer",
     "scanqa_aggregate",
     "scanqa_metric",
     "scanqa_rate",

@@ -6,7 +6,7 @@ Source: SQA3D (arXiv:2210.07474); the refined match is LEO's (arXiv:2311.12871).
 import re
 from collections.abc import Sequence
 
-from ...processing.scores.reference_checks import check_choice, check_equal_lengths, check_text, naming
+from ...processing.scores.reference_checks import check_choice, check_choices, check_equal_lengths, check_text
 from .records import mean_or_nan, means_by_group, score_each
 from .scanqa import scanqa_rate, scanqa_read
 
@@ -97,9 +97,7 @@ def sqa3d_aggregate(scores: Sequence[dict], question_types: Sequence[str]) -> di
         ```
     """
     check_equal_lengths(scores=scores, question_types=question_types)
-    for index, kind in enumerate(question_types):
-        with naming("question", index):
-            check_choice(kind, "question type", QUESTION_TYPES)
+    check_choices(question_types, "question type", QUESTION_TYPES)
     result = {}
     for key in ("em", "em_refined"):
         values = [score[key] for score in scores]

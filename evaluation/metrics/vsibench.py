@@ -12,7 +12,7 @@ import numpy as np
 
 from ...processing.answers_gap_mllm import parse_choice
 from ...processing.scores.number_answers import first_number, last_answer_tag, mean_relative_accuracy
-from ...processing.scores.reference_checks import as_text, check_choice, check_equal_lengths, naming
+from ...processing.scores.reference_checks import as_text, check_choice, check_equal_lengths, map_named
 from .lmms_eval_rules import lmms_eval_number, lmms_eval_text
 from .records import means_by_group, score_each
 
@@ -209,12 +209,10 @@ def vsibench_overall(
     """
     check_choice(mode, "mode", MODES)
     check_equal_lengths(predictions=predictions, answers=answers, question_types=question_types)
-    scores = []
-    for index, (text, answer, kind) in enumerate(zip(predictions, answers, question_types, strict=True)):
-        if mode == "lmms_eval" and as_text(text) is not None:
-            text = lmms_eval_text(text)
-        with naming("question", index):
-            scores.append(vsibench_score(text, answer, kind, mode))
+    if mode == "lmms_eval":
+        predictions = [text if as_text(text) is None else lmms_eval_text(text) for text in predictions]
+    columns = predictions, answers, question_types
+    scores = map_named("question", lambda *row: vsibench_score(*row, mode), *columns)
     return vsibench_aggregate(scores, question_types)["overall"]
 
 

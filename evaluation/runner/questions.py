@@ -3,7 +3,6 @@
 Rows hold paths or stored bytes; pictures are decoded only where a batch needs them.
 """
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ...processing.data.loading import load_multiview
 from ...processing.data.scene_sample import SceneSample
-from ...processing.data.source_files import picture_header
+from ...processing.data.source_files import stored_header
 from ...processing.data.video_frames import read_video_views
 from ...processing.prompts_gap_mllm import IMAGE_TAG, TASKS, build_messages
 from ..benchmarks import Benchmark
@@ -148,14 +146,7 @@ def view_shape(sample: SceneSample) -> tuple:
     """Width and height of each view, read from the headers; of a video its path, which stands for its size."""
     if not sample.views:
         return ("video", sample.video) if sample.video else ()
-    return tuple(_picture_size(view.picture) for view in sample.views)
-
-
-def _picture_size(picture):
-    if isinstance(picture, dict) and picture.get("bytes") is not None:
-        with Image.open(io.BytesIO(picture["bytes"])) as image:
-            return image.size
-    return picture_header(picture["path"])[0]
+    return tuple(stored_header(view.picture)[0] for view in sample.views)
 
 
 def question_messages(sample: SceneSample, images: Sequence) -> list[dict]:

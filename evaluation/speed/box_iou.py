@@ -11,6 +11,7 @@ import argparse
 import os
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 
 import manifold3d
@@ -84,12 +85,8 @@ def one_by_one(boxes1: np.ndarray, boxes2: np.ndarray) -> list:
 
 def pairs_per_second(compare: Callable, boxes1: np.ndarray, boxes2: np.ndarray, num_runs: int) -> float:
     """Median over the runs, after one that does not count."""
-    rates = []
-    for _ in range(num_runs + 1):
-        start = time.process_time()
-        compare(boxes1, boxes2)
-        rates.append(len(boxes1) * len(boxes2) / (time.process_time() - start))
-    return statistics.median(rates[1:])
+    times = timeit.repeat(lambda: compare(boxes1, boxes2), timer=time.process_time, repeat=num_runs + 1, number=1)
+    return len(boxes1) * len(boxes2) / statistics.median(times[1:])
 
 
 def main():

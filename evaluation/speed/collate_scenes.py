@@ -8,6 +8,7 @@ import argparse
 import statistics
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,13 +41,8 @@ def rows_on_disk(folder: Path, num_rows: int, num_views: int, height: int, width
 
 def seconds(run: Callable, num_runs: int) -> float:
     """Median processor time of several runs, after one to warm up."""
-    run()
-    times = []
-    for _ in range(num_runs):
-        start = time.process_time()
-        run()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
+    times = timeit.repeat(run, timer=time.process_time, repeat=num_runs + 1, number=1)
+    return statistics.median(times[1:])
 
 
 def main():
@@ -64,8 +60,8 @@ def main():
         batch = collator(rows)
 
         def train():
-            loss = torch.nn.functional.cross_entropy(*_answers(model(**batch)))
-            loss.backward()
+            output = model(**batch)
+            torch.nn.functional.cross_entropy(output.answer_logits, output.answer_targets).backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -76,10 +72,6 @@ def main():
         prompt = SceneCollator(processor, max_view_pixels=518 * 392)
         took = seconds(lambda: prompt(large), max(3, args.runs // 3))
         print(f"32 JPEG views of 640 x 480 take {took:.2f} s to decode, mark, resize and prompt")
-
-
-def _answers(output):
-    return output.answer_logits, output.answer_targets
 
 
 if __name__ == "__main__":

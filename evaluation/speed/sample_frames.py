@@ -8,6 +8,7 @@ frame anew for every pick. The loop and mode "reference" must choose the same fr
 import argparse
 import statistics
 import time
+import timeit
 from collections.abc import Callable
 
 import numpy as np
@@ -54,12 +55,8 @@ def sample_by_sets(world_points: np.ndarray, confidence: np.ndarray, num_frames:
 
 def measure(choose: Callable, num_runs: int) -> list[float]:
     """Return the processor time of each run in milliseconds, after one run that does not count."""
-    times = []
-    for _ in range(num_runs + 1):
-        start = time.process_time()
-        choose()
-        times.append(1000 * (time.process_time() - start))
-    return times[1:]
+    times = timeit.repeat(choose, timer=time.process_time, repeat=num_runs + 1, number=1)
+    return [1000 * seconds for seconds in times[1:]]
 
 
 def main():

@@ -115,19 +115,20 @@ def write_dataset_card(
         `Path` of the card.
     """
     stated = getattr(builder_class, "LICENSE", "") or ("apache-2.0" if name == "synthetic_rooms" else "")
-    title = f"{name} in the rows of gap-mllm"
+    title, num_rows = f"{name} in the rows of gap-mllm", sum(split.num_rows for split in written.values())
+    data_files = [{"split": split, "path": f"data/{split}-*"} for split in written]
     data = DatasetCardData(
         pretty_name=title,
         task_categories=sorted({HUB_TASKS[task] for split in written.values() for task in split.tasks}),
-        size_categories=[_size_category(sum(split.num_rows for split in written.values()))],
+        size_categories=[next((category for most, category in _SIZES if num_rows < most), "n>10M")],
         tags=["3d", "multi-view", "spatial-reasoning", "gap-mllm"],
-        configs=[{"config_name": "default", "data_files": _data_files(written)}],
+        configs=[{"config_name": "default", "data_files": data_files}],
         **_license(name, stated, license, written),
     )
     _add_info(data, written)
     body = _BODY.format(
         title=title,
-        num_rows=sum(split.num_rows for split in written.values()),
+        num_rows=num_rows,
         name=name,
         description=(builder_class.__doc__ or "").strip().splitlines()[0].rstrip("."),
         table="\n".join(_table_row(split, facts) for split, facts in written.items()),
@@ -150,10 +151,6 @@ def _license(name, stated, asked, written):
     return {"license": "other", "license_name": slug or "unknown"}
 
 
-def _data_files(written):
-    return [{"split": split, "path": f"data/{split}-*"} for split in written]
-
-
 def _add_info(data, written):
     """Features and sizes, in the form that datasets writes when it uploads."""
     splits = [
@@ -168,10 +165,6 @@ def _add_info(data, written):
         dataset_size=size,
     )
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
-
-
-def _size_category(num_rows):
-    return next((name for most, name in _SIZES if num_rows < most), "n>10M")
 
 
 def _table_row(split, facts):

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..camera_geometry_gap_mllm import euler_to_matrix
+from ..camera_geometry_gap_mllm import EULER_ORDERS, euler_to_matrix
 
 
-EULER_ORDERS = ("zxy", "ZXY")  # extrinsic, intrinsic, as scipy reads them
 TOLERANCE_RAD = 0.03  # angles are often rounded to two decimals
 SURE_SHARE = 0.8  # of the rows or boxes must fit one order, and the other must fit fewer
 

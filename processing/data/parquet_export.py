@@ -3,6 +3,7 @@ from the Hub and streaming. The text of its README is in dataset_card.py.
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +169,7 @@ def write_parquet(
             raise ValueError(f"split {split!r} has other features than scene_features().")
         kept, sizes, left_out = _look_through(rows, split, checks, report)
         if kept:
-            shards = _divide(kept, sizes, limit)
+            shards = list(_divide(kept, sizes, limit))
             names = [f"data/{split}-{index:05d}-of-{len(shards):05d}.parquet" for index in range(len(shards))]
             with tqdm(total=len(kept), desc=f"Writing {split}", unit=" rows") as progress:
                 for file, shard in zip(names, shards, strict=True):
@@ -204,7 +205,8 @@ def _look_through(rows, split, checks, report):
         size = 0
         if not errors:
             try:
-                size = sum(_picture_size(picture, file_sizes) for view in row["views"] for picture in _pictures(view))
+                pictures = [view[name] for view in row["views"] for name in ("image", "depth")]
+                size = sum(_picture_size(picture, file_sizes) for picture in pictures if picture is not None)
             except RecordError as error:
                 errors = [error.locate(row["source"], None, row["id"])]
         if errors and report is None:
@@ -228,10 +230,6 @@ def _stored_rows(rows, text):
                 progress.update()
 
 
-def _pictures(view):
-    return [view[name] for name in ("image", "depth") if view[name] is not None]
-
-
 def _picture_size(picture, file_sizes):
     if picture["bytes"] is not None:
         return len(picture["bytes"])
@@ -243,33 +241,22 @@ def _picture_size(picture, file_sizes):
     return file_sizes[path]
 
 
-def _divide(kept, sizes, limit):
-    """Rows in their order, as few to a shard as `limit` bytes allow, at least one."""
-    shards, filled = [[]], 0
-    for index in kept:
-        if shards[-1] and filled + sizes[index] > limit:
-            shards.append([])
-            filled = 0
-        shards[-1].append(index)
-        filled += sizes[index]
-    return shards
-
-
 def _write_shard(rows, shard, sizes, file, progress):
     file.parent.mkdir(parents=True, exist_ok=True)
     rows = rows.with_format("arrow")
     # Pictures are long, so the usual bound of a dictionary would end it after a few of them.
     settings = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "write_page_index": True}
     with pyarrow.parquet.ParquetWriter(file, scene_features().arrow_schema, **settings) as writer:
-        for group in _groups(shard, sizes):
+        for group in _divide(shard, sizes, ROW_GROUP_BYTES, MAX_GROUP_ROWS):
             writer.write_table(embed_table_storage(rows[group]))
             progress.update(len(group))
 
 
-def _groups(shard, sizes):
+def _divide(rows, sizes, limit, most=None):
+    """Rows in their order, in groups of as many as `limit` bytes and `most` rows allow, at least one."""
     group, filled = [], 0
-    for index in shard:
-        if group and (filled + sizes[index] > ROW_GROUP_BYTES or len(group) == MAX_GROUP_ROWS):
+    for index in rows:
+        if group and (filled + sizes[index] > limit or len(group) == most):
             yield group
             group, filled = [], 0
         group.append(index)
@@ -279,10 +266,9 @@ def _groups(shard, sizes):
 
 def _describe(rows, kept, left_out, output_dir, names):
     facts = rows.select_columns(["task", "views", "video"]).with_format("arrow")
-    tasks, num_without_views = {}, 0
+    tasks, num_without_views = Counter(), 0
     for table in facts.select(kept).iter(batch_size=1000):
-        for task in table["task"].to_pylist():
-            tasks[task] = tasks.get(task, 0) + 1
+        tasks.update(table["task"].to_pylist())
         lengths, videos = table["views"].combine_chunks().value_lengths().to_pylist(), table["video"].to_pylist()
         num_without_views += sum(
             video is not None and not length for length, video in zip(lengths, videos, strict=True)

@@ -22,8 +22,7 @@ class PictureChecks:
     """
 
     def __init__(self):
-        self.num_pictures = 0
-        self.num_depth_maps = 0
+        self.num_pictures = self.num_depth_maps = 0
         self.num_empty_depth_maps = 0  # no reading anywhere: a normal marker
         self._reasons = {}
 

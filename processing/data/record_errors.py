@@ -63,13 +63,7 @@ class ReadReport:
 
     def __init__(self, path: str | Path | None = None):
         self.path, self.is_quiet = None if path is None else Path(path), False
-        self.num_rows = 0
         self.skipped = Counter()
-        self.markers = Counter()
-
-    def add_row(self):
-        """Count a row that was kept."""
-        self.num_rows += 1
 
     def skip(self, error: RecordError):
         """Count, log (unless `is_quiet`) and list a record that was left out."""
@@ -83,8 +77,7 @@ class ReadReport:
         self._write("refused", error)
 
     def mark(self, name: str, file: str | Path, record_id: str | None = None, detail: str | None = None):
-        """Count and list something normal that a user should know of, as "lost_tracking"."""
-        self.markers[name] += 1
+        """List something normal that a user should know of, as "lost_tracking"."""
         self._write(name, RecordError(detail, file=str(file), record_id=record_id))
 
     def _write(self, event, error):

@@ -6,18 +6,15 @@ it: boxes and frames in which text and fields differ (training reads the text, s
 be meant: `answer_contradictions`), and depth maps that disagree, which must be decoded (`depth_contradictions`).
 """
 
-import io
 import math
 
 import numpy as np
-from PIL import Image
 
 from ..answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from ..camera_geometry_gap_mllm import project_points
-from .file_guards import check_pixel_count
 from .record_errors import RecordError
 from .scene_sample import SceneSample
-from .source_files import check_intrinsics, picture_header
+from .source_files import check_intrinsics, stored_header
 
 
 TEXT_TOLERANCE = 0.06  # metres: a number that the text rounds to one decimal, and a little
@@ -40,7 +37,9 @@ def check_row(row: dict) -> None:
     for index, view in enumerate(row["views"]):
         for name, kind in (("intrinsics", "image"), ("depth_intrinsics", "depth")):
             if view[name] is not None:
-                size, file = _picture_size(view[kind], f"views[{index}].{kind}")
+                picture = view[kind]
+                size = None if picture is None else stored_header(picture, f"views[{index}].{kind}")[0]
+                file = None if picture is None or picture["bytes"] is not None else picture["path"]
                 check_intrinsics(view[name], size, f"views[{index}].{name}", file)
     if row["answer"] is not None and row["task"] == "reconstruction":
         known = [(point["xyz"], point["label"]) for point in row["points"] if point["xyz"] is not None]
@@ -48,20 +47,6 @@ def check_row(row: dict) -> None:
         _refuse_other("point", said, known)
     if any(point["xyz"] is not None and point["pixel"] is not None for point in row["points"]):
         _check_points(row)
-
-
-def _picture_size(picture, field):
-    """((width, height) or None, file or None) of a picture as it is stored."""
-    if picture is None:
-        return None, None
-    if picture["bytes"] is None:
-        return picture_header(picture["path"])[0], picture["path"]
-    try:
-        with Image.open(io.BytesIO(picture["bytes"])) as image:
-            check_pixel_count(image.size, picture["path"], field)
-            return image.size, None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RecordError(f"this is no readable picture: {error}.", field) from None
 
 
 # Text and fields

@@ -15,7 +15,7 @@ import datasets
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..argument_checks import check_count, check_flag
+from ..argument_checks import check_count, check_counts, check_flag
 from .file_guards import file_state, list_folder, walk_files
 from .former_names import task_name
 from .prepared_source import PreparedSourceBuilder
@@ -44,14 +44,15 @@ class SourceConfig(datasets.BuilderConfig):
         skip_bad_samples (`bool`, defaults to False): leave bad records out, counted, logged and listed in
             `report_file`, instead of raising at the first.
         report_file (`str`, *optional*): where events are listed, one JSON object a line.
-    A subclass names the values of an option that has few in `CHOICES`.
+    A subclass names the values of an option that has few in `CHOICES`, those that count something in `COUNTS`.
 
     Raises:
         TypeError: if `max_views` is no integer, or `skip_bad_samples` no bool.
-        ValueError: if `max_views` is below 1, or an option is none of its choices.
+        ValueError: if `max_views` is or another count is below 1, or an option is none of its choices.
     """
 
     CHOICES = {}  # option -> values
+    COUNTS = ()  # options that are whole numbers of 1 or more, or None
 
     tasks: tuple | None = None
     max_views: int | None = None
@@ -65,6 +66,7 @@ class SourceConfig(datasets.BuilderConfig):
         if self.max_views is not None:
             self.max_views = check_count("max_views", self.max_views)
         check_flag("skip_bad_samples", self.skip_bad_samples)
+        check_counts(**{name: getattr(self, name) for name in self.COUNTS})
         for name, known in self.CHOICES.items():
             if (value := getattr(self, name)) not in known:
                 listed = ", ".join(choice for choice in known if choice is not None)
@@ -166,6 +168,12 @@ class SceneSourceBuilder(PreparedSourceBuilder):
             seen.add(error.file)
             self._refuse(error, error.file, None)
 
+    def _mark_once(self, name, file, detail=None):
+        marked = self.__dict__.setdefault("_marked", set())
+        if (name, str(file), detail) not in marked:
+            marked.add((name, str(file), detail))
+            self.mark(name, file, detail=detail)
+
     def wants(self, task: str) -> bool:
         """Whether rows of this task were asked for."""
         return self.config.tasks is None or task in self.config.tasks
@@ -240,7 +248,6 @@ class SceneSourceBuilder(PreparedSourceBuilder):
                             self._refuse(RecordError(problem, "id"), file, record_id)
                             continue
                         ids[key] = reading
-                        self.report.add_row()
                         yield row["id"], row
 
     def _read_file(self, split, file):

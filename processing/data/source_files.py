@@ -260,8 +260,14 @@ def read_matrix(path: str | Path, shape: tuple = (4, 4)) -> np.ndarray:
 
 
 def is_lost_pose(pose: np.ndarray) -> bool:
-    """Whether a pose holds infinity or NaN, which is how ScanNet marks frames where tracking was lost."""
-    return not np.isfinite(pose).all()
+    """Whether a pose holds infinity or NaN, which is how ScanNet marks frames where tracking was lost.
+
+    What else may be wrong with it is found by `check_pose`.
+    """
+    try:
+        return not np.isfinite(pose).all()
+    except (TypeError, ValueError):
+        return False
 
 
 def check_pose(pose: Sequence | np.ndarray, field: str | None = None, file: str | Path | None = None) -> np.ndarray:
@@ -340,6 +346,24 @@ def picture_header(path: str) -> tuple[tuple[int, int], str]:
         raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
     check_pixel_count(size, path)
     return size, mode
+
+
+def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, int], str]:
+    """Return what `picture_header` does for the bytes of a row's picture, or the file that it names.
+
+    Args:
+        picture (`dict`): bytes, or None, and path. field (`str`, *optional*): for the error.
+    Raises:
+        RecordError: as `picture_header`.
+    """
+    if picture["bytes"] is None:
+        return picture_header(picture["path"])
+    try:
+        with Image.open(io.BytesIO(picture["bytes"])) as image:
+            check_pixel_count(image.size, picture["path"], field)
+            return image.size, image.mode
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RecordError(f"this is no readable picture: {error}.", field) from None
 
 
 @lru_cache(maxsize=65536)

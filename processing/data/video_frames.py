@@ -98,7 +98,9 @@ def read_video_frames(path: str | Path, frame_indices: Sequence[int]) -> list[Vi
     if path.is_dir():
         files = frame_files(path)
         num_frames = len(files)
-        frames = {index: VideoFrame(index, None, _open_picture(files[index])) for index in _within(wanted, num_frames)}
+        frames = {
+            index: VideoFrame(index, None, _open_picture(files[index])) for index in wanted if 0 <= index < num_frames
+        }
     else:
         frames, times = _pick(path, set(wanted), stop_early=True)
         num_frames = len(times)
@@ -182,10 +184,6 @@ def _existing(path) -> Path:
     if not stat.S_ISDIR(state.st_mode):
         refuse_special(state, path, "video")
     return path
-
-
-def _within(indices, count):
-    return [index for index in indices if 0 <= index < count]
 
 
 def _choose(times, num_frames, fps):

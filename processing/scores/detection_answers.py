@@ -15,7 +15,7 @@ from ..answers_gap_mllm import parse_boxes
 from .box_overlaps import check_mode, check_order, match_in_order, overlaps_of_groups
 from .exact_iou import read_boxes
 from .reference_answers import DetectedObjects, reference_detections
-from .reference_checks import as_text, check_equal_lengths, check_record, check_true_text, naming, shorten, true_box
+from .reference_checks import as_text, check_equal_lengths, check_record, check_true_text, map_named, shorten, true_box
 
 
 NO_LABEL = "(unreadable)"
@@ -147,7 +147,6 @@ def detect_scenes(
 
         ```
     """
-    check_mode(mode)
     return compare_detections([read_detections(text, mode) for text in texts], boxes, mode, euler_order)
 
 
@@ -171,11 +170,8 @@ def compare_detections(
     check_mode(mode)
     check_order(euler_order)
     check_equal_lengths(predictions=answers, boxes=boxes)
-    scenes = []
-    for index, (objects, truths) in enumerate(zip(answers, boxes, strict=True)):
-        with naming("scene", index):
-            scenes.append((objects, _places_and_truths(objects, truths)))
-    return _with_overlaps(scenes, mode, euler_order)
+    labels = map_named("scene", _places_and_truths, answers, boxes)
+    return _with_overlaps(list(zip(answers, labels, strict=True)), mode, euler_order)
 
 
 def _places_and_truths(objects, boxes):

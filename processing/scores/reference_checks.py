@@ -3,7 +3,7 @@
 A wrong prediction never does: it counts as wrong and as unparsed, see `as_text` in records.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -34,6 +34,20 @@ def naming(name: str, place: int | None = None):
         yield
     except (TypeError, ValueError) as error:
         raise (ValueError(f"{name}: {error}") if place is None else RecordValueError(name, place, error)) from error
+
+
+def map_named(kind: str, function: Callable, *columns: Sequence) -> list:
+    """What a function gives for each record; an error leaves as `naming` says, with the record's place.
+
+    Args:
+        kind (`str`): kind of record, as "scene". function (callable): called with one entry of each column.
+        *columns (sequences): columns of one length.
+    """
+    results = []
+    for place, row in enumerate(zip(*columns, strict=True)):
+        with naming(kind, place):
+            results.append(function(*row))
+    return results
 
 
 def check_record(record: dict, keys: dict, name: str = "the reference") -> None:
@@ -171,12 +185,18 @@ def check_choice(value: object, name: str, choices: Sequence[str]) -> None:
         raise ValueError(f"unknown {name} {value!r}; known are {', '.join(map(str, choices))}.")
 
 
+def check_choices(values: Sequence, name: str, choices: Sequence[str]) -> None:
+    """`check_choice` of each value, which the message names as a question."""
+    map_named("question", lambda value: check_choice(value, name, choices), values)
+
+
 __all__ = [
     "RecordValueError",
     "as_array",
     "as_numbers",
     "as_text",
     "check_choice",
+    "check_choices",
     "check_equal_lengths",
     "check_record",
     "check_text",
@@ -184,6 +204,7 @@ __all__ = [
     "is_list",
     "is_number",
     "is_whole_number",
+    "map_named",
     "naming",
     "shorten",
     "true_array",

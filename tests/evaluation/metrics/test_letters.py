@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from gap_mllm.evaluation import load_metric
-from gap_mllm.evaluation.metrics.blink import TASKS, blink_aggregate, blink_score
-from gap_mllm.evaluation.metrics.cv_bench import cv_bench_aggregate, cv_bench_score
-from gap_mllm.evaluation.metrics.mmsi import mmsi_aggregate, mmsi_score
+from gap_mllm.evaluation.metrics.blink import TASKS, blink_aggregate, blink_metric
+from gap_mllm.evaluation.metrics.cv_bench import MODES, cv_bench_aggregate, cv_bench_metric
+from gap_mllm.evaluation.metrics.mmsi import mmsi_aggregate, mmsi_metric
 from gap_mllm.evaluation.metrics.records import score_letters
 from gap_mllm.processing.scores.letters import (
     EXTRACTION_MODES,
@@ -29,7 +29,7 @@ def test_letters_are_those_of_the_evaluators(row):
     assert (extract_choice(text, mode="vgllm") or "") == row["vgllm_cvbench_blink"]
     assert (extract_choice(text, mode="lmms") or "") == row["lmms_cvbench_blink"]
     assert (extract_choice(text, mode="mmsi") is None) == (row["mmsi_score_if_B"] is None)
-    assert mmsi_score(text, "B", "mmsi") == (row["mmsi_score_if_B"] or 0)
+    assert choice_score(text, "B", mode="mmsi") == (row["mmsi_score_if_B"] or 0)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_no_text_raises_and_none_is_long(mode):
 def test_true_letters():
     assert [answer_letter(text) for text in ("(B)", "b", " C "[:2])] == ["B", "B", "C"]
     assert choice_score("b", "(B)") == 1 and choice_score("", "B") == 0
-    assert score_letters(["A", "", "the answer is T", "F"], "ABCD", "ABCD", "strict") == ([1, 0, 0, 0], 3)
-    assert score_letters(["The answer is B"], "B", "ABCD", "lmms") == ([0], 1)
+    assert score_letters(["A", "", "the answer is T", "F"], "ABCD", "ABCD", "strict", MODES) == ([1, 0, 0, 0], 3)
+    assert score_letters(["The answer is B"], "B", "ABCD", "lmms", MODES) == ([0], 1)
 
 
 def test_cv_bench_averages_sources_as_published():
@@ -103,17 +103,19 @@ def test_mmsi_weighs_questions_equally():
 def test_metrics_load_offline_and_agree():
     texts = [row["pred"] for row in ROWS]
     references = [{"answer": "(B)", "source": "COCO", "task": "Count", "question_type": "x"} for _ in ROWS]
-    for name, score, keys, mode in (
-        ("cv_bench", cv_bench_score, ("answer", "source", "task"), "vgllm"),
-        ("blink", blink_score, ("answer", "task"), "lmms"),
-        ("mmsi", mmsi_score, ("answer", "question_type"), "mmsi"),
+    for name, keys, mode in (
+        ("cv_bench", ("answer", "source", "task"), "vgllm"),
+        ("blink", ("answer", "task"), "lmms"),
+        ("mmsi", ("answer", "question_type"), "mmsi"),
     ):
         given = [{key: reference[key] for key in keys} for reference in references]
         if name == "blink":
             given = [{**reference, "task": "Relative_Depth"} for reference in given]
         for rule in ("strict", mode):
             result = load_metric(name).compute(predictions=texts, references=given, mode=rule)
-            assert result["overall"] == pytest.approx(sum(score(text, "B", rule) for text in texts) / len(texts))
+            assert result["overall"] == pytest.approx(
+                sum(choice_score(text, "B", mode=rule) for text in texts) / len(texts)
+            )
         assert load_metric(name).compute(predictions=texts, references=given)["num_unparsed"] == 5
         metric = load_metric(name)
         assert "strict" in metric.inputs_description and metric.citation and metric.description
@@ -122,9 +124,10 @@ def test_metrics_load_offline_and_agree():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="unknown mode 'loose'; known are strict, vgllm"):
         extract_choice("A", mode="loose")
-    for score, other in ((cv_bench_score, "mmsi"), (blink_score, "spar"), (mmsi_score, "vgllm")):
+    calls = (cv_bench_metric, "mmsi", 2), (blink_metric, "spar", 1), (mmsi_metric, "vgllm", 1)
+    for metric, other, num_columns in calls:
         with pytest.raises(ValueError, match=f"unknown mode '{other}'; known are strict"):
-            score("A", "A", other)
+            metric(["A"], ["A"], *[["Count"]] * num_columns, mode=other)
     for mode in EXTRACTION_MODES:
         assert extract_choice(None, mode=mode) is None
         with pytest.raises(ValueError, match="letters must be capitals from A to Z, got 'a]'"):
@@ -133,7 +136,7 @@ def test_bad_input_is_named():
         with pytest.raises(ValueError, match="expected one letter"):
             answer_letter(answer)
     with pytest.raises(ValueError, match="the true answer is 'G'; expected one of the letters ABCDEF"):
-        blink_score("G", "G")
+        choice_score("G", "G")
     with pytest.raises(ValueError, match="unknown source 'Flickr'; known are ADE20K"):
         cv_bench_aggregate([1.0], ["Flickr"], ["Count"])
     with pytest.raises(ValueError, match="unknown task 'Colour'; known are Count"):

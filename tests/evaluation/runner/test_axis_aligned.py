@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from gap_mllm.evaluation.benchmarks import find_benchmark
-from gap_mllm.evaluation.benchmarks.axis_aligned_boxes import bounds
 from gap_mllm.evaluation.benchmarks.multi3drefer_benchmark import read_boxes
 from gap_mllm.evaluation.benchmarks.posed_boxes import aligned_target
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.evaluation.runner.report_pictures import with_answer
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, invert_rigid, transform_box
+from gap_mllm.processing.data.box_rows import axis_aligned_bounds
 from gap_mllm.processing.data.record_errors import RecordError
 from gap_mllm.processing.data.scene_sample import Box, SceneSample, View
 
@@ -90,7 +90,7 @@ def test_a_box_in_the_wrong_frame_is_wrong():
 
 def test_a_turned_box_counts_with_its_bounds_and_beside_it_as_it_stands():
     turned = TABLE + np.array([0] * 6 + [math.pi / 4, 0, 0])
-    assert bounds(turned, "zxy") == pytest.approx([0.5, -0.5, 0.4, math.sqrt(2), math.sqrt(2), 0.8])
+    assert axis_aligned_bounds(turned, "zxy") == pytest.approx([0.5, -0.5, 0.4, math.sqrt(2), math.sqrt(2), 0.8])
     metrics, records = SCANREFER.score([question(TABLE)], [answer(turned)])
     assert metrics["miou"] == pytest.approx(1 / 2)  # 1 m^2 in 2 m^2
     octagon = 2 * (math.sqrt(2) - 1)

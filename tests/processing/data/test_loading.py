@@ -439,8 +439,7 @@ def test_a_missing_file_is_listed_as_missing(tmp_path):
         find_file(tmp_path, "a/1.jpg")
     report.skip(caught.value)
     report.mark("lost_tracking", tmp_path, 3)
-    report.add_row()
-    assert (report.num_rows, dict(report.skipped), dict(report.markers)) == (1, {"record": 1}, {"lost_tracking": 1})
+    assert dict(report.skipped) == {"record": 1}
     events = read_report(tmp_path / "report.jsonl")
     assert events[0]["missing"] == "a/1.jpg" and events[1] == {
         "event": "lost_tracking",

@@ -131,12 +131,16 @@ def test_a_picture_that_rows_share_is_stored_once(tmp_path):
 
 
 def test_row_groups_are_bounded(folder, tmp_path, monkeypatch):
+    def groups(name):
+        [file] = convert_to_parquet("toy", folder, tmp_path / name)["train"].files
+        metadata = pyarrow.parquet.read_metadata(tmp_path / name / file)
+        return [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+
+    assert groups("whole") == [7]
+    monkeypatch.setattr(module, "MAX_GROUP_ROWS", 3)
+    assert groups("rows") == [3, 3, 1]
     monkeypatch.setattr(module, "ROW_GROUP_BYTES", 2.5 * 2 * (folder / "0.png").stat().st_size)
-    [file] = convert_to_parquet("toy", folder, tmp_path / "out")["train"].files
-    metadata = pyarrow.parquet.read_metadata(tmp_path / "out" / file)
-    assert [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)] == [2, 2, 2, 1]
-    monkeypatch.setattr(module, "MAX_GROUP_ROWS", 5)
-    assert list(module._groups(list(range(12)), [0] * 12)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11]]
+    assert groups("bytes") == [2, 2, 2, 1]
 
 
 def test_one_split_or_a_part_of_it(folder, tmp_path):

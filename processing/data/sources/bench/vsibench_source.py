@@ -6,7 +6,6 @@ question stays in metadata.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 from pathlib import Path
 
 from transformers.utils import logging
@@ -91,7 +90,10 @@ class VsiBenchSource(VideoSource):
         question_type, options = record["question_type"], record["options"]
         metadata = {key: value for key, value in record.items() if key not in USED_KEYS}
         if question_type not in CHOICE_TYPES + NUMBER_TYPES:
-            self._warn_of_type(question_type)
+            logger.warning_once(
+                f"vsibench: question type {question_type!r} is none of the {len(CHOICE_TYPES + NUMBER_TYPES)} known; "
+                "its questions are kept, and belong in no average."
+            )
             self.mark("unknown_question_type", file, record_id, question_type)
             metadata["unknown_question_type"] = True
         yield {
@@ -117,16 +119,6 @@ class VsiBenchSource(VideoSource):
                 "pruned",
             )
         return record["pruned"] == (self.config.subset == "pruned")
-
-    @cached_property
-    def _warn_of_type(self):
-        """Warn once for each type."""
-        return lru_cache(maxsize=None)(
-            lambda name: logger.warning(
-                f"vsibench: question type {name!r} is none of the {len(CHOICE_TYPES + NUMBER_TYPES)} known; its "
-                "questions are kept, and belong in no average."
-            )
-        )
 
 
 def _video_name(record):

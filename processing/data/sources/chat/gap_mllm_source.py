@@ -13,6 +13,7 @@ import numpy as np
 from transformers.utils import logging
 
 from ....answers_gap_mllm import parse_boxes, parse_frame, parse_points
+from ...box_rows import box_row
 from ...euler_order import EULER_ORDERS, detect_euler_order
 from ...file_guards import is_data_file, list_folder
 from ...read_log import TrackedPath
@@ -69,7 +70,11 @@ class GapMllmSource(SceneSourceBuilder):
         ]
         if not folders:
             files = [path for path in list_folder(root) if path.suffix in JSON_SUFFIXES]
-            return {split: found for split in ("train", "val") if (found := [f for f in files if _split(f) == split])}
+            return {
+                split: found
+                for split in ("train", "val")
+                if (found := [f for f in files if (split_of(f) == "train") == (split == "train")])
+            }
         base = folders[0]
         names = {"train": base / "train", "val": base / "evaluation"}
         return {split: self.files_below(folder, *JSON_SUFFIXES) for split, folder in names.items()}
@@ -134,8 +139,8 @@ class GapMllmSource(SceneSourceBuilder):
             return
         row = self.base_row(file, record_id, record)
         row["task"] = task
-        extra = getattr(self, f"_{task}")(record, row, context)
-        yield {**row, **extra}
+        read_truth = getattr(self, f"_{task}", None)  # of other tasks the row says all
+        yield row if read_truth is None else {**row, **read_truth(record, row, context)}
 
     def task_of(self, record: dict) -> str:
         """Which task a record is, from its keys."""
@@ -268,10 +273,6 @@ class GapMllmSource(SceneSourceBuilder):
         return None if numbers is None else check_box(numbers, "target.bbox_3d")
 
 
-def _split(file):
-    return "train" if split_of(file) == "train" else "val"
-
-
 def one_item(parsed, key: str):
     """The one item that an answer holds; RecordError, with the parser's reasons, if there is not exactly one."""
     if len(parsed.items) == 1 and not parsed.rejected:
@@ -282,15 +283,13 @@ def one_item(parsed, key: str):
 
 def camera_box(numbers: Sequence[float], euler_order: str, view, **fields):
     """A target box in a view's camera, as a row stores it."""
-    parts = {"center": numbers[:3], "size": numbers[3:6], "euler": numbers[6:9], "euler_order": euler_order}
-    return {**parts, "frame": "camera", "frame_index": view, "role": "target", **fields}
+    return box_row(numbers, euler_order, "camera", frame_index=view, **{"role": "target", **fields})
 
 
 def aligned_box(numbers: Sequence[float], field: str):
     """A box along the axes of the aligned world (6 numbers), or turned in it (9), as a row stores it."""
-    numbers = check_box([*numbers, 0.0, 0.0, 0.0] if len(numbers) == 6 else numbers, field)
-    parts = {"center": numbers[:3], "size": numbers[3:6], "euler": numbers[6:9], "euler_order": "zxy"}
-    return {**parts, "frame": "aligned"}
+    numbers = [*numbers, 0.0, 0.0, 0.0] if len(numbers) == 6 else numbers
+    return box_row(check_box(numbers, field), "zxy", "aligned")
 
 
 __all__ = ["GapMllmSource", "GapMllmSourceConfig", "aligned_box", "camera_box", "one_item"]

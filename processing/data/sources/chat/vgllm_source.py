@@ -86,12 +86,6 @@ class VgllmSource(GapMllmSource):
         build = builders.get(self.task_of(record), super().base_row)
         return build(file, record_id, record)
 
-    def _spatial_qa(self, record, row, euler_order):
-        return {}
-
-    def _video_qa(self, record, row, euler_order):
-        return {}
-
     def _spar_row(self, file, record_id, record):
         fields = spar_fields(
             record,

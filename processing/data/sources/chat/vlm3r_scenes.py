@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ....camera_geometry_gap_mllm import matrix_to_euler, scale_intrinsics
+from ....camera_geometry_gap_mllm import scale_intrinsics
+from ...box_rows import oriented_box
 from ...file_guards import is_data_file
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import (
-    as_numbers,
     check_depth_file,
     check_intrinsics,
     check_pose,
@@ -63,7 +63,8 @@ class Vlm3rScenes:
             for index, entry in enumerate(entries):
                 where = f"{scene_id}.object_bboxes.{label}[{index}]"
                 try:
-                    boxes.append({**oriented_box(entry, where), "label": label})
+                    instance = entry.get("instance_id")
+                    boxes.append(oriented_box(entry, where, "aligned", label=label, instance_id=instance))
                 except RecordError as error:
                     raise error.locate(None, path, None) from None
         return boxes
@@ -95,7 +96,7 @@ class Vlm3rScenes:
         for index, frame in enumerate(scene["frames"]):
             color = resolve_inside(folder, frame["file_path_color"], f"frames[{index}].file_path_color")
             pose = frame.get("camera_pose_camera_to_world")
-            if _is_lost(pose):
+            if pose is None or is_lost_pose(pose):
                 if on_lost is not None:
                     on_lost(color)
             else:
@@ -151,49 +152,8 @@ class Vlm3rScenes:
         return path, content
 
 
-def oriented_box(entry: dict, field: str) -> dict:
-    """Read a box given by its axes.
-
-    Frame: as in, here the aligned one. Units: metres, radians. `normalizedAxes` holds one axis a row: world to box.
-
-    Args:
-        entry (`dict`): centroid (3), axesLengths (3, full), normalizedAxes (9), instance_id.
-        field (`str`): name that errors call the field.
-    Returns:
-        `dict`: fields of a box for `complete_row`, Euler order "zxy".
-    Raises:
-        RecordError: if a length is not positive, or the axes are not at right angles and of length 1.
-    """
-    sizes = as_numbers(entry["axesLengths"], (3,), f"{field}.axesLengths")
-    if (sizes <= 0).any():
-        raise RecordError(f"the box has sizes {sizes.tolist()}; expected positive ones.", f"{field}.axesLengths")
-    axes = as_numbers(entry["normalizedAxes"], (9,), f"{field}.normalizedAxes").reshape(3, 3)
-    if np.abs(axes @ axes.T - np.eye(3)).max() > 1e-3:
-        raise RecordError("the axes are not at right angles and of length 1.", f"{field}.normalizedAxes")
-    if np.linalg.det(axes) < 0:
-        axes[2] *= -1  # a box is the same with an axis turned round, and only then its axes are a rotation
-    return {
-        "center": as_numbers(entry["centroid"], (3,), f"{field}.centroid"),
-        "size": sizes,
-        "euler": matrix_to_euler(axes.T, "zxy"),
-        "euler_order": "zxy",
-        "frame": "aligned",
-        "instance_id": entry.get("instance_id"),
-    }
-
-
-def _is_lost(pose):
-    """Whether a pose is missing, or of the right shape and not finite; what else is wrong is found by check_pose."""
-    if pose is None:
-        return True
-    try:
-        return is_lost_pose(np.array(pose, np.float64))
-    except (TypeError, ValueError):
-        return False
-
-
 def _for_size(intrinsics, stated, size):
     return intrinsics if size == tuple(stated) else scale_intrinsics(intrinsics, *np.divide(size, stated))
 
 
-__all__ = ["Vlm3rScenes", "oriented_box"]
+__all__ = ["Vlm3rScenes"]

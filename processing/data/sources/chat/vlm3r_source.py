@@ -5,7 +5,7 @@ Frame: OpenCV cameras and boxes in the aligned frame (this export has turned its
 """
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
 from ...source_builder import SourceConfig
@@ -119,12 +119,7 @@ class Vlm3rSource(VideoSource):
 
     @cached_property
     def _processed_views(self):
-        marked = set()
-
-        def on_lost(path: Path):
-            if path not in marked:
-                marked.add(path)
-                self.mark("lost_tracking", path)
+        on_lost = partial(self._mark_once, "lost_tracking")
 
         def read(split: str, data_source, scene_id: str):
             return self.scenes.views(data_source, split, scene_id, self.config.max_views, on_lost)

@@ -3,7 +3,6 @@
 Columns are checked in stored_schema.py, what a row says in stored_row_checks.py.
 """
 
-import io
 import os
 import re
 from collections.abc import Callable
@@ -11,16 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet
-from PIL import Image
 from transformers.utils import logging
 
 from ....json_depth import decode_json
-from ...file_guards import check_pixel_count
 from ...former_names import FORMER_NAMES, with_task_names
 from ...record_errors import RecordError
 from ...schema import TASKS, complete_row
 from ...source_builder import SceneSourceBuilder, SourceConfig
-from ...source_files import check_depth_mode, find_file, picture_header
+from ...source_files import check_depth_mode, find_file, stored_header
 from ...stored_frames import stored_picture
 from ..parquet_rows import iter_parquet_rows, parquet_errors
 from .stored_row_checks import check_stored_row
@@ -113,18 +110,11 @@ class ParquetSource(SceneSourceBuilder):
             if not path:
                 raise RecordError("it holds neither bytes nor a path.", field)
             path = str(self._find(path, field))
-            if is_depth:
-                check_depth_mode(picture_header(path)[1], path, field)
-            return stored_picture(path)
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                mode = image.mode
-                check_pixel_count(image.size, path, field)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise RecordError(f"this is no readable picture: {error}.", field) from None
+        picture = {"bytes": content, "path": path}
+        _, mode = stored_header(picture, field)
         if is_depth:
-            check_depth_mode(mode, field=field)
-        return {"bytes": content, "path": path}
+            check_depth_mode(mode, path if content is None else None, field)
+        return stored_picture(path) if content is None else picture
 
     def _find(self, path, field):
         media_dir = os.path.abspath(self.config.media_dir or self.root)

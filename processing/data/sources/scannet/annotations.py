@@ -33,15 +33,12 @@ class ScannetAnnotationConfig(SourceConfig):
         ValueError: if `num_views` is below 1.
     """
 
+    COUNTS = ("num_views",)
+
     posed_root: str | None = None
     infos_file: str | tuple | None = None
     aabb_root: str | None = None
     num_views: int = 32
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.num_views < 1:
-            raise ValueError(f"num_views is {self.num_views}; expected 1 or more.")
 
 
 class ScannetAnnotationSource(SceneSourceBuilder):
@@ -81,7 +78,8 @@ class ScannetAnnotationSource(SceneSourceBuilder):
             root = TrackedPath(config.posed_root)
         else:
             candidates = [self.root, self.root / "data"]
-            root = next((folder for folder in candidates if _holds_posed_images(folder)), None)
+            names = "scannet/posed_images", "posed_images"
+            root = next((path for path in candidates if any((path / name).is_dir() for name in names)), None)
         if root is None:
             given = [name for name in ("infos_file", "aabb_root") if getattr(config, name) is not None]
             if given:
@@ -99,16 +97,8 @@ class ScannetAnnotationSource(SceneSourceBuilder):
             aabb_root,
             on_lost=lambda path: self.mark("lost_tracking", path),
             on_unaligned=lambda path: self.mark("no_axis_alignment", path),
-            on_bad_frame=self._bad_frame,
+            on_bad_frame=self._pass_over,
         )
-
-    def _bad_frame(self, error):
-        """Leave out a frame instead of all records of its scene, where bad samples are skipped; once in the report."""
-        if not self.config.skip_bad_samples:
-            raise error
-        if (error.file, str(error)) not in self._marked:
-            self._marked.add((error.file, str(error)))
-            self._refuse(error, error.file, None)
 
     @property
     def num_views(self) -> int:
@@ -182,19 +172,6 @@ class ScannetAnnotationSource(SceneSourceBuilder):
             {**known[object_id], **{key: value for key, value in fields.items() if value is not None}}
             for object_id in object_ids
         ]
-
-    @cached_property
-    def _marked(self):
-        return set()
-
-    def _mark_once(self, name, file, detail):
-        if (name, str(file), detail) not in self._marked:
-            self._marked.add((name, str(file), detail))
-            self.mark(name, file, detail=detail)
-
-
-def _holds_posed_images(folder):
-    return (folder / "scannet" / "posed_images").is_dir() or (folder / "posed_images").is_dir()
 
 
 def check_text(record: dict, field: str) -> str:

@@ -11,10 +11,11 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from ....answers_gap_mllm import format_box, format_frame, format_frame_box
+from ...box_rows import box_in_camera
 from ..chat.gap_mllm_source import camera_box
 from ..wordings import GROUND_TOKEN, PROMPT_STYLES, gap_mllm_question, vgllm_question, video3dllm_question
 from .annotations import ScannetAnnotationConfig, ScannetAnnotationSource
-from .box_visibility import box_in_camera, most_visible_view
+from .box_visibility import aligned_to_camera, most_visible_view
 
 
 WINDOW_STEP, WINDOW_REACH = 10, 90  # frames around the chosen one that the second stage shows
@@ -163,7 +164,7 @@ class ScannetGroundingSource(PromptStyleSource):
                 if split == "train":
                     return
             else:
-                numbers = box_in_camera(boxes[0], views[target], self.scenes.world_to_aligned(scene_id))
+                numbers = self._in_camera(boxes[0], views[target], scene_id)
                 answer = format_frame_box(target, numbers)
                 boxes = [*boxes, camera_box(numbers, "zxy", target)]
         yield {
@@ -189,6 +190,9 @@ class ScannetGroundingSource(PromptStyleSource):
     def _target_views(self):
         return {}
 
+    def _in_camera(self, box, view, scene_id):
+        return box_in_camera(box, aligned_to_camera(view, self.scenes.world_to_aligned(scene_id)))
+
     def _frame_row(self, scene_id, description, target, boxes, fields):
         views = self.scene_views(scene_id, self.num_views)
         return {
@@ -206,7 +210,7 @@ class ScannetGroundingSource(PromptStyleSource):
     def _box_row(self, scene_id, description, target, boxes, fields):
         chosen = self.scene_views(scene_id, self.num_views)[target]
         views = frames_around(chosen, self.scene_views(scene_id, None))
-        numbers = box_in_camera(boxes[0], chosen, self.scenes.world_to_aligned(scene_id))
+        numbers = self._in_camera(boxes[0], chosen, scene_id)
         return {
             **fields,
             **self.world_fields(scene_id),

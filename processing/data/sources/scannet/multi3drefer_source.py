@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from ....answers_gap_mllm import format_boxes
+from ...box_rows import box_in_camera
 from ...record_errors import RecordError
 from ..wordings import GROUND_TOKEN, gap_mllm_question, video3dllm_question
 from .annotations import check_object_id, check_text, other_keys
-from .box_visibility import box_in_camera
+from .box_visibility import aligned_to_camera
 from .grounding import PromptStyleSource
 
 
@@ -55,7 +56,8 @@ class Multi3dReferSource(PromptStyleSource):
             question = video3dllm_question("grounding_any_number", len(views), description=description)
             yield {**row, "question": question, "answer": GROUND_TOKEN}
         elif views and len(row["boxes"]) == len(object_ids):
-            boxes = [box_in_camera(box, views[0], row["world_to_aligned"]) for box in row["boxes"]]
+            to_camera = aligned_to_camera(views[0], row["world_to_aligned"])
+            boxes = [box_in_camera(box, to_camera) for box in row["boxes"]]
             question = gap_mllm_question("grounding_any_number", len(views), description)
             yield {**row, "question": question, "answer": format_boxes([None] * len(boxes), boxes)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ....camera_geometry_gap_mllm import transform_points
+from ....scores.exact_iou import box_iou_axis_aligned
 from ...record_errors import RecordError
 from ...source_files import iter_records, read_json
 from ..chat.video3dllm_source import read_aabb
@@ -139,19 +140,12 @@ def best_proposal(box: dict, proposals) -> tuple[dict | None, float]:
 
     Frame: aligned, all boxes along its axes. Units: metres.
     """
-    overlaps = [axis_aligned_iou(box, proposal) for proposal in proposals]
-    best = int(np.argmax(overlaps)) if overlaps else None
-    return (None, 0.0) if best is None else (proposals[best], overlaps[best])
+    if not proposals:
+        return None, 0.0
+    true, given = ([[*one["center"], *one["size"]] for one in some] for some in ([box], proposals))
+    overlaps = box_iou_axis_aligned(true, given, all_pairs=True)[0]
+    best = int(overlaps.argmax())
+    return proposals[best], float(overlaps[best])
 
 
-def axis_aligned_iou(box: dict, other: dict) -> float:
-    """Intersection over union of two boxes as if neither were turned."""
-    (low, high), (other_low, other_high) = (
-        (np.subtract(one["center"], np.divide(one["size"], 2)), np.add(one["center"], np.divide(one["size"], 2)))
-        for one in (box, other)
-    )
-    shared = np.clip(np.minimum(high, other_high) - np.maximum(low, other_low), 0, None).prod()
-    return float(shared / (np.prod(box["size"]) + np.prod(other["size"]) - shared))
-
-
-__all__ = ["Scan2CapConfig", "Scan2CapSource", "axis_aligned_iou", "best_proposal"]
+__all__ = ["Scan2CapConfig", "Scan2CapSource", "best_proposal"]

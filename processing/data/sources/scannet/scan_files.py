@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ...box_rows import box_row
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import as_numbers, read_json
@@ -83,15 +84,8 @@ def read_segment_groups(file: Path) -> list[tuple[str, str, list[int]]]:
 
 def aabb_box(low, high, object_id: str, label: str | None, frame: str = "aligned") -> dict:
     """A box of the schema from its two extreme corners. Frame: given. Units: metres."""
-    return {
-        "center": (low + high) / 2,
-        "size": high - low,
-        "euler": np.zeros(3),
-        "euler_order": "zxy",
-        "frame": frame,
-        "label": label,
-        "instance_id": object_id,
-    }
+    numbers = np.concatenate([(low + high) / 2, high - low, np.zeros(3)])
+    return box_row(numbers, "zxy", frame, label=label, instance_id=object_id)
 
 
 def read_aabbs(file: Path, labels: dict[str, str] | None = None) -> dict[str, dict]:

@@ -44,14 +44,10 @@ class ScannetConfig(SourceConfig):
     """
 
     CHOICES = {"frames": FRAME_FORMS}
+    COUNTS = ("frame_step",)
 
     frames: str = "auto"
     frame_step: int = 1
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.frame_step < 1:
-            raise ValueError(f"frame_step is {self.frame_step}; expected 1 or more.")
 
 
 class ScannetSource(SceneSource):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ....camera_geometry_gap_mllm import box_corners
+from ....scores.exact_iou import box_iou_axis_aligned
+from ...box_rows import axis_aligned_bounds, box_numbers
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
 from ...source_files import check_pose, is_lost_pose, resolve_inside
@@ -197,11 +198,9 @@ class ScannetScenes:
         if self.aabb_root is None or not self.infos:
             raise ValueError("oriented_boxes needs both aabb_root and infos_file.")
         oriented = self._embodied_boxes(scene_id)
-        pairs = [
-            (_bounds_iou(box, other), key, place)
-            for key, box in self.boxes(scene_id).items()
-            for place, other in enumerate(oriented)
-        ]
+        known = self.boxes(scene_id)
+        overlaps = box_iou_axis_aligned(_bounds(known.values()), _bounds(oriented), all_pairs=True)
+        pairs = [(overlaps[row, place], key, place) for row, key in enumerate(known) for place in range(len(oriented))]
         joined, taken = {}, set()
         for iou, key, place in sorted(pairs, key=lambda pair: -pair[0]):
             if iou >= min_iou and key not in joined and place not in taken:
@@ -261,16 +260,8 @@ class ScannetScenes:
         return matrix
 
 
-def _bounds_iou(box, other):
-    """IoU of the axis-aligned bounds of two boxes."""
-    (low, high), (other_low, other_high) = _bounds(box), _bounds(other)
-    shared = np.clip(np.minimum(high, other_high) - np.maximum(low, other_low), 0, None).prod()
-    return shared / ((high - low).prod() + (other_high - other_low).prod() - shared)
-
-
-def _bounds(box):
-    corners = box_corners(np.concatenate([box["center"], box["size"], box["euler"]]), box["euler_order"])
-    return corners.min(0), corners.max(0)
+def _bounds(boxes):
+    return [axis_aligned_bounds(box_numbers(box), box["euler_order"]) for box in boxes]
 
 
 def _bare(scene_id: str) -> str:

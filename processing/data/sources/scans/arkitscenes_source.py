@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ....camera_geometry_gap_mllm import invert_rigid, matrix_to_euler, scale_intrinsics
+from ....camera_geometry_gap_mllm import invert_rigid, scale_intrinsics
+from ...box_rows import oriented_box
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
-from ...source_files import as_numbers, check_box, check_pose, picture_header, read_json
+from ...source_files import as_numbers, picture_header, read_json
 from ...stored_frames import frame_view
 from ..scene_source import SceneSource
 
@@ -23,7 +24,6 @@ STREAMS = ("lowres_wide", "vga_wide", "wide")
 FOLDERS = {"train": "Training", "val": "Validation"}
 MAX_POSE_GAP_MS = 50
 MAX_CAMERA_GAP_MS = 1  # the same frame is named with times that differ in the last digit
-BOX_EULER_ORDER = "zxy"
 _USED_KEYS = {"data"}
 _USED_OBJECT_KEYS = {"label", "uid", "segments"}
 
@@ -235,9 +235,6 @@ def _fitted(camera_file, picture) -> np.ndarray:
 def read_oriented_boxes(record: dict, file: Path) -> list[dict]:
     """Boxes of a `_3dod_annotation.json`. Frame: scan. Units: metres, radians.
 
-    `normalizedAxes` holds the axes of the box as rows. Axes of a left-handed set are made right-handed by turning the
-    third about: the box is the same.
-
     Args:
         record (`dict`): the file's content.
         file (`Path`): file that errors name.
@@ -250,28 +247,10 @@ def read_oriented_boxes(record: dict, file: Path) -> list[dict]:
     for index, item in enumerate(record["data"]):
         field = f"data[{index}].segments.obbAligned"
         try:
-            shape = item["segments"]["obbAligned"]
-            axes = as_numbers(shape["normalizedAxes"], (9,), field).reshape(3, 3)
-            center, size = shape["centroid"], shape["axesLengths"]
-            pose = np.eye(4)
-            pose[:3, :3] = axes.T
-            if np.linalg.det(axes) < 0:
-                pose[:3, 2] *= -1
-            angles = matrix_to_euler(check_pose(pose, f"{field}.normalizedAxes")[:3, :3], BOX_EULER_ORDER)
-            numbers = check_box([*center, *size, *angles], field)
+            names = {"label": item["label"], "instance_id": str(item["uid"])}
+            boxes.append(oriented_box(item["segments"]["obbAligned"], field, "scan", **names))
         except RecordError as error:
             raise error.locate(None, file, None) from None
-        boxes.append(
-            {
-                "center": numbers[:3],
-                "size": numbers[3:6],
-                "euler": numbers[6:],
-                "euler_order": BOX_EULER_ORDER,
-                "frame": "scan",
-                "label": item["label"],
-                "instance_id": str(item["uid"]),
-            }
-        )
     return boxes
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 
+from ...box_rows import box_row
 from ...record_errors import RecordError
 from ...source_files import check_box, read_pickle, refuse_lfs_pointer
 
@@ -101,17 +102,8 @@ class EmbodiedScanInfos:
                 raise RecordError("the instance has no bbox_id.", f"{field}.bbox_id")
             if self.categories and category not in self.categories:
                 raise RecordError(f"category {category} is not in metainfo.categories.", f"{field}.bbox_label_3d")
-            boxes.append(
-                {
-                    "center": numbers[:3],
-                    "size": numbers[3:6],
-                    "euler": numbers[6:],
-                    "euler_order": euler_order,
-                    "frame": "aligned",
-                    "label": self.categories.get(category, str(category)),
-                    "instance_id": str(instance["bbox_id"]),
-                }
-            )
+            names = {"label": self.categories.get(category, str(category)), "instance_id": str(instance["bbox_id"])}
+            boxes.append(box_row(numbers, euler_order, "aligned", **names))
         return boxes
 
 

@@ -3,7 +3,7 @@
 One row a scene, or detection questions about windows of neighbouring frames (embodiedscan_windows.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ class EmbodiedScanConfig(SourceConfig):
     """
 
     CHOICES = {"euler_order": EULER_ORDERS}
+    COUNTS = ("windows_per_scene",)
 
     media_dir: str | None = None
     index_dir: str | None = None
@@ -57,8 +58,6 @@ class EmbodiedScanConfig(SourceConfig):
             self.windows = tuple(self.windows)
             if len(self.windows) != 2 or not all(isinstance(n, int) and n >= 1 for n in self.windows):
                 raise ValueError(f"windows is {self.windows}; expected (number of views, frames between them).")
-        if self.windows_per_scene is not None and self.windows_per_scene < 1:
-            raise ValueError(f"windows_per_scene is {self.windows_per_scene}; expected 1 or more.")
 
 
 class EmbodiedScanSource(SceneSource):
@@ -178,11 +177,10 @@ class EmbodiedScanSource(SceneSource):
     def _posed(self, file, record_id, frame):
         """(frame, pose), or None where tracking was lost."""
         index, image = frame
-        pose = as_numbers_or_lost(image["cam2global"], f"images[{index}].cam2global")
-        if pose is None:
+        if is_lost_pose(image["cam2global"]):
             self.mark("lost_tracking", file, record_id, f"images[{index}]")
             return None
-        return frame, check_pose(pose, f"images[{index}].cam2global")
+        return frame, check_pose(image["cam2global"], f"images[{index}].cam2global")
 
     def _frame_reader(self, item, dataset, file, record_id):
         """A function from (frame, pose) to a view, which knows whether this scene's pictures are on disk."""
@@ -228,15 +226,6 @@ class EmbodiedScanSource(SceneSource):
             DEPTH_SCALES.get(dataset, DEPTH_SCALE),
             on_no_depth=lambda empty: self.mark("no_depth_reading", empty, record_id),
         )
-
-
-def as_numbers_or_lost(values: Sequence, field: str):
-    """A matrix `(4, 4)`, or None if it is infinite or NaN; RecordError if it is no such matrix."""
-    try:
-        is_lost = is_lost_pose(values)
-    except (TypeError, ValueError):  # no numbers, or rows of unequal length
-        is_lost = False
-    return None if is_lost else as_numbers(values, (4, 4), field)
 
 
 def _camera(image, item, key, index):

@@ -1,6 +1,7 @@
 """Detection questions out of EmbodiedScan's scenes, built as VG-LLM builds its files.
 
-Frame: boxes in the camera of the window's first view, OpenCV axes. Units: metres, radians.
+Frame: boxes in the camera of the window's first view, OpenCV axes, angles in "zxy", as in the released data and its
+prompt. Units: metres, radians.
 """
 
 from collections import Counter
@@ -8,14 +9,14 @@ from collections import Counter
 import numpy as np
 
 from ....answers_gap_mllm import format_boxes
-from ....camera_geometry_gap_mllm import euler_to_matrix, invert_rigid, matrix_to_euler, transform_points
+from ....camera_geometry_gap_mllm import invert_rigid
 from ....prompts_gap_mllm import DETECTION_PROMPT, IMAGE_TAG
+from ...box_rows import box_in_camera, box_numbers, box_row
 from ...record_errors import RecordError
 from ...stored_frames import frame_number
 
 
 LEFT_OUT = ("wall", "ceiling", "floor", "object")  # of the detection files
-ANSWER_EULER_ORDER = "zxy"  # of the released data and its prompt
 
 
 def detection_rows(posed, boxes: list[dict], visible, windows: tuple[int, int], world_to_aligned: np.ndarray):
@@ -46,7 +47,7 @@ def detection_rows(posed, boxes: list[dict], visible, windows: tuple[int, int], 
             fields = {"question": IMAGE_TAG * num_views + DETECTION_PROMPT}
             if boxes is not None:
                 fields["boxes"] = _shown_boxes(chosen, boxes, visible, world_to_aligned)
-                numbers = [np.concatenate([box["center"], box["size"], box["euler"]]) for box in fields["boxes"]]
+                numbers = [box_numbers(box) for box in fields["boxes"]]
                 fields["answer"] = format_boxes([box["label"] for box in fields["boxes"]], numbers)
             yield name, chosen, fields
 
@@ -55,8 +56,13 @@ def _shown_boxes(chosen, boxes, visible, world_to_aligned):
     """What a window shows, in the camera of its first view, in the order in which it becomes visible."""
     (first, _), pose = chosen[0]
     seen = dict.fromkeys(place for (index, _), _ in chosen for place in visible[index])
+    to_camera = invert_rigid(world_to_aligned @ pose)
     return [
-        {**_to_camera(boxes[place], world_to_aligned @ pose), "in_reference": place in visible[first]}
+        {
+            **boxes[place],
+            **box_row(box_in_camera(boxes[place], to_camera), "zxy", "camera", frame_index=0),
+            "in_reference": place in visible[first],
+        }
         for place in seen
         if boxes[place]["label"] not in LEFT_OUT
     ]
@@ -77,20 +83,6 @@ def _runs(posed):
         else:
             runs.append([frame])
     return runs
-
-
-def _to_camera(box, camera_to_aligned):
-    """The box in the camera, with angles in `ANSWER_EULER_ORDER`."""
-    aligned_to_camera = invert_rigid(camera_to_aligned)
-    rotation = aligned_to_camera[:3, :3] @ euler_to_matrix(box["euler"], box["euler_order"])
-    return {
-        **box,
-        "center": transform_points(aligned_to_camera, box["center"]),
-        "euler": matrix_to_euler(rotation, ANSWER_EULER_ORDER),
-        "euler_order": ANSWER_EULER_ORDER,
-        "frame": "camera",
-        "frame_index": 0,
-    }
 
 
 __all__ = ["detection_rows"]

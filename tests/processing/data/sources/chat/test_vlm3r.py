@@ -15,8 +15,8 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
     unproject_depth,
 )
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
+from gap_mllm.processing.data.box_rows import oriented_box
 from gap_mllm.processing.data.sources.chat.video_questions import one_tag_per_view, read_options, read_video_answer
-from gap_mllm.processing.data.sources.chat.vlm3r_scenes import oriented_box
 from tests.processing.data.formats import FORMATS, rows_equal
 
 
@@ -292,11 +292,11 @@ def test_numbers_are_read_and_free_text_is_not():
 
 def test_left_handed_axes_are_the_same_box():
     entry = {"centroid": [1, 2, 3], "axesLengths": [1, 2, 4], "normalizedAxes": [0, 1, 0, -1, 0, 0, 0, 0, 1]}
-    box, turned = (oriented_box({**entry, "normalizedAxes": axes}, "box") for axes in (
+    box, turned = (oriented_box({**entry, "normalizedAxes": axes}, "box", "aligned") for axes in (
         entry["normalizedAxes"], [0, 1, 0, -1, 0, 0, 0, 0, -1]
     ))  # fmt: skip
     assert box["euler"] == pytest.approx([np.pi / 2, 0, 0]) and np.allclose(box["euler"], turned["euler"])
     with pytest.raises(RecordError, match="right angles"):
-        oriented_box({**entry, "normalizedAxes": [1, 1, 0, -1, 0, 0, 0, 0, 1]}, "box")
+        oriented_box({**entry, "normalizedAxes": [1, 1, 0, -1, 0, 0, 0, 0, 1]}, "box", "aligned")
     with pytest.raises(RecordError, match="positive"):
-        oriented_box({**entry, "axesLengths": [1, 0, 4]}, "box")
+        oriented_box({**entry, "axesLengths": [1, 0, 4]}, "box", "aligned")

@@ -9,9 +9,10 @@ import pytest
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_frame
 from gap_mllm.processing.camera_geometry_gap_mllm import box_corners
 from gap_mllm.processing.data import RecordError, SceneSample, load_multiview, read_report
-from gap_mllm.processing.data.sources.scannet.box_visibility import NEAR_M, most_visible_view, projected_area
+from gap_mllm.processing.data.box_projection import NEAR_M
+from gap_mllm.processing.data.sources.scannet.box_visibility import most_visible_view, projected_area
 from gap_mllm.processing.data.sources.scannet.grounding import frames_around
-from gap_mllm.processing.data.sources.scannet.scan2cap_source import axis_aligned_iou, best_proposal
+from gap_mllm.processing.data.sources.scannet.scan2cap_source import best_proposal
 from tests.processing.data.formats import FORMATS, rows_equal
 from tests.processing.data.text_sets import FRAMES, INFOS, POSED, change_set, load
 
@@ -175,8 +176,8 @@ def test_proposals_stand_for_objects_where_they_overlap(tmp_path):
 
 def test_overlap_by_hand():
     box = {"center": [0, 0, 0], "size": [2, 2, 2]}
-    assert axis_aligned_iou(box, {"center": [1, 0, 0], "size": [2, 2, 2]}) == pytest.approx(1 / 3)
-    assert axis_aligned_iou(box, {"center": [3, 0, 0], "size": [2, 2, 2]}) == 0
+    assert best_proposal(box, [{"center": [1, 0, 0], "size": [2, 2, 2]}])[1] == pytest.approx(1 / 3)
+    assert best_proposal(box, [{"center": [3, 0, 0], "size": [2, 2, 2]}])[1] == 0
     near, far = {"center": [0.1, 0, 0], "size": [2, 2, 2]}, {"center": [0.5, 0, 0], "size": [2, 2, 2]}
     assert best_proposal(box, [far, near])[0] is near and best_proposal(box, []) == (None, 0.0)
 

@@ -175,10 +175,10 @@ def test_axes_are_rows_and_may_be_left_handed():
 @pytest.mark.parametrize(
     ("shape", "field", "says"),
     [
-        ({"axesLengths": [1, 0, 1]}, "data[0].segments.obbAligned", "sizes"),
-        ({"normalizedAxes": [1] * 9}, "data[0].segments.obbAligned.normalizedAxes", "determinant"),
-        ({"normalizedAxes": [1, 0, 0]}, "data[0].segments.obbAligned", r"\(3,\)"),
-        ({"centroid": [0, 0, float("nan")]}, "data[0].segments.obbAligned", "NaN"),
+        ({"axesLengths": [1, 0, 1]}, "data[0].segments.obbAligned.axesLengths", "sizes"),
+        ({"normalizedAxes": [1] * 9}, "data[0].segments.obbAligned.normalizedAxes", "right angles"),
+        ({"normalizedAxes": [1, 0, 0]}, "data[0].segments.obbAligned.normalizedAxes", r"\(3,\)"),
+        ({"centroid": [0, 0, float("nan")]}, "data[0].segments.obbAligned.centroid", "NaN"),
     ],
 )
 def test_a_broken_box_is_named(shape, field, says, tmp_path):

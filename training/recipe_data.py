@@ -1,0 +1,123 @@
+"""What both trainings begin with: a recipe, checked before anything is read, and the rows or rooms that it names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import HfArgumentParser, TrainingArguments, set_seed
+
+from ..processing.argument_checks import check_counts
+from ..processing.data import RoomVariety, load_multiview
+from .recipe_sections import check_sections
+from .recipes import read_recipe
+from .rooms import ROOMS_PER_EPOCH
+
+
+@dataclass
+class DataArguments:
+    """What to train and evaluate on: rows of a source, or rooms."""
+
+    num_rooms: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rooms of an epoch. By default as many as max_steps takes, each once, or "
+            f"{ROOMS_PER_EPOCH} with num_train_epochs."
+        },
+    )
+    data: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
+        },
+    )
+    eval_data: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of load_multiview: every evaluation (eval_strategy) measures the loss on these rows. "
+            "Those of data where no source is named, and the split val where none is."
+        },
+    )
+
+
+def open_recipe(
+    kinds: tuple[type[DataArguments], type[TrainingArguments]], recipe: str | Path, overrides: Sequence[str] = ()
+) -> tuple:
+    """Read and check a recipe, and set its seed.
+
+    Args:
+        kinds (`tuple`): dataclasses of the recipe's own arguments and of the trainer's.
+        recipe (`str` or `Path`), overrides (`list[str]`): arguments of `read_recipe`.
+    Returns:
+        `tuple`: one of each kind.
+    Raises:
+        FileNotFoundError, ValueError: as `read_recipe`, `check_sections` and `check_evaluation`.
+    """
+    recipe_args, args = read_recipe(HfArgumentParser(kinds), recipe, overrides)
+    check_sections(recipe_args)
+    check_evaluation(recipe_args, args)
+    set_seed(args.seed)
+    return recipe_args, args
+
+
+def check_evaluation(recipe_args: object, args: TrainingArguments):
+    """Refuse, before anything is read, what would fail late or never be looked at.
+
+    Args:
+        recipe_args: arguments of a recipe, with `data`, `eval_data` and `num_rooms`, and maybe `num_selection_rooms`.
+        args (`TrainingArguments`)
+    Raises:
+        ValueError: for `num_selection_rooms` with `data`, `eval_data` without it or streamed, either without
+            `eval_strategy`, or `num_rooms` below 1.
+    """
+    num_selection_rooms = getattr(recipe_args, "num_selection_rooms", 0)
+    if recipe_args.data and num_selection_rooms:
+        raise ValueError("num_selection_rooms asks about rooms; with data, give a scorer of your own.")
+    if recipe_args.eval_data and not recipe_args.data:
+        raise ValueError("eval_data goes with data; it names rows like those that are trained on.")
+    if recipe_args.eval_data.get("streaming"):
+        raise ValueError("eval_data has streaming=True; every evaluation reads its rows again, so prepare them.")
+    check_counts(num_rooms=recipe_args.num_rooms)
+    for name, value in {"num_selection_rooms": num_selection_rooms, "eval_data": recipe_args.eval_data}.items():
+        if value and args.eval_strategy == "no":
+            raise ValueError(
+                f"{name} is {value}, but eval_strategy is 'no', so nothing would be evaluated. Say when: for example "
+                "--eval_strategy steps --eval_steps 100."
+            )
+
+
+def evaluation_rows(data: dict, eval_data: dict):
+    """Load the rows of `eval_data`: of the source of `data` where it names none, the split "val" where it names none.
+
+    Args:
+        data (`dict`), eval_data (`dict`): arguments of `load_multiview`.
+    Returns:
+        `datasets.Dataset`.
+    Raises:
+        as `load_multiview`.
+    """
+    base = {} if "name" in eval_data else {**data, "streaming": False}
+    return load_multiview(**{**base, "split": "val", **eval_data})
+
+
+def training_rooms(recipe_args: DataArguments, args: TrainingArguments, variety: RoomVariety):
+    """Rooms for every step or epoch of the run, in blocks of one batch.
+
+    Args:
+        recipe_args (`DataArguments`), args (`TrainingArguments`): arguments of a recipe; the sampling is set to
+            "sequential".
+        variety (`RoomVariety`)
+    Returns:
+        `RenderedRooms`.
+    """
+    args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
+    return load_multiview(
+        "rendered_rooms",
+        split="train",
+        num_rooms=recipe_args.num_rooms or args.num_train_items or ROOMS_PER_EPOCH,
+        variety=variety,
+        block_size=args.per_device_train_batch_size,
+        seed=args.seed,
+    )
+
+
+__all__ = ["DataArguments", "check_evaluation", "evaluation_rows", "open_recipe", "training_rooms"]
