@@ -37,6 +37,11 @@ from .publishing_gap_mllm import PublishedConfig  # noqa: E402
 FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
 MERGER_TYPES = ("mlp", "avg")
 MERGER_NORMS = ("rms_norm", "layer_norm")
+# Fields of the fusion that only one choice of another field reads.
+FUSION_FIELDS_OF = {
+    ("method", "cross_attention"): ("num_layers", "num_attention_heads", "dropout"),
+    ("merger_type", "mlp"): ("merger_norm", "merger_norm_eps"),
+}
 FUSION_INITS = ("identity", "reference")
 REFERENCE_FRAMES = ("first", "last")
 VIDEO_FRAMES = ("mean", "first")
@@ -307,9 +312,9 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
             MLP).
         merger_hidden_size (`int`, defaults to 4096): hidden width of the merger's MLP.
         merger_norm (`str`, defaults to "rms_norm"): "rms_norm", or "layer_norm" for checkpoints of the reference's
-            fallback; "mlp" only.
+            fallback; "mlp" only, refused elsewhere.
         num_layers (`int`, defaults to 1), num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to
-            0.1): sizes of "cross_attention" only.
+            0.1): sizes of "cross_attention" only, refused elsewhere.
         init (`str`, defaults to "identity"): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL
             bit for bit; "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no
             strength.
@@ -317,7 +322,7 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         video_frames (`str`, defaults to "mean"): "mean" averages the geometry of a temporal patch's frames, "first"
             takes the first's.
     Raises:
-        ValueError: on an unknown key or a choice that is not in the list.
+        ValueError: on an unknown key, a choice that is not in the list, or a field that the choices leave unread.
     """
 
     model_type = "gap_mllm_fusion"
@@ -349,6 +354,13 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         _require_choice("gap_fusion_config.merger_norm", self.merger_norm, MERGER_NORMS)
         _require_choice("gap_fusion_config.init", self.init, FUSION_INITS)
         _require_choice("gap_fusion_config.video_frames", self.video_frames, VIDEO_FRAMES)
+        for (choice, value), names in FUSION_FIELDS_OF.items():
+            for name in names if getattr(self, choice) != value else ():
+                if getattr(self, name) != self.__dataclass_fields__[name].default:
+                    raise ValueError(
+                        f"gap_fusion_config.{name}={getattr(self, name)!r} has no effect with {choice}="
+                        f"{getattr(self, choice)!r}, only with {value!r}. Leave it out."
+                    )
         if self.train_strength is None:
             self.train_strength = self.init == "identity"
         if self.method == "cross_attention" and (
@@ -433,12 +445,6 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
 
     def __post_init__(self, **kwargs):
         _refuse_misspelt_keys(self, kwargs)
-        _require_choice("reference_frame", self.reference_frame, REFERENCE_FRAMES)
-        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
-            raise ValueError(
-                f"image_mean={list(self.image_mean)} and image_std={list(self.image_std)} must be three numbers "
-                "each (RGB), the latter positive."
-            )
         if self.text_config is None:
             self.text_config = dict(PUBLISHED_TEXT_CONFIG)
         if self.vision_config is None:
@@ -449,8 +455,6 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
             self.gap_fusion_config = {}
         if isinstance(self.gap_fusion_config, dict):
             fusion = dict(self.gap_fusion_config)
-            model_type = fusion.pop("model_type", "gap_mllm_fusion")
-            _require_choice("gap_fusion_config.model_type", model_type, ("gap_mllm_fusion",))
             vision = self.vision_config
             vision = Qwen3VLVisionConfig(**vision) if isinstance(vision, dict) else vision
             fusion["hidden_size"] = vision.out_hidden_size
@@ -461,8 +465,23 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
         super().__post_init__(**kwargs)
         self._check()
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs: object):
+        """As in transformers; what `kwargs` put in the place of the dict's is checked like it."""
+        loaded = super().from_dict(config_dict, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._check()
+        return loaded
+
     def _check(self):
+        _require_choice("reference_frame", self.reference_frame, REFERENCE_FRAMES)
+        if len(self.image_mean) != 3 or len(self.image_std) != 3 or min(self.image_std) <= 0:
+            raise ValueError(
+                f"image_mean={list(self.image_mean)} and image_std={list(self.image_std)} must be three numbers "
+                "each (RGB), the latter positive."
+            )
         fusion, vision, geometry = self.gap_fusion_config, self.vision_config, self.geometry_config
+        _require_choice("geometry_config.model_type", geometry.model_type, sorted(GEOMETRY_CONFIGS))
+        _require_choice("gap_fusion_config.model_type", fusion.model_type, ("gap_mllm_fusion",))
         levels = len(vision.deepstack_visual_indexes) + 1
         if len(geometry.tap_layers) != levels:
             raise ValueError(

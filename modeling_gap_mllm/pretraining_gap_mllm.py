@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from transformers import Cache
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from .configuration_gap_mllm import GapMllmConfig
-from .modeling_gap_mllm import GapMllmForConditionalGeneration
+from .modeling_gap_mllm import GapMllmForConditionalGeneration, answer_loss
 
+
+logger = logging.get_logger(__name__)
 
 POINT_MAP_SOURCES = ("visual", "language")
 
@@ -19,14 +21,17 @@ class GapMllmPreTrainingOutput(ModelOutput):
     """What the loss terms need.
 
     Args:
+        loss (`torch.Tensor`, *optional*): cross-entropy of the supervised tokens, see `answer_loss`.
         answer_logits (`torch.Tensor` of shape `(N, vocabulary)`, *optional*): logits at the supervised positions only.
         answer_targets (`torch.Tensor` of shape `(N,)`, *optional*): the token that follows each.
         answer_positions (`torch.Tensor` of shape `(N, 2)`, *optional*): row of the batch, and position of the target.
         point_maps (`dict[str, torch.Tensor]`, each of shape `(T, side, side, 3)`, *optional*): points seen from the
             fused visual tokens ("visual") and from the language model's last states at these tokens ("language"), for
-            all visual tokens of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres.
+            all visual tokens of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres. None
+            for a plain `Trainer`.
     """
 
+    loss: torch.Tensor | None = None
     answer_logits: torch.Tensor | None = None
     answer_targets: torch.Tensor | None = None
     answer_positions: torch.Tensor | None = None
@@ -53,8 +58,9 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
     """`GapMllmForConditionalGeneration` with a point-map head on the visual tokens and one on the language states.
 
     With `labels` it returns the parts of the loss, with logits formed at supervised positions only; without, it is
-    the plain model, so generate() works. Loaded from an inference checkpoint its heads start afresh, and transformers
-    says so. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
+    the plain model, so generate() works. Its own `loss` is that of the text: the heads and the other terms are trained
+    by `GeometryAlignedTrainer` only, not by a plain `Trainer`. Loaded from an inference checkpoint its heads start
+    afresh, and transformers says so. Source: geometry-aligned pre-training of GAP-MLLM (arXiv:2603.16461); the
     dense point maps are ours, after the dense alignment of 3DRS (arXiv:2506.01946) and GeoVR (arXiv:2606.05833).
 
     Example:
@@ -77,6 +83,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
 
     def __init__(self, config: GapMllmConfig):
         super().__init__(config)
+        self.loss_type = "ForCausalLM"  # so that Trainer counts the tokens that the loss sums
         size = config.text_config.hidden_size
         self.point_map_heads = nn.ModuleDict(
             {source: GapMllmPointMapHead(size, config.point_map_side) for source in POINT_MAP_SOURCES}
@@ -101,6 +108,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         geometry_features: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ):
         """As `GapMllmForConditionalGeneration.forward` without labels; else the parts of the pre-training loss.
@@ -110,6 +118,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             scene_repeats (`torch.Tensor` of shape `(scenes,)`, *optional*): how many documents of a packed row show
                 each scene; it is encoded once and its features are repeated. With labels only.
             geometry_features (`torch.Tensor`, *optional*): features as in `GapMllmModel.get_image_features`.
+            num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens by which a plain `Trainer`
+                divides; no point maps are made then.
         Returns:
             `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
         Raises:
@@ -162,17 +172,25 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, use_cache=False, return_dict=True, **kwargs
         ).last_hidden_state
         is_supervised = labels[:, 1:] != -100
+        logits = self.lm_head(states[:, :-1][is_supervised])
+        is_plain_trainer = num_items_in_batch is not None
+        if is_plain_trainer or features is None:
+            if self.training:  # so that all ranks reduce the same parameters
+                logits = logits + 0 * sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
+        if is_plain_trainer and self.training:
+            logger.warning_once(
+                "A plain Trainer trains GapMllmForPreTraining on text alone: its point-map heads learn nothing. Use "
+                "GeometryAlignedTrainer (gap_mllm.training) for the other terms, or train "
+                "GapMllmForConditionalGeneration."
+            )
         output = GapMllmPreTrainingOutput(
-            answer_logits=self.lm_head(states[:, :-1][is_supervised]),
+            loss=answer_loss(logits, labels, position_ids, num_items_in_batch, self.training),
+            answer_logits=logits,
             answer_targets=labels[:, 1:][is_supervised],
             answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
         )
-        if features is not None:
+        if features is not None and not is_plain_trainer:
             output.point_maps = self._point_maps(features, states[input_ids == self.config.image_token_id], shown)
-        elif self.training:
-            # So that ranks without images reduce the same parameters.
-            idle = sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
-            output.answer_logits = output.answer_logits + 0 * idle
         return output
 
     def _point_maps(self, features, states, shown):

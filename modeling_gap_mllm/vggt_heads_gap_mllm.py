@@ -166,18 +166,21 @@ class GapMllmVggtCameraHead(nn.Module):
 
 
 def _sine_cosine_positions(channels, map_size, image_size, device):
-    """Positions (channels, h, w) by the place in the image, on a frame whose half diagonal is 1; x part, then y."""
+    """Positions (channels, h, w) by the place in the image, on a frame whose half diagonal is 1; x part, then y.
+
+    In float64, and so on the CPU: Apple's GPUs have none.
+    """
     height, width = map_size
     aspect = image_size[1] / image_size[0]
     diagonal = (aspect**2 + 1) ** 0.5
-    x = torch.linspace(-1, 1, width, dtype=torch.float64, device=device) * (aspect / diagonal * (width - 1) / width)
-    y = torch.linspace(-1, 1, height, dtype=torch.float64, device=device) * (1 / diagonal * (height - 1) / height)
+    x = torch.linspace(-1, 1, width, dtype=torch.float64) * (aspect / diagonal * (width - 1) / width)
+    y = torch.linspace(-1, 1, height, dtype=torch.float64) * (1 / diagonal * (height - 1) / height)
     quarter = channels // 4
-    frequencies = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64, device=device) / quarter)
+    frequencies = POSITION_BASE ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     x_angles, y_angles = x[:, None] * frequencies, y[:, None] * frequencies
     x_part = torch.cat([x_angles.sin(), x_angles.cos()], dim=-1).T[:, None].expand(-1, height, -1)
     y_part = torch.cat([y_angles.sin(), y_angles.cos()], dim=-1).T[:, :, None].expand(-1, -1, width)
-    return torch.cat([x_part, y_part]).float()
+    return torch.cat([x_part, y_part]).float().to(device)
 
 
 class _ResidualConvUnit(nn.Module):

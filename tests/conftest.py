@@ -178,8 +178,6 @@ def tiny_config(tiny_tokenizer):
         "gap_fusion_config": {
             "init": "reference",
             "merger_hidden_size": 32,
-            "num_attention_heads": 2,
-            "dropout": 0.0,
             "initializer_range": 0.2,
         },
         "image_token_id": token("<|image_pad|>"),
@@ -187,7 +185,15 @@ def tiny_config(tiny_tokenizer):
         "vision_start_token_id": token("<|vision_start|>"),
         "vision_end_token_id": token("<|vision_end|>"),
     }
-    return lambda **changes: GapMllmConfig(**_merge(base, changes))
+
+    def make(**changes):
+        config = _merge(base, changes)
+        if config["gap_fusion_config"].get("method") == "cross_attention":
+            sizes = {"num_attention_heads": 2, "dropout": 0.0}
+            config["gap_fusion_config"] = {**sizes, **config["gap_fusion_config"]}
+        return GapMllmConfig(**config)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils import logging
 
 from ..processing import check_image_statistics
+from ..processing.argument_checks import check_names
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
@@ -25,13 +26,14 @@ from .terms import make_terms
 logger = logging.get_logger(__name__)
 
 # The published run: vision tower and geometry encoder frozen, mergers and fusion at twice the base learning rate.
-PUBLISHED_LEARNING_RATES = {
+PUBLISHED_LEARNING_RATE = 5e-6
+LEARNING_RATE_FACTORS = {
     "geometry": 0.0,
     "vision": 0.0,
-    "mergers": 1e-5,
-    "fusion": 1e-5,
-    "language": 5e-6,
-    "point_maps": 1e-5,
+    "mergers": 2.0,
+    "fusion": 2.0,
+    "language": 1.0,
+    "point_maps": 2.0,
 }
 
 
@@ -40,12 +42,20 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
     """`TermTrainingArguments` with settings of the terms and a learning rate for each group of modules.
 
     `readout_layers: [1]` and `terms: {readout: {layers: [1]}}` say the same; `terms` also reaches terms that have no
-    field here, and beats the fields.
+    field here, and beats the fields. `learning_rate` is that of the language model; mergers, fusion and point maps
+    learn at twice that rate, and vision tower and geometry encoder are frozen, unless `module_learning_rates` says
+    otherwise of a group.
 
     Raises:
-        ValueError: if `terms` names a term or setting that is not known, or as `TermTrainingArguments`.
+        ValueError: if `terms` names a term or setting that is not known, or `module_learning_rates` such a group; if
+            the latter names every group and `learning_rate` is given, which nothing would follow; or as
+            `TermTrainingArguments`.
     """
 
+    learning_rate: float = field(
+        default=PUBLISHED_LEARNING_RATE,
+        metadata={"help": "Learning rate of the language model, which the groups of modules follow."},
+    )
     text_weight: float = field(default=1.0, metadata={"help": "Weight of the answers' cross-entropy."})
     point_map_weight: float = field(default=0.0, metadata={"help": "Weight of the dense point error in metres."})
     readout_weight: float = field(default=0.0, metadata={"help": "Weight of the read-out supervision."})
@@ -60,30 +70,43 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
     module_learning_rates: dict | None = field(
         default=None,
         metadata={
-            "help": f"Learning rate of each of {list(MODULE_GROUPS)}; 0 freezes. By default the published ones."
+            "help": f"Learning rate of any of {list(MODULE_GROUPS)}; 0 freezes. The others are learning_rate times "
+            f"{LEARNING_RATE_FACTORS}."
         },
     )
 
     def __post_init__(self):
-        if self.module_learning_rates is None:
-            self.module_learning_rates = dict(PUBLISHED_LEARNING_RATES)
+        given = self.module_learning_rates or {}
+        check_names("module_learning_rates", given, MODULE_GROUPS)
+        if len(given) == len(MODULE_GROUPS) and self.learning_rate != PUBLISHED_LEARNING_RATE:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}, but module_learning_rates names every group, so that nothing "
+                "would follow it. Leave out learning_rate, or the groups that shall follow it."
+            )
         make_terms(self, self.terms)  # misspelt ones are refused before anything is loaded
         super().__post_init__()
 
+    @property
+    def group_learning_rates(self):
+        """Learning rate of every group of modules, `dict[str, float]`."""
+        followed = {group: factor * self.learning_rate for group, factor in LEARNING_RATE_FACTORS.items()}
+        return {**followed, **(self.module_learning_rates or {})}
+
 
 class GeometryAlignedTrainer(TermTrainer):
-    """Trains `GapMllmForPreTraining`.
+    """Trains `GapMllmForPreTraining`, also within PEFT's adapters.
 
     Args:
         scorer (`Callable`, *optional*): `scorer(model) -> dict[str, float]` generates answers and scores them; called
-            by every evaluation, its results are logged with the prefix "eval_". Other arguments are `Trainer`'s;
+            by every evaluation, its results are metrics with the prefix "eval_", as `metric_for_best_model` and
+            `EarlyStoppingCallback` take them. Other arguments are `Trainer`'s;
             `args` is a `GeometryAlignedTrainingArguments`, `data_collator` a
             `SceneCollator(..., for_pretraining=True)`.
     Raises:
         TypeError: if `model` is no `GapMllmForPreTraining`, or `args` no `GeometryAlignedTrainingArguments`.
-        ValueError: if a parameter is in no module group or in two, a group has no learning rate, or the collator's
-            processor normalises pixels otherwise than the model's config says; when training, for batches of a
-            collator without `for_pretraining=True`.
+        ValueError: if a parameter is in no module group or in two, or the collator's processor normalises pixels
+            otherwise than the model's config says; when training, for batches of a collator without
+            `for_pretraining=True`.
 
     Example:
         ```python
@@ -113,7 +136,7 @@ class GeometryAlignedTrainer(TermTrainer):
         model = kwargs.get("model", args[0] if args else None)
         arguments = kwargs.get("args", args[1] if len(args) > 1 else None)
         _check_kinds(model, arguments)
-        freeze_groups(model, arguments.module_learning_rates)
+        freeze_groups(model, arguments.group_learning_rates)
         if scorer is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = []  # the scorer alone evaluates; Trainer insists on a dataset
         super().__init__(*args, **kwargs)
@@ -129,7 +152,7 @@ class GeometryAlignedTrainer(TermTrainer):
             model = self.model if model is None else model
             groups = parameter_groups(
                 model,
-                self.args.module_learning_rates,
+                self.args.group_learning_rates,
                 self.args.weight_decay,
                 self.get_decay_parameter_names(model),
                 show=tqdm.write if self.is_world_process_zero() else logger.debug,
@@ -162,7 +185,7 @@ class GeometryAlignedTrainer(TermTrainer):
         inputs: Mapping[str, torch.Tensor],
         num_items_in_batch: dict[str, torch.Tensor] | None = None,
     ):
-        visual = self.accelerator.unwrap_model(model).model.visual
+        visual = _bare(self.accelerator.unwrap_model(model)).model.visual
         with self._watched(model), linear_patch_embedding(visual):  # the backward pass included
             return super().training_step(model, inputs, num_items_in_batch)
 
@@ -171,29 +194,23 @@ class GeometryAlignedTrainer(TermTrainer):
         """The contexts of all terms that are computed; see `LossTerm.watch`."""
         with ExitStack() as contexts:
             for name in self.term_names:
-                contexts.enter_context(self.terms[name].watch(self.accelerator.unwrap_model(model), inputs))
+                contexts.enter_context(self.terms[name].watch(_bare(self.accelerator.unwrap_model(model)), inputs))
             yield
 
-    def evaluate(
-        self,
-        eval_dataset: Dataset | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
+    def evaluation_loop(
+        self, dataloader: DataLoader, description: str, *args, metric_key_prefix: str = "eval", **kwargs
     ):
         """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""
-        metrics = {}
-        if eval_dataset or self.eval_dataset:
-            metrics.update(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
-        if self.scorer is not None:
-            model = self.accelerator.unwrap_model(self.model)
-            was_training = model.training
-            model.eval()
-            scores = self.scorer(model)
-            model.train(was_training)
-            scores = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
-            self.log(dict(scores))
-            metrics.update(scores)
-        return metrics
+        output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self.scorer is not None and description == "Evaluation":  # and not a prediction
+            scores = self.scorer(self.accelerator.unwrap_model(self.model).eval())
+            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
+        return output
+
+
+def _bare(model):
+    """The model within adapters."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _check_kinds(model, arguments):
@@ -203,11 +220,16 @@ def _check_kinds(model, arguments):
             f"args is a {type(arguments).__name__}; expected GeometryAlignedTrainingArguments, which weigh the terms "
             "and give each group of modules its learning rate."
         )
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model  # within adapters
-    if not any(kind.__name__ == "GapMllmForPreTraining" for kind in type(bare).__mro__):  # remote code has its own
+    kind = type(_bare(model))
+    if not any(each.__name__ == "GapMllmForPreTraining" for each in kind.__mro__):  # remote code has its own
         raise TypeError(
-            f"model is a {type(bare).__name__}; expected a GapMllmForPreTraining, as AutoModelForPreTraining loads it."
+            f"model is a {kind.__name__}; expected a GapMllmForPreTraining, as AutoModelForPreTraining loads it."
         )
 
 
-__all__ = ["PUBLISHED_LEARNING_RATES", "GeometryAlignedTrainer", "GeometryAlignedTrainingArguments"]
+__all__ = [
+    "LEARNING_RATE_FACTORS",
+    "PUBLISHED_LEARNING_RATE",
+    "GeometryAlignedTrainer",
+    "GeometryAlignedTrainingArguments",
+]

@@ -1,5 +1,6 @@
 """Learning rates by module: every trainable parameter belongs to exactly one named group."""
 
+import re
 from collections.abc import Callable
 
 from torch import nn
@@ -18,12 +19,15 @@ MODULE_GROUPS = {
     "point_maps": ("point_map_heads.",),
 }
 
+# What wrappers put into the names of the modules that they wrap: DistributedDataParallel, and PEFT's adapters.
+_WRAPPERS = re.compile(r"^(module\.)?(base_model\.model\.)?|(base_layer|original_module|modules_to_save\.[^.]+)\.")
+
 
 def assign_groups(model: nn.Module, groups: dict[str, tuple[str, ...]] | None = None):
     """Name the group of every parameter.
 
     Args:
-        model (`nn.Module`)
+        model (`nn.Module`): model, or PEFT's adapters of one; theirs belong to the modules that they adapt.
         groups (`dict[str, tuple[str, ...]]`, *optional*): name prefixes of each group, by default `MODULE_GROUPS`.
     Returns:
         `dict[str, list[str]]`: parameter names of each group.
@@ -33,7 +37,7 @@ def assign_groups(model: nn.Module, groups: dict[str, tuple[str, ...]] | None = 
     groups = MODULE_GROUPS if groups is None else groups
     members = {name: [] for name in groups}
     for parameter, _ in model.named_parameters():
-        name = parameter.removeprefix("module.")
+        name = _WRAPPERS.sub("", parameter)
         hits = [group for group, prefixes in groups.items() if name.startswith(tuple(prefixes))]
         if len(hits) != 1:
             where = f"in the groups {hits}" if hits else "in none of the groups"

@@ -25,6 +25,8 @@ from .streams import EndlessRows, rows_of_process
 class TermTrainingArguments(TrainingArguments):
     """`TrainingArguments` for batches of views: no column is removed, no batch is cut between processes.
 
+    Nor is memory pinned for a run on the CPU, which torch would warn of at every epoch.
+
     Raises:
         ValueError: if `max_steps` is 0, which trains nothing.
     """
@@ -34,6 +36,8 @@ class TermTrainingArguments(TrainingArguments):
             raise ValueError("max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs.")
         self.remove_unused_columns = False
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
         if self.accelerator_config.dispatch_batches is None:
             self.accelerator_config.dispatch_batches = False
 
@@ -223,7 +227,8 @@ class TermTrainer(Trainer):
             if count > 0:
                 output.metrics[f"{metric_key_prefix}_loss_{name}"] = total / count
                 loss += self.term_weights[name] * total / count
-        output.metrics[f"{metric_key_prefix}_loss"] = loss
+        if len(dataloader):
+            output.metrics[f"{metric_key_prefix}_loss"] = loss
         return output
 
     def _save(self, output_dir=None, state_dict=None):

@@ -147,7 +147,7 @@ def train_geometry_aligned(
     layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
     if model_args.geometry_in_loader:
-        freeze_groups(model, args.module_learning_rates)
+        freeze_groups(model, args.group_learning_rates)
         shared["geometry"] = FrozenGeometry(model)
     eval_dataset = None
     if model_args.data:

@@ -33,13 +33,13 @@ def add_convert(subparsers: argparse._SubParsersAction) -> None:
 
 def add_train(subparsers: argparse._SubParsersAction) -> None:
     """Declare `gap-mllm train`; see `train_geometry_aligned`."""
-    about = "geometry-aligned pre-training on synthetic rooms or data from a recipe"
+    about = "geometry-aligned pre-training by a recipe, on your data or on rendered rooms"
     _add_recipe_command(subparsers, "train", about, "gap_mllm.training.cli:run_train")
 
 
 def add_train_geometry_encoder(subparsers: argparse._SubParsersAction) -> None:
     """Declare `gap-mllm train-geometry-encoder`; see `train_geometry_encoder`."""
-    about, run = "train a VGGT on synthetic rooms or data from a recipe", "run_train_geometry_encoder"
+    about, run = "train a VGGT by a recipe, on your data or on rendered rooms", "run_train_geometry_encoder"
     _add_recipe_command(subparsers, "train-geometry-encoder", about, f"gap_mllm.training.cli:{run}")
 
 

@@ -51,6 +51,9 @@ def test_help_of_every_command_imports_neither_torch_nor_transformers_nor_the_pa
     pages, modules = run_python(HELP)
     assert not {"torch", "transformers", "numpy", "datasets", "gap_mllm"} & set(modules)
     assert all(page.startswith(f"usage: {f'gap-mllm {command}'.strip()}") for command, page in pages.items()), pages
+    assert all(
+        "on your data or on rendered rooms" in " ".join(pages[name].split()) for name in pages if "train" in name
+    )
     assert "--teacher" in pages["data label"] and "--benchmark" in pages["evaluate"]
 
 

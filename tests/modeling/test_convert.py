@@ -295,6 +295,13 @@ def test_every_reference_key_is_carried_over(tmp_path):
     assert not (set(convert.REFERENCE_KEYS) - {"reference_frame"}) & set(config.to_dict())
 
 
+def test_sizes_of_cross_attention_are_dropped_where_the_release_ignores_them_too(tmp_path):
+    changes = {"fusion_num_layers": 3, "fusion_attention_heads": 4, "fusion_dropout": 0.5}
+    source = write_checkpoint(tmp_path / "in", reference_weights("add"), feature_fusion_method="add", **changes)
+    fusion = load(convert_checkpoint(source, tmp_path / "out")).config.gap_fusion_config
+    assert (fusion.method, fusion.num_layers, fusion.num_attention_heads, fusion.dropout) == ("add", 1, 8, 0.1)
+
+
 def test_missing_keys_get_the_releases_defaults(tmp_path):
     drop = ("feature_fusion_method", "fusion_num_layers", "reference_frame", "geometry_encoder_type")
     source = write_checkpoint(tmp_path / "in", reference_weights("add"), drop=drop)

@@ -34,7 +34,9 @@ def make_config(**changes):
 def make_fusion(seed=0, **changes):
     """A tiny fusion with every weight random, so that no part of it is close to the identity by chance."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 8, "geometry_hidden_size": 6, "merger_hidden_size": 10, "num_attention_heads": 2}
+    sizes = {"hidden_size": 8, "geometry_hidden_size": 6, "merger_hidden_size": 10}
+    if changes.get("method") == "cross_attention":
+        sizes["num_attention_heads"] = 2
     fusion = GapMllmFusion(GapMllmFusionConfig(**{**sizes, **changes})).eval()
     with torch.no_grad():
         for name, parameter in fusion.named_parameters():
@@ -270,7 +272,8 @@ def test_views_of_one_slice_are_averaged_or_the_first_is_taken(video_frames):
 def test_dropout_acts_in_cross_attention_only_and_only_in_training():
     visual, taps = make_inputs([(4, 6)])
     for method in METHODS:
-        fusion = make_fusion(method=method, init="reference", dropout=0.5)
+        dropout = {"dropout": 0.5} if method == "cross_attention" else {}
+        fusion = make_fusion(method=method, init="reference", **dropout)
         before, training = fusion(visual, taps, [(4, 6)]), fusion.train()(visual, taps, [(4, 6)])
         assert torch.equal(before[0], training[0]) is (method != "cross_attention")
 
@@ -322,6 +325,21 @@ def test_numbers_that_do_not_agree_are_refused(change, message):
             arguments[name] = [visual[0]] * arguments[name]
     with pytest.raises(ValueError, match=message):
         make_fusion()(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_layers": 2}, "gap_fusion_config.num_layers=2 has no effect with method='gated', only with 'cross_att"),
+        ({"method": "add", "dropout": 0.5}, "dropout=0.5 has no effect with method='add'"),
+        ({"method": "concat", "num_attention_heads": 4}, "num_attention_heads=4 has no effect with method='concat'"),
+        ({"merger_type": "avg", "merger_norm": "layer_norm"}, "merger_norm='layer_norm' .* merger_type='avg', only"),
+        ({"merger_type": "avg", "merger_norm_eps": 1e-5}, "merger_norm_eps=1e-05 has no effect"),
+    ],
+)
+def test_fields_that_nothing_would_read_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(**changes)
 
 
 def test_unknown_merger_norm_is_refused():

@@ -20,6 +20,7 @@ from transformers import (
     DynamicCache,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    pipeline,
 )
 
 import gap_mllm.attention
@@ -848,6 +849,24 @@ def test_a_wrong_config_is_refused(tiny_config, changes, message):
         tiny_config(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"geometry_config": {"tap_layers": [0, 1]}}, "taps 2 layers .* there are 4 levels"),
+        ({"geometry_config": {"model_type": "pi4"}}, "geometry_config.model_type='pi4' is not known"),
+        ({"gap_fusion_config": {"model_type": "bert"}}, "gap_fusion_config.model_type='bert' is not known"),
+        ({"gap_fusion_config": {"num_levels": 3}}, r"= \(32, 32, 3, 2\), but .* need \(32, 32, 4, 2\)"),
+        ({"vision_config": {"deepstack_visual_indexes": [0]}}, "there are 2 levels"),
+        ({"reference_frame": "middle"}, "reference_frame='middle' is not known"),
+        ({"image_std": [0.5, 0.5, 0.0]}, "image_std"),
+    ],
+)
+def test_what_replaces_a_config_at_load_is_checked_like_it(model, changes, message, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        GapMllmForConditionalGeneration.from_pretrained(tmp_path, **changes)
+
+
 def test_keys_that_other_tools_leave_in_a_config_load_again(tiny_config):
     # Trainer writes the first two, a quantiser the third.
     left = {
@@ -873,6 +892,13 @@ def test_another_release_of_transformers_is_refused_by_name(monkeypatch, version
     spec = importlib.util.spec_from_file_location("another_configuration_gap_mllm", path)
     with pytest.raises(ImportError, match=f"transformers >= 5.23.0, < 5.24.0, but {version} is installed"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize("model_class", [GapMllmForConditionalGeneration, GapMllmForPreTraining])
+def test_a_pipeline_of_a_model_lists_no_classes(model_class, tiny_model, tiny_processor, capsys):
+    pipe = pipeline("image-text-to-text", model=tiny_model(model_class=model_class), processor=tiny_processor)
+    assert pipe.task == "image-text-to-text" and "Supported models" not in capsys.readouterr().err
+    assert AutoModelForImageTextToText._model_mapping[GapMllmConfig] is GapMllmForConditionalGeneration
 
 
 # Attention

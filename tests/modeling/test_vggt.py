@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
 from gap_mllm.vggt_gap_mllm import GapMllmVggtModel, apply_rotary, patch_positions, rotary_table
 from gap_mllm.vggt_heads_gap_mllm import (
     ADALN_EPS,
     GapMllmVggtForReconstruction,
+    _sine_cosine_positions,
     cameras_to_pose_encoding,
     matrix_to_quaternion,
     pose_encoding_to_cameras,
@@ -167,6 +169,20 @@ def test_parity_dpt_stages(model, units):
         hook.remove()
     for name, value in seen.items():
         close(value, units[f"dpt_depth_view1.{name}"])
+
+
+def test_positions_of_the_dense_heads_need_no_float64_on_the_device():
+    """Apple's GPUs have none; "meta" stands for such a device."""
+
+    class NoFloat64(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            made = function(*args, **(kwargs or {}))
+            assert not isinstance(made, torch.Tensor) or made.device.type == "cpu" or made.dtype != torch.float64
+            return made
+
+    with NoFloat64():
+        positions = _sine_cosine_positions(8, (2, 3), (28, 42), torch.device("meta"))
+    assert (positions.device.type, positions.dtype, tuple(positions.shape)) == ("meta", torch.float32, (8, 2, 3))
 
 
 def test_eps_that_goldens_cannot_see(model):

@@ -94,7 +94,7 @@ def make_trainer(tmp_path):
     """A function (model, trainer arguments) -> `GeometryAlignedTrainer` that writes to a temporary folder."""
 
     def make(model, train_dataset=None, data_collator=None, scorer=None, **kwargs):
-        kwargs = {"module_learning_rates": dict(RATES), "learning_rate": 1e-3, "report_to": "none"} | kwargs
+        kwargs = {"module_learning_rates": dict(RATES), "report_to": "none"} | kwargs
         kwargs = {"output_dir": str(tmp_path / "run"), "save_strategy": "no", "disable_tqdm": True} | kwargs
         args = GeometryAlignedTrainingArguments(train_sampling_strategy="sequential", **kwargs)
         return GeometryAlignedTrainer(

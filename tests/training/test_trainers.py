@@ -6,14 +6,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from functools import partial
 
 import pytest
 import torch
 import yaml
 from torch.utils.data import Dataset
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, TrainingArguments
 
-from gap_mllm import GapMllmVggtConfig, GapMllmVggtForReconstruction
+from gap_mllm import GapMllmForPreTraining, GapMllmVggtConfig, GapMllmVggtForReconstruction
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
@@ -263,6 +264,35 @@ def test_learning_rates_are_those_of_the_groups(make_pretraining_model, make_tra
     assert total == len(by_parameter) == sum(p.requires_grad for p in model.parameters())
 
 
+def test_groups_follow_the_learning_rate_but_for_those_that_have_their_own(tmp_path):
+    published = {"geometry": 0, "vision": 0, "mergers": 1e-5, "fusion": 1e-5, "language": 5e-6, "point_maps": 1e-5}
+    make = partial(GeometryAlignedTrainingArguments, output_dir=str(tmp_path), report_to="none")
+    assert make().group_learning_rates == pytest.approx(published)
+    doubled = {group: 2 * rate for group, rate in published.items()}
+    assert make(learning_rate=1e-5).group_learning_rates == pytest.approx(doubled)
+    own = make(learning_rate=1e-5, module_learning_rates={"vision": 3e-4, "fusion": 0})
+    assert own.group_learning_rates == pytest.approx(doubled | {"vision": 3e-4, "fusion": 0})
+
+
+def test_a_learning_rate_that_nothing_would_follow_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="learning_rate is 0.01, but module_learning_rates names every group.*Leave"):
+        GeometryAlignedTrainingArguments(str(tmp_path), learning_rate=1e-2, module_learning_rates=RATES)
+    with pytest.raises(ValueError, match=r"module_learning_rates has the unknown key 'fuson' \(did you mean 'fusion'"):
+        GeometryAlignedTrainingArguments(str(tmp_path), module_learning_rates={"fuson": 1e-3})
+
+
+def test_learning_rate_moves_what_is_trained(make_pretraining_model, make_trainer, rooms, tiny_processor):
+    moved = []
+    for rate in (1e-4, 1e-3):
+        model = make_pretraining_model()
+        norm = model.model.language_model.norm.weight
+        before = norm.detach().clone()
+        settings = {"module_learning_rates": None, "per_device_train_batch_size": 1, "max_steps": 1}
+        make_trainer(model, rooms, make_collator(tiny_processor), learning_rate=rate, **settings).train()
+        moved.append((norm.detach() - before).abs().max().item())
+    assert moved == pytest.approx([1e-4, 1e-3], rel=1e-2)  # AdamW's first step
+
+
 def test_rates_must_name_the_groups(make_pretraining_model):
     rates = dict.fromkeys(MODULE_GROUPS, 1e-3)
     with pytest.raises(ValueError, match=r"unknown \['lora'\], missing \['fusion'\]"):
@@ -363,6 +393,59 @@ def test_evaluation_asks_the_scorer_in_eval_mode(make_pretraining_model, make_tr
         entry["step"]: entry["eval_parse_rate"] for entry in trainer.state.log_history if "eval_parse_rate" in entry
     }
     assert scores == {1: 0.25, 2: 0.25} and not any(modes)
+
+
+@pytest.mark.parametrize("has_rows", [False, True])
+def test_best_model_and_early_stopping_go_by_the_scorer(
+    has_rows, make_pretraining_model, make_trainer, rooms, tiny_processor
+):
+    values = iter([0.25, 0.75, 0.5, 0.25, 0.0])
+    model = make_pretraining_model()
+    trainer = make_trainer(
+        model,
+        rooms,
+        make_collator(tiny_processor),
+        scorer=lambda model: {"parse_rate": next(values)},
+        per_device_train_batch_size=1,
+        max_steps=5,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        metric_for_best_model="parse_rate",
+        greater_is_better=True,
+        load_best_model_at_end=True,
+    )
+    trainer.eval_dataset = rooms.items[:1] if has_rows else trainer.eval_dataset
+    trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
+    trainer.train()
+    assert (trainer.state.global_step, trainer.state.best_metric) == (4, 0.75)
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    best = GapMllmForPreTraining.from_pretrained(trainer.state.best_model_checkpoint, dtype="float32")
+    for name, parameter in best.named_parameters():
+        assert torch.equal(model.get_parameter(name), parameter), name
+    entries = [entry for entry in trainer.state.log_history if "eval_parse_rate" in entry]
+    assert len(entries) == 4 and all(("eval_loss" in entry) is has_rows for entry in entries)
+
+
+def test_predictions_do_not_ask_the_scorer(make_pretraining_model, make_trainer, rooms, tiny_processor):
+    trainer = make_trainer(
+        make_pretraining_model(), rooms, make_collator(tiny_processor), scorer=lambda model: {"parse_rate": 0.5}
+    )
+    metrics = trainer.predict(rooms.items[:1]).metrics
+    assert "test_loss" in metrics and "test_parse_rate" not in metrics
+
+
+def test_a_processor_may_be_the_processing_class(make_pretraining_model, rooms, tiny_processor, tmp_path):
+    args = GeometryAlignedTrainingArguments(str(tmp_path), max_steps=1, report_to="none", save_strategy="no")
+    model, data = make_pretraining_model(), {"train_dataset": rooms, "data_collator": make_collator(tiny_processor)}
+    assert GeometryAlignedTrainer(model, args, processing_class=tiny_processor, **data).train().training_loss > 0
+
+
+def test_memory_is_not_pinned_on_the_cpu(make_pretraining_model, make_trainer, rooms, tiny_processor, recwarn):
+    settings = {"per_device_train_batch_size": 1, "max_steps": 1, "use_cpu": True}
+    make_trainer(make_pretraining_model(), rooms, make_collator(tiny_processor), **settings).train()
+    assert not [warning for warning in recwarn if "pin_memory" in str(warning.message)]
 
 
 # Geometry encoder

@@ -278,7 +278,7 @@ class GapMllmFusion(PublishedModel, PreTrainedModel):
         ```python
         >>> import torch
         >>> from gap_mllm import GapMllmFusion, GapMllmFusionConfig
-        >>> sizes = {"hidden_size": 32, "geometry_hidden_size": 24, "merger_hidden_size": 48, "num_attention_heads": 2}
+        >>> sizes = {"hidden_size": 32, "geometry_hidden_size": 24, "merger_hidden_size": 48}
         >>> fusion = GapMllmFusion(GapMllmFusionConfig(**sizes))
         >>> visual = [torch.rand(6, 32) for _ in range(4)]  # DeepStack levels and final tokens, 2 x 3 of one view
         >>> taps = tuple(torch.rand(24, 24) for _ in range(4))  # features of its 4 x 6 patches

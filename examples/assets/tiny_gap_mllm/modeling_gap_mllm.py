@@ -10,7 +10,8 @@ from copy import copy
 
 import torch
 from torch import nn
-from transformers import Cache
+from torch.nn import functional as F
+from transformers import AutoModelForImageTextToText, Cache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     BaseModelOutputWithDeepstackFeatures,
@@ -50,6 +51,49 @@ def _find_frozen(module, frozen):
 
 def _cached_length(past_key_values):
     return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
+def _restarts(position_ids):
+    """Where the text positions of a row start again, `(B, S - 1)`; None where nothing tells."""
+    if position_ids is None or (position_ids.ndim == 3 and len(position_ids) != 4):
+        return None
+    positions = position_ids if position_ids.ndim == 2 else position_ids[0]
+    return positions[:, 1:] <= positions[:, :-1]
+
+
+def answer_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    position_ids: torch.Tensor | None,
+    num_items_in_batch: torch.Tensor | int | None,
+    is_training: bool,
+):
+    """Cross-entropy of the supervised tokens: their sum over `num_items_in_batch`, or their mean without it.
+
+    An evaluation with `num_items_in_batch` is one of `Trainer`, which weighs the loss of a batch by its rows. Only a
+    mean in which all documents count alike, however long, is then the same for every batch size.
+
+    Args:
+        logits (`torch.Tensor` of shape `(N, vocabulary)`): logits at the positions before the supervised tokens only.
+        labels (`torch.Tensor` of shape `(B, S)`): -100 where a token is not supervised.
+        position_ids (`torch.Tensor`, *optional*): positions, which tell the documents of a row; else each row is one.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens of all micro-batches and processes.
+        is_training (`bool`): whether the loss is one to train on.
+    Returns:
+        `torch.Tensor`, scalar.
+    """
+    is_supervised = labels[:, 1:] != -100
+    losses = F.cross_entropy(logits.float(), labels[:, 1:][is_supervised].to(logits.device), reduction="none")
+    if num_items_in_batch is None:
+        return losses.mean()
+    if is_training:
+        return losses.sum() / num_items_in_batch
+    starts = _restarts(position_ids)
+    starts = torch.zeros_like(is_supervised) if starts is None else starts.expand_as(is_supervised).clone()
+    starts[:, 0] = True
+    documents = starts.flatten().cumsum(0)[is_supervised.flatten()].unique(return_inverse=True)[1].to(losses.device)
+    counts = documents.bincount()
+    return (torch.zeros_like(counts, dtype=losses.dtype).index_add(0, documents, losses) / counts).mean()
 
 
 class GapMllmPreTrainedModel(PublishedModel, Qwen3VLPreTrainedModel):
@@ -378,11 +422,9 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         row = None
         if cu_seq_lens is not None and len(cu_seq_lens) > 2:
             row = 0
-        elif position_ids is not None and (position_ids.ndim == 2 or len(position_ids) == 4):
-            positions = position_ids if position_ids.ndim == 2 else position_ids[0]
-            restarts = positions[:, 1:] <= positions[:, :-1]
+        elif (restarts := _restarts(position_ids)) is not None:
             if attention_mask is not None and attention_mask.ndim == 2:
-                seen = attention_mask[:, -positions.shape[1] :].bool()
+                seen = attention_mask[:, -restarts.shape[1] - 1 :].bool()
                 restarts = restarts & seen[:, 1:] & seen[:, :-1]
             if restarts.any():
                 row = int(restarts.any(-1).nonzero()[0])
@@ -514,11 +556,15 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
     """
 
     _keys_to_ignore_on_load_unexpected = [r"^point_map_heads\."]  # of pre-training
+    accepts_loss_kwargs = True  # Differs: Qwen3-VL says False, and its loss changes with the split of a batch
 
     def __init__(self, config: GapMllmConfig):
         Qwen3VLPreTrainedModel.__init__(self, config)  # not super(): it would build a plain Qwen3VLModel first
         self.model = GapMllmModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # Else pipeline(model=...) prints every class that there is. The key is no config, so that nothing is loaded by
+        # this entry.
+        AutoModelForImageTextToText.register(type(self), (type(self),), exist_ok=True)
         self.post_init()
 
     def geometry_disabled(self):
@@ -547,16 +593,23 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
     ):
         """As `Qwen3VLForConditionalGeneration.forward`; `scene_lengths`, `geometry_features` as for `GapMllmModel`.
 
+        With `num_items_in_batch`, as `Trainer` gives it, the loss is a sum over it, and in evaluation mode the mean
+        over documents; see `answer_loss`.
+
         Raises:
             ValueError: as `GapMllmModel.forward`.
         """
-        return super().forward(
+        if labels is not None:  # with a cache, SDPA would not tell the documents of a packed row apart
+            kwargs.setdefault("use_cache", False)
+        num_items = kwargs.get("num_items_in_batch")
+        by_document = labels is not None and num_items is not None and not self.training
+        outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            labels=labels,
+            labels=None if by_document else labels,
             pixel_values=pixel_values,
             pixel_values_videos=pixel_values_videos,
             image_grid_thw=image_grid_thw,
@@ -569,6 +622,10 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
             return_dict=True,
             **kwargs,
         )
+        if not by_document:
+            return outputs
+        logits = outputs.logits[:, :-1][labels[:, 1:] != -100]
+        return type(outputs)(loss=answer_loss(logits, labels, position_ids, num_items, False), **outputs)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
         """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them."""
