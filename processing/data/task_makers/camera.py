@@ -7,7 +7,7 @@ Frame: OpenCV axes. Units: metres, degrees.
 import numpy as np
 
 from ...camera_geometry_gap_mllm import invert_rigid
-from .task_scene import CannotAskError, Draft, TaskScene, draw_one, view_name
+from .task_scene import CannotAskError, Draft, TaskScene, draw_one, draw_some, view_name
 from .templates import choice_answer, number_answer
 
 
@@ -65,8 +65,8 @@ def ask_camera_motion(scene: TaskScene, rng: np.random.Generator) -> Draft:
         if told is not None and np.linalg.norm(path) >= scene.margins.move_m:
             found.append((pair, told, path))
     pair, (true, others), path = draw_one(found, rng, "the camera does not clearly move in one direction")
-    others = [others[int(place)] for place in rng.permutation(len(others))[:3]]
-    return _draft("camera_motion", pair, choice_answer(true, others, rng), {"path": path.tolist()})
+    answer = choice_answer(true, draw_some(others, 3, rng), rng)
+    return _draft("camera_motion", pair, answer, {"path": path.tolist()})
 
 
 def ask_camera_turn(scene: TaskScene, rng: np.random.Generator) -> Draft:

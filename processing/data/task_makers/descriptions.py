@@ -16,13 +16,13 @@ from .spatial_facts import (
     side_in_view,
     visible_items,
 )
-from .task_scene import TaskScene, draw_one, remembered
+from .task_scene import CannotAskError, TaskScene, draw_one, remembered
 
 
 @remembered
-def find_anchors(scene: TaskScene) -> list[SceneObject]:
-    """The visible objects that their bare name singles out."""
-    return [item for item in visible_items(scene) if not scene.objects.rivals[item.index]]
+def find_anchors(scene: TaskScene, view: int | None = None) -> list[SceneObject]:
+    """The objects, visible in a view or in any, that their bare name singles out."""
+    return [item for item in visible_items(scene, view) if not scene.objects.rivals[item.index]]
 
 
 @remembered
@@ -71,6 +71,15 @@ def name_objects(scene: TaskScene, items: list[SceneObject], rng: np.random.Gene
     """A phrase for each of the objects that can be singled out, by their index."""
     phrases = {item.index: names_of(scene, item) for item in items}
     return {index: draw_one(found, rng, "") for index, found in phrases.items() if found}
+
+
+def named_items(scene: TaskScene, rng: np.random.Generator, fewest: str) -> tuple[list[SceneObject], dict[int, str]]:
+    """The clearly visible objects that words single out, and these words; CannotAskError below "two" or "three"."""
+    items = visible_items(scene, clear=True)
+    names = name_objects(scene, items, rng)
+    if len(names) < {"two": 2, "three": 3}[fewest]:
+        raise CannotAskError(f"fewer than {fewest} visible objects are singled out by a description")
+    return [item for item in items if item.index in names], names
 
 
 def describe(scene: TaskScene, item: SceneObject, rng: np.random.Generator) -> str | None:
@@ -132,4 +141,4 @@ def captions(scene: TaskScene, item: SceneObject) -> list[str]:
     return sentences
 
 
-__all__ = ["captions", "describe", "find_anchors", "name_objects", "names_of", "place_clauses"]
+__all__ = ["captions", "describe", "find_anchors", "name_objects", "named_items", "names_of", "place_clauses"]

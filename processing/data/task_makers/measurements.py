@@ -8,19 +8,17 @@ from itertools import permutations
 
 import numpy as np
 
-from .descriptions import find_anchors, name_objects
-from .pixels import draw_mark
+from .descriptions import find_anchors, name_objects, named_items
+from .pixels import draw_mark, draw_marks
 from .scene_objects import same_name
 from .spatial_facts import closest_of, height_range, is_less_far, is_nearer, is_whole, visible_items
-from .task_scene import CannotAskError, Draft, TaskScene, draw_one, view_name
+from .task_scene import CannotAskError, Draft, TaskScene, draw_one, draw_some, view_name
 from .templates import choice_answer, count_answer, number_answer
 
 
 MAX_OPTIONS = 4
 NUM_ORDERED = (3, 2)  # points of a depth order, the second where no three are clear
 _DRAWS = 12
-_NO_PIXELS = "no pixels are far enough apart"
-_NO_NAMES = "fewer than two visible objects are singled out by a description"
 
 
 def ask_camera_distance(scene: TaskScene, rng: np.random.Generator) -> Draft:
@@ -36,15 +34,10 @@ def ask_camera_distance(scene: TaskScene, rng: np.random.Generator) -> Draft:
 def ask_point_distance(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """How far apart two marked points are, of one view or of two."""
     first, second = scene.draw_colors(rng, 2)
-    marks = []
-    for color in (first, second):
-        mark = draw_mark(scene, rng, color, scene.measured, None, tuple(marks))
-        if mark is None:
-            raise CannotAskError(_NO_PIXELS)
-        marks.append(mark)
-    distance = float(np.linalg.norm(marks[0].xyz - marks[1].xyz))
+    marks = draw_marks(scene, rng, [first, second])
+    distance = float(np.linalg.norm(marks[0].xyz - marks[1].xyz)) if len(marks) == 2 else 0
     if distance < scene.margins.distance_m:
-        raise CannotAskError(_NO_PIXELS)
+        raise CannotAskError("no pixels are far enough apart")
     words = {"first": first, "second": second}
     return _number_draft("point_distance", words, distance, "metres", 2, rng, marks=marks)
 
@@ -56,11 +49,7 @@ def _number_draft(kind, words, value, unit, decimals, rng, **fields):
 
 def named_pair(scene: TaskScene, rng: np.random.Generator, is_wanted):
     """Two clearly visible objects that words single out, for which `is_wanted(a, b)`; and these words."""
-    items = visible_items(scene, clear=True)
-    names = name_objects(scene, items, rng)
-    items = [item for item in items if item.index in names]
-    if len(items) < 2:
-        raise CannotAskError(_NO_NAMES)
+    items, names = named_items(scene, rng, "two")
     pairs = [(a, b) for a, b in permutations(items, 2) if is_wanted(a, b)]
     a, b = draw_one(pairs, rng, "no two objects are far enough apart")
     return a, b, {"first": names[a.index], "second": names[b.index]}
@@ -85,13 +74,9 @@ def ask_object_gap(scene: TaskScene, rng: np.random.Generator) -> Draft:
 
 def ask_closest_object(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """Which of several objects has the smallest gap to another."""
-    items = visible_items(scene, clear=True)
-    names = name_objects(scene, items, rng)
-    items = [item for item in items if item.index in names]
-    if len(items) < 3:
-        raise CannotAskError("fewer than three visible objects are singled out by a description")
+    items, names = named_items(scene, rng, "three")
     for _ in range(_DRAWS):
-        order = [items[int(place)] for place in rng.permutation(len(items))]
+        order = draw_some(items, len(items), rng)
         anchor, options = order[0], order[1 : 1 + MAX_OPTIONS]
         options = [item for item in options if anchor.name not in names[item.index]]
         best = closest_of(scene, options, anchor) if len(options) > 1 else None
@@ -178,7 +163,7 @@ def ask_depth_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
         steps = list(zip(order, order[1:], strict=False))
         if all(is_less_far(scene, far[a], far[b]) for far in (depths, straight) for a, b in steps):
             others = [", ".join(wrong) for wrong in permutations(order) if list(wrong) != order]
-            others = [others[int(place)] for place in rng.permutation(len(others))[: MAX_OPTIONS - 1]]
+            others = draw_some(others, MAX_OPTIONS - 1, rng)
             return Draft(
                 "spatial_qa",
                 "depth_order",
@@ -194,16 +179,15 @@ def ask_depth_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
 
 def ask_nearest_object(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """Which object is nearest to the camera of a view: all that is seen of it is nearer than all of the others."""
-    anchors = {item.index for item in find_anchors(scene)}
     found = []
     for camera in scene.measured:
-        shown = [item for item in visible_items(scene, camera.index) if item.index in anchors]
+        shown = find_anchors(scene, camera.index)
         for item in shown:
             others = [other for other in shown if other is not item and is_nearer(scene, item, other, camera.index)]
             if others:
                 found.append((camera.index, item, others))
     view, item, others = draw_one(found, rng, "no object is clearly nearer to a camera than another")
-    others = [others[int(place)] for place in rng.permutation(len(others))[: MAX_OPTIONS - 1]]
+    others = draw_some(others, MAX_OPTIONS - 1, rng)
     return Draft(
         "spatial_qa",
         "nearest_object",

@@ -11,9 +11,6 @@ from .spatial_facts import visible_items
 from .task_scene import CannotAskError, Draft, TaskScene
 
 
-_NO_NAME = "no visible object is singled out by a description"
-
-
 def ask_detection3d(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """All visible objects in the order in which the views first show them.
 
@@ -60,7 +57,7 @@ def _described(scene: TaskScene, items, rng):
         description = describe(scene, item, rng)
         if description:
             return item, description
-    raise CannotAskError(_NO_NAME)
+    raise CannotAskError("no visible object is singled out by a description")
 
 
 def ask_grounding_frame(scene: TaskScene, rng: np.random.Generator) -> Draft:

@@ -178,9 +178,9 @@ def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
     count = int(rng.integers(NUM_SPARSE[0], NUM_SPARSE[1] + 1))
     colors, marks = scene.draw_colors(rng, count), []
     if rng.random() < OBJECT_SHARE or not _has_depth(scene):
-        marks = _draw_several(lambda color, taken: _draw_labelled(scene, rng, color, taken), colors)
+        marks = draw_marks(scene, rng, colors, with_labels=True)
     if len(marks) < NUM_SPARSE[0]:
-        marks = _draw_several(lambda color, taken: draw_mark(scene, rng, color, scene.measured, None, taken), colors)
+        marks = draw_marks(scene, rng, colors)
     if len(marks) < NUM_SPARSE[0]:
         raise CannotAskError(_NO_PIXEL)
     labels = [scene.label_of(mark) for mark in marks]
@@ -196,10 +196,17 @@ def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
     )
 
 
-def _draw_several(draw, colors):
+def draw_marks(
+    scene: TaskScene, rng: np.random.Generator, colors: list[str], with_labels: bool = False
+) -> list[Marked]:
+    """Marks away from each other, one of each colour until no pixel is found; `with_labels` on what has a label."""
     marks = []
     for color in colors:
-        mark = draw(color, tuple(marks))
+        taken = tuple(marks)
+        if with_labels:
+            mark = _draw_labelled(scene, rng, color, taken)
+        else:
+            mark = draw_mark(scene, rng, color, scene.measured, None, taken)
         if mark is None:
             break
         marks.append(mark)
@@ -208,4 +215,12 @@ def _draw_several(draw, colors):
 
 PIXEL_MAKERS = {"reconstruction": ask_reconstruction, "sparse_points": ask_sparse_points}
 
-__all__ = ["OBJECT_SHARE", "PIXEL_MAKERS", "ask_reconstruction", "ask_sparse_points", "draw_mark", "is_apart"]
+__all__ = [
+    "OBJECT_SHARE",
+    "PIXEL_MAKERS",
+    "ask_reconstruction",
+    "ask_sparse_points",
+    "draw_mark",
+    "draw_marks",
+    "is_apart",
+]

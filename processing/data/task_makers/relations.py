@@ -8,26 +8,22 @@ from itertools import permutations
 
 import numpy as np
 
-from .descriptions import find_anchors, name_objects
+from .descriptions import find_anchors, named_items
 from .scene_objects import SceneObject
-from .spatial_facts import is_above, is_nearer, share_footprint, share_x, side_in_view, visible_items
+from .spatial_facts import is_above, is_nearer, share_footprint, share_x, side_in_view
 from .task_scene import CannotAskError, Draft, TaskScene, draw_one, view_name
 from .templates import choice_answer
 
 
 _DRAWS = 500
-_NO_PAIR = "no view shows two objects that their names single out"
 
 
 def _pairs_in_views(scene: TaskScene):
     """(view, a, b) for all pairs of visible objects with names of their own, in both orders."""
-    anchors = {item.index for item in find_anchors(scene)}
-    found = []
-    for camera in scene.measured:
-        shown = [item for item in visible_items(scene, camera.index) if item.index in anchors]
-        found += [(camera.index, a, b) for a, b in permutations(shown, 2)]
+    views = [camera.index for camera in scene.measured]
+    found = [(view, a, b) for view in views for a, b in permutations(find_anchors(scene, view), 2)]
     if not found:
-        raise CannotAskError(_NO_PAIR)
+        raise CannotAskError("no view shows two objects that their names single out")
     return found
 
 
@@ -110,11 +106,7 @@ def _direction_word(angle: float, margin: float) -> tuple[str, list[str]] | None
 def ask_facing_direction(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """In which quadrant an object lies for one who stands at a second and faces a third."""
     _ = scene.up
-    items = visible_items(scene, clear=True)
-    names = name_objects(scene, items, rng)
-    items = [item for item in items if item.index in names]
-    if len(items) < 3:
-        raise CannotAskError("fewer than three visible objects are singled out by a description")
+    items, names = named_items(scene, rng, "three")
     for place in rng.permutation(len(items) ** 3)[:_DRAWS]:
         trio = [items[int(index)] for index in np.unravel_index(int(place), (len(items),) * 3)]
         angle = direction_from(scene, *trio) if len({item.index for item in trio}) == 3 else None

@@ -129,7 +129,7 @@ class TaskScene:
         rest = [color for color in self.mark_colors if color != besides]
         if len(rest) < count or (besides is not None and besides not in self.mark_colors):
             raise CannotAskError("too few colours of crosses are left")
-        return [rest[int(place)] for place in rng.permutation(len(rest))[:count]]
+        return draw_some(rest, count, rng)
 
     def label_of(self, mark: Marked) -> str | None:
         """The label of a mark: its own, or what the labeller says."""
@@ -288,6 +288,11 @@ def view_name(view: int) -> str:
     return "the first frame" if view == 0 else f"Frame-{view}"
 
 
+def draw_some(items: list, count: int, rng: np.random.Generator) -> list:
+    """So many of the items, or all, in an order by chance."""
+    return [items[int(place)] for place in rng.permutation(len(items))[:count]]
+
+
 def draw_one(candidates: list, rng: np.random.Generator, reason: str):
     """One of the candidates; CannotAskError with the reason if there is none."""
     if not candidates:
@@ -303,6 +308,7 @@ __all__ = [
     "Marked",
     "TaskScene",
     "draw_one",
+    "draw_some",
     "remembered",
     "view_name",
 ]

@@ -10,17 +10,13 @@ import numpy as np
 from .descriptions import find_anchors
 from .pixels import draw_mark, is_apart
 from .scene_objects import may_be_confused
-from .task_scene import CannotAskError, Draft, Marked, TaskScene, draw_one, view_name
+from .task_scene import CannotAskError, Draft, Marked, TaskScene, draw_one, draw_some, view_name
 from .templates import choice_answer
 
 
 MAX_OPTIONS = 4
 NUM_ORDERED = 3  # objects in an order of appearance
 _DRAWS = 12
-
-
-def _some(items, count, rng):
-    return [items[int(place)] for place in rng.permutation(len(items))[:count]]
 
 
 def ask_object_view(scene: TaskScene, rng: np.random.Generator) -> Draft:
@@ -38,7 +34,7 @@ def ask_object_view(scene: TaskScene, rng: np.random.Generator) -> Draft:
         if gone:
             found += [(here, item, gone) for item in shown]
     view, item, gone = draw_one(found, rng, "no view lacks an object that another view shows")
-    others = _some(gone, MAX_OPTIONS - 1, rng)
+    others = draw_some(gone, MAX_OPTIONS - 1, rng)
     return Draft(
         "spatial_qa",
         "object_view",
@@ -60,7 +56,7 @@ def ask_view_of_object(scene: TaskScene, rng: np.random.Generator) -> Draft:
         if absent:
             found += [(item, int(view), absent) for view in np.flatnonzero(objects.is_clear[item.index])]
     item, view, absent = draw_one(found, rng, "no object is clear in one view and absent from another")
-    others = sorted(_some(absent, MAX_OPTIONS - 1, rng))
+    others = sorted(draw_some(absent, MAX_OPTIONS - 1, rng))
     answer = choice_answer(f"Frame-{view}", [f"Frame-{other}" for other in others], rng)
     return Draft(
         "spatial_qa",
@@ -93,7 +89,7 @@ def ask_appearance_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
             by_view.setdefault(view, []).append(item)
     if len(by_view) < NUM_ORDERED:
         raise CannotAskError("fewer than three objects appear one after the other")
-    views = sorted(_some(sorted(by_view), NUM_ORDERED, rng))
+    views = sorted(draw_some(sorted(by_view), NUM_ORDERED, rng))
     order = [draw_one(by_view[view], rng, "") for view in views]
     names = [f"the {item.name}" for item in order]
     wrong = [", ".join(other) for other in permutations(names) if list(other) != names]
@@ -101,8 +97,8 @@ def ask_appearance_order(scene: TaskScene, rng: np.random.Generator) -> Draft:
         "spatial_qa",
         "appearance_order",
         "appearance_order",
-        {"names": ", ".join(_some(names, NUM_ORDERED, rng))},
-        **choice_answer(", ".join(names), _some(wrong, MAX_OPTIONS - 1, rng), rng),
+        {"names": ", ".join(draw_some(names, NUM_ORDERED, rng))},
+        **choice_answer(", ".join(names), draw_some(wrong, MAX_OPTIONS - 1, rng), rng),
         inputs=order,
         facts={"views": dict(zip((item.label for item in order), views, strict=True))},
     )
@@ -137,11 +133,9 @@ def hidden_shares(scene: TaskScene, item, view: int) -> dict[int, float]:
 
 def ask_occlusion(scene: TaskScene, rng: np.random.Generator) -> Draft:
     """Which object hides a part of another from a view; what is hidden is known from the other views."""
-    objects, margins = scene.objects, scene.margins
-    anchors = find_anchors(scene)
-    found = []
+    margins, found = scene.margins, []
     for camera in scene.measured:
-        shown = [item for item in anchors if objects.is_visible[item.index, camera.index]]
+        shown = find_anchors(scene, camera.index)
         for item in shown:
             shares = hidden_shares(scene, item, camera.index)
             hiding = [other for other in shown if shares.get(other.index, 0) >= margins.hidden_share]
@@ -149,7 +143,7 @@ def ask_occlusion(scene: TaskScene, rng: np.random.Generator) -> Draft:
             if len(hiding) == 1 and free:
                 found.append((camera.index, item, hiding[0], free, shares[hiding[0].index]))
     view, item, other, free, share = draw_one(found, rng, "no object clearly hides a part of another")
-    free = _some(free, MAX_OPTIONS - 1, rng)
+    free = draw_some(free, MAX_OPTIONS - 1, rng)
     return Draft(
         "spatial_qa",
         "occlusion",
@@ -184,7 +178,7 @@ def ask_point_match(scene: TaskScene, rng: np.random.Generator) -> Draft:
         raise CannotAskError("fewer than two views have both a pose and a depth map")
     colors = scene.draw_colors(rng, MAX_OPTIONS - 1, besides="red")
     for _ in range(_DRAWS):
-        before, after = _some(cameras, 2, rng)
+        before, after = draw_some(cameras, 2, rng)
         mark = draw_mark(scene, rng, "red", [before])
         pixel = find_again(scene, mark, after.index) if mark is not None else None
         if pixel is None:
