@@ -25,7 +25,8 @@ def main(folder):
         return_tensors="pt",
     )
     answers = set()
-    for name in ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForPreTraining"):
+    auto_map = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True).auto_map
+    for name in sorted(set(auto_map) - {"AutoConfig"}):
         model = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True)
         tokens = model.generate(**inputs, max_new_tokens=16, do_sample=False)[:, inputs["input_ids"].shape[1] :]
         answers.add(processor.batch_decode(tokens)[0])

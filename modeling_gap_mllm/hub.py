@@ -52,10 +52,10 @@ def save_for_hub(
         ValueError: if the processor normalises pixels otherwise than the model's config says.
     """
     if not any(kind.__name__ in MODEL_CLASSES for kind in type(model).__mro__):
-        raise TypeError(
-            f"model must be one of {list(MODEL_CLASSES)}, got {type(model).__name__}. Merge adapters first, with "
-            "merge_and_unload(); a part of a model, as its encoder, is published by its own save_pretrained(folder)."
-        )
+        advice = "A part of a model, such as its encoder, is published by its own save_pretrained(folder)."
+        if hasattr(model, "merge_and_unload"):
+            advice = "Merge adapters first, with merge_and_unload(), or save them alone, with save_pretrained(folder)."
+        raise TypeError(f"model must be one of {list(MODEL_CLASSES)}, got {type(model).__name__}. {advice}")
     check_image_statistics(processor, model.config)
     folder, config, state_dict = Path(folder), model.config, None
     model.config = copy.deepcopy(config)  # saving writes dtype, architectures and more into it

@@ -9,7 +9,13 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoModel, AutoProcessor, Qwen3VLProcessor
 
-from gap_mllm import GapMllmConfig, GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
+from gap_mllm import (
+    GapMllmConfig,
+    GapMllmForPreTraining,
+    GapMllmProcessor,
+    GapMllmVggtConfig,
+    GapMllmVggtForReconstruction,
+)
 from gap_mllm.hub import remote_code_files, save_for_hub
 from gap_mllm.processing import build_tiny_processor
 from gap_mllm.publishing_gap_mllm import AUTO_MAPS
@@ -133,11 +139,25 @@ def test_a_config_alone_brings_all_files_of_the_model(folders):
 
 
 def test_the_table_of_the_repository_it_came_from_is_not_kept(tiny_config, tmp_path):
-    """Loaded from the Hub, a config names classes of that repository, whose code may differ."""
+    """A config may name the classes of another repository, whose code may differ."""
     config = tiny_config(auto_map={name: f"me/old--{reference}" for name, reference in AUTO_MAPS["gap_mllm"].items()})
     config.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["auto_map"] == AUTO_MAPS["gap_mllm"]
     assert "AutoProcessor" not in GapMllmConfig.from_pretrained(tmp_path).auto_map
+
+
+def test_classes_of_ones_own_keep_their_names(tiny_config, tmp_path):
+    """A config that was read from a folder of Qwen3-VL says so until it is saved; a subclass may be another type."""
+    config = tiny_config(model_type="qwen3_vl")
+    config.save_pretrained(tmp_path / "qwen")
+    assert json.loads((tmp_path / "qwen" / "config.json").read_text())["auto_map"] == AUTO_MAPS["gap_mllm"]
+
+    class OwnConfig(GapMllmVggtConfig):
+        model_type = "own_vggt"
+
+    OwnConfig(**tiny_config().geometry_config.to_dict()).save_pretrained(tmp_path / "own")
+    saved = json.loads((tmp_path / "own" / "config.json").read_text())
+    assert saved["model_type"] == "own_vggt" and list(saved["auto_map"]) == ["AutoConfig"]
 
 
 def test_a_card_is_written_where_there_is_none(folders, model, tmp_path):
@@ -173,6 +193,40 @@ def test_saving_changes_neither_classes_nor_settings(tiny_model, tmp_path):
     assert after["image_processor"].pop("auto_map") == after.pop("auto_map")  # which transformers notes in both
     assert after == settings
     assert "auto_map" not in processor.tokenizer.init_kwargs
+
+
+FROM_THE_HUB = """
+import os, shutil
+from pathlib import Path
+
+folder, out = sys.argv[1:]
+commit = "0" * 40
+repository = Path(os.environ["HF_HOME"], "hub", "models--me--pushed")
+shutil.copytree(folder, repository / "snapshots" / commit)
+(repository / "refs").mkdir()
+(repository / "refs" / "main").write_text(commit)
+result = []
+for name, again in (("me/pushed", "again"), ("again", None)):
+    found = [type(transformers.AutoConfig.from_pretrained(name, trust_remote_code=True)).__module__.split(".")[1]]
+    processor = transformers.AutoProcessor.from_pretrained(name, trust_remote_code=True)
+    for auto in (transformers.AutoModelForPreTraining, transformers.AutoModel):
+        model = auto.from_pretrained(name, trust_remote_code=True)
+        found.append(model(input_ids=torch.arange(5)[None]).logits.double().sum().item())
+    result.append([*found, processor.mark_arm])
+    if again:
+        model.save_pretrained(again)
+        processor.save_pretrained(again)
+        shutil.rmtree(repository)
+json.dump(result, open(out, "w"))
+"""
+
+
+def test_what_was_loaded_from_the_hub_is_saved_with_its_code(folders, model, run_without_package):
+    """Files are fetched and cached one by one, as their imports are read; what is saved does not need them there."""
+    first, again = run_without_package(FROM_THE_HUB, folders["pushed"])
+    expected = model(input_ids=torch.arange(5)[None]).logits.double().sum().item()
+    assert (first.pop(0), again.pop(0)) == ("me", "again")  # where the code came from
+    assert first == again == pytest.approx([expected, expected, 6], rel=1e-6)
 
 
 # Adapters

@@ -227,8 +227,13 @@ def test_processor_that_normalises_otherwise_is_refused(tiny_model, tiny_process
 
 
 def test_other_classes_are_refused(tiny_config, tiny_processor, tmp_path):
-    with pytest.raises(TypeError, match="got GapMllmModel.*merge_and_unload"):
-        save_for_hub(GapMllmModel(tiny_config()), tiny_processor, tmp_path / "out")
+    model = GapMllmModel(tiny_config())
+    for part in (model, model.geometry):
+        with pytest.raises(TypeError, match=rf"got {type(part).__name__}\. A part of a model, .*save_pretrained"):
+            save_for_hub(part, tiny_processor, tmp_path / "out")
+    model.merge_and_unload = None  # as a model of PEFT has it
+    with pytest.raises(TypeError, match="got GapMllmModel.*Merge adapters first, with merge_and_unload"):
+        save_for_hub(model, tiny_processor, tmp_path / "out")
 
 
 # Without the encoder's weights

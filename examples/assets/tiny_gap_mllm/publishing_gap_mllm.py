@@ -95,7 +95,9 @@ class PublishedConfig:
 
     def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs):
         """As in transformers, with `auto_map` as in `AUTO_MAPS`: not that of the repository it was loaded from."""
-        self.auto_map = dict(AUTO_MAPS[self.model_type])
+        table = AUTO_MAPS.get(type(self).model_type)  # a subclass of one's own has none
+        if table is not None:
+            self.auto_map = dict(table)
         super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
 
@@ -112,7 +114,7 @@ class PublishedModel:
 
 
 def _card(model, name):
-    if model.config.model_type != "gap_mllm":
+    if type(model.config).model_type != "gap_mllm":
         return PART_CARD.format(name=name, architecture=type(model).__name__)
     source = model.config.geometry_weights
     return MODEL_CARD.format(name=name) + (WITHOUT_GEOMETRY.format(source=source) if source else "")
