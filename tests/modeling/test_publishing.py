@@ -238,24 +238,29 @@ def test_adapters_load_over_their_base_model(folders, run_without_package, tmp_p
     targets = r".*language_model.*\.(q_proj|v_proj)"
     torch.manual_seed(0)
     lora = peft.LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
+    ids, expected = torch.arange(5)[None], [base(input_ids=torch.arange(5)[None]).logits.sum().item()]
     adapted = peft.get_peft_model(base, lora).eval()
-    adapted.save_pretrained(tmp_path / "adapter")
-    assert (tmp_path / "adapter" / "README.md").exists() and not (tmp_path / "adapter" / "config.json").exists()
-    expected = adapted(input_ids=torch.arange(5)[None]).logits.sum().item()
-    with adapted.disable_adapter():
-        assert abs(expected - adapted(input_ids=torch.arange(5)[None]).logits.sum().item()) > 1e-2
+    own = AutoModel.from_pretrained(folders["model"])
+    own.add_adapter(lora)  # as transformers does it, without a wrapper
+    for name, model in (("wrapped", adapted), ("own", own)):
+        model.save_pretrained(tmp_path / name)
+        assert (tmp_path / name / "README.md").exists() and not (tmp_path / name / "config.json").exists()
+        expected.append(model(input_ids=ids).logits.sum().item())
+        assert abs(expected[-1] - expected[0]) > 1e-2
     script = """
 from peft import AutoPeftModelForCausalLM, PeftModel
 
-base, adapter, out = sys.argv[1:]
+base, *adapters, out = sys.argv[1:]
 trust, ids, result = {"trust_remote_code": True}, torch.arange(5)[None], []
-models = [AutoPeftModelForCausalLM.from_pretrained(adapter, **trust)]
-models.append(PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(base, **trust), adapter))
-models.append(transformers.AutoModelForImageTextToText.from_pretrained(adapter, **trust))
-json.dump([model.eval()(input_ids=ids).logits.sum().item() for model in models], open(out, "w"))
+for adapter in adapters:
+    models = [AutoPeftModelForCausalLM.from_pretrained(adapter, **trust)]
+    models.append(PeftModel.from_pretrained(transformers.AutoModel.from_pretrained(base, **trust), adapter))
+    models.append(transformers.AutoModelForImageTextToText.from_pretrained(adapter, **trust))
+    result += [model.eval()(input_ids=ids).logits.sum().item() for model in models]
+json.dump(result, open(out, "w"))
 """
-    found = run_without_package(script, folders["model"], tmp_path / "adapter")
-    assert found == pytest.approx([expected] * 3, rel=1e-4)
+    found = run_without_package(script, folders["model"], tmp_path / "wrapped", tmp_path / "own")
+    assert found == pytest.approx([expected[1]] * 3 + [expected[2]] * 3, rel=1e-4)
 
 
 # A processor under the stock name
