@@ -77,8 +77,7 @@ def _draw_losses(axes, losses):
         is_narrow = high < 20 * low  # else labels between the powers of ten would stand on each other
         axes.yaxis.set_minor_formatter("{x:g}" if is_narrow else "")
         axes.tick_params(axis="y", which="minor", labelsize=7)
-    axes.set_title("Training loss and its terms")
-    axes.set_ylabel("loss, average of each term's items")
+    axes.set(title="Training loss and its terms", ylabel="loss, average of each term's items")
     axes.legend(fontsize=8)
 
 
@@ -88,9 +87,7 @@ def _draw_metric(axes, name, series, baselines):
     styles = ("--", ":", "-.")
     for number, (label, value) in enumerate(baselines.get(name, {}).items()):
         axes.axhline(value, linestyle=styles[number % len(styles)], color="grey", label=f"{label}: {value:.2f}")
-    axes.set_title(title)
-    axes.set_ylabel(unit)
-    axes.set_ylim(bottom=0, top=1.02 if unit.startswith("share") else None)
+    axes.set(title=title, ylabel=unit, ylim=(0, 1.02 if unit.startswith("share") else None))
     axes.legend(fontsize=8)
 
 

@@ -146,10 +146,8 @@ def draw_answers(
 
 def _show_view(axes, image, number):
     axes.imshow(image, interpolation="bicubic")
-    axes.set_xlim(-0.5, image.shape[1] - 0.5)
-    axes.set_ylim(image.shape[0] - 0.5, -0.5)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    height, width = image.shape[:2]
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     axes.set_title(f"View {number}", fontsize=12)
 
 
@@ -211,9 +209,8 @@ def _draw_plan(axes, scene):
     axes.plot([], [], color=VIEW_COLOR, label="camera of\neach view", **arrow)
     middle = (walls.min(0) + walls.max(0)) / 2
     reach = (walls.max(0) - walls.min(0)).max() / 2 + FLOOR_PLAN_MARGIN_M
-    axes.set_xlim(middle[0] - reach, middle[0] + reach)
-    axes.set_ylim(middle[1] - reach, middle[1] + reach)
-    axes.set_aspect("equal")
+    low, high = middle - reach, middle + reach
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     axes.set_title("The room from above", fontsize=12)
     axes.set_xlabel("metres to the right of camera 1", fontsize=9)
     axes.set_ylabel("metres ahead of camera 1", fontsize=9)

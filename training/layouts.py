@@ -51,9 +51,9 @@ def padded(scenes: list[EncodedScene], pad_token_id: int, merge_size: int) -> di
     rows = []
     for scene in scenes:
         positions, after = _positions(scene, merge_size)
-        for index in range(len(scene.questions)):
-            # Every document is row number 1: read-out counts columns within its own row.
-            rows.append(_join([_views(scene, 1, positions), _question(scene, index, after, 0, 1)]))
+        # Every document is row number 1: read-out counts columns within its own row.
+        views, indices = _views(scene, 1, positions), range(len(scene.questions))
+        rows += [_join([views, _question(scene, index, after, 0, 1)]) for index in indices]
     batch = _stack(rows, pad_token_id)
     batch["attention_mask"] = (batch["document_ids"] != PADDING).long()
     repeats = _repeats(scenes)
@@ -69,8 +69,7 @@ def packed(scenes: list[EncodedScene], pad_token_id: int, merge_size: int) -> di
         positions, after = _positions(scene, merge_size)
         for index in range(len(scene.questions)):
             document += 1
-            pieces.append(_views(scene, document, positions))
-            pieces.append(_question(scene, index, after, start, document))
+            pieces += [_views(scene, document, positions), _question(scene, index, after, start, document)]
             start += scene.length(index)
     row = _join(pieces)
     positions = row.pop("position_ids")

@@ -3,6 +3,7 @@
 Needs matplotlib (the extra "eval"). Each function returns the file it wrote, or None where there is nothing to draw.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -72,10 +73,7 @@ def plot_categories(records: dict, field: str, path: str | Path) -> Path | None:
     """
     label, is_error = VALUES[field]
     statistic = np.median if is_error else np.mean
-    counts = {}
-    for record in records[MODEL]:
-        if record["category"] is not None:
-            counts[record["category"]] = counts.get(record["category"], 0) + 1
+    counts = Counter(record["category"] for record in records[MODEL] if record["category"] is not None)
     names = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_CATEGORIES]
     if not names:
         return None
@@ -120,17 +118,12 @@ def plot_thresholds(curves: dict, path: str | Path) -> Path:
         left.plot(thresholds, precisions, color=COLORS[baseline], label=f"{baseline}, precision")
         left.plot(thresholds, recalls, color=COLORS[baseline], linestyle="--", label=f"{baseline}, recall")
         right.plot(recalls, precisions, color=COLORS[baseline], marker="o", markersize=3, label=baseline)
-    left.set_xlabel("overlap that makes a hit (IoU)")
-    left.set_ylabel("precision, recall")
-    right.set_xlabel("recall")
-    right.set_ylabel("precision")
-    left.set_title("All objects of all labels")
-    right.set_title("The same, one point for each overlap")
+    left.set(title="All objects of all labels", xlabel="overlap that makes a hit (IoU)", ylabel="precision, recall")
+    right.set(title="The same, one point for each overlap", xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02))
     for axes in (left, right):
         axes.set_ylim(-0.02, 1.02)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    right.set_xlim(-0.02, 1.02)
     return _save(figure, path)
 
 

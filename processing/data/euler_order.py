@@ -4,6 +4,7 @@ Two tests, both on the fact that furniture stands upright. With cameras: in the 
 are the world's. Without, or where that decides nothing: the boxes of one row share their upward axis.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -49,21 +50,19 @@ def detect_euler_order(rows: Iterable[dict]) -> EulerEvidence:
     Returns:
         `EulerEvidence`.
     """
-    upright, upright_total = dict.fromkeys(EULER_ORDERS, 0), 0
-    shared, shared_total = dict.fromkeys(EULER_ORDERS, 0), 0
+    upright, upright_total = Counter(dict.fromkeys(EULER_ORDERS, 0)), 0
+    shared, shared_total = Counter(upright), 0
     for boxes, camera_to_aligned in rows:
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 9)
         axes = {order: euler_to_matrix(boxes[:, 6:], order)[:, :, 2] for order in EULER_ORDERS}  # (n, 3), upward
         if camera_to_aligned is not None:
             up = np.asarray(camera_to_aligned)[2, :3]  # of the world, in the camera
             upright_total += len(boxes)
-            for order in EULER_ORDERS:
-                upright[order] += int(_is_parallel(axes[order], up).sum())
+            upright.update({order: int(_is_parallel(axes[order], up).sum()) for order in EULER_ORDERS})
         turned = np.abs(_wrap(boxes[:, 6] - boxes[:1, 6])) > 3 * TOLERANCE_RAD if len(boxes) else np.zeros(0, bool)
         if turned.any():  # boxes of one yaw have one upward axis in either order
             shared_total += 1
-            for order in EULER_ORDERS:
-                shared[order] += int(_is_parallel(axes[order], axes[order][0]).all())
+            shared.update({order: int(_is_parallel(axes[order], axes[order][0]).all()) for order in EULER_ORDERS})
     by_axis = EulerEvidence(_choose(shared, shared_total), shared, shared_total, "shared axis")
     by_world = EulerEvidence(_choose(upright, upright_total), upright, upright_total, "upright in the world")
     if by_world.order is not None or (upright_total and by_axis.order is None):

@@ -247,9 +247,9 @@ def _sort_events(found, events):
             is_camera = str(event.get("field")).endswith("intrinsics")
             (found.odd_intrinsics if is_camera else found.broken_records).append(event)
         else:
-            found.markers[kind] = found.markers.get(kind, 0) + 1
+            found.markers[kind] += 1
         if "missing" in event:
-            found.missing_files[event["missing"]] = found.missing_files.get(event["missing"], 0) + 1
+            found.missing_files[event["missing"]] += 1
 
 
 def _check_video(found, video, known):
@@ -259,14 +259,14 @@ def _check_video(found, video, known):
     if video not in known:
         known[video] = os.path.exists(video)
     if not known[video]:
-        found.missing_files[video] = found.missing_files.get(video, 0) + 1
+        found.missing_files[video] += 1
 
 
 def _check_pictures(found, checks, row):
     for error in checks.errors(row):
         found.broken_pictures.append({"record": error.record_id, "field": error.field, "reason": error.reason})
         if error.missing is not None:
-            found.missing_files[error.missing] = found.missing_files.get(error.missing, 0) + 1
+            found.missing_files[error.missing] += 1
 
 
 def _check_depth(found, row):

@@ -55,11 +55,11 @@ class Inspection:
     files: dict[str, dict] = field(default_factory=dict)
     broken_records: list[dict] = field(default_factory=list)
     broken_files: list[dict] = field(default_factory=list)
-    missing_files: dict[str, int] = field(default_factory=dict)
+    missing_files: Counter = field(default_factory=Counter)
     broken_pictures: list[dict] = field(default_factory=list)
     odd_intrinsics: list[dict] = field(default_factory=list)
     contradictions: list[dict] = field(default_factory=list)
-    markers: dict[str, int] = field(default_factory=dict)
+    markers: Counter = field(default_factory=Counter)
     pictures: dict[str, int] = field(default_factory=dict)
     samples: list[SceneSample] = field(default_factory=list)
 
