@@ -150,7 +150,6 @@ def detection_score(
 
         ```
     """
-    _check_threshold(threshold)
     scenes = detect_scenes(predictions, boxes, mode, euler_order)
     return score_detected(scenes, scores, mode, threshold, rejected_as_fp)
 
@@ -174,7 +173,6 @@ def score_detected(
     Raises:
         ValueError: as `detection_score`.
     """
-    check_mode(mode)
     _check_threshold(threshold)
     scores = [[1.0] * len(scene.objects.labels) for scene in scenes] if scores is None else scores
     check_equal_lengths(scenes=scenes, scores=scores)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..answers_gap_mllm import parse_boxes
-from .box_overlaps import check_mode, check_order, match_in_order, overlaps_of_groups
+from .box_overlaps import check_mode, match_in_order, overlaps_of_groups
 from .exact_iou import read_boxes
 from .reference_answers import DetectedObjects, reference_detections
 from .reference_checks import as_text, check_equal_lengths, check_record, check_true_text, map_named, shorten, true_box
@@ -117,7 +117,6 @@ def detect_scene(
 
         ```
     """
-    check_order(euler_order)
     objects = read_detections(text, mode)
     return _with_overlaps([(objects, _places_and_truths(objects, boxes))], mode, euler_order)[0]
 
@@ -167,8 +166,6 @@ def compare_detections(
     Raises:
         ValueError: as `detect_scenes`.
     """
-    check_mode(mode)
-    check_order(euler_order)
     check_equal_lengths(predictions=answers, boxes=boxes)
     labels = map_named("scene", _places_and_truths, answers, boxes)
     return _with_overlaps(list(zip(answers, labels, strict=True)), mode, euler_order)
