@@ -11,6 +11,12 @@ SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
 PYTEST_FLAGS ?=
 TEST_PROCESSES ?= 2
 
+# Releases of transformers (lowest, one between, newest), and what each is tested with: model, remote code, processor,
+# generate(), training.
+VERSIONS ?= 5.19.0 5.21.1 5.23.0
+VERSION_TESTS ?= tests/modeling tests/processing/test_processing.py tests/processing/test_ask.py \
+    tests/training/test_trainers.py tests/training/test_peft_and_trl.py
+
 # Only `make lint` needs pyright, and node with it (60 MB): so only it installs them, unless PYRIGHT names another.
 ifeq ($(origin PYRIGHT), undefined)
 PYRIGHT := $(BIN)/pyright
@@ -28,12 +34,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test demo demo-short lint links style assets clean
+.PHONY: help install test test-versions demo demo-short lint links style assets clean
 
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
 	@echo "make demo-short  the same with fewer steps, only as a check"
 	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
+	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
@@ -60,6 +67,23 @@ $(READY): setup.py pyproject.toml constraints.txt
 
 test: $(READY)
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
+
+test-versions: $(VERSIONS:%=.venv-versions/%/.ready)
+	@set -e; for version in $(VERSIONS); do \
+	    echo "With transformers $$version"; \
+	    .venv-versions/$$version/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadfile -q $(VERSION_TESTS) $(PYTEST_FLAGS); \
+	done
+
+# An environment over that of $(VENV), whose packages it sees; pip adds this transformers, and what else it needs.
+.venv-versions/%/.ready: $(READY)
+	@rm -rf $(@D)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet transformers==$*
+	@$(BIN)/python -m pip --python $(@D)/bin/python check
+	@touch $@
 
 demo: $(READY)
 	$(BIN)/python examples/quickstart.py --output $(OUTPUT) $(DEMO_FLAGS)
@@ -92,5 +116,5 @@ assets: $(READY)
 	for kind in (GapMllmConfig, GapMllmProcessor)]"
 
 clean:
-	rm -rf $(VENV) build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-versions build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

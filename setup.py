@@ -32,11 +32,11 @@ PACKAGES = nested_packages(ROOTS)
 
 REQUIREMENTS = [
     "torch>=2.6",
-    "transformers>=5.23.0,<5.24",
+    "transformers>=5.19.0,<6",
     "numpy>=1.26",
     "pillow>=10.1",
-    "safetensors>=0.4.3",
-    "huggingface_hub>=1.0",
+    "safetensors>=0.8",
+    "huggingface_hub>=1.31",
     "tqdm>=4.60",
 ]
 DATA = ["av>=12.0", "datasets>=5.0", "ijson>=3.2"]
@@ -52,6 +52,7 @@ EXTRAS = {
 }
 EXTRAS["dev"] = sorted(
     {
+        *EXTRAS["train"],
         *EXTRAS["eval"],
         *EXTRAS["caption"],
         *EXTRAS["demo"],
@@ -74,7 +75,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.11",  # transformers 5.23 asks for it
+    python_requires=">=3.11",  # transformers asks for it from 5.21 on
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={"gap_mllm.training": ["recipes/*.yaml"]},

@@ -110,6 +110,17 @@ def tiny_processor():
     return build_tiny_processor()
 
 
+@pytest.fixture(scope="session")
+def enable_checkpointing():
+    """A function (model) that switches activation checkpointing on, by the name of either release."""
+
+    def enable(model):
+        name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before 5.23
+        getattr(model, f"{name}_checkpointing_enable")()
+
+    return enable
+
+
 @pytest.fixture
 def make_image():
     """A function (width, height, seed) -> RGB picture of smooth random colours."""

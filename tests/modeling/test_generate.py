@@ -4,13 +4,19 @@ import copy
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
+import gap_mllm.modeling_gap_mllm
 from gap_mllm import GapMllmForPreTraining
+from gap_mllm.compatibility_gap_mllm import CHUNKS_TAKE_IMAGES
 
 
 NEW = 6  # tokens
 GREEDY = {"max_new_tokens": NEW, "do_sample": False}
+
+needs_chunks = pytest.mark.skipif(
+    not CHUNKS_TAKE_IMAGES, reason="transformers before 5.23.0 gives chunks the wrong images; refused, see below"
+)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +183,7 @@ def test_scores_of_beams_are_those_of_a_plain_forward(model, calls, batch, lengt
     assert (out.sequences_scores[::2] >= out.sequences_scores[1::2]).all()
 
 
+@needs_chunks
 @pytest.mark.parametrize("chunk", [1, 3, 7, 64])
 def test_chunked_prefill_equals_one_go(model, calls, batch, chunk):
     kwargs = {**GREEDY, "output_logits": True, "return_dict_in_generate": True}
@@ -187,9 +194,28 @@ def test_chunked_prefill_equals_one_go(model, calls, batch, chunk):
     assert calls == [[2, 1, 3]] * 2
 
 
+@needs_chunks
 def test_chunked_prefill_of_a_row_with_image_and_video(model, video_and_image):
     expected = model.generate(**video_and_image, **GREEDY)
     assert torch.equal(model.generate(**video_and_image, **GREEDY, prefill_chunk_size=5), expected)
+
+
+def test_chunked_prefill_is_refused_where_transformers_gets_it_wrong(
+    monkeypatch, model, turns, batch, video_and_image
+):
+    monkeypatch.setattr(gap_mllm.modeling_gap_mllm, "CHUNKS_TAKE_IMAGES", False)
+    first, whole = turns([0], [])
+    text, _ = turns([], [])
+    chunked = GenerationConfig(max_new_tokens=2, prefill_chunk_size=5)
+    refused = pytest.raises(ValueError, match="prefill_chunk_size with images, .* needs transformers >= 5.23.0")
+    for inputs in (batch, video_and_image):
+        for kwargs in ({}, {"num_beams": 2}, {"do_sample": True}):
+            with refused:
+                model.generate(**inputs, generation_config=chunked, **kwargs)
+    with refused:  # the cache holds the image
+        model.generate(**whole, generation_config=chunked, past_key_values=cache_of(model, first))
+    expected = model.generate(**text, **GREEDY)
+    assert torch.equal(model.generate(**text, **GREEDY, prefill_chunk_size=5), expected)
 
 
 def test_an_image_and_a_video_of_odd_length_in_one_row(model, calls, video_and_image):
@@ -219,7 +245,7 @@ def test_the_pretraining_class_generates_the_same(tiny_model, batch):
     plain = tiny_model()
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("point_map_heads.")}
     plain.load_state_dict(weights)
-    for kwargs in ({}, {"num_beams": 2}, {"prefill_chunk_size": 5}):
+    for kwargs in ({}, {"num_beams": 2}, *[{"prefill_chunk_size": 5}] * CHUNKS_TAKE_IMAGES):
         assert torch.equal(model.generate(**batch, **GREEDY, **kwargs), plain.generate(**batch, **GREEDY, **kwargs))
 
 
@@ -283,10 +309,13 @@ def test_new_views_on_a_cache_with_views_are_refused(model, turns, given):
         model.generate(**whole, **GREEDY, past_key_values=cache_of(model, first))
 
 
-def test_first_views_on_a_cache_of_text_work(model, turns):
+def test_first_views_on_a_cache_of_text_work(model, turns, batch):
     first, whole = turns([], [0, 1])
     expected = model.generate(**whole, **GREEDY)
     assert torch.equal(model.generate(**whole, **GREEDY, past_key_values=cache_of(model, first)), expected)
+    cache = cache_of(model, first)
+    model.generate(**take_row(batch, 3, IMAGES[3]), max_new_tokens=1)  # leaves its own positions behind
+    assert torch.equal(model.generate(**whole, **GREEDY, past_key_values=cache), expected)
 
 
 def test_new_image_tokens_without_pixels_on_a_cache_are_refused(model, turns):

@@ -326,14 +326,14 @@ def test_token_and_frame_chunks_do_not_change_the_result(folder, model):
     close(chunked(images).depth, model(images).depth, 1e-4)
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(folder):
+def test_gradient_checkpointing_gives_the_same_gradients(folder, enable_checkpointing):
     torch.manual_seed(0)
     images = torch.rand(1, 2, 3, 42, 42)
     gradients = []
     for checkpointed in (False, True):
         model = GapMllmVggtForReconstruction.from_pretrained(folder).train()
         if checkpointed:
-            model.activation_checkpointing_enable()
+            enable_checkpointing(model)
         output = model(images)
         (output.depth.mean() + output.world_points.mean() + output.pose_enc.sum()).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})

@@ -184,10 +184,14 @@ def test_a_cut_file_is_named_in_a_batch(tiny_processor, make_image, tmp_path):
 
 def test_tokens_and_images_that_differ_in_number(tiny_processor, make_image):
     image = make_image()
-    with pytest.raises(ValueError, match="3 <|image_pad|> tokens and 2 images"):
+    with pytest.raises(ValueError, match=r"3 <\|image_pad\|> tokens (and|in the text but) 2 images"):
         tiny_processor(images=[image, image], text=IMAGE * 3)
     with pytest.raises(ValueError, match="Found 2 .*image_pad.* tokens in the text but no images"):
         tiny_processor(text=IMAGE * 2)
+    with pytest.raises(ValueError, match=r"1 <\|image_pad\|> tokens (and|in the text but) 2 images"):
+        tiny_processor(images=[image, image], text=[IMAGE, "none"])
+    with pytest.raises(ValueError, match="Found 1 .*video_pad.* tokens in the text but no videos"):
+        tiny_processor(images=[image], text=IMAGE + "<|video_pad|>")
     with pytest.raises(ValueError, match=r"text 0 holds 1 <\|image_pad\|> tokens, but 2 images were given for it"):
         tiny_processor(images=[[image, image], [image]], text=[IMAGE, IMAGE * 2])
     with pytest.raises(ValueError, match="1 texts were given with 2 rows of images"):

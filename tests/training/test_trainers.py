@@ -520,13 +520,13 @@ def test_encoder_targets_agree_with_each_other():
 
 
 def test_gradient_checkpointed_readout_has_the_same_gradient(
-    make_pretraining_model, make_trainer, rooms, tiny_processor
+    make_pretraining_model, make_trainer, rooms, tiny_processor, enable_checkpointing
 ):
     gradients = []
     for checkpointed in (False, True):
         model = make_pretraining_model().train()
         if checkpointed:
-            model.activation_checkpointing_enable()
+            enable_checkpointing(model)
         trainer = make_trainer(model, readout_weight=1.0)
         with record_readout(model.model.language_model, [1, 2], [0]):
             terms, _ = trainer.compute_terms(model, make_collator(tiny_processor)([rooms[0]]))
