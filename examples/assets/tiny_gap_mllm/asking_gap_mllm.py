@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+from transformers.utils import ModelOutput
 
 from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
 from .json_stopping_gap_mllm import JsonStopping, cut_after_json
@@ -48,12 +48,12 @@ class EncodedScenes:
     """Scenes that the model has seen; made by `Asker.encode`.
 
     Args:
-        features (`BaseModelOutputWithDeepstackFeatures`): what `get_image_features` gave for all views.
+        features (`ModelOutput`): what `get_image_features` gave for all views.
         grid (`torch.Tensor` of shape `(N, 3)`): temporal patches, rows and columns of each view.
         lengths (`list[int]`): views of each scene.
     """
 
-    def __init__(self, features: BaseModelOutputWithDeepstackFeatures, grid: torch.Tensor, lengths: list[int]):
+    def __init__(self, features: ModelOutput, grid: torch.Tensor, lengths: list[int]):
         self.features, self.grid, self.lengths = features, grid, lengths
 
     def views(self, scene: int) -> list[int]:

@@ -6,32 +6,19 @@ published ones (Qwen3-VL-2B-Instruct, VGGT-1B, GAP-MLLM arXiv:2603.16461).
 
 import difflib
 
-import transformers
 from huggingface_hub.dataclasses import strict
 
-
-SUPPORTED_TRANSFORMERS = ("5.23.0", "5.24.0")  # first supported release, first one that is not
-
-
-def _release(version):
-    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:3])
+from .compatibility_gap_mllm import needed_from_transformers, sub_config_specs
+from .publishing_gap_mllm import PublishedConfig
 
 
-if not _release(SUPPORTED_TRANSFORMERS[0]) <= _release(transformers.__version__) < _release(SUPPORTED_TRANSFORMERS[1]):
-    raise ImportError(
-        f"GAP-MLLM needs transformers >= {SUPPORTED_TRANSFORMERS[0]}, < {SUPPORTED_TRANSFORMERS[1]}, but "
-        f"{transformers.__version__} is installed. Run: "
-        f"pip install 'transformers>={SUPPORTED_TRANSFORMERS[0]},<{SUPPORTED_TRANSFORMERS[1]}'"
+with needed_from_transformers():
+    from transformers import PreTrainedConfig
+    from transformers.models.qwen3_vl.configuration_qwen3_vl import (
+        Qwen3VLConfig,
+        Qwen3VLTextConfig,
+        Qwen3VLVisionConfig,
     )
-
-from transformers import PreTrainedConfig  # noqa: E402
-from transformers.models.qwen3_vl.configuration_qwen3_vl import (  # noqa: E402
-    Qwen3VLConfig,
-    Qwen3VLTextConfig,
-    Qwen3VLVisionConfig,
-)
-
-from .publishing_gap_mllm import PublishedConfig  # noqa: E402
 
 
 FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
@@ -426,12 +413,13 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
     """
 
     model_type = "gap_mllm"
-    sub_configs_defaults = {
+    sub_configs = {
         "vision_config": Qwen3VLVisionConfig,
         "text_config": Qwen3VLTextConfig,
         "geometry_config": GapMllmVggtConfig,
         "gap_fusion_config": GapMllmFusionConfig,
     }
+    sub_configs_defaults = sub_config_specs(sub_configs)
 
     geometry_config: dict | PreTrainedConfig | None = None
     gap_fusion_config: dict | PreTrainedConfig | None = None

@@ -10,14 +10,18 @@ from itertools import groupby
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm, eager_attention_forward
-from transformers.utils import ModelOutput
 
+from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmFusionConfig
 from .publishing_gap_mllm import PublishedModel
+
+
+with needed_from_transformers():
+    from transformers import PreTrainedModel
+    from transformers import initialization as init
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm, eager_attention_forward
+    from transformers.utils import ModelOutput
 
 
 @dataclass

@@ -11,23 +11,26 @@ from copy import copy
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForImageTextToText, Cache
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.models.qwen3_vl.modeling_qwen3_vl import (
-    BaseModelOutputWithDeepstackFeatures,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLModel,
-    Qwen3VLPreTrainedModel,
-)
-from transformers.utils import can_return_tuple, torch_compilable_check
-from transformers.utils.generic import accepts_precomputed_kwargs
 
+from .compatibility_gap_mllm import CHUNKS_TAKE_IMAGES, needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
 from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable, video_views
 from .publishing_gap_mllm import PublishedModel
 from .vggt_gap_mllm import GapMllmVggtModel
 
+
+with needed_from_transformers():
+    from transformers import AutoModelForImageTextToText, Cache
+    from transformers.modeling_layers import GradientCheckpointingLayer
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+        BaseModelOutputWithDeepstackFeatures,
+        Qwen3VLForConditionalGeneration,
+        Qwen3VLModel,
+        Qwen3VLPreTrainedModel,
+    )
+    from transformers.utils import can_return_tuple, torch_compilable_check
+    from transformers.utils.generic import accepts_precomputed_kwargs
 
 # By model_type. An explicit dict: each remote file has its own copy of the config classes, so Auto classes would fail.
 GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
@@ -94,6 +97,10 @@ def answer_loss(
     documents = starts.flatten().cumsum(0)[is_supervised.flatten()].unique(return_inverse=True)[1].to(losses.device)
     counts = documents.bincount()
     return (torch.zeros_like(counts, dtype=losses.dtype).index_add(0, documents, losses) / counts).mean()
+
+
+def _given_vision(model_kwargs):
+    return [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
 
 
 class GapMllmPreTrainedModel(PublishedModel, Qwen3VLPreTrainedModel):
@@ -632,7 +639,7 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
         cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
         past_length = _cached_length(cache)
         if past_length and token_types is not None:
-            given = [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
+            given = _given_vision(model_kwargs)
             mask = model_kwargs.get("attention_mask")
             is_whole = mask is None or mask.shape[1] == token_types.shape[1]  # not only the tokens after the cache
             new_types = token_types[:, past_length:] if is_whole else token_types
@@ -645,13 +652,24 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
                     "tokens of a conversation with views. The views of a scene are encoded together, so a cache "
                     "cannot take in more of them: generate from the whole conversation without past_key_values."
                 )
-            if given and not has_new:
-                # The cache has these views. Their positions follow from input_ids, whatever ran in between.
+            if given and not has_new:  # the cache has these views
                 for key in given:
                     del model_kwargs[key]
-                if is_whole:
-                    self.model.rope_deltas = None
+            if given and is_whole:
+                self.model.rope_deltas = None  # positions follow from input_ids, whatever ran in between
         return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        """As in transformers, but refuses chunks where its release would put images into the wrong ones."""
+        if generation_config.prefill_chunk_size is not None and not CHUNKS_TAKE_IMAGES:
+            is_vision = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+            if _given_vision(model_kwargs) or is_vision.any() or _cached_length(model_kwargs.get("past_key_values")):
+                raise ValueError(
+                    "prefill_chunk_size with images, videos or the cache of an earlier turn needs transformers >= "
+                    "5.23.0: before, chunks get the wrong visual tokens. Leave prefill_chunk_size out, or run: "
+                    "pip install 'transformers>=5.23.0'"
+                )
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
 
 
 __all__ = ["GapMllmForConditionalGeneration", "GapMllmModel", "GapMllmPreTrainedModel"]

@@ -12,6 +12,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel, Qwen3VLProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file, is_torchvision_available
+from transformers.video_utils import make_batched_videos
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker
@@ -302,6 +303,20 @@ class GapMllmProcessor(Qwen3VLProcessor):
                 name = f"image {image_index} of row {row_index}" if is_nested else f"image {image_index}"
                 views.append(_check_size(to_rgb_image(image, name), name))
         return views or None, text, videos, audio
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Also counts the places in the texts, as transformers does itself from 5.23 on."""
+        super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        if text is None:
+            return
+        videos = () if videos is None else make_batched_videos(videos)
+        for name, token, given in (("images", self.image_token, images or ()), ("videos", self.video_token, videos)):
+            found = sum(sample.count(token) for sample in text)
+            if found != len(given):
+                raise ValueError(
+                    f"Found {found} {token} tokens in the text but {len(given) or 'no'} {name} were passed; give one "
+                    "for each."
+                )
 
     def _check_rows(self, text: list[str], rows: list[list]) -> None:
         if len(text) != len(rows):

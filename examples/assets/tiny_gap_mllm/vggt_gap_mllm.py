@@ -13,14 +13,18 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
-from transformers import initialization as init
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.utils import ModelOutput
 
+from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmVggtConfig
 from .publishing_gap_mllm import PublishedModel
+
+
+with needed_from_transformers():
+    from transformers import PreTrainedModel
+    from transformers import initialization as init
+    from transformers.modeling_layers import GradientCheckpointingLayer
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.utils import ModelOutput
 
 
 def eager_attention_forward(
