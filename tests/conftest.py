@@ -19,9 +19,10 @@ from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 
 
-# Before a script: it must do without the package, and without the Hub.
+# Runs scripts, each in a process of its own that has transformers but neither the package nor the Hub. The processes
+# are copies of this one, since importing transformers takes longer than most of the scripts.
 WITHOUT_PACKAGE = """
-import json, sys
+import json, os, signal, sys, traceback
 from importlib.abc import MetaPathFinder
 
 class NoPackage(MetaPathFinder):
@@ -31,8 +32,25 @@ class NoPackage(MetaPathFinder):
 
 sys.meta_path.insert(0, NoPackage())
 import torch, transformers
+import transformers.models.qwen3_vl.modeling_qwen3_vl
 
 torch.set_num_threads(1)
+for line in sys.stdin:
+    script, errors, *arguments = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm(300)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT), 2)
+        os.dup2(2, 1)
+        sys.argv[1:] = arguments
+        try:
+            exec(script, globals())
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 # Each folder by every class that it names, then saved from the remote code, and that folder likewise. To be quick,
@@ -77,20 +95,21 @@ json.dump(result, open(out, "w"))
 @pytest.fixture(scope="session")
 def run_without_package(tmp_path_factory):
     """A function (script, *arguments) -> what the script writes as JSON to its last argument, a path."""
+    home = tmp_path_factory.mktemp("without_package")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HOME": str(home), "HF_MODULES_CACHE": str(home / "modules")}
+    environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command, pipe = [sys.executable, "-c", WITHOUT_PACKAGE], subprocess.PIPE
+    with subprocess.Popen(command, cwd=home, env=environment, stdin=pipe, stdout=pipe, text=True) as server:
 
-    def run(script, *arguments):
-        work = tmp_path_factory.mktemp("without_package")
-        (work / "script.py").write_text(WITHOUT_PACKAGE + script)
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        environment |= {"HF_HOME": str(work / "home"), "HF_MODULES_CACHE": str(work / "modules")}
-        environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "script.py", *(str(argument) for argument in arguments), "result.json"]
-        options = {"cwd": work, "env": environment, "capture_output": True, "text": True, "timeout": 300}
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, **options)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return json.loads((work / "result.json").read_text())
+        def run(script, *arguments):
+            work = tmp_path_factory.mktemp("run")
+            paths = [str(part) for part in (work / "errors", *arguments, work / "result.json")]
+            print(json.dumps([script, *paths]), file=server.stdin, flush=True)
+            assert server.stdout.readline() == "0\n", (work / "errors").read_text()[-4000:]
+            return json.loads((work / "result.json").read_text())
 
-    return run
+        yield run
 
 
 @pytest.fixture(scope="session")
