@@ -21,7 +21,7 @@ from .vggt_gap_mllm import GapMllmVggtModel
 
 
 with needed_from_transformers():
-    from transformers import AutoModelForImageTextToText, Cache
+    from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM, Cache
     from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.models.qwen3_vl.modeling_qwen3_vl import (
         BaseModelOutputWithDeepstackFeatures,
@@ -571,7 +571,8 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         # Else pipeline(model=...) prints every class that there is. The key is no config, so that nothing is loaded by
         # this entry.
-        AutoModelForImageTextToText.register(type(self), (type(self),), exist_ok=True)
+        for auto_class in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
+            auto_class.register(type(self), (type(self),), exist_ok=True)
         self.post_init()
 
     def geometry_disabled(self):

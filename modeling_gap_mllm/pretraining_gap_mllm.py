@@ -168,9 +168,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             if scene_repeats is not None:
                 shown = self._repeated_views(scene_lengths, scene_repeats)
             encoded["image"], image_grid_thw = self.model.select_views(features, shown), image_grid_thw[shown]
-        states = self.model(
-            image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, use_cache=False, return_dict=True, **kwargs
-        ).last_hidden_state
+        kwargs.update(use_cache=False, return_dict=True)  # whatever PEFT and TRL say of them
+        states = self.model(image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, **kwargs).last_hidden_state
         is_supervised = labels[:, 1:] != -100
         logits = self.lm_head(states[:, :-1][is_supervised])
         is_plain_trainer = num_items_in_batch is not None

@@ -882,9 +882,12 @@ def test_an_encoder_without_a_model_is_refused(tiny_config):
 
 
 @pytest.mark.parametrize("model_class", [GapMllmForConditionalGeneration, GapMllmForPreTraining])
-def test_a_pipeline_of_a_model_lists_no_classes(model_class, tiny_model, tiny_processor, capsys):
+def test_a_pipeline_of_a_model_lists_no_classes(model_class, tiny_model, tiny_processor, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     pipe = pipeline("image-text-to-text", model=tiny_model(model_class=model_class), processor=tiny_processor)
-    assert pipe.task == "image-text-to-text" and "Supported models" not in capsys.readouterr().err
+    assert pipe.task == "image-text-to-text" and "Supported models" not in caplog.text
+    any_to_any = AutoModelForMultimodalLM._model_mapping  # read by a pipeline that needs torchvision
+    assert (model_class,) in any_to_any.values() and any_to_any[GapMllmConfig] is GapMllmForConditionalGeneration
     assert AutoModelForImageTextToText._model_mapping[GapMllmConfig] is GapMllmForConditionalGeneration
 
 

@@ -2,17 +2,18 @@
 
 import copy
 
+import peft
 import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training import SceneCollator
 from gap_mllm.training.module_groups import assign_groups
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 
 
-peft = pytest.importorskip("peft")
 SMALL = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(1, 2), num_views_shares=(0.5, 0.5))
 LANGUAGE = r".*language_model.*\.(q_proj|v_proj)"
 
@@ -32,6 +33,20 @@ def make_adapted(make_pretraining_model):
         return peft.get_peft_model(make_pretraining_model(), peft.LoraConfig(r=4, target_modules=LANGUAGE, **kwargs))
 
     return make
+
+
+@pytest.mark.parametrize("task_type", [None, "CAUSAL_LM"])
+@pytest.mark.parametrize("kind", ["GapMllmForConditionalGeneration", "GapMllmForPreTraining"])
+def test_what_peft_and_trl_add_to_the_inputs_changes_nothing(
+    kind, task_type, make_pretraining_model, rows, tiny_processor
+):
+    model = make_pretraining_model()
+    if kind == "GapMllmForConditionalGeneration":
+        model = GapMllmForConditionalGeneration(model.config)
+    adapted = peft.get_peft_model(model.eval(), peft.LoraConfig(target_modules=LANGUAGE, task_type=task_type))
+    batch = SceneCollator(tiny_processor)(copy.deepcopy(rows[:2]))
+    loss, expected = adapted(**batch, use_cache=False).loss, model(**batch).loss  # fresh adapters do nothing
+    torch.testing.assert_close(loss, expected)
 
 
 @pytest.mark.parametrize("kept", [["fusion"], ["lm_head", "point_map_heads.visual"]])

@@ -443,7 +443,7 @@ def test_a_processor_may_be_the_processing_class(make_pretraining_model, rooms, 
 
 
 def test_memory_is_not_pinned_on_the_cpu(make_pretraining_model, make_trainer, rooms, tiny_processor, recwarn):
-    settings = {"per_device_train_batch_size": 1, "max_steps": 1, "use_cpu": True}
+    settings = {"per_device_train_batch_size": 1, "max_steps": 1}
     make_trainer(make_pretraining_model(), rooms, make_collator(tiny_processor), **settings).train()
     assert not [warning for warning in recwarn if "pin_memory" in str(warning.message)]
 
