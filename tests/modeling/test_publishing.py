@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import peft
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
@@ -233,7 +234,6 @@ def test_what_was_loaded_from_the_hub_is_saved_with_its_code(folders, model, run
 
 
 def test_adapters_load_over_their_base_model(folders, run_without_package, tmp_path):
-    peft = pytest.importorskip("peft")
     base = AutoModel.from_pretrained(folders["model"])
     targets = r".*language_model.*\.(q_proj|v_proj)"
     torch.manual_seed(0)
