@@ -28,6 +28,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
         "threads": args.threads,
         "device": args.device,
         "dtype": args.dtype,
+        "attn_implementation": _name_or_parts(args.attn_implementation),
         "cache_dir": args.cache_dir,
         "refresh": args.refresh,
         "with_report": not args.no_report,
@@ -66,6 +67,16 @@ def _words(args):
         else:
             words += [flag] if value is True else [f"{flag}={value}"]
     return words
+
+
+def _name_or_parts(text):
+    """A kernel, or those of parts of the model as JSON."""
+    if text is None or not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--attn-implementation {text!r} is neither a name nor JSON: {error}.") from None
 
 
 def _option(text):

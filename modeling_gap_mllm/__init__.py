@@ -3,7 +3,7 @@
 
 import transformers
 
-from .attention import best_attn_implementation
+from .attention_gap_mllm import best_attn_implementation
 from .configuration_gap_mllm import GEOMETRY_CONFIGS, GapMllmConfig, GapMllmFusionConfig, GapMllmVggtConfig
 from .fusion_gap_mllm import GapMllmFusion
 from .modeling_gap_mllm import GEOMETRY_ENCODERS, GapMllmForConditionalGeneration, GapMllmModel

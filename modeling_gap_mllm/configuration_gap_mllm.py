@@ -453,6 +453,38 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
         super().__post_init__(**kwargs)
         self._check()
 
+    @property
+    def _attn_implementation(self):
+        return self._attn_implementation_internal
+
+    @_attn_implementation.setter
+    def _attn_implementation(self, value):
+        self.check_attn_implementation(value)
+        PreTrainedConfig._attn_implementation.fset(self, value)
+
+    def check_attn_implementation(self, attn_implementation: str | dict[str, str] | None):
+        """Refuse what transformers would take and not follow.
+
+        Args:
+            attn_implementation (`str` or `dict[str, str]`, *optional*): kernel of the whole model, or of its parts by
+                the names of their sub-configs.
+        Raises:
+            ValueError: on a part that is not known, or for vLLM's attention.
+        """
+        asked = attn_implementation if isinstance(attn_implementation, dict) else {"": attn_implementation}
+        unknown = sorted(set(asked) - {"", *self.sub_configs})
+        if unknown:
+            raise ValueError(
+                f"attn_implementation names {unknown}, which are no parts of the model. Its parts are text_config "
+                "(language model), vision_config (vision tower), geometry_config (geometry encoder) and "
+                "gap_fusion_config (fusion)."
+            )
+        if "vllm" in asked.values():
+            raise ValueError(
+                "attn_implementation='vllm' is that of vLLM's transformers backend, which encodes each view alone and "
+                "drops DeepStack, so that answers would be wrong. Generate with this model itself."
+            )
+
     @classmethod
     def from_dict(cls, config_dict: dict, **kwargs: object):
         """As in transformers; what `kwargs` put in the place of the dict's is checked like it."""

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .attention_gap_mllm import set_attention
 from .compatibility_gap_mllm import CHUNKS_TAKE_IMAGES, needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
@@ -119,18 +120,29 @@ class GapMllmPreTrainedModel(PublishedModel, Qwen3VLPreTrainedModel):
     def from_pretrained(cls, *args, **kwargs):
         """As in transformers, and reads the encoder's weights from `geometry_weights` where a checkpoint has none.
 
-        `geometry_weights=FOLDER` replaces the source that the checkpoint's config names.
+        `geometry_weights=FOLDER` replaces the source that the checkpoint's config names. Without
+        `attn_implementation` each part gets the best for where `device_map` puts it and for its dtype.
 
         Raises:
             OSError: if the encoder's weights are not part of the checkpoint and their source cannot be read.
-            ValueError: if they are there but incomplete.
+            ValueError: if they are there but incomplete, or as `GapMllmConfig.check_attn_implementation`.
         """
+        is_chosen = (
+            "attn_implementation" in kwargs or getattr(kwargs.get("config"), "_attn_implementation", None) is not None
+        )
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if not is_chosen:
+            set_attention(model)
         if model.config.geometry_weights is not None and model.config.use_geometry:
             getattr(model, "model", model).load_geometry_weights(model.config.geometry_weights)
             model.config.geometry_weights = None  # the model is whole now, and so is what it saves
         return loaded
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args, **kwargs):
+        """As in transformers, by the parts of `GapMllmConfig.check_attn_implementation`, which raises for others."""
+        self.config.check_attn_implementation(attn_implementation)
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     def train(self, mode: bool = True):
         """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode.
@@ -175,6 +187,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
     """
 
     def __init__(self, config: GapMllmConfig):
+        config.check_attn_implementation(config.text_config._attn_implementation)  # where vLLM sets its own
         super().__init__(config)
         encoder = GEOMETRY_ENCODERS.get(config.geometry_config.model_type)
         if encoder is None:

@@ -9,7 +9,7 @@ import operator
 import os
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -129,6 +129,18 @@ def check_device(device: object = None):
             f"device is {str(device)!r}, which cannot be used here: {reason}. Give one such as cpu or cuda:0."
         ) from None
     return found
+
+
+def check_dtype(dtype: object, known: Sequence[str] = ("auto", "float32", "bfloat16", "float16")):
+    """Return the name of a kind of number.
+
+    Raises:
+        ValueError: if it is none of `known`.
+    """
+    name = str(dtype).removeprefix("torch.")
+    if name not in known:
+        raise ValueError(f"dtype is {dtype!r}; expected one of {', '.join(known)}.")
+    return name
 
 
 def check_text(name: str, value: object, expected: str = "a text") -> str:

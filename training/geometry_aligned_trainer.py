@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers.utils import logging
 
+from ..geometry_views_gap_mllm import is_trainable
 from ..processing import check_image_statistics
 from ..processing.argument_checks import check_names
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
@@ -105,8 +106,8 @@ class GeometryAlignedTrainer(TermTrainer):
     Raises:
         TypeError: if `model` is no `GapMllmForPreTraining`, or `args` no `GeometryAlignedTrainingArguments`.
         ValueError: if a parameter is in no module group or in two, or the collator's processor normalises pixels
-            otherwise than the model's config says; when training, for batches of a collator without
-            `for_pretraining=True`.
+            otherwise than the model's config says, or its layout is "block_mask" and attention is FlashAttention; when
+            training, for batches of a collator without `for_pretraining=True`.
 
     Example:
         ```python
@@ -136,12 +137,18 @@ class GeometryAlignedTrainer(TermTrainer):
         model = kwargs.get("model", args[0] if args else None)
         arguments = kwargs.get("args", args[1] if len(args) > 1 else None)
         _check_kinds(model, arguments)
-        freeze_groups(model, arguments.group_learning_rates)
+        freeze(model, arguments)
         if scorer is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = []  # the scorer alone evaluates; Trainer insists on a dataset
         super().__init__(*args, **kwargs)
         if hasattr(self.data_collator, "processor"):
             check_image_statistics(self.data_collator.processor, self.model.config)
+        kernel = _bare(model).config.text_config._attn_implementation
+        if getattr(self.data_collator, "layout", None) == "block_mask" and "flash" in kernel:
+            raise ValueError(
+                f"The collator's layout 'block_mask' needs a mask that {kernel} cannot take, so that questions would "
+                "see each other. Give SceneCollator(processor, 'packed') or 'padded', or attn_implementation='sdpa'."
+            )
         self.terms = make_terms(self.args, self.args.terms)
         own_fields = {field for term in self.terms.values() for field in term.batch_fields}
         self._not_for_model = own_fields.union(LOSS_FIELDS)
@@ -206,6 +213,21 @@ class GeometryAlignedTrainer(TermTrainer):
             scores = self.scorer(self.accelerator.unwrap_model(self.model).eval())
             output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
         return output
+
+
+def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
+    """Freeze what has no learning rate; a frozen geometry encoder takes half the memory in a run in bfloat16.
+
+    Args:
+        model (`GapMllmForPreTraining`, or adapters around one): whose encoder then is, and is saved, in bfloat16.
+        args (`GeometryAlignedTrainingArguments`)
+    Raises:
+        ValueError: as `freeze_groups`.
+    """
+    freeze_groups(model, args.group_learning_rates)
+    geometry = _bare(model).model.geometry
+    if args.bf16 and not is_trainable(geometry):
+        geometry.to(torch.bfloat16)
 
 
 def _bare(model):

@@ -7,7 +7,7 @@ changes the loss. Terms are logged by name; a loss that is not finite stops the 
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -25,13 +25,20 @@ from .streams import EndlessRows, rows_of_process
 class TermTrainingArguments(TrainingArguments):
     """`TrainingArguments` for batches of views: no column is removed, no batch is cut between processes.
 
-    Nor is memory pinned for a run on the CPU, which torch would warn of at every epoch.
+    Nor is memory pinned for a run on the CPU, which torch would warn of at every epoch. A GPU computes in bfloat16 if
+    it can and nothing else is asked for.
 
     Raises:
         ValueError: if `max_steps` is 0, which trains nothing.
     """
 
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Compute in bfloat16, weights as they are; by default where a GPU can."}
+    )
+
     def __post_init__(self):
+        if self.bf16 is None:
+            self.bf16 = _has_bf16_gpu() and not self.use_cpu and not self.fp16
         if self.max_steps == 0:
             raise ValueError("max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs.")
         self.remove_unused_columns = False
@@ -46,6 +53,15 @@ class TermTrainingArguments(TrainingArguments):
         """Items that `max_steps` steps of all processes take, or None where epochs are counted."""
         per_step = self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
         return self.max_steps * per_step if self.max_steps > 0 else None
+
+
+def _has_bf16_gpu():
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def autocast_dtype(args: TrainingArguments) -> torch.dtype | None:
+    """The dtype that a training computes in; None for that of the weights."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 class _LogLastStep(TrainerCallback):

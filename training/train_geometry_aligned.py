@@ -7,26 +7,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
+from ..attention_gap_mllm import set_attention
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
 from ..model_loading import check_kind, load_pretrained, model_folder
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
+from ..processing.argument_checks import check_dtype
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
 from .frozen_geometry import FrozenGeometry
-from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
+from .layouts import LAYOUTS
 from .marked_pixel_scorer import marked_pixel_scorer
-from .module_groups import freeze_groups
 from .recipe_data import DataArguments, evaluation_rows, open_recipe, training_rooms
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_questions import SceneQuestionDataset, SceneQuestionStream
+from .term_trainer import autocast_dtype
 
 
 @dataclass
@@ -41,6 +45,24 @@ class GeometryAlignedModelArguments(DataArguments):
     )
     geometry_encoder_path: str | None = field(
         default=None, metadata={"help": "Folder of a trained geometry encoder for a new model."}
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Of the weights, float32 or bfloat16; a GPU computes in bfloat16 in any case (bf16)."},
+    )
+    attn_implementation: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of the model, as sdpa, or of its parts, as {text_config: sdpa}; by default the best "
+            "that device and dtype allow."
+        },
+    )
+    layout: str | None = field(
+        default=None,
+        metadata={
+            "help": f"How questions are laid out, of {list(LAYOUTS)}; by default packed with FlashAttention, else "
+            "block_mask."
+        },
     )
     geometry_in_loader: bool = field(
         default=False,
@@ -129,25 +151,30 @@ def train_geometry_aligned(
     Raises:
         FileNotFoundError: if there is no such recipe, model or encoder. ValueError: as `read_recipe`, `check_sections`
             and `check_evaluation`, without an encoder, for `geometry_in_loader` with an encoder that is trained, or
-            for weights that do not fit (`load_pretrained`). RecordError: as
+            for weights, dtype, attention or layout that do not fit (`load_pretrained`, `set_attention`,
+            `GeometryAlignedTrainer`). ImportError: for attention that is not installed. RecordError: as
             `load_multiview` and `SceneCollator`.
     """
     kinds = GeometryAlignedModelArguments, GeometryAlignedTrainingArguments
     model_args, args = open_recipe(kinds, recipe, overrides)
+    check_dtype(model_args.dtype, ("float32", "bfloat16"))
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
         processor = GapMllmProcessor.from_pretrained(folder)
         # Heads may start afresh: inference needs none.
-        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype="float32")
+        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype=model_args.dtype)
     elif model_args.geometry_encoder_path:
         processor = _new_processor(model_args)
         model = build_model(model_args.model_config, model_args.geometry_encoder_path, processor)
+        model.to(getattr(torch, model_args.dtype))
     else:
         raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
-    layout = "packed" if "flash" in model.config.text_config._attn_implementation else "block_mask"
+    freeze(model, args)
+    set_attention(model, model_args.attn_implementation, args.device, autocast_dtype(args))
+    is_flash = "flash" in model.config.text_config._attn_implementation
+    layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
     if model_args.geometry_in_loader:
-        freeze_groups(model, args.group_learning_rates)
         shared["geometry"] = FrozenGeometry(model)
     eval_dataset = None
     if model_args.data:

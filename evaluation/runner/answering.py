@@ -28,7 +28,8 @@ class Job:
         folders (`dict[str, Path]`): folder of the model, and of the one without geometry.
         partners (`dict[str, str]`, *optional*): see `choose_partners`.
         output (`Path`): the folder of the run.
-        device (`torch.device`), dtype (`str`): device and kind of number of the model.
+        device (`torch.device`), dtype (`str`), attn_implementation (`str` or `dict`, *optional*): arguments of
+            `load_model`.
     """
 
     benchmark: Benchmark
@@ -40,6 +41,7 @@ class Job:
     output: Path
     device: torch.device
     dtype: str
+    attn_implementation: str | dict | None = None
 
 
 def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_progress: bool = True):
@@ -59,7 +61,7 @@ def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_pr
         folder = job.folders[baseline if baseline in job.folders else MODEL]
         if pending and loaded != folder:
             asker, loaded = None, folder  # one model at a time in memory
-            asker = Asker(*load_model(folder, job.device, job.dtype))
+            asker = Asker(*load_model(folder, job.device, job.dtype, job.attn_implementation))
         mine = pending[processes.rank :: processes.count]
         for number in tqdm(mine, desc=baseline, unit="batch", disable=not (show_progress and processes.is_main)):
             write_jsonl(batch_file(job.output, baseline, number), _answer(job, baseline, asker, job.batches[number]))

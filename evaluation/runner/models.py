@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ...attention_gap_mllm import set_attention
 from ...model_loading import load_pretrained
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...processing import GapMllmProcessor
@@ -24,9 +25,15 @@ def model_fingerprint(folder: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_model(folder: str | Path, device: str | torch.device, dtype: str = "auto"):
-    """Return model and processor of a folder, in evaluation mode; raises as `load_pretrained`."""
+def load_model(
+    folder: str | Path,
+    device: str | torch.device,
+    dtype: str = "auto",
+    attn_implementation: str | dict[str, str] | None = None,
+):
+    """Return model and processor of a folder, in evaluation mode; raises as `load_pretrained` and `set_attention`."""
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
+    set_attention(model, attn_implementation)
     return model, GapMllmProcessor.from_pretrained(folder)
 
 

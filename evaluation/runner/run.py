@@ -13,7 +13,7 @@ import torch
 from transformers.utils import logging
 
 from ...model_loading import check_weight_files, model_folder
-from ...processing.argument_checks import check_count, check_device
+from ...processing.argument_checks import check_count, check_device, check_dtype
 from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_all
 from .baseline_answers import BASELINES, MODEL
@@ -44,6 +44,7 @@ def evaluate_model(
     threads: int | None = None,
     device: str | None = None,
     dtype: str = "auto",
+    attn_implementation: str | dict[str, str] | None = None,
     cache_dir: str | Path | None = None,
     refresh: bool = False,
     with_report: bool = True,
@@ -70,6 +71,8 @@ def evaluate_model(
         threads (`int`, *optional*): CPU threads of a process; 1 on the CPU by default, as sums depend on it.
         device (`str`, *optional*), dtype (`str`): where the model runs, by default CUDA if it is there; its kind of
             number, by default the checkpoint's.
+        attn_implementation (`str` or `dict[str, str]`, *optional*): attention of the model or of its parts, by default
+            the best that device and dtype allow.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
@@ -77,10 +80,11 @@ def evaluate_model(
     Returns:
         `dict`: what metrics.json holds.
     Raises:
-        ValueError: on an unknown benchmark, baseline or device, threads below 1, neither model nor predictions,
-            another plan in the folder, damaged weights or weights that do not fit (`load_pretrained`), or predictions
-            that do not fit. FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any
-            model is loaded.
+        ValueError: on an unknown benchmark, baseline, device or dtype, attention that does not fit (`set_attention`),
+            threads below 1, neither model nor predictions, another plan in the folder, damaged weights or weights that
+            do not fit (`load_pretrained`), or predictions that do not fit. ImportError: for attention that is not
+            installed. FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any model
+            is loaded.
 
     Example:
         ```python
@@ -98,7 +102,7 @@ def evaluate_model(
         raise ValueError("give either model_path, or predictions to score.")
     if threads is not None:
         check_count("threads", threads)
-    device = check_device(device)
+    device, dtype = check_device(device), check_dtype(dtype)
     processes = Processes(on_cpu=device.type == "cpu")
     device = processes.device or device
     if not processes.is_main:
@@ -130,7 +134,8 @@ def evaluate_model(
         if "other_geometry" in beside and partners is None:
             beside.remove("other_geometry")
             left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"
-        plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": str(dtype)}
+        plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": dtype}
+        plan["attn_implementation"] = attn_implementation
         if processes.is_main:
             plan["models"] = {name: model_fingerprint(folder) for name, folder in folders.items()}
             batches = make_batches(asked, batch_size, by_scene=bench.ask is not None)
@@ -142,12 +147,13 @@ def evaluate_model(
             raise ValueError(problem)
         run["models"] = plan["models"]
         torch.set_num_threads(threads)
-        job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), device, dtype)
+        kinds = device, dtype, attn_implementation
+        job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), *kinds)
         try:
             texts, timing = answer_all(
                 job, [MODEL, *(name for name in beside if name != "constant")], processes, show_progress
             )
-        except (OSError, ValueError):  # as weights that do not fit: what has no answers must not bar the folder
+        except (ImportError, OSError, ValueError):  # as attention that does not fit; a folder without answers is free
             if processes.is_main and not has_answers(output):
                 (Path(output) / PLAN_FILE).unlink(missing_ok=True)
             raise

@@ -74,7 +74,12 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="start P of them with accelerate")
     parser.add_argument("--threads", type=int, help="CPU threads of a process; part of the plan, 1 on the CPU")
     parser.add_argument("--device", help="such as cpu or cuda:0")
-    parser.add_argument("--dtype", default="auto", help="of the model, such as bfloat16")
+    parser.add_argument("--dtype", default="auto", help="of the model, such as bfloat16; default: the checkpoint's")
+    parser.add_argument(
+        "--attn-implementation",
+        metavar="NAME",
+        help='such as sdpa, or JSON by part as {"text_config": "sdpa"}; default: the best for device and dtype',
+    )
     parser.add_argument("--baselines", nargs="*", metavar="NAME", help="default: all that apply")
     parser.add_argument("--without-geometry", metavar="MODEL", help="a model trained without geometry, asked as well")
     parser.add_argument("--cache-dir", metavar="DIR", help="of datasets")

@@ -20,13 +20,11 @@ from transformers import (
     pipeline,
 )
 
-import gap_mllm.attention
 from gap_mllm import (
     GapMllmConfig,
     GapMllmForConditionalGeneration,
     GapMllmForPreTraining,
     GapMllmModel,
-    best_attn_implementation,
 )
 from gap_mllm.configuration_gap_mllm import FUSION_METHODS
 
@@ -889,64 +887,3 @@ def test_a_pipeline_of_a_model_lists_no_classes(model_class, tiny_model, tiny_pr
     any_to_any = AutoModelForMultimodalLM._model_mapping  # read by a pipeline that needs torchvision
     assert (model_class,) in any_to_any.values() and any_to_any[GapMllmConfig] is GapMllmForConditionalGeneration
     assert AutoModelForImageTextToText._model_mapping[GapMllmConfig] is GapMllmForConditionalGeneration
-
-
-# Attention
-
-
-@torch.no_grad()
-def test_attention_is_chosen_for_each_part(model, batch, tmp_path):
-    model.save_pretrained(tmp_path)
-    parts = {"": "sdpa", "geometry_config": "eager", "gap_fusion_config": "eager", "vision_config": "eager"}
-    loaded = AutoModel.from_pretrained(tmp_path, attn_implementation=parts)
-    inner = loaded.model
-    chosen = {
-        "language_model": inner.language_model.config._attn_implementation,
-        "visual": inner.visual.config._attn_implementation,
-        "geometry": inner.geometry.frame_blocks[0].attn.config._attn_implementation,
-        "fusion": inner.fusion.config._attn_implementation,
-    }
-    assert chosen == {"language_model": "sdpa", "visual": "eager", "geometry": "eager", "fusion": "eager"}
-    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, rtol=1e-3, atol=1e-4)
-    loaded.set_attn_implementation({"geometry_config": "sdpa"})
-    assert inner.geometry.frame_blocks[0].attn.config._attn_implementation == "sdpa"
-    assert inner.visual.config._attn_implementation == "eager"
-
-
-@pytest.mark.parametrize(
-    ("installed", "generation", "dtype", "expected"),
-    [
-        ((2, 3, 4), 9, torch.bfloat16, "flash_attention_4"),
-        ((2, 3, 4), 10, torch.float16, "flash_attention_4"),
-        ((2, 3), 9, torch.bfloat16, "flash_attention_3"),
-        ((2, 3), 10, torch.bfloat16, "flash_attention_2"),
-        ((2, 3, 4), 8, torch.bfloat16, "flash_attention_2"),
-        ((2, 3, 4), 7, torch.float16, "sdpa"),
-        ((2, 3, 4), 9, torch.float32, "sdpa"),
-        ((), 9, torch.bfloat16, "sdpa"),
-    ],
-)
-def test_the_best_attention_on_a_gpu(monkeypatch, installed, generation, dtype, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (generation, 0))
-    for version in (2, 3, 4):
-        monkeypatch.setattr(
-            gap_mllm.attention, f"is_flash_attn_{version}_available", lambda version=version: version in installed
-        )
-    assert best_attn_implementation("cuda:0", dtype) == expected
-    assert best_attn_implementation(torch.device("cpu"), dtype) == "sdpa"
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@torch.no_grad()
-def test_the_best_attention_runs_on_a_gpu_in_bf16(tiny_model, batch):
-    model = tiny_model()
-    expected = model(**batch).logits
-    # FlashAttention needs heads of a multiple of 8, which all parts of the tiny model have.
-    model.to("cuda", torch.bfloat16)
-    model.set_attn_implementation(best_attn_implementation("cuda", torch.bfloat16))
-    logits = model(**batch.to("cuda")).logits.float().cpu()
-    mask = batch["attention_mask"].bool().cpu()
-    similarity = F.cosine_similarity(logits[mask], expected[mask], dim=-1)
-    assert similarity.min() > 0.95  # bf16 has 8 bits; the tiny random model has no margin to lose

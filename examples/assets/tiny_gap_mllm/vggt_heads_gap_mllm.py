@@ -325,6 +325,7 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
 
     config_class = GapMllmVggtConfig
     _keys_to_ignore_on_load_unexpected = [r"^track_head\."]
+    _supports_flash_attn = False  # the heads attend in float32
     _keep_in_fp32_modules_strict = ["camera_head", "depth_head", "point_head"]
 
     def __init__(self, config: GapMllmVggtConfig):

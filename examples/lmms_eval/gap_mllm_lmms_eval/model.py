@@ -69,8 +69,9 @@ class GapMllm(lmms):
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._device = self.accelerator.device if self._world_size > 1 else wanted
         more = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
-        model = AutoModel.from_pretrained(str(pretrained), dtype=dtype, **more)
-        self._model = model.to(self._device).eval()
+        # Not .to(device) afterwards: from_pretrained chooses attention for where it loads to.
+        model = AutoModel.from_pretrained(str(pretrained), dtype=dtype, device_map=self._device, **more)
+        self._model = model.eval()
         self.processor = AutoProcessor.from_pretrained(str(pretrained))
 
     @property

@@ -1,11 +1,14 @@
 """Whole runs: one process, two, killed and resumed give equal bytes; what is wrong is said before a model loads."""
 
 import json
+import re
 import time
 
 import pytest
+import torch
 
-from gap_mllm.evaluation.runner import evaluate_model
+from gap_mllm.evaluation.runner import answering, evaluate_model
+from gap_mllm.evaluation.runner.models import load_model
 from gap_mllm.processing.data.record_errors import RecordError
 from gap_mllm_cli import main
 
@@ -106,6 +109,7 @@ def test_a_limit_says_so(tmp_path, finished, rooms):
         ({"model_path": "x", "limit": 0}, "limit is 0"),
         ({"model_path": "x", "threads": 0}, "threads is 0; expected 1 or more"),
         ({"model_path": "x", "device": "foo"}, "device is 'foo', which cannot be used here: .* Give one such as cpu"),
+        ({"model_path": "x", "dtype": "half"}, "dtype is 'half'; expected one of auto, float32, bfloat16, float16"),
         ({"model_path": "x", "split": "foo"}, "split 'foo' is not in the source; there are"),
         ({"model_path": "x", "baselines": ["wild"]}, "unknown baseline 'wild'"),
         ({"model_path": "x", "baselines": ["without_geometry"]}, "needs a model: give --without-geometry"),
@@ -126,6 +130,30 @@ def test_wrong_arguments_are_refused(arguments, message, tmp_path, rooms):
 def test_what_comes_last_is_checked_first(words, message, command_words, tmp_path, capsys):
     assert main(command_words(tmp_path / "out", *words)) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_attention_and_dtype_are_flags(command_words, tmp_path, monkeypatch, capsys):
+    loaded = []
+    monkeypatch.setattr(answering, "load_model", lambda *given: loaded.append(given[1:]) or load_model(*given))
+    words = ["--attn-implementation", '{"text_config": "eager"}', "--dtype", "bfloat16", "--baselines"]
+    assert main(command_words(tmp_path, *words)) == 0, capsys.readouterr().err
+    assert loaded == [(torch.device("cpu"), "bfloat16", {"text_config": "eager"})]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["dtype"], plan["attn_implementation"]) == ("bfloat16", {"text_config": "eager"})
+    for wrong, message in (
+        ("{sdpa", "neither a name nor JSON"),
+        ("sdpa", "run .attn_implementation: .*eager"),
+    ):
+        assert main(command_words(tmp_path, "--attn-implementation", wrong, *words[2:])) == 2
+        assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_model_of_an_evaluation_has_the_attention_that_was_asked_for(model_path):
+    model, _ = load_model(model_path, "cpu", "bfloat16", {"text_config": "eager"})
+    assert model.dtype == torch.bfloat16 and model.model.visual.config._attn_implementation == "sdpa"
+    assert model.model.language_model.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match="text_config would run in torch.float32 on cpu"):
+        load_model(model_path, "cpu", attn_implementation="flash_attention_2")
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path, rooms, monkeypatch):
