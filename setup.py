@@ -46,7 +46,7 @@ EXTRAS = {
     "eval": [*DATA, "accelerate>=1.10", "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
     "caption": ["pycocoevalcap>=1.2"],  # METEOR also needs Java
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
-    "video": ["torchvision>=0.20", "av>=12.0"],
+    "video": ["av>=12.0"],
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
     "lint": ["pyright[nodejs]>=1.1.414"],  # not in dev: it brings node, and only `make lint` needs it
 }

@@ -16,14 +16,14 @@ from .answers_gap_mllm import (
     parse_points,
 )
 from .asking_gap_mllm import check_image_statistics
-from .frame_sampling import (
+from .depth_points import world_points_from_depth
+from .frame_sampling_gap_mllm import (
     FrameVoxels,
     fps_sample,
     greedy_coverage,
     space_aware_sample,
     uniform_sample,
     voxelize_frames,
-    world_points_from_depth,
 )
 from .processing_gap_mllm import GapMllmProcessor, default_image_processor
 from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags

@@ -26,11 +26,13 @@ from gap_mllm.processing import (
     format_box,
     format_point,
 )
+from gap_mllm.processing.video_processing_gap_mllm import GapMllmVideoProcessor
 
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
 REMOTE_FILES = ("answers", "asking", "json_stopping", "processing", "prompts", "visual_prompt")
+REMOTE_FILES += ("frame_choice", "frame_sampling", "number_checks", "video_decoding", "video_processing")
 KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
 CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 
@@ -216,12 +218,10 @@ def test_pixels_cannot_be_prepared_differently_for_one_call(tiny_processor, make
     assert out["image_grid_thw"].tolist() == [[1, 2, 4]]
 
 
-def test_video_pixels_cannot_be_prepared_differently_for_one_call(monkeypatch):
-    processor = build_tiny_processor()
-    settings = SimpleNamespace(**processor.to_dict()["video_processor"])  # stands in where torchvision is not there
-    monkeypatch.setattr(processor, "video_processor", settings, raising=False)
+def test_video_pixels_cannot_be_prepared_differently_for_one_call(tiny_processor):
+    frames, settings = [np.zeros((4, 64, 64, 3), np.uint8)], {"image_mean": 0.4, "video_metadata": [{"fps": 2}]}
     with pytest.raises(ValueError, match="^image_mean=0.4 differs from the video processor's"):
-        processor(videos=[np.zeros((4, 64, 64, 3), np.uint8)], text="<|video_pad|>", videos_kwargs={"image_mean": 0.4})
+        tiny_processor(videos=frames, text="<|video_pad|>", videos_kwargs=settings)
 
 
 def test_image_statistics_are_compared_with_the_config(tiny_processor):
@@ -271,31 +271,6 @@ def test_methods_for_prompts_and_answers(tiny_processor, make_image):
 # Saving and loading
 
 
-class FakeVideoProcessor:
-    """Stands for Qwen3VLVideoProcessor where torchvision is not installed."""
-
-    def __init__(self, **settings):
-        self.settings = settings
-
-    def to_dict(self):
-        return {**self.settings, "video_processor_type": "Qwen3VLVideoProcessor"}
-
-
-@pytest.fixture
-def torchvision(monkeypatch):
-    """A function that makes the processor see torchvision or not, whatever is installed."""
-    find = GapMllmProcessor.get_possibly_dynamic_module
-
-    def find_fake(name):
-        return FakeVideoProcessor if name == "Qwen3VLVideoProcessor" else find(name)
-
-    def switch(is_there):
-        monkeypatch.setattr(processing_module, "is_torchvision_available", lambda: is_there)
-        monkeypatch.setattr(GapMllmProcessor, "get_possibly_dynamic_module", staticmethod(find_fake))
-
-    return switch
-
-
 def contents(folder):
     """What a saved folder holds, less two notes that transformers writes into any tokenizer it has loaded."""
     files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
@@ -317,24 +292,20 @@ def test_round_trip(tiny_processor, make_image, tmp_path):
     assert set(first) == set(second) and all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_the_folder_is_the_same_with_and_without_torchvision(torchvision, tmp_path):
+def test_the_folder_is_the_same_with_and_without_torchvision(monkeypatch, tmp_path):
     for is_there in (True, False):
-        torchvision(is_there)
-        processor = build_tiny_processor()
-        assert isinstance(processor.video_processor, FakeVideoProcessor) == is_there
-        processor.save_pretrained(tmp_path / f"made_{is_there}")
+        monkeypatch.setattr(processing_module, "is_torchvision_available", lambda is_there=is_there: is_there)
+        build_tiny_processor().save_pretrained(tmp_path / f"made_{is_there}")
         for there_again in (True, False):  # loaded on the other kind of machine, and saved once more
-            torchvision(there_again)
+            monkeypatch.setattr(processing_module, "is_torchvision_available", lambda is_there=there_again: is_there)
             loaded = GapMllmProcessor.from_pretrained(tmp_path / f"made_{is_there}")
-            assert isinstance(loaded.video_processor, FakeVideoProcessor) == there_again
+            assert isinstance(loaded.video_processor, GapMllmVideoProcessor)
             loaded.save_pretrained(tmp_path / f"again_{is_there}_{there_again}")
     first, *others = [contents(folder) for folder in sorted(tmp_path.iterdir())]
     assert len(others) == 5 and all(other == first for other in others)
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_video_settings_survive_or_get_defaults(torchvision, tmp_path, is_there):
-    torchvision(is_there)
+def test_video_settings_survive_or_get_defaults(tmp_path):
     build_tiny_processor().save_pretrained(tmp_path)
     path = tmp_path / "processor_config.json"
     saved = json.loads(path.read_text())
@@ -345,10 +316,9 @@ def test_video_settings_survive_or_get_defaults(torchvision, tmp_path, is_there)
     del saved["video_processor"]
     path.write_text(json.dumps(saved))
     loaded = GapMllmProcessor.from_pretrained(tmp_path)
-    assert loaded.to_dict()["video_processor"]["fps"] == 2
-    assert (loaded.video_processor is not None) == is_there
+    assert loaded.to_dict()["video_processor"]["fps"] == 2 and loaded.video_processor.fps == 2
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps({"fps": 5}))
-    assert GapMllmProcessor.from_pretrained(tmp_path).to_dict()["video_processor"]["fps"] == 5
+    assert GapMllmProcessor.from_pretrained(tmp_path).video_processor.fps == 5
 
 
 def test_video_settings_follow_the_image_processor():
@@ -356,30 +326,45 @@ def test_video_settings_follow_the_image_processor():
     assert video["patch_size"] == 14 and video["size"] == {"longest_edge": 16 * 20480, "shortest_edge": 2048}
 
 
-def test_videos_without_torchvision_say_what_to_install(torchvision):
-    torchvision(False)
-    with pytest.raises(ImportError, match="Videos need torchvision.*or pass the frames as images"):
-        build_tiny_processor()(videos=[np.zeros((4, 8, 8, 3), np.uint8)], text="<|video_pad|>")
+def test_settings_of_a_video_processor_that_is_given_are_taken(tiny_processor):
+    with pytest.raises(TypeError, match="video_processor is a str; expected a Qwen3VLVideoProcessor or a dict"):
+        GapMllmProcessor(tokenizer=tiny_processor.tokenizer, video_processor="fast")
+    given = GapMllmVideoProcessor(fps=3)
+    taken = GapMllmProcessor(tokenizer=tiny_processor.tokenizer, video_processor=given).video_processor
+    assert taken is not given and taken.to_dict() == given.to_dict() and taken.fps == 3
 
 
-@pytest.mark.skipif(not is_torchvision_available(), reason="videos need torchvision: pip install gap-mllm[video]")
-def test_videos(tiny_processor):
-    from transformers.video_utils import VideoMetadata
+def test_the_saved_form_is_that_of_qwen3_vl():
+    """Literally, as a folder by Qwen3VLVideoProcessor has it; that class itself needs torchvision."""
+    assert json.loads(GapMllmVideoProcessor().to_json_string()) == {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "do_sample_frames": True,
+        "fps": 2,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "max_frames": 768,
+        "max_video_tokens": 768,
+        "merge_size": 2,
+        "min_frames": 4,
+        "patch_size": 16,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "return_metadata": False,
+        "size": {"longest_edge": 768 * 32 * 32, "shortest_edge": 128 * 32 * 32},
+        "temporal_patch_size": 2,
+        "video_processor_type": "Qwen3VLVideoProcessor",
+    }
 
-    frames = np.random.default_rng(0).integers(0, 256, (4, 120, 160, 3), dtype=np.uint8)
-    metadata = VideoMetadata(total_num_frames=4, fps=2, frames_indices=[0, 1, 2, 3])
-    messages = [{"role": "user", "content": [{"type": "video", "video": frames}, {"type": "text", "text": "?"}]}]
-    settings = {"videos_kwargs": {"video_metadata": [metadata], "do_sample_frames": False}}
-    out = encode(tiny_processor, messages, processor_kwargs=settings)
-    assert out["video_grid_thw"].tolist() == [[2, 8, 10]] and (out["mm_token_type_ids"] == 2).sum() == 40
 
-
-def test_default_settings_of_the_video_class_are_ours():
+def test_that_form_is_what_the_class_of_transformers_says():
     if not is_torchvision_available():
-        pytest.skip("the class needs torchvision: pip install gap-mllm[video]")
+        pytest.skip("the class needs torchvision")
     from transformers import Qwen3VLVideoProcessor
 
-    assert json.loads(Qwen3VLVideoProcessor().to_json_string()) == processing_module.DEFAULT_VIDEO_PROCESSOR
+    assert Qwen3VLVideoProcessor().to_json_string() == GapMllmVideoProcessor().to_json_string()
 
 
 def test_default_image_processor_takes_settings():

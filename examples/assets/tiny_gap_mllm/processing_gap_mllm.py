@@ -10,42 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from transformers import BaseImageProcessor, PreTrainedModel, Qwen3VLProcessor
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import cached_file, is_torchvision_available
-from transformers.video_utils import make_batched_videos
+from transformers.video_utils import VideoMetadata, make_batched_videos
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker
 from .prompts_gap_mllm import build_messages
+from .video_processing_gap_mllm import CHOICE_OPTIONS, GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
 
 
 MAX_PIXELS = 518 * 392  # 4:3 frames get 24 x 32 patches, the grid of the released training
 MIN_PIXELS = 176 * 32 * 32  # so do small 4:3 frames, which are enlarged
 MAX_ASPECT_RATIO = 200  # Qwen's limit
-
-# What `Qwen3VLVideoProcessor().to_dict()` gives; written out because the class needs torchvision to exist.
-DEFAULT_VIDEO_PROCESSOR = {
-    "do_convert_rgb": True,
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": True,
-    "do_sample_frames": True,
-    "fps": 2,
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-    "max_frames": 768,
-    "max_video_tokens": 768,
-    "merge_size": 2,
-    "min_frames": 4,
-    "patch_size": 16,
-    "resample": 3,
-    "rescale_factor": 1 / 255,
-    "return_metadata": False,
-    "size": {"longest_edge": 768 * 32 * 32, "shortest_edge": 128 * 32 * 32},
-    "temporal_patch_size": 2,
-    "video_processor_type": "Qwen3VLVideoProcessor",
-}
 
 _TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness")
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
@@ -128,14 +107,14 @@ def default_image_processor(min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_
 class GapMllmProcessor(Qwen3VLProcessor):
     """Turns texts, views and videos into the inputs of GAP-MLLM, which are exactly those of Qwen3-VL.
 
-    All pictures are first made upright 8-bit RGB (see `to_rgb_image`). Videos need torchvision; everything else works
-    without, and the saved folder is the same either way.
+    All pictures are first made upright 8-bit RGB (see `to_rgb_image`). Files of videos need PyAV
+    (`pip install gap-mllm[video]`); torchvision is not needed, and changes neither inputs nor the saved folder.
 
     Args:
         image_processor (*optional*): a `Qwen2VLImageProcessor`; default `default_image_processor()`.
         tokenizer: a Qwen tokenizer.
-        video_processor (*optional*): a `Qwen3VLVideoProcessor`, or its saved form as a dict; default as Qwen3-VL,
-            with the patches and statistics of the image processor.
+        video_processor (*optional*): a `Qwen3VLVideoProcessor`, or its saved form as a dict, whose settings are
+            taken; default as Qwen3-VL, with the patches and statistics of the image processor.
         chat_template (`str`, *optional*): default `CHAT_TEMPLATE`.
         training_view_size (`dict`, *optional*): "height" and "width" in pixels of the pictures that the model was
             trained on, before the image processor's resizing. Crosses on wider or narrower pictures are scaled with
@@ -143,7 +122,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
         mark_arm, mark_half_thickness (`int`, *optional*): size of the crosses that the model was trained on, in pixels
             of such a picture, as for `draw_cross`; default: 10 and 2, as in the published training.
     Raises:
-        ValueError: if there is no tokenizer, or the size of views or crosses is none.
+        ValueError: if there is no tokenizer, or the size of views or crosses is none. TypeError: if the video
+            processor is neither.
 
     Example:
         ```python
@@ -188,14 +168,14 @@ class GapMllmProcessor(Qwen3VLProcessor):
             token = getattr(tokenizer, f"{name}_token", None) or default
             setattr(self, f"{name}_token", token)
             setattr(self, f"{name}_token_id", tokenizer.convert_tokens_to_ids(token))
-        # Not super(): it insists on a video processor, which cannot exist without torchvision.
+        # Not super(): it insists on a video processor that says to transformers that it needs torchvision.
         ProcessorMixin.__init__(
             self,
             image_processor=default_image_processor() if image_processor is None else image_processor,
             tokenizer=tokenizer,
             chat_template=CHAT_TEMPLATE if chat_template is None else chat_template,
         )
-        self._set_video_processor(video_processor)
+        self.video_processor = self._own_video_processor(video_processor)
         self.set_training_views(training_view_size, mark_arm, mark_half_thickness)
 
     def set_training_views(
@@ -228,21 +208,17 @@ class GapMllmProcessor(Qwen3VLProcessor):
         known = {"arm": self.mark_arm, "half_thickness": self.mark_half_thickness, "view_width": size.get("width")}
         return CrossSize(**{name: value for name, value in known.items() if value is not None})
 
-    def _set_video_processor(self, video_processor) -> None:
-        """Keep the saved form, and the object wherever it can be built."""
-        if video_processor is None or isinstance(video_processor, dict):
-            shared = {name: getattr(self.image_processor, name) for name in _SHARED_WITH_VIDEO}
-            shared = {name: list(value) if isinstance(value, tuple) else value for name, value in shared.items()}
-            self.video_processor_dict = {**DEFAULT_VIDEO_PROCESSOR, **shared, **(video_processor or {})}
-            video_processor = None
-            if is_torchvision_available():
-                video_processor = self.get_possibly_dynamic_module(self.video_processor_dict["video_processor_type"])(
-                    **{key: value for key, value in self.video_processor_dict.items() if key != "video_processor_type"}
-                )
-        else:
-            self.check_argument_for_proper_class("video_processor", video_processor)
-            self.video_processor_dict = None
-        self.video_processor = video_processor
+    def _own_video_processor(self, given) -> GapMllmVideoProcessor:
+        """Ours with the settings of what is given, and by default the patches and statistics of the images."""
+        if isinstance(given, Qwen3VLVideoProcessor):
+            given = given.to_dict()
+        elif given is not None and not isinstance(given, dict):
+            raise TypeError(
+                f"video_processor is a {type(given).__name__}; expected a Qwen3VLVideoProcessor or a dict."
+            )
+        shared = {name: getattr(self.image_processor, name) for name in _SHARED_WITH_VIDEO}
+        settings = {**shared, **(given or {})}
+        return GapMllmVideoProcessor(**{name: settings[name] for name in settings if not name.endswith("_type")})
 
     # Saving and loading
 
@@ -253,8 +229,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
     def to_dict(self) -> dict:
         saved = super().to_dict()
-        video = self.video_processor_dict if self.video_processor is None else self.video_processor.to_dict()
-        saved["video_processor"] = {**DEFAULT_VIDEO_PROCESSOR, **video}
+        saved["video_processor"] = json.loads(self.video_processor.to_json_string())
         said_nothing = [name for name in _TRAINING_VIEWS if saved.get(name) is None]
         return {name: value for name, value in saved.items() if name not in said_nothing}
 
@@ -281,13 +256,50 @@ class GapMllmProcessor(Qwen3VLProcessor):
     def model_input_names(self) -> list[str]:
         return [*super().model_input_names, "pixel_values_videos", "video_grid_thw"]
 
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """As `Qwen3VLProcessor`, with videos also by their paths, and more ways to choose their frames.
+
+        Args:
+            images, text, audio, **kwargs: arguments of `Qwen3VLProcessor`.
+            videos (*optional*): paths of files, or frames as lists or arrays. Frames need `video_metadata`, one for
+                each video: a `VideoMetadata` or a dict with "fps", and "frames_indices" where they are a choice.
+            num_frames, fps, sampling, points_from, num_candidates (*optional*): fields of `FrameChoice`. Without
+                `sampling` Qwen3-VL's own rule chooses: evenly spaced, `num_frames` of them, or `fps` (2) a second.
+                Frames that are a choice already stay where none is asked for.
+            do_sample_frames (`bool`, *optional*): False takes all frames.
+        Returns:
+            `BatchFeature`.
+        Raises:
+            ValueError, TypeError, ImportError, FileNotFoundError: as `read_clips`.
+
+        Example:
+            ```python
+            >>> import numpy as np
+            >>> from gap_mllm.processing import GapMllmProcessor
+            >>> processor = GapMllmProcessor.from_pretrained(folder)
+            >>> frames = np.zeros((8, 64, 64, 3), dtype=np.uint8)  # or the path of a video, without metadata
+            >>> content = [{"type": "video", "video": frames}, {"type": "text", "text": "What is there?"}]
+            >>> choice = {"sampling": "uniform", "num_frames": 4, "video_metadata": [{"fps": 2}]}
+            >>> inputs = processor.apply_chat_template(
+            ...     [{"role": "user", "content": content}], tokenize=True, return_dict=True, processor_kwargs=choice
+            ... )
+            >>> text = processor.decode(inputs["input_ids"][0])  # frames 0, 2, 4 and 7, in pairs
+            >>> [part.split("<")[-1] for part in text.split(" seconds>")[:-1]]
+            ['0.5', '2.8']
+
+            ```
+        """
+        names = (*CHOICE_OPTIONS, "video_metadata", "do_sample_frames")
+        nested = dict(kwargs.pop("videos_kwargs", None) or {})
+        # Taken out here: a model among them would be copied on the way to the video processor.
+        options = {name: part.pop(name) for part in (nested, kwargs) for name in names if name in part}
+        if videos is not None:
+            videos, metadata = read_clips(videos, self.video_processor, options.pop("video_metadata", None), **options)
+            nested |= {"video_metadata": metadata, "do_sample_frames": False}
+        return super().__call__(images=images, text=text, videos=videos, audio=audio, videos_kwargs=nested, **kwargs)
+
     def prepare_inputs_layout(self, images: Sequence | None = None, text=None, videos=None, audio=None, **kwargs):
         """Decode and flatten the pictures, and check them against the texts, row by row where they are nested."""
-        if videos is not None and self.video_processor is None:
-            raise ImportError(
-                "Videos need torchvision, which is not installed: pip install torchvision (or gap-mllm[video]), "
-                "or pass the frames as images, which make up one scene."
-            )
         _, text, videos, audio = super().prepare_inputs_layout(
             images=None, text=text, videos=videos, audio=audio, **kwargs
         )
@@ -335,6 +347,12 @@ class GapMllmProcessor(Qwen3VLProcessor):
     def _process_videos(self, videos, **kwargs):
         _check_unchanged("video", self.video_processor, kwargs)
         return super()._process_videos(videos, **kwargs)
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        """As in Qwen3-VL, with the exact times of the frames where the rate of a video changes."""
+        seconds = video_inputs["video_metadata"][video_idx].seconds
+        timed = VideoMetadata(total_num_frames=len(seconds), fps=1, frames_indices=list(seconds))
+        return super().replace_video_token({**video_inputs, "video_metadata": {video_idx: timed}}, video_idx, **kwargs)
 
     # Prompts and answers
 

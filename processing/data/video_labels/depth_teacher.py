@@ -13,16 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
-from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConfig
 
 from ...argument_checks import check_device, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
+from ...frame_choice_gap_mllm import teacher_inputs, teacher_size
 
 
 VGGT_TYPE = "gap_mllm_vggt"  # of a config that names no type, as VGGT's own
-IMAGE_SIZE, PATCH_SIZE = 518, 14  # of VGGT-1B, for a teacher that has no config to say so
 HUB_TIMEOUT_S = 5
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -191,36 +190,6 @@ def teacher_name(teacher) -> str:
     if name:
         return f"{type(teacher).__name__} {Path(name).name}"
     return getattr(teacher, "__name__", type(teacher).__name__)
-
-
-def teacher_size(size: tuple[int, int], image_size: int, patch_size: int) -> tuple[int, int]:
-    """Return the size at which a teacher sees a picture: its longer side `image_size`, both multiples of a patch.
-
-    `Differs:` VGGT's own loader makes every picture `image_size` wide and crops tall ones; here nothing is cropped.
-
-    Args:
-        size (`tuple[int, int]`): width and height.
-        image_size (`int`), patch_size (`int`): longer side of its pictures, and side of a patch, in pixels.
-    Returns:
-        `tuple[int, int]`: width and height.
-    Raises:
-        ValueError: if the image size is below a patch.
-    """
-    if not 0 < patch_size <= image_size:
-        raise ValueError(f"image_size is {image_size} and patch_size {patch_size}; expected image_size >= patch_size.")
-    scale = image_size / max(size)
-    return tuple(max(1, round(side * scale / patch_size)) * patch_size for side in size)
-
-
-def teacher_inputs(
-    images: Sequence[Image.Image], image_size: int = IMAGE_SIZE, patch_size: int = PATCH_SIZE
-) -> list[torch.Tensor]:
-    """Resize RGB pictures to `teacher_size` (bicubic) and return `(3, h, w)` float32 tensors in 0..1."""
-    inputs = []
-    for image in images:
-        resized = image.resize(teacher_size(image.size, image_size, patch_size), Image.Resampling.BICUBIC)
-        inputs.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255)  # (3, h, w)
-    return inputs
 
 
 def run_teacher(teacher: Teacher, inputs: list[torch.Tensor], first_view: int = 0) -> Reconstruction:

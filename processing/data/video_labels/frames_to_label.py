@@ -8,11 +8,14 @@ from ...visual_prompt_gap_mllm import to_rgb_image
 from ..record_errors import ReadReport, RecordError
 from ..scene_sample import View
 from ..video_frames import read_video_views
+from .depth_teacher import Teacher
 from .label_options import LabelOptions
 from .labelled_scenes import SOURCE
 
 
-def read_pictures(source, options: LabelOptions, left_out: ReadReport | None = None) -> list[View]:
+def read_pictures(
+    source, options: LabelOptions, left_out: ReadReport | None = None, teacher: Teacher | None = None
+) -> list[View]:
     """Read the views that `label_video` labels, and decode them.
 
     Args:
@@ -20,12 +23,13 @@ def read_pictures(source, options: LabelOptions, left_out: ReadReport | None = N
         options (`LabelOptions`): number and rate of the frames.
         left_out (`ReadReport`, *optional*): list of single pictures that cannot be read, which are left out then;
             without it they are errors.
+        teacher (`Teacher`, *optional*): where points come from if the options choose frames by them.
     Returns:
         `list[View]`: views whose `image` is there.
     Raises:
         FileNotFoundError, ImportError, RecordError: as `read_video_views`; RecordError also for a picture that cannot
             be decoded, without `left_out`. TypeError, ValueError, FileNotFoundError: as `to_rgb_image`, for given
-            pictures.
+            pictures; ValueError also if frames of those are to be chosen. TypeError, ValueError: as `FrameChoice`.
     """
 
     def skip(error):
@@ -34,8 +38,13 @@ def read_pictures(source, options: LabelOptions, left_out: ReadReport | None = N
 
     taken = None if left_out is None else skip
     if isinstance(source, str | Path):
-        read = read_video_views(source, options.num_frames, options.fps, taken)
+        choice = {"sampling": options.sampling}
+        if options.sampling == "space_aware":
+            choice |= {"points_from": teacher, "image_size": options.image_size, "patch_size": options.patch_size}
+        read = read_video_views(source, options.num_frames, options.fps, taken, **choice)
         views = (View(picture=view.pop("image"), **view) for view in read)
+    elif options.sampling is not None:
+        raise ValueError(f"sampling is {options.sampling!r}, but pictures are given, which are all labelled.")
     else:
         views = _given_views(source, taken)
     good = []

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from ...argument_checks import check_count, check_kinds, check_number, check_positive, check_text
+from ...frame_choice_gap_mllm import check_sampling
 from ..former_names import task_name
 from ..task_makers import TASK_MAKERS, TaskMargins
 from .teacher_windows import plan_windows
@@ -19,8 +20,10 @@ class LabelOptions:
     """How a video is labelled.
 
     Args:
-        num_frames (`int`, defaults to 32): most frames to take, evenly spaced.
+        num_frames (`int`, defaults to 32): most frames to take, evenly spaced by default.
         fps (`float`, *optional*): frames a second, see `read_video_views`; by default as many as `num_frames`.
+        sampling (`str`, *optional*): rule by which frames are taken, see `FrameChoice`; with "space_aware" the teacher
+            says what each of 128 candidates sees, and those that see most of the space are labelled.
         window (`int`, defaults to 16), overlap (`int`, defaults to 4): number of views that the teacher sees at a
             time, and how many of them it saw before.
         image_size (`int`, *optional*), patch_size (`int`, *optional*): sizes of the teacher's pictures and patches, in
@@ -51,6 +54,7 @@ class LabelOptions:
 
     num_frames: int = 32
     fps: float | None = None
+    sampling: str | None = None
     window: int = 16
     overlap: int = 4
     image_size: int | None = None
@@ -74,6 +78,8 @@ class LabelOptions:
         for name in ("num_frames", "window", "overlap", "image_size", "patch_size", "rows_per_shard"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
+        if self.sampling is not None:
+            check_sampling(self.sampling)
         plan_windows(2, self.window, self.overlap)
         check_count("views_per_row", self.views_per_row, least=2)
         check_count("seed", self.seed, least=0)

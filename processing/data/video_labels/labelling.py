@@ -28,13 +28,12 @@ from ...argument_checks import (
     check_path,
     check_text,
 )
+from ...frame_choice_gap_mllm import picture_sizes
 from ..record_errors import ReadReport
 from ..scene_sample import SceneSample
 from ..schema import scene_features
 from ..task_makers.task_scene import Labeller
 from .depth_teacher import (
-    IMAGE_SIZE,
-    PATCH_SIZE,
     Teacher,
     check_teacher_path,
     load_teacher,
@@ -158,7 +157,9 @@ def label_video(
     if skip_bad_samples:
         report_file.parent.mkdir(parents=True, exist_ok=True)
         left_out = ReadReport(report_file)
-    views = read_pictures(source, options, left_out)
+    if options.sampling == "space_aware" and isinstance(teacher, str | Path):
+        teacher = load_teacher(teacher, device)
+    views = read_pictures(source, options, left_out, teacher)
     images = [view.image for view in views]
     num_left_out = 0 if left_out is None else sum(left_out.skipped.values())
     if num_left_out:
@@ -167,7 +168,7 @@ def label_video(
     plan_windows(len(views), options.window, options.overlap)  # refuses before a large teacher is loaded
     name = scene_id or (Path(source).stem if isinstance(source, str | Path) else "pictures")
     teacher = load_teacher(teacher, device) if isinstance(teacher, str | Path) else teacher
-    inputs = teacher_inputs(images, *_teacher_pixels(teacher, options))
+    inputs = teacher_inputs(images, *picture_sizes(teacher, options.image_size, options.patch_size))
     reconstruction, windows = reconstruct_in_windows(
         teacher,
         inputs,
@@ -311,12 +312,6 @@ def _refuse_counted_views(num_left_out, scale, truth, report_file):
             f"pictures left out: {num_left_out} (listed in {report_file}), so that views are counted otherwise than "
             f"in {counted}. Remove these pictures first, and count the views without them."
         )
-
-
-def _teacher_pixels(teacher, options):
-    config = getattr(teacher, "config", None)
-    image_size = options.image_size or getattr(config, "image_size", IMAGE_SIZE)
-    return image_size, options.patch_size or getattr(config, "patch_size", PATCH_SIZE)
 
 
 def _count_questions(wanted, samples, refused):

@@ -1,0 +1,185 @@
+"""Qwen3-VL's video processor without torchvision, and videos of any form as the frames that it takes.
+
+Everything about pixels, patches and the default choice of frames is Qwen3-VL's; only what it does by torchvision is
+done in torch here, whether that is installed or not, so that both give the same inputs.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .frame_choice_gap_mllm import FrameChoice
+from .number_checks_gap_mllm import check_positive
+from .video_decoding_gap_mllm import VideoFile, VideoFrame, frame_rate
+from .visual_prompt_gap_mllm import to_rgb_image
+
+
+RESAMPLING = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+CHOICE_OPTIONS = ("num_frames", "fps", "sampling", "points_from", "num_candidates")
+
+
+class _TorchVideoProcessor(BaseVideoProcessor):
+    """What transformers does by torchvision, in torch; it stands behind Qwen3-VL's class, whose super() it is."""
+
+    def convert_to_rgb(self, video: torch.Tensor) -> torch.Tensor:
+        return video.expand(-1, 3, -1, -1)  # (T, 1 or 3, H, W)
+
+    def resize(self, image: torch.Tensor, size, resample=None, **kwargs) -> torch.Tensor:
+        frames = image.flatten(0, 1)  # (videos * T, 3, H, W)
+        is_rounded = frames.dtype == torch.uint8 and frames.device.type != "cpu"  # only the CPU resizes bytes
+        resized = torch.nn.functional.interpolate(
+            frames.float() if is_rounded else frames,
+            (size.height, size.width),
+            mode=RESAMPLING[resample],
+            antialias=True,
+        )
+        resized = resized.round().clamp(0, 255).to(torch.uint8) if is_rounded else resized
+        return resized.unflatten(0, image.shape[:2])
+
+    def normalize(self, image: torch.Tensor, mean, std, inplace: bool = False, **kwargs) -> torch.Tensor:
+        mean, std = (torch.as_tensor(part, dtype=image.dtype, device=image.device) for part in (mean, std))
+        return (image - mean[:, None, None]) / std[:, None, None]
+
+
+class GapMllmVideoProcessor(Qwen3VLVideoProcessor, _TorchVideoProcessor):
+    """`Qwen3VLVideoProcessor` that needs no torchvision; saved under that name, which any stack knows.
+
+    It takes decoded frames; `GapMllmProcessor` reads files. Its settings are those of the class it stands for.
+    """
+
+    cap_pixels_per_frame = False  # what Qwen3VLVideoProcessor does where nothing is said, without its warning
+
+    def to_dict(self) -> dict:
+        saved = super().to_dict()
+        if not saved.get("cap_pixels_per_frame"):
+            saved.pop("cap_pixels_per_frame", None)
+        return {**saved, "video_processor_type": "Qwen3VLVideoProcessor"}
+
+
+@dataclass
+class ClipMetadata(VideoMetadata):
+    """What transformers knows of a video, and the exact times of the frames chosen, in seconds since frame 0."""
+
+    seconds: list[float] | None = None
+
+
+def read_clips(
+    videos, processor: Qwen3VLVideoProcessor, metadata: Sequence | VideoMetadata | dict | None = None, **options
+) -> tuple[list[np.ndarray], list[ClipMetadata]]:
+    """Read videos of any form, and choose their frames.
+
+    Args:
+        videos: video files, lists of frames (PIL, arrays, or paths of pictures) or arrays of frames, nested as the
+            chats that show them.
+        processor (`Qwen3VLVideoProcessor`): video processor, whose rule chooses the frames unless `sampling` is given.
+        metadata (`VideoMetadata`, `dict`, or list, *optional*): an entry for each video that is given as frames, with
+            `fps`; `frames_indices` where they are a choice already. None for files.
+        **options: `do_sample_frames`, and the fields of `FrameChoice` in `CHOICE_OPTIONS`.
+    Returns:
+        `tuple[list[np.ndarray], list[ClipMetadata]]`: frames `(T, H, W, 3)`, RGB of 8 bits, and their times.
+    Raises:
+        ValueError: if a video is a URL, has fewer frames than a temporal patch, frames of unlike sizes, or came as
+            frames without a frame rate, or the metadata do not fit. TypeError, ValueError: as `FrameChoice` and
+            `to_rgb_image`. ImportError, FileNotFoundError: as `VideoFile`.
+    """
+    videos = _as_videos(videos)
+    given = metadata if isinstance(metadata, list | tuple) else [metadata] * len(videos)
+    given = [entry for part in given for entry in (part if isinstance(part, list | tuple) else [part])]
+    if len(given) != len(videos):
+        raise ValueError(f"video_metadata has {len(given)} entries for {len(videos)} videos; give one for each.")
+    clips = [
+        _read_clip(video, entry, f"video {index}", processor, **options)
+        for index, (video, entry) in enumerate(zip(videos, given, strict=True))
+    ]
+    return [frames for frames, _ in clips], [entry for _, entry in clips]
+
+
+def _read_clip(video, metadata, name, processor, do_sample_frames=None, **options):
+    options = {key: value for key, value in options.items() if value is not None}
+    has_rule = not {"sampling", "points_from", "num_candidates"}.isdisjoint(options)
+    choice = FrameChoice(**options) if has_rule else None
+
+    def choose(seconds, is_chosen=False):
+        if do_sample_frames is False or (is_chosen and not options and do_sample_frames is None):
+            return list(range(len(seconds)))
+        if choice is not None:
+            return choice.candidates(seconds)
+        rate = frame_rate(seconds)
+        if rate is None:
+            return list(range(len(seconds)))
+        return processor.sample_frames(VideoMetadata(len(seconds), fps=rate), **options).tolist()
+
+    if isinstance(video, str | os.PathLike):
+        if str(video).startswith(("http://", "https://")):
+            raise ValueError(f"{name} is the URL {video}; download it, and give the path of the file.")
+        frames, seconds = VideoFile(video).read(choose)
+        known = {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
+    else:
+        frames, known = _read_given(video, metadata, name, choose)
+    if choice is not None and do_sample_frames is not False:
+        frames = [frames[place] for place in choice.narrow(frame.image for frame in frames)]
+    least, sizes = processor.temporal_patch_size, {frame.image.size for frame in frames}
+    if len(frames) < least:
+        raise ValueError(
+            f"{name} has {len(frames)} frame to show; expected {least} or more. Show a single frame as an image."
+        )
+    if len(sizes) > 1:
+        raise ValueError(f"{name} has frames of {len(sizes)} sizes, {sorted(sizes)}; expected one.")
+    width, height = frames[0].image.size
+    return np.stack([np.asarray(frame.image) for frame in frames]), ClipMetadata(
+        **known,
+        width=width,
+        height=height,
+        frames_indices=[frame.index for frame in frames],
+        seconds=[frame.timestamp for frame in frames],
+    )
+
+
+def _read_given(video, metadata, name, choose):
+    """The frames to show of those given, and what the metadata say of the whole video."""
+    metadata = dict(metadata or {})
+    if metadata.get("fps") is None:
+        raise ValueError(
+            f"{name} came as frames without a frame rate, by which the prompt tells their times. Pass video_metadata="
+            "[{'fps': frames per second of the video}], with 'frames_indices' if they are a choice of its frames; or "
+            "show them as images."
+        )
+    fps, indices = check_positive("fps of video_metadata", metadata["fps"]), metadata.get("frames_indices")
+    indices = list(range(len(video))) if indices is None else [int(index) for index in indices]
+    seconds = metadata.get("seconds") or [index / fps for index in indices]
+    if not len(indices) == len(seconds) == len(video):
+        raise ValueError(f"{name} has {len(video)} frames, but its frames_indices are {len(indices)}.")
+    total = metadata.get("total_num_frames") or len(video)
+    frames = [
+        VideoFrame(indices[place], seconds[place], to_rgb_image(video[place], f"frame {place} of {name}"))
+        for place in choose(seconds, is_chosen=len(video) < total)
+    ]
+    return frames, {"total_num_frames": total, "fps": fps}
+
+
+def _as_videos(videos, depth: int = 0) -> list:
+    """Videos of any nesting as a flat list of files and of sequences of frames.
+
+    A list of texts is one of files; below the two levels of chats and their videos it is the frames of one.
+    """
+    if isinstance(videos, str | os.PathLike):
+        return [videos]
+    if isinstance(videos, np.ndarray | torch.Tensor):
+        return [videos] if videos.ndim == 4 else list(videos)
+    if videos and isinstance(videos[0], Image.Image):
+        return [videos]
+    if videos and isinstance(videos[0], np.ndarray | torch.Tensor) and videos[0].ndim == 3:
+        return [videos]
+    if depth == 2 and all(isinstance(entry, str | os.PathLike) for entry in videos):
+        return [videos]
+    return [video for entry in videos for video in _as_videos(entry, depth + 1)]
+
+
+__all__ = ["CHOICE_OPTIONS", "ClipMetadata", "GapMllmVideoProcessor", "read_clips"]

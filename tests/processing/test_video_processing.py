@@ -1,0 +1,287 @@
+"""Video files without torchvision: the frames chosen, their times in the prompt, and the inputs of Qwen3-VL."""
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.utils import is_torchvision_available
+from transformers.video_utils import VideoMetadata, load_video
+
+from gap_mllm.processing import space_aware_sample
+from gap_mllm.processing.frame_choice_gap_mllm import FrameChoice, predict_points
+from tests.processing.data.rendered_teacher import random_vggt
+from tests.processing.small_videos import NUM_FRAMES, picture, write_video
+
+
+VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    """24 frames, 10 a second."""
+    return write_video(tmp_path_factory.mktemp("clips") / "room.mp4")
+
+
+@pytest.fixture(scope="module")
+def frames(video):
+    """All frames of it and their metadata, by transformers."""
+    return load_video(str(video), backend="pyav")
+
+
+@pytest.fixture
+def encode(tiny_processor):
+    def run(part, **options):
+        messages = [{"role": "user", "content": [{"type": "video", **part}, {"type": "text", "text": "Where?"}]}]
+        return tiny_processor.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options
+        )
+
+    return run
+
+
+def times(processor, inputs):
+    """The times that the prompt tells, one for two frames."""
+    text = processor.decode(inputs["input_ids"][0])
+    return [float(part.split("<")[-1]) for part in text.split(" seconds>")[:-1]]
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+CHOICES = {
+    "default": ({}, [0, 8, 15, 23]),  # 2 a second of 2.4, by the rule of Qwen3-VL
+    "number": ({"num_frames": 6}, [0, 5, 9, 14, 18, 23]),
+    "rate": ({"fps": 4}, [0, 3, 6, 9, 12, 14, 17, 20, 23]),
+    "uniform": ({"sampling": "uniform", "num_frames": 5}, [0, 5, 11, 17, 23]),
+    "on screen": ({"sampling": "fps", "fps": 2}, [0, 5, 10, 15, 20]),
+    "on screen, at most": ({"sampling": "fps", "fps": 5, "num_frames": 4}, [0, 7, 15, 23]),
+    "all": ({"do_sample_frames": False}, list(range(NUM_FRAMES))),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_file_gives_the_inputs_of_its_frames(choice, video, frames, encode, tiny_processor):
+    options, expected = CHOICES[choice]
+    out = encode({"path": str(video)}, **options)
+    known = VideoMetadata(NUM_FRAMES, fps=10.0, frames_indices=expected)
+    chosen = {"video_metadata": [known], "do_sample_frames": False}
+    assert equal(out, encode({"video": frames[0][expected]}, **chosen))
+    assert equal(out, encode({"video": frames[0]}, video_metadata=[frames[1]], **options))
+    assert equal(out, encode({"path": video}, videos_kwargs=options))
+    pairs = np.array([*expected, *expected[-1:] * (len(expected) % 2)]).reshape(-1, 2)
+    assert times(tiny_processor, out) == pytest.approx(pairs.mean(1) / 10, abs=0.051)  # one decimal
+    assert len(pairs) == out["video_grid_thw"][0, 0]
+    given = tiny_processor(videos=[str(video)], text=VIDEO, return_metadata=True, **options)["video_metadata"][0]
+    assert given.frames_indices == expected and given.fps == 10.0 and given.total_num_frames == NUM_FRAMES
+
+
+def test_several_videos_in_every_nesting(video, frames, tiny_processor):
+    one = tiny_processor(videos=str(video), text=VIDEO, return_tensors="pt")
+    pixels = one["pixel_values_videos"]
+    for videos in ([video, str(video)], [[video], [video]], [[str(video), video]]):
+        two = tiny_processor(videos=videos, text=[VIDEO + VIDEO], return_tensors="pt")
+        assert torch.equal(two["pixel_values_videos"], torch.cat([pixels, pixels]))
+    pictures = [Image.fromarray(frame) for frame in frames[0]]
+    forms = [frames[0], torch.tensor(frames[0]), list(frames[0]), [frames[0]], frames[0][None], pictures, [pictures]]
+    for videos in forms:
+        same = tiny_processor(videos=videos, text=VIDEO, video_metadata=[{"fps": 10}], return_tensors="pt")
+        assert equal(same, one)
+
+
+def test_frames_may_be_pictures_on_disk(frames, encode, tmp_path):
+    for index, frame in enumerate(frames[0]):
+        Image.fromarray(frame).save(tmp_path / f"{index}.png")
+    paths = [str(tmp_path / f"{index}.png") for index in range(NUM_FRAMES)]
+    assert equal(
+        encode({"video": paths}, video_metadata=[{"fps": 10}]),
+        encode({"video": frames[0]}, video_metadata=[frames[1]]),
+    )
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mkv", "libx264"), ("a.webm", "libvpx"), ("a.h264", "libx264")])
+def test_containers_that_state_no_length(name, codec, encode, tiny_processor, tmp_path):
+    path = write_video(tmp_path / name, codec)
+    out = encode({"path": path}, sampling="uniform", num_frames=4)
+    assert out["video_grid_thw"].tolist()[0][0] == 2
+    if name != "a.h264":  # a raw stream has no times of its own
+        assert times(tiny_processor, out) == pytest.approx([0.35, 1.9], abs=0.051)
+
+
+def test_times_are_exact_where_the_rate_changes(encode, tiny_processor, tmp_path):
+    seconds = [0.0, 0.1, 0.2, 0.3, 4.0, 8.0]
+    path = write_video(tmp_path / "slow.mkv", frames=range(6), seconds=seconds)
+    out = encode({"path": path}, do_sample_frames=False)
+    assert times(tiny_processor, out) == pytest.approx([0.05, 0.25, 6.0], abs=0.051)
+    known = tiny_processor(videos=path, text=VIDEO, do_sample_frames=False, return_metadata=True)["video_metadata"]
+    pictures, _ = load_video(str(path), backend="pyav", sample_indices_fn=lambda metadata: np.arange(6))
+    assert equal(out, encode({"video": pictures}, video_metadata=known))
+
+
+def test_frames_that_are_a_choice_stay_where_none_is_asked_for(frames, encode, tiny_processor):
+    known = {"fps": 10, "frames_indices": [0, 7, 15, 23], "total_num_frames": NUM_FRAMES}
+    out = encode({"video": frames[0][[0, 7, 15, 23]]}, video_metadata=[known])
+    assert times(tiny_processor, out) == pytest.approx([0.35, 1.9], abs=0.051)
+    fewer = encode({"video": frames[0][[0, 7, 15, 23]]}, video_metadata=[known], sampling="uniform", num_frames=2)
+    assert times(tiny_processor, fewer) == pytest.approx([1.15], abs=0.051)
+
+
+# Where the points decide
+
+
+class Seeing:
+    """A model that sees the same wall in all frames but some, which see one of their own each."""
+
+    def __init__(self, special):
+        self.special, self.calls = special, []
+
+    def __call__(self, images):
+        self.calls.append(images.shape)
+        grid = torch.stack(torch.meshgrid(*[torch.linspace(0, 1, 20)] * 2, indexing="ij"), -1)
+        points = torch.cat([grid, torch.zeros(20, 20, 1)], -1).repeat(len(images), 1, 1, 1)
+        for place in self.special:
+            points[place] += torch.tensor([0.0, 0.0, 1.0 + place])
+        return SimpleNamespace(world_points=points[None], world_points_conf=torch.ones(1, len(images), 20, 20))
+
+
+def test_frames_that_see_most_of_the_space(video, encode, tiny_processor):
+    model = Seeing(special=(3, 17))
+    options = {"sampling": "space_aware", "points_from": model, "num_frames": 3}
+    known = tiny_processor(videos=video, text=VIDEO, return_metadata=True, **options)["video_metadata"][0]
+    assert known.frames_indices == [0, 3, 17] and model.calls == [(NUM_FRAMES, 3, 392, 518)]
+    out = encode({"path": video}, **options)
+    assert times(tiny_processor, out) == pytest.approx([0.15, 1.7], abs=0.051)
+    model.special = (2,)  # of six candidates, 0 4 9 13 18 23
+    known = tiny_processor(videos=video, text=VIDEO, return_metadata=True, num_candidates=6, **options)
+    assert 9 in known["video_metadata"][0].frames_indices and model.calls[-1][0] == 6
+
+
+def test_points_of_a_geometry_encoder_choose_frames(video, frames, tiny_processor):
+    model = random_vggt()
+    options = {"sampling": "space_aware", "points_from": model, "num_frames": 4}
+    known = tiny_processor(videos=video, text=VIDEO, return_metadata=True, **options)["video_metadata"][0]
+    points, confidence = predict_points(model, [Image.fromarray(frame) for frame in frames[0]])
+    assert points.shape == (NUM_FRAMES, 42, 56, 3)  # its config says 56 pixels
+    assert known.frames_indices == space_aware_sample(points, confidence, 4)
+    given = tiny_processor(videos=frames[0], text=VIDEO, return_metadata=True, video_metadata=[frames[1]], **options)
+    assert given["video_metadata"][0].frames_indices == known.frames_indices
+
+
+def test_the_model_is_not_copied(video, tiny_processor, monkeypatch):
+    model = Seeing(special=())
+    monkeypatch.setattr(Seeing, "__deepcopy__", lambda *_: pytest.fail("a model of many gigabytes"), raising=False)
+    options = {"sampling": "space_aware", "points_from": model, "num_frames": 2}
+    tiny_processor(videos=video, text=VIDEO, **options)
+    tiny_processor(videos=video, text=VIDEO, videos_kwargs=options)
+    assert len(model.calls) == 2
+
+
+# What is refused
+
+
+def test_frames_without_a_rate(frames, encode, tiny_processor):
+    for part, options in (({}, {}), ({"num_frames": 4}, {}), ({}, {"video_metadata": [VideoMetadata(NUM_FRAMES)]})):
+        with pytest.raises(ValueError, match=r"^video 0 came as frames without a frame rate.*Pass video_metadata="):
+            encode({"video": frames[0]}, **part, **options)
+    with pytest.raises(ValueError, match="fps of video_metadata is 0"):
+        encode({"video": frames[0]}, video_metadata=[{"fps": 0}])
+    with pytest.raises(ValueError, match="video_metadata has 2 entries for 1 videos"):
+        encode({"video": frames[0]}, video_metadata=[{"fps": 1}, {"fps": 1}])
+    with pytest.raises(ValueError, match="video 0 has 24 frames, but its frames_indices are 2"):
+        encode({"video": frames[0]}, video_metadata=[{"fps": 1, "frames_indices": [0, 1]}])
+
+
+def test_what_cannot_be_a_video(video, frames, encode, tmp_path):
+    with pytest.raises(ValueError, match=r"video 0 is the URL https://a.b/c.mp4; download it"):
+        encode({"url": "https://a.b/c.mp4"})
+    with pytest.raises(FileNotFoundError, match="none.mp4 does not exist"):
+        encode({"path": str(tmp_path / "none.mp4")})
+    with pytest.raises(FileNotFoundError, match="is a folder; expected a video file"):
+        encode({"path": str(tmp_path)})
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:-200])
+    with pytest.raises(ValueError, match="cut.mp4: the video cannot be decoded"):
+        encode({"path": str(tmp_path / "cut.mp4")})
+    with pytest.raises(ValueError, match="video 0 has 1 frame to show; expected 2 or more"):
+        encode({"path": write_video(tmp_path / "one.mp4", frames=range(1))})
+    uneven = [Image.fromarray(picture(0)), Image.new("RGB", (32, 32))]
+    with pytest.raises(ValueError, match="video 0 has frames of 2 sizes"):
+        encode({"video": uneven}, video_metadata=[{"fps": 1}], do_sample_frames=False)
+
+
+def test_without_the_package_the_extra_is_named(video, encode, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"PyAV.*gap-mllm\[video\]"):
+        encode({"path": video})
+
+
+def test_choices_that_say_too_little_or_too_much(tiny_processor):
+    for options, message in (
+        ({"sampling": "random"}, "sampling is 'random'; expected one of uniform, fps, space_aware"),
+        ({"sampling": "uniform"}, "which needs num_frames"),
+        ({"sampling": "fps"}, "which needs fps"),
+        ({"sampling": "space_aware"}, "which needs num_frames and points_from"),
+        ({"sampling": "uniform", "num_frames": 2, "fps": 1}, "fps is 1, but sampling is 'uniform'"),
+        ({"num_frames": 2, "num_candidates": 9}, "num_candidates is given, but sampling is 'uniform'"),
+        ({"num_frames": 2, "points_from": print}, "points_from is given, but sampling is 'uniform'"),
+        ({"num_frames": 0}, "num_frames is 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FrameChoice(**options)
+
+
+def test_models_that_give_no_points(video, tiny_processor, tiny_model):
+    options = {"sampling": "space_aware", "num_frames": 2}
+    with pytest.raises(TypeError, match="points_from is a str; expected a model"):
+        tiny_processor(videos=video, text=VIDEO, points_from="vggt", **options)
+    with pytest.raises(TypeError, match="whose geometry encoder has no heads for points; give the encoder with"):
+        tiny_processor(videos=video, text=VIDEO, points_from=tiny_model(), **options)
+    with pytest.raises(TypeError, match="gives no world_points"):
+        tiny_processor(videos=video, text=VIDEO, points_from=lambda images: SimpleNamespace(), **options)
+
+
+# In the model, as remote code, and beside torchvision
+
+
+def test_the_model_answers_about_a_file(tiny_model, video, encode):
+    out = encode({"path": video}, sampling="uniform", num_frames=4)
+    with torch.no_grad():
+        answer = tiny_model().eval().generate(**out, max_new_tokens=2, do_sample=False)
+    assert answer.shape[1] == out["input_ids"].shape[1] + 2
+
+
+REMOTE = """
+processor = transformers.AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
+messages = [{"role": "user", "content": [{"type": "video", "path": sys.argv[2]}, {"type": "text", "text": "?"}]}]
+options = {"sampling": "uniform", "num_frames": 4}
+out = processor.apply_chat_template(messages, tokenize=True, return_dict=True, processor_kwargs=options)
+json.dump([out["input_ids"][0], float(out["pixel_values_videos"].sum())], open(sys.argv[3], "w"))
+"""
+
+
+def test_files_are_read_by_remote_code(video, tiny_processor, run_without_package, tmp_path):
+    tiny_processor.save_pretrained(tmp_path)
+    tokens, total = run_without_package(REMOTE, tmp_path, video)
+    content = [{"type": "video", "path": str(video)}, {"type": "text", "text": "?"}]
+    out = tiny_processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        processor_kwargs={"sampling": "uniform", "num_frames": 4},
+    )
+    assert tokens == out["input_ids"][0] and total == pytest.approx(float(out["pixel_values_videos"].sum()))
+
+
+@pytest.mark.skipif(not is_torchvision_available(), reason="compares with the class that needs torchvision")
+def test_inputs_are_those_of_the_class_of_transformers(frames, tiny_processor):
+    from transformers import Qwen3VLVideoProcessor
+
+    own = tiny_processor.video_processor
+    stock = Qwen3VLVideoProcessor.from_dict(own.to_dict())
+    for size in ((48, 64), (37, 91), (200, 120)):
+        shape = (7, *size, 3)
+        video = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        options = {"video_metadata": [VideoMetadata(7, fps=2)], "return_tensors": "pt"}
+        assert equal(own(videos=[video], **options), stock(videos=[video], **options))
