@@ -15,6 +15,7 @@ TEST_PROCESSES ?= 2
 # generate(), training.
 VERSIONS ?= 5.19.0 5.21.1 5.23.0
 VERSION_TESTS ?= tests/modeling tests/processing/test_processing.py tests/processing/test_ask.py \
+    tests/processing/test_video_processing.py \
     tests/training/test_trainers.py tests/training/test_plain_trainer.py tests/training/test_checkpoints.py \
     tests/training/test_adapters.py tests/training/test_peft_and_trl.py
 
