@@ -1,5 +1,5 @@
 # pyright: basic
-"""Losses, collators and `Trainer` subclasses for geometry-aligned pre-training; imported when first asked for."""
+"""Losses, rewards, collators and `Trainer`s for geometry-aligned training; imported when first asked for."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -9,6 +9,17 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+    from .rewards import (
+        REWARDS,
+        box_iou_reward,
+        choice_reward,
+        compose_rewards,
+        format_reward,
+        frame_reward,
+        length_reward,
+        point_distance_reward,
+        relative_accuracy_reward,
+    )
     from .scene_collator import SceneCollator
     from .scene_geometry import SceneGeometryDataset
     from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
@@ -16,6 +27,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
 
 _MODULES = {
     "LOSS_TERMS": "terms",
+    "REWARDS": "rewards",
     "FrozenGeometry": "frozen_geometry",
     "GeometryAlignedTrainer": "geometry_aligned_trainer",
     "GeometryAlignedTrainingArguments": "geometry_aligned_trainer",
@@ -27,10 +39,19 @@ _MODULES = {
     "SceneGeometryDataset": "scene_geometry",
     "SceneQuestionDataset": "scene_questions",
     "SceneQuestionStream": "scene_questions",
+    "box_iou_reward": "rewards",
+    "choice_reward": "rewards",
+    "compose_rewards": "rewards",
+    "format_reward": "rewards",
+    "frame_reward": "rewards",
+    "length_reward": "rewards",
+    "point_distance_reward": "rewards",
+    "relative_accuracy_reward": "rewards",
 }
 
 __all__ = [
     "LOSS_TERMS",
+    "REWARDS",
     "FrozenGeometry",
     "GeometryAlignedTrainer",
     "GeometryAlignedTrainingArguments",
@@ -42,6 +63,14 @@ __all__ = [
     "SceneGeometryDataset",
     "SceneQuestionDataset",
     "SceneQuestionStream",
+    "box_iou_reward",
+    "choice_reward",
+    "compose_rewards",
+    "format_reward",
+    "frame_reward",
+    "length_reward",
+    "point_distance_reward",
+    "relative_accuracy_reward",
 ]
 
 
