@@ -28,6 +28,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
         "threads": args.threads,
         "device": args.device,
         "dtype": args.dtype,
+        "sampling": args.sampling,
+        "points_from": args.points_from,
         "attn_implementation": _name_or_parts(args.attn_implementation),
         "cache_dir": args.cache_dir,
         "refresh": args.refresh,

@@ -4,7 +4,7 @@ Rows hold paths or stored bytes; pictures are decoded only where a batch needs t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from ...processing.data.loading import load_multiview
 from ...processing.data.scene_sample import SceneSample
 from ...processing.data.source_files import stored_header
 from ...processing.data.video_frames import read_video_views
+from ...processing.frame_choice_gap_mllm import FrameChoice
 from ...processing.prompts_gap_mllm import IMAGE_TAG, TASKS, build_messages
 from ..benchmarks import Benchmark
 from .fingerprints import fingerprints
@@ -34,7 +35,7 @@ class QuestionSet:
     """
 
     def __init__(self, rows, num_frames: int = 32):
-        self._rows, self.num_frames = rows.with_format("arrow"), num_frames
+        self._rows, self.frames = rows.with_format("arrow"), FrameChoice(num_frames)
         self.ids = list(rows.with_format(None)["id"]) if len(rows) else []
         if not self.ids:
             raise ValueError("the benchmark has no questions: no row of its tasks is in the data.")
@@ -61,14 +62,26 @@ class QuestionSet:
         """Return a question by its id; `with_frames` reads the views of a video."""
         row = self._rows[self._places[row_id]].to_pylist()[0]
         if with_frames and not row["views"] and row["video"]:
-            row["views"] = _video_views(row["video"], self.num_frames)
+            row["views"] = _video_views(row["video"], self.frames)
         return SceneSample.from_row(row)
 
     def select(self, ids: Sequence[str]) -> "QuestionSet":
         """The questions of some ids, in this set's order."""
         wanted = set(ids)
         places = [place for place, row_id in enumerate(self.ids) if row_id in wanted]
-        return QuestionSet(self._rows.select(places), self.num_frames)
+        selected = QuestionSet(self._rows.select(places))
+        selected.frames = self.frames
+        return selected
+
+    def choose_frames(self, sampling: str | None, points_from: Callable | None = None) -> None:
+        """Take the frames of videos by another rule; arguments and errors are those of `FrameChoice`.
+
+        Raises:
+            TypeError, ValueError: as there; ValueError also if no question shows a video.
+        """
+        if not any(sample.video and not sample.views for sample in self):
+            raise ValueError(f"sampling is {sampling!r}, but no question shows a video whose frames are to be chosen.")
+        self.frames = FrameChoice(self.frames.num_frames, sampling=sampling, points_from=points_from)
 
     def fingerprints(self) -> dict[str, str]:
         """Hashes of questions, pictures, geometry and truths, by which other data under the same name is told."""
@@ -138,8 +151,8 @@ def even_subset(ids: Sequence[str], limit: int, seed: int = 0) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def _video_views(path, num_frames):
-    return read_video_views(path, num_frames)
+def _video_views(path, frames):
+    return read_video_views(path, **vars(frames))
 
 
 def view_shape(sample: SceneSample) -> tuple:

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ...model_loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device, check_dtype
+from ...processing.data.video_labels import load_teacher
 from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_all
 from .baseline_answers import BASELINES, MODEL
@@ -45,6 +46,8 @@ def evaluate_model(
     device: str | None = None,
     dtype: str = "auto",
     attn_implementation: str | dict[str, str] | None = None,
+    sampling: str | None = None,
+    points_from: str | Path | None = None,
     cache_dir: str | Path | None = None,
     refresh: bool = False,
     with_report: bool = True,
@@ -73,6 +76,9 @@ def evaluate_model(
             number, by default the checkpoint's.
         attn_implementation (`str` or `dict[str, str]`, *optional*): attention of the model or of its parts, by default
             the best that device and dtype allow.
+        sampling (`str`, *optional*), points_from (`str` or path, *optional*): rule by which frames of videos are
+            taken, "uniform" (the default) or "space_aware", and for that the folder of a
+            `GapMllmVggtForReconstruction`, which tells what each frame sees; see `FrameChoice`.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
@@ -82,9 +88,9 @@ def evaluate_model(
     Raises:
         ValueError: on an unknown benchmark, baseline, device or dtype, attention that does not fit (`set_attention`),
             threads below 1, neither model nor predictions, another plan in the folder, damaged weights or weights that
-            do not fit (`load_pretrained`), or predictions that do not fit. ImportError: for attention that is not
-            installed. FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any model
-            is loaded.
+            do not fit (`load_pretrained`), predictions that do not fit, or a sampling that does not (`FrameChoice`) or
+            where no question shows a video. ImportError: for attention that is not installed. FileNotFoundError,
+            RecordError: on a missing model, and on missing or bad data, before any model is loaded.
 
     Example:
         ```python
@@ -111,10 +117,15 @@ def evaluate_model(
     asked, total = load_questions(bench, data_dir, split, limit, seed, cache_dir, refresh, **options)
     if processes.is_main:
         processes.wait()
+    frames = {}
+    if sampling is not None or points_from is not None:
+        encoder = None if points_from is None else model_folder(points_from)
+        asked.choose_frames(sampling, encoder and load_teacher(encoder, device))
+        frames = {"sampling": sampling, "points_from": encoder and model_fingerprint(encoder)}
     beside, left_out = choose_baselines(baselines, bench, model_path is not None, without_geometry)
     threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
-    run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size}
+    run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size, **frames}
     if processes.is_main:
         run |= asked.fingerprints()
     texts, timing = {}, {}

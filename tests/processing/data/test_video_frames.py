@@ -4,10 +4,12 @@ import io
 import struct
 import sys
 import wave
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gap_mllm.processing.data import RecordError, SceneSample, complete_row
@@ -268,3 +270,22 @@ def test_pictures_of_a_folder_that_cannot_be_read_are_left_out_where_asked_for(f
     assert read_video_views(folder, 3, skip=skipped.append) == [whole[0], whole[2]]  # the others stay the same
     assert [error.file for error in skipped] == [str(folder / "2.jpg")]
     assert len(read_video_views(folder, skip=skipped.append)) == 3 and len(skipped) == 3
+
+
+def test_frames_that_see_most_of_the_space_may_be_chosen(video, folder):
+    def see(images):
+        points = torch.rand(1, 1, 8, 8, 3).repeat(1, len(images), 1, 1, 1)
+        points[0, [1, 4]] += torch.tensor([1.0, 3.0])[:, None, None, None]  # these see something of their own
+        return SimpleNamespace(world_points=points, world_points_conf=torch.ones(points.shape[:-1]))
+
+    chosen = {"sampling": "space_aware", "points_from": see}
+    assert {1, 4} < {view["frame_id"] for view in read_video_views(video, 3, **chosen)}
+    views = read_video_views(folder, 3, **chosen)
+    assert {"1.jpg", "11.jpg"} < {view["image_path"] for view in views} and len(views) == 3
+    (folder / "10.jpg").write_bytes((folder / "10.jpg").read_bytes()[:-100])
+    with pytest.raises(RecordError, match="cannot be decoded"):
+        read_video_views(folder, 3, **chosen)
+    skipped = []
+    views = read_video_views(folder, 4, skip=skipped.append, sampling="space_aware", points_from=see)
+    assert [view["image_path"] for view in views] == ["0.jpg", "1.jpg", "2.jpg", "11.jpg"]
+    assert [error.file for error in skipped] == [str(folder / "10.jpg")]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gap_mllm.processing import space_aware_sample
 from gap_mllm.processing.camera_geometry_gap_mllm import (
     invert_rigid,
     scale_intrinsics,
@@ -21,11 +22,13 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
 )
 from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room, scene_sample
 from gap_mllm.processing.data.task_makers import TaskMargins
+from gap_mllm.processing.data.video_frames import read_video_frames
 from gap_mllm.processing.data.video_labels import depth_teacher, label_video, labelling
 from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
 from gap_mllm.processing.data.video_labels.label_options import DEFAULT_QUESTIONS
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from gap_mllm.processing.data.video_labels.teacher_consistency import compare_views
+from gap_mllm.processing.frame_choice_gap_mllm import predict_points
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
 
@@ -604,3 +607,25 @@ def test_numbers_of_numpy_are_reported(room, frames, tmp_path):
     label(frames, tmp_path / "out", rendered(room), image_size=WIDTH, **options)
     report = json.loads((tmp_path / "out" / "label_report.json").read_text())
     assert report["options"]["num_frames"] == 9 and report["options"]["confidence_percentile"] == 25.0
+
+
+@pytest.mark.parametrize("source", ["video", "frames"])
+def test_frames_to_label_may_be_those_that_the_teacher_sees_most_by(source, vggt, tmp_path, request, monkeypatch):
+    monkeypatch.setattr(labelling, "compare_views", nothing_contradicted)
+    options = {"scale": 1.0, "confidence_percentile": 0, "edge_tolerance": 1e9, "accept_inconsistent_teacher": True}
+    options |= {"margins": TaskMargins(near_m=1e-6, far_m=1e6), "num_frames": 3, "views_per_row": 3}
+    path = request.getfixturevalue(source)
+    report = label(path, tmp_path / "out", vggt, sampling="space_aware", **options)
+    frames = read_video_frames(path, range(NUM_VIEWS))
+    expected = space_aware_sample(*predict_points(vggt, [frame.image for frame in frames]), 3)
+    step = 10 if source == "frames" else 1  # the numbers in the names of the files
+    assert report["frames"] == [step * place for place in expected] and report["options"]["sampling"] == "space_aware"
+
+
+def test_sampling_that_does_not_fit(room, frames, vggt, tmp_path):
+    with pytest.raises(ValueError, match="sampling is 'best'; expected one of uniform, fps, space_aware"):
+        label(frames, tmp_path / "out", vggt, sampling="best")
+    with pytest.raises(ValueError, match="sampling is 'uniform', but pictures are given"):
+        label(room_pictures(room), tmp_path / "out", vggt, sampling="uniform")
+    with pytest.raises(TypeError, match="gives no world_points"):
+        label(frames, tmp_path / "out", lambda views: None, sampling="space_aware", num_frames=2)
