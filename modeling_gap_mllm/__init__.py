@@ -12,6 +12,7 @@ from .processing.processing_gap_mllm import GapMllmProcessor
 from .publishing_gap_mllm import AUTO_MAPS
 from .vggt_gap_mllm import GapMllmGeometryOutput, GapMllmVggtModel
 from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction
+from .weights_gap_mllm import QUANTIZATION_SKIP_MODULES
 
 
 __version__ = "0.1.0"
@@ -39,5 +40,6 @@ __all__ = [
     "GapMllmVggtConfig",
     "GapMllmVggtForReconstruction",
     "GapMllmVggtModel",
+    "QUANTIZATION_SKIP_MODULES",
     "best_attn_implementation",
 ]

@@ -69,7 +69,11 @@ def set_attention(
         ImportError: for a kernel that is not installed.
     """
     modules = {part: getattr(model.base_model, name) for part, name in PARTS.items()}
-    modules = {part: module for part, module in modules.items() if any(True for _ in module.parameters())}
+    modules = {
+        part: module
+        for part, module in modules.items()
+        if module is not None and any(True for _ in module.parameters())
+    }
     places = {part: _device_and_dtype(part, module, device, autocast_dtype) for part, module in modules.items()}
     if attn_implementation is None:
         chosen = {part: best_attn_implementation(*place) for part, place in places.items()}

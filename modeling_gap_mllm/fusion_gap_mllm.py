@@ -14,6 +14,7 @@ from torch import nn
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmFusionConfig
 from .publishing_gap_mllm import PublishedModel
+from .weights_gap_mllm import WholeModel
 
 
 with needed_from_transformers():
@@ -272,7 +273,7 @@ class GapMllmFusionLevel(nn.Module):
         return _ExactLerp.apply(visual, fused.to(visual.dtype), self.strength.to(visual.dtype)), gate
 
 
-class GapMllmFusion(PublishedModel, PreTrainedModel):
+class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
     """Merge the tapped geometry features to visual tokens and fuse them in, level by level.
 
     Tap k feeds level k: with the published sizes VGGT's layers 4, 11 and 17 feed the three DeepStack levels, and layer

@@ -13,6 +13,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_gap_mllm import GapMllmConfig
 from .processing import GapMllmProcessor, check_image_statistics
+from .weights_gap_mllm import QUANTIZATION_SKIP_MODULES, SKIP_LISTS
 
 
 MODEL_CLASSES = ("GapMllmForConditionalGeneration", "GapMllmForPreTraining")
@@ -49,7 +50,8 @@ def save_for_hub(
         `Path`: the folder.
     Raises:
         TypeError: if the model is of another class: one with adapters, or a part of a model.
-        ValueError: if the processor normalises pixels otherwise than the model's config says.
+        ValueError: if the processor normalises pixels otherwise than the model's config says, or the weights to be
+            left out are quantised.
     """
     if not any(kind.__name__ in MODEL_CLASSES for kind in type(model).__mro__):
         advice = "A part of a model, such as its encoder, is published by its own save_pretrained(folder)."
@@ -57,6 +59,13 @@ def save_for_hub(
             advice = "Merge adapters first, with merge_and_unload(), or save them alone, with save_pretrained(folder)."
         raise TypeError(f"model must be one of {list(MODEL_CLASSES)}, got {type(model).__name__}. {advice}")
     check_image_statistics(processor, model.config)
+    quantization = getattr(model.config, "quantization_config", None)
+    skipped = {name for key in SKIP_LISTS for name in getattr(quantization, key, None) or ()}
+    if quantization is not None and not include_geometry_weights and not skipped & set(QUANTIZATION_SKIP_MODULES[:1]):
+        raise ValueError(
+            "The geometry encoder is quantised, so its weights cannot be left out and read from elsewhere. Pass "
+            f"include_geometry_weights=True, or quantise with {list(QUANTIZATION_SKIP_MODULES)} skipped."
+        )
     folder, config, state_dict = Path(folder), model.config, None
     model.config = copy.deepcopy(config)  # saving writes dtype, architectures and more into it
     if not include_geometry_weights:

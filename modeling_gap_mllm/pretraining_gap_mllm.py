@@ -81,6 +81,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         ```
     """
 
+    _may_start_afresh = ("point_map_heads.",)  # which inference folders lack
+
     def __init__(self, config: GapMllmConfig):
         super().__init__(config)
         self.loss_type = "ForCausalLM"  # so that Trainer counts the tokens that the loss sums

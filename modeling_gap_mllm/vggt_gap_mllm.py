@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmVggtConfig
 from .publishing_gap_mllm import PublishedModel
+from .weights_gap_mllm import WholeModel
 
 
 with needed_from_transformers():
@@ -346,7 +347,7 @@ def find_official_weights(folder: str | Path):
     return names[0] if len(names) == 1 else None
 
 
-class GapMllmVggtPreTrainedModel(PublishedModel, PreTrainedModel):
+class GapMllmVggtPreTrainedModel(PublishedModel, WholeModel, PreTrainedModel):
     """What the aggregator and the reconstruction model share: configuration, kernels, initialisation."""
 
     config: GapMllmVggtConfig
@@ -355,7 +356,7 @@ class GapMllmVggtPreTrainedModel(PublishedModel, PreTrainedModel):
     main_input_name = "images"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["GapMllmVggtBlock"]
+    _no_split_modules = ["GapMllmVggtModel", "GapMllmVggtBlock"]  # as a part it stays whole
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True

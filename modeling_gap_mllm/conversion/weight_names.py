@@ -1,6 +1,7 @@
 """Names of released weights for those that our model expects, and what is missing, left over or does not fit."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
 
 import torch
 
@@ -38,7 +39,9 @@ _BLOCK_PROJECTIONS = ("query", "key", "value")  # in the order of the rows of in
 
 
 def expected_shapes(config: GapMllmConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all weights that the model reads; nothing is allocated."""
+    """Names and shapes of all weights that the model reads, with its geometry; nothing is allocated."""
+    config = copy(config)
+    config.use_geometry = True
     with torch.device("meta"):
         model = GapMllmForConditionalGeneration(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -5,6 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from gap_mllm.hub import save_for_hub
+
 
 PATCH, MERGE, FRAMES = 16, 2, 2
 
@@ -79,3 +81,13 @@ def make_inputs(tiny_processor, picture):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def small_folder(tiny_model, tiny_processor, tmp_path_factory):
+    """A folder without the encoder's weights, which are saved beside it, named as it names them."""
+    base, model = tmp_path_factory.mktemp("small"), tiny_model()
+    model.model.geometry.save_pretrained(base / "encoder")
+    return save_for_hub(
+        model, tiny_processor, base / "out", include_geometry_weights=False, geometry_weights=str(base / "encoder")
+    )

@@ -219,11 +219,11 @@ def test_strength_start_and_training_hold_after_loading(tmp_path, changes, value
     assert loaded.train().levels[0].strength.requires_grad is (not is_trained)
 
 
-def test_weights_that_a_checkpoint_lacks_are_initialised(tmp_path):
+def test_weights_that_a_checkpoint_may_lack_are_initialised(tmp_path):
     fusion = make_fusion(method="weighted", init="reference")
     state = {name: tensor for name, tensor in fusion.state_dict().items() if name.startswith("mergers.0.")}
     fusion.save_pretrained(tmp_path, state_dict=state)
-    loaded = GapMllmFusion.from_pretrained(tmp_path)
+    loaded = GapMllmFusion.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
     assert torch.equal(loaded.mergers[0].linear_fc1.weight, fusion.mergers[0].linear_fc1.weight)
     for merger, level in zip(loaded.mergers[1:], loaded.levels[1:], strict=True):
         assert torch.equal(level.strength, torch.ones(8))

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText
 
 import gap_mllm
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmProcessor
@@ -24,7 +22,7 @@ from gap_mllm.publishing_gap_mllm import AUTO_MAPS
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "gap_reference" / "checkpoint"
 NEW_TOKENS = 6
 MODEL_AUTO_MAP = AUTO_MAPS["gap_mllm"]
-ALLOWED_MODULES = {*sys.stdlib_module_names, "torch", "numpy", "PIL", "transformers", "huggingface_hub"}
+ALLOWED_MODULES = {*sys.stdlib_module_names, "torch", "numpy", "PIL", "transformers", "huggingface_hub", "safetensors"}
 
 # Runs with nothing but the folder.
 FRESH_PROCESS = """
@@ -102,16 +100,6 @@ def folders(model, pretraining_model, tmp_path_factory):
 def converted_folder(folders):
     """A folder that `gap-mllm convert` wrote; the fresh process finds it beside the first."""
     return convert_checkpoint(REFERENCE, f"{folders[0]}.converted")
-
-
-@pytest.fixture(scope="module")
-def small_folder(model, tiny_processor, tmp_path_factory):
-    """A folder without the encoder's weights, which are saved beside it, named as it names them."""
-    base = tmp_path_factory.mktemp("small")
-    model.model.geometry.save_pretrained(base / "encoder")
-    return save_for_hub(
-        model, tiny_processor, base / "out", include_geometry_weights=False, geometry_weights=str(base / "encoder")
-    )
 
 
 @pytest.fixture(scope="module")
@@ -234,45 +222,6 @@ def test_other_classes_are_refused(tiny_config, tiny_processor, tmp_path):
     model.merge_and_unload = None  # as a model of PEFT has it
     with pytest.raises(TypeError, match="got GapMllmModel.*Merge adapters first, with merge_and_unload"):
         save_for_hub(model, tiny_processor, tmp_path / "out")
-
-
-# Without the encoder's weights
-
-
-def test_encoder_weights_left_out_are_read_from_where_the_config_says(small_folder, model, tmp_path):
-    assert not any(name.startswith("model.geometry.") for name in load_file(small_folder / "model.safetensors"))
-    assert "geometry_weights" in (small_folder / "README.md").read_text()
-    loaded, info = AutoModelForImageTextToText.from_pretrained(small_folder, output_loading_info=True)
-    assert not info["missing_keys"] and loaded.config.geometry_weights is None
-    expected = model.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
-    loaded.save_pretrained(tmp_path)  # whole again
-    assert any(name.startswith("model.geometry.") for name in load_file(tmp_path / "model.safetensors"))
-    half = AutoModelForImageTextToText.from_pretrained(small_folder, dtype=torch.bfloat16)
-    assert {parameter.dtype for parameter in half.model.geometry.parameters()} == {torch.bfloat16}
-    assert torch.equal(half.model.geometry.camera_token, expected["model.geometry.camera_token"].bfloat16())
-
-
-def test_encoder_weights_that_cannot_be_read_are_reported_with_what_to_do(small_folder, tmp_path):
-    with pytest.raises(OSError, match="not part of this checkpoint.*geometry_weights=FOLDER.*use_geometry=False"):
-        AutoModelForImageTextToText.from_pretrained(small_folder, geometry_weights=str(tmp_path / "nowhere"))
-    encoder = Path(json.loads((small_folder / "config.json").read_text())["geometry_weights"])
-    weights = load_file(encoder / "model.safetensors")
-    del weights["camera_token"]
-    (tmp_path / "partial").mkdir()
-    save_file(weights, tmp_path / "partial" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="lacks weights: .*camera_token"):
-        AutoModelForImageTextToText.from_pretrained(small_folder, geometry_weights=str(tmp_path / "partial"))
-
-
-@torch.no_grad()
-def test_encoder_weights_are_not_needed_for_plain_qwen(small_folder, model, inputs, tmp_path):
-    loaded, info = AutoModelForImageTextToText.from_pretrained(
-        small_folder, use_geometry=False, geometry_weights=str(tmp_path / "nowhere"), output_loading_info=True
-    )
-    assert not info["missing_keys"]
-    with model.geometry_disabled():
-        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
 # Rules of remote code

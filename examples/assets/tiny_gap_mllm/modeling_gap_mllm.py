@@ -19,10 +19,12 @@ from .fusion_gap_mllm import GapMllmFusion
 from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable, video_views
 from .publishing_gap_mllm import PublishedModel
 from .vggt_gap_mllm import GapMllmVggtModel
+from .weights_gap_mllm import WholeModel, stored_weights, with_skip_list
 
 
 with needed_from_transformers():
     from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM, Cache
+    from transformers.integrations import is_deepspeed_zero3_enabled
     from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.models.qwen3_vl.modeling_qwen3_vl import (
         BaseModelOutputWithDeepstackFeatures,
@@ -104,40 +106,51 @@ def _given_vision(model_kwargs):
     return [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
 
 
-class GapMllmPreTrainedModel(PublishedModel, Qwen3VLPreTrainedModel):
+class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel):
     """What all GAP-MLLM models share: where the encoder's weights come from, and frozen modules in training."""
 
     config: GapMllmConfig
     config_class = GapMllmConfig
-    _no_split_modules = [
-        "Qwen3VLTextDecoderLayer",
-        "Qwen3VLVisionBlock",
-        "GapMllmVggtBlock",
-        "GapMllmFusion",
-    ]
+    _no_split_modules = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "GapMllmFusion"]  # and the encoder's own
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """As in transformers, and reads the encoder's weights from `geometry_weights` where a checkpoint has none.
+        """As in transformers; the encoder's weights come from `geometry_weights` where the checkpoint has none.
 
-        `geometry_weights=FOLDER` replaces the source that the checkpoint's config names. Without
-        `attn_implementation` each part gets the best for where `device_map` puts it and for its dtype.
+        Quantisation leaves `QUANTIZATION_SKIP_MODULES` as they are, unless `quantization_config` has its own list.
+        Without `attn_implementation` each part gets the best for where `device_map` puts it and for its dtype.
 
+        Args:
+            geometry_weights (`str`, *optional*): folder or repository to read in the place of the one that the
+                checkpoint's config names.
+            ignore_mismatched_sizes (`bool`, defaults to False): True lets missing weights start at random.
         Raises:
             OSError: if the encoder's weights are not part of the checkpoint and their source cannot be read.
-            ValueError: if they are there but incomplete, or as `GapMllmConfig.check_attn_implementation`.
+            ValueError: if weights are missing, there or here (they are named), or as
+                `GapMllmConfig.check_attn_implementation`.
         """
+        if kwargs.get("quantization_config") is not None:
+            kwargs["quantization_config"] = with_skip_list(kwargs["quantization_config"])
         is_chosen = (
             "attn_implementation" in kwargs or getattr(kwargs.get("config"), "_attn_implementation", None) is not None
         )
         loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
         if not is_chosen:
-            set_attention(model)
-        if model.config.geometry_weights is not None and model.config.use_geometry:
-            getattr(model, "model", model).load_geometry_weights(model.config.geometry_weights)
-            model.config.geometry_weights = None  # the model is whole now, and so is what it saves
+            set_attention(loaded[0] if isinstance(loaded, tuple) else loaded)
         return loaded
+
+    @classmethod
+    def _load_pretrained_model(cls, model, state_dict, checkpoint_files, load_config, *args, **kwargs):
+        """As in transformers; the encoder's weights join here, before any is placed, offloaded or quantised."""
+        base = model.base_model
+        if base.geometry is not None and model.config.geometry_weights is not None:
+            prefix = "geometry." if base is model else f"{model.base_model_prefix}.geometry."
+            encoder = base.read_geometry_weights(model.config.geometry_weights, load_config.dtype)
+            state_dict = dict(state_dict or {}) | {prefix + name: value for name, value in encoder.items()}
+            for file in checkpoint_files or ():
+                state_dict.update(stored_weights(file))
+            model.config.geometry_weights = None  # the model is whole now, and so is what it saves
+        return super()._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
 
     def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args, **kwargs):
         """As in transformers, by the parts of `GapMllmConfig.check_attn_implementation`, which raises for others."""
@@ -160,7 +173,7 @@ class GapMllmPreTrainedModel(PublishedModel, Qwen3VLPreTrainedModel):
                     is_checkpointed = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
                     module.training = is_checkpointed
             geometry = self.base_model.geometry
-            if not is_trainable(geometry):
+            if geometry is not None and not is_trainable(geometry):
                 geometry.eval()  # no gradient passes through
         return self
 
@@ -195,29 +208,39 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 f"geometry_config.model_type={config.geometry_config.model_type!r} is not known. Choose one of "
                 f"{sorted(GEOMETRY_ENCODERS)}."
             )
-        # The dtype that this model is being built in, not the one in which the encoder's folder was saved.
-        dtype = torch.get_default_dtype()
-        self.geometry = encoder._from_config(config.geometry_config, dtype=dtype)
-        self.fusion = GapMllmFusion._from_config(config.gap_fusion_config, dtype=dtype)
+        self.geometry = self.fusion = None
+        if config.use_geometry:
+            # The dtype that this model is being built in, not the one in which the encoder's folder was saved.
+            dtype = torch.get_default_dtype()
+            self.geometry = encoder._from_config(config.geometry_config, dtype=dtype)
+            self.fusion = GapMllmFusion._from_config(config.gap_fusion_config, dtype=dtype)
+            self._no_split_modules = [*self._no_split_modules, type(self.geometry).__name__]
+        else:
+            self._keys_to_ignore_on_load_unexpected = [r"(^|\.)(geometry|fusion)\."]
         self._geometry_disabled = 0
-        if not config.use_geometry:
-            self._keys_to_ignore_on_load_missing = [r"(^|\.)(geometry|fusion)\."]
-        elif config.geometry_weights is not None:
-            self._keys_to_ignore_on_load_missing = [r"(^|\.)geometry\."]
         self.post_init()
 
-    def load_geometry_weights(self, source: str):
+    def read_geometry_weights(self, source: str, dtype: torch.dtype):
         """Read the geometry encoder's weights from a folder or repository of its own (safetensors).
 
         Args:
             source (`str`): VGGT's, or one that `model.geometry.save_pretrained` wrote.
+            dtype (`torch.dtype`): what they are cast to.
+        Returns:
+            `dict[str, torch.Tensor]`: by their names in the encoder, on the CPU.
         Raises:
             OSError: if the source cannot be read.
-            ValueError: if weights are missing in it.
+            ValueError: if weights are missing in it, or under DeepSpeed's ZeRO-3, which splits models before they are
+                read.
         """
+        if is_deepspeed_zero3_enabled():
+            raise ValueError(
+                f"The weights of the geometry encoder stand apart, in {source!r}; under DeepSpeed's ZeRO-3 they "
+                "cannot join. Load the model once without it, and train from what save_pretrained(FOLDER) writes."
+            )
         try:
             encoder, info = type(self.geometry).from_pretrained(
-                source, config=self.config.geometry_config, dtype=self.geometry.dtype, output_loading_info=True
+                source, config=self.config.geometry_config, dtype=dtype, output_loading_info=True
             )
         except OSError as error:
             raise OSError(
@@ -225,14 +248,25 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 f"{source!r}. Pass geometry_weights=FOLDER (VGGT's, with its safetensors) to from_pretrained, or "
                 "use_geometry=False for plain Qwen3-VL."
             ) from error
-        if info["missing_keys"]:
-            raise ValueError(f"geometry_weights={source!r} lacks weights: {sorted(info['missing_keys'])}.")
-        self.geometry.load_state_dict(encoder.state_dict())
+        return {name: value for name, value in encoder.state_dict().items() if name not in info["missing_keys"]}
 
     @property
     def uses_geometry(self):
-        """Whether images pass the geometry encoder now: by the config, and outside of `geometry_disabled`."""
+        """Whether images pass the geometry encoder now: by the config, and outside of `geometry_disabled`.
+
+        Raises:
+            ValueError: if the config was changed to use an encoder that was not built.
+        """
+        if self.config.use_geometry:
+            self._require_geometry()
         return self.config.use_geometry and not self._geometry_disabled
+
+    def _require_geometry(self):
+        if self.geometry is None:
+            raise ValueError(
+                "The model was built with use_geometry=False and holds no geometry encoder. Load it again with "
+                "use_geometry=True, from a folder that holds the weights of encoder and fusion."
+            )
 
     @contextmanager
     def geometry_disabled(self):
@@ -299,8 +333,9 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             `torch.Tensor` of shape `(levels, P, C)`: the tapped features of all P patches, in the order of the images
             and row by row within each. No gradient.
         Raises:
-            ValueError: as `get_image_features`.
+            ValueError: as `get_image_features`, or if there is no encoder (`use_geometry=False`).
         """
+        self._require_geometry()
         return torch.stack(self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)[0])
 
     @staticmethod

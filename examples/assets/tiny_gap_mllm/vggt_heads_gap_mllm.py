@@ -326,6 +326,7 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
     config_class = GapMllmVggtConfig
     _keys_to_ignore_on_load_unexpected = [r"^track_head\."]
     _supports_flash_attn = False  # the heads attend in float32
+    _may_start_afresh = ("camera_head.", "depth_head.", "point_head.")  # to be trained on an encoder alone
     _keep_in_fp32_modules_strict = ["camera_head", "depth_head", "point_head"]
 
     def __init__(self, config: GapMllmVggtConfig):
