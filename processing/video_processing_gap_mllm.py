@@ -32,6 +32,8 @@ class _TorchVideoProcessor(BaseVideoProcessor):
         return video.expand(-1, 3, -1, -1)  # (T, 1 or 3, H, W)
 
     def resize(self, image: torch.Tensor, size, resample=None, **kwargs) -> torch.Tensor:
+        if resample not in RESAMPLING:
+            raise ValueError(f"resample of the video processor is {resample!r}; expected bilinear (2) or bicubic (3).")
         frames = image.flatten(0, 1)  # (videos * T, 3, H, W)
         is_rounded = frames.dtype == torch.uint8 and frames.device.type != "cpu"  # only the CPU resizes bytes
         resized = torch.nn.functional.interpolate(
@@ -86,8 +88,8 @@ def read_clips(
         `tuple[list[np.ndarray], list[ClipMetadata]]`: frames `(T, H, W, 3)`, RGB of 8 bits, and their times.
     Raises:
         ValueError: if a video is a URL, has fewer frames than a temporal patch, frames of unlike sizes, or came as
-            frames without a frame rate, or the metadata do not fit. TypeError, ValueError: as `FrameChoice` and
-            `to_rgb_image`. ImportError, FileNotFoundError: as `VideoFile`.
+            frames without a frame rate, if metadata do not fit, or if a choice comes with `do_sample_frames=False`.
+        TypeError, ValueError: as `FrameChoice` and `to_rgb_image`. ImportError, FileNotFoundError: as `VideoFile`.
     """
     videos = _as_videos(videos)
     given = metadata if isinstance(metadata, list | tuple) else [metadata] * len(videos)
@@ -105,15 +107,16 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
     options = {key: value for key, value in options.items() if value is not None}
     has_rule = not {"sampling", "points_from", "num_candidates"}.isdisjoint(options)
     choice = FrameChoice(**options) if has_rule else None
+    if options and do_sample_frames is False:
+        raise ValueError(f"do_sample_frames is False, which takes all frames, but {', '.join(options)} came with it.")
 
-    def choose(seconds, is_chosen=False):
-        if do_sample_frames is False or (is_chosen and not options and do_sample_frames is None):
+    def choose(seconds, fps=None, is_chosen=False):
+        keeps_all = do_sample_frames is None and not options and (is_chosen or not processor.do_sample_frames)
+        rate = fps or frame_rate(seconds)
+        if do_sample_frames is False or keeps_all or (choice is None and rate is None):
             return list(range(len(seconds)))
         if choice is not None:
             return choice.candidates(seconds)
-        rate = frame_rate(seconds)
-        if rate is None:
-            return list(range(len(seconds)))
         return processor.sample_frames(VideoMetadata(len(seconds), fps=rate), **options).tolist()
 
     if isinstance(video, str | os.PathLike):
@@ -123,7 +126,7 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
         known = {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
     else:
         frames, known = _read_given(video, metadata, name, choose)
-    if choice is not None and do_sample_frames is not False:
+    if choice is not None:
         frames = [frames[place] for place in choice.narrow(frame.image for frame in frames)]
     least, sizes = processor.temporal_patch_size, {frame.image.size for frame in frames}
     if len(frames) < least:
@@ -159,7 +162,7 @@ def _read_given(video, metadata, name, choose):
     total = metadata.get("total_num_frames") or len(video)
     frames = [
         VideoFrame(indices[place], seconds[place], to_rgb_image(video[place], f"frame {place} of {name}"))
-        for place in choose(seconds, is_chosen=len(video) < total)
+        for place in (choose(seconds, is_chosen=True) if len(video) < total else choose(seconds, fps))
     ]
     return frames, {"total_num_frames": total, "fps": fps}
 

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 from transformers.video_utils import VideoMetadata, load_video
 
-from gap_mllm.processing import space_aware_sample
+from gap_mllm.processing import GapMllmProcessor, space_aware_sample
 from gap_mllm.processing.frame_choice_gap_mllm import FrameChoice, predict_points
 from tests.processing.data.rendered_teacher import random_vggt
 from tests.processing.small_videos import NUM_FRAMES, picture, write_video
@@ -92,6 +92,15 @@ def test_several_videos_in_every_nesting(video, frames, tiny_processor):
         assert equal(same, one)
 
 
+def test_chats_with_and_without_a_video_in_a_batch(video, tiny_processor):
+    shown = [{"type": "video", "path": str(video)}, {"type": "text", "text": "Where?"}]
+    chats = [[{"role": "user", "content": content}] for content in (shown, [{"type": "text", "text": "Who?"}], shown)]
+    options = {"sampling": "uniform", "num_frames": 4, "padding": True}
+    out = tiny_processor.apply_chat_template(chats, tokenize=True, return_dict=True, processor_kwargs=options)
+    assert out["video_grid_thw"].tolist() == [[2, 4, 4]] * 2
+    assert [(np.array(row) == 2).sum() for row in out["mm_token_type_ids"]] == [8, 0, 8]
+
+
 def test_frames_may_be_pictures_on_disk(frames, encode, tmp_path):
     for index, frame in enumerate(frames[0]):
         Image.fromarray(frame).save(tmp_path / f"{index}.png")
@@ -127,6 +136,17 @@ def test_frames_that_are_a_choice_stay_where_none_is_asked_for(frames, encode, t
     assert times(tiny_processor, out) == pytest.approx([0.35, 1.9], abs=0.051)
     fewer = encode({"video": frames[0][[0, 7, 15, 23]]}, video_metadata=[known], sampling="uniform", num_frames=2)
     assert times(tiny_processor, fewer) == pytest.approx([1.15], abs=0.051)
+
+
+def test_settings_of_the_folder_choose_frames(video, tiny_processor):
+    for settings, expected in (
+        ({"fps": 4}, CHOICES["rate"][1]),
+        ({"do_sample_frames": False}, list(range(NUM_FRAMES))),
+        ({"min_frames": 6}, CHOICES["number"][1]),
+    ):
+        processor = GapMllmProcessor(tokenizer=tiny_processor.tokenizer, video_processor=settings)
+        known = processor(videos=video, text=VIDEO, return_metadata=True, return_tensors="pt")["video_metadata"][0]
+        assert known.frames_indices == expected
 
 
 # Where the points decide
@@ -207,8 +227,16 @@ def test_what_cannot_be_a_video(video, frames, encode, tmp_path):
     with pytest.raises(ValueError, match="video 0 has 1 frame to show; expected 2 or more"):
         encode({"path": write_video(tmp_path / "one.mp4", frames=range(1))})
     uneven = [Image.fromarray(picture(0)), Image.new("RGB", (32, 32))]
+    with pytest.raises(ValueError, match="do_sample_frames is False, .*, but num_frames, sampling came"):
+        encode({"path": video}, do_sample_frames=False, num_frames=3, sampling="uniform")
     with pytest.raises(ValueError, match="video 0 has frames of 2 sizes"):
         encode({"video": uneven}, video_metadata=[{"fps": 1}], do_sample_frames=False)
+
+
+def test_resampling_that_is_not_there(video, tiny_processor):
+    processor = GapMllmProcessor(tokenizer=tiny_processor.tokenizer, video_processor={"resample": 1})
+    with pytest.raises(ValueError, match="resample of the video processor is 1; expected bilinear"):
+        processor(videos=video, text=VIDEO)
 
 
 def test_without_the_package_the_extra_is_named(video, encode, monkeypatch):
@@ -274,14 +302,28 @@ def test_files_are_read_by_remote_code(video, tiny_processor, run_without_packag
     assert tokens == out["input_ids"][0] and total == pytest.approx(float(out["pixel_values_videos"].sum()))
 
 
-@pytest.mark.skipif(not is_torchvision_available(), reason="compares with the class that needs torchvision")
-def test_inputs_are_those_of_the_class_of_transformers(frames, tiny_processor):
-    from transformers import Qwen3VLVideoProcessor
+@pytest.mark.skipif(not is_torchvision_available(), reason="compares with classes that need torchvision")
+def test_inputs_are_those_of_the_classes_of_transformers(video, frames, encode, tiny_processor):
+    from transformers import Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     own = tiny_processor.video_processor
     stock = Qwen3VLVideoProcessor.from_dict(own.to_dict())
     for size in ((48, 64), (37, 91), (200, 120)):
-        shape = (7, *size, 3)
-        video = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (7, *size, 3), dtype=np.uint8)
         options = {"video_metadata": [VideoMetadata(7, fps=2)], "return_tensors": "pt"}
-        assert equal(own(videos=[video], **options), stock(videos=[video], **options))
+        assert equal(own(videos=[pixels], **options), stock(videos=[pixels], **options))
+    parts = tiny_processor.image_processor, tiny_processor.tokenizer, stock
+    processor = Qwen3VLProcessor(*parts, chat_template=tiny_processor.chat_template)
+    for options in ({}, {"fps": 4}):  # they refuse `num_frames` beside their own default rate
+        messages = [
+            {"role": "user", "content": [{"type": "video", "video": frames[0]}, {"type": "text", "text": "?"}]}
+        ]
+        settings = {"videos_kwargs": {**options, "video_metadata": [frames[1]]}}
+        theirs = processor.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=settings
+        )
+        messages[0]["content"][0] = {"type": "video", "path": str(video)}
+        ours = tiny_processor.apply_chat_template(
+            messages, tokenize=True, return_dict=True, return_tensors="pt", processor_kwargs=options
+        )
+        assert equal(ours, theirs)
