@@ -86,9 +86,9 @@ def match_cleaned(cleaned: str, answers: Iterable[str], mode: str = "corrected")
 
     Args:
         cleaned (`str`), answers (iterable of `str`): what `clean_answer` gave; true answers, which are cleaned here.
-        mode (`str`): "corrected": one is within the other as whole words in a row, or the same text but for blanks;
-            an empty answer is never right. "reference": any characters, blanks taken out first. `Differs:` there an
-            empty answer is always within, and "no" is within "north wall".
+        mode (`str`, defaults to "corrected"): "corrected": one is within the other as whole words in a row, or the
+            same text but for blanks; an empty answer is never right. "reference": any characters, blanks taken out
+            first. `Differs:` there an empty answer is always within, and "no" is within "north wall".
     Returns:
         `tuple[bool, bool]`: whether it is one of the true ones, and whether one of the two is within the other.
     Raises:
