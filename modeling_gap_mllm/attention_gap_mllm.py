@@ -76,7 +76,7 @@ def set_attention(
     }
     places = {part: _device_and_dtype(part, module, device, autocast_dtype) for part, module in modules.items()}
     if attn_implementation is None:
-        chosen = {part: best_attn_implementation(*place) for part, place in places.items()}
+        chosen = {part: _best_of(modules[part], *place) for part, place in places.items()}
         if any(name != modules[part].config._attn_implementation for part, name in chosen.items()):
             model.set_attn_implementation({"": chosen["text_config"], **chosen})
         return
@@ -90,6 +90,14 @@ def set_attention(
                 f"{{{part!r}: 'sdpa', ...}}, of {', '.join(PARTS)}."
             )
     model.set_attn_implementation(attn_implementation)
+
+
+def _best_of(module, device, dtype):
+    """The best attention that a part knows: an encoder of one's own may have none of these."""
+    best = best_attn_implementation(device, dtype)
+    if "flash" in best and not module._supports_flash_attn:
+        best = "sdpa"
+    return best if best != "sdpa" or module._supports_sdpa else module.config._attn_implementation
 
 
 def _device_and_dtype(part, module, device, autocast_dtype):

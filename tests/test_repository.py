@@ -50,6 +50,7 @@ REPORTS = {
     "box_iou.py",
     "check_prepared.py",
     "collate_scenes.py",
+    "gpu_checks.py",
     "embed_patches.py",
     "read_large_json.py",
     "render_rooms.py",

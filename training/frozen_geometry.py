@@ -46,7 +46,8 @@ class FrozenGeometry:
             )
         self.config = base.config
         self.encoder = deepcopy(base.geometry).float().cpu().eval()
-        self.encoder.set_attn_implementation("sdpa")  # the model's may need a GPU
+        if "flash" in self.encoder.config._attn_implementation:  # which needs a GPU
+            self.encoder.set_attn_implementation("sdpa")
 
     @torch.no_grad()
     def __call__(self, pixel_values, image_grid_thw, scene_lengths):

@@ -226,7 +226,7 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     """
     freeze_groups(model, args.group_learning_rates)
     geometry = _bare(model).model.geometry
-    if args.bf16 and not is_trainable(geometry):
+    if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)
 
 

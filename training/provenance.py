@@ -8,6 +8,7 @@ from pathlib import Path
 
 PROVENANCE_FILE = "provenance.json"
 PACKAGES = ("gap-mllm", "torch", "transformers", "accelerate", "peft", "trl", "datasets", "numpy")
+PACKAGES += ("flash-attn", "flash-attn-3", "flash-attn-4")
 
 
 def describe_run(settings: dict) -> dict:

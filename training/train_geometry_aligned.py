@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
@@ -95,7 +94,9 @@ class GeometryAlignedModelArguments(DataArguments):
     )
 
 
-def build_model(model_config: dict, geometry_encoder_path: str | Path, processor: GapMllmProcessor):
+def build_model(
+    model_config: dict, geometry_encoder_path: str | Path, processor: GapMllmProcessor, dtype: str = "float32"
+):
     """Build a model with random language, vision and fusion weights around a trained geometry encoder.
 
     Args:
@@ -103,8 +104,9 @@ def build_model(model_config: dict, geometry_encoder_path: str | Path, processor
             token ids, vocabulary size and image statistics follow from the processor.
         geometry_encoder_path (`str` or `Path`): folder of a `GapMllmVggtForReconstruction` or `GapMllmVggtModel`.
         processor (`GapMllmProcessor`)
+        dtype (`str`, defaults to "float32"): dtype of the weights, "float32" or "bfloat16".
     Returns:
-        `GapMllmForPreTraining`, float32.
+        `GapMllmForPreTraining`.
     Raises:
         FileNotFoundError, ValueError: as `model_folder` and `load_pretrained`, for the encoder.
     """
@@ -121,7 +123,8 @@ def build_model(model_config: dict, geometry_encoder_path: str | Path, processor
         vision_start_token_id=processor.vision_start_token_id,
         vision_end_token_id=processor.vision_end_token_id,
     )
-    model = GapMllmForPreTraining(config)
+    # Not .to(dtype) afterwards, which would round the frequencies of rotary positions as well.
+    model = GapMllmForPreTraining._from_config(config, dtype=dtype)
     encoder = load_pretrained(GEOMETRY_ENCODERS[encoder_config.model_type], folder, dtype="float32")
     model.model.geometry.load_state_dict(encoder.state_dict())
     tokenizer = processor.tokenizer
@@ -165,8 +168,8 @@ def train_geometry_aligned(
         model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype=model_args.dtype)
     elif model_args.geometry_encoder_path:
         processor = _new_processor(model_args)
-        model = build_model(model_args.model_config, model_args.geometry_encoder_path, processor)
-        model.to(getattr(torch, model_args.dtype))
+        start = model_args.model_config, model_args.geometry_encoder_path
+        model = build_model(*start, processor, model_args.dtype)
     else:
         raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
     freeze(model, args)

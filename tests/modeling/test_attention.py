@@ -126,6 +126,17 @@ def test_every_part_gets_the_best_for_its_own_dtype(pretend, asked, tiny_model):
     assert asked.pop() == flash
 
 
+def test_an_encoder_that_knows_no_such_attention_keeps_its_own(pretend, asked, tiny_model, monkeypatch):
+    model = tiny_model().to(torch.bfloat16)
+    for knows, expected in (("_supports_flash_attn", "sdpa"), ("_supports_sdpa", "eager")):
+        monkeypatch.setattr(type(model.model.geometry), knows, False)
+        model.model.geometry.config._attn_implementation_internal = "eager"
+        pretend()
+        set_attention(model, device="cuda")
+        assert asked.pop()["geometry_config"] == expected
+        assert asked == []
+
+
 def test_from_pretrained_chooses_where_the_weights_lie(pretend, asked, folder, monkeypatch):
     pretend()
     where = torch.device("cpu")

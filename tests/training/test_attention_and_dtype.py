@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, term_trainer
+from gap_mllm import GapMllmForPreTraining
+from gap_mllm.training import FrozenGeometry, GeometryAlignedTrainer, GeometryAlignedTrainingArguments, term_trainer
 from gap_mllm.training import train_geometry_aligned as training_module
-from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
+from gap_mllm.training.train_geometry_aligned import build_model, train_geometry_aligned
+from tests.training.conftest import TINY
 
 
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
@@ -32,7 +34,6 @@ def test_a_recipe_names_attention_dtype_and_layout(tmp_path):
     assert trainer.model.model.visual.config._attn_implementation == "eager"
     assert trainer.data_collator.layout == "block_mask" and trainer.model.dtype == torch.float32
     assert trainer.model.model.geometry.dtype == torch.bfloat16  # frozen
-    assert trainer.data_collator.geometry.encoder.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,12 @@ def test_a_recipe_names_attention_dtype_and_layout(tmp_path):
 def test_attention_dtype_and_layout_that_do_not_fit_are_refused(tmp_path, flags, error, message):
     with pytest.raises(error, match=message):
         run_rooms(tmp_path, *flags)
+
+
+def test_the_loaders_copy_of_the_encoder_needs_no_gpu(make_pretraining_model):
+    model = make_pretraining_model().requires_grad_(False)
+    model.model.geometry.config._attn_implementation_internal = "flash_attention_2"
+    assert FrozenGeometry(model).encoder.config._attn_implementation == "sdpa"
 
 
 def test_flash_attention_lays_questions_out_without_a_mask(tmp_path, monkeypatch):
@@ -75,8 +82,21 @@ def test_a_gpu_computes_in_bfloat16(monkeypatch, tmp_path, has_gpu, given, expec
     )
 
 
+def test_a_new_model_in_bfloat16_has_positions_in_float32(encoder_folder, tiny_processor):
+    model = build_model(TINY, encoder_folder, tiny_processor, "bfloat16")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for name, buffer in model.named_buffers() if "inv_freq" in name} == {torch.float32}
+
+
 def test_a_trained_encoder_stays_in_float32(make_trainer, make_pretraining_model):
     trained = make_trainer(make_pretraining_model(), bf16=True, use_cpu=True, module_learning_rates={"geometry": 1e-3})
     assert trained.model.model.geometry.dtype == torch.float32
     frozen = make_trainer(make_pretraining_model(), bf16=True, use_cpu=True)
     assert frozen.model.model.geometry.dtype == torch.bfloat16 and frozen.model.dtype == torch.float32
+
+
+def test_a_model_without_an_encoder_trains_in_bfloat16(make_trainer, make_pretraining_model):
+    config = make_pretraining_model().config
+    config.use_geometry = False
+    trainer = make_trainer(GapMllmForPreTraining(config), bf16=True, use_cpu=True)
+    assert trainer.model.model.geometry is None and trainer.model.dtype == torch.float32
