@@ -684,7 +684,15 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
         return type(outputs)(loss=answer_loss(logits, labels, position_ids, num_items, False), **outputs)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
-        """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them."""
+        """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them.
+
+        Without mm_token_type_ids they follow from the input_ids, where these are at hand.
+        """
+        input_ids = model_kwargs.get("input_ids", inputs_tensor)
+        has_grid = any(model_kwargs.get(name) is not None for name in ("image_grid_thw", "video_grid_thw"))
+        if has_grid and model_kwargs.get("mm_token_type_ids") is None and not input_ids.is_floating_point():
+            types = IMAGE_TOKEN_TYPE * (input_ids == self.config.image_token_id)
+            model_kwargs["mm_token_type_ids"] = types + VIDEO_TOKEN_TYPE * (input_ids == self.config.video_token_id)
         cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
         past_length = _cached_length(cache)
         if past_length and token_types is not None:
@@ -709,7 +717,11 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
         return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
 
     def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
-        """As in transformers, but refuses chunks where its release would put images into the wrong ones."""
+        """As in transformers, but refuses chunks where its release would put images into the wrong ones.
+
+        An assistant of assisted generation gets the views as the model that it assists has encoded them, if they have
+        its width; else it proposes from the text alone, as plain Qwen3-VL does.
+        """
         if generation_config.prefill_chunk_size is not None and not CHUNKS_TAKE_IMAGES:
             is_vision = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
             if _given_vision(model_kwargs) or is_vision.any() or _cached_length(model_kwargs.get("past_key_values")):
@@ -718,6 +730,14 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
                     "5.23.0: before, chunks get the wrong visual tokens. Leave prefill_chunk_size out, or run: "
                     "pip install 'transformers>=5.23.0'"
                 )
+        if generation_config.is_assistant and not _cached_length(model_kwargs.get("past_key_values")):
+            outputs = (model_kwargs.get("mm_encoder_outputs") or {}).values()
+            widths = {tokens.shape[-1] for output in outputs for tokens in output.pooler_output}
+            if widths == {self.config.text_config.hidden_size}:
+                kwargs["is_first_iteration"] = True  # transformers would drop them
+            elif widths:
+                with self.geometry_disabled():
+                    return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
         return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
 
 

@@ -29,7 +29,8 @@ MAX_ASPECT_RATIO = 200  # Qwen's limit
 _TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness")
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
-# ChatML as Qwen3-VL writes it, and `generation` blocks around what the assistant says (for assistant_only_loss).
+# ChatML as Qwen3-VL writes it, tools included, and `generation` blocks around what the assistant says (for
+# assistant_only_loss).
 CHAT_TEMPLATE = """\
 {%- macro render(content) -%}
 {%- if content is string -%}
@@ -48,17 +49,45 @@ CHAT_TEMPLATE = """\
 {%- endfor -%}
 {%- endif -%}
 {%- endmacro -%}
+{%- if tools -%}
+{{ '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' -%}
+{{ render(messages[0].content) ~ '\\n\\n' }}
+{%- endif -%}
+{{ '# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\n' }}
+{{- 'You are provided with function signatures within <tools></tools> XML tags:\\n<tools>' }}
+{%- for tool in tools -%}
+{{ '\\n' ~ tool | tojson }}
+{%- endfor -%}
+{{ '\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments within ' }}
+{{- '<tool_call></tool_call> XML tags:\\n<tool_call>\\n{"name": <function-name>, "arguments": <args-json-object>}' }}
+{{- '\\n</tool_call><|im_end|>\\n' }}
+{%- endif -%}
 {%- for message in messages -%}
-{{ '<|im_start|>' ~ message.role ~ '\\n' }}
 {%- if message.role == 'assistant' -%}
+{{ '<|im_start|>assistant\\n' }}
 {%- generation -%}
-{{ render(message.content) ~ '<|im_end|>' }}
+{%- set said = render(message.content or '') -%}
+{{ said }}
+{%- for call in message.tool_calls or [] -%}
+{%- set call = call.function or call -%}
+{%- set arguments = call.arguments if call.arguments is string else call.arguments | tojson -%}
+{{ '\\n' if said or not loop.first }}
+{{- '<tool_call>\\n{"name": "' ~ call.name ~ '", "arguments": ' ~ arguments ~ '}\\n</tool_call>' }}
+{%- endfor -%}
+{{ '<|im_end|>' }}
 {%- endgeneration -%}
 {{ '\\n' }}
+{%- elif message.role == 'tool' -%}
+{{ '<|im_start|>user' if loop.first or loop.previtem.role != 'tool' }}
+{{- '\\n<tool_response>\\n' ~ render(message.content) ~ '\\n</tool_response>' }}
+{{- '<|im_end|>\\n' if loop.last or loop.nextitem.role != 'tool' }}
 {%- elif message.role in ('system', 'user') -%}
-{{ render(message.content) ~ '<|im_end|>\\n' }}
+{%- if not (tools and loop.first and message.role == 'system') -%}
+{{ '<|im_start|>' ~ message.role ~ '\\n' ~ render(message.content) ~ '<|im_end|>\\n' }}
+{%- endif -%}
 {%- else -%}
-{{ raise_exception('roles must be system, user or assistant, got ' ~ message.role) }}
+{{ raise_exception('roles must be system, user, assistant or tool, got ' ~ message.role) }}
 {%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}

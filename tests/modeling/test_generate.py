@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from transformers import DynamicCache, GenerationConfig
+from transformers.generation import candidate_generator
 
 import gap_mllm.modeling_gap_mllm
 from gap_mllm import GapMllmForPreTraining
@@ -347,3 +348,37 @@ def test_encoded_scene_serves_many_questions(model, calls, single):
         got = model.generate(**rest, **GREEDY, **kwargs, mm_encoder_outputs={"image": copy.copy(encoded)})
         assert torch.equal(got, expected if not kwargs else model.generate(**single, **GREEDY, **kwargs))
     assert calls == [[2]]  # by the last comparison alone
+
+
+# Token types that are not given, and assistants
+
+
+@pytest.mark.parametrize("rows", [[[(64, 96)]], [[(64, 96), (64, 64)]], [[(64, 96), (64, 64)], [(32, 64)], []]])
+def test_token_types_follow_from_the_tokens(model, make_inputs, rows):
+    inputs = make_inputs(*rows)
+    expected = model.generate(**inputs, **GREEDY)
+    del inputs["mm_token_type_ids"]
+    assert torch.equal(model.generate(**inputs, **GREEDY), expected)
+
+
+@pytest.fixture(params=["itself", "wider", "plain"])
+def assistant(request, tiny_model, model):
+    if request.param == "wider":
+        vision = {"out_hidden_size": 64}
+        return tiny_model(text_config={"hidden_size": 64}, vision_config=vision)
+    return tiny_model(use_geometry=False) if request.param == "plain" else model
+
+
+def test_an_assistant_with_geometry_proposes_and_the_model_decides(model, make_inputs, assistant, monkeypatch):
+    inputs = make_inputs([(64, 96), (64, 64)])
+    expected = model.generate(**inputs, **GREEDY)
+    proposed = []
+
+    def record(self, input_ids, scores, num_matches):
+        proposed.append((num_matches, scores.shape[1] - 1))
+
+    monkeypatch.setattr(candidate_generator.AssistedCandidateGenerator, "update_candidate_strategy", record)
+    assert torch.equal(model.generate(**inputs, **GREEDY, assistant_model=assistant), expected)
+    assert proposed
+    if assistant is model:  # sees the views, so that all that it proposes is right
+        assert all(matches == of for matches, of in proposed)

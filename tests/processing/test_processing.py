@@ -157,8 +157,37 @@ def test_chat_template(tiny_processor):
     assert "<|vision_start|><|video_pad|><|vision_end|>" in tiny_processor.apply_chat_template(video)
     with pytest.raises(Exception, match="type text, image or video, got audio"):
         tiny_processor.apply_chat_template([{"role": "user", "content": [{"type": "audio"}]}])
-    with pytest.raises(Exception, match="system, user or assistant, got tool"):
-        tiny_processor.apply_chat_template([{"role": "tool", "content": "x"}])
+    with pytest.raises(Exception, match="system, user, assistant or tool, got judge"):
+        tiny_processor.apply_chat_template([{"role": "judge", "content": "x"}])
+
+
+def test_tools_are_rendered_as_qwen3_vl_was_trained_with_them(tiny_processor):
+    tools = [{"type": "function", "function": {"name": "measure", "parameters": {"type": "object"}}}]
+    asked = [{"role": "user", "content": "How far?"}]
+    head = (
+        "# Tools\n\nYou may call one or more functions to assist with the user query.\n\nYou are provided with "
+        "function signatures within <tools></tools> XML tags:\n<tools>\n"
+        '{"type": "function", "function": {"name": "measure", "parameters": {"type": "object"}}}\n</tools>\n\n'
+        "For each function call, return a json object with function name and arguments within <tool_call></tool_call> "
+        'XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call><|im_end|>\n'
+    )
+    user = "<|im_start|>user\nHow far?<|im_end|>\n"
+    apply = tiny_processor.apply_chat_template
+    assert apply(asked, tools=tools) == f"<|im_start|>system\n{head}{user}"
+    asked = [{"role": "system", "content": "Be brief."}, *asked]
+    assert apply(asked, tools=tools) == f"<|im_start|>system\nBe brief.\n\n{head}{user}"
+
+    calls = [{"function": {"name": "measure", "arguments": {"to": 1}}}, {"name": "measure", "arguments": '{"to": 2}'}]
+    called = "\n".join(
+        f'<tool_call>\n{{"name": "measure", "arguments": {{"to": {to}}}}}\n</tool_call>' for to in (1, 2)
+    )
+    replies = [{"role": "tool", "content": "1.2"}, {"role": "tool", "content": [{"type": "text", "text": "0.8"}]}]
+    said = "".join(f"\n<tool_response>\n{answer}\n</tool_response>" for answer in ("1.2", "0.8"))
+    before = f"<|im_start|>system\nBe brief.<|im_end|>\n{user}<|im_start|>assistant\n"
+    for content, text in ((None, ""), ("", ""), ("Wait.", "Wait.\n")):
+        messages = [*asked, {"role": "assistant", "content": content, "tool_calls": calls}, *replies]
+        expected = f"{before}{text}{called}<|im_end|>\n<|im_start|>user{said}<|im_end|>\n"
+        assert apply(messages) == expected
 
 
 def test_the_assistant_mask_covers_the_answer(tiny_processor, make_image):
