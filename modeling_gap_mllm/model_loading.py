@@ -89,8 +89,8 @@ def load_pretrained(model_class: type[PreTrainedModel], folder: str | Path, may_
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(tuple(may_lack)))
     if missing:
         raise ValueError(
-            f"{folder} lacks {len(missing)} weights of {model_class.__name__}, as {listed(missing[:5])}; they would be "
-            "random."
+            f"{folder} lacks {len(missing)} weights of {model_class.__name__}, as {listed(missing[:5])}; they would "
+            "be random."
         )
     for names, what in ((found["missing_keys"], "start afresh"), (found["unexpected_keys"], "are not read")):
         if names:
