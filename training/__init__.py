@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+    from .prompt_rows import make_prompt_rows
     from .rewards import (
         REWARDS,
         box_iou_reward,
@@ -45,6 +46,7 @@ _MODULES = {
     "format_reward": "rewards",
     "frame_reward": "rewards",
     "length_reward": "rewards",
+    "make_prompt_rows": "prompt_rows",
     "point_distance_reward": "rewards",
     "relative_accuracy_reward": "rewards",
 }
@@ -69,6 +71,7 @@ __all__ = [
     "format_reward",
     "frame_reward",
     "length_reward",
+    "make_prompt_rows",
     "point_distance_reward",
     "relative_accuracy_reward",
 ]

@@ -1,4 +1,4 @@
-"""What `gap-mllm train` and `gap-mllm train-geometry-encoder` do; a recipe's keys are flags, too."""
+"""What `gap-mllm train`, `train-geometry-encoder` and `train-grpo` do; a recipe's keys are flags, too."""
 
 import argparse
 
@@ -20,4 +20,12 @@ def run_train_geometry_encoder(args: argparse.Namespace) -> None:
     print(f"wrote {trainer.args.output_dir}")
 
 
-__all__ = ["run_train", "run_train_geometry_encoder"]
+def run_train_grpo(args: argparse.Namespace) -> None:
+    """Train by the rewards of answers, by a recipe."""
+    from .train_grpo import train_grpo  # imports TRL, which the others do without
+
+    trainer = train_grpo(args.recipe, args.overrides)
+    print(f"wrote {trainer.args.output_dir}")
+
+
+__all__ = ["run_train", "run_train_geometry_encoder", "run_train_grpo"]

@@ -39,6 +39,38 @@ class DataArguments:
     )
 
 
+@dataclass
+class QuestionArguments(DataArguments):
+    """How the model is loaded, and the questions that it is asked about rooms, or about scenes of data."""
+
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Of the weights, float32 or bfloat16; a GPU computes in bfloat16 in any case (bf16)."},
+    )
+    attn_implementation: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention of the model, as sdpa, or of its parts, as {text_config: sdpa}; by default the best "
+            "that device and dtype allow."
+        },
+    )
+    questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
+    variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
+    num_selection_rooms: int = field(
+        default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
+    )
+    scene_tasks: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of SceneQuestionDataset (tasks, num_views, questions_per_scene, ...): ask about scenes "
+            "of data."
+        },
+    )
+    augmentation: dict = field(
+        default_factory=dict, metadata={"help": "Fields of AugmentationConfig, for data; none by default."}
+    )
+
+
 def open_recipe(
     kinds: tuple[type[DataArguments], type[TrainingArguments]], recipe: str | Path, overrides: Sequence[str] = ()
 ) -> tuple:
@@ -120,4 +152,11 @@ def training_rooms(recipe_args: DataArguments, args: TrainingArguments, variety:
     )
 
 
-__all__ = ["DataArguments", "check_evaluation", "evaluation_rows", "open_recipe", "training_rooms"]
+__all__ = [
+    "DataArguments",
+    "QuestionArguments",
+    "check_evaluation",
+    "evaluation_rows",
+    "open_recipe",
+    "training_rooms",
+]

@@ -38,7 +38,7 @@ class TermTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         if self.bf16 is None:
-            self.bf16 = _has_bf16_gpu() and not self.use_cpu and not self.fp16
+            self.bf16 = has_bf16_gpu() and not self.use_cpu and not self.fp16
         if self.max_steps == 0:
             raise ValueError("max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs.")
         self.remove_unused_columns = False
@@ -55,7 +55,8 @@ class TermTrainingArguments(TrainingArguments):
         return self.max_steps * per_step if self.max_steps > 0 else None
 
 
-def _has_bf16_gpu():
+def has_bf16_gpu() -> bool:
+    """Whether there is a GPU that computes in bfloat16 by itself."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -267,4 +268,4 @@ class TermTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
 
-__all__ = ["TermTrainer", "TermTrainingArguments"]
+__all__ = ["TermTrainer", "TermTrainingArguments", "autocast_dtype", "has_bf16_gpu"]

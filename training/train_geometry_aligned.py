@@ -25,7 +25,7 @@ from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
 from .layouts import LAYOUTS
 from .marked_pixel_scorer import marked_pixel_scorer
-from .recipe_data import DataArguments, evaluation_rows, open_recipe, training_rooms
+from .recipe_data import QuestionArguments, evaluation_rows, open_recipe, training_rooms
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_questions import SceneQuestionDataset, SceneQuestionStream
@@ -33,7 +33,7 @@ from .term_trainer import autocast_dtype
 
 
 @dataclass
-class GeometryAlignedModelArguments(DataArguments):
+class GeometryAlignedModelArguments(QuestionArguments):
     """The model to start from, and the questions to ask about rooms."""
 
     model_path: str | None = field(
@@ -44,17 +44,6 @@ class GeometryAlignedModelArguments(DataArguments):
     )
     geometry_encoder_path: str | None = field(
         default=None, metadata={"help": "Folder of a trained geometry encoder for a new model."}
-    )
-    dtype: str = field(
-        default="float32",
-        metadata={"help": "Of the weights, float32 or bfloat16; a GPU computes in bfloat16 in any case (bf16)."},
-    )
-    attn_implementation: dict | str | None = field(
-        default=None,
-        metadata={
-            "help": "Attention of the model, as sdpa, or of its parts, as {text_config: sdpa}; by default the best "
-            "that device and dtype allow."
-        },
     )
     layout: str | None = field(
         default=None,
@@ -70,23 +59,8 @@ class GeometryAlignedModelArguments(DataArguments):
             "small encoders and spare cores."
         },
     )
-    questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
-    variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
-    num_selection_rooms: int = field(
-        default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
-    )
     answer_weights: dict = field(
         default_factory=dict, metadata={"help": "Weights of the parts of answers; see SceneCollator."}
-    )
-    scene_tasks: dict = field(
-        default_factory=dict,
-        metadata={
-            "help": "Arguments of SceneQuestionDataset (tasks, num_views, questions_per_scene, ...): ask about scenes "
-            "of data."
-        },
-    )
-    augmentation: dict = field(
-        default_factory=dict, metadata={"help": "Fields of AugmentationConfig, for data; none by default."}
     )
     collation: dict = field(
         default_factory=dict,
@@ -181,8 +155,8 @@ def train_geometry_aligned(
         shared["geometry"] = FrozenGeometry(model)
     eval_dataset = None
     if model_args.data:
-        dataset = _training_rows(model_args, args)
-        eval_dataset = _evaluation_rows(model_args, args) if model_args.eval_data else None
+        dataset = training_questions(model_args, args)
+        eval_dataset = evaluation_questions(model_args, args) if model_args.eval_data else None
     else:
         dataset, scorer = _rooms(model_args, args, processor, scorer)
     collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
@@ -200,7 +174,7 @@ def train_geometry_aligned(
     return trainer, processor
 
 
-def _training_rows(model_args, args):
+def training_questions(model_args, args):
     """Rows of a source for every step of the run; questions are made for scenes that have none."""
     rows = load_multiview(**{"split": "train", **model_args.data})
     is_streamed = isinstance(rows, IterableDataset)
@@ -216,7 +190,7 @@ def _training_rows(model_args, args):
     return SceneQuestionDataset(rows, **{"length": max(len(rows), args.num_train_items or 0), **options})
 
 
-def _evaluation_rows(model_args, args):
+def evaluation_questions(model_args, args):
     """Rows of a source to evaluate on: the same questions about the same views every time, nothing augmented."""
     rows = evaluation_rows(model_args.data, model_args.eval_data)
     options = {name: value for name, value in model_args.scene_tasks.items() if name != "length"}

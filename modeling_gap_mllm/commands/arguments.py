@@ -43,6 +43,12 @@ def add_train_geometry_encoder(subparsers: argparse._SubParsersAction) -> None:
     _add_recipe_command(subparsers, "train-geometry-encoder", about, f"gap_mllm.training.cli:{run}")
 
 
+def add_train_grpo(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm train-grpo`; see `train_grpo`."""
+    about = "train a model by the rewards of its answers (GRPO), on your data or on rendered rooms"
+    _add_recipe_command(subparsers, "train-grpo", about, "gap_mllm.training.cli:run_train_grpo")
+
+
 def _add_recipe_command(subparsers, name, text, run):
     parser = subparsers.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}. Every key of a recipe is a flag, too."
@@ -239,6 +245,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
     return parser.parse_args(words)
 
 
-SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_evaluate, add_data)
+SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo, add_evaluate, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]

@@ -74,7 +74,7 @@ def test_flash_attention_lays_questions_out_without_a_mask(tmp_path, monkeypatch
     [(True, {}, True), (False, {}, False), (True, {"bf16": False}, False), (True, {"use_cpu": True}, False)],
 )
 def test_a_gpu_computes_in_bfloat16(monkeypatch, tmp_path, has_gpu, given, expected):
-    monkeypatch.setattr(term_trainer, "_has_bf16_gpu", lambda: has_gpu)
+    monkeypatch.setattr(term_trainer, "has_bf16_gpu", lambda: has_gpu)
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: has_gpu)  # it asks, too
     assert GeometryAlignedTrainingArguments(str(tmp_path), **given).bf16 is expected
     assert term_trainer.autocast_dtype(GeometryAlignedTrainingArguments(str(tmp_path), **given)) == (

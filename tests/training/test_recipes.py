@@ -188,8 +188,10 @@ def test_sections_of_the_recipes_pass():
 
 def test_recipe_files_are_in_the_folder_of_the_package():
     assert {path.stem for path in RECIPE_FOLDER.glob("*.yaml")} == {
+        "grpo_spatial",
         "quickstart",
         "tiny_gap_mllm",
+        "tiny_grpo",
         "tiny_geometry_encoder",
     }
 

@@ -1,0 +1,136 @@
+"""Entry point: reinforcement learning from a recipe (`gap-mllm train-grpo`) with TRL's `GRPOTrainer`, as it is.
+
+Rewards are in rewards.py, the rows that they are given in prompt_rows.py. TRL hands only Qwen3-VL's own inputs to the
+passes that give log-probabilities, and the model makes its geometry of those, so that both see it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, GRPOTrainer
+
+from ..attention_gap_mllm import set_attention
+from ..model_loading import load_pretrained, model_folder
+from ..modeling_gap_mllm import GapMllmForConditionalGeneration
+from ..processing.argument_checks import check_dtype, check_names
+from ..processing.data import RoomVariety, load_multiview
+from ..processing.processing_gap_mllm import GapMllmProcessor
+from .geometry_aligned_trainer import freeze
+from .module_groups import MODULE_GROUPS
+from .prompt_rows import make_prompt_rows
+from .provenance import write_provenance
+from .recipe_data import QuestionArguments, open_recipe, training_rooms
+from .rewards import compose_rewards
+from .rooms import RoomQuestionDataset, RoomQuestions
+from .term_trainer import autocast_dtype, has_bf16_gpu
+from .train_geometry_aligned import evaluation_questions, training_questions
+
+
+@dataclass
+class GrpoArguments(QuestionArguments):
+    """The model to start from, its questions, and what its answers are rewarded for."""
+
+    model_path: str | None = field(
+        default=None, metadata={"help": "GAP-MLLM folder to start from, with its processor; one that can answer."}
+    )
+    rewards: dict = field(
+        default_factory=dict,
+        metadata={"help": "Names of REWARDS, each with a weight or {weight: .., option: ..}; see compose_rewards."},
+    )
+    instruction: str | None = field(
+        default=None, metadata={"help": "Text behind each question, as one that asks for think and answer tags."}
+    )
+
+
+@dataclass
+class GrpoTrainingArguments(GRPOConfig):
+    """`GRPOConfig`; a GPU computes in bfloat16 if it can and nothing else is asked for, a CPU does not.
+
+    Raises:
+        ValueError: if a module is unknown.
+    """
+
+    trained_modules: list[str] = field(
+        default_factory=lambda: ["mergers", "fusion", "language"],
+        metadata={"help": f"Groups of modules that are trained, of {list(MODULE_GROUPS)}."},
+    )
+
+    def __post_init__(self):
+        check_names("trained_modules", self.trained_modules, MODULE_GROUPS)
+        if self.bf16 is None:
+            self.bf16 = has_bf16_gpu() and not self.use_cpu and not self.fp16
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
+
+    @property
+    def group_learning_rates(self) -> dict[str, float]:
+        """The learning rate of each group of modules, 0 for those that are frozen."""
+        return {group: self.learning_rate if group in self.trained_modules else 0.0 for group in MODULE_GROUPS}
+
+    @property
+    def num_train_items(self) -> int | None:
+        """Prompts that `max_steps` steps of all processes take, or None where epochs are counted."""
+        steps_per_round = self.steps_per_generation * self.num_iterations
+        rounds = -(-self.max_steps * self.gradient_accumulation_steps // steps_per_round)
+        return rounds * self.generation_batch_size // self.num_generations if self.max_steps > 0 else None
+
+
+def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
+    """Train a model by the rewards of its answers about rooms or the rows of a source (`data`).
+
+    Differs: Spatial-MLLM begins with a cold start on written thoughts; the model at `model_path` is taken as it is.
+
+    If the output folder holds a checkpoint, training goes on from the last one.
+
+    Args:
+        recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
+        overrides (`list[str]`, defaults to `()`): command-line flags that replace the recipe's values.
+    Returns:
+        `trl.GRPOTrainer`: after training; model and processor are saved in its output folder.
+    Raises:
+        FileNotFoundError: if there is no such recipe or model. ValueError: as `read_recipe`, `check_sections`,
+            `check_evaluation`, `compose_rewards`, `load_pretrained` and `set_attention`, without `model_path`, for
+            streamed data, or if an item holds several questions. RecordError: as `load_multiview`.
+    """
+    grpo_args, args = open_recipe((GrpoArguments, GrpoTrainingArguments), recipe, overrides)
+    check_dtype(grpo_args.dtype, ("float32", "bfloat16"))
+    functions, args.reward_weights = compose_rewards(grpo_args.rewards)
+    if not grpo_args.model_path:
+        raise ValueError("model_path is missing: give the folder of a model that was trained to answer.")
+    if grpo_args.data.get("streaming"):
+        raise ValueError("data has streaming=True; a prompt is answered several times, so prepare its rows.")
+    folder = model_folder(grpo_args.model_path)
+    processor = GapMllmProcessor.from_pretrained(folder)
+    model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=grpo_args.dtype)
+    freeze(model, args)
+    set_attention(model, grpo_args.attn_implementation, args.device, autocast_dtype(args))
+    questions, eval_questions = _questions(grpo_args, args)
+    prompts = [
+        each and make_prompt_rows(each, processor, grpo_args.instruction) for each in (questions, eval_questions)
+    ]
+    trainer = GRPOTrainer(model, functions, args, *prompts, processing_class=processor)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
+    trainer.save_model()
+    settings = {"recipe": str(recipe), **asdict(grpo_args), "arguments": args.to_sanitized_dict()}
+    if trainer.is_world_process_zero():
+        write_provenance(args.output_dir, settings)
+    return trainer
+
+
+def _questions(grpo_args, args):
+    """Questions to train on, and to evaluate on, None without: one a scene."""
+    if grpo_args.data:
+        eval_questions = evaluation_questions(grpo_args, args) if grpo_args.eval_data else None
+        return training_questions(grpo_args, args), eval_questions
+    variety = RoomVariety(**grpo_args.variety)
+    ask = RoomQuestions(**{"counts": {"reconstruction": 1}, **grpo_args.questions})
+    questions = RoomQuestionDataset(training_rooms(grpo_args, args, variety), ask)
+    count = grpo_args.num_selection_rooms
+    seen = count and load_multiview("rendered_rooms", split="selection", num_rooms=count, variety=variety)
+    return questions, RoomQuestionDataset(seen, ask) if count else None
+
+
+__all__ = ["GrpoArguments", "GrpoTrainingArguments", "train_grpo"]
