@@ -7,6 +7,9 @@ names the classes that the folder loads as; saving a model also writes a card wh
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import EntryNotFoundError
+
 
 if TYPE_CHECKING:
     # Never run: transformers reads these lines as text, and so keeps all files of the model together, be it the config
@@ -111,6 +114,17 @@ class PublishedModel:
         card = Path(save_directory) / "README.md"
         if is_main_process and not card.exists():
             card.write_text(_card(self, card.absolute().parent.name), encoding="utf-8")
+
+    def _upload_modified_files(self, working_dir, repo_id, *args, **kwargs):
+        """As in transformers; where the Hub has no card, ours in place of the template written for it."""
+        try:
+            ModelCard.load(repo_id, token=kwargs.get("token"))
+        except EntryNotFoundError:
+            path = Path(working_dir) / "README.md"
+            card, tags = ModelCard(_card(self, repo_id)), ModelCard(path.read_text(encoding="utf-8")).data.tags
+            card.data.tags = list(dict.fromkeys(card.data.tags + (tags or [])))
+            card.save(path)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
 
 def _card(model, name):

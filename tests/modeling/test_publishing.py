@@ -173,6 +173,17 @@ def test_a_card_is_written_where_there_is_none(folders, model, tmp_path):
     assert not (tmp_path / "other" / "README.md").exists()
 
 
+def test_a_repository_without_a_card_gets_ours_with_its_name_and_the_tags_of_the_model(hub, folders, tiny_model):
+    for name in ("pushed", "other"):
+        assert f'folder = "me/{name}"' in (hub / "me" / name / "README.md").read_text()
+    tagged = tiny_model()
+    tagged.add_model_tags(["indoor", "3d"])
+    tagged.push_to_hub("me/tagged")
+    card = ModelCard((hub / "me" / "tagged" / "README.md").read_text())
+    assert card.data.tags == ["gap-mllm", "geometry", "3d", "qwen3_vl", "vggt", "indoor"]
+    assert card.data.pipeline_tag == "image-text-to-text" and "automatically generated" not in card.text
+
+
 def test_a_card_on_the_hub_stays(hub, model, tmp_path):
     (hub / "me" / "mine").mkdir(parents=True)
     own = "---\nlicense: mit\n---\nmy own"

@@ -430,6 +430,19 @@ def test_config_reads_the_official_forms_and_refuses_the_rest():
 
 
 @torch.no_grad()
+def test_every_parameter_is_initialised_where_a_checkpoint_lacks_it(model):
+    """from_pretrained leaves memory as it found it where `_init_weights` does not know a parameter."""
+    fresh = GapMllmVggtForReconstruction(model.config)
+    for module in fresh.modules():
+        module._is_hf_initialized = False
+    for parameter in fresh.parameters():
+        parameter.fill_(torch.nan)
+    fresh.initialize_weights()
+    assert not [name for name, parameter in fresh.named_parameters() if not parameter.isfinite().all()]
+    assert not fresh.camera_head.empty_pose_tokens.any()
+
+
+@torch.no_grad()
 def test_weights_under_another_name_are_found_by_their_keys(folder, tmp_path):
     """The folder of goldens as it is: weights and cases side by side, none called model.safetensors."""
     loaded = GapMllmVggtForReconstruction.from_pretrained(GOLDEN, dtype=torch.float32)

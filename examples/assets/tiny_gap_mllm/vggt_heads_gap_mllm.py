@@ -11,8 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
+from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmVggtConfig
 from .vggt_gap_mllm import GapMllmVggtBlock, GapMllmVggtMlp, GapMllmVggtModel, GapMllmVggtPreTrainedModel, as_views
+
+
+with needed_from_transformers():
+    from transformers import initialization as init
 
 
 POSE_ENCODING_SIZE = 9  # translation, quaternion, field of view
@@ -338,6 +343,11 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
         self.depth_head = GapMllmVggtDptHead(config, output_size=2)
         self.point_head = GapMllmVggtDptHead(config, output_size=4)
         self.post_init()
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, GapMllmVggtCameraHead):
+            init.zeros_(module.empty_pose_tokens)
 
     def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
         """Reconstruct scenes from their views.
