@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
+    from .cold_start import make_cold_start_rows, write_thought
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
@@ -46,9 +47,11 @@ _MODULES = {
     "format_reward": "rewards",
     "frame_reward": "rewards",
     "length_reward": "rewards",
+    "make_cold_start_rows": "cold_start",
     "make_prompt_rows": "prompt_rows",
     "point_distance_reward": "rewards",
     "relative_accuracy_reward": "rewards",
+    "write_thought": "cold_start",
 }
 
 __all__ = [
@@ -71,9 +74,11 @@ __all__ = [
     "format_reward",
     "frame_reward",
     "length_reward",
+    "make_cold_start_rows",
     "make_prompt_rows",
     "point_distance_reward",
     "relative_accuracy_reward",
+    "write_thought",
 ]
 
 

@@ -55,25 +55,31 @@ def make_prompt_rows(
     return datasets.Dataset.from_dict({"item": list(range(len(questions)))}).with_transform(read)
 
 
-def _prompt_row(sample, processor, instruction):
-    if not isinstance(sample, SceneSample):
-        if len(sample) != 1:
-            raise ValueError(
-                f"an item holds {len(sample)} questions, and a prompt asks one: give questions.counts 1 in all, or "
-                "questions_per_scene 1."
-            )
-        (sample,) = sample
+def question_of(item: SceneSample | Sequence[SceneSample]) -> SceneSample:
+    """The one question of an item; ValueError if it holds several."""
+    if isinstance(item, SceneSample):
+        return item
+    if len(item) != 1:
+        raise ValueError(
+            f"an item holds {len(item)} questions, and a prompt asks one: give questions.counts 1 in all, or "
+            "questions_per_scene 1."
+        )
+    return item[0]
+
+
+def _prompt_row(item, processor, instruction):
+    sample = question_of(item)
     images = sample.marked_images(processor.cross_size)
     prompt = sample.messages(images, with_answer=False)
     if instruction is not None:
         prompt[-1]["content"].append({"type": "text", "text": instruction})
     for part in prompt[-1]["content"]:
         part.pop("image", None)  # TRL puts the pictures of the row into these places
-    return {"prompt": prompt, "images": images, **_references(sample)}
+    return {"prompt": prompt, "images": images, **references_of(sample)}
 
 
-def _references(sample):
-    """What the rewards hold an answer to."""
+def references_of(sample: SceneSample) -> dict:
+    """What the rewards hold an answer to: the columns of `make_prompt_rows`, None for what is not asked for."""
     truth = sample.truth
     if truth is None and holds_numbers(sample.answer):
         truth = read_truth(sample, sample.answer)
@@ -89,4 +95,4 @@ def _references(sample):
     }
 
 
-__all__ = ["make_prompt_rows"]
+__all__ = ["make_prompt_rows", "question_of", "references_of"]

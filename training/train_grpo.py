@@ -81,7 +81,7 @@ class GrpoTrainingArguments(GRPOConfig):
 def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
     """Train a model by the rewards of its answers about rooms or the rows of a source (`data`).
 
-    Differs: Spatial-MLLM begins with a cold start on written thoughts; the model at `model_path` is taken as it is.
+    The model at `model_path` is taken as it is; rows for a cold start are made by `make_cold_start_rows`.
 
     If the output folder holds a checkpoint, training goes on from the last one.
 
