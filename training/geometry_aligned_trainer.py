@@ -216,7 +216,7 @@ class GeometryAlignedTrainer(TermTrainer):
 
 
 def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
-    """Freeze what has no learning rate; a frozen geometry encoder takes half the memory in a run in bfloat16.
+    """Freeze what has no learning rate, or no term to learn from; a frozen geometry encoder takes half the memory in a run in bfloat16.
 
     Args:
         model (`GapMllmForPreTraining`, or adapters around one): whose encoder then is, and is saved, in bfloat16.
@@ -224,7 +224,10 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     Raises:
         ValueError: as `freeze_groups`.
     """
-    freeze_groups(model, args.group_learning_rates)
+    terms = make_terms(args, args.terms).values()
+    unused = {group for term in terms for group in term.module_groups}
+    unused.difference_update(*(term.module_groups for term in terms if term.weight))
+    freeze_groups(model, args.group_learning_rates | dict.fromkeys(unused, 0.0))
     geometry = _bare(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)

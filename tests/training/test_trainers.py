@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, TrainingArguments
 
 from gap_mllm import GapMllmForPreTraining, GapMllmVggtConfig, GapMllmVggtForReconstruction
+from gap_mllm.geometry_views_gap_mllm import is_trainable
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
@@ -244,7 +245,7 @@ def test_groups_cover_every_parameter_once(make_pretraining_model):
 def test_learning_rates_are_those_of_the_groups(make_pretraining_model, make_trainer, capsys):
     rates = {"geometry": 0.0, "vision": 0.0, "mergers": 3e-3, "fusion": 2e-3, "language": 1e-3, "point_maps": 5e-4}
     model = make_pretraining_model()
-    trainer = make_trainer(model, module_learning_rates=rates, weight_decay=0.1)
+    trainer = make_trainer(model, module_learning_rates=rates, weight_decay=0.1, point_map_weight=1.0)
     optimizer = trainer.create_optimizer()
     table = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()}
     assert list(table) == ["group", *rates] and table["vision"][1:] == ["0", "frozen"]
@@ -291,6 +292,14 @@ def test_learning_rate_moves_what_is_trained(make_pretraining_model, make_traine
         make_trainer(model, rooms, make_collator(tiny_processor), learning_rate=rate, **settings).train()
         moved.append((norm.detach() - before).abs().max().item())
     assert moved == pytest.approx([1e-4, 1e-3], rel=1e-2)  # AdamW's first step
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_heads_are_frozen_while_no_term_trains_them(weight, make_pretraining_model, make_trainer):
+    """Else nothing would reach them, which DistributedDataParallel takes for an error."""
+    model = make_pretraining_model()
+    make_trainer(model, point_map_weight=weight)
+    assert is_trainable(model.point_map_heads) is bool(weight) and is_trainable(model.model.fusion)
 
 
 def test_rates_must_name_the_groups(make_pretraining_model):

@@ -43,6 +43,7 @@ class LossTerm:
     weight: float = 0.0
 
     batch_fields: ClassVar[tuple[str, ...]] = ()  # fields of a batch that are for this term and not for the model
+    module_groups: ClassVar[tuple[str, ...]] = ()  # of MODULE_GROUPS; frozen where no term that names them has weight
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | float:
         """Number, or total weight, of the items of a batch.

@@ -17,8 +17,10 @@ class PointMapTerm(LossTerm):
     Frame: camera of the scene's first view, OpenCV axes. Units: metres. Targets that are not finite are left out.
 
     Args:
-        weight (`float`): factor of the term in the loss, 0 by default.
+        weight (`float`): factor of the term in the loss, 0 by default; the heads are frozen then.
     """
+
+    module_groups = ("point_maps",)
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | float:
         targets = inputs.get("point_map_targets")

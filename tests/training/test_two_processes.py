@@ -1,0 +1,158 @@
+"""Five steps in two processes equal five in one, whatever the batch of each process holds and however they share.
+
+Losses agree within 1e-4 and parameters within 1e-5, with plain gradient descent: AdamW would divide by noise.
+"""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from gap_mllm.geometry_views_gap_mllm import is_sharded
+from gap_mllm.processing.data import complete_row, make_question, render_room
+from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
+from tests.training.processes import run_here, run_in_two
+
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
+
+TERMS = {"point_map_weight": 1.0, "readout_weight": 1.0}
+ALL = {"module_learning_rates": dict.fromkeys(("vision", "mergers", "fusion", "language", "point_maps"), 0.02)}
+LAYERS, TOWER = ["Qwen3VLTextDecoderLayer"], ["Qwen3VLVisionBlock", "GapMllmFusion"]
+# By name: what the second process gets, settings of the run, and the classes of the modules that FSDP2 shards.
+CASES = {
+    "default": ("whole", {}, None),
+    "checkpointing": ("whole", {"gradient_checkpointing": True}, None),
+    "without_views": ("text", {**TERMS, **ALL}, None),
+    "without_depth": ("bare", {**TERMS, **ALL, "gradient_checkpointing": True}, None),
+    "sharded_language": ("text", TERMS, LAYERS),
+    "sharded_frozen_tower": ("text", TERMS, [*LAYERS, *TOWER]),
+    "sharded_trained_tower": ("text", {**TERMS, **ALL}, [*LAYERS, *TOWER]),
+}
+
+SCRIPT = """
+import sys, torch
+torch.set_num_threads(1)
+from tests.training.test_two_processes import run_case
+
+folder, batch = sys.argv[1], int(sys.argv[2])
+for case in sys.argv[3:]:
+    run_case(case, folder, batch)
+"""
+
+
+@functools.cache
+def make_rows(second):
+    """Two rooms for the first process and two rows for the second, five times."""
+    rows = []
+    for seed, num_views in enumerate((2, 1, 1, 2)):
+        scene = render_room(seed, num_views=num_views, height=64, width=64)
+        row = scene_row(scene, make_question(scene, "reconstruction"), scene_views(scene), "train", f"room-{seed}")
+        rows.append(complete_row(**row))
+    if second == "text":
+        sums = ((f"How many are {n} and 2?", f"{n + 2}.") for n in (1, 2))
+        rows[2:] = [complete_row(id=question, question=question, answer=answer) for question, answer in sums]
+    if second == "bare":
+        rows[2:] = [{**row, "views": [{**view, "depth": None} for view in row["views"]]} for row in rows[2:]]
+    return rows * 5
+
+
+def run_case(case, folder, batch):
+    """Train, evaluate on the first four rows, and save losses and parameters, as rank 0."""
+    from gap_mllm import GapMllmForPreTraining, GapMllmProcessor
+    from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator
+
+    second, settings, sharded = CASES[case]
+    model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
+    args = GeometryAlignedTrainingArguments(
+        output_dir=f"{folder}/out",
+        per_device_train_batch_size=batch,
+        per_device_eval_batch_size=batch,
+        max_steps=5,
+        logging_steps=1,
+        learning_rate=0.02,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        report_to="none",
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        train_sampling_strategy="sequential",
+        **settings,
+    )
+    rows, processor = make_rows(second), GapMllmProcessor.from_pretrained(folder)
+    collator = SceneCollator(processor, for_pretraining=True, point_map_side=model.config.point_map_side)
+    data = {"train_dataset": rows, "eval_dataset": rows[:4], "data_collator": collator}
+    trainer = GeometryAlignedTrainer(model=model, args=args, **data)
+    if sharded is None:
+        trainer.train()
+        losses = [entry for entry in trainer.state.log_history if "loss" in entry]
+        losses.append(trainer.evaluate())
+    else:
+        losses = train_sharded(trainer, sharded, batch)
+    names = ("loss", "loss_text", "loss_point_map", "loss_readout", "eval_loss", "grad_norm")
+    losses = [{name: entry[name] for name in names if name in entry} for entry in losses]
+    parameters = {name: whole(parameter) for name, parameter in model.named_parameters()}
+    if trainer.is_world_process_zero():
+        torch.save((losses, parameters), f"{folder}/{case}-{args.world_size}.pt")
+
+
+def whole(parameter):
+    return (parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter).detach().clone()
+
+
+def train_sharded(trainer, sharded, batch):
+    """What `Trainer` does under FSDP2, which accelerate leaves out on CPUs; in one process nothing is sharded."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model, args, losses = trainer.model, trainer.args, []
+    if args.world_size > 1:
+        options = {"mesh": init_device_mesh("cpu", (2,)), "ignored_params": set(model.model.geometry.parameters())}
+        for module in model.modules():
+            if type(module).__name__ in sharded:
+                fully_shard(module, **options)
+        fully_shard(model, **options)
+        assert is_sharded(model.model.visual) and is_sharded(model.lm_head) and not is_sharded(model.model.geometry)
+    optimizer = trainer.create_optimizer(model)
+    for step in range(6):
+        start = 4 * min(step, 4) + batch * args.process_index
+        inputs = trainer._prepare_inputs(trainer.data_collator(trainer.train_dataset[start : start + batch]))
+        counts = trainer._get_num_items_in_batch([inputs], args.device)
+        if step < 5:
+            loss = trainer.training_step(model, inputs, counts)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append({"grad_norm": whole(norm).item()})
+        else:
+            with torch.no_grad():
+                loss = trainer.compute_loss(model.eval(), inputs, num_items_in_batch=counts) * args.world_size
+            losses.append({})
+        losses[-1]["loss"] = trainer._over_processes(loss.detach()).item() / args.world_size
+    return losses
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, make_pretraining_model, tiny_processor):
+    """Losses and parameters of every case, of one process and of two, each of which is started once."""
+    folder = tmp_path_factory.mktemp("processes")
+    make_pretraining_model().save_pretrained(folder)
+    tiny_processor.save_pretrained(folder)
+    (folder / "run.py").write_text(SCRIPT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        run_here(folder / "run.py", folder, 4, *CASES, monkeypatch=patch)
+        run_in_two(folder / "run.py", folder, 2, *CASES)
+    return {case: [torch.load(folder / f"{case}-{size}.pt") for size in (1, 2)] for case in CASES}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one_for_five_steps(case, results):
+    (one, parameters), (two, others) = results[case]
+    assert len(one) == 6 and all(one)
+    for mine, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(mine, rel=1e-4)
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(others[name], parameter, atol=1e-5, rtol=1e-4, msg=name)
