@@ -45,7 +45,7 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
     `readout_layers: [1]` and `terms: {readout: {layers: [1]}}` say the same; `terms` also reaches terms that have no
     field here, and beats the fields. `learning_rate` is that of the language model; mergers, fusion and point maps
     learn at twice that rate, and vision tower and geometry encoder are frozen, unless `module_learning_rates` says
-    otherwise of a group.
+    otherwise of a group. The heads of point maps are frozen in any case while their term has weight 0.
 
     Raises:
         ValueError: if `terms` names a term or setting that is not known, or `module_learning_rates` such a group; if
@@ -216,7 +216,9 @@ class GeometryAlignedTrainer(TermTrainer):
 
 
 def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
-    """Freeze what has no learning rate, or no term to learn from; a frozen geometry encoder takes half the memory in a run in bfloat16.
+    """Freeze what has no learning rate, and heads that no term trains.
+
+    A frozen geometry encoder takes half the memory in a run in bfloat16.
 
     Args:
         model (`GapMllmForPreTraining`, or adapters around one): whose encoder then is, and is saved, in bfloat16.

@@ -130,6 +130,11 @@ def is_trainable(module: nn.Module):
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
+def is_sharded(module: nn.Module):
+    """Whether each process holds but a part of some parameter of a module, as in FSDP2 and DeepSpeed's ZeRO-3."""
+    return any(hasattr(each, "device_mesh") or hasattr(each, "ds_id") for each in module.parameters())
+
+
 def encode_scenes(
     encoder: PreTrainedModel,
     views: list[torch.Tensor],
@@ -236,6 +241,7 @@ __all__ = [
     "encode_scenes",
     "group_scenes",
     "image_views",
+    "is_sharded",
     "is_trainable",
     "recover_images",
     "resize_to_grid",

@@ -16,7 +16,7 @@ from .attention_gap_mllm import set_attention
 from .compatibility_gap_mllm import CHUNKS_TAKE_IMAGES, needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
-from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_trainable, video_views
+from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_sharded, is_trainable, video_views
 from .publishing_gap_mllm import PublishedModel
 from .vggt_gap_mllm import GapMllmVggtModel
 from .weights_gap_mllm import WholeModel, stored_weights, with_skip_list
@@ -447,27 +447,36 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         output.pooler_output = torch.split(fused[-1], sizes)
         return output
 
-    def _idle_vision(self):
-        """Zero, with the parameters of all vision modules in its graph, so that all ranks reduce the same set."""
-        vision, tap_layers = self.config.vision_config, self.config.geometry_config.tap_layers
+    def _meets_other_ranks(self):
+        """Whether other ranks wait for this one where images are encoded: for gradients, or for shards of weights."""
+        is_trained = self.training and torch.is_grad_enabled()
+        parts = (self.visual, self.geometry, self.fusion)
+        return any((is_trained and is_trainable(part)) or is_sharded(part) for part in parts)
+
+    def _idle_vision(self, device):
+        """Features of no image, with the parameters of all vision modules in their graph.
+
+        So all ranks reduce the same gradients, and where parameters are sharded gather them in the same order. What is
+        replicated and frozen takes no part in either: the geometry encoder is skipped then.
+        """
+        vision, encoder = self.config.vision_config, self.config.geometry_config
         merge = vision.spatial_merge_size
-        parameter = next(self.fusion.parameters())
-        if is_trainable(self.visual):
-            size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-            grid = torch.tensor([[1, merge, merge]], device=parameter.device)
-            output = Qwen3VLModel.get_image_features(
-                self, parameter.new_zeros(merge * merge, size), grid, return_dict=True
-            )
-            levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
+        pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        output = Qwen3VLModel.get_image_features(
+            self,
+            torch.zeros(merge**2, pixels, device=device),
+            torch.tensor([[1, merge, merge]], device=device),
+            return_dict=True,
+        )
+        if is_trainable(self.geometry) or is_sharded(self.geometry):
+            size = merge * encoder.patch_size
+            taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=device)], [1])
         else:
-            levels = [parameter.new_zeros(1, vision.out_hidden_size) for _ in tap_layers]
-        if is_trainable(self.geometry):
-            size = merge * self.config.geometry_config.patch_size
-            taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=parameter.device)], [1])
-        else:
-            taps = [parameter.new_zeros(merge * merge, self.config.geometry_config.feature_size) for _ in tap_layers]
-        taps = tuple(features.to(levels[-1].dtype) for features in taps)
-        return sum((level * 0).sum() for level in self.fusion(levels, taps, [(merge, merge)]))
+            taps = [torch.zeros(merge**2, encoder.feature_size, device=device) for _ in encoder.tap_layers]
+        output = self._fuse(output, taps, [(merge, merge)], [1])
+        output.pooler_output = (output.pooler_output[0][:0],)
+        output.deepstack_features = [(level[0][:0],) for level in output.deepstack_features]
+        return output
 
     @staticmethod
     def _check_packing(position_ids, attention_mask, scene_lengths, cu_seq_lens=None):
@@ -551,11 +560,14 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 "position_ids, so the positions of the visual tokens cannot be told. Call generate() with the "
                 "input_ids of the whole conversation, or pass position_ids."
             )
-        has_vision = has_pixels or bool(mm_encoder_outputs)
+        text = inputs_embeds if input_ids is None else input_ids
         # One token is a decoding step; its cache is not asked, which may cost a synchronisation.
-        if self.uses_geometry and not has_vision and input_ids is not None and input_ids.shape[1] > 1:
+        if self.uses_geometry and not has_pixels and not mm_encoder_outputs and text is not None and text.shape[1] > 1:
             if not _cached_length(past_key_values):
-                self._check_vision_tokens(input_ids, mm_token_type_ids)
+                if input_ids is not None:
+                    self._check_vision_tokens(input_ids, mm_token_type_ids)
+                if self._meets_other_ranks():
+                    mm_encoder_outputs["image"] = self._idle_vision(text.device)
         shared = {"mm_token_type_ids": mm_token_type_ids, "return_dict": True, **kwargs}
         if pixel_values is not None:
             if self.uses_geometry:
@@ -569,7 +581,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             )
         if pixel_values_videos is not None:
             mm_encoder_outputs["video"] = self.get_video_features(pixel_values_videos, video_grid_thw, **shared)
-        outputs = super().forward(
+        return super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -582,10 +594,6 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             return_dict=True,
             **kwargs,
         )
-        is_idle = self.training and torch.is_grad_enabled() and self.uses_geometry and not mm_encoder_outputs
-        if is_idle and any(is_trainable(module) for module in (self.visual, self.geometry, self.fusion)):
-            outputs.last_hidden_state = outputs.last_hidden_state + self._idle_vision()
-        return outputs
 
 
 class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditionalGeneration):
