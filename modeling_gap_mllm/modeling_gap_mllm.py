@@ -7,6 +7,7 @@ images of the geometry encoder come from geometry_views_gap_mllm.py, the fusion 
 
 from contextlib import contextmanager
 from copy import copy
+from functools import partial
 
 import torch
 from torch import nn
@@ -447,36 +448,34 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         output.pooler_output = torch.split(fused[-1], sizes)
         return output
 
-    def _meets_other_ranks(self):
-        """Whether other ranks wait for this one where images are encoded: for gradients, or for shards of weights."""
-        is_trained = self.training and torch.is_grad_enabled()
-        parts = (self.visual, self.geometry, self.fusion)
-        return any((is_trained and is_trainable(part)) or is_sharded(part) for part in parts)
+    def _meets_others(self, part):
+        """Whether other processes wait for this one at a vision module: for gradients, or for its part of weights."""
+        return is_sharded(part) or (self.training and torch.is_grad_enabled() and is_trainable(part))
 
     def _idle_vision(self, device):
-        """Features of no image, with the parameters of all vision modules in their graph.
+        """Features of no image, with the trained parameters of all vision modules in their graph.
 
-        So all ranks reduce the same gradients, and where parameters are sharded gather them in the same order. What is
-        replicated and frozen takes no part in either: the geometry encoder is skipped then.
+        So all processes reduce the same gradients, and gather sharded weights in the same order. A module that is
+        frozen and whole is not run.
         """
         vision, encoder = self.config.vision_config, self.config.geometry_config
-        merge = vision.spatial_merge_size
-        pixels = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        output = Qwen3VLModel.get_image_features(
-            self,
-            torch.zeros(merge**2, pixels, device=device),
-            torch.tensor([[1, merge, merge]], device=device),
-            return_dict=True,
-        )
-        if is_trainable(self.geometry) or is_sharded(self.geometry):
-            size = merge * encoder.patch_size
-            taps, _ = self._encode_geometry([torch.zeros(3, size, size, device=device)], [1])
+        merge, zeros = vision.spatial_merge_size, partial(torch.zeros, device=device)
+        if self._meets_others(self.visual):
+            size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+            grid = torch.tensor([[1, merge, merge]], device=device)
+            output = Qwen3VLModel.get_image_features(self, zeros(merge**2, size), grid, return_dict=True)
+            levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
         else:
-            taps = [torch.zeros(merge**2, encoder.feature_size, device=device) for _ in encoder.tap_layers]
-        output = self._fuse(output, taps, [(merge, merge)], [1])
-        output.pooler_output = (output.pooler_output[0][:0],)
-        output.deepstack_features = [(level[0][:0],) for level in output.deepstack_features]
-        return output
+            levels = [zeros(1, vision.out_hidden_size) for _ in encoder.tap_layers]
+        if self._meets_others(self.geometry):
+            size = merge * encoder.patch_size
+            taps, _ = self._encode_geometry([zeros(3, size, size)], [1])
+        else:
+            taps = [zeros(merge**2, encoder.feature_size) for _ in encoder.tap_layers]
+        *levels, last = (level[:0] for level in self.fusion(levels, taps, [(merge, merge)]))
+        return BaseModelOutputWithDeepstackFeatures(
+            pooler_output=(last,), deepstack_features=[(level,) for level in levels]
+        )
 
     @staticmethod
     def _check_packing(position_ids, attention_mask, scene_lengths, cu_seq_lens=None):
@@ -566,7 +565,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             if not _cached_length(past_key_values):
                 if input_ids is not None:
                     self._check_vision_tokens(input_ids, mm_token_type_ids)
-                if self._meets_other_ranks():
+                if any(self._meets_others(part) for part in (self.visual, self.geometry, self.fusion)):
                     mm_encoder_outputs["image"] = self._idle_vision(text.device)
         shared = {"mm_token_type_ids": mm_token_type_ids, "return_dict": True, **kwargs}
         if pixel_values is not None:
