@@ -466,7 +466,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             output = Qwen3VLModel.get_image_features(self, zeros(merge**2, size), grid, return_dict=True)
             levels = [torch.cat(level) for level in (*output.deepstack_features, output.pooler_output)]
         else:
-            levels = [zeros(1, vision.out_hidden_size, dtype=self.visual.dtype) for _ in encoder.tap_layers]
+            levels = [zeros(1, vision.out_hidden_size) for _ in encoder.tap_layers]
         if self._meets_others(self.geometry):
             size = merge * encoder.patch_size
             taps, _ = self._encode_geometry([zeros(3, size, size)], [1])
