@@ -17,7 +17,7 @@ VERSIONS ?= 5.19.0 5.21.1 5.23.0
 VERSION_TESTS ?= tests/modeling tests/processing/test_processing.py tests/processing/test_ask.py \
     tests/processing/test_video_processing.py \
     tests/training/test_trainers.py tests/training/test_plain_trainer.py tests/training/test_checkpoints.py \
-    tests/training/test_adapters.py tests/training/test_peft_and_trl.py
+    tests/training/test_adapters.py tests/training/test_peft_and_trl.py tests/training/test_resuming.py
 
 # Only `make lint` needs pyright, and node with it (60 MB): so only it installs them, unless PYRIGHT names another.
 ifeq ($(origin PYRIGHT), undefined)
@@ -91,6 +91,7 @@ demo: $(READY)
 	$(BIN)/python examples/quickstart.py --output $(OUTPUT) $(DEMO_FLAGS)
 
 demo-short: $(READY)
+	rm -rf $(SHORT_OUTPUT)/training  # a check trains anew
 	$(BIN)/python examples/quickstart.py --output $(SHORT_OUTPUT) $(SHORT_DEMO_FLAGS)
 	$(BIN)/python .ci/check_demo.py $(SHORT_OUTPUT)
 

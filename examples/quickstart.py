@@ -3,6 +3,7 @@
     python examples/quickstart.py                      # everything, into outputs/quickstart
     python examples/quickstart.py --frames my_photos   # and ask about a folder of photographs as well
 
+The same command again goes on with a training that was stopped, and does not repeat one that is finished.
 The geometry encoder comes trained (examples/assets); language model, vision tower and fusion start from random
 weights. Rooms of the test are never seen in training; the blind baselines are fitted on training rooms.
 """

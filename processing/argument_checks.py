@@ -4,6 +4,7 @@ For the borders of the package only; fields of records are checked in data/sourc
 """
 
 import difflib
+import json
 import math
 import os
 import types
@@ -199,6 +200,29 @@ def _describe(kind) -> str:
     if origin is dict and parts:
         return f"{text} from {parts[0]} to {parts[1]}"
     return f"{text} of {' and '.join(parts)}" if parts else text
+
+
+def check_same_run(folder: str | Path, before: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Refuse to go on in a folder that another run wrote.
+
+    Args:
+        folder (`str` or `Path`): folder of the results, for the message.
+        before (`dict`): settings of what is there, JSON values.
+        now (`dict`): settings of the present run, JSON values.
+    Raises:
+        ValueError: if a setting differs, or only one of the two has it; each is named.
+    """
+    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if differing:
+        shown = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(now.get(key))} now" for key in differing)
+        raise ValueError(
+            f"{folder} holds results of another run ({shown}). Give another output folder, or that run's settings."
+        )
+
+
+def _short(value):
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 __all__ = [

@@ -8,16 +8,18 @@ from .train_geometry_encoder import train_geometry_encoder
 
 def run_train(args: argparse.Namespace) -> None:
     """Pre-train by a recipe; unknown flags are keys of the recipe."""
-    trainer, _ = train_geometry_aligned(args.recipe, args.overrides)
-    print(f"wrote {trainer.args.output_dir}")
+    _tell(train_geometry_aligned(args.recipe, args.overrides)[0])
 
 
 def run_train_geometry_encoder(args: argparse.Namespace) -> None:
     """Train an encoder by a recipe; measured on test rooms if the recipe says so."""
     from gap_mllm.evaluation.dense_points import evaluate_geometry_encoder
 
-    trainer = train_geometry_encoder(args.recipe, args.overrides, scorer=evaluate_geometry_encoder)
-    print(f"wrote {trainer.args.output_dir}")
+    _tell(train_geometry_encoder(args.recipe, args.overrides, scorer=evaluate_geometry_encoder))
+
+
+def _tell(trainer):
+    print(f"{'was finished, and stays:' if trainer.was_finished else 'wrote'} {trainer.args.output_dir}")
 
 
 def run_train_grpo(args: argparse.Namespace) -> None:

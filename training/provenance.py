@@ -5,6 +5,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..processing.data.folder_writing import write_atomically
+
 
 PROVENANCE_FILE = "provenance.json"
 PACKAGES = ("gap-mllm", "torch", "transformers", "accelerate", "peft", "trl", "datasets", "numpy")
@@ -34,7 +36,7 @@ def describe_run(settings: dict) -> dict:
 def write_provenance(folder: str | Path, settings: dict) -> Path:
     """Write `describe_run` beside a checkpoint as provenance.json; returns the file."""
     path = Path(folder) / PROVENANCE_FILE
-    path.write_text(json.dumps(describe_run(settings), indent=2, sort_keys=True, default=str) + "\n")
+    write_atomically(path, json.dumps(describe_run(settings), indent=2, sort_keys=True, default=str) + "\n")
     return path
 
 

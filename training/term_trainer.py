@@ -4,7 +4,6 @@ Global means over all micro-batches of an optimiser step and over all processes,
 changes the loss. Terms are logged by name; a loss that is not finite stops the run and names its cause.
 """
 
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from accelerate.data_loader import prepare_data_loader
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint
+from transformers.trainer_utils import IntervalStrategy
 
 from .collation_events import COLLATION_EVENTS
-from .provenance import write_provenance
+from .resuming import ResumingMixin
 from .streams import EndlessRows, rows_of_process
 
 
@@ -73,16 +72,13 @@ class _LogLastStep(TrainerCallback):
             control.should_log = True
 
 
-class TermTrainer(Trainer):
+class TermTrainer(ResumingMixin, Trainer):
     """`Trainer` for losses of several named terms.
 
     Subclasses say what to count (`count_items`), what to sum (`compute_terms`) and how to weigh (`term_weights`).
-    Every checkpoint says how it was made: provenance.json holds the arguments, package versions and git commit.
+    Checkpoints are whole and say how they were made, see `ResumingMixin`, whose argument `settings` is.
     A streamed `train_dataset` is split by process, none of its rows going to two, and begun again when it ends.
 
-    Args:
-        settings (`dict`, *optional*): further settings of the run for provenance.json, as the resolved recipe. Other
-            arguments are `Trainer`'s.
     Raises:
         ValueError: under `nn.DataParallel` and for `dispatch_batches`, which cut inputs along their first dimension;
             ours have no common one. For `split_batches` with a streamed `train_dataset`.
@@ -90,9 +86,8 @@ class TermTrainer(Trainer):
 
     loss_is_scaled_for_ga = True  # by the global counts
 
-    def __init__(self, *args, settings: dict | None = None, **kwargs):
+    def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.settings = settings or {}
         if self.args.n_gpu > 1 or isinstance(self.model_wrapped, nn.DataParallel):
             raise ValueError(
                 "nn.DataParallel cannot split multi-view batches. Start one process for each GPU instead: "
@@ -116,12 +111,6 @@ class TermTrainer(Trainer):
 
     def _over_processes(self, sums):
         return self.accelerator.gather(sums[None]).sum(0) if self.args.world_size > 1 else sums
-
-    def train_and_save(self) -> None:
-        """Train, from the last checkpoint of the output folder where there is one, and save the model there."""
-        folder = self.args.output_dir
-        self.train(resume_from_checkpoint=get_last_checkpoint(folder) if os.path.isdir(folder) else None)
-        self.save_model()
 
     def _clear_log(self):
         self._term_totals, self._term_steps, self._events = {}, Counter(), Counter()
@@ -190,7 +179,8 @@ class TermTrainer(Trainer):
         """Weighted sum of the terms, each over its global count.
 
         Raises:
-            FloatingPointError: if a term is NaN or infinite, with step, term and sample ids.
+            FloatingPointError: if a term is NaN or infinite, with step, term and sample ids. ValueError: in training,
+                if a term has no gradient, so that nothing would learn from it.
         """
         counts = num_items_in_batch
         if counts is None:
@@ -208,6 +198,12 @@ class TermTrainer(Trainer):
                 raise FloatingPointError(
                     f"The loss term {name!r} is {term.item()} at step {self.state.global_step}, for the samples "
                     f"{sample_ids}. Look at these samples, or lower the learning rate."
+                )
+            if torch.is_grad_enabled() and not term.requires_grad:
+                raise ValueError(
+                    f"The loss term {name!r} has no gradient, so that nothing would learn from it. With gradient "
+                    "checkpointing give gradient_checkpointing_kwargs: {use_reentrant: false}; if all that it reaches "
+                    "is frozen, set its weight to 0."
                 )
             if model.training:
                 self._term_totals[name] = self._term_totals.get(name, 0.0) + term.detach()
@@ -247,12 +243,6 @@ class TermTrainer(Trainer):
         if len(dataloader):
             output.metrics[f"{metric_key_prefix}_loss"] = loss
         return output
-
-    def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
-        write_provenance(
-            output_dir or self.args.output_dir, {**self.settings, "arguments": self.args.to_sanitized_dict()}
-        )
 
     def log(self, logs: dict[str, float], *args, **kwargs):
         """As `Trainer`'s; with a training loss also its terms, and what the batches since then had to leave out."""

@@ -115,7 +115,8 @@ def train_geometry_aligned(
 ):
     """Pre-train on rooms or on the rows of a source (`data`).
 
-    If the output folder holds a checkpoint, training goes on from the last one.
+    If the output folder holds a checkpoint, training goes on from the last whole one; see
+    `ResumingMixin.train_and_save`, also for what a signal does.
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
@@ -127,10 +128,11 @@ def train_geometry_aligned(
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
         FileNotFoundError: if there is no such recipe, model or encoder. ValueError: as `read_recipe`, `check_sections`
-            and `check_evaluation`, without an encoder, for `geometry_in_loader` with an encoder that is trained, or
-            for weights, dtype, attention or layout that do not fit (`load_pretrained`, `set_attention`,
-            `GeometryAlignedTrainer`). ImportError: for attention that is not installed. RecordError: as
-            `load_multiview` and `SceneCollator`.
+            and `check_evaluation`, without an encoder, for `geometry_in_loader` with an encoder that is trained, for
+            weights, dtype, attention or layout that do not fit (`load_pretrained`, `set_attention`,
+            `GeometryAlignedTrainer`), or for an output folder of other settings. ImportError: for attention that is
+            not installed. FileExistsError: if another process trains in the folder. RecordError: as `load_multiview`
+            and `SceneCollator`. SystemExit: after SIGTERM or SIGINT, once a checkpoint is saved.
     """
     kinds = GeometryAlignedModelArguments, GeometryAlignedTrainingArguments
     model_args, args = open_recipe(kinds, recipe, overrides)

@@ -40,7 +40,7 @@ class GeometryEncoderArguments(DataArguments):
 
 
 def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), scorer: Callable | None = None):
-    """Train an encoder, resuming from the last checkpoint in the output folder if there is one.
+    """Train an encoder, resuming from the last whole checkpoint in the output folder if there is one.
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
@@ -54,7 +54,8 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
         with what the scorer gives, on test rooms next to blind baselines, if it was trained on rooms.
     Raises:
         FileNotFoundError: if there is no such recipe. ValueError: on an unknown key, or as `check_evaluation`.
-            RecordError: as `load_multiview` and `SceneGeometryDataset`.
+            RecordError: as `load_multiview` and `SceneGeometryDataset`. ValueError, FileExistsError, SystemExit: as
+            `ResumingMixin.train_and_save`.
     """
     kinds = GeometryEncoderArguments, GeometryEncoderTrainingArguments
     encoder_args, args = open_recipe(kinds, recipe, overrides)

@@ -1,24 +1,12 @@
 """Files of a run: written whole or not at all, so that what a kill leaves behind can be trusted."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...processing.data.folder_writing import write_atomically
 from ...processing.data.source_files import iter_jsonl
 from ...processing.json_depth import decode_json
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file that is there either whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def write_jsonl(path: str | Path, records: Sequence[dict]) -> None:
@@ -98,6 +86,5 @@ __all__ = [
     "pending_batches",
     "read_answers",
     "read_predictions",
-    "write_atomically",
     "write_jsonl",
 ]

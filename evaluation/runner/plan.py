@@ -8,9 +8,10 @@ import hashlib
 import json
 from pathlib import Path
 
+from ...processing.argument_checks import check_same_run
+from ...processing.data.folder_writing import write_atomically
 from ...processing.data.scene_sample import SceneSample
 from ...processing.data.source_files import read_json
-from .files import write_atomically
 from .questions import QuestionSet, view_shape
 
 
@@ -92,18 +93,7 @@ def save_or_check_plan(folder: str | Path, plan: dict) -> None:
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=1) + "\n")
         return
-    before = read_json(path)
-    differing = [key for key in sorted({*before, *plan}) if before.get(key) != plan.get(key)]
-    if differing:
-        shown = "; ".join(f"{key}: {_short(before.get(key))} there, {_short(plan.get(key))} now" for key in differing)
-        raise ValueError(
-            f"{folder} holds results of another run ({shown}). Give another output folder, or that run's settings."
-        )
-
-
-def _short(value):
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    check_same_run(folder, read_json(path), plan)
 
 
 __all__ = ["PLAN_FILE", "choose_partners", "make_batches", "save_or_check_plan", "view_set"]

@@ -3,10 +3,10 @@
 import math
 from pathlib import Path
 
+from ...processing.data.folder_writing import write_atomically
 from ...processing.scores.reference_checks import is_number
 from ..benchmarks import Benchmark
 from .baseline_answers import BASELINES, MODEL
-from .files import write_atomically
 from .questions import QuestionSet
 from .report_pictures import draw_samples
 from .report_plots import plot_categories, plot_histogram, plot_thresholds

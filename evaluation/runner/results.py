@@ -4,10 +4,11 @@ import json
 import math
 from pathlib import Path
 
+from ...processing.data.folder_writing import write_atomically
 from ...processing.metrics_file import save_metrics
 from ..benchmarks import Benchmark
 from .baseline_answers import DAMAGE_NOTE, MODEL
-from .files import write_atomically, write_jsonl
+from .files import write_jsonl
 from .questions import QuestionSet
 
 

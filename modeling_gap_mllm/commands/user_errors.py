@@ -3,15 +3,22 @@
 They are those of the user's arguments, files and machine; a fault of the program keeps its traceback.
 """
 
+import errno
 import re
 
 
+_MEMORY = (
+    "Use smaller batches (in training, with as many more gradient_accumulation_steps, or gradient_checkpointing), "
+    "fewer or smaller views, or another device."
+)
+_DISK = "Free some space (in training, save_total_limit keeps few checkpoints), and run again."
 _KINDS = (ValueError, OSError, ImportError, MemoryError, FloatingPointError)
 _ADVICE = {  # by what the message holds
-    "out of memory": "Use smaller batches, fewer or smaller views, or another device.",
-    "allocate memory": "Use smaller batches, fewer or smaller views, or another device.",
+    "out of memory": _MEMORY,
+    "allocate memory": _MEMORY,
     "DataLoader worker (pid": "A process of the data loader was ended, as when memory runs out: use fewer of them.",
-    "No space left on device": "Free some space, and run again.",
+    "No space left on device": _DISK,
+    "inline_container": _DISK,  # how torch says that a file could not be written to its end
 }
 
 
@@ -24,8 +31,10 @@ def is_user_error(error: Exception) -> bool:
 
 def advice(error: Exception) -> str:
     """What to do where memory or disk is full, or nothing."""
-    if isinstance(error, MemoryError):
-        return _ADVICE["out of memory"]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return _MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _DISK
     return next((what for sign, what in _ADVICE.items() if sign in str(error)), "")
 
 

@@ -1,4 +1,4 @@
-"""Writing a folder that is there whole or not at all, by one process at a time, and clearing up after killed ones.
+"""Writing files and folders that are there whole or not at all, by one process at a time, and clearing up after it.
 
 A folder `out` grows as `.out.<host>-<process>.part` beside it, while `.out.lock` is held; the system lets go of a lock
 when its process ends, however it ends. Who holds the lock of `out` knows that parts of `out` from this host are left
@@ -25,6 +25,27 @@ _PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)-(?P<pid>\d+)\.part")
 
 
 @contextlib.contextmanager
+def hold_folder(output_dir: str | Path, doing: str) -> Iterator[None]:
+    """Keep other processes out of a folder that is written; what is in it, or whether it exists, does not matter.
+
+    Args:
+        output_dir (`str` or `Path`): folder to write into.
+        doing (`str`): word for what is done with the folder, as "writing".
+    Raises:
+        FileExistsError: if another process holds this folder; it is named.
+    """
+    output_dir = Path(os.path.realpath(output_dir))
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    with _held_lock(output_dir) as is_free:
+        if not is_free:
+            raise FileExistsError(
+                f"another process is {doing} {output_dir} now{_writer(output_dir)}; wait for it, or give another "
+                "folder."
+            )
+        yield
+
+
+@contextlib.contextmanager
 def write_folder(output_dir: str | Path) -> Iterator[Path]:
     """Give a scratch folder; what the block makes in its `result` becomes `output_dir` at the end, in one step.
 
@@ -36,19 +57,26 @@ def write_folder(output_dir: str | Path) -> Iterator[Path]:
         FileExistsError: if another process is writing this folder, or has written it meanwhile.
     """
     output_dir = Path(os.path.realpath(output_dir))  # a link that the user made stays a link
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if not stack.enter_context(_held_lock(output_dir)):
-            raise FileExistsError(
-                f"another process is writing {output_dir} now{_writer(output_dir)}; wait for it, or give another "
-                "folder."
-            )
+        stack.enter_context(hold_folder(output_dir, "writing"))
         _remove_leftovers(output_dir)
         scratch = output_dir.parent / f".{output_dir.name}.{_host()}-{os.getpid()}.part"
         scratch.mkdir()
         stack.callback(shutil.rmtree, scratch, ignore_errors=True)
         yield scratch
         _move(scratch / "result", output_dir)
+
+
+def write_atomically(path: str | Path, text: str) -> None:
+    """Write a text file that is there either whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 def _move(result, output_dir):
@@ -93,6 +121,7 @@ def _held_lock(output_dir) -> Iterator[bool]:
     if stream is None:
         yield False
         return
+    os.register_at_fork(after_in_child=stream.close)  # else workers of a killed process would go on holding it
     with stream:
         stream.truncate(0)
         stream.write(f"process {os.getpid()} on {_host()}")
@@ -138,4 +167,4 @@ def _is_old(folder):
     return time.time() - max(os.lstat(path).st_mtime for path in paths) > STALE_AFTER_S
 
 
-__all__ = ["write_folder"]
+__all__ = ["hold_folder", "write_atomically", "write_folder"]

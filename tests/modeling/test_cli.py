@@ -1,11 +1,13 @@
 """The `gap-mllm` command as a whole: help without the library, and what importing the library costs and registers."""
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 import gap_mllm_cli
@@ -81,7 +83,16 @@ def test_import_loads_no_package_that_transformers_does_not_and_registers_our_cl
             "Killed. A process of the data loader",
         ),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "(os error 28) Free some space"),
-        (OSError(28, "No space left on device", "model.safetensors"), "'model.safetensors' Free some space"),
+        (
+            OSError(28, "No space left on device", "model.safetensors"),
+            "'model.safetensors' Free some space (in",
+        ),
+        (OSError(errno.EDQUOT, "beyond what is allowed"), "beyond what is allowed Free some space"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"), "598 Free some space"),
+        (
+            torch.OutOfMemoryError("20 GiB"),
+            "20 GiB Use smaller batches (in training,",
+        ),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -430,6 +431,8 @@ def test_best_model_and_early_stopping_go_by_the_scorer(
     trainer.train()
     assert (trainer.state.global_step, trainer.state.best_metric) == (4, 0.75)
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    state = json.loads((Path(trainer.state.best_model_checkpoint) / "trainer_state.json").read_text())
+    assert state["best_model_checkpoint"] == trainer.state.best_model_checkpoint
     best = GapMllmForPreTraining.from_pretrained(trainer.state.best_model_checkpoint, dtype="float32")
     for name, parameter in best.named_parameters():
         assert torch.equal(model.get_parameter(name), parameter), name

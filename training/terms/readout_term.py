@@ -30,7 +30,7 @@ class ReadoutTerm(LossTerm):
 
     def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         loss, self._recording = self._recording.loss, None  # not held, as it holds the graph
-        return loss + 0.0 * outputs.answer_logits[:1].float().sum()  # a tensor even if no row is watched
+        return loss if torch.is_tensor(loss) else 0.0 * outputs.answer_logits[:1].float().sum()  # no row is watched
 
     @contextmanager
     def watch(self, model: GapMllmForPreTraining, inputs: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:

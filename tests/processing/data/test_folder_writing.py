@@ -9,7 +9,7 @@ import time
 import pytest
 
 from gap_mllm.processing.data import folder_writing
-from gap_mllm.processing.data.folder_writing import write_folder
+from gap_mllm.processing.data.folder_writing import hold_folder, write_folder
 
 
 WRITER = """
@@ -68,6 +68,32 @@ def test_what_another_left_is_removed_by_whoever_writes_beside_it(writer, tmp_pa
     writer.wait()
     write(tmp_path / "beside")
     assert [path.name for path in tmp_path.iterdir()] == ["beside"]
+
+
+FORKED = """
+import os, sys, time
+from gap_mllm.processing.data.folder_writing import hold_folder
+with hold_folder(sys.argv[1], "writing"):
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_that_outlive_a_killed_process_hold_nothing(tmp_path):
+    command = [sys.executable, "-c", FORKED, str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    try:
+        with pytest.raises(FileExistsError, match=f"process {process.pid} on"):
+            write(tmp_path / "out")
+        process.kill()
+        process.wait()
+        with hold_folder(tmp_path / "out", "writing"):
+            os.kill(worker, 0)  # it is there
+    finally:
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_the_loser_of_two_says_so_and_keeps_the_files_of_the_other(tmp_path, monkeypatch):
