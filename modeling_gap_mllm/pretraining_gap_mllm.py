@@ -9,6 +9,7 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_gap_mllm import GapMllmConfig
 from .modeling_gap_mllm import GapMllmForConditionalGeneration, answer_loss
+from .vggt_heads_gap_mllm import GapMllmVggtReconstruction
 
 
 logger = logging.get_logger(__name__)
@@ -193,6 +194,48 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         if features is not None and not is_plain_trainer:
             output.point_maps = self._point_maps(features, states[input_ids == self.config.image_token_id], shown)
         return output
+
+    @property
+    def picture_sizes(self) -> tuple[int, int]:
+        """Longer side of the pictures that `predict_points` takes, and of what both sides are multiples; in pixels.
+
+        The longer side has as many patches as in the encoder's own pictures, else as the vision tower has positions.
+        """
+        vision, encoder = self.config.vision_config, self.config.geometry_config
+        patches = getattr(encoder, "image_size", 0) // encoder.patch_size or int(vision.num_position_embeddings**0.5)
+        return patches * vision.patch_size, vision.patch_size * vision.spatial_merge_size
+
+    @torch.no_grad()
+    def predict_points(self, images: torch.Tensor) -> GapMllmVggtReconstruction:
+        """Tell what the views of one scene see, by the head on the fused visual tokens; no question is needed.
+
+        Frame: camera of the first view, OpenCV axes. Units: metres.
+
+        Args:
+            images (`torch.Tensor` of shape `(V, 3, H, W)`): RGB in 0..1; H and W multiples of `picture_sizes[1]`.
+        Returns:
+            `GapMllmVggtReconstruction`: `world_points` `(V, h, w, 3)`, `point_map_side` points along both sides of
+            each token, and `world_points_conf` `(V, h, w)`, which is 1: the head has none.
+        Raises:
+            ValueError: if H or W are no such multiples.
+        """
+        vision = self.config.vision_config
+        patch, merge, side = vision.patch_size, vision.spatial_merge_size, self.config.point_map_side
+        if any(size % (patch * merge) for size in images.shape[-2:]):
+            raise ValueError(f"images are {tuple(images.shape)}; expected multiples of {patch * merge} pixels.")
+        rows, columns = (size // (patch * merge) for size in images.shape[-2:])
+        mean, std = (
+            images.new_tensor(value)[:, None, None] for value in (self.config.image_mean, self.config.image_std)
+        )
+        pixels = ((images - mean) / std).reshape(-1, 3, rows, merge, patch, columns, merge, patch)
+        pixels = pixels.permute(0, 2, 5, 3, 6, 1, 4, 7)[..., None, :, :]  # (V, r, c, merge, merge, 3, 1, p, p)
+        pixels = pixels.expand(*[-1] * 6, vision.temporal_patch_size, -1, -1).flatten(0, 4).flatten(1)
+        grid = torch.tensor([[1, rows * merge, columns * merge]] * len(images), device=images.device)
+        features = self.model.get_image_features(pixels, grid, scene_lengths=[len(images)], return_dict=True)
+        points = self.point_map_heads["visual"](torch.cat(features.pooler_output))  # (tokens, side, side, 3)
+        points = points.unflatten(0, (-1, rows, columns)).permute(0, 1, 3, 2, 4, 5)
+        points = points.reshape(-1, rows * side, columns * side, 3)
+        return GapMllmVggtReconstruction(world_points=points, world_points_conf=torch.ones_like(points[..., 0]))
 
     def _point_maps(self, features, states, shown):
         """Points from the fused tokens, and from the language states at them.

@@ -32,12 +32,13 @@ class FrameChoice:
             "space_aware" (those that see most of the space, see `space_aware_sample`); by default "fps" where a rate
             is given, else "uniform".
         points_from (`Callable`, *optional*): model that tells what each candidate sees, for "space_aware":
-            `GapMllmVggtForReconstruction`, or anything that takes pictures `(S, 3, H, W)` of one scene, RGB in 0..1,
-            and gives `world_points` and `world_points_conf` as that does.
+            `GapMllmForPreTraining`, `GapMllmVggtForReconstruction`, or anything that takes pictures `(S, 3, H, W)` of
+            one scene, RGB in 0..1, and gives `world_points` and `world_points_conf` as these do, by a method
+            `predict_points` or when called.
         num_candidates (`int`, *optional*): most frames to choose from, evenly spaced, for "space_aware"; by
             default 128.
         image_size (`int`, *optional*), patch_size (`int`, *optional*): sizes of that model's pictures and patches, in
-            pixels; by default those of its config, else VGGT's.
+            pixels; by default its `picture_sizes`, those of its config, else VGGT's.
     Raises:
         TypeError, ValueError: if a number is out of range, the sampling is unknown, or what it needs is missing.
 
@@ -113,10 +114,12 @@ def check_points_source(model: object) -> None:
     name = type(model).__name__
     if not callable(model):
         raise TypeError(f"points_from is a {name}; expected a model such as GapMllmVggtForReconstruction.")
-    if getattr(getattr(model, "config", None), "model_type", None) in ("gap_mllm", "qwen3_vl"):
+    is_language_model = getattr(getattr(model, "config", None), "model_type", None) in ("gap_mllm", "qwen3_vl")
+    if is_language_model and not hasattr(model, "predict_points"):
         raise TypeError(
-            f"points_from is a {name}, whose geometry encoder has no heads for points; give the encoder with its "
-            "heads, GapMllmVggtForReconstruction.from_pretrained(FOLDER)."
+            f"points_from is a {name}, which has no heads for points. If its folder holds those of pre-training "
+            "(point_map_heads), load it with AutoModelForPreTraining or GapMllmForPreTraining; else give a geometry "
+            "encoder with its heads, GapMllmVggtForReconstruction.from_pretrained(FOLDER)."
         )
 
 
@@ -142,7 +145,7 @@ def predict_points(
     if hasattr(model, "parameters"):
         views = views.to(next(model.parameters()).device)
     with torch.no_grad():
-        output = model(views)
+        output = getattr(model, "predict_points", model)(views)
     points, confidence = (getattr(output, name, None) for name in ("world_points", "world_points_conf"))
     if points is None or confidence is None:
         raise TypeError(f"points_from ({type(model).__name__}) gives no world_points and world_points_conf.")
@@ -150,10 +153,11 @@ def predict_points(
 
 
 def picture_sizes(model: object, image_size: int | None = None, patch_size: int | None = None) -> tuple[int, int]:
-    """Longer side of a geometry model's pictures, and side of a patch: as given, by its config, or VGGT's; pixels."""
+    """Longer side of a geometry model's pictures, and side of a patch: as given, by itself, or VGGT's; pixels."""
     config = getattr(model, "config", None)
-    image_size = image_size or getattr(config, "image_size", IMAGE_SIZE)
-    return image_size, patch_size or getattr(config, "patch_size", PATCH_SIZE)
+    known = getattr(config, "image_size", IMAGE_SIZE), getattr(config, "patch_size", PATCH_SIZE)
+    known = getattr(model, "picture_sizes", known)
+    return image_size or known[0], patch_size or known[1]
 
 
 def teacher_size(size: tuple[int, int], image_size: int, patch_size: int) -> tuple[int, int]:

@@ -1,14 +1,19 @@
 """Load the model of a run, and say by a hash which one it was."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedConfig
 
 from ...attention_gap_mllm import set_attention
+from ...configuration_gap_mllm import GapMllmConfig
 from ...model_loading import load_pretrained
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
+from ...pretraining_gap_mllm import GapMllmForPreTraining
 from ...processing import GapMllmProcessor
+from ...processing.data.video_labels import load_teacher
 
 
 _HASHED = ("*.safetensors", "config.json", "generation_config.json", "*processor_config.json", "tokenizer*.json")
@@ -37,4 +42,18 @@ def load_model(
     return model, GapMllmProcessor.from_pretrained(folder)
 
 
-__all__ = ["load_model", "model_fingerprint"]
+def load_points_source(folder: str | Path, device: str | torch.device) -> Callable:
+    """Return what tells the points that frames see: a GAP-MLLM with its heads of pre-training, or a VGGT with its own.
+
+    Raises:
+        ValueError, TypeError, OSError: as `load_pretrained`, which names heads that are missing, and `load_teacher`.
+    """
+    if PreTrainedConfig.get_config_dict(folder)[0].get("model_type") != GapMllmConfig.model_type:
+        return load_teacher(folder, device)
+    try:
+        return load_pretrained(GapMllmForPreTraining, folder, dtype="auto").to(device).eval()
+    except ValueError as error:
+        raise ValueError(f"{error} For sampling='space_aware' give the points_from of another.") from None
+
+
+__all__ = ["load_model", "load_points_source", "model_fingerprint"]

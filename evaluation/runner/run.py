@@ -14,13 +14,12 @@ from transformers.utils import logging
 
 from ...model_loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device, check_dtype
-from ...processing.data.video_labels import load_teacher
 from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_all
 from .baseline_answers import BASELINES, MODEL
 from .constants import constant_answers
 from .files import has_answers, read_predictions
-from .models import model_fingerprint
+from .models import load_points_source, model_fingerprint
 from .plan import PLAN_FILE, choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
@@ -77,8 +76,9 @@ def evaluate_model(
         attn_implementation (`str` or `dict[str, str]`, *optional*): attention of the model or of its parts, by default
             the best that device and dtype allow.
         sampling (`str`, *optional*), points_from (`str` or path, *optional*): rule by which frames of videos are
-            taken, "uniform" (the default) or "space_aware", and for that the folder of a
-            `GapMllmVggtForReconstruction`, which tells what each frame sees; see `FrameChoice`.
+            taken, "uniform" (the default) or "space_aware", and for that the folder of a `GapMllmForPreTraining` or
+            `GapMllmVggtForReconstruction`, which tells what each frame sees, see `FrameChoice`; by default that of
+            the model itself, loaded a second time with its heads.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
@@ -119,9 +119,11 @@ def evaluate_model(
         processes.wait()
     frames = {}
     if sampling is not None or points_from is not None:
-        encoder = None if points_from is None else model_folder(points_from)
-        asked.choose_frames(sampling, encoder and load_teacher(encoder, device))
-        frames = {"sampling": sampling, "points_from": encoder and model_fingerprint(encoder)}
+        if sampling == "space_aware":
+            points_from = points_from or model_path
+        source = None if points_from is None else model_folder(points_from)
+        asked.choose_frames(sampling, source and load_points_source(source, device))
+        frames = {"sampling": sampling, "points_from": source and model_fingerprint(source)}
     beside, left_out = choose_baselines(baselines, bench, model_path is not None, without_geometry)
     threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}

@@ -87,7 +87,7 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
         help='such as sdpa, or JSON by part as {"text_config": "sdpa"}; default: the best for device and dtype',
     )
     parser.add_argument("--sampling", metavar="RULE", help="of the frames of videos: uniform (default) or space_aware")
-    parser.add_argument("--points-from", metavar="DIR", help="VGGT with its heads, for --sampling space_aware")
+    parser.add_argument("--points-from", metavar="DIR", help="model or VGGT for space_aware; default: the model")
     parser.add_argument("--baselines", nargs="*", metavar="NAME", help="default: all that apply")
     parser.add_argument("--without-geometry", metavar="MODEL", help="a model trained without geometry, asked as well")
     parser.add_argument("--cache-dir", metavar="DIR", help="of datasets")

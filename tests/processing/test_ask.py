@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from gap_mllm import GapMllmForConditionalGeneration
+from tests.processing.small_videos import write_video
 
 
 @pytest.fixture
@@ -17,10 +18,15 @@ def views():
     return [Image.effect_noise((96, 64), 60 + 20 * index).convert("RGB") for index in range(3)]
 
 
-def plain(model, processor, chat, **options):
+def plain(model, processor, chat, choice=None, **options):
     """What generate() answers to one chat."""
     inputs = processor.apply_chat_template(
-        [chat], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        [chat],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs=choice or {},
     )
     output = model.generate(**inputs, do_sample=False, **options)
     return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0]
@@ -70,5 +76,17 @@ def test_bad_chats_are_named(model, tiny_processor, views):
         tiny_processor.ask(model, [placeholders])
     with pytest.raises(ValueError, match="some chats show pictures and others none"):
         tiny_processor.ask(model, [chat, [{"role": "user", "content": "Where?"}]])
-    with pytest.raises(ValueError, match="holds a video"):
+    with pytest.raises(FileNotFoundError, match=r"clip\.mp4 does not exist"):
         tiny_processor.ask(model, [[{"role": "user", "content": [{"type": "video", "path": "clip.mp4"}]}]])
+
+
+def test_videos_beside_pictures_and_text(model, tiny_processor, views, tmp_path):
+    paths = [write_video(tmp_path / f"{length}.mp4", frames=range(length)) for length in (8, 12)]
+    shown = [[{"type": "video", "path": str(path)}] for path in paths]
+    shown += [[*shown[0], {"type": "image", "image": views[0]}], []]
+    chats = [[{"role": "user", "content": [*parts, {"type": "text", "text": "Where?"}]}] for parts in shown]
+    choice = {"sampling": "uniform", "num_frames": 4}
+    answers = tiny_processor.ask(model, chats, max_new_tokens=6, **choice)
+    for chat, answer in zip(chats, answers, strict=True):
+        assert tiny_processor.ask(model, [chat], max_new_tokens=6, **choice) == [answer]
+        assert plain(model, tiny_processor, chat, dict(choice), max_new_tokens=6) == answer

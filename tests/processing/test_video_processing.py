@@ -1,6 +1,7 @@
 """Video files without torchvision: the frames chosen, their times in the prompt, and the inputs of Qwen3-VL."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +11,16 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 from transformers.video_utils import VideoMetadata, load_video
 
-from gap_mllm.processing import GapMllmProcessor, space_aware_sample
+from gap_mllm import GapMllmForPreTraining
+from gap_mllm.processing import GapMllmProcessor, space_aware_sample, voxelize_frames, world_points_from_depth
+from gap_mllm.processing.data import render_room
 from gap_mllm.processing.frame_choice_gap_mllm import FrameChoice, predict_points
 from tests.processing.data.rendered_teacher import random_vggt
 from tests.processing.small_videos import NUM_FRAMES, picture, write_video
 
 
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
+SHIPPED = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +194,43 @@ def test_points_of_a_geometry_encoder_choose_frames(video, frames, tiny_processo
     assert given["video_metadata"][0].frames_indices == known.frames_indices
 
 
+@pytest.fixture(scope="module")
+def shipped():
+    return GapMllmForPreTraining.from_pretrained(SHIPPED, dtype=torch.float32).eval()
+
+
+def test_a_model_sees_what_its_head_says_in_training(shipped):
+    images = render_room(0).images
+    pixels = GapMllmProcessor.from_pretrained(SHIPPED).image_processor(images=list(images), return_tensors="pt")
+    with torch.no_grad():
+        features = shipped.model.get_image_features(**pixels, scene_lengths=[4], return_dict=True)
+        tokens = torch.stack(features.pooler_output).unflatten(1, (4, 4))  # (view, row, column, D)
+        expected = shipped.point_map_heads["visual"](tokens)  # (view, row, column, side, side, 3)
+    points, confidence = predict_points(shipped, [Image.fromarray(image) for image in images])
+    assert points.shape == (4, 16, 16, 3) and confidence.eq(1).all() and confidence.shape == (4, 16, 16)
+    for row, column in ((0, 0), (1, 2), (3, 1)):  # rounding alone: float32, other order of pixels in a batch
+        part = points[:, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+        torch.testing.assert_close(part, expected[:, row, column], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=r"images are \(4, 3, 128, 130\); expected multiples of 32 pixels"):
+        shipped.predict_points(torch.rand(4, 3, 128, 130))
+
+
+def test_the_model_itself_chooses_frames_where_a_camera_lingers(shipped):
+    """Ten of 18 frames show the first view; what a choice covers is counted by the true depth."""
+    processor, path, covered = GapMllmProcessor.from_pretrained(SHIPPED), [*[0] * 10, 1, 1, *range(2, 8)], []
+    for seed in range(12):
+        room = render_room(seed, num_views=8)
+        truth = (room.depth_m[path], room.intrinsics[path], room.camera_to_world[path])
+        seen = [set(voxels.tolist()) for voxels in voxelize_frames(*world_points_from_depth(*truth)).voxels_per_frame]
+        options = {"num_frames": 4, "video_metadata": [{"fps": 2}], "return_metadata": True}
+        covered.append([])
+        for rule in ({"sampling": "uniform"}, {"sampling": "space_aware", "points_from": shipped}):
+            known = processor(videos=room.images[path], text=VIDEO, **options, **rule)["video_metadata"][0]
+            covered[-1].append(len(set().union(*[seen[place] for place in known.frames_indices])))
+    uniform, chosen = np.array(covered).T
+    assert (chosen > uniform).sum() >= 9 and chosen.sum() > 1.05 * uniform.sum()
+
+
 def test_the_model_is_not_copied(video, tiny_processor, monkeypatch):
     model = Seeing(special=())
     monkeypatch.setattr(Seeing, "__deepcopy__", lambda *_: pytest.fail("a model of many gigabytes"), raising=False)
@@ -264,7 +305,7 @@ def test_models_that_give_no_points(video, tiny_processor, tiny_model):
     options = {"sampling": "space_aware", "num_frames": 2}
     with pytest.raises(TypeError, match="points_from is a str; expected a model"):
         tiny_processor(videos=video, text=VIDEO, points_from="vggt", **options)
-    with pytest.raises(TypeError, match="whose geometry encoder has no heads for points; give the encoder with"):
+    with pytest.raises(TypeError, match=r"has no heads for points.*load it with AutoModelForPreTraining.*else give a"):
         tiny_processor(videos=video, text=VIDEO, points_from=tiny_model(), **options)
     with pytest.raises(TypeError, match="gives no world_points"):
         tiny_processor(videos=video, text=VIDEO, points_from=lambda images: SimpleNamespace(), **options)

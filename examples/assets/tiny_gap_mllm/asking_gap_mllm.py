@@ -14,7 +14,12 @@ from transformers.utils import ModelOutput
 
 from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
 from .json_stopping_gap_mllm import JsonStopping, cut_after_json
+from .video_processing_gap_mllm import CHOICE_OPTIONS
 from .visual_prompt_gap_mllm import to_rgb_image
+
+
+VIDEO_OPTIONS = (*CHOICE_OPTIONS, "video_metadata", "do_sample_frames")  # of `GapMllmProcessor`
+_PADDED = {"padding": True, "padding_side": "left"}
 
 
 @dataclass(frozen=True)
@@ -192,13 +197,15 @@ class Asker:
             features = self.model.model.select_views(encoded.features, flat)
             inputs = {"mm_encoder_outputs": {"image": features}, "image_grid_thw": encoded.grid[flat]}
             inputs["image_grid_thw"] = inputs["image_grid_thw"].to(self.model.device)
-        tokenizer = self.processor.tokenizer
-        tokens = tokenizer(texts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt").to(
-            self.model.device
-        )
+        tokens = self.processor.tokenizer(texts, add_special_tokens=False, return_tensors="pt", **_PADDED)
+        tokens = tokens.to(self.model.device)
         inputs |= {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
         inputs["mm_token_type_ids"] = (tokens["input_ids"] == self.model.config.image_token_id).int()
-        length = tokens["input_ids"].shape[1]
+        return self._generate(inputs, form, options)
+
+    def _generate(self, inputs, form, options):
+        """The answers to a padded batch of inputs."""
+        tokenizer, length = self.processor.tokenizer, inputs["input_ids"].shape[1]
         if form.keys:
             inputs["stopping_criteria"] = [JsonStopping(tokenizer, length, form.keys, form.is_list)]
         if "stop_strings" in options:
@@ -212,16 +219,29 @@ class Asker:
         return answers
 
     def answer(self, chats: list[list[dict]], form: AnswerForm, **options) -> list[str]:
-        """Answer chats that hold their pictures; pictures that several chats share are encoded once.
+        """Answer chats that hold their pictures or videos; pictures that several chats share are encoded once.
 
         Args:
             chats (`list[list[dict]]`): messages, as `build_messages` gives them.
-            form (`AnswerForm`), **options: arguments of `ask`.
+            form (`AnswerForm`): when to stop.
+            **options: arguments of `ask`, and `VIDEO_OPTIONS`, which choose the frames of videos.
         Returns:
             `list[str]`: one answer each.
         Raises:
-            ValueError: if an image part holds no picture, or some chats show pictures and others none.
+            ValueError: if an image part holds no picture, some chats show pictures and others none, or as
+                `GapMllmProcessor` for videos. ImportError, FileNotFoundError: as there.
         """
+        chosen = {name: options.pop(name) for name in VIDEO_OPTIONS if name in options}
+        if any(part["type"] == "video" for chat in chats for part in _parts(chat)):
+            inputs = self.processor.apply_chat_template(
+                chats,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={**_PADDED, **chosen},
+            )
+            return self._generate(inputs.to(self.model.device), form, options)
         shown = [_pictures(chat) for chat in chats]
         if not any(shown):
             return self.ask(chats, form, **options)
@@ -246,13 +266,14 @@ class Asker:
         return parts[0] + "".join(token * count + part for count, part in zip(counts, parts[1:], strict=True))
 
 
+def _parts(chat):
+    return [part for turn in chat if not isinstance(turn["content"], str) for part in turn["content"]]
+
+
 def _pictures(chat):
     """The pictures of a chat, in their order."""
-    parts = [part for turn in chat if not isinstance(turn["content"], str) for part in turn["content"]]
     pictures = []
-    for part in parts:
-        if part["type"] == "video":
-            raise ValueError("a chat holds a video; give its frames as images, or call generate().")
+    for part in _parts(chat):
         if part["type"] in ("image", "image_url"):
             given = [part[key] for key in ("image", "path", "url", "image_url") if part.get(key) is not None]
             if not given:
@@ -261,4 +282,4 @@ def _pictures(chat):
     return pictures
 
 
-__all__ = ["ANSWER_FORMS", "AnswerForm", "Asker", "EncodedScenes", "check_image_statistics"]
+__all__ = ["ANSWER_FORMS", "VIDEO_OPTIONS", "AnswerForm", "Asker", "EncodedScenes", "check_image_statistics"]

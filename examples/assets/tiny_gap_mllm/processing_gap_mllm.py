@@ -16,9 +16,9 @@ from transformers.utils import cached_file, is_torchvision_available
 from transformers.video_utils import VideoMetadata, make_batched_videos
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
-from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker
+from .asking_gap_mllm import ANSWER_FORMS, VIDEO_OPTIONS, AnswerForm, Asker
 from .prompts_gap_mllm import build_messages
-from .video_processing_gap_mllm import CHOICE_OPTIONS, GapMllmVideoProcessor, read_clips
+from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
 
 
@@ -318,10 +318,9 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
             ```
         """
-        names = (*CHOICE_OPTIONS, "video_metadata", "do_sample_frames")
         nested = dict(kwargs.pop("videos_kwargs", None) or {})
         # Taken out here: a model among them would be copied on the way to the video processor.
-        options = {name: part.pop(name) for part in (nested, kwargs) for name in names if name in part}
+        options = {name: part.pop(name) for part in (nested, kwargs) for name in VIDEO_OPTIONS if name in part}
         if videos is not None:
             videos, metadata = read_clips(videos, self.video_processor, options.pop("video_metadata", None), **options)
             nested |= {"video_metadata": metadata, "do_sample_frames": False}
@@ -423,13 +422,14 @@ class GapMllmProcessor(Qwen3VLProcessor):
             chats (`list[list[dict]]`): one conversation each, as `build_messages` gives them.
             task (`str`, *optional*): key of `ANSWER_FORMS`; generation then stops where the JSON answer is complete,
                 and text behind it is cut off. Free text by default.
-            **options: further arguments of generate(), as `max_new_tokens` (64 for free text) or `do_sample`.
+            **options: further arguments of generate(), as `max_new_tokens` (64 for free text) or `do_sample`; for
+                videos also those by which the processor chooses frames, as `num_frames`.
         Returns:
             `list[str]`: one answer each, for `post_process_points` and its like.
         Raises:
             TypeError: if `chats` is one conversation. ValueError: if the task is unknown, an image part holds no
-                picture, a chat holds a video, some chats show pictures and others none, or the model expects pixels
-                that are normalised otherwise.
+                picture, some chats show pictures and others none (but beside videos), or the model expects pixels that
+                are normalised otherwise. ImportError, FileNotFoundError, ValueError: for videos as when called.
 
         Example:
             ```python

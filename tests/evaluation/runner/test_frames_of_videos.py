@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gap_mllm import GapMllmVggtForReconstruction
+from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmVggtForReconstruction
 from gap_mllm.cli import main
 from gap_mllm.evaluation.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner import evaluate_model
@@ -55,6 +55,13 @@ def test_the_rule_is_part_of_the_plan(model_path, formats, cache_dir, tmp_path, 
     frames = []
     monkeypatch.setattr("gap_mllm.evaluation.runner.run.answer_all", stop)
     settings = {"data_dir": formats / "vsibench", "output": tmp_path, "cache_dir": cache_dir, "device": "cpu"}
+    with pytest.raises(StoppedError):
+        evaluate_model(
+            model_path, "vsibench", baselines=[], sampling="space_aware", **{**settings, "output": tmp_path / "own"}
+        )
+    plan = json.loads((tmp_path / "own" / "plan.json").read_text())
+    assert isinstance(frames.pop().points_from, GapMllmForPreTraining)
+    assert plan["points_from"] == plan["models"]["model"]  # one fingerprint: the model sees for itself
     chosen = {"sampling": "space_aware", "points_from": ENCODER}
     for _ in range(2):
         with pytest.raises(StoppedError):
@@ -70,8 +77,13 @@ def test_a_rule_that_does_not_fit(model_path, rooms, formats, cache_dir, tmp_pat
     with pytest.raises(ValueError, match="sampling is 'uniform', but no question shows a video"):
         evaluate_model(model_path, output=tmp_path, sampling="uniform", **rooms)
     settings = {"data_dir": formats / "vsibench", "output": tmp_path, "cache_dir": cache_dir, "device": "cpu"}
+    GapMllmForConditionalGeneration.from_pretrained(model_path).save_pretrained(tmp_path / "inference")
+    with pytest.raises(ValueError, match="lacks 12 weights .* as point_map_heads.*give the points_from of another"):
+        evaluate_model(tmp_path / "inference", "vsibench", sampling="space_aware", **settings)
+    settings["predictions"] = tmp_path / "answers.jsonl"
     with pytest.raises(ValueError, match="sampling is 'space_aware', which needs points_from"):
-        evaluate_model(model_path, "vsibench", sampling="space_aware", **settings)
+        evaluate_model(None, "vsibench", sampling="space_aware", **settings)
+    del settings["predictions"]
     with pytest.raises(ValueError, match="points_from is given, but sampling is 'uniform'"):
         evaluate_model(model_path, "vsibench", points_from=ENCODER, **settings)
     with pytest.raises(FileNotFoundError, match="nowhere"):
