@@ -4,6 +4,7 @@ Source: GAP-MLLM (arXiv:2603.16461) for the text task; the other terms are optio
 forward pass of `GapMllmForPreTraining` on batches of `SceneCollator`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -154,9 +155,20 @@ class GeometryAlignedTrainer(TermTrainer):
         self._not_for_model = own_fields.union(LOSS_FIELDS)
 
     def create_optimizer(self, model: nn.Module | None = None):
-        """Build the optimiser, with the learning rate of each module group; the main process prints their table."""
+        """Build the optimiser, with the learning rate of each module group; the main process prints their table.
+
+        Raises:
+            ValueError: if FSDP leaves a trained module out, so that processes would not share its gradients.
+        """
         if self.optimizer is None:
             model = self.model if model is None else model
+            ignored = getattr(getattr(self.accelerator.state, "fsdp_plugin", None), "ignored_modules", None)
+            for name, module in model.named_modules() if isinstance(ignored, str) else ():
+                if re.fullmatch(ignored, name) and is_trainable(module):
+                    raise ValueError(
+                        f"fsdp_ignored_modules={ignored!r} leaves out {name!r}, which is trained: processes would not "
+                        "share its gradients. Freeze it, or take the setting out of accelerate's configuration."
+                    )
             groups = parameter_groups(
                 model,
                 self.args.group_learning_rates,
