@@ -18,16 +18,15 @@ def run_train_geometry_encoder(args: argparse.Namespace) -> None:
     _tell(train_geometry_encoder(args.recipe, args.overrides, scorer=evaluate_geometry_encoder))
 
 
-def _tell(trainer):
-    print(f"{'was finished, and stays:' if trainer.was_finished else 'wrote'} {trainer.args.output_dir}")
-
-
 def run_train_grpo(args: argparse.Namespace) -> None:
     """Train by the rewards of answers, by a recipe."""
     from .train_grpo import train_grpo  # imports TRL, which the others do without
 
-    trainer = train_grpo(args.recipe, args.overrides)
-    print(f"wrote {trainer.args.output_dir}")
+    _tell(train_grpo(args.recipe, args.overrides))
+
+
+def _tell(trainer):
+    print(f"{'was finished, and stays:' if trainer.was_finished else 'wrote'} {trainer.args.output_dir}")
 
 
 __all__ = ["run_train", "run_train_geometry_encoder", "run_train_grpo"]

@@ -238,7 +238,7 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     Raises:
         ValueError: as `freeze_groups`.
     """
-    terms = make_terms(args, args.terms).values()
+    terms = make_terms(args, getattr(args, "terms", None)).values()  # GRPO has none
     unused = {group for term in terms for group in term.module_groups}
     unused.difference_update(*(term.module_groups for term in terms if term.weight))
     freeze_groups(model, args.group_learning_rates | dict.fromkeys(unused, 0.0))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, GRPOTrainer
 
 from ..attention_gap_mllm import set_attention
@@ -20,8 +19,8 @@ from ..processing.processing_gap_mllm import GapMllmProcessor
 from .geometry_aligned_trainer import freeze
 from .module_groups import MODULE_GROUPS
 from .prompt_rows import make_prompt_rows
-from .provenance import write_provenance
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
+from .resuming import ResumingMixin
 from .rewards import compose_rewards
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .term_trainer import autocast_dtype, has_bf16_gpu
@@ -78,12 +77,17 @@ class GrpoTrainingArguments(GRPOConfig):
         return rounds * self.generation_batch_size // self.num_generations if self.max_steps > 0 else None
 
 
+class _ResumingGRPOTrainer(ResumingMixin, GRPOTrainer):
+    """TRL's trainer, with checkpoints that are whole."""
+
+
 def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
     """Train a model by the rewards of its answers about rooms or the rows of a source (`data`).
 
     The model at `model_path` is taken as it is; rows for a cold start are made by `make_cold_start_rows`.
 
-    If the output folder holds a checkpoint, training goes on from the last one.
+    If the output folder holds a checkpoint, training goes on from the last whole one; see
+    `ResumingMixin.train_and_save`, also for what a signal does.
 
     Args:
         recipe (`str`): name of a file in training/recipes, or a path to a YAML file.
@@ -93,7 +97,8 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
     Raises:
         FileNotFoundError: if there is no such recipe or model. ValueError: as `read_recipe`, `check_sections`,
             `check_evaluation`, `compose_rewards`, `load_pretrained` and `set_attention`, without `model_path`, for
-            streamed data, or if an item holds several questions. RecordError: as `load_multiview`.
+            streamed data, or if an item holds several questions. RecordError: as `load_multiview`. ValueError,
+            FileExistsError, SystemExit: as `ResumingMixin.train_and_save`.
     """
     grpo_args, args = open_recipe((GrpoArguments, GrpoTrainingArguments), recipe, overrides)
     check_dtype(grpo_args.dtype, ("float32", "bfloat16"))
@@ -111,12 +116,9 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
     prompts = [
         each and make_prompt_rows(each, processor, grpo_args.instruction) for each in (questions, eval_questions)
     ]
-    trainer = GRPOTrainer(model, functions, args, *prompts, processing_class=processor)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(args.output_dir))
-    trainer.save_model()
-    settings = {"recipe": str(recipe), **asdict(grpo_args), "arguments": args.to_sanitized_dict()}
-    if trainer.is_world_process_zero():
-        write_provenance(args.output_dir, settings)
+    settings = {"recipe": str(recipe), **asdict(grpo_args)}
+    trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, processing_class=processor, settings=settings)
+    trainer.train_and_save()
     return trainer
 
 

@@ -1,6 +1,7 @@
 """GRPO: prompts with several pictures and their references, log-probabilities that see geometry, whole runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -196,11 +197,18 @@ def test_a_run_on_rooms(tmp_path):
 def test_a_run_on_data_stops_and_goes_on(tmp_path):
     flags = [*SHORT, "--output_dir", str(tmp_path), "--data", '{"name": "rendered_rooms", "num_rooms": 2}']
     flags += ["--scene_tasks", '{"tasks": ["object_count", "left_right"], "num_views": 2}', "--variety", "{}"]
-    trainer = train_grpo("grpo_spatial", [*flags, "--max_steps", "1"])
+    flags += ["--max_steps", "2", "--save_steps", "1"]
+    trainer = train_grpo("grpo_spatial", flags)
     logged = [entry for entry in trainer.state.log_history if "reward" in entry]
-    assert len(logged) == 1 and logged[0]["rewards/format_reward/mean"] == 0.0
-    trainer = train_grpo("grpo_spatial", [*flags, "--max_steps", "2"])
+    assert len(logged) == 2 and logged[0]["rewards/format_reward/mean"] == 0.0
+    assert train_grpo("grpo_spatial", flags).was_finished
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    (tmp_path / "provenance.json").unlink()  # as if ended in the second step
+    trainer = train_grpo("grpo_spatial", flags)
     assert [entry["step"] for entry in trainer.state.log_history if "reward" in entry] == [1, 2]
+    assert (tmp_path / "checkpoint-2").is_dir() and not trainer.was_finished
+    with pytest.raises(ValueError, match="holds results of another run .max_steps: 2 there, 3 now"):
+        train_grpo("grpo_spatial", [*flags, "--max_steps", "3"])
 
 
 @pytest.mark.parametrize(
