@@ -84,7 +84,8 @@ class _ResumingGRPOTrainer(ResumingMixin, GRPOTrainer):
 def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
     """Train a model by the rewards of its answers about rooms or the rows of a source (`data`).
 
-    The model at `model_path` is taken as it is; rows for a cold start are made by `make_cold_start_rows`.
+    The model at `model_path` is taken as it is, and again as the frozen reference where `beta` is above 0; rows for a
+    cold start are made by `make_cold_start_rows`.
 
     If the output folder holds a checkpoint, training goes on from the last whole one; see
     `ResumingMixin.train_and_save`, also for what a signal does.

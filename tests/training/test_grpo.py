@@ -194,6 +194,15 @@ def test_a_run_on_rooms(tmp_path):
     assert provenance["settings"]["rewards"] == {"point_distance": {"weight": 1.0, "scale_m": 1.0}}
 
 
+def test_the_reference_model_sees_geometry_as_well(tmp_path):
+    flags = [*SHORT, "--output_dir", str(tmp_path), "--max_steps", "2", "--num_selection_rooms", "0", "--beta", "0.01"]
+    flags += ["--eval_strategy", "no", "--eval_on_start", "false", "--warmup_steps", "0", "--logging_steps", "1"]
+    flags += ["--max_completion_length", "24"]
+    trainer = train_grpo("tiny_grpo", flags)
+    first, second = (entry["kl"] for entry in trainer.state.log_history if "kl" in entry)
+    assert first == 0 < second  # the same weights at first
+
+
 def test_a_run_on_data_stops_and_goes_on(tmp_path):
     flags = [*SHORT, "--output_dir", str(tmp_path), "--data", '{"name": "rendered_rooms", "num_rooms": 2}']
     flags += ["--scene_tasks", '{"tasks": ["object_count", "left_right"], "num_views": 2}', "--variety", "{}"]
