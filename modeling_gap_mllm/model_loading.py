@@ -31,7 +31,12 @@ def model_folder(name: str | Path) -> Path:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json; expected a folder of save_pretrained or convert.")
+            expected = "expected a folder of save_pretrained or convert"
+            if (folder / "adapter_config.json").is_file():
+                expected = (
+                    "it has adapters of PEFT. Merge them (merge_and_unload) and save the model with its processor"
+                )
+            raise FileNotFoundError(f"{folder} holds no config.json; {expected}.")
         return folder
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError

@@ -28,7 +28,7 @@ class TermTrainingArguments(TrainingArguments):
     it can and nothing else is asked for.
 
     Raises:
-        ValueError: if `max_steps` is 0, which trains nothing.
+        ValueError: if `max_steps` is 0, which trains nothing, or for `label_smoothing_factor`, which no term reads.
     """
 
     bf16: bool | None = field(
@@ -40,7 +40,13 @@ class TermTrainingArguments(TrainingArguments):
             self.bf16 = has_bf16_gpu() and not self.use_cpu and not self.fp16
         if self.max_steps == 0:
             raise ValueError("max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs.")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor is {self.label_smoothing_factor}, but the terms of the loss do not smooth "
+                "labels. Leave it out."
+            )
         self.remove_unused_columns = False
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # none are there to be kept
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False

@@ -76,6 +76,9 @@ def test_other_models_are_told_apart(tmp_path):
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="holds no config.json"):
         model_folder(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="adapters of PEFT. Merge them .merge_and_unload. and save the model"):
+        model_folder(tmp_path)
 
 
 def test_names_are_folders_or_repositories(tmp_path, monkeypatch):

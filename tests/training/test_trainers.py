@@ -283,6 +283,16 @@ def test_a_learning_rate_that_nothing_would_follow_is_refused(tmp_path):
         GeometryAlignedTrainingArguments(str(tmp_path), module_learning_rates={"fuson": 1e-3})
 
 
+def test_what_no_term_reads_is_refused_and_workers_that_are_not_there_are_not_kept(tmp_path):
+    with pytest.raises(ValueError, match="label_smoothing_factor is 0.1, but the terms of the loss do not smooth"):
+        GeometryAlignedTrainingArguments(str(tmp_path), label_smoothing_factor=0.1)
+    kept = {"dataloader_persistent_workers": True}  # torch refuses it where there are none
+    assert GeometryAlignedTrainingArguments(
+        str(tmp_path), dataloader_num_workers=1, **kept
+    ).dataloader_persistent_workers
+    assert not GeometryAlignedTrainingArguments(str(tmp_path), **kept).dataloader_persistent_workers
+
+
 def test_learning_rate_moves_what_is_trained(make_pretraining_model, make_trainer, rooms, tiny_processor):
     moved = []
     for rate in (1e-4, 1e-3):
