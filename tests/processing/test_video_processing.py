@@ -76,6 +76,7 @@ def test_a_file_gives_the_inputs_of_its_frames(choice, video, frames, encode, ti
     assert equal(out, encode({"video": frames[0][expected]}, **chosen))
     assert equal(out, encode({"video": frames[0]}, video_metadata=[frames[1]], **options))
     assert equal(out, encode({"path": video}, videos_kwargs=options))
+    assert equal(out, encode({"url": video.as_uri()}, **options))  # file:///..., as chats for Qwen have it
     pairs = np.array([*expected, *expected[-1:] * (len(expected) % 2)]).reshape(-1, 2)
     assert times(tiny_processor, out) == pytest.approx(pairs.mean(1) / 10, abs=0.051)  # one decimal
     assert len(pairs) == out["video_grid_thw"][0, 0]
@@ -260,11 +261,20 @@ def test_what_cannot_be_a_video(video, frames, encode, tmp_path):
         encode({"url": "https://a.b/c.mp4"})
     with pytest.raises(FileNotFoundError, match="none.mp4 does not exist"):
         encode({"path": str(tmp_path / "none.mp4")})
-    with pytest.raises(FileNotFoundError, match="is a folder; expected a video file"):
+    with pytest.raises(FileNotFoundError, match="expected a video file, or the paths of its frames as a list"):
         encode({"path": str(tmp_path)})
     (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:-200])
     with pytest.raises(ValueError, match="cut.mp4: the video cannot be decoded"):
         encode({"path": str(tmp_path / "cut.mp4")})
+    whole = tmp_path / "whole.gif"
+    frames_of_gif = [Image.fromarray(picture(index)) for index in range(6)]
+    frames_of_gif[0].save(whole, save_all=True, append_images=frames_of_gif[1:], duration=100)
+    assert encode({"path": whole}, num_frames=4)["video_grid_thw"][0, 0] == 2
+    (tmp_path / "cut.gif").write_bytes(whole.read_bytes()[:-400])
+    with pytest.raises(ValueError, match="cut.gif: the video cannot be decoded: the end mark of the GIF is missing"):
+        encode({"path": tmp_path / "cut.gif"})
+    with pytest.raises(TypeError, match="num_frames is '4'; expected an integer"):
+        encode({"path": video}, num_frames="4")
     with pytest.raises(ValueError, match="video 0 has 1 frame to show; expected 2 or more"):
         encode({"path": write_video(tmp_path / "one.mp4", frames=range(1))})
     uneven = [Image.fromarray(picture(0)), Image.new("RGB", (32, 32))]

@@ -148,6 +148,10 @@ class VideoFile:
         with open(self.path, "rb") as stream:
             head = stream.read(4096)
             needed = _mp4_size(stream) if head[4:8] == b"ftyp" else _matroska_size(head)
+            stream.seek(max(0, size - 1024))
+            tail = stream.read()
+        if head.startswith(b"GIF8") and not tail.rstrip(b"\0").endswith(b";"):
+            raise self._damaged("the end mark of the GIF is missing")
         if size < needed:
             raise self._damaged(f"the file has {size} bytes of {needed}")
 

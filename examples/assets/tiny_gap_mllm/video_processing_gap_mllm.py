@@ -106,7 +106,8 @@ def read_clips(
 def _read_clip(video, metadata, name, processor, do_sample_frames=None, **options):
     options = {key: value for key, value in options.items() if value is not None}
     has_rule = not {"sampling", "points_from", "num_candidates"}.isdisjoint(options)
-    choice = FrameChoice(**options) if has_rule else None
+    checked = FrameChoice(**options) if options else None  # its numbers, also for Qwen3-VL's rule
+    choice = checked if has_rule else None
     if options and do_sample_frames is False:
         raise ValueError(f"do_sample_frames is False, which takes all frames, but {', '.join(options)} came with it.")
 
@@ -122,7 +123,13 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
     if isinstance(video, str | os.PathLike):
         if str(video).startswith(("http://", "https://")):
             raise ValueError(f"{name} is the URL {video}; download it, and give the path of the file.")
-        frames, seconds = VideoFile(video).read(choose)
+        path = video.removeprefix("file://") if isinstance(video, str) else video
+        if os.path.isdir(path):
+            raise FileNotFoundError(
+                f"{name} is the folder {path}; expected a video file, or the paths of its frames as a list, with "
+                "video_metadata=[{'fps': frames per second}]."
+            )
+        frames, seconds = VideoFile(path).read(choose)
         known = {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
     else:
         frames, known = _read_given(video, metadata, name, choose)
