@@ -143,6 +143,16 @@ def test_frames_that_are_a_choice_stay_where_none_is_asked_for(frames, encode, t
     assert times(tiny_processor, fewer) == pytest.approx([1.15], abs=0.051)
 
 
+def test_frames_that_a_part_asks_for_are_warned_of(video, encode, monkeypatch):
+    said = []
+    monkeypatch.setattr("gap_mllm.processing.processing_gap_mllm.logger.warning_once", said.append)
+    out = encode({"path": video, "fps": 5, "nframes": None})
+    assert out["video_grid_thw"][0, 0] == 2  # as without it
+    assert len(said) == 1 and said[0].startswith("fps in the parts of a chat choose no frames: pass processor_kwargs")
+    encode({"path": video}, fps=5)
+    assert len(said) == 1
+
+
 def test_settings_of_the_folder_choose_frames(video, tiny_processor):
     for settings, expected in (
         ({"fps": 4}, CHOICES["rate"][1]),

@@ -12,7 +12,7 @@ import torch
 from transformers import BaseImageProcessor, PreTrainedModel, Qwen3VLProcessor
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 from transformers.processing_utils import ProcessorMixin
-from transformers.utils import cached_file, is_torchvision_available
+from transformers.utils import cached_file, is_torchvision_available, logging
 from transformers.video_utils import VideoMetadata, make_batched_videos
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
@@ -22,11 +22,14 @@ from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
 
 
+logger = logging.get_logger(__name__)
+
 MAX_PIXELS = 518 * 392  # 4:3 frames get 24 x 32 patches, the grid of the released training
 MIN_PIXELS = 176 * 32 * 32  # so do small 4:3 frames, which are enlarged
 MAX_ASPECT_RATIO = 200  # Qwen's limit
 
 _TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness")
+_UNREAD = ("fps", "nframes", "num_frames", "min_frames", "max_frames", "video_start", "video_end")  # qwen_vl_utils'
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
 # ChatML as Qwen3-VL writes it, tools included, and `generation` blocks around what the assistant says (for
@@ -325,6 +328,21 @@ class GapMllmProcessor(Qwen3VLProcessor):
             videos, metadata = read_clips(videos, self.video_processor, options.pop("video_metadata", None), **options)
             nested |= {"video_metadata": metadata, "do_sample_frames": False}
         return super().__call__(images=images, text=text, videos=videos, audio=audio, videos_kwargs=nested, **kwargs)
+
+    def apply_chat_template(self, conversation, *args, **kwargs):
+        """As in transformers; warns where a part of a chat asks for frames, which `processor_kwargs` has to do."""
+        if kwargs.get("tokenize"):
+            chats = [conversation] if isinstance(conversation[0], dict) else conversation
+            parts = [
+                part for chat in chats for turn in chat for part in turn.get("content") or () if isinstance(part, dict)
+            ]
+            unread = sorted({name for part in parts for name in _UNREAD if part.get(name) is not None})
+            if unread:
+                logger.warning_once(
+                    f"{', '.join(unread)} in the parts of a chat choose no frames: pass processor_kwargs, as "
+                    "{'num_frames': 16} or {'fps': 2}, for all videos of a call."
+                )
+        return super().apply_chat_template(conversation, *args, **kwargs)
 
     def prepare_inputs_layout(self, images: Sequence | None = None, text=None, videos=None, audio=None, **kwargs):
         """Decode and flatten the pictures, and check them against the texts, row by row where they are nested."""
