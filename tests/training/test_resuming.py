@@ -44,6 +44,14 @@ def recipe(tmp_path, encoder_folder):
     return make
 
 
+@pytest.fixture(autouse=True)
+def interrupts_as_in_a_terminal():
+    """A shell that starts tests in the background has SIGINT ignored, and so a training would leave it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def losses(folder):
     """Losses and gradient norms of a finished training by step; no step is there twice."""
     log = json.loads((folder / "trainer_state.json").read_text())["log_history"]
