@@ -21,14 +21,11 @@ from .streams import EndlessRows, rows_of_process
 
 
 @dataclass
-class TermTrainingArguments(TrainingArguments):
-    """`TrainingArguments` for batches of views: no column is removed, no batch is cut between processes.
+class DeviceDefaults:
+    """What fits the device, for arguments of any trainer; stands before them among the bases.
 
-    Nor is memory pinned for a run on the CPU, which torch would warn of at every epoch. A GPU computes in bfloat16 if
-    it can and nothing else is asked for.
-
-    Raises:
-        ValueError: if `max_steps` is 0, which trains nothing, or for `label_smoothing_factor`, which no term reads.
+    A GPU computes in bfloat16 if it can and nothing else is asked for. No memory is pinned for a run on the CPU,
+    which torch would warn of at every epoch, and no workers are kept where there are none.
     """
 
     bf16: bool | None = field(
@@ -38,6 +35,21 @@ class TermTrainingArguments(TrainingArguments):
     def __post_init__(self):
         if self.bf16 is None:
             self.bf16 = has_bf16_gpu() and not self.use_cpu and not self.fp16
+        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False
+
+
+@dataclass
+class TermTrainingArguments(DeviceDefaults, TrainingArguments):
+    """`TrainingArguments` for batches of views: no column is removed, no batch is cut between processes.
+
+    Raises:
+        ValueError: if `max_steps` is 0, which trains nothing, or for `label_smoothing_factor`, which no term reads.
+    """
+
+    def __post_init__(self):
         if self.max_steps == 0:
             raise ValueError("max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs.")
         if self.label_smoothing_factor:
@@ -46,10 +58,7 @@ class TermTrainingArguments(TrainingArguments):
                 "labels. Leave it out."
             )
         self.remove_unused_columns = False
-        self.dataloader_persistent_workers &= self.dataloader_num_workers > 0  # none are there to be kept
         super().__post_init__()
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False
         if self.accelerator_config.dispatch_batches is None:
             self.accelerator_config.dispatch_batches = False
 
@@ -264,4 +273,4 @@ class TermTrainer(ResumingMixin, Trainer):
         super().log(logs, *args, **kwargs)
 
 
-__all__ = ["TermTrainer", "TermTrainingArguments", "autocast_dtype", "has_bf16_gpu"]
+__all__ = ["DeviceDefaults", "TermTrainer", "TermTrainingArguments", "autocast_dtype"]

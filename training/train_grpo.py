@@ -23,7 +23,7 @@ from .recipe_data import QuestionArguments, open_recipe, training_rooms
 from .resuming import ResumingMixin
 from .rewards import compose_rewards
 from .rooms import RoomQuestionDataset, RoomQuestions
-from .term_trainer import autocast_dtype, has_bf16_gpu
+from .term_trainer import DeviceDefaults, autocast_dtype
 from .train_geometry_aligned import evaluation_questions, training_questions
 
 
@@ -44,8 +44,8 @@ class GrpoArguments(QuestionArguments):
 
 
 @dataclass
-class GrpoTrainingArguments(GRPOConfig):
-    """`GRPOConfig`; a GPU computes in bfloat16 if it can and nothing else is asked for, a CPU does not.
+class GrpoTrainingArguments(DeviceDefaults, GRPOConfig):
+    """`GRPOConfig` with the defaults of `DeviceDefaults`.
 
     Raises:
         ValueError: if a module is unknown.
@@ -58,11 +58,7 @@ class GrpoTrainingArguments(GRPOConfig):
 
     def __post_init__(self):
         check_names("trained_modules", self.trained_modules, MODULE_GROUPS)
-        if self.bf16 is None:
-            self.bf16 = has_bf16_gpu() and not self.use_cpu and not self.fp16
         super().__post_init__()
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False
 
     @property
     def group_learning_rates(self) -> dict[str, float]:
