@@ -17,7 +17,15 @@ from .attention_gap_mllm import set_attention
 from .compatibility_gap_mllm import CHUNKS_TAKE_IMAGES, needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
-from .geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_sharded, is_trainable, video_views
+from .geometry_views_gap_mllm import (
+    encode_scenes,
+    group_scenes,
+    image_views,
+    is_sharded,
+    is_trainable,
+    video_views,
+    without_repeats,
+)
 from .publishing_gap_mllm import PublishedModel
 from .vggt_gap_mllm import GapMllmVggtModel
 from .weights_gap_mllm import WholeModel, stored_weights, with_skip_list
@@ -41,6 +49,7 @@ GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
 
 IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
 VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+TOWER_INPUTS = {"cu_seqlens", "max_seqlen", "position_ids", "interp_indices", "interp_weights"}  # made for all images
 
 
 def _find_frozen(module, frozen):
@@ -289,7 +298,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         geometry_features: torch.Tensor | None = None,
         **kwargs,
     ):
-        """Encode images, geometry included.
+        """Encode images, geometry included. A scene that a batch holds several times is encoded once.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`,
@@ -307,6 +316,11 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         """
         if image_grid_thw is None:
             raise ValueError("pixel_values came without image_grid_thw. Pass both as the processor returned them.")
+        shown = None
+        if self.uses_geometry and geometry_features is None and not TOWER_INPUTS & kwargs.keys():
+            grid = image_grid_thw.tolist()
+            scenes = group_scenes(len(grid), self._tokens(grid), mm_token_type_ids, scene_lengths, IMAGE_TOKEN_TYPE)
+            pixel_values, image_grid_thw, scene_lengths, shown = without_repeats(pixel_values, image_grid_thw, scenes)
         output = Qwen3VLModel.get_image_features(self, pixel_values, image_grid_thw, return_dict=True, **kwargs)
         if not self.uses_geometry:
             return output
@@ -314,7 +328,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             taps, grid = self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)
         else:
             taps, grid = self._given_geometry(geometry_features, image_grid_thw)
-        return self._fuse(output, taps, grid, [1] * len(grid))
+        output = self._fuse(output, taps, grid, [1] * len(grid))
+        return output if shown is None else self.select_views(output, shown)
 
     @torch.no_grad()
     def get_geometry_features(

@@ -115,13 +115,16 @@ def test_several_questions_an_item_are_refused(tiny_processor):
 def test_a_step_sees_geometry_and_moves_fusion(tiny_model, tiny_processor, make_grpo_trainer, gradient_checkpointing):
     model, calls = tiny_model().train(), []
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    model.model.geometry.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    model.model.geometry.register_forward_hook(
+        lambda *call: calls.append((torch.is_grad_enabled(), len(call[2].scene_lengths)))
+    )
     rows = room_rows(tiny_processor)
     arguments = {"gradient_checkpointing": gradient_checkpointing, "shuffle_dataset": False, "beta": 0.0}
     make_grpo_trainer(model, rows, **arguments).train()
-    assert calls.count(True) >= 1 and calls.count(False) >= 1  # the pass of the loss, and that of generate
+    passes = [(False, 2), (True, 2)]  # of generate and of the loss; two answers to each prompt share its encoding
+    assert set(calls) == set(passes)
     if not gradient_checkpointing:
-        assert calls == [False, True]
+        assert calls == passes
     moved = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     for part in ("geometry", "fusion.levels", "fusion.mergers", "visual", "language_model"):
         assert any(name.startswith(f"model.{part}.") for name in moved), part

@@ -7,6 +7,8 @@ undone, so every tool that handles Qwen3-VL handles GAP-MLLM.
 on the same grid, token for token.
 """
 
+from itertools import islice
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -40,12 +42,7 @@ def recover_images(
     Raises:
         ValueError: if the grid does not hold as many patches as given, or pixels are not finite.
     """
-    counts = [t * h * w for t, h, w in grid]
-    if sum(counts) != len(pixel_values):
-        raise ValueError(
-            f"The grid {[list(row) for row in grid]} holds {sum(counts)} patches, but pixel_values has "
-            f"{len(pixel_values)} rows. Pass both as the processor returned them."
-        )
+    counts = _count_patches(pixel_values, grid)
     mean = torch.tensor(image_mean, device=pixel_values.device).view(3, 1, 1)
     std = torch.tensor(image_std, device=pixel_values.device).view(3, 1, 1)
     is_half = pixel_values.dtype in (torch.float16, torch.bfloat16)
@@ -64,6 +61,17 @@ def recover_images(
         image = image * std + mean
         images.append((image * 255).round() / 255 if is_half else image)
     return images
+
+
+def _count_patches(pixel_values, grid):
+    """Patches of each image or video; ValueError if there are more or fewer."""
+    counts = [t * h * w for t, h, w in grid]
+    if sum(counts) != len(pixel_values):
+        raise ValueError(
+            f"The grid {[list(row) for row in grid]} holds {sum(counts)} patches, but pixel_values has "
+            f"{len(pixel_values)} rows. Pass both as the processor returned them."
+        )
+    return counts
 
 
 def resize_to_grid(images: list[torch.Tensor] | torch.Tensor, grid: list[tuple[int, int, int]], patch_size: int):
@@ -175,6 +183,41 @@ def encode_scenes(
     return tuple(taps), [geometry.grid[index] for index in back]
 
 
+def without_repeats(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, scene_lengths: list[int]):
+    """Leave out scenes that came before in the batch, pixel for pixel, as the copies of a prompt do.
+
+    Args:
+        pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`): images
+            as the processor returned them.
+        scene_lengths (`list[int]`): images of each scene.
+    Returns:
+        `tuple`: pixels, grid and lengths of the distinct scenes, and the place among their images of each image of
+        the batch; None there, and the rest as it came, where nothing repeats.
+    Raises:
+        ValueError: if the grid does not hold as many patches as given.
+    """
+    grid = image_grid_thw.tolist()
+    counts, numbers = _count_patches(pixel_values, grid), iter(range(len(grid)))
+    images = [list(islice(numbers, length)) for length in scene_lengths]
+    scenes = pixel_values.split([sum(counts[image] for image in scene) for scene in images])
+    # The sums tell most scenes apart at once; those that have the same are compared.
+    sums = torch.stack([scene.sum(dtype=torch.float32) for scene in scenes]).tolist() if len(scenes) > 1 else [0.0]
+    seen, kept, shown, num_kept = {}, [], [], 0
+    for scene, pixels in enumerate(scenes):
+        alike = seen.setdefault((sums[scene], *(tuple(grid[image]) for image in images[scene])), [])
+        start = next((start for start, before in alike if torch.equal(before, pixels)), num_kept)
+        if start == num_kept:
+            alike.append((start, pixels))
+            kept.append(scene)
+            num_kept += len(images[scene])
+        shown += range(start, start + len(images[scene]))
+    if len(kept) == len(scenes):
+        return pixel_values, image_grid_thw, scene_lengths, None
+    rows = [image for scene in kept for image in images[scene]]
+    lengths = [scene_lengths[scene] for scene in kept]
+    return torch.cat([scenes[scene] for scene in kept]), image_grid_thw[rows], lengths, shown
+
+
 def group_scenes(
     num_items: int,
     tokens_per_item: list[int],
@@ -246,4 +289,5 @@ __all__ = [
     "recover_images",
     "resize_to_grid",
     "video_views",
+    "without_repeats",
 ]
