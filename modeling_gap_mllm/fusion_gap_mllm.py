@@ -251,20 +251,18 @@ class GapMllmFusionLevel(nn.Module):
     """One level: the fusion, and how far it replaces the visual tokens.
 
     `Differs:` the reference has no `strength`. At 0 the level hands on the visual tokens bit for bit, at 1 the fused
-    ones; one learnable value for each channel lets training start from plain Qwen3-VL.
+    ones; one learnable value for each channel lets training start from plain Qwen3-VL. Where it is not trained it is
+    a buffer, of the same name in a checkpoint: PEFT would train every parameter of a module that it saves.
     """
 
     def __init__(self, config: GapMllmFusionConfig):
         super().__init__()
-        self.train_strength = config.train_strength
         self.fuse = FUSION_CLASSES[config.method](config)
-        self.strength = nn.Parameter(torch.full((config.hidden_size,), float(config.init == "reference")))
-
-    def register_parameter(self, name: str, param: nn.Parameter | None):
-        # from_pretrained puts a new, trainable Parameter in place of each; this is where it passes.
-        if name == "strength" and param is not None:
-            param.requires_grad_(self.train_strength)
-        super().register_parameter(name, param)
+        strength = torch.full((config.hidden_size,), float(config.init == "reference"))
+        if config.train_strength:
+            self.strength = nn.Parameter(strength)
+        else:
+            self.register_buffer("strength", strength)
 
     def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
         """Fuse `visual` and `geometry` `(N, D)` of images with `sizes` (h, w) in tokens; returns tokens and gate."""

@@ -189,6 +189,9 @@ def test_quantisation_sees_the_encoder_as_if_it_were_in_the_folder(skipped, smal
     config = RoundingConfig(skipped)
     loaded, whole = (load(folder, quantization_config=config) for folder in (small_folder, tmp_path))
     assert config.modules_to_not_convert == skipped  # the user's own is left as it is
+    told = {"quant_method": "rounding", "modules_to_not_convert": skipped}
+    as_dict = load(tmp_path, quantization_config=told).state_dict()
+    assert all(torch.equal(value, as_dict[name]) for name, value in loaded.state_dict().items())
     expected = whole.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
     left = set(QUANTIZATION_SKIP_MODULES if skipped is None else skipped)

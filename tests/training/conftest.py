@@ -1,7 +1,10 @@
 """Tiny models and encoders for the training tests: seconds on one core, nothing downloaded."""
 
+import copy
+
 import pytest
 import torch
+from transformers import Trainer, TrainingArguments
 
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
@@ -100,5 +103,27 @@ def make_trainer(tmp_path):
         return GeometryAlignedTrainer(
             model=model, args=args, train_dataset=train_dataset, data_collator=data_collator, scorer=scorer
         )
+
+    return make
+
+
+@pytest.fixture
+def make_plain_trainer(tmp_path):
+    """A function (model, rows, collator, arguments) -> `Trainer` of one step."""
+
+    def make(model, rows, collator, eval_dataset=None, processing_class=None, **kwargs):
+        args = TrainingArguments(
+            output_dir=str(tmp_path / "plain"),
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+            dataloader_pin_memory=False,
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            train_sampling_strategy="sequential",
+            **{"max_steps": 1, "logging_steps": 1, "learning_rate": 1e-3, **kwargs},
+        )
+        data = {"train_dataset": copy.deepcopy(rows), "eval_dataset": copy.deepcopy(eval_dataset)}
+        return Trainer(model=model, args=args, data_collator=collator, processing_class=processing_class, **data)
 
     return make

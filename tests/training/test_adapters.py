@@ -5,7 +5,6 @@ import copy
 import peft
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
 
 from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
@@ -91,29 +90,30 @@ def test_adapters_are_trained_over_the_terms_with_the_rates_of_their_groups(
     assert any("eval_tokens" in entry for entry in trainer.state.log_history)
 
 
-def test_a_plain_trainer_gives_adapters_one_loss_for_every_split(make_adapted, rows, tiny_processor, tmp_path):
+def test_a_plain_trainer_gives_adapters_one_loss_for_every_split(
+    make_adapted, make_plain_trainer, rows, tiny_processor
+):
     entries = []
     for batch, accumulation in ((4, 1), (2, 2), (1, 4)):
-        model = make_adapted()
-        args = TrainingArguments(
-            output_dir=str(tmp_path),
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=accumulation,
-            max_steps=1,
-            logging_steps=1,
-            learning_rate=1e-2,
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-            dataloader_pin_memory=False,
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            train_sampling_strategy="sequential",
-        )
-        trainer = Trainer(model, args, train_dataset=copy.deepcopy(rows), data_collator=SceneCollator(tiny_processor))
+        model, sizes = make_adapted(), {"per_device_train_batch_size": batch}
+        collator, sizes["gradient_accumulation_steps"] = SceneCollator(tiny_processor), accumulation
+        trainer = make_plain_trainer(model, rows, collator, learning_rate=1e-2, **sizes)
         trainer.train()
         entries.append(trainer.state.log_history[0])
         assert any(parameter.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name)
     for entry in entries[1:]:
         assert entry["loss"] == pytest.approx(entries[0]["loss"], rel=1e-5)
         assert entry["grad_norm"] == pytest.approx(entries[0]["grad_norm"], rel=1e-4)
+
+
+def test_a_fixed_strength_stays_fixed_in_modules_that_peft_saves(
+    make_adapted, make_plain_trainer, rows, tiny_processor
+):
+    model = make_adapted(modules_to_save=["fusion"])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    make_plain_trainer(model, rows[:2], SceneCollator(tiny_processor), weight_decay=0.5, max_steps=2).train()
+    copies = {name: value for name, value in model.state_dict().items() if ".modules_to_save." in name}
+    still = {name for name, value in copies.items() if torch.equal(value, before[name])}
+    strengths = {name for name in copies if name.endswith(".strength")}
+    assert len(strengths) == 4 and strengths < still and len(still) < len(copies) / 2  # level 2 reaches no answer
+    assert not any(name.endswith(".strength") for name, _ in model.named_parameters())

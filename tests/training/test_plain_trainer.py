@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
 from gap_mllm import GapMllmForConditionalGeneration
@@ -71,28 +70,6 @@ def make_model(make_pretraining_model):
         plain = GapMllmForConditionalGeneration(model.config).eval()
         plain.load_state_dict(model.state_dict(), strict=False)
         return plain
-
-    return make
-
-
-@pytest.fixture
-def make_plain_trainer(tmp_path):
-    """A function (model, rows, collator, arguments) -> `Trainer` of one step."""
-
-    def make(model, rows, collator, eval_dataset=None, processing_class=None, **kwargs):
-        args = TrainingArguments(
-            output_dir=str(tmp_path / "plain"),
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-            dataloader_pin_memory=False,
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            train_sampling_strategy="sequential",
-            **{"max_steps": 1, "logging_steps": 1, "learning_rate": 1e-3, **kwargs},
-        )
-        data = {"train_dataset": copy.deepcopy(rows), "eval_dataset": copy.deepcopy(eval_dataset)}
-        return Trainer(model=model, args=args, data_collator=collator, processing_class=processing_class, **data)
 
     return make
 

@@ -9,6 +9,7 @@ from .compatibility_gap_mllm import needed_from_transformers
 with needed_from_transformers():
     from safetensors import safe_open
     from transformers.modeling_utils import load_state_dict
+    from transformers.quantizers import AutoQuantizationConfig
 
 
 # The encoder's features and the fusion work in metres, on ranges that low-bit weights do not hold; heads as usual.
@@ -49,8 +50,10 @@ def with_skip_list(quantization_config):
     """Return a quantisation config that leaves `QUANTIZATION_SKIP_MODULES` as they are, unless it has a list.
 
     Args:
-        quantization_config (`QuantizationConfigMixin`): config of any method, left as it is.
+        quantization_config (`QuantizationConfigMixin` or `dict`): config of any method, left as it is.
     """
+    if isinstance(quantization_config, dict):
+        quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
     for name in SKIP_LISTS:
         if getattr(quantization_config, name, ()) is None:
             quantization_config = copy(quantization_config)
