@@ -4,9 +4,11 @@ import json
 import math
 from pathlib import Path
 
+from .data.folder_writing import write_atomically
 
-def save_metrics(metrics: dict, path: str):
-    """Write metrics to a JSON file, sorted as given.
+
+def save_metrics(metrics: dict, path: str | Path):
+    """Write metrics to a JSON file, sorted as given; the file is there whole or as it was.
 
     Args:
         metrics (`dict`): numbers, texts, lists and dicts of them; "Infinity", "-Infinity" and "NaN" are written as
@@ -26,14 +28,15 @@ def save_metrics(metrics: dict, path: str):
 
         ```
     """
-    Path(path).write_text(json.dumps(_plain(metrics), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps(strict_json(metrics), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value):
+def strict_json(value: object) -> object:
+    """Numbers, texts, lists and dicts of them as strict JSON can hold them: "Infinity" and "NaN" as texts."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): strict_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [strict_json(entry) for entry in value]
     if hasattr(value, "item"):  # a number of numpy or torch
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -41,4 +44,4 @@ def _plain(value):
     return value
 
 
-__all__ = ["save_metrics"]
+__all__ = ["save_metrics", "strict_json"]

@@ -1,7 +1,7 @@
-"""What both trainings begin with: a recipe, checked before anything is read, and the rows or rooms that it names."""
+"""What all trainings begin with: a recipe, checked before anything is read, and the rows or rooms that it names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import HfArgumentParser, TrainingArguments, set_seed
@@ -9,8 +9,9 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 from ..processing.argument_checks import check_counts
 from ..processing.data import RoomVariety, load_multiview
 from .recipe_sections import check_sections
-from .recipes import read_recipe
+from .recipes import resolve_recipe
 from .rooms import ROOMS_PER_EPOCH
+from .run_folder import RunFolder
 
 
 @dataclass
@@ -74,21 +75,25 @@ class QuestionArguments(DataArguments):
 def open_recipe(
     kinds: tuple[type[DataArguments], type[TrainingArguments]], recipe: str | Path, overrides: Sequence[str] = ()
 ) -> tuple:
-    """Read and check a recipe, and set its seed.
+    """Read and check a recipe, and set its seed; nothing is read or written yet where the run goes.
 
     Args:
         kinds (`tuple`): dataclasses of the recipe's own arguments and of the trainer's.
         recipe (`str` or `Path`), overrides (`list[str]`): arguments of `read_recipe`.
     Returns:
-        `tuple`: one of each kind.
+        `tuple`: one of each kind, and the `RunFolder` to hold while they are worked with.
     Raises:
-        FileNotFoundError, ValueError: as `read_recipe`, `check_sections` and `check_evaluation`.
+        FileNotFoundError, ValueError: as `resolve_recipe`, `check_sections` and `check_evaluation`.
     """
-    recipe_args, args = read_recipe(HfArgumentParser(kinds), recipe, overrides)
+    parser = HfArgumentParser(kinds)
+    values = resolve_recipe(parser, recipe, overrides)
+    recipe_args, args = parser.parse_dict(values)
     check_sections(recipe_args)
     check_evaluation(recipe_args, args)
+    if not recipe_args.data:  # rooms are independent draws; blocks of equal size stay together
+        args.train_sampling_strategy = "sequential"
     set_seed(args.seed)
-    return recipe_args, args
+    return recipe_args, args, RunFolder(args, {"recipe": str(recipe), **asdict(recipe_args)}, values)
 
 
 def check_evaluation(recipe_args: object, args: TrainingArguments):
@@ -135,13 +140,11 @@ def training_rooms(recipe_args: DataArguments, args: TrainingArguments, variety:
     """Rooms for every step or epoch of the run, in blocks of one batch.
 
     Args:
-        recipe_args (`DataArguments`), args (`TrainingArguments`): arguments of a recipe; the sampling is set to
-            "sequential".
+        recipe_args (`DataArguments`), args (`TrainingArguments`): arguments of a recipe.
         variety (`RoomVariety`)
     Returns:
         `RenderedRooms`.
     """
-    args.train_sampling_strategy = "sequential"  # rooms are independent draws; blocks of equal size stay together
     return load_multiview(
         "rendered_rooms",
         split="train",

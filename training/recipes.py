@@ -21,9 +21,14 @@ class _RecipeLoader(yaml.SafeLoader):
     """YAML in which 1e-4 is a number, as it is in YAML 1.2; PyYAML follows 1.1, where it is a text."""
 
 
-_RecipeLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _RecipeDumper(yaml.SafeDumper):
+    """Writes what `_RecipeLoader` reads: the text "1e-4" in quotes."""
+
+
+for _kind in (_RecipeLoader, _RecipeDumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def find_recipe(recipe: str | Path):
@@ -53,15 +58,29 @@ def _mapping(text):
 def read_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequence[str] = ()):
     """Parse a recipe with an `HfArgumentParser`; flags in `overrides` replace its values.
 
+    Args:
+        parser (`HfArgumentParser`), recipe (`str` or `Path`), overrides (`list[str]`, defaults to `()`): arguments of
+            `resolve_recipe`.
+    Returns:
+        `tuple`: one instance for each dataclass of the parser.
+    Raises:
+        FileNotFoundError, ValueError: as `resolve_recipe`.
+    """
+    return parser.parse_dict(resolve_recipe(parser, recipe, overrides))
+
+
+def resolve_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequence[str] = ()) -> dict:
+    """Read a recipe's values, and put those of the flags in `overrides` in their place.
+
     A key of a dict is a flag with a dot, whose value is read as YAML: `--module_learning_rates.fusion 1e-4`.
 
     Args:
-        parser (`HfArgumentParser`)
+        parser (`HfArgumentParser`): parser of the dataclasses whose fields the keys are.
         recipe (`str` or `Path`): see `find_recipe`.
         overrides (`list[str]`, defaults to `()`): flags, as
             `["--output_dir", "outputs/run", "--data.name", "scannet"]`.
     Returns:
-        `tuple`: one instance for each dataclass of the parser.
+        `dict`: values by key, as `parser.parse_dict` and `recipe_text` take them.
     Raises:
         FileNotFoundError: see `find_recipe`. ValueError: if the file is no YAML (with its line), a key or flag is in
             none of the dataclasses (with the nearest one), a value does not fit, a dotted flag is about no dict, or
@@ -97,7 +116,22 @@ def read_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequenc
         _set_entry(values, name, value, parser)
     for kind in parser.dataclass_types:  # parse_dict checks no types
         check_kinds(kind, {key: values[key] for key in _number_keys(kind) if key in values})
-    return parser.parse_dict(values)
+    return values
+
+
+def recipe_text(values: dict) -> str:
+    """Write the values of a recipe as YAML that `read_recipe` reads.
+
+    Args:
+        values (`dict`): values by key, from `resolve_recipe`.
+    Returns:
+        `str`: the YAML file.
+    """
+    plain = json.loads(json.dumps(values, default=str))  # no enums or tuples
+    head = (
+        "# The recipe of this run with its flags. The same command goes on with it, or in another --output_dir anew."
+    )
+    return f"{head}\n{yaml.dump(plain, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True)}"
 
 
 def _number_keys(kind):
@@ -165,4 +199,4 @@ def _with_entry(entry, keys, value, name):
     return {**entry, key: _with_entry(entry.get(key), rest, value, f"{name}.{key}")}
 
 
-__all__ = ["RECIPE_FOLDER", "find_recipe", "read_recipe"]
+__all__ = ["RECIPE_FOLDER", "find_recipe", "read_recipe", "recipe_text", "resolve_recipe"]

@@ -3,72 +3,26 @@
 The same command in the same folder goes on from the last whole checkpoint, or says that it is finished.
 """
 
-import json
 import os
 import shutil
 import signal
 import threading
-import zipfile
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 from torch import distributed
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
+from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
-from ..model_loading import check_weight_files
-from ..processing.argument_checks import check_same_run
-from ..processing.data.folder_writing import hold_folder
-from ..processing.data.source_files import read_json
-from .provenance import PROVENANCE_FILE, write_provenance
+from .provenance import write_provenance
+from .run_folder import UNFINISHED, RunFolder
+from .run_log import RunLog
 
 
 logger = logging.get_logger(__name__)
-
-UNFINISHED = "_unfinished"  # where a checkpoint grows; pushes to the Hub pass over names that begin so
-# How the names of settings begin that shape no weight: where and what is written, and how a step is split.
-_FREE = ("recipe", "output_dir", "log", "save_", "hub_", "push_to_hub", "report_to", "run_name", "project", "trackio_")
-_FREE += ("disable_tqdm", "resume_from_checkpoint", "enable_jit_checkpoint", "local_rank", "use_cpu", "ddp_")
-_FREE += ("dataloader_num_workers", "dataloader_p", "per_device_", "train_batch_size", "eval_batch_size")
-_FREE += ("gradient_accumulation_steps", "gradient_checkpointing", "activation_checkpointing", "eval_accumulation")
-
-
-def last_whole_checkpoint(folder: str | Path) -> str | None:
-    """Find the checkpoint to go on from; what is not whole is left out, with a warning.
-
-    Args:
-        folder (`str` or `Path`): output folder of a training; need not exist.
-    Returns:
-        `str`: folder of the checkpoint with the most steps that was saved whole, or None.
-    """
-    left_out = [(path, "its saving was interrupted") for path in sorted(Path(folder, UNFINISHED).glob("*"))]
-    found = None
-    for path in map(Path, reversed(sort_checkpoints(str(folder)))):
-        try:
-            _check_whole(path)
-        except ValueError as error:
-            left_out.append((path, error))
-            continue
-        found = str(path)
-        break
-    for path, reason in left_out:
-        logger.warning(f"{path} is left out: {reason}. Training goes on from {found or 'the beginning'}.")
-    return found
-
-
-def _check_whole(folder):
-    """Refuse a checkpoint that lacks the file that is written last, or has a file that is cut off."""
-    check_weight_files(folder)
-    if not (folder / TRAINER_STATE_NAME).is_file():
-        raise ValueError(f"it has no {TRAINER_STATE_NAME}, which is written last")
-    read_json(folder / TRAINER_STATE_NAME)
-    for file in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{file.name} is damaged or cut off")
 
 
 class ResumingMixin:
@@ -77,15 +31,24 @@ class ResumingMixin:
     A checkpoint grows in `_unfinished` and gets its place in one step. Beside every model lies provenance.json with
     arguments, package versions and git commit.
 
+    What a person reads of the run is written by `RunLog`.
+
     Args:
-        settings (`dict`, *optional*): further settings of the run for provenance.json, as the resolved recipe. Other
-            arguments are the trainer's.
+        settings (`dict`, *optional*): further settings of the run for provenance.json. Other arguments are the
+            trainer's.
+        run (`RunFolder`, *optional*): the output folder, held since before model and data were loaded; else one is
+            made of `args` and `settings`.
     """
 
-    def __init__(self, *args, settings: dict | None = None, **kwargs):
+    def __init__(self, *args, settings: dict | None = None, run: RunFolder | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.settings = settings or {}
-        self.was_finished, self._is_growing = False, False
+        self.run = run or RunFolder(self.args, settings)
+        self._is_growing = False
+
+    @property
+    def was_finished(self) -> bool:
+        """Whether the folder held the whole run, so that nothing was trained."""
+        return self.run.was_finished
 
     def train_and_save(self) -> None:
         """Train, from the last whole checkpoint of the output folder on, and save the model there.
@@ -98,42 +61,26 @@ class ResumingMixin:
                 of a step over micro-batches and processes, may change. FileExistsError: if another process trains
                 there. SystemExit: after a signal, with 128 plus its number.
         """
-        folder = Path(self.args.output_dir)
-        with hold_folder(folder, "training in") if self.is_world_process_zero() else nullcontext():
-            self.was_finished = all((folder / name).is_file() for name in (TRAINER_STATE_NAME, PROVENANCE_FILE))
-            checkpoint = str(folder) if self.was_finished else last_whole_checkpoint(folder)
-            if checkpoint is not None:
-                self._check_settings(checkpoint)
-            if self.was_finished:
-                self._load_from_checkpoint(checkpoint)
-                self.state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
-                logger.warning(f"{folder} is finished, after {self.state.global_step} steps; nothing is trained.")
+        run = self.run
+        with run.held():
+            state_file = run.path / TRAINER_STATE_NAME
+            if run.was_finished:
+                self._load_from_checkpoint(run.checkpoint)
+                self.state = TrainerState.load_from_json(str(state_file))
+                logger.warning(f"{run.path} is finished, after {self.state.global_step} steps; nothing is trained.")
                 return
-            stop = _SaveAndStop()
+            stop, log = _SaveAndStop(), RunLog(run)
             self.add_callback(stop)
-            with stop.listening():
-                self.train(resume_from_checkpoint=checkpoint)
-            if self.is_world_process_zero():
-                self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
-            self.save_model()
-
-    def _run_settings(self):
-        args = self.args
-        items = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return {**self.settings, "items_per_step": items, "arguments": args.to_sanitized_dict()}
-
-    def _check_settings(self, checkpoint):
-        file = Path(checkpoint, PROVENANCE_FILE)
-        if not file.is_file():  # not of this class
-            return
-        before, now = read_json(file)["settings"], json.loads(json.dumps(self._run_settings(), default=str))
-        before, now = ({**each.pop("arguments"), **each} for each in (before, now))
-        told = [name for name in before if name in now and not name.startswith(_FREE)]  # releases differ in names
-        check_same_run(self.args.output_dir, {name: before[name] for name in told}, {name: now[name] for name in told})
+            self.add_callback(log)
+            with log.summing_up(self), stop.listening():
+                self.train(resume_from_checkpoint=run.checkpoint)
+                if self.is_world_process_zero():
+                    self.state.save_to_json(str(state_file))
+                self.save_model()
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        write_provenance(output_dir or self.args.output_dir, self._run_settings())
+        write_provenance(output_dir or self.args.output_dir, self.run.settings)
 
     def _get_output_dir(self, trial=None):
         folder = super()._get_output_dir(trial)
@@ -214,4 +161,4 @@ class _SaveAndStop(TrainerCallback):
             raise SystemExit(128 + self._stops)
 
 
-__all__ = ["UNFINISHED", "ResumingMixin", "last_whole_checkpoint"]
+__all__ = ["ResumingMixin"]

@@ -4,7 +4,7 @@ For more freedom build a `GeometryAlignedTrainer` with a `SceneCollator`; this f
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch.utils.data import IterableDataset
@@ -135,8 +135,14 @@ def train_geometry_aligned(
             and `SceneCollator`. SystemExit: after SIGTERM or SIGINT, once a checkpoint is saved.
     """
     kinds = GeometryAlignedModelArguments, GeometryAlignedTrainingArguments
-    model_args, args = open_recipe(kinds, recipe, overrides)
+    model_args, args, run = open_recipe(kinds, recipe, overrides)
     check_dtype(model_args.dtype, ("float32", "bfloat16"))
+    with run.held():
+        return _train(model_args, args, run, scorer, callbacks)
+
+
+def _train(model_args, args, run, scorer, callbacks):
+    """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
         processor = GapMllmProcessor.from_pretrained(folder)
@@ -170,7 +176,7 @@ def train_geometry_aligned(
         data_collator=collator,
         scorer=scorer,
         callbacks=callbacks,
-        settings={"recipe": str(recipe), **asdict(model_args)},
+        run=run,
     )
     trainer.train_and_save()  # with the processor, and so ready for the Hub
     return trainer, processor

@@ -4,7 +4,7 @@ Any source whose views have depth maps and poses will do.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers.utils import logging
@@ -58,13 +58,19 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
             `ResumingMixin.train_and_save`.
     """
     kinds = GeometryEncoderArguments, GeometryEncoderTrainingArguments
-    encoder_args, args = open_recipe(kinds, recipe, overrides)
+    encoder_args, args, run = open_recipe(kinds, recipe, overrides)
     is_measured = encoder_args.num_eval_scenes > 0 and not encoder_args.data
     if scorer is None and is_measured:
         logger.warning(
             f"num_eval_scenes is {encoder_args.num_eval_scenes}, but no scorer was given, so the encoder will not be "
             "measured; pass scorer=gap_mllm.evaluation.evaluate_geometry_encoder, or num_eval_scenes=0."
         )
+    with run.held():
+        return _train(encoder_args, args, run, scorer if is_measured else None)
+
+
+def _train(encoder_args, args, run, scorer):
+    """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     if encoder_args.encoder_path:
         heads = ("camera_head.", "depth_head.", "point_head.")  # may start afresh on an aggregator
         model = load_pretrained(GapMllmVggtForReconstruction, model_folder(encoder_args.encoder_path), may_lack=heads)
@@ -86,10 +92,10 @@ def train_geometry_encoder(recipe: str | Path, overrides: Sequence[str] = (), sc
         train_dataset=dataset,
         eval_dataset=eval_dataset,
         data_collator=collate_scenes,
-        settings={"recipe": str(recipe), **asdict(encoder_args)},
+        run=run,
     )
     trainer.train_and_save()
-    if scorer is not None and is_measured and trainer.is_world_process_zero():
+    if scorer is not None and trainer.is_world_process_zero():
         metrics = scorer(
             model.eval(),
             num_scenes=encoder_args.num_eval_scenes,

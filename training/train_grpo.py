@@ -5,7 +5,7 @@ passes that give log-probabilities, and the model makes its geometry of those, s
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trl import GRPOConfig, GRPOTrainer
@@ -97,13 +97,19 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
             streamed data, or if an item holds several questions. RecordError: as `load_multiview`. ValueError,
             FileExistsError, SystemExit: as `ResumingMixin.train_and_save`.
     """
-    grpo_args, args = open_recipe((GrpoArguments, GrpoTrainingArguments), recipe, overrides)
+    grpo_args, args, run = open_recipe((GrpoArguments, GrpoTrainingArguments), recipe, overrides)
     check_dtype(grpo_args.dtype, ("float32", "bfloat16"))
     functions, args.reward_weights = compose_rewards(grpo_args.rewards)
     if not grpo_args.model_path:
         raise ValueError("model_path is missing: give the folder of a model that was trained to answer.")
     if grpo_args.data.get("streaming"):
         raise ValueError("data has streaming=True; a prompt is answered several times, so prepare its rows.")
+    with run.held():
+        return _train(grpo_args, args, run, functions)
+
+
+def _train(grpo_args, args, run, functions):
+    """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     folder = model_folder(grpo_args.model_path)
     processor = GapMllmProcessor.from_pretrained(folder)
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=grpo_args.dtype)
@@ -113,8 +119,7 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
     prompts = [
         each and make_prompt_rows(each, processor, grpo_args.instruction) for each in (questions, eval_questions)
     ]
-    settings = {"recipe": str(recipe), **asdict(grpo_args)}
-    trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, processing_class=processor, settings=settings)
+    trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, processing_class=processor, run=run)
     trainer.train_and_save()
     return trainer
 

@@ -4,13 +4,16 @@ import copy
 
 import pytest
 import torch
+import yaml
 from transformers import Trainer, TrainingArguments
 
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
+from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.train_geometry_aligned import build_model
 
 
+ONE_VIEW = {"sizes": [[64, 64]], "size_shares": [1.0], "num_views": [1], "num_views_shares": [1.0]}
 RATES = {"geometry": 0.0, "vision": 1e-3, "mergers": 1e-3, "fusion": 1e-3, "language": 1e-3, "point_maps": 1e-3}
 TINY = {
     "text_config": {
@@ -125,5 +128,23 @@ def make_plain_trainer(tmp_path):
         )
         data = {"train_dataset": copy.deepcopy(rows), "eval_dataset": copy.deepcopy(eval_dataset)}
         return Trainer(model=model, args=args, data_collator=collator, processing_class=processing_class, **data)
+
+    return make
+
+
+@pytest.fixture
+def recipe(tmp_path, encoder_folder):
+    """A function (changed keys) -> the path of a recipe of six tiny steps, whose output folder is `run`."""
+
+    def make(**changes):
+        values = yaml.safe_load(find_recipe("quickstart").read_text())
+        values |= {"variety": ONE_VIEW, "questions": {"counts": {"reconstruction": 1}}, "geometry_in_loader": False}
+        values |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "max_steps": 6}
+        values |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 1}
+        values |= {"save_steps": 2, "save_total_limit": None, "disable_tqdm": True, "use_cpu": True}
+        values |= {"lr_scheduler_kwargs": {"num_decay_steps": 3, "decay_type": "cosine"}, "warmup_steps": 2}
+        values |= {"geometry_encoder_path": str(encoder_folder), "output_dir": str(tmp_path / "run")}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values | changes))
+        return str(tmp_path / "mine.yaml")
 
     return make

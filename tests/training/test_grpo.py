@@ -195,6 +195,11 @@ def test_a_run_on_rooms(tmp_path):
     }  # lm_head.weight is tied
     provenance = json.loads((tmp_path / "provenance.json").read_text())
     assert provenance["settings"]["rewards"] == {"point_distance": {"weight": 1.0, "scale_m": 1.0}}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["state"] == "finished" and summary["last_losses"].keys() == {"step", "loss", "reward"}
+    assert (summary["first_evaluation"]["step"], summary["last_evaluation"]["step"]) == (0, 2)
+    assert {"eval_reward", "eval_rewards/point_distance_reward/mean"} <= summary["best"].keys()
+    assert train_grpo(tmp_path / "recipe.yaml").was_finished
 
 
 def test_the_reference_model_sees_geometry_as_well(tmp_path):

@@ -12,36 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from transformers import Trainer, TrainerCallback
 
-from gap_mllm.training.recipes import find_recipe
-from gap_mllm.training.resuming import UNFINISHED, last_whole_checkpoint
+from gap_mllm.training.run_folder import UNFINISHED, last_whole_checkpoint
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from gap_mllm_cli import main
 from tests.training.processes import run_in_two
 
 
 SCRIPT = Path(__file__).with_name("killed_training.py")
-ROOMS = {"sizes": [[64, 64]], "size_shares": [1.0], "num_views": [1], "num_views_shares": [1.0]}
-
-
-@pytest.fixture
-def recipe(tmp_path, encoder_folder):
-    """A function (changed keys) -> the path of a recipe of six tiny steps, whose output folder is `run`."""
-
-    def make(**changes):
-        values = yaml.safe_load(find_recipe("quickstart").read_text())
-        values |= {"variety": ROOMS, "questions": {"counts": {"reconstruction": 1}}, "geometry_in_loader": False}
-        values |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "max_steps": 6}
-        values |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 1}
-        values |= {"save_steps": 2, "save_total_limit": None, "disable_tqdm": True, "use_cpu": True}
-        values |= {"lr_scheduler_kwargs": {"num_decay_steps": 3, "decay_type": "cosine"}, "warmup_steps": 2}
-        values |= {"geometry_encoder_path": str(encoder_folder), "output_dir": str(tmp_path / "run")}
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values | changes))
-        return str(tmp_path / "mine.yaml")
-
-    return make
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +60,7 @@ def test_killed_in_a_step_and_in_a_save_the_same_command_has_the_same_losses(rec
     whole, run = tmp_path / "whole", tmp_path / "run"
     run_and_die(recipe(), whole, "never")
     assert run_and_die(recipe(), run, "step", 4)[1] == signal.SIGKILL
-    assert [path.name for path in run.iterdir()] == ["checkpoint-2"]
+    assert [path.name for path in run.glob("*/")] == ["checkpoint-2"]
     said, number = run_and_die(recipe(), run, "save", 4)
     assert number == signal.SIGKILL and "left out" not in said
     assert sorted(path.name for path in run.glob("*/")) == [UNFINISHED, "checkpoint-2"]
@@ -158,7 +137,7 @@ def test_a_signal_saves_the_step_and_ends(number, recipe, tmp_path, caplog):
         train_geometry_aligned(path, callbacks=[At(3, lambda: signal.raise_signal(number))])
     assert ended.value.code == 128 + number and signal.getsignal(number) == before
     assert f"{number.name}: checkpoint-3 is saved in {run}; the same command goes on from there." in caplog.messages
-    assert [path.name for path in run.iterdir()] == ["checkpoint-3"] and not (tmp_path / ".run.lock").exists()
+    assert [path.name for path in run.glob("*/")] == ["checkpoint-3"] and not (tmp_path / ".run.lock").exists()
     train_geometry_aligned(path)
     train_geometry_aligned(path, ["--output_dir", str(whole)])
     assert losses(run) == losses(whole) and same_weights(run, whole)
@@ -201,7 +180,7 @@ def test_a_signal_to_one_of_two_processes_saves_in_both(recipe, tmp_path):
     run_in_two(script, recipe(save_strategy="no"))
     names = [path.name for path in (tmp_path / "run" / "checkpoint-2").iterdir()]
     assert {"rng_state_0.pth", "rng_state_1.pth", "trainer_state.json", "optimizer.pt"} <= set(names)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-2"]
+    assert [path.name for path in (tmp_path / "run").glob("*/")] == ["checkpoint-2"]
 
 
 # Full disks
@@ -225,7 +204,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(recipe, tmp_
     assert main(["train", recipe()]) == 2
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("gap-mllm: error: ") and "Free some space (in training, save_total_limit" in line
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-2"]  # the half-written one made room
+    assert [path.name for path in (tmp_path / "run").glob("*/")] == ["checkpoint-2"]  # the half-written one made room
 
 
 # One folder, one training

@@ -1,0 +1,135 @@
+"""The output folder of a training: held by one process, for one set of settings, with the recipe that made it.
+
+resuming.py trains in it, run_log.py writes what a person reads there, provenance.py what a checkpoint must say.
+"""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from transformers import TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import sort_checkpoints
+from transformers.utils import logging
+
+from ..model_loading import check_weight_files
+from ..processing.argument_checks import check_same_run
+from ..processing.data.folder_writing import hold_folder, write_atomically
+from ..processing.data.source_files import read_json
+from .provenance import PROVENANCE_FILE
+from .recipes import recipe_text
+
+
+logger = logging.get_logger(__name__)
+
+UNFINISHED = "_unfinished"  # where a checkpoint grows; pushes to the Hub pass over names that begin so
+RECIPE_FILE = "recipe.yaml"
+# How the names of settings begin that shape no weight: where and what is written, and how a step is split.
+_FREE = ("recipe", "output_dir", "log", "save_", "hub_", "push_to_hub", "report_to", "run_name", "project", "trackio_")
+_FREE += ("disable_tqdm", "resume_from_checkpoint", "enable_jit_checkpoint", "local_rank", "use_cpu", "ddp_")
+_FREE += ("dataloader_num_workers", "dataloader_p", "per_device_", "train_batch_size", "eval_batch_size")
+_FREE += ("gradient_accumulation_steps", "gradient_checkpointing", "activation_checkpointing", "eval_accumulation")
+
+
+def last_whole_checkpoint(folder: str | Path) -> str | None:
+    """Find the checkpoint to go on from; what is not whole is left out, with a warning.
+
+    Args:
+        folder (`str` or `Path`): output folder of a training; need not exist.
+    Returns:
+        `str`: folder of the checkpoint with the most steps that was saved whole, or None.
+    """
+    left_out = [(path, "its saving was interrupted") for path in sorted(Path(folder, UNFINISHED).glob("*"))]
+    found = None
+    for path in map(Path, reversed(sort_checkpoints(str(folder)))):
+        try:
+            _check_whole(path)
+        except ValueError as error:
+            left_out.append((path, error))
+            continue
+        found = str(path)
+        break
+    for path, reason in left_out:
+        logger.warning(f"{path} is left out: {reason}. Training goes on from {found or 'the beginning'}.")
+    return found
+
+
+def _check_whole(folder):
+    """Refuse a checkpoint that lacks the file that is written last, or has a file that is cut off."""
+    check_weight_files(folder)
+    if not (folder / TRAINER_STATE_NAME).is_file():
+        raise ValueError(f"it has no {TRAINER_STATE_NAME}, which is written last")
+    read_json(folder / TRAINER_STATE_NAME)
+    for file in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{file.name} is damaged or cut off")
+
+
+class RunFolder:
+    """The output folder of one run, and its settings as they were before anything was loaded.
+
+    Args:
+        args (`TrainingArguments`): arguments of the run; `output_dir` is the folder.
+        settings (`dict`, *optional*): further settings for provenance.json, as those of a recipe.
+        recipe (`dict`, *optional*): keys and values of the resolved recipe, which is written as recipe.yaml.
+    """
+
+    def __init__(self, args: TrainingArguments, settings: dict | None = None, recipe: dict | None = None):
+        self.path, self.args, self.recipe = Path(args.output_dir), args, recipe
+        items = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        self.settings = {**(settings or {}), "items_per_step": items, "arguments": args.to_sanitized_dict()}
+        self.checkpoint, self.was_finished, self._is_held = None, False, False
+
+    @property
+    def settings_hash(self) -> str:
+        """Of the settings that shape weights: the same for two runs that should give the same model."""
+        text = json.dumps(_told(self.settings), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other trainings out, and find the checkpoint to go on from; again inside, nothing happens.
+
+        Raises:
+            ValueError: if the folder holds the results of other settings. FileExistsError: if another process trains
+                there.
+        """
+        if self._is_held:
+            yield
+            return
+        is_main = self.args.process_index == 0
+        with hold_folder(self.path, "training in") if is_main else nullcontext():
+            self.was_finished = all((self.path / name).is_file() for name in (TRAINER_STATE_NAME, PROVENANCE_FILE))
+            self.checkpoint = str(self.path) if self.was_finished else last_whole_checkpoint(self.path)
+            if self.checkpoint is not None:
+                self._check_settings()
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
+    def _check_settings(self):
+        file = Path(self.checkpoint, PROVENANCE_FILE)
+        if not file.is_file():  # not of this class
+            return
+        before, now = _told(read_json(file)["settings"]), _told(json.loads(json.dumps(self.settings, default=str)))
+        both = before.keys() & now.keys()  # releases differ in names
+        check_same_run(self.path, {name: before[name] for name in both}, {name: now[name] for name in both})
+
+    def write_recipe(self) -> None:
+        """Write the resolved recipe, by which the same run can be started again, into the folder."""
+        if self.recipe is not None:
+            write_atomically(self.path / RECIPE_FILE, recipe_text(self.recipe))
+
+
+def _told(settings):
+    """Those settings that shape weights, those of the trainer's arguments among them."""
+    flat = {**settings["arguments"], **settings}
+    return {name: value for name, value in flat.items() if name != "arguments" and not name.startswith(_FREE)}
+
+
+__all__ = ["RECIPE_FILE", "UNFINISHED", "RunFolder", "last_whole_checkpoint"]

@@ -1,0 +1,179 @@
+"""What a person reads of a training in its output folder, while it runs and when it has ended, however it ends.
+
+recipe.yaml (the resolved recipe), log.jsonl (what was logged, a line each) and summary.json; docs/run_folder.md
+describes them.
+"""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..processing.data.folder_writing import write_atomically
+from ..processing.metrics_file import save_metrics, strict_json
+from .provenance import describe_run
+from .run_folder import RunFolder
+
+
+LOG_FILE, SUMMARY_FILE = "log.jsonl", "summary.json"
+_SPEEDS = ("_runtime", "_per_second")
+_HIGHER, _LOWER = ("_rate", "_accuracy", "_share", "_iou", "reward", "/mean"), ("_m", "_deg")
+
+
+class RunLog(TrainerCallback):
+    """Writes recipe, log and summary of a run into its folder; the main process alone.
+
+    Args:
+        run (`RunFolder`): the output folder.
+    """
+
+    def __init__(self, run: RunFolder):
+        self.run, self._began, self._minutes_before = run, time.monotonic(), 0.0
+
+    @property
+    def minutes(self) -> float:
+        """Time of the run until now, in minutes, with what came before it was stopped and went on."""
+        return round(self._minutes_before + (time.monotonic() - self._began) / 60, 3)
+
+    @contextmanager
+    def summing_up(self, trainer: Trainer) -> Iterator[None]:
+        """Write into summary.json how a `with` block ended, if not well; `on_train_end` says that it did."""
+        try:
+            yield
+        except BaseException as error:
+            with suppress(OSError):  # a full disk is what is told
+                self._write_summary(trainer.args, trainer.state, _how_ended(error))
+            raise
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._began = time.monotonic()
+        if state.is_world_process_zero:
+            self.run.write_recipe()
+            file = self.run.path / LOG_FILE
+            goes_on = self.run.checkpoint is not None and file.is_file()
+            lines = map(_entry, file.read_text(encoding="utf-8").splitlines()) if goes_on else ()
+            kept = [line for line in lines if line.get("step", math.inf) <= state.global_step]
+            self._minutes_before = kept[-1]["minutes"] if kept else 0.0
+            write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept if "train_runtime" not in line))
+            self._write_summary(args, state, "running")
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if state.is_world_process_zero:
+            entry = {**state.log_history[-1], "minutes": self.minutes}
+            with open(self.run.path / LOG_FILE, "a", encoding="utf-8") as file:
+                file.write(json.dumps(strict_json(entry)) + "\n")
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._write_summary(args, state, "running")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._write_summary(args, state, "finished")
+
+    def _write_summary(self, args, state, how):
+        if state.is_world_process_zero:
+            directions = {}
+            if args.metric_for_best_model and args.greater_is_better is not None:
+                name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+                directions[name] = args.greater_is_better
+            described = describe_run({})
+            summary = {
+                "state": how,
+                "steps": state.global_step,
+                "max_steps": state.max_steps,
+                "epochs": state.epoch,
+                "minutes": self.minutes,
+                **sum_up(state.log_history, directions),
+                "settings_hash": self.run.settings_hash,
+                **{name: described[name] for name in ("versions", "git_commit", "git_is_dirty")},
+            }
+            save_metrics(summary, self.run.path / SUMMARY_FILE)
+
+
+def sum_up(log_history: Sequence[dict], directions: dict[str, bool] | None = None) -> dict:
+    """First and last losses and evaluations of a run, and the best of each metric.
+
+    Args:
+        log_history (`list[dict]`): `trainer.state.log_history`.
+        directions (`dict[str, bool]`, *optional*): whether more is better of metrics, where their names do not say so.
+    Returns:
+        `dict`: "first_losses" and "last_losses" (each term by its name, and the reward where there is one; averages
+        over the steps since the entry before), "first_evaluation" and "last_evaluation" (metrics as they are logged):
+        each a dict with its "step", or None; "best", of each metric whose direction is known, a dict with "step" and
+        "value".
+
+    Example:
+        ```python
+        >>> from gap_mllm.training.run_log import sum_up
+        >>> log = [{"step": 5, "loss": 2.0}, {"step": 5, "eval_loss": 1.5}, {"step": 9, "loss": 1.0}]
+        >>> summary = sum_up(log)
+        >>> summary["first_losses"], summary["last_losses"], summary["best"]
+        ({'step': 5, 'loss': 2.0}, {'step': 9, 'loss': 1.0}, {'eval_loss': {'step': 5, 'value': 1.5}})
+
+        ```
+    """
+    losses = [
+        _picked(entry, lambda key: key in ("loss", "reward") or key.startswith("loss_")) for entry in log_history
+    ]
+    losses = [entry for entry in losses if "loss" in entry]
+    evaluations = {}
+    for entry in log_history:  # of several evaluation sets each has an entry
+        metrics = _picked(entry, _is_metric)
+        if len(metrics) > 1:
+            evaluations.setdefault(entry["step"], {}).update(metrics)
+    evaluations = list(evaluations.values())
+    best = {}
+    for metrics in evaluations:
+        for name, value in metrics.items():
+            more_is_better = (directions or {}).get(name, is_more_better(name))
+            is_number = isinstance(value, int | float) and value == value
+            if more_is_better is not None and is_number:
+                held = best.setdefault(name, {"step": metrics["step"], "value": value})
+                if value != held["value"] and (value > held["value"]) == more_is_better:
+                    best[name] = {"step": metrics["step"], "value": value}
+    ends = {}
+    for name, entries in (("losses", losses), ("evaluation", evaluations)):
+        ends |= {f"first_{name}": entries[0] if entries else None, f"last_{name}": entries[-1] if entries else None}
+    return {**ends, "best": best}
+
+
+def is_more_better(name: str) -> bool | None:
+    """Whether more of a metric is better, as its name says: "_m" is an error in metres, "_rate" a share; or None."""
+    if "loss" in name or name.endswith(_LOWER):
+        return False
+    return True if name.endswith(_HIGHER) else None
+
+
+def _is_loss(key):
+    return key in ("loss", "reward") or key.startswith("loss_")
+
+
+def _is_metric(key):
+    return key.startswith("eval_") and not key.endswith(_SPEEDS)
+
+
+def _picked(entry, is_wanted):
+    return {"step": entry.get("step"), **{key: value for key, value in entry.items() if is_wanted(key)}}
+
+
+def _entry(line):
+    """A line of the log; nothing of one that was cut off."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _how_ended(error):
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        code = getattr(error, "code", None)
+        number = code - 128 if isinstance(code, int) and code > 128 else signal.SIGINT
+        return f"stopped by {signal.Signals(number).name}"
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+__all__ = ["LOG_FILE", "SUMMARY_FILE", "RunLog", "sum_up"]
