@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .cold_start import make_cold_start_rows, write_thought
+    from .dry_run import dry_run_recipe
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
@@ -44,6 +45,7 @@ _MODULES = {
     "box_iou_reward": "rewards",
     "choice_reward": "rewards",
     "compose_rewards": "rewards",
+    "dry_run_recipe": "dry_run",
     "format_reward": "rewards",
     "frame_reward": "rewards",
     "length_reward": "rewards",
@@ -71,6 +73,7 @@ __all__ = [
     "box_iou_reward",
     "choice_reward",
     "compose_rewards",
+    "dry_run_recipe",
     "format_reward",
     "frame_reward",
     "length_reward",

@@ -2,13 +2,15 @@
 
 import argparse
 
+from .dry_run import describe_dry_run, dry_run_recipe
 from .train_geometry_aligned import train_geometry_aligned
 from .train_geometry_encoder import train_geometry_encoder
 
 
 def run_train(args: argparse.Namespace) -> None:
     """Pre-train by a recipe; unknown flags are keys of the recipe."""
-    _tell(train_geometry_aligned(args.recipe, args.overrides)[0])
+    if not _is_dry(args, "train"):
+        _tell(train_geometry_aligned(args.recipe, args.overrides)[0])
 
 
 def run_train_geometry_encoder(args: argparse.Namespace) -> None:
@@ -20,9 +22,19 @@ def run_train_geometry_encoder(args: argparse.Namespace) -> None:
 
 def run_train_grpo(args: argparse.Namespace) -> None:
     """Train by the rewards of answers, by a recipe."""
-    from .train_grpo import train_grpo  # imports TRL, which the others do without
+    if not _is_dry(args, "train-grpo"):
+        from .train_grpo import train_grpo  # imports TRL, which the others do without
 
-    _tell(train_grpo(args.recipe, args.overrides))
+        _tell(train_grpo(args.recipe, args.overrides))
+
+
+def _is_dry(args, command):
+    """Whether the command line asks for a dry run, anywhere; if so, its counts are printed."""
+    words = [word for word in args.overrides if word not in ("--dry_run", "--dry-run")]
+    if not args.dry_run and len(words) == len(args.overrides):
+        return False
+    print(describe_dry_run(dry_run_recipe(args.recipe, words, command)))
+    return True
 
 
 def _tell(trainer):

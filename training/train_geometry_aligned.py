@@ -87,16 +87,7 @@ def build_model(
     folder = model_folder(geometry_encoder_path)
     check_kind(GapMllmVggtModel, folder)
     encoder_config = GapMllmVggtConfig.from_pretrained(folder)
-    config = GapMllmConfig(
-        **{**model_config, "text_config": {**model_config["text_config"], "vocab_size": len(processor.tokenizer)}},
-        geometry_config=encoder_config,
-        image_mean=list(processor.image_processor.image_mean),
-        image_std=list(processor.image_processor.image_std),
-        image_token_id=processor.image_token_id,
-        video_token_id=processor.video_token_id,
-        vision_start_token_id=processor.vision_start_token_id,
-        vision_end_token_id=processor.vision_end_token_id,
-    )
+    config = new_config(model_config, processor, encoder_config)
     # Not .to(dtype) afterwards, which would round the frequencies of rotary positions as well.
     model = GapMllmForPreTraining._from_config(config, dtype=dtype)
     encoder = load_pretrained(GEOMETRY_ENCODERS[encoder_config.model_type], folder, dtype="float32")
@@ -105,6 +96,26 @@ def build_model(
     for target in (model.generation_config, model.config.text_config):
         target.pad_token_id, target.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     return model
+
+
+def new_config(
+    model_config: dict, processor: GapMllmProcessor, encoder_config: GapMllmVggtConfig | None = None
+) -> GapMllmConfig:
+    """Config of a new model: sizes of `model_config`, published ones where it says nothing; ids of the processor."""
+    sizes = dict(model_config)
+    if encoder_config is not None:
+        sizes["geometry_config"] = encoder_config
+    if "text_config" in sizes:
+        sizes["text_config"] = {**sizes["text_config"], "vocab_size": len(processor.tokenizer)}
+    return GapMllmConfig(
+        **sizes,
+        image_mean=list(processor.image_processor.image_mean),
+        image_std=list(processor.image_processor.image_std),
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        vision_start_token_id=processor.vision_start_token_id,
+        vision_end_token_id=processor.vision_end_token_id,
+    )
 
 
 def train_geometry_aligned(
@@ -149,7 +160,7 @@ def _train(model_args, args, run, scorer, callbacks):
         # Heads may start afresh: inference needs none.
         model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype=model_args.dtype)
     elif model_args.geometry_encoder_path:
-        processor = _new_processor(model_args)
+        processor = new_processor(model_args)
         start = model_args.model_config, model_args.geometry_encoder_path
         model = build_model(*start, processor, model_args.dtype)
     else:
@@ -228,7 +239,7 @@ def training_views(variety: RoomVariety):
     return {"height": height, "width": width}, arm, arm // 4 if half_thickness is None else half_thickness
 
 
-def _new_processor(model_args):
+def new_processor(model_args):
     """The tiny processor; a model of rooms gets no view of more pixels than their largest."""
     if model_args.data:
         return build_tiny_processor()

@@ -34,7 +34,7 @@ def add_convert(subparsers: argparse._SubParsersAction) -> None:
 def add_train(subparsers: argparse._SubParsersAction) -> None:
     """Declare `gap-mllm train`; see `train_geometry_aligned`."""
     about = "geometry-aligned pre-training by a recipe, on your data or on rendered rooms"
-    _add_recipe_command(subparsers, "train", about, "gap_mllm.training.cli:run_train")
+    _add_recipe_command(subparsers, "train", about, "gap_mllm.training.cli:run_train", has_dry_run=True)
 
 
 def add_train_geometry_encoder(subparsers: argparse._SubParsersAction) -> None:
@@ -46,13 +46,20 @@ def add_train_geometry_encoder(subparsers: argparse._SubParsersAction) -> None:
 def add_train_grpo(subparsers: argparse._SubParsersAction) -> None:
     """Declare `gap-mllm train-grpo`; see `train_grpo`."""
     about = "train a model by the rewards of its answers (GRPO), on your data or on rendered rooms"
-    _add_recipe_command(subparsers, "train-grpo", about, "gap_mllm.training.cli:run_train_grpo")
+    _add_recipe_command(subparsers, "train-grpo", about, "gap_mllm.training.cli:run_train_grpo", has_dry_run=True)
 
 
-def _add_recipe_command(subparsers, name, text, run):
+def _add_recipe_command(subparsers, name, text, run, has_dry_run=False):
     parser = subparsers.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}. Every key of a recipe is a flag, too."
     )
+    if has_dry_run:
+        parser.add_argument(
+            "--dry_run",
+            "--dry-run",
+            action="store_true",
+            help="train nothing; count parameters, memory, FLOPs and tokens of a step, without weights or data",
+        )
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe of the package, or a YAML file")
     parser.add_argument(
         "overrides", nargs=argparse.REMAINDER, metavar="--key value", help="values that replace the recipe's"

@@ -1,0 +1,290 @@
+"""What a recipe will take, without weights, data or a GPU: parameters, memory, work and tokens of a step.
+
+The model is built on the meta device, and one batch of the recipe's shape goes through its forward and backward pass
+there (meta_device.py).
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import Trainer
+
+from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
+from ..model_loading import check_kind, model_folder
+from ..modeling_gap_mllm import GapMllmForConditionalGeneration
+from ..pretraining_gap_mllm import GapMllmForPreTraining
+from ..processing.argument_checks import check_dtype, check_names
+from ..processing.data import RoomVariety
+from ..processing.data.scene_sample import SceneSample, View
+from ..processing.data.sources import RENDERED
+from ..processing.processing_gap_mllm import GapMllmProcessor, default_image_processor
+from ..processing.tiny_tokenizer import build_tiny_tokenizer
+from ..vggt_gap_mllm import GapMllmVggtModel
+from .geometry_aligned_trainer import GeometryAlignedTrainingArguments, freeze
+from .layouts import PADDING
+from .meta_device import FUSED_ATTENTION, running_on_meta
+from .module_groups import assign_groups
+from .patch_embedding import linear_patch_embedding
+from .recipe_data import open_recipe, training_rooms
+from .rooms import RoomQuestionDataset, RoomQuestions
+from .scene_collator import LOSS_FIELDS, SceneCollator
+from .terms import make_terms
+from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor, training_questions
+
+
+COMMANDS = ("train", "train-grpo")
+PICTURE = (480, 640)  # height and width of ScanNet's pictures
+NUM_VIEWS, QUESTION_TOKENS, ANSWER_TOKENS = 4, 128, 128  # where neither recipe nor data say
+
+
+def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: str = "train") -> dict:
+    """Count what the training of a recipe will take; weights and data need not be there.
+
+    Without `model_path` sizes are those of `model_config`, and the published ones (Qwen3-VL-2B, VGGT-1B) where it
+    says nothing. Rooms are rendered and asked; rows of other sources are stood in for by blank pictures and texts of
+    a fixed length, which `assumptions` tells. Counts are those of one process.
+
+    Args:
+        recipe (`str` or `Path`), overrides (`list[str]`, defaults to `()`): arguments of `train_geometry_aligned`.
+        command (`str`, defaults to "train"): "train", or "train-grpo" for a recipe of rewards.
+    Returns:
+        `dict` of JSON values: "parameters" by group ("total", "trainable", "learning_rate"), "total_parameters",
+        "trainable_parameters", "dtype", "computes_in", "attention", "layout", "batch" (of one micro-batch: "items",
+        "views", "view_size", "visual_tokens", "tokens"), "micro_batches_per_step", "tokens_per_step", "flops"
+        ("forward", "backward" of a micro-batch; "per_step"), "memory_bytes" ("weights", "gradients", "optimizer",
+        "activations_estimate", "total_estimate") and "assumptions". A multiplication with its addition is two FLOPs,
+        as `FlopCounterMode` of torch counts.
+    Raises:
+        ValueError: for another command, and as the training itself for the recipe. FileNotFoundError: if there is no
+            such recipe, or no such model or encoder where one is named.
+
+    Example:
+        ```python
+        >>> from gap_mllm.training import dry_run_recipe
+        >>> told = dry_run_recipe("tiny_gap_mllm", ["--model_path", str(folder), "--use_cpu", "true"])
+        >>> told["total_parameters"], told["parameters"]["geometry"]["trainable"]
+        (4120580, 0)
+
+        ```
+    """
+    check_names("command", [command], COMMANDS)
+    is_grpo = command == "train-grpo"
+    kinds = GeometryAlignedModelArguments, GeometryAlignedTrainingArguments
+    if is_grpo:
+        from .train_grpo import GrpoArguments, GrpoTrainingArguments  # imports TRL
+
+        kinds = GrpoArguments, GrpoTrainingArguments
+    # A recipe for a GPU is counted anywhere; bfloat16 must not be refused for want of one.
+    recipe_args, args = open_recipe(kinds, recipe, [*overrides, "--use_cpu", "true"])
+    check_dtype(recipe_args.dtype, ("float32", "bfloat16"))
+    if is_grpo:
+        from .rewards import compose_rewards
+
+        compose_rewards(recipe_args.rewards)
+    assumptions = []
+    config, processor = _config_and_processor(recipe_args, assumptions)
+    model = _meta_model(GapMllmForConditionalGeneration if is_grpo else GapMllmForPreTraining, config, recipe_args)
+    freeze(model, args)
+    config.check_attn_implementation(recipe_args.attn_implementation)
+    told = _parameters(model, args) | {"dtype": recipe_args.dtype}
+    told["computes_in"] = "bfloat16" if args.bf16 else recipe_args.dtype
+    told["attention"] = recipe_args.attn_implementation or "the best that is installed"
+    memory = _kept_memory(model, args)
+
+    told["layout"] = "padded" if is_grpo else recipe_args.layout or "block_mask"
+    items = _items(recipe_args, args, assumptions)
+    options = {} if is_grpo else {"answer_weights": recipe_args.answer_weights, **recipe_args.collation}
+    if is_grpo:
+        items = [replace(each, answer="0" * args.max_completion_length) for each in items]
+    else:
+        options |= {"for_pretraining": True, "point_map_side": config.point_map_side}
+    # One document after the other is as much work as one below the other, if they are of one length.
+    layout = "padded" if told["layout"] == "packed" else told["layout"]
+    batch = SceneCollator(processor, layout, **options)(items)
+    told |= _shape(batch, len(items), processor, config)
+    copies = 0
+    if args.bf16 and recipe_args.dtype == "float32":
+        model.to(torch.bfloat16)  # stands for autocast, which keeps a copy of each trained weight
+        copies = 2 * told["trainable_parameters"]
+    model.set_attn_implementation("eager" if recipe_args.attn_implementation == "eager" else FUSED_ATTENTION)
+    if args.gradient_checkpointing:
+        name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before 5.23
+        getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    forward, backward, activations = _pass(model.train(), args, batch, is_grpo)
+    told |= _work(forward, backward, told, args, is_grpo)
+    memory["activations_estimate"] = activations + copies
+    told["memory_bytes"] = {**memory, "total_estimate": sum(memory.values())}
+    return {"recipe": str(recipe), **told, "assumptions": assumptions}
+
+
+def _config_and_processor(recipe_args, assumptions):
+    """Of the model that a training would start from; published sizes where none is named."""
+    if recipe_args.model_path:
+        folder = model_folder(recipe_args.model_path)
+        check_kind(GapMllmForPreTraining, folder)
+        return GapMllmConfig.from_pretrained(folder), GapMllmProcessor.from_pretrained(folder)
+    model_config = getattr(recipe_args, "model_config", {})
+    if recipe_args.data or not model_config:
+        processor = GapMllmProcessor(default_image_processor(), build_tiny_tokenizer())
+    else:
+        processor = new_processor(recipe_args)
+    encoder, encoder_config = getattr(recipe_args, "geometry_encoder_path", None), None
+    if encoder:
+        check_kind(GapMllmVggtModel, model_folder(encoder))
+        encoder_config = GapMllmVggtConfig.from_pretrained(model_folder(encoder))
+    else:
+        named = "model_path or geometry_encoder_path" if model_config else "model_path"
+        assumptions.append(f"No {named} is given: sizes that model_config does not name are the published ones.")
+    return new_config(model_config, processor, encoder_config), processor
+
+
+def _meta_model(model_class, config, recipe_args):
+    with torch.device("meta"):
+        return model_class._from_config(config, dtype=recipe_args.dtype)
+
+
+def _parameters(model, args):
+    parameters, groups = dict(model.named_parameters()), {}
+    for group, names in assign_groups(model).items():
+        sizes = {name: parameters[name].numel() for name in names}
+        trainable = sum(size for name, size in sizes.items() if parameters[name].requires_grad)
+        rate = args.group_learning_rates[group] if trainable else 0.0
+        groups[group] = {"total": sum(sizes.values()), "trainable": trainable, "learning_rate": rate}
+    totals = {f"{name}_parameters": sum(group[name] for group in groups.values()) for name in ("total", "trainable")}
+    return {"parameters": groups, **totals}
+
+
+def _kept_memory(model, args):
+    """Bytes that are there throughout: weights, gradients, and what the optimiser keeps of each parameter."""
+    weights = sum(each.numel() * each.element_size() for each in model.parameters())
+    gradients = sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
+    probe = nn.Linear(64, 64, bias=False)
+    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(args, probe)
+    optimizer = optimizer_class(probe.parameters(), **options)
+    probe.weight.sum().backward()
+    optimizer.step()
+    state = [each for each in optimizer.state[probe.weight].values() if isinstance(each, torch.Tensor)]
+    factor = sum(each.numel() * each.element_size() for each in state if each.numel() > 1) / probe.weight.nbytes
+    return {"weights": weights, "gradients": gradients, "optimizer": round(gradients * factor)}
+
+
+def _items(recipe_args, args, assumptions):
+    """The first micro-batch: rendered rooms as they are asked, blank pictures for rows of any other source."""
+    count, is_grpo = args.per_device_train_batch_size, not hasattr(recipe_args, "collation")
+    if not recipe_args.data:
+        rooms = training_rooms(recipe_args, args, RoomVariety(**recipe_args.variety))
+        questions = RoomQuestionDataset(rooms, RoomQuestions(**recipe_args.questions))
+    elif recipe_args.data.get("name") in RENDERED:
+        questions = training_questions(recipe_args, args)
+    else:
+        return _blank_items(recipe_args, count, assumptions)
+    if is_grpo:
+        from .prompt_rows import question_of
+
+        return [question_of(questions[index // args.num_generations]) for index in range(count)]
+    return [questions[index] for index in range(count)]
+
+
+def _blank_items(recipe_args, count, assumptions):
+    collation, tasks = getattr(recipe_args, "collation", {}), recipe_args.scene_tasks
+    views = tasks.get("num_views") or recipe_args.data.get("max_views") or collation.get("max_views")
+    if views is None:
+        assumptions.append(f"{NUM_VIEWS} views a question: the recipe does not bound them.")
+    assumptions.append(f"Pictures of {PICTURE[1]} x {PICTURE[0]} pixels before they are resized.")
+    assumptions.append(f"Texts of {QUESTION_TOKENS} tokens a question and {ANSWER_TOKENS} an answer.")
+    texts = {"question": "0" * QUESTION_TOKENS, "answer": "0" * ANSWER_TOKENS}
+    items = []
+    for row in range(count):
+        shown = tuple(_blank_view(row) for _ in range(views or NUM_VIEWS))
+        asked = range(tasks.get("questions_per_scene", 1))
+        items.append([SceneSample(id=f"{row}-{each}", views=shown, **texts) for each in asked])
+    return [item[0] if len(item) == 1 else item for item in items]
+
+
+def _blank_view(row):
+    """A view of a scene of its own, with all that any term of the loss may want."""
+    height, width = PICTURE
+    intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
+    picture = np.full((*PICTURE, 3), row % 256, np.uint8)
+    return View(picture, np.ones(PICTURE, np.float32), intrinsics=intrinsics, camera_to_world=np.eye(4))
+
+
+def _shape(batch, count, processor, config):
+    """Sizes of a micro-batch, and tokens of a step."""
+    merge, patch = processor.image_processor.merge_size, config.vision_config.patch_size
+    grid = batch["image_grid_thw"]
+    documents = batch.get("document_ids")
+    is_token = batch["attention_mask"] != 0 if documents is None else documents != PADDING
+    rows, columns = (grid[:, 1:].amax(0) * patch).tolist()
+    shape = {
+        "items": count,
+        "views": len(grid),
+        "view_size": [rows, columns],
+        "visual_tokens": int(grid.prod(-1).sum()) // merge**2,
+        "tokens": int(is_token.sum()),
+    }
+    return {"batch": shape}
+
+
+def _pass(model, args, batch, is_grpo):
+    """FLOPs of the forward and of the backward pass, and the most bytes that live between."""
+    terms = {} if is_grpo else make_terms(args, args.terms)
+    terms = {name: term for name, term in terms.items() if term.weight}
+    unseen = {*LOSS_FIELDS, *(field for term in terms.values() for field in term.batch_fields)}
+    inputs = {name: value for name, value in batch.items() if name not in unseen}
+    with FlopCounterMode(display=False) as counter, running_on_meta(model) as noted, ExitStack() as contexts:
+        contexts.enter_context(linear_patch_embedding(model.model.visual))
+        if is_grpo:
+            labels = inputs.pop("labels")
+            kept = args.max_completion_length + 1
+            logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits[:, :-1].float() / args.temperature
+            targets = labels[:, -kept + 1 :].clamp(min=0)
+            loss = logits.log_softmax(-1).gather(-1, targets[..., None]).sum()
+        else:
+            for term in terms.values():
+                contexts.enter_context(term.watch(model, batch))
+            outputs = model(**inputs)
+            sums = {name: term.sum(outputs, batch) for name, term in terms.items()}
+            loss = sum(terms[name].weight * value for name, value in sums.items() if value is not None)
+        forward = counter.get_total_flops()
+        loss.backward()
+    return forward, counter.get_total_flops() - forward, noted.peak
+
+
+def _work(forward, backward, told, args, is_grpo):
+    """FLOPs and tokens of a whole step; of GRPO also for answering, which sees each token once."""
+    count = args.gradient_accumulation_steps
+    flops = {"forward": forward, "backward": backward}
+    if is_grpo:
+        flops["answering"] = forward
+        flops["reference"] = forward if args.beta else 0
+    work = {"micro_batches_per_step": count, "tokens_per_step": count * told["batch"]["tokens"]}
+    return {**work, "flops": {**flops, "per_step": count * sum(flops.values())}}
+
+
+def describe_dry_run(told: dict) -> str:
+    """Word what `dry_run_recipe` counted, for a terminal."""
+    rows = [f"{'group':<12} {'parameters':>14} {'trainable':>14} {'learning rate':>14}"]
+    for name, group in told["parameters"].items():
+        rate = f"{group['learning_rate']:.3g}" if group["trainable"] else "frozen"
+        rows.append(f"{name:<12} {group['total']:>14,} {group['trainable']:>14,} {rate:>14}")
+    rows.append(f"{'all':<12} {told['total_parameters']:>14,} {told['trainable_parameters']:>14,}")
+    batch, (height, width) = told["batch"], told["batch"]["view_size"]
+    rows.append(f"weights in {told['dtype']}, computes in {told['computes_in']}, attention: {told['attention']}")
+    rows.append(
+        f"micro-batch: {batch['items']} items, {batch['views']} views of up to {width} x {height} pixels, "
+        f"{batch['tokens']:,} tokens, {batch['visual_tokens']:,} of them of views; {told['layout']}"
+    )
+    rows.append(f"step: {told['micro_batches_per_step']} micro-batches, {told['tokens_per_step']:,} tokens")
+    rows += [f"{f'FLOPs, {name}':<28} {value / 1e12:>10.4g} T" for name, value in told["flops"].items()]
+    rows += [f"{f'memory, {name}':<28} {value / 2**30:>10.3f} GiB" for name, value in told["memory_bytes"].items()]
+    return "\n".join([*rows, *(f"assumed: {each}" for each in told["assumptions"])])
+
+
+__all__ = ["COMMANDS", "describe_dry_run", "dry_run_recipe"]
