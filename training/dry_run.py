@@ -22,7 +22,6 @@ from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import check_dtype, check_names
 from ..processing.data import RoomVariety
 from ..processing.data.scene_sample import SceneSample, View
-from ..processing.data.sources import RENDERED
 from ..processing.processing_gap_mllm import GapMllmProcessor, default_image_processor
 from ..processing.tiny_tokenizer import build_tiny_tokenizer
 from ..vggt_gap_mllm import GapMllmVggtModel
@@ -67,9 +66,9 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     Example:
         ```python
         >>> from gap_mllm.training import dry_run_recipe
-        >>> told = dry_run_recipe("tiny_gap_mllm", ["--model_path", str(folder), "--use_cpu", "true"])
+        >>> told = dry_run_recipe("tiny_gap_mllm", ["--model_path", str(folder)])
         >>> told["total_parameters"], told["parameters"]["geometry"]["trainable"]
-        (4120580, 0)
+        (4160800, 0)
 
         ```
     """
@@ -180,10 +179,10 @@ def _items(recipe_args, args, assumptions):
     if not recipe_args.data:
         rooms = training_rooms(recipe_args, args, RoomVariety(**recipe_args.variety))
         questions = RoomQuestionDataset(rooms, RoomQuestions(**recipe_args.questions))
-    elif recipe_args.data.get("name") in RENDERED:
+    elif recipe_args.data.get("name") == "rendered_rooms":
         questions = training_questions(recipe_args, args)
     else:
-        return _blank_items(recipe_args, count, assumptions)
+        return _blank_items(recipe_args, count, args.num_generations if is_grpo else 1, assumptions)
     if is_grpo:
         from .prompt_rows import question_of
 
@@ -191,7 +190,7 @@ def _items(recipe_args, args, assumptions):
     return [questions[index] for index in range(count)]
 
 
-def _blank_items(recipe_args, count, assumptions):
+def _blank_items(recipe_args, count, repeats, assumptions):
     collation, tasks = getattr(recipe_args, "collation", {}), recipe_args.scene_tasks
     views = tasks.get("num_views") or recipe_args.data.get("max_views") or collation.get("max_views")
     if views is None:
@@ -201,17 +200,17 @@ def _blank_items(recipe_args, count, assumptions):
     texts = {"question": "0" * QUESTION_TOKENS, "answer": "0" * ANSWER_TOKENS}
     items = []
     for row in range(count):
-        shown = tuple(_blank_view(row) for _ in range(views or NUM_VIEWS))
+        shown = tuple(_blank_view(row // repeats) for _ in range(views or NUM_VIEWS))
         asked = range(tasks.get("questions_per_scene", 1))
         items.append([SceneSample(id=f"{row}-{each}", views=shown, **texts) for each in asked])
     return [item[0] if len(item) == 1 else item for item in items]
 
 
-def _blank_view(row):
+def _blank_view(scene):
     """A view of a scene of its own, with all that any term of the loss may want."""
     height, width = PICTURE
     intrinsics = np.array([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]])
-    picture = np.full((*PICTURE, 3), row % 256, np.uint8)
+    picture = np.full((*PICTURE, 3), scene % 256, np.uint8)
     return View(picture, np.ones(PICTURE, np.float32), intrinsics=intrinsics, camera_to_world=np.eye(4))
 
 
