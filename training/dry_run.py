@@ -80,7 +80,7 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
 
         kinds = GrpoArguments, GrpoTrainingArguments
     # A recipe for a GPU is counted anywhere; bfloat16 must not be refused for want of one.
-    recipe_args, args = open_recipe(kinds, recipe, [*overrides, "--use_cpu", "true"])
+    recipe_args, args, _ = open_recipe(kinds, recipe, [*overrides, "--use_cpu", "true"])
     check_dtype(recipe_args.dtype, ("float32", "bfloat16"))
     if is_grpo:
         from .rewards import compose_rewards
