@@ -40,7 +40,7 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("examples/README.md", "examples/lmms_eval/README.md", "docs/architecture.md"),
+        *("examples/README.md", "examples/lmms_eval/README.md", "docs/architecture.md", "docs/losses.md"),
     )
 ]
 OPTIONAL = {"torchvision", "flash-attn"}  # never installed by our own commands

@@ -27,7 +27,8 @@ class GeometryEncoderTrainer(TermTrainer):
     """Trains `GapMllmVggtForReconstruction` on batches of `collate_scenes`.
 
     No pose is an input: the encoder learns metric depth, points and relative pose from pixels. Points are supervised
-    in the camera frame of the first view, in metres. Source: VGGT's losses; see training/losses.py for differences.
+    in the camera frame of the first view, in metres. Source: VGGT's losses; `gap_mllm.training.losses` says
+    where ours differ.
 
     Example:
         ```python
@@ -84,11 +85,11 @@ class GeometryEncoderTrainer(TermTrainer):
         alpha = self.args.confidence_alpha
         pose = inputs["pose_enc"] if is_tensor else torch.stack(list(inputs["pose_enc"]))
         return {
-            "points": point_loss(predicted_points, points, valid),
-            "depth": log_depth_loss(predicted_depth, depth, valid),
-            "confidence": confidence_loss(depth_error, flat(output.depth_conf)[valid], alpha)
-            + confidence_loss(point_error, flat(output.world_points_conf)[valid], alpha),
-            "pose": pose_loss(output.pose_enc_iterations, pose),
+            "points": point_loss(predicted_points, points, valid).sum,
+            "depth": log_depth_loss(predicted_depth, depth, valid).sum,
+            "confidence": confidence_loss(depth_error, flat(output.depth_conf)[valid], alpha).sum
+            + confidence_loss(point_error, flat(output.world_points_conf)[valid], alpha).sum,
+            "pose": pose_loss(output.pose_enc_iterations, pose).sum,
         }, output
 
 

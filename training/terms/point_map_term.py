@@ -31,7 +31,7 @@ class PointMapTerm(LossTerm):
         if targets is None or outputs.point_maps is None:
             return None
         valid = targets.isfinite().all(-1)
-        return torch.stack([point_loss(points, targets, valid) for points in outputs.point_maps.values()]).sum()
+        return torch.stack([point_loss(points, targets, valid).sum for points in outputs.point_maps.values()]).sum()
 
 
 __all__ = ["PointMapTerm"]
