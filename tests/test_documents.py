@@ -109,8 +109,8 @@ def test_the_readme_names_every_source_and_benchmark():
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
 
 
-def test_recipes_in_documents_are_read(tmp_path):
-    (block,) = code_blocks(ROOT / "README.md", "yaml")
+@pytest.mark.parametrize("block", code_blocks(ROOT / "README.md", "yaml"))
+def test_recipes_in_documents_are_read(block, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(block + "geometry_encoder_path: encoder\noutput_dir: outputs\n", encoding="utf-8")
     parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+    from .mixtures import MixedDataset, MixedStream
     from .prompt_rows import make_prompt_rows
     from .rewards import (
         REWARDS,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .scene_collator import SceneCollator
     from .scene_geometry import SceneGeometryDataset
     from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
+    from .schedule import Schedule
     from .terms import LOSS_TERMS, LossTerm
 
 _MODULES = {
@@ -37,11 +39,14 @@ _MODULES = {
     "GeometryEncoderTrainer": "geometry_encoder_trainer",
     "GeometryEncoderTrainingArguments": "geometry_encoder_trainer",
     "LossTerm": "terms",
+    "MixedDataset": "mixtures",
+    "MixedStream": "mixtures",
     "OpenedRows": "scene_questions",
     "SceneCollator": "scene_collator",
     "SceneGeometryDataset": "scene_geometry",
     "SceneQuestionDataset": "scene_questions",
     "SceneQuestionStream": "scene_questions",
+    "Schedule": "schedule",
     "box_iou_reward": "rewards",
     "choice_reward": "rewards",
     "compose_rewards": "rewards",
@@ -65,11 +70,14 @@ __all__ = [
     "GeometryEncoderTrainer",
     "GeometryEncoderTrainingArguments",
     "LossTerm",
+    "MixedDataset",
+    "MixedStream",
     "OpenedRows",
     "SceneCollator",
     "SceneGeometryDataset",
     "SceneQuestionDataset",
     "SceneQuestionStream",
+    "Schedule",
     "box_iou_reward",
     "choice_reward",
     "compose_rewards",

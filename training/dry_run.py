@@ -31,10 +31,11 @@ from .meta_device import FUSED_ATTENTION, running_on_meta
 from .module_groups import assign_groups
 from .patch_embedding import linear_patch_embedding
 from .recipe_data import open_recipe, training_rooms
+from .recipe_sources import read_sources, sections_of, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import LOSS_FIELDS, SceneCollator
 from .terms import make_terms
-from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor, training_questions
+from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor
 
 
 COMMANDS = ("train", "train-grpo")
@@ -179,7 +180,7 @@ def _items(recipe_args, args, assumptions):
     if not recipe_args.data:
         rooms = training_rooms(recipe_args, args, RoomVariety(**recipe_args.variety))
         questions = RoomQuestionDataset(rooms, RoomQuestions(**recipe_args.questions))
-    elif recipe_args.data.get("name") == "rendered_rooms":
+    elif all(source["name"] == "rendered_rooms" for source in read_sources(recipe_args.data).values()):
         questions = training_questions(recipe_args, args)
     else:
         return _blank_items(recipe_args, count, args.num_generations if is_grpo else 1, assumptions)
@@ -191,9 +192,16 @@ def _items(recipe_args, args, assumptions):
 
 
 def _blank_items(recipe_args, count, repeats, assumptions):
-    collation, tasks = getattr(recipe_args, "collation", {}), recipe_args.scene_tasks
-    views = tasks.get("num_views") or recipe_args.data.get("max_views") or collation.get("max_views")
-    if views is None:
+    collation, sources = getattr(recipe_args, "collation", {}), read_sources(recipe_args.data)
+    bounds = []  # of each source: views and questions
+    for source in sources.values():
+        tasks = sections_of(recipe_args, source)["scene_tasks"]
+        shown = tasks.get("num_views") or source.get("max_views") or collation.get("max_views")
+        bounds.append((shown or 0, tasks.get("questions_per_scene", 1)))
+    views, questions = max(bounds)
+    if len(sources) > 1:
+        assumptions.append("All items are of the source that shows the most views.")
+    if not views:
         assumptions.append(f"{NUM_VIEWS} views a question: the recipe does not bound them.")
     assumptions.append(f"Pictures of {PICTURE[1]} x {PICTURE[0]} pixels before they are resized.")
     assumptions.append(f"Texts of {QUESTION_TOKENS} tokens a question and {ANSWER_TOKENS} an answer.")
@@ -201,7 +209,7 @@ def _blank_items(recipe_args, count, repeats, assumptions):
     items = []
     for row in range(count):
         shown = tuple(_blank_view(row // repeats) for _ in range(views or NUM_VIEWS))
-        asked = range(tasks.get("questions_per_scene", 1))
+        asked = range(questions)
         items.append([SceneSample(id=f"{row}-{each}", views=shown, **texts) for each in asked])
     return [item[0] if len(item) == 1 else item for item in items]
 

@@ -9,6 +9,7 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 from ..processing.argument_checks import check_counts
 from ..processing.data import RoomVariety, load_multiview
 from .recipe_sections import check_sections
+from .recipe_sources import read_evaluation
 from .recipes import resolve_recipe
 from .rooms import ROOMS_PER_EPOCH
 from .run_folder import RunFolder
@@ -28,14 +29,15 @@ class DataArguments:
     data: dict = field(
         default_factory=dict,
         metadata={
-            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms."
+            "help": "Arguments of load_multiview (name, data_dir, split, ...): train on these rows, not on rooms. Or "
+            "several sources, each by a name of yours, also with weight, limit and keys of scene_tasks or scenes."
         },
     )
     eval_data: dict = field(
         default_factory=dict,
         metadata={
             "help": "Arguments of load_multiview: every evaluation (eval_strategy) measures the loss on these rows. "
-            "Those of data where no source is named, and the split val where none is."
+            "Those of data where no source is named, and the split val where none is. Or several sets by name."
         },
     )
 
@@ -111,7 +113,7 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
         raise ValueError("num_selection_rooms asks about rooms; with data, give a scorer of your own.")
     if recipe_args.eval_data and not recipe_args.data:
         raise ValueError("eval_data goes with data; it names rows like those that are trained on.")
-    if recipe_args.eval_data.get("streaming"):
+    if any(each.get("streaming") for each in read_evaluation(recipe_args.data, recipe_args.eval_data).values()):
         raise ValueError("eval_data has streaming=True; every evaluation reads its rows again, so prepare them.")
     check_counts(num_rooms=recipe_args.num_rooms)
     for name, value in {"num_selection_rooms": num_selection_rooms, "eval_data": recipe_args.eval_data}.items():
@@ -120,20 +122,6 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
                 f"{name} is {value}, but eval_strategy is 'no', so nothing would be evaluated. Say when: for example "
                 "--eval_strategy steps --eval_steps 100."
             )
-
-
-def evaluation_rows(data: dict, eval_data: dict):
-    """Load the rows of `eval_data`: of the source of `data` where it names none, the split "val" where it names none.
-
-    Args:
-        data (`dict`), eval_data (`dict`): arguments of `load_multiview`.
-    Returns:
-        `datasets.Dataset`.
-    Raises:
-        as `load_multiview`.
-    """
-    base = {} if "name" in eval_data else {**data, "streaming": False}
-    return load_multiview(**{**base, "split": "val", **eval_data})
 
 
 def training_rooms(recipe_args: DataArguments, args: TrainingArguments, variety: RoomVariety):
@@ -159,7 +147,6 @@ __all__ = [
     "DataArguments",
     "QuestionArguments",
     "check_evaluation",
-    "evaluation_rows",
     "open_recipe",
     "training_rooms",
 ]

@@ -4,15 +4,17 @@ import inspect
 from dataclasses import fields
 
 from ..processing.argument_checks import check_counts, check_kinds, check_names
-from ..processing.data import RoomVariety, load_multiview
+from ..processing.data import RoomVariety
 from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.former_names import task_name
 from ..processing.data.loading import source_options
 from ..processing.data.task_makers import TASK_MAKERS
+from .recipe_sources import LOADING, SECTIONS, SHARES, read_evaluation, read_sources
 from .rooms import RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_geometry import SceneGeometryDataset
-from .scene_questions import SceneQuestionDataset
+from .scene_questions import SceneQuestionDataset, read_tasks
+from .schedule import read_weight, read_weights
 
 
 _CONFIGS = {"questions": RoomQuestions, "variety": RoomVariety, "augmentation": AugmentationConfig}
@@ -34,40 +36,61 @@ def check_sections(recipe_args: object) -> None:
     Args:
         recipe_args (`GeometryAlignedModelArguments` or `GeometryEncoderArguments`)
     Raises:
-        ValueError: for a key that is not known, with those that are; if `data` names no source, or one that is not
-            known; if `data` is missing for a section that is about it.
+        ValueError: for a key that is not known, with those that are; if `data` or one of its sources names no source,
+            or one that is not known; for a weight or limit that is none, or if `data` is missing for a section that is
+            about it.
     """
     sections = {each.name: getattr(recipe_args, each.name) for each in fields(recipe_args)}
     sections = {name: sections[name] for name in _SECTIONS if name in sections}
     for name, section in sections.items():
-        if not isinstance(section, dict):
-            raise ValueError(f"{name} is {section!r}; expected a mapping of names to values.")
-    source = None
-    for name in ("data", "eval_data"):
-        if sections[name]:
-            source = sections[name].get("name", source)
-            known = _parameters(load_multiview)
-            check_names(name, sections[name], known if source is None else [*known, *source_options(source)])
-            if source is None:
-                raise ValueError(f"{name} has no name: give the source, as {{name: scannet_posed, data_dir: DIR}}.")
-    for name, section in sections.items():
         if section and name in _ABOUT_DATA and not sections["data"]:
             raise ValueError(f"{name} is for data, and the recipe has none: name a source, or leave it out.")
-        if name in _CONFIGS:
-            check_names(name, section, [field.name for field in fields(_CONFIGS[name])])
-            try:
-                check_kinds(_CONFIGS[name], section)
-            except ValueError as error:
-                raise type(error)(f"{name}.{error}") from None
-        elif name in _ABOUT_DATA:
-            check_names(name, section, _parameters(*_ABOUT_DATA[name]))
+        _check_section(name, section)
+    sources = read_sources(sections["data"])
+    evaluation = read_evaluation(sections["data"], sections["eval_data"])
+    for section, given in (("data", sources), ("eval_data", evaluation)):
+        for name, source in given.items():
+            _check_source(f"{section}.{name}".rstrip("."), source, sections, section == "data" and name != "")
+    if sources:
+        read_weights("data", {name: source.get("weight", 1.0) for name, source in sources.items()})
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     check_counts(**{f"collation.{name}": bound for name, bound in sections.get("collation", {}).items()})
 
 
-def _parameters(function, without=()):
+def _check_source(name, source, sections, is_weighted):
+    """Refuse misspelt keys of a source before any is read."""
+    own = {key for key in SECTIONS if key in sections} - ({"augmentation"} if name.startswith("eval") else set())
+    known = [*LOADING, *(SHARES if is_weighted else SHARES[1:]), *sorted(own)]
+    check_names(name, source, known if "name" not in source else [*known, *source_options(source["name"])])
+    if "name" not in source:
+        raise ValueError(f"{name} has no name: give the source, as {{name: scannet_posed, data_dir: DIR}}.")
+    check_counts(**{f"{name}.limit": source.get("limit")})
+    read_weight(f"{name}.weight", source.get("weight", 1.0), least=0.0)
+    for key in own & {*source}:
+        check_names(f"{name}.{key}", source[key], _parameters(*_ABOUT_DATA[key], "length"))
+        _check_section(f"{name}.{key}", source[key], key)
+
+
+def _check_section(name, section, kind=None):
+    """Refuse misspelt keys of a section, and values that cannot be."""
+    if not isinstance(section, dict):
+        raise ValueError(f"{name} is {section!r}; expected a mapping of names to values.")
+    kind = kind or name
+    if kind in _CONFIGS:
+        check_names(name, section, [field.name for field in fields(_CONFIGS[kind])])
+        try:
+            check_kinds(_CONFIGS[kind], section)
+        except ValueError as error:
+            raise type(error)(f"{name}.{error}") from None
+    elif kind in _ABOUT_DATA:
+        check_names(name, section, _parameters(*_ABOUT_DATA[kind]))
+    if kind == "scene_tasks":
+        read_tasks(section.get("tasks"))
+
+
+def _parameters(function, without=(), *others):
     named = inspect.signature(function).parameters.values()
-    return [each.name for each in named if each.kind is not each.VAR_KEYWORD and each.name not in without]
+    return [each.name for each in named if each.kind is not each.VAR_KEYWORD and each.name not in {*without, *others}]
 
 
 __all__ = ["check_sections"]

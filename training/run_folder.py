@@ -80,13 +80,14 @@ class RunFolder:
     def __init__(self, args: TrainingArguments, settings: dict | None = None, recipe: dict | None = None):
         self.path, self.args, self.recipe = Path(args.output_dir), args, recipe
         items = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self.settings = {**(settings or {}), "items_per_step": items, "arguments": args.to_sanitized_dict()}
+        told = {**(settings or {}), "items_per_step": items, "arguments": args.to_sanitized_dict()}
+        self.settings = json.loads(json.dumps(told, default=str))  # a schedule's keys are numbers and texts
         self.checkpoint, self.was_finished, self._is_held = None, False, False
 
     @property
     def settings_hash(self) -> str:
         """Of the settings that shape weights: the same for two runs that should give the same model."""
-        text = json.dumps(_told(self.settings), sort_keys=True, default=str)
+        text = json.dumps(_told(self.settings), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @contextmanager
@@ -116,7 +117,7 @@ class RunFolder:
         file = Path(self.checkpoint, PROVENANCE_FILE)
         if not file.is_file():  # not of this class
             return
-        before, now = _told(read_json(file)["settings"]), _told(json.loads(json.dumps(self.settings, default=str)))
+        before, now = _told(read_json(file)["settings"]), _told(self.settings)
         both = before.keys() & now.keys()  # releases differ in names
         check_same_run(self.path, {name: before[name] for name in both}, {name: now[name] for name in both})
 

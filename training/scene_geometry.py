@@ -78,7 +78,12 @@ class SceneGeometryDataset(Dataset):
     def __getitem__(self, index):
         if not 0 <= index < self.length:
             raise IndexError(f"item {index} of {self.length}")
-        scene = SceneSample.open(self.rows, index % len(self.rows))
+        round_index, row = divmod(index, len(self.rows))
+        return self.item_of(row, round_index)
+
+    def item_of(self, row: int, round_index: int = 0, done: float = 0.0) -> dict:
+        """What is shown of a row in a round; arguments of `SceneQuestionDataset.item_of`."""
+        scene, index = SceneSample.open(self.rows, row), round_index * len(self.rows) + row
         known = tuple(view for view in scene.views if _has_geometry(view))
         if not known:
             raise RecordError(

@@ -7,7 +7,7 @@ views that are not chosen are never decoded.
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from itertools import islice
@@ -23,10 +23,32 @@ from ..processing.data.former_names import task_name
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.task_makers import TASK_MAKERS, TaskMargins, make_tasks
+from .schedule import Schedule, draw_weighted, is_scheduled, read_weights
 from .streams import rows_of_process, set_round
 
 
 NUM_TRIES = 10  # choices of views and makers, before a scene counts as one that nothing can be asked about
+
+
+def read_tasks(
+    tasks: Sequence[str] | Mapping[str, float | Schedule] | None,
+) -> tuple[tuple[str, ...], dict[str, float | Schedule] | None]:
+    """Read which tasks are asked, and how often.
+
+    Args:
+        tasks (`tuple[str, ...]`, or `dict[str, float | Schedule]`, *optional*): names of `TASK_MAKERS`, or the weight
+            of each; None is all.
+    Returns:
+        `tuple`: names, and weights or None where all come equally often.
+    Raises:
+        ValueError: if there are none, one is unknown, or as `read_weights`.
+    """
+    names = tuple(TASK_MAKERS) if tasks is None else tuple(map(task_name, tasks))
+    if not names or not set(names) <= set(TASK_MAKERS):
+        raise ValueError(f"tasks is {list(names)}; expected one or more of {', '.join(TASK_MAKERS)}.")
+    if not isinstance(tasks, Mapping):
+        return names, None
+    return names, read_weights("tasks", dict(zip(names, tasks.values(), strict=True)))
 
 
 class _SceneQuestions:
@@ -35,19 +57,17 @@ class _SceneQuestions:
     def __init__(
         self, tasks, num_views: int | None, max_stride: int | None, margins, augmentation, seed, questions_per_scene
     ):
-        tasks = None if tasks is None else tuple(map(task_name, tasks))
-        unknown = [task for task in tasks or () if task not in TASK_MAKERS]
-        if unknown or (tasks is not None and not tasks):
-            raise ValueError(f"tasks is {list(tasks)}; expected one or more of {', '.join(TASK_MAKERS)}.")
+        self.tasks, self.task_weights = read_tasks(tasks)
+        self.is_scheduled = is_scheduled(self.task_weights or {})
         check_counts(num_views=num_views, max_stride=max_stride, questions_per_scene=questions_per_scene)
-        self.tasks, self.margins, self.seed = tasks or tuple(TASK_MAKERS), margins, seed
+        self.margins, self.seed = margins, seed
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
         self.questions_per_scene = questions_per_scene
 
-    def _sample(self, sample, number, key, round_index):
+    def _sample(self, sample, number, key, round_index, done):
         """The item of a row: `number` tells its questions apart in their ids, `key` seeds the choices."""
         if sample.task == "scene":
-            samples = self._ask(sample, number, np.random.default_rng([self.seed, *key]), round_index)
+            samples = self._ask(sample, number, np.random.default_rng([self.seed, *key]), round_index, done)
         else:
             samples = [self._augment(sample, round_index)]
         return samples[0] if self.questions_per_scene == 1 else samples
@@ -55,12 +75,17 @@ class _SceneQuestions:
     def _augment(self, sample, round_index):
         return sample if self.augmentation is None else self.augmentation(sample, epoch=round_index)
 
-    def _ask(self, scene, number, rng, round_index):
+    def _draw_tasks(self, rng, size, done):
+        if self.task_weights is None:
+            return rng.integers(len(self.tasks), size=size)
+        return draw_weighted(self.task_weights, rng.random(size), done)
+
+    def _ask(self, scene, number, rng, round_index, done):
         """Questions about some views of a scene; these are changed first, so that whatever is asked is true."""
         reasons, count = Counter(), self.questions_per_scene
         for attempt in range(NUM_TRIES):
             chosen = choose_views(scene.views, self.num_views, self.max_stride, rng)
-            makers = rng.integers(len(self.tasks), size=1 if count == 1 else NUM_TRIES * count)
+            makers = self._draw_tasks(rng, 1 if count == 1 else NUM_TRIES * count, done)
             asked = self._augment(replace(scene, id=f"{scene.id}/{number}-{attempt}", views=chosen), round_index)
             options = {"seed": self.seed, "margins": self.margins, "limit": count, "share_views": count > 1}
             made = make_tasks(asked, [self.tasks[maker] for maker in makers], **options)
@@ -117,7 +142,10 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
             are for `SceneQuestionStream`. Where the source has others to stand in (`RenderedRooms.stand_in`), one of
             them is asked about in the place of a scene that nothing can be asked about.
         length (`int`, *optional*): number of items, by default one for each row.
-        tasks (`tuple[str, ...]`, *optional*): keys of `TASK_MAKERS`, all equally often; None is all of them.
+        tasks (`tuple[str, ...]`, or `dict[str, float | Schedule]`, *optional*): keys of `TASK_MAKERS`, all equally
+            often, or the weight of each; None is all of them. Schedules run over the items, from the first to the
+            last, so read them in their order: `GeometryAlignedTrainer` does, a plain `Trainer` with
+            `train_sampling_strategy="sequential"`.
         num_views (`int`, *optional*): views of a question about a scene; None shows all that the row has.
         max_stride (`int`, defaults to 3): the views chosen are neighbours in the row or up to this many apart, all
             alike.
@@ -147,7 +175,7 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         self,
         rows: datasets.Dataset | Sequence[dict],
         length: int | None = None,
-        tasks: Sequence[str] | None = None,
+        tasks: Sequence[str] | Mapping[str, float | Schedule] | None = None,
         num_views: int | None = None,
         max_stride: int = 3,
         margins: TaskMargins | None = None,
@@ -173,12 +201,25 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         if not 0 <= index < self.length:
             raise IndexError(f"item {index} of {self.length}")
         round_index, row = divmod(index, len(self.rows))
+        return self.item_of(row, round_index, index / self.length)
+
+    def item_of(self, row: int, round_index: int = 0, done: float = 0.0) -> SceneSample | list[SceneSample]:
+        """What is asked about a row in a round.
+
+        Args:
+            row (`int`): number of the row.
+            round_index (`int`, defaults to 0): rounds before, each of which asks otherwise.
+            done (`float`, defaults to 0.0): share of the run that is done, for tasks whose weights follow it.
+        Returns:
+            `SceneSample` or `list[SceneSample]`.
+        """
+        index = round_index * len(self.rows) + row
         if not hasattr(self.rows, "stand_in"):
-            return self._sample(SceneSample.open(self.rows, row), index, [index], round_index)
+            return self._sample(SceneSample.open(self.rows, row), index, [index], round_index, done)
 
         def ask(attempt):
             try:
-                return self._sample(self.rows.stand_in(row, attempt), index, [index], round_index)
+                return self._sample(self.rows.stand_in(row, attempt), index, [index], round_index, done)
             except RecordError as error:
                 raise CannotAskError(str(error), "no question could be asked about a scene") from None
 
@@ -197,7 +238,8 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
         tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene: arguments of
             `SceneQuestionDataset`.
     Raises:
-        TypeError: if rows cannot be iterated. ValueError, RecordError: as `SceneQuestionDataset`.
+        TypeError: if rows cannot be iterated. ValueError, RecordError: as `SceneQuestionDataset`. ValueError: when
+            iterated, for tasks whose weights follow the run outside of a `MixedStream`, which knows how much is done.
 
     Example:
         ```python
@@ -214,7 +256,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
     def __init__(
         self,
         rows: Iterable[dict],
-        tasks: Sequence[str] | None = None,
+        tasks: Sequence[str] | Mapping[str, float | Schedule] | None = None,
         num_views: int | None = None,
         max_stride: int = 3,
         margins: TaskMargins | None = None,
@@ -226,6 +268,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
         if not hasattr(rows, "__iter__") or isinstance(rows, str | bytes | dict):
             raise WrongKindError(f"rows is a {type(rows).__name__}; expected an iterable of rows of the schema.")
         self.rows, self.round_index = rows.decode(False) if isinstance(rows, datasets.IterableDataset) else rows, 0
+        self.done = None  # share of the run, which a `MixedStream` tells
 
     def set_epoch(self, epoch: int):
         """Ask the questions of this round, and let the rows shuffle for it."""
@@ -239,13 +282,15 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
         return stream
 
     def __iter__(self):
+        if self.is_scheduled and self.done is None:
+            raise ValueError("tasks has weights that follow the run: put the stream into a MixedStream with a length.")
         worker, rows = get_worker_info(), iter(self.rows)
         if worker is not None and not isinstance(self.rows, IterableDataset):  # those share among workers themselves
             rows = islice(rows, worker.id, None, worker.num_workers)
         for row in rows:
             sample = row if isinstance(row, SceneSample) else SceneSample.from_row(row)
             key = [self.round_index, zlib.crc32(str(sample.id).encode())]
-            yield self._sample(sample, self.round_index, key, self.round_index)
+            yield self._sample(sample, self.round_index, key, self.round_index, self.done)
 
 
 def choose_views(views: Sequence, num_views: int | None, max_stride: int | None, rng: np.random.Generator):

@@ -56,12 +56,14 @@ class EndlessRows(IterableDataset):
     Args:
         rows (iterable): rows that can be begun again; `set_epoch(round)` is called before each round where there is
             one.
+        name (`str`, *optional*): name of a source that every worker of a loader must have rows of; without one it is
+            enough if the first has.
     Raises:
         ValueError: when iterated, if there are no rows.
     """
 
-    def __init__(self, rows: Iterable):
-        self.rows = rows
+    def __init__(self, rows: Iterable, name: str | None = None):
+        self.rows, self.name = rows, name
 
     def __iter__(self):
         for number in count():
@@ -72,11 +74,13 @@ class EndlessRows(IterableDataset):
                 yield row
             if is_empty:
                 worker = get_worker_info()
-                if worker is not None and worker.id > 0:
+                if self.name is None and worker is not None and worker.id > 0:
                     return  # fewer files than workers: the others have rows
+                who = "train_dataset" if self.name is None else f"the source {self.name!r}"
+                place = "process" if worker is None else "process and worker (dataloader_num_workers) with its files"
                 raise ValueError(
-                    "train_dataset streams no rows (for this process, or not again in a second round). Give an "
-                    "iterable that can be begun again, with a row or more for each process."
+                    f"{who} streams no rows (for this {place}, or not again in a second round). Give an iterable that "
+                    f"can be begun again, with a row or more for each {place}."
                 )
 
 

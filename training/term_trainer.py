@@ -109,6 +109,8 @@ class TermTrainer(ResumingMixin, Trainer):
                 f"accelerate launch --num_processes {max(self.args.n_gpu, 2)} your_script.py"
             )
         self._refuse_cut_batches()
+        if getattr(self.train_dataset, "is_scheduled", False):
+            self.args.train_sampling_strategy = "sequential"  # what follows the run comes in its order
         self._clear_log()
         self._measured = {}
         self.add_callback(_LogLastStep())

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 from ..attention_gap_mllm import set_attention
@@ -17,7 +16,6 @@ from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import check_dtype
 from ..processing.data import RoomVariety, load_multiview
-from ..processing.data.augmentation import AugmentationConfig, SceneAugmentation
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
@@ -25,10 +23,10 @@ from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
 from .layouts import LAYOUTS
 from .marked_pixel_scorer import marked_pixel_scorer
-from .recipe_data import QuestionArguments, evaluation_rows, open_recipe, training_rooms
+from .recipe_data import QuestionArguments, open_recipe, training_rooms
+from .recipe_sources import evaluation_questions, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
-from .scene_questions import SceneQuestionDataset, SceneQuestionStream
 from .term_trainer import autocast_dtype
 
 
@@ -175,7 +173,7 @@ def _train(model_args, args, run, scorer, callbacks):
     eval_dataset = None
     if model_args.data:
         dataset = training_questions(model_args, args)
-        eval_dataset = evaluation_questions(model_args, args) if model_args.eval_data else None
+        eval_dataset = evaluation_questions(model_args, args)
     else:
         dataset, scorer = _rooms(model_args, args, processor, scorer)
     collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
@@ -191,29 +189,6 @@ def _train(model_args, args, run, scorer, callbacks):
     )
     trainer.train_and_save()  # with the processor, and so ready for the Hub
     return trainer, processor
-
-
-def training_questions(model_args, args):
-    """Rows of a source for every step of the run; questions are made for scenes that have none."""
-    rows = load_multiview(**{"split": "train", **model_args.data})
-    is_streamed = isinstance(rows, IterableDataset)
-    if is_streamed:
-        rows = rows.shuffle(seed=args.seed).decode(False)  # no sampler can; samples decode what they show
-    options = {"augmentation": None, "seed": args.seed, **model_args.scene_tasks}
-    if model_args.augmentation:
-        augmentation = AugmentationConfig(**{"seed": args.seed, **model_args.augmentation})
-        options["augmentation"] = SceneAugmentation(augmentation)
-    if is_streamed:
-        options.pop("length", None)
-        return SceneQuestionStream(rows, **options)
-    return SceneQuestionDataset(rows, **{"length": max(len(rows), args.num_train_items or 0), **options})
-
-
-def evaluation_questions(model_args, args):
-    """Rows of a source to evaluate on: the same questions about the same views every time, nothing augmented."""
-    rows = evaluation_rows(model_args.data, model_args.eval_data)
-    options = {name: value for name, value in model_args.scene_tasks.items() if name != "length"}
-    return SceneQuestionDataset(rows, **{"seed": args.seed, **options})
 
 
 def _rooms(model_args, args, processor, scorer):

@@ -11,11 +11,12 @@ from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmVggtConfig
 from ..model_loading import load_pretrained, model_folder
-from ..processing.data import RoomVariety, load_multiview
+from ..processing.data import RoomVariety
 from ..processing.metrics_file import save_metrics
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
-from .recipe_data import DataArguments, evaluation_rows, open_recipe, training_rooms
+from .recipe_data import DataArguments, open_recipe, training_rooms
+from .recipe_sources import evaluation_items, training_items
 from .rooms import RoomGeometryDataset, collate_scenes
 from .scene_geometry import SceneGeometryDataset
 
@@ -78,12 +79,12 @@ def _train(encoder_args, args, run, scorer):
         model = GapMllmVggtForReconstruction(GapMllmVggtConfig(**encoder_args.encoder_config))
     eval_dataset = None
     if encoder_args.data:
-        options = {"patch_size": model.config.patch_size, "seed": args.seed, **encoder_args.scenes}
-        rows = load_multiview(**{"split": "train", **encoder_args.data})
-        dataset = SceneGeometryDataset(rows, **{"length": max(len(rows), args.num_train_items or 0), **options})
-        if encoder_args.eval_data:
-            options.pop("length", None)
-            eval_dataset = SceneGeometryDataset(evaluation_rows(encoder_args.data, encoder_args.eval_data), **options)
+        options = {"patch_size": model.config.patch_size, "seed": args.seed}
+
+        def targets(rows, sections, length):
+            return SceneGeometryDataset(rows, length, **{**options, **sections["scenes"]})
+
+        dataset, eval_dataset = (make(encoder_args, args, targets) for make in (training_items, evaluation_items))
     else:
         dataset = RoomGeometryDataset(training_rooms(encoder_args, args, RoomVariety()), model.config.patch_size)
     trainer = GeometryEncoderTrainer(

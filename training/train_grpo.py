@@ -20,11 +20,11 @@ from .geometry_aligned_trainer import freeze
 from .module_groups import MODULE_GROUPS
 from .prompt_rows import make_prompt_rows
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
+from .recipe_sources import evaluation_questions, read_sources, training_questions
 from .resuming import ResumingMixin
 from .rewards import compose_rewards
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .term_trainer import DeviceDefaults, autocast_dtype
-from .train_geometry_aligned import evaluation_questions, training_questions
 
 
 @dataclass
@@ -102,7 +102,7 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
     functions, args.reward_weights = compose_rewards(grpo_args.rewards)
     if not grpo_args.model_path:
         raise ValueError("model_path is missing: give the folder of a model that was trained to answer.")
-    if grpo_args.data.get("streaming"):
+    if any(source.get("streaming") for source in read_sources(grpo_args.data).values()):
         raise ValueError("data has streaming=True; a prompt is answered several times, so prepare its rows.")
     with run.held():
         return _train(grpo_args, args, run, functions)
@@ -116,9 +116,13 @@ def _train(grpo_args, args, run, functions):
     freeze(model, args)
     set_attention(model, grpo_args.attn_implementation, args.device, autocast_dtype(args))
     questions, eval_questions = _questions(grpo_args, args)
-    prompts = [
-        each and make_prompt_rows(each, processor, grpo_args.instruction) for each in (questions, eval_questions)
-    ]
+
+    def rows_of(asked):
+        if isinstance(asked, dict):
+            return {name: rows_of(each) for name, each in asked.items()}
+        return asked and make_prompt_rows(asked, processor, grpo_args.instruction)
+
+    prompts = [rows_of(questions), rows_of(eval_questions)]
     trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, processing_class=processor, run=run)
     trainer.train_and_save()
     return trainer
@@ -127,8 +131,9 @@ def _train(grpo_args, args, run, functions):
 def _questions(grpo_args, args):
     """Questions to train on, and to evaluate on, None without: one a scene."""
     if grpo_args.data:
-        eval_questions = evaluation_questions(grpo_args, args) if grpo_args.eval_data else None
-        return training_questions(grpo_args, args), eval_questions
+        questions = training_questions(grpo_args, args)
+        args.shuffle_dataset &= not questions.is_scheduled  # what follows the run comes in its order
+        return questions, evaluation_questions(grpo_args, args)
     variety = RoomVariety(**grpo_args.variety)
     ask = RoomQuestions(**{"counts": {"reconstruction": 1}, **grpo_args.questions})
     questions = RoomQuestionDataset(training_rooms(grpo_args, args, variety), ask)
