@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from .conversion.weight_files import listed
+from .processing.processing_gap_mllm import GapMllmProcessor
 
 
 logger = logging.get_logger(__name__)
@@ -103,6 +104,21 @@ def load_pretrained(model_class: type[PreTrainedModel], folder: str | Path, may_
     return model
 
 
+def load_processor(folder: str | Path) -> GapMllmProcessor:
+    """Load the processor of a model's folder.
+
+    Raises:
+        FileNotFoundError: if the folder holds none that can be read.
+    """
+    try:
+        return GapMllmProcessor.from_pretrained(folder)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{folder} holds no processor that can be read: {str(error).splitlines()[0]} Save the one that belongs to "
+            "the model there, with processor.save_pretrained(FOLDER)."
+        ) from error
+
+
 @contextmanager
 def _without_reports():
     """Keep transformers from printing a table of weights."""
@@ -143,4 +159,4 @@ def check_kind(model_class: type[PreTrainedModel], folder: str | Path) -> None:
         raise ValueError(f"{file} is of model_type {kind!r}; expected {expected!r}, a {model_class.__name__}.")
 
 
-__all__ = ["check_kind", "check_weight_files", "load_pretrained", "model_folder"]
+__all__ = ["check_kind", "check_weight_files", "load_pretrained", "load_processor", "model_folder"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
-    from .cold_start import make_cold_start_rows, write_thought
+    from .cold_start import ColdStartQuestions, make_cold_start_rows, write_thought
     from .dry_run import dry_run_recipe
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
 _MODULES = {
     "LOSS_TERMS": "terms",
     "REWARDS": "rewards",
+    "ColdStartQuestions": "cold_start",
     "FrozenGeometry": "frozen_geometry",
     "GeometryAlignedTrainer": "geometry_aligned_trainer",
     "GeometryAlignedTrainingArguments": "geometry_aligned_trainer",
@@ -64,6 +65,7 @@ _MODULES = {
 __all__ = [
     "LOSS_TERMS",
     "REWARDS",
+    "ColdStartQuestions",
     "FrozenGeometry",
     "GeometryAlignedTrainer",
     "GeometryAlignedTrainingArguments",

@@ -1,6 +1,8 @@
 """Questions as rows for `trl.GRPOTrainer`: a chat without its answer, the pictures of the scene, and references."""
 
-from collections.abc import Sequence
+import inspect
+import math
+from collections.abc import Callable, Sequence
 
 import datasets
 
@@ -8,6 +10,10 @@ from ..processing.data.answer_texts import holds_numbers, read_truth
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.truth import LETTERS
 from ..processing.processing_gap_mllm import GapMllmProcessor
+
+
+REFERENCES = ("choice", "number", "bbox_3d", "point", "frame")  # columns that rewards look at
+NUM_LOOKED_AT = 8  # questions, before rewards count as those that fit none
 
 
 def make_prompt_rows(
@@ -67,15 +73,58 @@ def question_of(item: SceneSample | Sequence[SceneSample]) -> SceneSample:
     return item[0]
 
 
-def _prompt_row(item, processor, instruction):
-    sample = question_of(item)
+def prompt_of(sample: SceneSample, processor: GapMllmProcessor, instruction: str | None = None) -> tuple:
+    """The chat of a question without its answer, with a place for each picture, and the pictures with their marks."""
     images = sample.marked_images(processor.cross_size)
     prompt = sample.messages(images, with_answer=False)
     if instruction is not None:
         prompt[-1]["content"].append({"type": "text", "text": instruction})
     for part in prompt[-1]["content"]:
         part.pop("image", None)  # TRL puts the pictures of the row into these places
+    return prompt, images
+
+
+def _prompt_row(item, processor, instruction):
+    sample = question_of(item)
+    prompt, images = prompt_of(sample, processor, instruction)
     return {"prompt": prompt, "images": images, **references_of(sample)}
+
+
+def check_references(questions: Sequence[SceneSample | Sequence[SceneSample]], rewards: Sequence[Callable]) -> None:
+    """Refuse rewards that no question has a reference for, so that nothing would be learnt from them.
+
+    Args:
+        questions (sequence of `SceneSample`, or of lists of one): questions, of which up to `NUM_LOOKED_AT` are asked.
+        rewards (sequence of `Callable`): reward functions; those that need no reference, as that of the format, count
+            only where no other is given.
+    Raises:
+        ValueError: if none of them has one, with the references that there are. As `make_prompt_rows` raises it.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import load_multiview
+        >>> from gap_mllm.training import SceneQuestionDataset, compose_rewards
+        >>> from gap_mllm.training.prompt_rows import check_references
+        >>> scenes = load_multiview("rendered_rooms", split="train", num_rooms=2)
+        >>> questions = SceneQuestionDataset(scenes, tasks=("object_count",), num_views=3)
+        >>> check_references(questions, compose_rewards({"relative_accuracy": 1.0})[0])  # nothing comes: they fit
+
+        ```
+    """
+    wanted = {name for reward in rewards for name in inspect.signature(reward).parameters} & set(REFERENCES)
+    if not wanted:
+        return
+    found = set()
+    places = range(0, len(questions), math.ceil(len(questions) / NUM_LOOKED_AT))
+    for place in places:
+        given = references_of(question_of(questions[place]))
+        found |= {name for name, value in given.items() if value is not None}
+        if wanted & found:
+            return
+    raise ValueError(
+        f"The rewards look at {', '.join(sorted(wanted))}, which none of {len(places)} questions has; they have "
+        f"{', '.join(sorted(found)) or 'nothing that a reward looks at'}. Name rewards that fit what is asked."
+    )
 
 
 def references_of(sample: SceneSample) -> dict:
@@ -86,13 +135,10 @@ def references_of(sample: SceneSample) -> dict:
     numbers = {}
     if truth is not None and truth.camera == "first" and truth.kind in ("point", "box"):
         numbers[truth.kind] = list(truth.items[0].numbers)
-    return {
-        "choice": None if sample.choice_index is None else LETTERS[sample.choice_index],
-        "number": sample.number,
-        "bbox_3d": numbers.get("box"),
-        "point": numbers.get("point"),
-        "frame": None if truth is None else truth.frame,
-    }
+    choice = None if sample.choice_index is None else LETTERS[sample.choice_index]
+    frame = None if truth is None else truth.frame
+    values = choice, sample.number, numbers.get("box"), numbers.get("point"), frame
+    return dict(zip(REFERENCES, values, strict=True))
 
 
-__all__ = ["make_prompt_rows", "question_of", "references_of"]
+__all__ = ["REFERENCES", "check_references", "make_prompt_rows", "prompt_of", "question_of", "references_of"]

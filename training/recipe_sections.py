@@ -9,7 +9,9 @@ from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.former_names import task_name
 from ..processing.data.loading import source_options
 from ..processing.data.task_makers import TASK_MAKERS
+from .cold_start import ColdStartQuestions
 from .recipe_sources import LOADING, SECTIONS, SHARES, read_evaluation, read_sources
+from .rewards import compose_rewards
 from .rooms import RoomQuestions
 from .scene_collator import SceneCollator
 from .scene_geometry import SceneGeometryDataset
@@ -27,7 +29,7 @@ _ABOUT_DATA = {  # whose arguments they are, but for those that the run itself f
     "scenes": (SceneGeometryDataset, {"rows"}),
     "augmentation": (AugmentationConfig, ()),
 }
-_SECTIONS = ("data", "eval_data", "questions", "variety", *_ABOUT_DATA)
+_SECTIONS = ("data", "eval_data", "questions", "variety", "cold_start", *_ABOUT_DATA)
 
 
 def check_sections(recipe_args: object) -> None:
@@ -38,7 +40,7 @@ def check_sections(recipe_args: object) -> None:
     Raises:
         ValueError: for a key that is not known, with those that are; if `data` or one of its sources names no source,
             or one that is not known; for a weight or limit that is none, or if `data` is missing for a section that is
-            about it.
+            about it, or streamed for a cold start.
     """
     sections = {each.name: getattr(recipe_args, each.name) for each in fields(recipe_args)}
     sections = {name: sections[name] for name in _SECTIONS if name in sections}
@@ -53,6 +55,11 @@ def check_sections(recipe_args: object) -> None:
             _check_source(f"{section}.{name}".rstrip("."), source, sections, section == "data" and name != "")
     if sources:
         read_weights("data", {name: source.get("weight", 1.0) for name, source in sources.items()})
+    if cold_start := sections.get("cold_start"):
+        check_names("cold_start", cold_start, _parameters(ColdStartQuestions, {"questions", "processor", "write"}))
+        compose_rewards(cold_start.get("rewards", {}))
+        if any(source.get("streaming") for source in sources.values()):
+            raise ValueError("data has streaming=True, but cold_start looks for the answers that are worth learning.")
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     check_counts(**{f"collation.{name}": bound for name, bound in sections.get("collation", {}).items()})
 

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from ..attention_gap_mllm import set_attention
 from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
-from ..model_loading import check_kind, load_pretrained, model_folder
+from ..model_loading import check_kind, load_pretrained, load_processor, model_folder
 from ..modeling_gap_mllm import GEOMETRY_ENCODERS
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import check_dtype
@@ -19,6 +19,7 @@ from ..processing.data import RoomVariety, load_multiview
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
+from .cold_start import ColdStartQuestions
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
 from .layouts import LAYOUTS
@@ -63,6 +64,13 @@ class GeometryAlignedModelArguments(QuestionArguments):
     collation: dict = field(
         default_factory=dict,
         metadata={"help": "Bounds of SceneCollator (max_views, max_sample_pixels, ...)."},
+    )
+    cold_start: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Arguments of ColdStartQuestions (rewards, instruction, least): learn written thoughts, with the "
+            "answers in tags."
+        },
     )
 
 
@@ -154,7 +162,7 @@ def _train(model_args, args, run, scorer, callbacks):
     """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
-        processor = GapMllmProcessor.from_pretrained(folder)
+        processor = load_processor(folder)
         # Heads may start afresh: inference needs none.
         model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype=model_args.dtype)
     elif model_args.geometry_encoder_path:
@@ -176,6 +184,14 @@ def _train(model_args, args, run, scorer, callbacks):
         eval_dataset = evaluation_questions(model_args, args)
     else:
         dataset, scorer = _rooms(model_args, args, processor, scorer)
+    if model_args.cold_start:
+
+        def taught(asked):
+            if isinstance(asked, dict):
+                return {name: taught(each) for name, each in asked.items()}
+            return asked and ColdStartQuestions(asked, processor, **model_args.cold_start)
+
+        dataset, eval_dataset = taught(dataset), taught(eval_dataset)
     collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     trainer = GeometryAlignedTrainer(
         model=model,

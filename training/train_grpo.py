@@ -4,6 +4,7 @@ Rewards are in rewards.py, the rows that they are given in prompt_rows.py. TRL h
 passes that give log-probabilities, and the model makes its geometry of those, so that both see it.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,13 @@ from pathlib import Path
 from trl import GRPOConfig, GRPOTrainer
 
 from ..attention_gap_mllm import set_attention
-from ..model_loading import load_pretrained, model_folder
+from ..model_loading import check_kind, load_pretrained, load_processor, model_folder
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..processing.argument_checks import check_dtype, check_names
 from ..processing.data import RoomVariety, load_multiview
-from ..processing.processing_gap_mllm import GapMllmProcessor
 from .geometry_aligned_trainer import freeze
 from .module_groups import MODULE_GROUPS
-from .prompt_rows import make_prompt_rows
+from .prompt_rows import check_references, make_prompt_rows
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
 from .recipe_sources import evaluation_questions, read_sources, training_questions
 from .resuming import ResumingMixin
@@ -48,7 +48,8 @@ class GrpoTrainingArguments(DeviceDefaults, GRPOConfig):
     """`GRPOConfig` with the defaults of `DeviceDefaults`.
 
     Raises:
-        ValueError: if a module is unknown.
+        ValueError: if a module is unknown, or the answers of a step are not whole groups of `num_generations`; or as
+            `GRPOConfig`.
     """
 
     trained_modules: list[str] = field(
@@ -58,6 +59,14 @@ class GrpoTrainingArguments(DeviceDefaults, GRPOConfig):
 
     def __post_init__(self):
         check_names("trained_modules", self.trained_modules, MODULE_GROUPS)
+        answers = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        answers *= int(os.environ.get("WORLD_SIZE", 1))
+        if self.generation_batch_size is None and self.steps_per_generation is None and answers % self.num_generations:
+            raise ValueError(
+                f"num_generations is {self.num_generations}, which does not divide the {answers} answers of a step "
+                "(per_device_train_batch_size x gradient_accumulation_steps x processes). A step takes all answers to "
+                "a prompt: change one of them."
+            )
         super().__post_init__()
 
     @property
@@ -80,8 +89,8 @@ class _ResumingGRPOTrainer(ResumingMixin, GRPOTrainer):
 def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer:
     """Train a model by the rewards of its answers about rooms or the rows of a source (`data`).
 
-    The model at `model_path` is taken as it is, and again as the frozen reference where `beta` is above 0; rows for a
-    cold start are made by `make_cold_start_rows`.
+    The model at `model_path` is taken as it is, and again as the frozen reference where `beta` is above 0; a cold
+    start (`cold_start` in a recipe of `train_geometry_aligned`) makes one that thinks in tags.
 
     If the output folder holds a checkpoint, training goes on from the last whole one; see
     `ResumingMixin.train_and_save`, also for what a signal does.
@@ -92,10 +101,11 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
     Returns:
         `trl.GRPOTrainer`: after training; model and processor are saved in its output folder.
     Raises:
-        FileNotFoundError: if there is no such recipe or model. ValueError: as `read_recipe`, `check_sections`,
-            `check_evaluation`, `compose_rewards`, `load_pretrained` and `set_attention`, without `model_path`, for
-            streamed data, or if an item holds several questions. RecordError: as `load_multiview`. ValueError,
-            FileExistsError, SystemExit: as `ResumingMixin.train_and_save`.
+        FileNotFoundError: if there is no such recipe, model or processor. ValueError: as `read_recipe`,
+            `check_sections`, `check_evaluation`, `compose_rewards`, `check_references`, `load_pretrained` and
+            `set_attention`, without `model_path`, for streamed data, for an evaluation without rows, or if an item
+            holds several questions. RecordError: as `load_multiview`. ValueError, FileExistsError, SystemExit: as
+            `ResumingMixin.train_and_save`.
     """
     grpo_args, args, run = open_recipe((GrpoArguments, GrpoTrainingArguments), recipe, overrides)
     check_dtype(grpo_args.dtype, ("float32", "bfloat16"))
@@ -104,6 +114,12 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
         raise ValueError("model_path is missing: give the folder of a model that was trained to answer.")
     if any(source.get("streaming") for source in read_sources(grpo_args.data).values()):
         raise ValueError("data has streaming=True; a prompt is answered several times, so prepare its rows.")
+    has_rows = grpo_args.eval_data or grpo_args.num_selection_rooms
+    if (args.eval_on_start or args.eval_strategy != "no") and not has_rows:
+        raise ValueError(
+            f"eval_on_start is {args.eval_on_start} and eval_strategy is '{args.eval_strategy.value}', but there is "
+            "nothing to evaluate on: give eval_data beside data, num_selection_rooms for rooms, or neither evaluation."
+        )
     with run.held():
         return _train(grpo_args, args, run, functions)
 
@@ -111,11 +127,13 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
 def _train(grpo_args, args, run, functions):
     """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     folder = model_folder(grpo_args.model_path)
-    processor = GapMllmProcessor.from_pretrained(folder)
+    check_kind(GapMllmForConditionalGeneration, folder)
+    processor = load_processor(folder)
+    questions, eval_questions = _questions(grpo_args, args)
+    check_references(questions, functions)
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=grpo_args.dtype)
     freeze(model, args)
     set_attention(model, grpo_args.attn_implementation, args.device, autocast_dtype(args))
-    questions, eval_questions = _questions(grpo_args, args)
 
     def rows_of(asked):
         if isinstance(asked, dict):

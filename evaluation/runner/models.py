@@ -9,10 +9,9 @@ from transformers import PreTrainedConfig
 
 from ...attention_gap_mllm import set_attention
 from ...configuration_gap_mllm import GapMllmConfig
-from ...model_loading import load_pretrained
+from ...model_loading import load_pretrained, load_processor
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...pretraining_gap_mllm import GapMllmForPreTraining
-from ...processing import GapMllmProcessor
 from ...processing.data.video_labels import load_teacher
 
 
@@ -39,7 +38,7 @@ def load_model(
     """Return model and processor of a folder, in evaluation mode; raises as `load_pretrained` and `set_attention`."""
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
     set_attention(model, attn_implementation)
-    return model, GapMllmProcessor.from_pretrained(folder)
+    return model, load_processor(folder)
 
 
 def load_points_source(folder: str | Path, device: str | torch.device) -> Callable:

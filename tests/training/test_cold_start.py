@@ -1,11 +1,33 @@
-"""Written thoughts: what they say, which answers are left out, and a step of TRL's SFTTrainer on them."""
+"""Written thoughts: what they say, which answers are left out, a step of TRL's SFTTrainer on them, and whole runs."""
+
+import json
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import HfArgumentParser
 from trl import SFTConfig, SFTTrainer
 
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
-from gap_mllm.training import SceneQuestionDataset, format_reward, make_cold_start_rows, write_thought
+from gap_mllm.training import (
+    ColdStartQuestions,
+    SceneCollator,
+    SceneQuestionDataset,
+    format_reward,
+    make_cold_start_rows,
+    make_prompt_rows,
+    write_thought,
+)
+from gap_mllm.training.cold_start import MAX_TRIES
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
+from gap_mllm.training.recipes import read_recipe
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
+from gap_mllm.training.train_grpo import GrpoArguments, GrpoTrainingArguments, train_grpo
+from gap_mllm_cli import main
+
+
+TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
 
 
 REWARDS = {"format": 1.0, "choice": 1.0, "relative_accuracy": 1.0}
@@ -67,3 +89,94 @@ def test_a_step_of_sft_on_thoughts(questions, tiny_model, tiny_processor, tmp_pa
     moved = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
     for part in ("geometry", "fusion", "visual", "language_model"):
         assert any(name.startswith(f"model.{part}.") for name in moved), part
+
+
+def test_a_thought_about_a_marked_pixel_names_what_it_is_on():
+    rooms = RoomQuestionDataset(RenderedRooms("train", 1, VARIETY), RoomQuestions(counts={"reconstruction": 1}))
+    (sample,) = rooms[0]
+    label = json.loads(sample.answer.strip("`json\n"))["label"]
+    assert write_thought(sample) == f"<think>The mark is on: {label}.</think>\n<answer>{sample.answer}</answer>"
+
+
+def test_questions_of_a_cold_start(questions, tiny_processor):
+    def write(sample):
+        """Nothing about the third question, and a wrong number about the fourth."""
+        place = [questions[index].id for index in range(6)].index(sample.id)
+        return {2: None, 3: "<think>No.</think><answer>900</answer>"}.get(place, write_thought(sample))
+
+    thoughts = ColdStartQuestions(questions, tiny_processor, REWARDS, "\nIn tags.", write)
+    assert len(thoughts) == 6
+    assert [sample.id for sample in thoughts] == [questions[place].id for place in (0, 1, 4, 4, 4, 5)]
+    for place in (0, 5):
+        assert thoughts[place].question == questions[place].question + "\nIn tags."
+        assert thoughts[place].answer == write_thought(questions[place])
+    nothing = ColdStartQuestions(questions, tiny_processor, REWARDS, write=lambda sample: "B")
+    with pytest.raises(ValueError, match="of 6 answers from item 2 on none earns 0.9 of every reward"):
+        nothing[2]
+    many = SceneQuestionDataset(questions.rows, 2 * MAX_TRIES, ("camera_distance",))  # no thought
+    with pytest.raises(ValueError, match=f"of {MAX_TRIES} answers from item 0 on none.*Name other tasks"):
+        ColdStartQuestions(many, tiny_processor, REWARDS)[0]
+    with pytest.raises(TypeError, match="questions is a generator, whose items have no number"):
+        ColdStartQuestions((sample for sample in questions), tiny_processor, REWARDS)
+
+
+def test_grpo_asks_as_the_cold_start_did(questions, tiny_processor):
+    """The same tokens up to the answer, so that what was learnt there is found again."""
+    thoughts = ColdStartQuestions(questions, tiny_processor, REWARDS, "\nIn tags.")
+    batch = SceneCollator(tiny_processor)([thoughts[1]])
+    (row,) = make_prompt_rows([questions[1]], tiny_processor, "\nIn tags.")
+    images = iter(row["images"])
+    for part in row["prompt"][-1]["content"]:
+        if part["type"] == "image":
+            part["image"] = next(images)
+    asked = tiny_processor.apply_chat_template(
+        row["prompt"], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    prompt = batch["input_ids"][0][batch["labels"][0] == -100]
+    assert torch.equal(prompt, asked["input_ids"][0])
+    assert torch.equal(batch["pixel_values"], asked["pixel_values"])
+
+
+def test_a_cold_start_from_the_command_line_is_where_grpo_begins(tmp_path):
+    start, out = tmp_path / "start", tmp_path / "out"
+    rooms = {"name": "rendered_rooms", "num_rooms": 4, "variety": VARIETY.__dict__}
+    flags = ["--model_path", str(TINY_MODEL), "--output_dir", str(start), "--data", json.dumps(rooms)]
+    flags += ["--eval_data.num_rooms", "2", "--per_device_train_batch_size", "2", "--dataloader_num_workers", "0"]
+    assert main(["train", "tiny_cold_start", *flags, "--max_steps", "2", "--eval_steps", "2"]) == 0
+    log = json.loads((start / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "eval_loss" in entry] == [0, 2]
+    flags = ["--model_path", str(start), "--output_dir", str(out), "--variety", json.dumps(VARIETY.__dict__)]
+    flags += ["--per_device_train_batch_size", "4", "--num_generations", "2", "--max_completion_length", "4"]
+    flags += ["--instruction", "Think first.", "--rewards.format", "0.5", "--max_steps", "1"]
+    flags += ["--num_selection_rooms", "0", "--eval_strategy", "no", "--eval_on_start", "false"]
+    trainer = train_grpo("tiny_grpo", flags)
+    assert "rewards/format_reward/mean" in trainer.state.log_history[0]
+
+
+@pytest.mark.parametrize("names", [("tiny_cold_start", "tiny_grpo"), ("cold_start_spatial", "grpo_spatial")])
+def test_recipes_of_a_cold_start_are_complete(names, tmp_path):
+    kinds = (GeometryAlignedModelArguments, GeometryAlignedTrainingArguments), (GrpoArguments, GrpoTrainingArguments)
+    (cold, args), (grpo, _) = (
+        read_recipe(HfArgumentParser(kind), name, ["--output_dir", str(tmp_path)])
+        for kind, name in zip(kinds, names, strict=True)
+    )
+    assert set(cold.cold_start["rewards"]) == {*grpo.rewards, "format"}
+    assert {group for group, rate in args.group_learning_rates.items() if rate} >= {"language", "mergers", "fusion"}
+    if names[1] == "grpo_spatial":
+        assert cold.cold_start["instruction"] == grpo.instruction
+        assert set(cold.scene_tasks["tasks"]) < set(grpo.scene_tasks["tasks"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--cold_start", "{}", "--cold_start.rewards", "{}"], "rewards is empty; name one or more of format"),
+        (["--cold_start.rewards.nearness", "1"], "rewards has the unknown key 'nearness'"),
+        (["--cold_start.lest", "0.5"], "cold_start has the unknown key 'lest'.*least"),
+        (["--data.streaming", "true"], "data has streaming=True, but cold_start looks for"),
+    ],
+)
+def test_what_a_cold_start_cannot_be(flags, message, tmp_path):
+    given = ["--model_path", "is/not/there", "--output_dir", str(tmp_path)]
+    with pytest.raises(ValueError, match=message):
+        train_geometry_aligned("tiny_cold_start", [*given, *flags])

@@ -236,11 +236,35 @@ def test_a_run_on_data_stops_and_goes_on(tmp_path):
         (["--trained_modules", "heads"], "trained_modules has the unknown key 'heads'"),
         (["--dtype", "float16"], "dtype is 'float16'"),
         (["--data", "{name: rendered_rooms, streaming: true}", "--num_selection_rooms", "0"], "streaming=True"),
+        (["--num_generations", "3"], "num_generations is 3, which does not divide the 4 answers of a step"),
+        (["--num_generations_eval", "3"], r"eval batch size \(64 \* 1\) must be divisible.*\(3\)"),
+        (
+            ["--num_selection_rooms", "0"],
+            "eval_on_start is True and eval_strategy is 'steps', but there is",
+        ),
+        (
+            ["--num_selection_rooms", "0", "--eval_strategy", "no"],
+            "eval_on_start is True and eval_strategy is 'no', but there is nothing to evaluate on: give eval_data",
+        ),
+        (["--eval_strategy", "no"], "num_selection_rooms is 96, but eval_strategy is 'no'"),
+        (["--rewards", "{choice: 1, format: 1}"], "look at choice, which none of 8 questions has; they have point"),
+        (["--questions", "{counts: {dense_caption: 1}}"], "which none of 8 questions has; they have nothing that"),
+        (["--questions", "{counts: {reconstruction: 2}}"], "an item holds 2 questions, and a prompt asks one"),
     ],
 )
-def test_what_cannot_be_is_refused(flags, message, tmp_path):
+def test_what_cannot_be_is_refused_before_the_model_is_loaded(flags, message, tmp_path, monkeypatch):
+    monkeypatch.setattr("gap_mllm.training.train_grpo.load_pretrained", None)
     with pytest.raises(ValueError, match=message):
         train_grpo("tiny_grpo", [*SHORT, "--output_dir", str(tmp_path), *flags])
+
+
+def test_a_folder_without_a_processor_is_refused(tmp_path):
+    shutil.copy(TINY_MODEL / "config.json", tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no processor that can be read: .*processor.save_pretrained"):
+        train_grpo("tiny_grpo", [*SHORT, "--output_dir", str(tmp_path / "out"), "--model_path", str(tmp_path)])
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_vl"}')
+    with pytest.raises(ValueError, match="is of model_type 'qwen3_vl'; expected 'gap_mllm'"):
+        train_grpo("tiny_grpo", [*SHORT, "--output_dir", str(tmp_path / "out"), "--model_path", str(tmp_path)])
 
 
 def test_a_model_must_be_named(tmp_path):

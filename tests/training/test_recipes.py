@@ -175,7 +175,7 @@ def test_misspelt_keys_of_dicts_are_named(sections, message):
 
 
 def test_sections_of_the_recipes_pass():
-    for name in ("quickstart", "tiny_gap_mllm"):
+    for name in ("quickstart", "tiny_gap_mllm", "cold_start_spatial", "tiny_cold_start"):
         check_sections(read_recipe(parser(), name, ["--output_dir", "unused"])[0])
     data = {"name": "scannet_posed", "data_dir": "x", "infos_file": "y", "max_views": 3}
     sections = {
@@ -188,8 +188,10 @@ def test_sections_of_the_recipes_pass():
 
 def test_recipe_files_are_in_the_folder_of_the_package():
     assert {path.stem for path in RECIPE_FOLDER.glob("*.yaml")} == {
+        "cold_start_spatial",
         "grpo_spatial",
         "quickstart",
+        "tiny_cold_start",
         "tiny_gap_mllm",
         "tiny_grpo",
         "tiny_geometry_encoder",
