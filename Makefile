@@ -36,13 +36,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions demo demo-short lint links style assets clean
+.PHONY: help install test test-versions test-grpo demo demo-short lint links style assets clean
 
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
 	@echo "make demo-short  the same with fewer steps, only as a check"
 	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
 	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
+	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
@@ -75,6 +76,9 @@ test-versions: $(VERSIONS:%=.venv-versions/%/.ready)
 	    echo "With transformers $$version"; \
 	    .venv-versions/$$version/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadfile -q $(VERSION_TESTS) $(PYTEST_FLAGS); \
 	done
+
+test-grpo: $(READY)
+	$(BIN)/pytest -m slow -s $(PYTEST_FLAGS) tests/training/test_grpo_learning.py
 
 # An environment over that of $(VENV), whose packages it sees; pip adds this transformers, and what else it needs.
 .venv-versions/%/.ready: $(READY)
