@@ -86,7 +86,7 @@ def token_targets(
     for index, (view, grid) in enumerate(zip(views, grids, strict=True)):
         rows, columns = (int(patches) // merge_size for patches in grid[1:])
         points = np.full((rows * side, columns * side, 3), np.nan)
-        pose = _pose_in_first(views, index)
+        pose = pose_in_first(views, index)
         camera = depth_camera(view) if pose is not None and view.depth_picture is not None else None
         if camera is not None:
             points = point_targets(view.depth_m[None], camera[None], pose[None], points.shape[:2])[1][0]
@@ -96,12 +96,12 @@ def token_targets(
     return torch.as_tensor(np.concatenate(maps), dtype=torch.float32), num_lacking
 
 
-def _pose_in_first(views, index):
-    """The pose of a view in the camera of the first one, (4, 4); None if it is not known."""
+def pose_in_first(views: Sequence[View], index: int) -> np.ndarray | None:
+    """The pose of a view in the camera of the first one, `(4, 4)`; None if it is not known."""
     poses = [views[0].camera_to_world, views[index].camera_to_world]
     if any(pose is None for pose in poses):
         return np.eye(4) if index == 0 else None
     return view_to_first_view(np.stack(poses))[1]
 
 
-__all__ = ["point_targets", "scene_targets", "token_targets"]
+__all__ = ["point_targets", "pose_in_first", "scene_targets", "token_targets"]

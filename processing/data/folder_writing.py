@@ -67,13 +67,13 @@ def write_folder(output_dir: str | Path) -> Iterator[Path]:
         _move(scratch / "result", output_dir)
 
 
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a text file that is there either whole or not at all."""
+def write_atomically(path: str | Path, content: str | bytes) -> None:
+    """Write a file that is there either whole or not at all; text as UTF-8."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(part, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

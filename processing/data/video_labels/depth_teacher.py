@@ -208,12 +208,31 @@ def run_teacher(teacher: Teacher, inputs: list[torch.Tensor], first_view: int = 
         ValueError: if a field has another shape, holds NaN, infinity or a negative depth or confidence, or a camera is
             not rigid or has no focal length; field and view are named.
     """
+    return read_answer(ask_teacher(teacher, inputs), [tuple(view.shape[-2:]) for view in inputs], first_view)
+
+
+@torch.no_grad()
+def ask_teacher(teacher: Teacher, inputs: list[torch.Tensor]) -> Any:
+    """What a teacher answers about pictures `(3, h, w)` of one scene, not checked; see `run_teacher`."""
     device = next(teacher.parameters()).device if hasattr(teacher, "parameters") else None
     views = [view if device is None else view.to(device) for view in inputs]
     is_regular = len({view.shape for view in views}) == 1
-    with torch.no_grad():
-        answer = teacher(torch.stack(views) if is_regular else views)
-    sizes = [tuple(view.shape[-2:]) for view in inputs]
+    return teacher(torch.stack(views) if is_regular else views)
+
+
+def read_answer(answer: Any, sizes: Sequence[tuple[int, int]], first_view: int = 0) -> Reconstruction:
+    """Check what a teacher answered about views of one scene.
+
+    Args:
+        answer (object): fields as `Teacher` describes them, tensors or arrays.
+        sizes (`Sequence[tuple[int, int]]`): height and width of each view in pixels.
+        first_view (`int`, defaults to 0): number of the first of them in the video, for messages.
+    Returns:
+        `Reconstruction`.
+    Raises:
+        TypeError, ValueError: as `run_teacher`.
+    """
+    sizes = [tuple(size) for size in sizes]
     fields = {
         "depth": [(*size, 1) for size in sizes],
         "depth_conf": sizes,
@@ -289,8 +308,10 @@ def _camera_to_world(extrinsics, first_view):
 __all__ = [
     "Reconstruction",
     "Teacher",
+    "ask_teacher",
     "check_teacher_path",
     "load_teacher",
+    "read_answer",
     "run_teacher",
     "teacher_inputs",
     "teacher_name",
