@@ -39,7 +39,7 @@ REQUIREMENTS = [
     "huggingface_hub>=1.31",
     "tqdm>=4.60",
 ]
-DATA = ["av>=12.0", "datasets>=5.0", "ijson>=3.2"]
+DATA = ["av>=12.0", "datasets>=5.0", "ijson>=3.2", "xxhash>=3.0"]
 EXTRAS = {
     "data": DATA,
     "train": [*DATA, "accelerate>=1.10", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],

@@ -150,6 +150,8 @@ class GeometryAlignedTrainer(TermTrainer):
                 f"The collator's layout 'block_mask' needs a mask that {kernel} cannot take, so that questions would "
                 "see each other. Give SceneCollator(processor, 'packed') or 'padded', or attn_implementation='sdpa'."
             )
+        if getattr(self.data_collator, "geometry", None) is not None:
+            self.data_collator.geometry.follow(self.model)  # the encoder may be in bfloat16 now
         self.terms = make_terms(self.args, self.args.terms)
         own_fields = {field for term in self.terms.values() for field in term.batch_fields}
         self._not_for_model = own_fields.union(LOSS_FIELDS)

@@ -10,6 +10,7 @@ from ..processing.data.former_names import task_name
 from ..processing.data.loading import source_options
 from ..processing.data.task_makers import TASK_MAKERS
 from .cold_start import ColdStartQuestions
+from .frozen_geometry import FrozenGeometry
 from .recipe_sources import LOADING, SECTIONS, SHARES, read_evaluation, read_sources
 from .rewards import compose_rewards
 from .rooms import RoomQuestions
@@ -29,7 +30,7 @@ _ABOUT_DATA = {  # whose arguments they are, but for those that the run itself f
     "scenes": (SceneGeometryDataset, {"rows"}),
     "augmentation": (AugmentationConfig, ()),
 }
-_SECTIONS = ("data", "eval_data", "questions", "variety", "cold_start", *_ABOUT_DATA)
+_SECTIONS = ("data", "eval_data", "questions", "variety", "cold_start", "frozen_geometry", *_ABOUT_DATA)
 
 
 def check_sections(recipe_args: object) -> None:
@@ -60,6 +61,7 @@ def check_sections(recipe_args: object) -> None:
         compose_rewards(cold_start.get("rewards", {}))
         if any(source.get("streaming") for source in sources.values()):
             raise ValueError("data has streaming=True, but cold_start looks for the answers that are worth learning.")
+    check_names("frozen_geometry", sections.get("frozen_geometry", ()), _parameters(FrozenGeometry, {"model"}))
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     check_counts(**{f"collation.{name}": bound for name, bound in sections.get("collation", {}).items()})
 

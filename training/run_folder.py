@@ -32,6 +32,7 @@ _FREE = ("recipe", "output_dir", "log", "save_", "hub_", "push_to_hub", "report_
 _FREE += ("disable_tqdm", "resume_from_checkpoint", "enable_jit_checkpoint", "local_rank", "use_cpu", "ddp_")
 _FREE += ("dataloader_num_workers", "dataloader_p", "per_device_", "train_batch_size", "eval_batch_size")
 _FREE += ("gradient_accumulation_steps", "gradient_checkpointing", "activation_checkpointing", "eval_accumulation")
+_FREE += ("frozen_geometry",)  # where features are made and kept
 
 
 def last_whole_checkpoint(folder: str | Path) -> str | None:

@@ -77,8 +77,8 @@ class SceneCollator:
         answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;
             1 where none is given), for pre-training. Late decimals are noise as long as the metres are wrong: less
             weight on them lets a small model find the metres sooner.
-        geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, so that
-            the model need not (`geometry_features` of the batch).
+        geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, or finds
+            them in its cache, so that the model need not (`geometry_features` of the batch).
     Raises:
         ValueError: on an unknown layout or part of answers, a bound below 1, or pre-training arguments without
             `for_pretraining`; when called, for a list without questions, or with questions about different views.
@@ -154,7 +154,8 @@ class SceneCollator:
             batch["scene_lengths"] = torch.tensor([len(scene.image_grid_thw) for _, scene in shown])
             if self.geometry is not None:
                 names = ("pixel_values", "image_grid_thw", "scene_lengths")
-                batch["geometry_features"] = self.geometry(**{name: batch[name] for name in names})
+                views = {name: batch[name] for name in names}
+                batch["geometry_features"] = self.geometry.look_up(**views, events=self.events)
             if self.point_map_side is not None:
                 batch["point_map_targets"] = torch.cat([self._point_maps(*pair) for pair in shown])
         if not self.for_pretraining:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
-from .collation_events import COLLATION_EVENTS
+from .collation_events import COLLATION_EVENTS, pop_hit_rate
 from .resuming import ResumingMixin
 from .streams import EndlessRows, rows_of_process
 
@@ -112,7 +112,7 @@ class TermTrainer(ResumingMixin, Trainer):
         if getattr(self.train_dataset, "is_scheduled", False):
             self.args.train_sampling_strategy = "sequential"  # what follows the run comes in its order
         self._clear_log()
-        self._measured = {}
+        self._measured, self._all_events = {}, Counter()
         self.add_callback(_LogLastStep())
 
     def _refuse_cut_batches(self):
@@ -262,7 +262,11 @@ class TermTrainer(ResumingMixin, Trainer):
         return output
 
     def log(self, logs: dict[str, float], *args, **kwargs):
-        """As `Trainer`'s; with a training loss also its terms, and what the batches since then had to leave out."""
+        """As `Trainer`'s; with a training loss also its terms, and what the batches since then had to leave out.
+
+        `cache_hit_rate` is the share of scenes since then whose geometry features were found (see `FrozenGeometry`),
+        and `train_cache_hit_rate`, at the end, that of the whole training.
+        """
         if "loss" in logs and self._term_steps:
             none = torch.zeros((), device=self.args.device)
             totals = torch.stack([self._term_totals.get(name, none).float() for name in self.term_names])
@@ -270,8 +274,14 @@ class TermTrainer(ResumingMixin, Trainer):
             for name, total in zip(self.term_names, totals.tolist(), strict=True):
                 if self._term_steps[name]:  # a step without items of a term says nothing about it
                     logs[f"loss_{name}"] = round(total / self._term_steps[name], 6)
+            self._all_events.update(self._events)
+            hit_rate = pop_hit_rate(self._events)
             logs.update({event: number for event, number in self._events.items() if number})
+            if hit_rate is not None:
+                logs["cache_hit_rate"] = round(hit_rate, 4)
             self._clear_log()
+        if "train_loss" in logs and (hit_rate := pop_hit_rate(self._all_events)) is not None:
+            logs["train_cache_hit_rate"] = round(hit_rate, 4)
         super().log(logs, *args, **kwargs)
 
 

@@ -51,11 +51,11 @@ class GeometryAlignedModelArguments(QuestionArguments):
             "block_mask."
         },
     )
-    geometry_in_loader: bool = field(
-        default=False,
+    frozen_geometry: dict = field(
+        default_factory=dict,
         metadata={
-            "help": "Let the data loader's processes run the frozen geometry encoder, on the CPU in float32: for "
-            "small encoders and spare cores."
+            "help": "Arguments of FrozenGeometry: where the frozen encoder runs ({where: loader}), and a cache of "
+            "what it made ({cache_dir: DIR, max_gb: 100}); by default it runs in the model at every step."
         },
     )
     answer_weights: dict = field(
@@ -145,11 +145,11 @@ def train_geometry_aligned(
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
         FileNotFoundError: if there is no such recipe, model or encoder. ValueError: as `read_recipe`, `check_sections`
-            and `check_evaluation`, without an encoder, for `geometry_in_loader` with an encoder that is trained, for
-            weights, dtype, attention or layout that do not fit (`load_pretrained`, `set_attention`,
-            `GeometryAlignedTrainer`), or for an output folder of other settings. ImportError: for attention that is
-            not installed. FileExistsError: if another process trains in the folder. RecordError: as `load_multiview`
-            and `SceneCollator`. SystemExit: after SIGTERM or SIGINT, once a checkpoint is saved.
+            and `check_evaluation`, without an encoder, as `FrozenGeometry`, for weights, dtype, attention or layout
+            that do not fit (`load_pretrained`, `set_attention`, `GeometryAlignedTrainer`), or for an output folder of
+            other settings. ImportError: for attention that is not installed. FileExistsError: if another process
+            trains in the folder. RecordError: as `load_multiview` and `SceneCollator`. SystemExit: after SIGTERM or
+            SIGINT, once a checkpoint is saved.
     """
     kinds = GeometryAlignedModelArguments, GeometryAlignedTrainingArguments
     model_args, args, run = open_recipe(kinds, recipe, overrides)
@@ -176,8 +176,8 @@ def _train(model_args, args, run, scorer, callbacks):
     is_flash = "flash" in model.config.text_config._attn_implementation
     layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
-    if model_args.geometry_in_loader:
-        shared["geometry"] = FrozenGeometry(model)
+    if model_args.frozen_geometry:
+        shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)
     eval_dataset = None
     if model_args.data:
         dataset = training_questions(model_args, args)

@@ -138,7 +138,7 @@ def recipe(tmp_path, encoder_folder):
 
     def make(**changes):
         values = yaml.safe_load(find_recipe("quickstart").read_text())
-        values |= {"variety": ONE_VIEW, "questions": {"counts": {"reconstruction": 1}}, "geometry_in_loader": False}
+        values |= {"variety": ONE_VIEW, "questions": {"counts": {"reconstruction": 1}}, "frozen_geometry": {}}
         values |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "max_steps": 6}
         values |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 1}
         values |= {"save_steps": 2, "save_total_limit": None, "disable_tqdm": True, "use_cpu": True}

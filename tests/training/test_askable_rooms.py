@@ -177,7 +177,7 @@ def hide_furniture(monkeypatch):
 def command(folder, encoder_folder, variety, *flags):
     recipe = yaml.safe_load(find_recipe("quickstart").read_text())
     recipe |= {"variety": {**recipe["variety"], **variety}, "questions": {"counts": COUNTS}, "logging_steps": 1}
-    recipe |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "geometry_in_loader": False}
+    recipe |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "frozen_geometry": {}}
     recipe |= {"model_config": TINY}
     (folder / "mine.yaml").write_text(yaml.safe_dump(recipe))
     flags += ("--output_dir", str(folder / "run"), "--geometry_encoder_path", str(encoder_folder))

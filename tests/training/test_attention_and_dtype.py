@@ -25,7 +25,7 @@ def run_rooms(folder, *flags):
 
 def test_a_recipe_names_attention_dtype_and_layout(tmp_path):
     flags = ["--attn_implementation.text_config", "eager", "--layout", "packed", "--dtype", "bfloat16"]
-    trainer = run_rooms(tmp_path / "named", *flags, "--geometry_in_loader", "false")
+    trainer = run_rooms(tmp_path / "named", *flags, "--frozen_geometry", "{}")
     model = trainer.model.model
     assert model.language_model.config._attn_implementation == "eager"
     assert model.visual.config._attn_implementation == "sdpa"

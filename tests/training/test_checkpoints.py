@@ -53,7 +53,7 @@ def recipes(encoder_folder, tmp_path_factory):
     """Folders of `gap-mllm train` and `gap-mllm train-geometry-encoder`."""
     folder = tmp_path_factory.mktemp("recipes")
     recipe = yaml.safe_load(find_recipe("quickstart").read_text())
-    recipe |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "geometry_in_loader": False}
+    recipe |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "frozen_geometry": {}}
     recipe |= {"variety": ROOMS, "per_device_train_batch_size": 1, "max_steps": 2, "save_steps": 1}
     recipe |= {"geometry_encoder_path": str(encoder_folder), "output_dir": str(folder / "quickstart")}
     (folder / "mine.yaml").write_text(yaml.safe_dump(recipe | {"disable_tqdm": True, "use_cpu": True}))

@@ -31,7 +31,7 @@ def write_recipe(tmp_path, encoder_folder):
         recipe = yaml.safe_load(find_recipe("quickstart").read_text())
         for key in ("questions", "variety"):
             recipe.pop(key)
-        recipe |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "geometry_in_loader": False}
+        recipe |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "frozen_geometry": {}}
         recipe |= {"per_device_train_batch_size": 2, "logging_steps": 1, "lr_scheduler_type": "constant"}
         recipe |= {"lr_scheduler_kwargs": {}, "geometry_encoder_path": str(encoder_folder), "use_cpu": True}
         recipe |= {"output_dir": str(tmp_path / "run"), "disable_tqdm": True, "max_steps": 3}

@@ -43,7 +43,7 @@ def write_recipe(tmp_path, encoder_folder):
 
     def write(**changes):
         recipe = yaml.safe_load(find_recipe("quickstart").read_text())
-        recipe |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "geometry_in_loader": False}
+        recipe |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "frozen_geometry": {}}
         recipe |= {"per_device_train_batch_size": 2, "logging_steps": 1, "lr_scheduler_type": "constant"}
         recipe |= {"lr_scheduler_kwargs": {}, "geometry_encoder_path": str(encoder_folder), "use_cpu": True}
         recipe |= {"output_dir": str(tmp_path / "run"), "disable_tqdm": True, "max_steps": 2}
@@ -257,7 +257,9 @@ def test_views_without_geometry_are_left_out_and_counted(scenes):
     assert item["views_without_depth"] == 2 and len(item["images"]) == len(row["views"]) - 2
     whole = SceneGeometryDataset([row], num_views=3, max_view_pixels=64 * 64)[0]
     batch = collate_scenes([item, whole])
-    assert batch["collation_counts"].tolist() == [0, 0, 2, 0, 0] and len(batch["images"]) == len(row["views"]) + 1
+    assert (
+        batch["collation_counts"].tolist() == [0, 0, 2, 0, 0, 0, 0] and len(batch["images"]) == len(row["views"]) + 1
+    )
     bare = {**row, "views": [{**view, "camera_to_world": None} for view in row["views"]]}
     with pytest.raises(RecordError, match=r"none of its \d+ views has depth, intrinsics and a pose"):
         SceneGeometryDataset([bare])[0]

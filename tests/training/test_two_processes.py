@@ -29,6 +29,8 @@ CASES = {
     "sharded_language": ("text", TERMS, LAYERS),
     "sharded_frozen_tower": ("text", TERMS, [*LAYERS, *TOWER]),
     "sharded_trained_tower": ("text", {**TERMS, **ALL}, [*LAYERS, *TOWER]),
+    "kept_geometry": ("whole", TERMS, None),
+    "kept_geometry_sharded": ("text", TERMS, [*LAYERS, *TOWER]),
 }
 
 SCRIPT = """
@@ -61,7 +63,12 @@ def make_rows(second):
 def run_case(case, folder, batch):
     """Train, evaluate on the first four rows, and save losses and parameters, as rank 0."""
     from gap_mllm import GapMllmForPreTraining, GapMllmProcessor
-    from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator
+    from gap_mllm.training import (
+        FrozenGeometry,
+        GeometryAlignedTrainer,
+        GeometryAlignedTrainingArguments,
+        SceneCollator,
+    )
 
     second, settings, sharded = CASES[case]
     model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
@@ -83,6 +90,9 @@ def run_case(case, folder, batch):
     )
     rows, processor = make_rows(second), GapMllmProcessor.from_pretrained(folder)
     collator = SceneCollator(processor, for_pretraining=True, point_map_side=model.config.point_map_side)
+    if case.startswith("kept"):
+        model.model.geometry.requires_grad_(False)
+        collator.geometry = FrozenGeometry(model, cache_dir=f"{folder}/{case}-{args.world_size}")
     data = {"train_dataset": rows, "eval_dataset": rows[:4], "data_collator": collator}
     trainer = GeometryAlignedTrainer(model=model, args=args, **data)
     if sharded is None:
@@ -91,7 +101,7 @@ def run_case(case, folder, batch):
         losses.append(trainer.evaluate())
     else:
         losses = train_sharded(trainer, sharded, batch)
-    names = ("loss", "loss_text", "loss_point_map", "loss_readout", "eval_loss", "grad_norm")
+    names = ("loss", "loss_text", "loss_point_map", "loss_readout", "eval_loss", "grad_norm", "cache_hit_rate")
     losses = [{name: entry[name] for name in names if name in entry} for entry in losses]
     parameters = {name: whole(parameter) for name, parameter in model.named_parameters()}
     if trainer.is_world_process_zero():
@@ -156,3 +166,9 @@ def test_two_processes_equal_one_for_five_steps(case, results):
         assert theirs == pytest.approx(mine, rel=1e-4)
     for name, parameter in parameters.items():
         torch.testing.assert_close(others[name], parameter, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_the_share_of_kept_scenes_is_over_both_processes(results):
+    for losses, _ in results["kept_geometry"]:
+        rates = [entry.get("cache_hit_rate") for entry in losses]
+        assert rates == [0.0, 0.0, 1.0, 1.0, 1.0, None]  # the next batch is made before the first is encoded

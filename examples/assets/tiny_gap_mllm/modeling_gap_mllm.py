@@ -307,7 +307,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 scene.
             scene_lengths (`torch.Tensor` or `list[int]`, *optional*): views of each scene; overrides the above.
             geometry_features (`torch.Tensor` of shape `(levels, P, C)`, *optional*): what the geometry encoder made
-                of the same images, as `get_geometry_features` returns it; it is not run again then.
+                of the same images, as `get_geometry_features` returns it; it is not run again then. Or a function of
+                this model, pixels, grid and scene lengths that returns it.
         Returns:
             Qwen3-VL's output: `pooler_output`, a tuple of `(tokens, D)` for each image, and `deepstack_features`.
         Raises:
@@ -324,6 +325,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         output = Qwen3VLModel.get_image_features(self, pixel_values, image_grid_thw, return_dict=True, **kwargs)
         if not self.uses_geometry:
             return output
+        if callable(geometry_features):
+            geometry_features = geometry_features(self, pixel_values, image_grid_thw, scene_lengths)
         if geometry_features is None:
             taps, grid = self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)
         else:
