@@ -82,7 +82,7 @@ class GeometryCache:
 
         Args:
             key (`str`): name of a folder and name in it, as "encoder/scene".
-            features (`torch.Tensor`): on any device.
+            features (`torch.Tensor`): tensor on any device.
         """
         path, features = self._path(key), features.detach().cpu().contiguous()
         part = path.with_name(f".{uuid.uuid4().hex}.part")
