@@ -34,6 +34,7 @@ from .recipe_data import open_recipe, training_rooms
 from .recipe_sources import read_sources, sections_of, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import LOSS_FIELDS, SceneCollator
+from .schedule import value_at
 from .terms import make_terms
 from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor
 
@@ -258,7 +259,7 @@ def _pass(model, args, batch, is_grpo):
                 contexts.enter_context(term.watch(model, batch))
             outputs = model(**inputs)
             sums = {name: term.sum(outputs, batch) for name, term in terms.items()}
-            loss = sum(terms[name].weight * value for name, value in sums.items() if value is not None)
+            loss = sum(value_at(terms[name].weight, 0.0) * value for name, value in sums.items() if value is not None)
         forward = counter.get_total_flops()
         loss.backward()
     return forward, counter.get_total_flops() - forward, noted.peak

@@ -21,6 +21,7 @@ from ..processing.argument_checks import check_names
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
+from .schedule import Schedule, value_at
 from .term_trainer import TermTrainer, TermTrainingArguments
 from .terms import make_terms
 
@@ -46,7 +47,9 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
     `readout_layers: [1]` and `terms: {readout: {layers: [1]}}` say the same; `terms` also reaches terms that have no
     field here, and beats the fields. `learning_rate` is that of the language model; mergers, fusion and point maps
     learn at twice that rate, and vision tower and geometry encoder are frozen, unless `module_learning_rates` says
-    otherwise of a group. The heads of point maps are frozen in any case while their term has weight 0.
+    otherwise of a group. The heads of point maps are frozen in any case if their term has weight 0 throughout.
+    A weight in `terms` may follow the run: `terms: {readout: {weight: {0: 1.0, 0.5: 0.0}}}`, see `Schedule`; the log
+    then has `weight_readout`, the weight of the last step.
 
     Raises:
         ValueError: if `terms` names a term or setting that is not known, or `module_learning_rates` such a group; if
@@ -86,6 +89,9 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
                 "would follow it. Leave out learning_rate, or the groups that shall follow it."
             )
         make_terms(self, self.terms)  # misspelt ones are refused before anything is loaded
+        for settings in self.terms.values():  # as JSON takes it
+            if isinstance(settings.get("weight"), Schedule):
+                settings["weight"] = settings["weight"].as_dict()
         super().__post_init__()
 
     @property
@@ -184,7 +190,15 @@ class GeometryAlignedTrainer(TermTrainer):
 
     @property
     def term_weights(self):
-        return {name: term.weight for name, term in self.terms.items()}
+        return self._weights_at(self.state.global_step)
+
+    def _weights_at(self, step):
+        done = step / max(self.state.max_steps, 1)
+        return {name: value_at(term.weight, done) for name, term in self.terms.items()}
+
+    @property
+    def term_names(self):
+        return tuple(name for name, term in self.terms.items() if term.weight)
 
     def count_items(self, inputs: Mapping[str, torch.Tensor]):
         if "label_weights" not in inputs:
@@ -199,6 +213,14 @@ class GeometryAlignedTrainer(TermTrainer):
             outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
         sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
         return {name: value for name, value in sums.items() if value is not None}, outputs
+
+    def log(self, logs: dict[str, float], *args, **kwargs):
+        """As `TermTrainer`'s; with a training loss also the weights that follow the run."""
+        if "loss" in logs:
+            weights = self._weights_at(self.state.global_step - 1)
+            following = [name for name, term in self.terms.items() if isinstance(term.weight, Schedule)]
+            logs.update({f"weight_{name}": round(weights[name], 6) for name in following})
+        super().log(logs, *args, **kwargs)
 
     def training_step(
         self,

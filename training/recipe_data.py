@@ -9,7 +9,7 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 from ..processing.argument_checks import check_counts
 from ..processing.data import RoomVariety, load_multiview
 from .recipe_sections import check_sections
-from .recipe_sources import read_evaluation
+from .recipe_sources import follows_run, read_evaluation
 from .recipes import resolve_recipe
 from .rooms import ROOMS_PER_EPOCH
 from .run_folder import RunFolder
@@ -106,7 +106,7 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
         args (`TrainingArguments`)
     Raises:
         ValueError: for `num_selection_rooms` with `data`, `eval_data` without it or streamed, either without
-            `eval_strategy`, or `num_rooms` below 1.
+            `eval_strategy`, `num_rooms` below 1, or weights that follow a run of several epochs.
     """
     num_selection_rooms = getattr(recipe_args, "num_selection_rooms", 0)
     if recipe_args.data and num_selection_rooms:
@@ -116,6 +116,11 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
     if any(each.get("streaming") for each in read_evaluation(recipe_args.data, recipe_args.eval_data).values()):
         raise ValueError("eval_data has streaming=True; every evaluation reads its rows again, so prepare them.")
     check_counts(num_rooms=recipe_args.num_rooms)
+    if follows_run(recipe_args) and args.num_train_items is None and args.num_train_epochs != 1:
+        raise ValueError(
+            f"weights follow the run, but each of its {args.num_train_epochs:g} epochs would begin them again. Give "
+            "--max_steps, or --num_train_epochs 1."
+        )
     for name, value in {"num_selection_rooms": num_selection_rooms, "eval_data": recipe_args.eval_data}.items():
         if value and args.eval_strategy == "no":
             raise ValueError(

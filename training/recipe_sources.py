@@ -56,6 +56,15 @@ def read_evaluation(data: dict, eval_data: dict) -> dict[str, dict]:
     return sets
 
 
+def follows_run(recipe_args: object) -> bool:
+    """Whether what is drawn or asked follows the run: a weight of a source or task, or a count of rooms."""
+    weights = [*getattr(recipe_args, "questions", {}).get("counts", {}).values()]
+    for source in read_sources(recipe_args.data).values():
+        tasks = sections_of(recipe_args, source)["scene_tasks"].get("tasks")
+        weights += [source.get("weight"), *(tasks.values() if isinstance(tasks, dict) else ())]
+    return any(isinstance(weight, dict) for weight in weights)
+
+
 def training_items(
     recipe_args: object, args: TrainingArguments, make: Callable[..., Dataset]
 ) -> Dataset | IterableDataset:
@@ -147,6 +156,7 @@ __all__ = [
     "SHARES",
     "evaluation_items",
     "evaluation_questions",
+    "follows_run",
     "read_evaluation",
     "read_sources",
     "sections_of",

@@ -21,6 +21,7 @@ from ..processing.data.truth import render_answer
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from .collation_events import COLLATION_EVENTS
 from .point_targets import scene_targets
+from .schedule import Schedule, is_scheduled, read_weight, value_at
 
 
 ROOMS_PER_EPOCH = 1024  # of num_train_epochs, where nothing else is said
@@ -75,10 +76,10 @@ class RoomQuestions:
     """Which questions each training room carries.
 
     Args:
-        counts (`dict[str, float]`): questions of each task (`TASK_MAKERS`) about one room; all crosses
+        counts (`dict[str, float | Schedule]`): questions of each task (`TASK_MAKERS`) about one room; all crosses
             have different colours. "grounding_frame" labels its views, so it stands in rooms of its own. A
             fraction is the share of blocks whose rooms have one more: 0.5 asks in every other block, by chance. Some
-            task is asked always.
+            task is asked always. A `Schedule`, or its mapping, runs over the rooms, from the first to the last.
         grounding_frame_share (`float`, defaults to 0.0): share of rooms that ask "grounding_frame" only,
             `grounding_frame_count` times (less often where the views show fewer objects clearly).
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
@@ -88,7 +89,7 @@ class RoomQuestions:
             once.
     Raises:
         ValueError: if a task is unknown, a count is negative, marked pixels are more than their colours, or rooms
-            would be asked nothing.
+            would be asked nothing at some time; as `Schedule`.
     """
 
     counts: dict = field(default_factory=lambda: {"reconstruction": 6})
@@ -103,19 +104,26 @@ class RoomQuestions:
         unknown = [name for name in self.counts if name not in TASK_MAKERS]
         if unknown:
             raise ValueError(f"counts names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
-        wrong = {task: count for task, count in self.counts.items() if not count >= 0}
-        if wrong:
-            raise ValueError(f"counts has {wrong}; expected 0 or more questions of each task.")
-        if math.ceil(self.counts.get("reconstruction", 0)) > len(self.mark_colors):
-            raise ValueError(
-                f"counts asks for {self.counts['reconstruction']} marked pixels, but mark_colors has "
-                f"{len(self.mark_colors)}; each needs a colour of its own."
-            )
+        mappings = {task: count for task, count in self.counts.items() if isinstance(count, dict | Schedule)}
+        self.counts |= {task: read_weight(f"counts.{task}", count, least=0.0) for task, count in mappings.items()}
         if self.visits < 1:
             raise ValueError(f"visits is {self.visits}; expected 1 or more.")
         share = self.grounding_frame_share
-        if share < 1 and not any(count >= 1 for count in self.counts.values()):
-            raise ValueError(f"counts is {self.counts}; expected 1 or more of some task: every room asks something.")
+        for done in np.linspace(0, 1, 1001) if mappings else (0,):
+            counts = {task: value_at(count, done) for task, count in self.counts.items()}
+            wrong = {task: count for task, count in counts.items() if not count >= 0}
+            if wrong:
+                raise ValueError(f"counts has {wrong}; expected 0 or more questions of each task.")
+            if math.ceil(counts.get("reconstruction", 0)) > len(self.mark_colors):
+                raise ValueError(
+                    f"counts asks for {counts['reconstruction']} marked pixels, but mark_colors has "
+                    f"{len(self.mark_colors)}; each needs a colour of its own."
+                )
+            if share < 1 and not any(count >= 1 for count in counts.values()):
+                when = f" when {done:g} of the run is done" if mappings else ""
+                raise ValueError(
+                    f"counts is {counts}{when}; expected 1 or more of some task: every room asks something."
+                )
         if share > 0 and self.grounding_frame_count < 1:
             raise ValueError(f"grounding_frame_count is {self.grounding_frame_count}; expected 1 or more.")
 
@@ -150,6 +158,7 @@ class RoomQuestionDataset(Dataset):
 
     def __init__(self, rooms: Sequence[SceneSample], questions: RoomQuestions | None = None):
         self.rooms, self.questions = rooms, questions or RoomQuestions()
+        self.is_scheduled = is_scheduled(self.questions.counts)
         self._kept = {}  # rooms that will be visited again, by number
         self.redrawn = Counter()
 
@@ -218,8 +227,10 @@ class RoomQuestionDataset(Dataset):
 
     def _whole_counts(self, index):
         """Questions of each task for the rooms of this item's block."""
-        rng = np.random.default_rng([self.rooms.seed, 3, index // self.rooms.block_size])
-        return {task: int(count) + int(rng.random() < count % 1) for task, count in self.questions.counts.items()}
+        block = index // self.rooms.block_size
+        rng, done = np.random.default_rng([self.rooms.seed, 3, block]), block * self.rooms.block_size / len(self)
+        counts = {task: value_at(count, done) for task, count in self.questions.counts.items()}
+        return {task: int(count) + int(rng.random() < count % 1) for task, count in counts.items()}
 
 
 def _with_decimals(sample, decimals):

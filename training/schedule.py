@@ -1,6 +1,6 @@
 """`Schedule`: a number that follows the share of a run that is done; for weights of sources, tasks and loss terms."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -71,6 +71,10 @@ class Schedule:
             found = values[np.maximum(np.searchsorted(shares, done, side="right") - 1, 0)]
         return found if np.ndim(done) else float(found)
 
+    def as_dict(self) -> dict[float | str, float | str]:
+        """The mapping by which it stands in a recipe."""
+        return {**self.points, "kind": self.kind}
+
     def __bool__(self) -> bool:
         """Whether the value is ever other than 0."""
         return any(self.points.values())
@@ -131,11 +135,16 @@ def read_weights(name: str, weights: Mapping[str, object]) -> dict[str, float | 
         TypeError, ValueError: as `read_weight`, or if nothing could be drawn at some time.
     """
     weights = {key: read_weight(f"{name}.{key}", value, least=0.0) for key, value in weights.items()}
-    turns = sorted({0.0, 1.0}.union(*(weight.points for weight in weights.values() if isinstance(weight, Schedule))))
-    for at in (*turns, *(sum(pair) / 2 for pair in pairwise(turns))):  # linear between them
+    for at in turning_points(weights.values()):
         if not any(value_at(weight, at) for weight in weights.values()):
             raise ValueError(f"{name} has no weight above 0 when {at:g} of the run is done; nothing could be drawn.")
     return weights
+
+
+def turning_points(weights: Iterable[float | Schedule]) -> list[float]:
+    """Shares of the run between which all weights are linear, and one in the middle of each two of them."""
+    turns = sorted({0.0, 1.0}.union(*(weight.points for weight in weights if isinstance(weight, Schedule))))
+    return [*turns, *(sum(pair) / 2 for pair in pairwise(turns))]
 
 
 def value_at(weight: float | Schedule, done: float | np.ndarray) -> float | np.ndarray:
@@ -169,4 +178,13 @@ def draw_weighted(
     return chosen
 
 
-__all__ = ["KINDS", "Schedule", "draw_weighted", "is_scheduled", "read_weight", "read_weights", "value_at"]
+__all__ = [
+    "KINDS",
+    "Schedule",
+    "draw_weighted",
+    "is_scheduled",
+    "read_weight",
+    "read_weights",
+    "turning_points",
+    "value_at",
+]

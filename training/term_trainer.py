@@ -142,7 +142,7 @@ class TermTrainer(ResumingMixin, Trainer):
 
     @property
     def term_weights(self):
-        """Weight of each term, `dict[str, float]`; a term of weight 0 is not computed."""
+        """Weight of each term at the present step, `dict[str, float]`; a term of weight 0 is not computed."""
         raise TypeError(f"{type(self).__name__} must define term_weights.")
 
     @property

@@ -5,8 +5,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from accelerate.data_loader import BatchSamplerShard
 from datasets import IterableDataset as StreamedRows
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from gap_mllm.processing.data import load_multiview
 from gap_mllm.training import MixedDataset, MixedStream, SceneQuestionDataset, SceneQuestionStream
@@ -75,6 +76,13 @@ def test_items_are_always_the_same():
     assert iterate(first) == backwards and iterate(make(1)) != backwards
     loaded = [item for batch in DataLoader(first, batch_size=8, num_workers=2) for item in batch]
     assert loaded == backwards  # resuming skips batches of the same order
+
+
+def test_two_processes_take_items_of_their_own():
+    mixed = MixedDataset(letters(a=100, b=100), {"a": 3.0}, length=80)
+    batches = BatchSampler(SequentialSampler(mixed), batch_size=4, drop_last=False)
+    shares = [[mixed[index] for batch in BatchSamplerShard(batches, 2, rank) for index in batch] for rank in range(2)]
+    assert not set(shares[0]) & set(shares[1]) and sorted(sum(shares, [])) == sorted(iterate(mixed))
 
 
 def test_weights_follow_the_run():

@@ -194,6 +194,14 @@ def test_forms_of_sources_are_told_apart():
             {"data": POSED, "eval_data": {"near": {"streaming": True}}, "eval_strategy": "epoch"},
             "eval_data has streaming=True",
         ),
+        (
+            {"data": {"scans": {**POSED, "weight": {0: 1, 1: 2}}}, "max_steps": -1, "num_train_epochs": 2},
+            "weights follow the run, but each of its 2 epochs would begin them again. Give --max_steps",
+        ),
+        (
+            {"data": POSED, "scene_tasks": {"tasks": {"reconstruction": {0: 1, 1: 2}}}, "max_steps": -1},
+            "weights follow the run, but each of its 3 epochs",
+        ),
         ({"data": [POSED]}, r"data is \[.*; expected a mapping"),
     ],
 )

@@ -101,12 +101,30 @@ def test_a_fraction_is_a_share_of_blocks():
     assert len(dataset[with_box]) == 2 and "bbox_3d" in told(dataset[with_box])[1]
 
 
+def test_counts_follow_the_run():
+    counts = {"reconstruction": {0: 3, 0.5: 1, "kind": "step"}, "grounding_box": {0: 0, 0.5: 0, 1: 2}}
+    dataset = make(400, counts=counts)
+    assert dataset.is_scheduled and not make(4).is_scheduled
+    made = [dataset._whole_counts(index) for index in range(400)]
+    assert all(made[index] == made[index + 1] for index in range(0, 400, BLOCK))
+    assert [count["reconstruction"] for count in made] == [3] * 200 + [1] * 200
+    boxes = [count["grounding_box"] for count in made]
+    assert boxes[:200] == [0] * 200 and 0 < np.mean(boxes[200:300]) < 1 < np.mean(boxes[300:]) <= 2
+    assert len(dataset[0]) == 3
+
+
 @pytest.mark.parametrize(
     ("questions", "message"),
     [
         ({"counts": {"reconstruction": -1}}, "counts has {'reconstruction': -1}; expected 0 or more"),
         ({"counts": {"reconstruction": float("nan")}}, "counts has {'reconstruction': nan}; expected 0 or more"),
         ({"counts": {"reconstruction": 3}, "mark_colors": ["red"]}, "asks for 3 marked pixels, but mark_colors has 1"),
+        (
+            {"counts": {"reconstruction": {0: 1, 1: 0}, "grounding_box": {0: 0, 1: 1}}},
+            "counts is {.*} when 0.001 of the run is done; expected 1 or more of some task",
+        ),
+        ({"counts": {"reconstruction": {0: 1, 1: 9}}}, "marked pixels, but mark_colors has"),
+        ({"counts": {"reconstruction": {0: 1, "kind": "stp"}}}, "counts.reconstruction: kind is 'stp' .did you mean"),
         ({"counts": {"poetry": 1}}, "counts names 'poetry'; known are reconstruction"),
         ({"visits": 0}, "visits is 0; expected 1 or more"),
         ({"counts": {"grounding_box": 0.5}}, "counts is {'grounding_box': 0.5}; expected 1 or more of some task"),

@@ -3,7 +3,8 @@
 
 from dataclasses import fields
 
-from ...processing.argument_checks import check_names, check_number
+from ...processing.argument_checks import check_names
+from ..schedule import read_weight
 from .loss_term import LossTerm
 from .point_map_term import PointMapTerm
 from .readout_term import ReadoutTerm
@@ -24,12 +25,11 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
         arguments (`object`): arguments of a trainer; a field such as `readout_layers` is the setting `layers` of the
             term "readout".
         settings (`dict[str, dict]`, *optional*): settings by name of the term, as `{"readout": {"layers": [1]}}`;
-            these beat the arguments.
+            these beat the arguments. A weight may be a `Schedule`, or its mapping: `{"weight": {0: 1.0, 0.5: 0.0}}`.
     Returns:
         `dict[str, LossTerm]`: in the order of `LOSS_TERMS`, those of weight 0 too.
     Raises:
-        ValueError: for a term or setting that is not known, settings that are no mapping, or a weight that is no
-            finite number.
+        ValueError: for a term or setting that is not known, settings that are no mapping, or as `read_weight`.
 
     Example:
         ```python
@@ -53,7 +53,7 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
         check_names(f"terms.{name}", given, known)
         named = {key: getattr(arguments, f"{name}_{key}") for key in known if hasattr(arguments, f"{name}_{key}")}
         terms[name] = term(**{**named, **given})
-        check_number(f"terms.{name}.weight", terms[name].weight)
+        terms[name].weight = read_weight(f"terms.{name}.weight", terms[name].weight)
     return terms
 
 

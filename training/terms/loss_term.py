@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
+from ..schedule import Schedule
 
 
 @dataclass
@@ -18,7 +19,8 @@ class LossTerm:
     term out. Entered in `LOSS_TERMS`, it is computed, weighted and logged as `loss_<name>`; nothing else is needed.
 
     Args:
-        weight (`float`): factor of the term in the loss, 0 by default.
+        weight (`float` or `Schedule`): factor of the term in the loss, 0 by default. A term whose weight follows the
+            run is computed throughout, in every process, also while the weight is 0.
 
     Example:
 
@@ -40,7 +42,7 @@ class LossTerm:
     ```
     """
 
-    weight: float = 0.0
+    weight: float | Schedule = 0.0
 
     batch_fields: ClassVar[tuple[str, ...]] = ()  # fields of a batch that are for this term and not for the model
     module_groups: ClassVar[tuple[str, ...]] = ()  # of MODULE_GROUPS; frozen where no term that names them has weight

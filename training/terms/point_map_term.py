@@ -17,7 +17,7 @@ class PointMapTerm(LossTerm):
     Frame: camera of the scene's first view, OpenCV axes. Units: metres. Targets that are not finite are left out.
 
     Args:
-        weight (`float`): factor of the term in the loss, 0 by default; the heads are frozen then.
+        weight (`float` or `Schedule`): factor of the term in the loss, 0 by default; the heads are frozen then.
     """
 
     module_groups = ("point_maps",)

@@ -17,7 +17,7 @@ class ReadoutTerm(LossTerm):
     """Negative log-probability that an answer's tokens attend to the marked place, for each layer and head.
 
     Args:
-        weight (`float`): factor of the term in the loss, 0 by default.
+        weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         layers (`list[int]`): language layers whose attention is supervised, from 0; [1, 2] by default.
         heads (`list[int]`): heads of these layers, from 0; [0] by default.
     """

@@ -7,6 +7,7 @@ import torch
 
 from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
 from ..losses import text_loss
+from ..schedule import Schedule
 from .loss_term import LossTerm
 
 
@@ -17,10 +18,10 @@ class TextTerm(LossTerm):
     Source: GAP-MLLM (arXiv:2603.16461), text supervision of the marked-pixel task.
 
     Args:
-        weight (`float`): factor of the term in the loss, 1 by default.
+        weight (`float` or `Schedule`): factor of the term in the loss, 1 by default.
     """
 
-    weight: float = 1.0
+    weight: float | Schedule = 1.0
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return inputs["label_weights"][:, 1:].sum()
