@@ -63,6 +63,7 @@ def check_sections(recipe_args: object) -> None:
             raise ValueError("data has streaming=True, but cold_start looks for the answers that are worth learning.")
     check_names("frozen_geometry", sections.get("frozen_geometry", ()), _parameters(FrozenGeometry, {"model"}))
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
+    RoomQuestions(**sections.get("questions", {}))
     check_counts(**{f"collation.{name}": bound for name, bound in sections.get("collation", {}).items()})
 
 

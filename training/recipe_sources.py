@@ -120,6 +120,13 @@ def evaluation_items(
     return sets.get("", sets or None)
 
 
+def each_set(sets: Dataset | dict[str, Dataset] | None, make: Callable[[Dataset], object]) -> object:
+    """Make something of an evaluation set, or of each of several; None of none."""
+    if isinstance(sets, dict):
+        return {name: make(each) for name, each in sets.items()}
+    return None if sets is None else make(sets)
+
+
 def training_questions(recipe_args: object, args: TrainingArguments) -> Dataset | IterableDataset:
     """Questions about the sources of a recipe for every step of the run, see `training_items`."""
     return training_items(recipe_args, args, lambda *made: _questions(args.seed, *made))
@@ -154,6 +161,7 @@ __all__ = [
     "LOADING",
     "SECTIONS",
     "SHARES",
+    "each_set",
     "evaluation_items",
     "evaluation_questions",
     "follows_run",

@@ -25,7 +25,7 @@ from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTra
 from .layouts import LAYOUTS
 from .marked_pixel_scorer import marked_pixel_scorer
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
-from .recipe_sources import evaluation_questions, training_questions
+from .recipe_sources import each_set, evaluation_questions, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import SceneCollator
 from .term_trainer import autocast_dtype
@@ -187,11 +187,9 @@ def _train(model_args, args, run, scorer, callbacks):
     if model_args.cold_start:
 
         def taught(asked):
-            if isinstance(asked, dict):
-                return {name: taught(each) for name, each in asked.items()}
-            return asked and ColdStartQuestions(asked, processor, **model_args.cold_start)
+            return ColdStartQuestions(asked, processor, **model_args.cold_start)
 
-        dataset, eval_dataset = taught(dataset), taught(eval_dataset)
+        dataset, eval_dataset = taught(dataset), each_set(eval_dataset, taught)
     collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     trainer = GeometryAlignedTrainer(
         model=model,

@@ -20,7 +20,7 @@ from .geometry_aligned_trainer import freeze
 from .module_groups import MODULE_GROUPS
 from .prompt_rows import check_references, make_prompt_rows
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
-from .recipe_sources import evaluation_questions, read_sources, training_questions
+from .recipe_sources import each_set, evaluation_questions, read_sources, training_questions
 from .resuming import ResumingMixin
 from .rewards import compose_rewards
 from .rooms import RoomQuestionDataset, RoomQuestions
@@ -134,13 +134,12 @@ def _train(grpo_args, args, run, functions):
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=grpo_args.dtype)
     freeze(model, args)
     set_attention(model, grpo_args.attn_implementation, args.device, autocast_dtype(args))
+    args.shuffle_dataset &= not questions.is_scheduled  # what follows the run comes in its order
 
     def rows_of(asked):
-        if isinstance(asked, dict):
-            return {name: rows_of(each) for name, each in asked.items()}
-        return asked and make_prompt_rows(asked, processor, grpo_args.instruction)
+        return make_prompt_rows(asked, processor, grpo_args.instruction)
 
-    prompts = [rows_of(questions), rows_of(eval_questions)]
+    prompts = rows_of(questions), each_set(eval_questions, rows_of)
     trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, processing_class=processor, run=run)
     trainer.train_and_save()
     return trainer
@@ -149,9 +148,7 @@ def _train(grpo_args, args, run, functions):
 def _questions(grpo_args, args):
     """Questions to train on, and to evaluate on, None without: one a scene."""
     if grpo_args.data:
-        questions = training_questions(grpo_args, args)
-        args.shuffle_dataset &= not questions.is_scheduled  # what follows the run comes in its order
-        return questions, evaluation_questions(grpo_args, args)
+        return training_questions(grpo_args, args), evaluation_questions(grpo_args, args)
     variety = RoomVariety(**grpo_args.variety)
     ask = RoomQuestions(**{"counts": {"reconstruction": 1}, **grpo_args.questions})
     questions = RoomQuestionDataset(training_rooms(grpo_args, args, variety), ask)

@@ -126,6 +126,12 @@ def test_data_that_is_not_there_is_stood_in_for(write_recipe):
     assert len(told["assumptions"]) == 2
     told = dry_run_recipe(recipe, ["--scene_tasks", "{}"])
     assert any("does not bound them" in each for each in told["assumptions"])
+    several = {"near": data, "far": {**data, "weight": {0: 0, 0.5: 1}, "scene_tasks": {"num_views": 5}}, "rooms": data}
+    fading = {"point_map": {"weight": {0: 1.0, 0.5: 0.0}}}
+    recipe = write_recipe(data=several, variety={}, collation={"max_view_pixels": 64 * 64}, terms=fading)
+    told = dry_run_recipe(recipe, ["--per_device_train_batch_size", "2"])
+    assert told["batch"]["views"] == 10
+    assert "All items are of the source that shows the most views." in told["assumptions"]
 
 
 @pytest.mark.parametrize(
