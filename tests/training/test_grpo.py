@@ -193,6 +193,9 @@ def test_a_run_on_rooms(tmp_path):
         "language_model",
         "fusion",
     }  # lm_head.weight is tied
+    log = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in log if "eval_reward" in entry] == [0, 1, 2]
+    assert (tmp_path / "checkpoint-2").is_dir()
     provenance = json.loads((tmp_path / "provenance.json").read_text())
     assert provenance["settings"]["rewards"] == {"point_distance": {"weight": 1.0, "scale_m": 1.0}}
     summary = json.loads((tmp_path / "summary.json").read_text())
@@ -222,7 +225,11 @@ def test_a_run_on_data_stops_and_goes_on(tmp_path):
     shutil.rmtree(tmp_path / "checkpoint-2")
     (tmp_path / "provenance.json").unlink()  # as if ended in the second step
     trainer = train_grpo("grpo_spatial", flags)
-    assert [entry["step"] for entry in trainer.state.log_history if "reward" in entry] == [1, 2]
+    again = [entry for entry in trainer.state.log_history if "reward" in entry]
+    names = ("step", "reward", "completions/mean_length", "entropy", "loss")
+    assert [[entry[name] for name in names] for entry in again] == [
+        [entry[name] for name in names] for entry in logged
+    ]
     assert (tmp_path / "checkpoint-2").is_dir() and not trainer.was_finished
     with pytest.raises(ValueError, match="holds results of another run .max_steps: 2 there, 3 now"):
         train_grpo("grpo_spatial", [*flags, "--max_steps", "3"])
