@@ -387,8 +387,18 @@ class GapMllmProcessor(Qwen3VLProcessor):
                 )
 
     def _process_images(self, images, **kwargs):
+        """As in transformers; a picture that is given several times, as for several answers, is processed once."""
         _check_unchanged("image", self.image_processor, kwargs)
-        return super()._process_images(images, **kwargs)
+        distinct = {id(image): image for image in images}
+        inputs, texts = super()._process_images(list(distinct.values()), **kwargs)
+        if len(distinct) < len(images):
+            place = {key: index for index, key in enumerate(distinct)}
+            shown = [place[id(image)] for image in images]
+            ends = np.cumsum([int(t * h * w) for t, h, w in inputs["image_grid_thw"]])
+            patches = np.split(np.arange(ends[-1]), ends[:-1])
+            inputs["pixel_values"] = inputs["pixel_values"][np.concatenate([patches[index] for index in shown])]
+            inputs["image_grid_thw"], texts = inputs["image_grid_thw"][shown], [texts[index] for index in shown]
+        return inputs, texts
 
     def _process_videos(self, videos, **kwargs):
         _check_unchanged("video", self.video_processor, kwargs)

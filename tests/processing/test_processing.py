@@ -92,6 +92,27 @@ def test_every_kind_of_picture_gives_the_same_input(tiny_processor, make_image, 
         assert torch.equal(out["pixel_values"], expected["pixel_values"])
 
 
+@pytest.mark.parametrize("kind", ["pt", "np", None])
+def test_a_picture_that_is_given_several_times_is_processed_once(tiny_processor, make_image, monkeypatch, kind):
+    one, two = make_image(), make_image(100, 90, 1)
+    rows, kwargs = [[one, two], [two], [one, two]], {} if kind is None else {"return_tensors": kind}
+    texts, given, image_processor = [IMAGE * len(row) for row in rows], [], type(tiny_processor.image_processor)
+    preprocess = image_processor.preprocess
+    monkeypatch.setattr(
+        image_processor,
+        "preprocess",
+        lambda self, images, **rest: given.append(len(images)) or preprocess(self, images, **rest),
+    )
+    shared = tiny_processor(images=rows, text=texts, padding=True, **kwargs)
+    apart = tiny_processor(
+        images=[[image.copy() for image in row] for row in rows], text=texts, padding=True, **kwargs
+    )
+    assert given == [2, 5] and set(shared) == KEYS
+    for name in KEYS:
+        assert type(shared[name]) is type(apart[name])
+        assert np.array_equal(np.asarray(shared[name]), np.asarray(apart[name]))
+
+
 def test_unusual_pictures_work(tiny_processor, make_image):
     grey = make_image().convert("L")
     wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
