@@ -49,6 +49,7 @@ EXTRAS = {
     "video": ["av>=12.0"],
     "depth-anything": ["depth-anything-3>=0.1.1"],  # brings torchvision, and asks for numpy below 2
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
+    "quantization": ["bitsandbytes>=0.46.1"],  # QLoRA, beside train
     "lint": ["pyright[nodejs]>=1.1.414"],  # not in dev: it brings node, and only `make lint` needs it
 }
 EXTRAS["dev"] = sorted(

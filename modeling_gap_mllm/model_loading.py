@@ -34,9 +34,7 @@ def model_folder(name: str | Path) -> Path:
         if not (folder / "config.json").is_file():
             expected = "expected a folder of save_pretrained or convert"
             if (folder / "adapter_config.json").is_file():
-                expected = (
-                    "it has adapters of PEFT. Merge them (merge_and_unload) and save the model with its processor"
-                )
+                expected = f"it has adapters of PEFT. Merge them: gap-mllm merge {folder} --output DIR"
             raise FileNotFoundError(f"{folder} holds no config.json; {expected}.")
         return folder
     from huggingface_hub import HfApi, constants, snapshot_download

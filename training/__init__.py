@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
+    from .adapters import add_lora, merge_adapter
     from .cold_start import ColdStartQuestions, make_cold_start_rows, write_thought
     from .dry_run import dry_run_recipe
     from .frozen_geometry import FrozenGeometry
@@ -48,6 +49,7 @@ _MODULES = {
     "SceneQuestionDataset": "scene_questions",
     "SceneQuestionStream": "scene_questions",
     "Schedule": "schedule",
+    "add_lora": "adapters",
     "box_iou_reward": "rewards",
     "choice_reward": "rewards",
     "compose_rewards": "rewards",
@@ -57,6 +59,7 @@ _MODULES = {
     "length_reward": "rewards",
     "make_cold_start_rows": "cold_start",
     "make_prompt_rows": "prompt_rows",
+    "merge_adapter": "adapters",
     "point_distance_reward": "rewards",
     "relative_accuracy_reward": "rewards",
     "write_thought": "cold_start",
@@ -80,6 +83,7 @@ __all__ = [
     "SceneQuestionDataset",
     "SceneQuestionStream",
     "Schedule",
+    "add_lora",
     "box_iou_reward",
     "choice_reward",
     "compose_rewards",
@@ -89,6 +93,7 @@ __all__ = [
     "length_reward",
     "make_cold_start_rows",
     "make_prompt_rows",
+    "merge_adapter",
     "point_distance_reward",
     "relative_accuracy_reward",
     "write_thought",

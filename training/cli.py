@@ -1,4 +1,4 @@
-"""What `gap-mllm train`, `train-geometry-encoder` and `train-grpo` do; a recipe's keys are flags, too."""
+"""What `gap-mllm train`, `train-geometry-encoder`, `train-grpo` (a recipe's keys are flags, too) and `merge` do."""
 
 import argparse
 
@@ -37,8 +37,15 @@ def _is_dry(args, command):
     return True
 
 
+def run_merge(args: argparse.Namespace) -> None:
+    """Merge adapters into their base model."""
+    from .adapters import merge_adapter
+
+    print(f"wrote {merge_adapter(args.adapter, args.output, args.base)}")
+
+
 def _tell(trainer):
     print(f"{'was finished, and stays:' if trainer.was_finished else 'wrote'} {trainer.args.output_dir}")
 
 
-__all__ = ["run_train", "run_train_geometry_encoder", "run_train_grpo"]
+__all__ = ["run_merge", "run_train", "run_train_geometry_encoder", "run_train_grpo"]

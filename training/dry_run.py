@@ -25,7 +25,8 @@ from ..processing.data.scene_sample import SceneSample, View
 from ..processing.processing_gap_mllm import GapMllmProcessor, default_image_processor
 from ..processing.tiny_tokenizer import build_tiny_tokenizer
 from ..vggt_gap_mllm import GapMllmVggtModel
-from .geometry_aligned_trainer import GeometryAlignedTrainingArguments, freeze
+from .adapters import add_lora, lora_options
+from .geometry_aligned_trainer import GeometryAlignedTrainingArguments, bare_model, freeze
 from .layouts import PADDING
 from .meta_device import FUSED_ATTENTION, running_on_meta
 from .module_groups import assign_groups
@@ -91,6 +92,10 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     assumptions = []
     config, processor = _config_and_processor(recipe_args, assumptions)
     model = _meta_model(GapMllmForConditionalGeneration if is_grpo else GapMllmForPreTraining, config, recipe_args)
+    if recipe_args.lora is not None:
+        model = add_lora(model, **lora_options(recipe_args, args))
+    if recipe_args.quantization:
+        assumptions.append("Weights are counted as dtype says; those that quantization packs take less.")
     freeze(model, args)
     config.check_attn_implementation(recipe_args.attn_implementation)
     told = _parameters(model, args) | {"dtype": recipe_args.dtype}
@@ -247,7 +252,7 @@ def _pass(model, args, batch, is_grpo):
     unseen = {*LOSS_FIELDS, *(field for term in terms.values() for field in term.batch_fields)}
     inputs = {name: value for name, value in batch.items() if name not in unseen}
     with FlopCounterMode(display=False) as counter, running_on_meta(model) as noted, ExitStack() as contexts:
-        contexts.enter_context(linear_patch_embedding(model.model.visual))
+        contexts.enter_context(linear_patch_embedding(bare_model(model).model.visual))
         if is_grpo:
             labels = inputs.pop("labels")
             kept = args.max_completion_length + 1
@@ -256,7 +261,7 @@ def _pass(model, args, batch, is_grpo):
             loss = logits.log_softmax(-1).gather(-1, targets[..., None]).sum()
         else:
             for term in terms.values():
-                contexts.enter_context(term.watch(model, batch))
+                contexts.enter_context(term.watch(bare_model(model), batch))
             outputs = model(**inputs)
             sums = {name: term.sum(outputs, batch) for name, term in terms.items()}
             loss = sum(value_at(terms[name].weight, 0.0) * value for name, value in sums.items() if value is not None)

@@ -150,7 +150,7 @@ class GeometryAlignedTrainer(TermTrainer):
         super().__init__(*args, **kwargs)
         if hasattr(self.data_collator, "processor"):
             check_image_statistics(self.data_collator.processor, self.model.config)
-        kernel = _bare(model).config.text_config._attn_implementation
+        kernel = bare_model(model).config.text_config._attn_implementation
         if getattr(self.data_collator, "layout", None) == "block_mask" and "flash" in kernel:
             raise ValueError(
                 f"The collator's layout 'block_mask' needs a mask that {kernel} cannot take, so that questions would "
@@ -228,7 +228,7 @@ class GeometryAlignedTrainer(TermTrainer):
         inputs: Mapping[str, torch.Tensor],
         num_items_in_batch: dict[str, torch.Tensor] | None = None,
     ):
-        visual = _bare(self.accelerator.unwrap_model(model)).model.visual
+        visual = bare_model(self.accelerator.unwrap_model(model)).model.visual
         with self._watched(model), linear_patch_embedding(visual):  # the backward pass included
             return super().training_step(model, inputs, num_items_in_batch)
 
@@ -237,7 +237,9 @@ class GeometryAlignedTrainer(TermTrainer):
         """The contexts of all terms that are computed; see `LossTerm.watch`."""
         with ExitStack() as contexts:
             for name in self.term_names:
-                contexts.enter_context(self.terms[name].watch(_bare(self.accelerator.unwrap_model(model)), inputs))
+                contexts.enter_context(
+                    self.terms[name].watch(bare_model(self.accelerator.unwrap_model(model)), inputs)
+                )
             yield
 
     def evaluation_loop(
@@ -262,17 +264,23 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     Raises:
         ValueError: as `freeze_groups`.
     """
-    terms = make_terms(args, getattr(args, "terms", None)).values()  # GRPO has none
-    unused = {group for term in terms for group in term.module_groups}
-    unused.difference_update(*(term.module_groups for term in terms if term.weight))
-    freeze_groups(model, args.group_learning_rates | dict.fromkeys(unused, 0.0))
-    geometry = _bare(model).model.geometry
+    trained = trained_groups(args)
+    freeze_groups(model, {group: float(group in trained) for group in MODULE_GROUPS})
+    geometry = bare_model(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)
 
 
-def _bare(model):
-    """The model within adapters."""
+def trained_groups(args: GeometryAlignedTrainingArguments) -> list[str]:
+    """Name the groups of modules that have a learning rate, but for heads that no term trains."""
+    terms = make_terms(args, getattr(args, "terms", None)).values()  # GRPO has none
+    unused = {group for term in terms for group in term.module_groups}
+    unused.difference_update(*(term.module_groups for term in terms if term.weight))
+    return [group for group, rate in args.group_learning_rates.items() if rate and group not in unused]
+
+
+def bare_model(model):
+    """The model within adapters, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
@@ -283,7 +291,7 @@ def _check_kinds(model, arguments):
             f"args is a {type(arguments).__name__}; expected GeometryAlignedTrainingArguments, which weigh the terms "
             "and give each group of modules its learning rate."
         )
-    kind = type(_bare(model))
+    kind = type(bare_model(model))
     if not any(each.__name__ == "GapMllmForPreTraining" for each in kind.__mro__):  # remote code has its own
         raise TypeError(
             f"model is a {kind.__name__}; expected a GapMllmForPreTraining, as AutoModelForPreTraining loads it."

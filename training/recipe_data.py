@@ -8,6 +8,7 @@ from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from ..processing.argument_checks import check_counts
 from ..processing.data import RoomVariety, load_multiview
+from .adapters import check_tuning
 from .recipe_sections import check_sections
 from .recipe_sources import follows_run, read_evaluation
 from .recipes import resolve_recipe
@@ -57,6 +58,17 @@ class QuestionArguments(DataArguments):
             "that device and dtype allow."
         },
     )
+    lora: dict | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of peft.LoraConfig, as {r: 16}: adapters of the language model's linear layers learn in "
+            "the place of its weights, see add_lora."
+        },
+    )
+    quantization: dict = field(
+        default_factory=dict,
+        metadata={"help": "Fields of BitsAndBytesConfig, as {load_in_4bit: true}: frozen weights below lora."},
+    )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
     num_selection_rooms: int = field(
@@ -85,12 +97,13 @@ def open_recipe(
     Returns:
         `tuple`: one of each kind, and the `RunFolder` to hold while they are worked with.
     Raises:
-        FileNotFoundError, ValueError: as `resolve_recipe`, `check_sections` and `check_evaluation`.
+        FileNotFoundError, ValueError: as `resolve_recipe`, `check_sections`, `check_tuning` and `check_evaluation`.
     """
     parser = HfArgumentParser(kinds)
     values = resolve_recipe(parser, recipe, overrides)
     recipe_args, args = parser.parse_dict(values)
     check_sections(recipe_args)
+    check_tuning(recipe_args)
     check_evaluation(recipe_args, args)
     if not recipe_args.data:  # rooms are independent draws; blocks of equal size stay together
         args.train_sampling_strategy = "sequential"

@@ -115,7 +115,7 @@ def resolve_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequ
     for name, value in dotted:
         _set_entry(values, name, value, parser)
     for kind in parser.dataclass_types:  # parse_dict checks no types
-        check_kinds(kind, {key: values[key] for key in _number_keys(kind) if key in values})
+        check_kinds(kind, {key: values[key] for key in number_keys(kind) if key in values})
     return values
 
 
@@ -134,7 +134,7 @@ def recipe_text(values: dict) -> str:
     return f"{head}\n{yaml.dump(plain, Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True)}"
 
 
-def _number_keys(kind):
+def number_keys(kind):
     """Fields of a dataclass that take a number or a flag, and perhaps None."""
     hints = get_type_hints(kind).items()
     return [key for key, hint in hints if {*(get_args(hint) or (hint,))} <= {int, float, bool, NoneType}]
@@ -199,4 +199,4 @@ def _with_entry(entry, keys, value, name):
     return {**entry, key: _with_entry(entry.get(key), rest, value, f"{name}.{key}")}
 
 
-__all__ = ["RECIPE_FOLDER", "find_recipe", "read_recipe", "recipe_text", "resolve_recipe"]
+__all__ = ["RECIPE_FOLDER", "find_recipe", "number_keys", "read_recipe", "recipe_text", "resolve_recipe"]

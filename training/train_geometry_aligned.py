@@ -19,6 +19,7 @@ from ..processing.data import RoomVariety, load_multiview
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
+from .adapters import add_lora, lora_options, quantized_loading
 from .cold_start import ColdStartQuestions
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
@@ -164,13 +165,16 @@ def _train(model_args, args, run, scorer, callbacks):
         folder = model_folder(model_args.model_path)
         processor = load_processor(folder)
         # Heads may start afresh: inference needs none.
-        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), dtype=model_args.dtype)
-    elif model_args.geometry_encoder_path:
+        options = {"dtype": model_args.dtype, **quantized_loading(model_args.quantization, args.device)}
+        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), **options)
+    elif model_args.geometry_encoder_path and model_args.lora is None:
         processor = new_processor(model_args)
         start = model_args.model_config, model_args.geometry_encoder_path
         model = build_model(*start, processor, model_args.dtype)
     else:
-        raise ValueError("Give model_path to go on from a model, or geometry_encoder_path for a new one.")
+        raise ValueError(
+            "Give model_path to go on from a model, as lora must, or geometry_encoder_path for a new one."
+        )
     freeze(model, args)
     set_attention(model, model_args.attn_implementation, args.device, autocast_dtype(args))
     is_flash = "flash" in model.config.text_config._attn_implementation
@@ -191,6 +195,8 @@ def _train(model_args, args, run, scorer, callbacks):
 
         dataset, eval_dataset = taught(dataset), each_set(eval_dataset, taught)
     collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
+    if model_args.lora is not None:
+        model = add_lora(model, **lora_options(model_args, args))
     trainer = GeometryAlignedTrainer(
         model=model,
         args=args,

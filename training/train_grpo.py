@@ -16,6 +16,7 @@ from ..model_loading import check_kind, load_pretrained, load_processor, model_f
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..processing.argument_checks import check_dtype, check_names
 from ..processing.data import RoomVariety, load_multiview
+from .adapters import lora_config, lora_options, quantized_loading
 from .geometry_aligned_trainer import freeze
 from .module_groups import MODULE_GROUPS
 from .prompt_rows import check_references, make_prompt_rows
@@ -131,7 +132,8 @@ def _train(grpo_args, args, run, functions):
     processor = load_processor(folder)
     questions, eval_questions = _questions(grpo_args, args)
     check_references(questions, functions)
-    model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=grpo_args.dtype)
+    options = {"dtype": grpo_args.dtype, **quantized_loading(grpo_args.quantization, args.device)}
+    model = load_pretrained(GapMllmForConditionalGeneration, folder, **options)
     freeze(model, args)
     set_attention(model, grpo_args.attn_implementation, args.device, autocast_dtype(args))
     args.shuffle_dataset &= not questions.is_scheduled  # what follows the run comes in its order
@@ -140,7 +142,11 @@ def _train(grpo_args, args, run, functions):
         return make_prompt_rows(asked, processor, grpo_args.instruction)
 
     prompts = rows_of(questions), each_set(eval_questions, rows_of)
-    trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, processing_class=processor, run=run)
+    options = {"processing_class": processor, "run": run}
+    if grpo_args.lora is not None:
+        options["peft_config"] = lora_config(model, **lora_options(grpo_args, args))
+    trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, **options)
+    freeze(trainer.model, args)  # adapters, too
     trainer.train_and_save()
     return trainer
 

@@ -49,6 +49,19 @@ def add_train_grpo(subparsers: argparse._SubParsersAction) -> None:
     _add_recipe_command(subparsers, "train-grpo", about, "gap_mllm.training.cli:run_train_grpo", has_dry_run=True)
 
 
+def add_merge(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm merge`; see `merge_adapter`."""
+    parser = subparsers.add_parser(
+        "merge",
+        help="merge LoRA adapters into their base model",
+        description="Merge adapters into their base model, and write a folder that loads without PEFT.",
+    )
+    parser.add_argument("adapter", metavar="ADAPTER", help="folder of `gap-mllm train --lora` or of PEFT")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--base", metavar="DIR", help="base model; default: the one that the adapters name")
+    parser.set_defaults(run="gap_mllm.training.cli:run_merge")
+
+
 def _add_recipe_command(subparsers, name, text, run, has_dry_run=False):
     parser = subparsers.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}. Every key of a recipe is a flag, too."
@@ -252,6 +265,7 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
     return parser.parse_args(words)
 
 
-SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo, add_evaluate, add_data)
+SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
+SUBCOMMANDS += (add_merge, add_evaluate, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]
