@@ -587,6 +587,38 @@ def test_occupancy_is_a_mean_by_object():
 # Text and the whole of GeoVR
 
 
+IDS = torch.tensor([0, 0, 1, 1, 2, -1])
+PAIRS = torch.tensor([[0, 1], [2, 3]])
+HOLDS = torch.tensor([[True, False, True, False, False, True]] * 6)
+UNMASKED = {
+    "pixels": lambda a, b: point_pixel_contrast_loss(a, b),
+    "places": lambda a, b: point_contrast_loss(a, IDS),
+    "consistency": lambda a, b: point_consistency_loss(a, IDS),
+    "relational": relational_distillation_loss,
+    "layers": lambda a, b: layer_distillation_loss([a, a], [b, b]),
+    "labels": lambda a, b: region_text_contrast_loss(a, b, IDS),
+    "judgements": lambda a, b: region_text_sigmoid_loss(a, b, HOLDS),
+    "relations": lambda a, b: relation_alignment_loss(a, PAIRS, b, HOLDS[:2]),
+    "occupancy": lambda a, b: occupancy_loss(a, b > 0),
+    "text": lambda a, b: text_loss(a, IDS.clamp_min(0)),
+    "confidence": lambda a, b: confidence_loss(a.flatten(), b.flatten() + 2, 0.2, weigh_error=True),
+    "pose": lambda a, b: pose_loss(a.repeat(2, 1, 2)[..., :9], b.repeat(1, 2)[..., :9]),
+}
+
+
+@pytest.mark.parametrize("name", UNMASKED)
+def test_losses_without_a_mask_keep_precision_and_gradients_too(name):
+    loss, first, second = UNMASKED[name], signed(6, 5, seed=1), signed(6, 5, seed=2)
+    half = first.bfloat16(), second.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(*half)
+    expected = loss(*(each.float() for each in half))
+    if name != "confidence" and name != "pose":  # whose second argument is made here, in half precision
+        torch.testing.assert_close(found.sum, expected.sum, rtol=1e-6, atol=0)
+    assert found.sum.dtype == torch.float32 and found.count == expected.count > 0
+    assert torch.autograd.gradcheck(lambda values: loss(values, second).sum, first.requires_grad_())
+
+
 def test_text_in_half_precision_is_computed_in_float32():
     logits, targets = signed(5, 7).bfloat16(), torch.tensor([0, 1, 2, 3, 6])
     expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

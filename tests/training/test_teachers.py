@@ -10,7 +10,14 @@ import torch
 from gap_mllm.processing.camera_geometry_gap_mllm import transform_points, view_to_first_view
 from gap_mllm.processing.data import render_room
 from gap_mllm.processing.data.scene_sample import View
-from gap_mllm.training.losses import pose_encoding_loss, trimmed_depth_loss
+from gap_mllm.training.losses import (
+    GEOVR_WEIGHTS,
+    geovr_losses,
+    metric_scale_target,
+    pose_encoding_loss,
+    trimmed_depth_loss,
+    weighted_loss,
+)
 from gap_mllm.training.point_targets import scene_targets
 from gap_mllm.training.teachers import (
     CachedTeacher,
@@ -126,7 +133,7 @@ class Encoder:
         poses = torch.eye(4).repeat(count, 1, 1)
         poses[:, 0, 3] = torch.arange(count) + 3.0
         camera = torch.tensor([[50.0, 0.0, 28.0], [0.0, 50.0, 28.0], [0.0, 0.0, 1.0]])
-        flat = torch.arange(count * 16.0)[:, None].expand(-1, 6)
+        flat = torch.arange(1.0, count * 16 + 1)[:, None].repeat(1, 6)  # the views share its storage
         geometry = SimpleNamespace(tap_features=(flat, -flat), grid=[(4, 4)] * count)
         return SimpleNamespace(
             depth=torch.full((count, 56, 56, 1), self.depth),
@@ -141,7 +148,7 @@ def test_a_model_tells_features_by_layer_and_view(views):
     targets = ModelTeacher(Encoder())(views)
     assert list(targets.features) == ["layer_4", "layer_23"] and not targets.is_metric
     assert [tuple(part.shape) for part in targets.layer("layer_4")] == [(4, 4, 6)] * 2
-    assert targets.layer("layer_23")[1][0, 1, 0] == -17  # second view, first row, second column
+    assert targets.layer("layer_23")[1][0, 1, 0] == -18  # second view, first row, second column
     assert torch.equal(targets.camera_to_first[0], torch.eye(4))
     assert targets.camera_to_first[1, 0, 3] == -1.0  # world to camera was 1 farther
     with pytest.raises(ValueError, match=r"teacher's features has the unknown key 'layer_24' .did you mean 'layer_4'"):
@@ -206,6 +213,21 @@ def test_caches_that_do_not_fit_are_refused(tmp_path, views):
         CachedTeacher(tmp_path / "one", ModelTeacher(Encoder()))
     with pytest.raises(KeyError, match="holds nothing about the views a.png, None, in this order"):
         CachedTeacher(tmp_path / "one")([with_fields(views[0], image_path="a.png"), views[1]])
+
+
+# Together with the losses
+
+
+def test_targets_go_into_the_whole_sum_of_geovr(views):
+    recorded = RecordedTeacher()(views).resized([(28, 28)] * 2)
+    told = ModelTeacher(Encoder())(views)
+    depth, layers = torch.stack(recorded.depth), [torch.stack(told.layer("layer_4"))] * 4
+    scale, is_known = metric_scale_target(torch.full((1, 2, 28, 28), 0.5), depth[None])
+    targets = {"target_pose_enc": recorded.pose_encodings(), "target_depth": depth, "target_features": layers}
+    perfect = geovr_losses(recorded.pose_encodings(), depth, layers, scale, **targets, target_scale=scale)
+    assert is_known.all() and all(loss.count == 1 and loss.sum.abs() < 1e-5 for loss in perfect.values())
+    off = geovr_losses(told.pose_encodings(), 2 * depth, layers, scale + 1, **targets, target_scale=scale)
+    assert weighted_loss(off, GEOVR_WEIGHTS) > weighted_loss(perfect, GEOVR_WEIGHTS) + 1
 
 
 # Depth Anything 3

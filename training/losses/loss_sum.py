@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from ...processing.argument_checks import check_names
 
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)

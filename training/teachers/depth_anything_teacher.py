@@ -57,7 +57,7 @@ class DepthAnythingTeacher:
             ImportError: if the package is not installed.
         """
         try:
-            from depth_anything_3.api import DepthAnything3
+            from depth_anything_3.api import DepthAnything3  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(
                 "Depth Anything 3 comes with its own package: pip install 'gap-mllm[depth-anything]'. It asks for "
