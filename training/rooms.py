@@ -47,6 +47,7 @@ class RoomGeometryDataset(Dataset):
         return len(self.rooms)
 
     def __getitem__(self, index):
+        _check_index(index, len(self))
         scene, rng = self.rooms.draw(index)
         images, variety = np.stack([view.picture for view in scene.views]), self.rooms.variety
         if variety is not None and rng.random() < variety.mark_share:
@@ -60,6 +61,12 @@ class RoomGeometryDataset(Dataset):
             "sample_ids": scene.id,
             **{name: torch.stack(views) for name, views in targets.items()},
         }
+
+
+def _check_index(index, length):
+    """What lets a loop over the items end: every index names a room."""
+    if not 0 <= index < length:
+        raise IndexError(f"item {index} of {length}")
 
 
 def _mark(images, rng, variety):
@@ -166,6 +173,7 @@ class RoomQuestionDataset(Dataset):
         return len(self.rooms)
 
     def __getitem__(self, index):
+        _check_index(index, len(self))
         before = self.redrawn.total()
         samples = first_askable(partial(self.ask, index), self._count)
         first = {**samples[0].metadata, "rooms_redrawn": self.redrawn.total() - before}

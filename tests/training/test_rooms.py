@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
-from gap_mllm.training.rooms import REVISIT_GAP, RoomQuestionDataset, RoomQuestions
+from gap_mllm.training.rooms import REVISIT_GAP, RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
 
 
 SMALL = RoomVariety(sizes=((32, 32),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,), mark_arms=(2, 2))
@@ -88,6 +88,15 @@ def test_one_visit_is_the_rooms_in_their_order():
         f"room-train-{index}/reconstruction-0" for index in (0, 5, 11)
     ]
     assert not dataset._kept
+
+
+def test_a_loop_over_the_items_ends():
+    questions = make(3, counts={"reconstruction": 1})
+    assert [told(item) for item in questions] == [told(questions[place]) for place in range(3)]
+    assert len(list(RoomGeometryDataset(questions.rooms))) == 3
+    for items in (questions, RoomGeometryDataset(questions.rooms)):
+        with pytest.raises(IndexError, match="item 3 of 3"):
+            items[3]
 
 
 def test_a_fraction_is_a_share_of_blocks():
