@@ -245,11 +245,17 @@ class GeometryAlignedTrainer(TermTrainer):
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args, metric_key_prefix: str = "eval", **kwargs
     ):
-        """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers."""
+        """Loss on the evaluation set if there is one, and the scorer's metrics of generated answers.
+
+        Of several sets the scorer is asked once, with the first, and its metrics keep their names.
+        """
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.scorer is not None and description == "Evaluation":  # and not a prediction
+        sets = [f"eval_{name}" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else []
+        is_due = metric_key_prefix not in sets[1:] and description == "Evaluation"  # and not a prediction
+        if self.scorer is not None and is_due:
             scores = self.scorer(self.accelerator.unwrap_model(self.model).eval())
-            output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in scores.items()})
+            prefix = "eval" if metric_key_prefix in sets else metric_key_prefix
+            output.metrics.update({f"{prefix}_{name}": value for name, value in scores.items()})
         return output
 
 

@@ -77,10 +77,10 @@ class EndlessRows(IterableDataset):
                 if self.name is None and worker is not None and worker.id > 0:
                     return  # fewer files than workers: the others have rows
                 who = "train_dataset" if self.name is None else f"the source {self.name!r}"
-                place = "process" if worker is None else "process and worker (dataloader_num_workers) with its files"
+                advice = "" if worker is None else " and worker; where files are few, lower dataloader_num_workers"
                 raise ValueError(
-                    f"{who} streams no rows (for this {place}, or not again in a second round). Give an iterable that "
-                    f"can be begun again, with a row or more for each {place}."
+                    f"{who} streams no rows (for this process, or not again in a second round). Give an iterable that "
+                    f"can be begun again, with a row or more for each process{advice}."
                 )
 
 

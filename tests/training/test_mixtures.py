@@ -1,10 +1,13 @@
 """Several sources in one training: shares, limits and orders, the same after resuming, and no row in two processes."""
 
+import json
 import pickle
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from accelerate.data_loader import BatchSamplerShard
 from datasets import IterableDataset as StreamedRows
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
@@ -12,6 +15,10 @@ from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sequenti
 from gap_mllm.processing.data import load_multiview
 from gap_mllm.training import MixedDataset, MixedStream, SceneQuestionDataset, SceneQuestionStream
 from gap_mllm.training.streams import rows_of_process
+from tests.training.processes import run_in_two
+
+
+FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
 
 
 def letters(**sizes):
@@ -200,7 +207,7 @@ def test_questions_of_a_stream_follow_the_run():
 
 def test_a_worker_without_rows_is_named():
     mixed = MixedStream({"a": files("a", 1, 6), **letters(b=10)})
-    with pytest.raises(ValueError, match="the source 'a' streams no rows .for this process and worker"):
+    with pytest.raises(ValueError, match="the source 'a' streams no rows .* and worker; where files are few"):
         list(islice(DataLoader(mixed, batch_size=None, num_workers=2), 50))
 
 
@@ -234,3 +241,58 @@ def test_streams_that_cannot_be_mixed_are_named():
         MixedStream(letters(a=5), {"a": {0: 1.0, 1: 0.5}})
     with pytest.raises(IndexError, match="item 5 of 5"):
         MixedDataset(letters(a=5))[5]
+
+
+SCRIPT = """
+import json, sys, torch
+torch.set_num_threads(1)
+from gap_mllm import GapMllmForPreTraining, GapMllmProcessor
+from gap_mllm.processing.data import SceneSample, load_multiview
+from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, MixedStream
+from gap_mllm.training import SceneCollator, SceneQuestionDataset
+
+folder, source = sys.argv[1], json.loads(sys.argv[2])
+model = GapMllmForPreTraining.from_pretrained(folder + "/model", dtype="float32")
+collator = SceneCollator(
+    GapMllmProcessor.from_pretrained(folder + "/model"), max_views=2, max_view_pixels=64 * 64, for_pretraining=True,
+    point_map_side=model.config.point_map_side,
+)
+seen = []
+def collate(rows):
+    seen.extend(row.scene_id + row.id if isinstance(row, SceneSample) else row["id"] for row in rows)
+    return collator(rows)
+args = GeometryAlignedTrainingArguments(
+    output_dir=folder + "/out", per_device_train_batch_size=1, max_steps=4, logging_steps=1, report_to="none",
+    save_strategy="no", use_cpu=True, terms={"point_map": {"weight": {0: 0.0, 0.5: 0.0, 0.75: 1.0}}},
+    gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
+)
+rooms = load_multiview("rendered_rooms", split="train", num_rooms=8)
+questions = SceneQuestionDataset(rooms, tasks=("reconstruction",), num_views=2)
+rows = load_multiview(**source, streaming=True)
+weights = {"rows": {0: 1.0, 0.5: 0.0, "kind": "step"}, "rooms": {0: 0.0, 0.5: 1.0, "kind": "step"}}
+mixed = MixedStream({"rows": rows, "rooms": questions}, weights, length=8)
+trainer = GeometryAlignedTrainer(model=model, args=args, train_dataset=mixed, data_collator=collate)
+trainer.train()
+logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+json.dump([seen, logged], open(f"{folder}/rank{args.process_index}.json", "w"))
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
+def test_two_processes_train_on_a_mixture_by_weights_that_follow_the_run(
+    tmp_path, make_pretraining_model, tiny_processor
+):
+    """Heads whose term weighs nothing at first have gradients all the same, which DDP waits for."""
+    make_pretraining_model().save_pretrained(tmp_path / "model")
+    tiny_processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    source = {"name": "gap_mllm", "data_dir": str(FORMATS / "gap_mllm"), "split": "train", "tasks": ["reconstruction"]}
+    run_in_two(tmp_path / "run.py", tmp_path, json.dumps(source))
+    (seen, logged), (others, _) = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert not set(seen) & set(others) and len(set(seen[:4] + others[:4])) == 8
+    for items in (seen, others):
+        assert ["room" in item for item in items[:4]] == [False, False, True, True]
+    assert [entry["weight_point_map"] for entry in logged] == [0.0, 0.0, 0.0, 1.0]
+    for entry in logged:
+        expected = entry["loss_text"] + entry["weight_point_map"] * entry.get("loss_point_map", 0.0)  # rows: no depth
+        assert entry["loss"] == pytest.approx(expected, rel=1e-3)

@@ -137,9 +137,11 @@ def test_evaluation_sets_have_names(write_recipe, sources):
         eval_strategy="steps",
         eval_steps=3,
     )
-    trainer, _ = train_geometry_aligned(recipe)
+    asked = []
+    trainer, _ = train_geometry_aligned(recipe, scorer=lambda model: asked.append(model) or {"score": 0.5})
     logged = {key for entry in trainer.state.log_history for key in entry}
     assert {"eval_scans_loss", "eval_near_loss", "eval_scans_loss_text", "eval_near_loss_text"} <= logged
+    assert len(asked) == 1 and {key for key in logged if key.endswith("_score")} == {"eval_score"}
     scans, near = trainer.eval_dataset["scans"], trainer.eval_dataset["near"]
     assert (len(scans), len(near), len(scans[0].views), len(near[0].views)) == (1, 2, 2, 1)
     assert scans[0].split == "val" and near[0].split == "selection"
