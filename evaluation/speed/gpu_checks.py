@@ -13,17 +13,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration, GapMllmForPreTraining, best_attn_implementation
 from gap_mllm.attention_gap_mllm import PARTS, set_attention
 from gap_mllm.processing.data.scene_sample import SceneSample, View
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor
-from gap_mllm.training import SceneCollator
+from gap_mllm.training import SceneCollator, add_lora
 from gap_mllm.training.geometry_aligned_trainer import LEARNING_RATE_FACTORS
 from gap_mllm.training.module_groups import assign_groups, freeze_groups
 from gap_mllm.training.provenance import describe_run
@@ -135,6 +137,18 @@ class Machine:
         if not self.is_dry:
             torch.cuda.empty_cache()
 
+    def seconds(self, run: Callable, repeats: int = 10) -> float | None:
+        """Time of a call, the mean of several after one that is not counted; None in a dry run, which makes none."""
+        if self.is_dry:
+            return None
+        run()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        torch.cuda.synchronize()
+        return (time.perf_counter() - start) / repeats
+
     def peak(self, run: Callable, num_views: int) -> float | None:
         """GiB that a call with a batch of one scene needs at most, weights included; None in a dry run."""
         batch = self.batch(num_views=num_views)
@@ -240,12 +254,14 @@ def compiled(machine: Machine) -> Iterator[dict]:
     yield row("language model and encoder", value, "relative", KERNEL_LIMIT)
 
 
-def training_memory(machine: Machine) -> Iterator[dict]:
-    """Peak memory of a step by views: float32 weights, bfloat16 autocast, tower and encoder frozen, AdamW."""
+def training_step(machine: Machine, with_lora: bool = False, kernel: str | None = None) -> Callable:
+    """A step of a batch: float32 weights, bfloat16 autocast, tower and encoder frozen, AdamW."""
     model = machine.model(is_full=not machine.is_dry).train()
     freeze_groups(model, LEARNING_RATE_FACTORS)
     model.model.geometry.to(torch.bfloat16)
-    set_attention(model, None, machine.device, torch.bfloat16)
+    set_attention(model, kernel, machine.device, torch.bfloat16)
+    if with_lora:
+        model = add_lora(model, r=2 if machine.is_dry else 16)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step(batch):
@@ -255,9 +271,39 @@ def training_memory(machine: Machine) -> Iterator[dict]:
         optimizer.step()
         optimizer.zero_grad()
 
+    return step
+
+
+def training_memory(machine: Machine) -> Iterator[dict]:
+    """Peak memory of a step by views."""
+    step = training_step(machine)
     step(machine.batch())  # the moments are there from now on
     for num_views in machine.view_counts:
         yield row(f"step, {num_views} views", machine.peak(step, num_views), "GiB")
+
+
+def training_speed(machine: Machine) -> Iterator[dict]:
+    """Time and memory of a step, of all language weights and of LoRA's, and their share of the roofline.
+
+    The roofline is what a large product of matrices in bfloat16 reaches on the device; SDPA, whose work is counted.
+    """
+    square = torch.ones(64 if machine.is_dry else 8192, device=machine.device, dtype=torch.bfloat16).diag()
+    took = machine.seconds(lambda: square @ square)
+    roofline = None if took is None else 2 * len(square) ** 3 / took
+    yield row("roofline", roofline and roofline / 1e12, "TFLOP/s")
+    num_views = machine.view_counts[-2]
+    for name, with_lora in (("all weights", False), ("LoRA", True)):
+        step, batch = training_step(machine, with_lora, "sdpa"), machine.batch(num_views=num_views)
+        with FlopCounterMode(display=False) as counter:
+            step(batch)
+        work = counter.get_total_flops()
+        what, took = f"{name}, {num_views} views", machine.seconds(partial(step, batch))
+        yield row(f"{what}: work of a step", work / 1e12, "TFLOP")
+        yield row(f"{what}: speed", took and 1 / took, "steps/s")
+        yield row(f"{what}: share of the roofline", took and work / took / roofline, "")
+        yield row(f"{what}: peak memory", machine.peak(step, num_views), "GiB")
+        del step
+        machine.free()
 
 
 @torch.no_grad()
@@ -312,6 +358,7 @@ STEPS = {
     "layouts": layouts,
     "compiled": compiled,
     "training_memory": training_memory,
+    "training_speed": training_speed,
     "forward_memory": forward_memory,
     "generation": generation,
     "marked_tests": marked_tests,

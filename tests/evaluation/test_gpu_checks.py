@@ -49,6 +49,10 @@ def test_every_step_runs_dry(script, run, tmp_path):
     assert {row["step"] for row in written["rows"]} == set(steps) and written["versions"]["torch"]
     values = {row["what"]: row["value"] for row in written["rows"] if row["step"] == "sizes"}
     assert round(values["language: parameters"] + values["vision: parameters"]) == 2128  # Qwen3-VL-2B
+    speed = {row["what"]: row["value"] for row in written["rows"] if row["step"] == "training_speed"}
+    whole, adapters = (speed[f"{name}, 1 views: work of a step"] for name in ("all weights", "LoRA"))
+    assert 0.5 * whole < adapters < whole  # no gradients of the language model's weights
+    assert {"roofline", "LoRA, 1 views: share of the roofline", "LoRA, 1 views: peak memory"} < speed.keys()
     assert "step, 2 views" in (tmp_path / "gpu_checks.md").read_text()
 
 
