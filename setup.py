@@ -42,7 +42,7 @@ REQUIREMENTS = [
 DATA = ["av>=12.0", "datasets>=5.0", "ijson>=3.2", "xxhash>=3.0"]
 EXTRAS = {
     "data": DATA,
-    "train": [*DATA, "accelerate>=1.10", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
+    "train": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
     "eval": [*DATA, "accelerate>=1.10", "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
     "caption": ["pycocoevalcap>=1.2"],  # METEOR also needs Java
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],

@@ -2,6 +2,7 @@
 """Scores of 3D answers next to blind baselines, dense point errors, and plots."""
 
 from ..processing.data.rooms.renderer import render_split
+from ..processing.drawing import AnswerExample, draw_answers, project_wireframe
 from ..processing.metrics_file import save_metrics
 from ..processing.scores import (
     GroundedBox,
@@ -13,6 +14,7 @@ from ..processing.scores import (
     ground_box,
     read_detections,
 )
+from ..training.curves import plot_curves
 from .baselines import BlindBaselines, fit_baselines
 from .dense_points import (
     evaluate_geometry_encoder,
@@ -48,7 +50,6 @@ from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
-from .plots import AnswerExample, draw_answers, plot_curves, project_wireframe
 
 
 __all__ = [

@@ -110,8 +110,7 @@ def prepare_measurement(num_rooms):
 
 def measure_answers(model, processor, rooms, baselines):
     """Decoded point errors on test rooms, next to blind baselines; and a few answers to draw."""
-    from gap_mllm.evaluation import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
-    from gap_mllm.evaluation.plots import AnswerExample
+    from gap_mllm.evaluation import AnswerExample, answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
     from gap_mllm.processing.data import SPLIT_SEEDS
 
     samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
@@ -142,7 +141,7 @@ def ask_for_box(model, processor, room):
     """Let the model give the box of an object that is described in words."""
     from PIL import Image
 
-    from gap_mllm.evaluation.plots import AnswerExample
+    from gap_mllm.evaluation import AnswerExample
     from gap_mllm.processing.data import make_question
 
     question = make_question(room, "grounding_box")

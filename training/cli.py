@@ -1,8 +1,13 @@
 """What `gap-mllm train`, `train-geometry-encoder`, `train-grpo` (a recipe's keys are flags, too) and `merge` do."""
 
 import argparse
+from functools import partial
+
+import datasets
+from transformers.utils import logging
 
 from .dry_run import describe_dry_run, dry_run_recipe
+from .progress_lines import is_terminal
 from .train_geometry_aligned import train_geometry_aligned
 from .train_geometry_encoder import train_geometry_encoder
 
@@ -10,6 +15,7 @@ from .train_geometry_encoder import train_geometry_encoder
 def run_train(args: argparse.Namespace) -> None:
     """Pre-train by a recipe; unknown flags are keys of the recipe."""
     if not _is_dry(args, "train"):
+        _hide_bars()
         _tell(train_geometry_aligned(args.recipe, args.overrides)[0])
 
 
@@ -17,7 +23,9 @@ def run_train_geometry_encoder(args: argparse.Namespace) -> None:
     """Train an encoder by a recipe; measured on test rooms if the recipe says so."""
     from gap_mllm.evaluation.dense_points import evaluate_geometry_encoder
 
-    _tell(train_geometry_encoder(args.recipe, args.overrides, scorer=evaluate_geometry_encoder))
+    _hide_bars()
+    scorer = partial(evaluate_geometry_encoder, show_progress=is_terminal())
+    _tell(train_geometry_encoder(args.recipe, args.overrides, scorer=scorer))
 
 
 def run_train_grpo(args: argparse.Namespace) -> None:
@@ -25,6 +33,7 @@ def run_train_grpo(args: argparse.Namespace) -> None:
     if not _is_dry(args, "train-grpo"):
         from .train_grpo import train_grpo  # imports TRL, which the others do without
 
+        _hide_bars()
         _tell(train_grpo(args.recipe, args.overrides))
 
 
@@ -42,6 +51,13 @@ def run_merge(args: argparse.Namespace) -> None:
     from .adapters import merge_adapter
 
     print(f"wrote {merge_adapter(args.adapter, args.output, args.base)}")
+
+
+def _hide_bars():
+    """No bars of loading and preparing where nobody watches."""
+    if not is_terminal():
+        logging.disable_progress_bar()
+        datasets.disable_progress_bars()
 
 
 def _tell(trainer):

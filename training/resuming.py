@@ -17,6 +17,7 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
+from .progress_lines import ProgressLines
 from .provenance import write_provenance
 from .run_folder import UNFINISHED, RunFolder
 from .run_log import RunLog
@@ -72,6 +73,7 @@ class ResumingMixin:
             stop, log = _SaveAndStop(), RunLog(run)
             self.add_callback(stop)
             self.add_callback(log)
+            ProgressLines(log).take_the_place_of_bars(self)
             with log.summing_up(self), stop.listening():
                 self.train(resume_from_checkpoint=run.checkpoint)
                 if self.is_world_process_zero():

@@ -1,7 +1,7 @@
 """What a person reads of a training in its output folder, while it runs and when it has ended, however it ends.
 
-recipe.yaml (the resolved recipe), log.jsonl (what was logged, a line each) and summary.json; docs/run_folder.md
-describes them.
+recipe.yaml (the resolved recipe), log.jsonl (what was logged, a line each), curves.png and summary.json;
+docs/run_folder.md describes them.
 """
 
 import json
@@ -12,20 +12,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
 
 from ..processing.data.folder_writing import write_atomically
 from ..processing.metrics_file import save_metrics, strict_json
+from .curves import is_loss, is_metric, is_more_better, plot_curves
 from .provenance import describe_run
 from .run_folder import RunFolder
 
 
-LOG_FILE, SUMMARY_FILE = "log.jsonl", "summary.json"
-_SPEEDS = ("_runtime", "_per_second")
-_HIGHER, _LOWER = ("_rate", "_accuracy", "_share", "_iou", "reward", "/mean"), ("_m", "_deg")
+logger = logging.get_logger(__name__)
+
+LOG_FILE, SUMMARY_FILE, CURVES_FILE = "log.jsonl", "summary.json", "curves.png"
 
 
 class RunLog(TrainerCallback):
-    """Writes recipe, log and summary of a run into its folder; the main process alone.
+    """Writes recipe, log, curves and summary of a run into its folder; the main process alone.
 
     Args:
         run (`RunFolder`): the output folder.
@@ -33,6 +35,7 @@ class RunLog(TrainerCallback):
 
     def __init__(self, run: RunFolder):
         self.run, self._began, self._minutes_before = run, time.monotonic(), 0.0
+        self._made_by = describe_run({})
 
     @property
     def minutes(self) -> float:
@@ -46,7 +49,7 @@ class RunLog(TrainerCallback):
             yield
         except BaseException as error:
             with suppress(OSError):  # a full disk is what is told
-                self._write_summary(trainer.args, trainer.state, _how_ended(error))
+                self._write(trainer.args, trainer.state, _how_ended(error))
             raise
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -59,7 +62,7 @@ class RunLog(TrainerCallback):
             kept = [line for line in lines if line.get("step", math.inf) <= state.global_step]
             self._minutes_before = kept[-1]["minutes"] if kept else 0.0
             write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept if "train_runtime" not in line))
-            self._write_summary(args, state, "running")
+            self._write(args, state, "running")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if state.is_world_process_zero:
@@ -68,29 +71,37 @@ class RunLog(TrainerCallback):
                 file.write(json.dumps(strict_json(entry)) + "\n")
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._write_summary(args, state, "running")
+        self._write(args, state, "running")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._write_summary(args, state, "finished")
+        self._write(args, state, "finished")
 
-    def _write_summary(self, args, state, how):
-        if state.is_world_process_zero:
-            directions = {}
-            if args.metric_for_best_model and args.greater_is_better is not None:
-                name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
-                directions[name] = args.greater_is_better
-            described = describe_run({})
-            summary = {
-                "state": how,
-                "steps": state.global_step,
-                "max_steps": state.max_steps,
-                "epochs": state.epoch,
-                "minutes": self.minutes,
-                **sum_up(state.log_history, directions),
-                "settings_hash": self.run.settings_hash,
-                **{name: described[name] for name in ("versions", "git_commit", "git_is_dirty")},
-            }
-            save_metrics(summary, self.run.path / SUMMARY_FILE)
+    def _write(self, args, state, how):
+        """Write summary and curves."""
+        if not state.is_world_process_zero:
+            return
+        directions = {}
+        if args.metric_for_best_model and args.greater_is_better is not None:
+            directions[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"] = args.greater_is_better
+        summary = {
+            "state": how,
+            "steps": state.global_step,
+            "max_steps": state.max_steps,
+            "epochs": state.epoch,
+            "minutes": self.minutes,
+            **sum_up(state.log_history, directions),
+            "settings_hash": self.run.settings_hash,
+            **{name: self._made_by[name] for name in ("versions", "git_commit", "git_is_dirty")},
+        }
+        save_metrics(summary, self.run.path / SUMMARY_FILE)
+        if any(is_loss(key) or is_metric(key) for entry in state.log_history for key in entry):
+            self._draw(state.log_history)
+
+    def _draw(self, log_history):
+        try:
+            plot_curves(log_history, self.run.path / CURVES_FILE)
+        except ImportError:
+            logger.warning_once(f"{CURVES_FILE} is not drawn: matplotlib is missing, pip install gap-mllm[train]")
 
 
 def sum_up(log_history: Sequence[dict], directions: dict[str, bool] | None = None) -> dict:
@@ -121,7 +132,7 @@ def sum_up(log_history: Sequence[dict], directions: dict[str, bool] | None = Non
     losses = [entry for entry in losses if "loss" in entry]
     evaluations = {}
     for entry in log_history:  # of several evaluation sets each has an entry
-        metrics = _picked(entry, _is_metric)
+        metrics = _picked(entry, is_metric)
         if len(metrics) > 1:
             evaluations.setdefault(entry["step"], {}).update(metrics)
     evaluations = list(evaluations.values())
@@ -138,21 +149,6 @@ def sum_up(log_history: Sequence[dict], directions: dict[str, bool] | None = Non
     for name, entries in (("losses", losses), ("evaluation", evaluations)):
         ends |= {f"first_{name}": entries[0] if entries else None, f"last_{name}": entries[-1] if entries else None}
     return {**ends, "best": best}
-
-
-def is_more_better(name: str) -> bool | None:
-    """Whether more of a metric is better, as its name says: "_m" is an error in metres, "_rate" a share; or None."""
-    if "loss" in name or name.endswith(_LOWER):
-        return False
-    return True if name.endswith(_HIGHER) else None
-
-
-def _is_loss(key):
-    return key in ("loss", "reward") or key.startswith("loss_")
-
-
-def _is_metric(key):
-    return key.startswith("eval_") and not key.endswith(_SPEEDS)
 
 
 def _picked(entry, is_wanted):

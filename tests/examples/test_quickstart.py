@@ -1,13 +1,19 @@
-"""The quickstart's way with a folder of photographs, whatever these are; `make demo` runs the rest."""
+"""The quickstart's way with a folder of photographs, and with a stopped training; `make demo` runs the rest."""
 
 import importlib.util
 import json
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, TrainerCallback
+
+from gap_mllm.training import train_geometry_aligned as by_recipe
+from gap_mllm.training.recipes import find_recipe
 
 
 ROOT = Path(__file__).parents[2]
@@ -91,3 +97,46 @@ def test_too_few_are_refused_before_any_work(words, message, quickstart, monkeyp
         quickstart.main()
     assert ended.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_was_stopped_goes_on_and_is_not_repeated(quickstart, tmp_path, monkeypatch):
+    train = by_recipe.train_geometry_aligned
+
+    def losses(folder):
+        log = json.loads((folder / "training" / "trainer_state.json").read_text())["log_history"]
+        return {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
+
+    def shorter(recipe, overrides, **kwargs):
+        return train(recipe, [*overrides, "--logging_steps", "1", *QUICK], **kwargs)
+
+    def stopped(recipe, overrides):
+        return shorter(recipe, overrides, callbacks=[StopAt(2)])
+
+    whole, output, args = tmp_path / "whole", tmp_path / "output", SimpleNamespace(steps=4)
+    monkeypatch.setattr(by_recipe, "train_geometry_aligned", shorter)
+    quickstart.train(args, whole)
+    monkeypatch.setattr(by_recipe, "train_geometry_aligned", stopped)
+    with pytest.raises(SystemExit):
+        quickstart.train(args, output)
+    assert (output / "training" / "checkpoint-2").is_dir()
+    monkeypatch.setattr(by_recipe, "train_geometry_aligned", shorter)
+    trainer, _ = quickstart.train(args, output)
+    assert losses(output) == losses(whole) and list(losses(output)) == [1, 2, 3, 4] and not trainer.was_finished
+    assert quickstart.train(args, output)[0].was_finished
+
+
+def test_the_quickstart_saves_while_it_trains():
+    recipe = yaml.safe_load(find_recipe("quickstart").read_text())
+    assert recipe["save_steps"] <= recipe["max_steps"] / 4 and "save_strategy" not in recipe
+
+
+QUICK = ["--per_device_train_batch_size", "1", "--questions", '{"counts": {"reconstruction": 1}}']
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step + 1 == self.step:
+            signal.raise_signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from gap_mllm.training.run_folder import UNFINISHED, last_whole_checkpoint
+from gap_mllm.training.term_trainer import TermTrainer
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from gap_mllm_cli import main
 from tests.training.processes import run_in_two
@@ -205,6 +206,36 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_what_to_do(recipe, tmp_
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.startswith("gap-mllm: error: ") and "Free some space (in training, save_total_limit" in line
     assert [path.name for path in (tmp_path / "run").glob("*/")] == ["checkpoint-2"]  # the half-written one made room
+    state = json.loads((tmp_path / "run" / "summary.json").read_text())["state"]
+    assert state == "failed: OSError: [Errno 28] No space left on device"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["gpu", "cpu"],
+)
+def test_full_memory_says_what_to_do_and_the_run_goes_on_in_smaller_parts(error, recipe, tmp_path, monkeypatch, capfd):
+    step, run = TermTrainer.training_step, tmp_path / "run"
+
+    def fail(self, *args, **kwargs):
+        if self.state.global_step == 2 and self.args.per_device_train_batch_size == 2:
+            raise error
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(TermTrainer, "training_step", fail)
+    large = {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    assert main(["train", recipe(**large)]) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("gap-mllm: error: ") and "allocate" in line
+    assert "Use smaller batches (in training, with as many more gradient_accumulation_steps" in line
+    state = json.loads((run / "summary.json").read_text())["state"]
+    assert state.startswith(f"failed: {type(error).__name__}: ") and "allocate" in state
+    assert main(["train", recipe(max_steps=3)]) == 0  # half the batch, twice: the same run, from checkpoint-2
+    assert list(losses(run)) == [1, 2, 3]
 
 
 # One folder, one training

@@ -1,15 +1,22 @@
 """What a training leaves in its folder: a recipe that gives the same run, log, summary; and what it checks first."""
 
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from transformers import TrainerCallback
+from PIL import Image
+from transformers import TrainerCallback, TrainerState
 
 from gap_mllm.processing.data.folder_writing import hold_folder
 from gap_mllm.training import train_geometry_aligned as by_recipe
+from gap_mllm.training.progress_lines import ProgressLines
 from gap_mllm.training.recipes import recipe_text
 from gap_mllm.training.run_log import sum_up
 from gap_mllm.training.term_trainer import TermTrainer
@@ -176,3 +183,52 @@ def test_sums_of_a_log():
     }
     assert sum_up([]) == {"first_losses": None, "last_losses": None, "first_evaluation": None,
                           "last_evaluation": None, "best": {}}  # fmt: skip
+
+
+# Curves, and lines
+
+
+def test_curves_are_drawn_with_learning_rate_and_evaluations(recipe, tmp_path):
+    train_geometry_aligned(recipe(max_steps=2, save_strategy="no"))
+    plain = Image.open(tmp_path / "run" / "curves.png").size
+    flags = ["--output_dir", str(tmp_path / "more"), "--eval_strategy", "steps", "--eval_steps", "1"]
+    train_geometry_aligned(recipe(max_steps=2, save_strategy="no", num_selection_rooms=1), flags)
+    assert (
+        plain[0] == 1040 and Image.open(tmp_path / "more" / "curves.png").size[0] == 1560
+    )  # two panels; rows of three
+
+
+def test_without_matplotlib_a_run_says_what_is_missing(recipe, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    train_geometry_aligned(recipe(max_steps=1, save_strategy="no"))
+    assert "curves.png is not drawn: matplotlib is missing, pip install gap-mllm[train]" in caplog.messages
+    assert not (tmp_path / "run" / "curves.png").exists() and read_summary(tmp_path / "run")["state"] == "finished"
+
+
+def test_a_run_into_a_pipe_writes_a_few_lines(recipe, tmp_path):
+    path = recipe(max_steps=60, logging_steps=1, eval_strategy="steps", eval_steps=5, num_selection_rooms=1,
+                  save_strategy="no", disable_tqdm=False)  # fmt: skip
+    command = [sys.executable, "-c", "import sys; from gap_mllm_cli import main; sys.exit(main())", "train", path]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    lines = [line for line in re.split(r"[\r\n]+", done.stdout + done.stderr) if line.strip()]
+    assert done.returncode == 0 and 15 < len(lines) <= 60, done.stderr[-2000:]
+    told = [line for line in lines if line.startswith("step ")]
+    assert told[0].startswith("step 1 of 60, 0.0 min: loss ") and "loss_text" in told[0]
+    assert any(line.startswith("step 60 of 60") and ": evaluation: loss" not in line for line in told)
+    assert any(": evaluation: " in line and "point_error_m" in line for line in told)
+    assert len(read_log(tmp_path / "run")) == 60 + 12 + 1
+
+
+def test_lines_of_any_run_are_few_and_grow_apart(capsys):
+    lines, state = ProgressLines(SimpleNamespace(minutes=1.0)), TrainerState(max_steps=100_000)
+    for step in range(1, 100_001):
+        state.global_step = step
+        state.log_history = [{"step": step, "loss": 1.0, "rewards/x/mean": 1.0}]
+        lines.on_log(None, state, None)
+        state.log_history = [{"step": step, "eval_loss": 1.0}]
+        lines.on_log(None, state, None)
+    told = capsys.readouterr().out.splitlines()
+    steps = [int(line.split()[1]) for line in told if "evaluation" not in line]
+    assert len(told) <= 60 and steps[:5] == [1, 2, 4, 8, 16] and steps[-2:] == [96384, 100_000]
+    assert told[0] == "step 1 of 100000, 1.0 min: loss 1" and told[1].endswith("1.0 min: evaluation: loss 1")

@@ -1,0 +1,65 @@
+"""A few lines of progress where the output is no terminal, in place of bars and of every entry of the log."""
+
+import sys
+
+from tqdm import tqdm
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from .curves import is_metric
+from .run_log import RunLog
+
+
+PARTS = 10  # of the run; there are no more lines than these, and one for each doubling of the steps before
+_HIDDEN = ("step", "epoch", "total_flos", "num_tokens", "num_input_tokens_seen", "frac_reward_zero_std", "step_time")
+
+
+def is_terminal() -> bool:
+    """Whether somebody watches: both output streams are terminals."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+class ProgressLines(TrainerCallback):
+    """Tells of losses and evaluations at steps 1, 2, 4, .. and then at every tenth of the run, and at its end.
+
+    Args:
+        log (`RunLog`): log of the run, which knows its minutes.
+    """
+
+    def __init__(self, log: RunLog):
+        self.log, self._told = log, {}
+
+    def take_the_place_of_bars(self, trainer: Trainer) -> None:
+        """Write these lines instead of what the trainer writes, unless somebody watches."""
+        if not is_terminal():
+            for kind in (ProgressCallback, PrinterCallback):
+                trainer.remove_callback(kind)
+            trainer.add_callback(self)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        entry = state.log_history[-1]
+        names = [name for name in entry if "/" not in name and name not in _HIDDEN]
+        metrics = [name for name in names if is_metric(name)]
+        if state.is_world_process_zero and "train_runtime" not in entry and self._is_due(state, bool(metrics)):
+            shown = {name.removeprefix("eval_") if metrics else name: entry[name] for name in metrics or names}
+            numbers = [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
+            what = "evaluation: " if metrics else ""
+            place = f"step {state.global_step} of {state.max_steps}, {self.log.minutes:.1f} min"
+            tqdm.write(f"{place}: {what}{', '.join(numbers)}")
+
+    def _is_due(self, state, is_evaluation):
+        last, step = self._told.get(is_evaluation), state.global_step
+        if last is not None and step < min(last + max(min(last, state.max_steps // PARTS), 1), state.max_steps):
+            return False
+        self._told[is_evaluation] = step
+        return True
+
+
+__all__ = ["ProgressLines", "is_terminal"]
