@@ -48,11 +48,9 @@ class ProgressLines(TrainerCallback):
         names = [name for name in entry if "/" not in name and name not in _HIDDEN]
         metrics = [name for name in names if is_metric(name)]
         if state.is_world_process_zero and "train_runtime" not in entry and self._is_due(state, bool(metrics)):
-            shown = {name.removeprefix("eval_") if metrics else name: entry[name] for name in metrics or names}
-            numbers = [f"{name} {value:.4g}" for name, value in shown.items() if isinstance(value, int | float)]
-            what = "evaluation: " if metrics else ""
+            shown = {name: entry[name] for name in metrics or names if isinstance(entry[name], int | float)}
             place = f"step {state.global_step} of {state.max_steps}, {self.log.minutes:.1f} min"
-            tqdm.write(f"{place}: {what}{', '.join(numbers)}")
+            tqdm.write(f"{place}: {', '.join(f'{name} {value:.4g}' for name, value in shown.items())}")
 
     def _is_due(self, state, is_evaluation):
         last, step = self._told.get(is_evaluation), state.global_step

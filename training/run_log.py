@@ -1,7 +1,7 @@
 """What a person reads of a training in its output folder, while it runs and when it has ended, however it ends.
 
 recipe.yaml (the resolved recipe), log.jsonl (what was logged, a line each), curves.png and summary.json;
-docs/run_folder.md describes them.
+docs/run_folder.md describes them, and samples.png, which sample_pictures.py draws.
 """
 
 import json

@@ -24,10 +24,11 @@ from .cold_start import ColdStartQuestions
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
 from .layouts import LAYOUTS
-from .marked_pixel_scorer import marked_pixel_scorer
+from .marked_pixel_scorer import make_marked_pixel_samples, marked_pixel_scorer
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
 from .recipe_sources import each_set, evaluation_questions, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
+from .sample_pictures import NUM_SHOWN, SamplePictures
 from .scene_collator import SceneCollator
 from .term_trainer import autocast_dtype
 
@@ -182,12 +183,12 @@ def _train(model_args, args, run, scorer, callbacks):
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
     if model_args.frozen_geometry:
         shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)
-    eval_dataset = None
+    eval_dataset, shown = None, ()
     if model_args.data:
         dataset = training_questions(model_args, args)
         eval_dataset = evaluation_questions(model_args, args)
     else:
-        dataset, scorer = _rooms(model_args, args, processor, scorer)
+        dataset, scorer, shown = _rooms(model_args, args, processor, scorer)
     if model_args.cold_start:
 
         def taught(asked):
@@ -204,7 +205,7 @@ def _train(model_args, args, run, scorer, callbacks):
         eval_dataset=eval_dataset,
         data_collator=collator,
         scorer=scorer,
-        callbacks=callbacks,
+        callbacks=[*(callbacks or ()), SamplePictures(run, processor, eval_dataset or shown)],
         run=run,
     )
     trainer.train_and_save()  # with the processor, and so ready for the Hub
@@ -212,13 +213,15 @@ def _train(model_args, args, run, scorer, callbacks):
 
 
 def _rooms(model_args, args, processor, scorer):
-    """Training rooms for every step or epoch of the run, and the scorer that asks about selection rooms."""
+    """Training rooms for every step or epoch, the scorer that asks about selection rooms, and questions to draw."""
     rooms = training_rooms(model_args, args, RoomVariety(**model_args.variety))
     processor.set_training_views(*training_views(rooms.variety))
-    if scorer is None and model_args.num_selection_rooms:
+    seen = []
+    if model_args.num_selection_rooms:
         seen = load_multiview("rendered_rooms", split="selection", num_rooms=model_args.num_selection_rooms)
-        scorer = marked_pixel_scorer(processor, seen, show_progress=False)
-    return RoomQuestionDataset(rooms, RoomQuestions(**model_args.questions)), scorer
+        scorer = scorer or marked_pixel_scorer(processor, seen, show_progress=False)
+    shown = make_marked_pixel_samples(seen[index] for index in range(min(len(seen), NUM_SHOWN)))
+    return RoomQuestionDataset(rooms, RoomQuestions(**model_args.questions)), scorer, shown
 
 
 def training_views(variety: RoomVariety):

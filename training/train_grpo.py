@@ -25,6 +25,7 @@ from .recipe_sources import each_set, evaluation_questions, read_sources, traini
 from .resuming import ResumingMixin
 from .rewards import compose_rewards
 from .rooms import RoomQuestionDataset, RoomQuestions
+from .sample_pictures import SamplePictures
 from .term_trainer import DeviceDefaults, autocast_dtype
 
 
@@ -142,7 +143,8 @@ def _train(grpo_args, args, run, functions):
         return make_prompt_rows(asked, processor, grpo_args.instruction)
 
     prompts = rows_of(questions), each_set(eval_questions, rows_of)
-    options = {"processing_class": processor, "run": run}
+    pictures = SamplePictures(run, processor, eval_questions or (), grpo_args.instruction, functions)
+    options = {"processing_class": processor, "run": run, "callbacks": [pictures]}
     if grpo_args.lora is not None:
         options["peft_config"] = lora_config(model, **lora_options(grpo_args, args))
     trainer = _ResumingGRPOTrainer(model, functions, args, *prompts, **options)

@@ -5,22 +5,33 @@ What is drawn into a single view is in view_overlay.py.
 """
 
 import re
-from bisect import bisect_right
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..prompts_gap_mllm import IMAGE_TAG
+from .picture_strips import (
+    FAINT,
+    GAP,
+    HEADER,
+    INK,
+    LARGE,
+    MARGIN,
+    PAPER,
+    SMALL,
+    TARGET,
+    TEXT,
+    WARNING,
+    side_by_side,
+    stack_strips,
+    text_strip,
+)
 from .record_errors import RecordError
 from .scene_sample import SceneSample
 from .view_overlay import draw_view, object_colors, object_name
 from .view_selection import spread_views
 
 
-MARGIN, GAP = 16, 8
-INK, PAPER, FAINT, HEADER = "black", "white", (110, 110, 110), (40, 54, 74)
-WARNING, TARGET = (190, 20, 20), (0, 130, 50)
-TEXT, SMALL, LARGE = 15, 13, 24  # font sizes
 MAX_LEGEND = 24  # entries of a row
 HOW_TO_READ = (
     "Wire frames are 3D boxes, projected into every view that has pose and intrinsics: solid edges are turned to the "
@@ -47,17 +58,17 @@ def contact_sheet(samples: list[SceneSample], title: str = "", width: int = 1600
     if width < 400 or max_views < 1:
         raise ValueError(f"width is {width} and max_views {max_views}; expected at least 400 and 1.")
     inner = width - 2 * MARGIN
-    strips = [_text(title, inner, LARGE), _text(HOW_TO_READ, inner, SMALL, FAINT)]
+    strips = [text_strip(title, inner, LARGE), text_strip(HOW_TO_READ, inner, SMALL, FAINT)]
     samples = list(samples)
     for number, sample in enumerate(samples, 1):
         strips += [_header(sample, f"{number} of {len(samples)}", inner), *_row(sample, inner, max_views)]
     if not samples:
-        strips.append(_text("There are no rows to show.", inner, TEXT, WARNING))
-    return _stack([strip for strip in strips if strip is not None], width)
+        strips.append(text_strip("There are no rows to show.", inner, TEXT, WARNING))
+    return stack_strips([strip for strip in strips if strip is not None], width)
 
 
 def _row(sample, width, max_views):
-    shown = _shown_views(sample, max_views)
+    shown = shown_views(sample, max_views)
     colors = object_colors(sample)
     lines = -(-len(shown) // (6 if len(shown) <= 12 else 8))
     columns = max(-(-len(shown) // max(lines, 1)), 3)
@@ -72,19 +83,20 @@ def _row(sample, width, max_views):
             problems.setdefault(problem, []).append(view)
     if not shown:
         where = f"; its video is {sample.video}" if sample.video else ""
-        yield _text(f"This row has no views{where}.", width, TEXT, WARNING)
+        yield text_strip(f"This row has no views{where}.", width, TEXT, WARNING)
     for start in range(0, len(tiles), columns):
-        yield _side_by_side(tiles[start : start + columns], width)
+        yield side_by_side(tiles[start : start + columns], width)
     for problem, views in problems.items():
         where = "In no view" if views == shown else f"Not in view {', '.join(map(str, views))}"
-        yield _text(f"{where} could everything be drawn: {problem}", width, SMALL, WARNING)
+        yield text_strip(f"{where} could everything be drawn: {problem}", width, SMALL, WARNING)
     if len(shown) < len(sample.views):
-        yield _text(f"{len(shown)} of {len(sample.views)} views are shown.", width, SMALL, FAINT)
+        yield text_strip(f"{len(shown)} of {len(sample.views)} views are shown.", width, SMALL, FAINT)
     yield from _legend(sample, colors, seen, width)
     yield from _texts(sample, width)
 
 
-def _shown_views(sample, max_views):
+def shown_views(sample: SceneSample, max_views: int) -> list[int]:
+    """Indices of the views to draw: all, or of more those that the sample speaks of and some among them."""
     if len(sample.views) <= max_views:
         return list(range(len(sample.views)))
     try:
@@ -101,20 +113,20 @@ def _tile(sample, view, width, colors):
     try:
         drawn = draw_view(sample, view, width, colors)
     except RecordError as error:
-        note = _text(f"cannot be shown: {error.reason}", width, SMALL, WARNING, max_lines=6)
-        return _stack([_text(caption, width, SMALL), note], width, margin=0), None
+        note = text_strip(f"cannot be shown: {error.reason}", width, SMALL, WARNING, max_lines=6)
+        return stack_strips([text_strip(caption, width, SMALL), note], width, margin=0), None
     if is_target:
         corner = drawn.picture.width - 1, drawn.picture.height - 1
         ImageDraw.Draw(drawn.picture).rectangle([0, 0, *corner], outline=TARGET, width=5)
-    strip = _text(caption, width, SMALL, TARGET if is_target else INK, max_lines=1)
-    return _stack([strip, drawn.picture], width, margin=0, gap=2), drawn
+    strip = text_strip(caption, width, SMALL, TARGET if is_target else INK, max_lines=1)
+    return stack_strips([strip, drawn.picture], width, margin=0, gap=2), drawn
 
 
 def _header(sample, number, width):
     facts = {"task": sample.task, "type": sample.question_type, "split": sample.split, "scene": sample.scene_id}
     facts["video"] = Path(sample.video).name if sample.video else None
     facts = [f"{name} {value}" for name, value in facts.items() if value] + [f"views {len(sample.views)}"]
-    return _text(f"{number}: {sample.id}\n{' | '.join(facts)}", width, TEXT, "white", HEADER)
+    return text_strip(f"{number}: {sample.id}\n{' | '.join(facts)}", width, TEXT, "white", HEADER)
 
 
 def _legend(sample, colors, seen, width):
@@ -134,13 +146,13 @@ def _legend(sample, colors, seen, width):
             place = "at (" + ", ".join(f"{value:.2f}" for value in point.xyz) + f") m in the {world}"
         entries.append((f"point {object_name(point, index)}: {place}; {_where(seen['points'].get(index))}", color))
     for text, color in entries[:MAX_LEGEND]:
-        strip = _text(text, width - 22, SMALL, max_lines=1)
+        strip = text_strip(text, width - 22, SMALL, max_lines=1)
         entry = Image.new("RGB", (width, strip.height), PAPER)
         entry.paste(strip, (22, 0))
         ImageDraw.Draw(entry).rectangle([2, 2, 16, strip.height - 3], fill=color, outline=INK)
         yield entry
     if len(entries) > MAX_LEGEND:
-        yield _text(f"and {len(entries) - MAX_LEGEND} more.", width, SMALL, FAINT)
+        yield text_strip(f"and {len(entries) - MAX_LEGEND} more.", width, SMALL, FAINT)
 
 
 def _where(views):
@@ -149,76 +161,24 @@ def _where(views):
     return f"in view{'s' if len(views) > 1 else ''} {', '.join(map(str, views))}"
 
 
+def question_text(sample: SceneSample) -> str:
+    """What is asked, with the number of pictures where the tags of several stand."""
+    question = _TAG_RUN.sub(lambda run: f"[{run.group(0).count(IMAGE_TAG)} pictures] ", sample.question or "none")
+    return question.strip()
+
+
 def _texts(sample, width):
     if sample.question is None and sample.answer is None:  # a scene, which nothing is asked about
         return
-    question = _TAG_RUN.sub(lambda run: f"[{run.group(0).count(IMAGE_TAG)} pictures] ", sample.question or "none")
-    yield _text(f"Question: {question.strip()}", width, TEXT, max_lines=8)
+    yield text_strip(f"Question: {question_text(sample)}", width, TEXT, max_lines=8)
     if sample.choices:
-        yield _text(f"Choices: {' / '.join(sample.choices)}", width, TEXT, max_lines=3)
+        yield text_strip(f"Choices: {' / '.join(sample.choices)}", width, TEXT, max_lines=3)
     facts = {"number": sample.number, "choice": sample.choice_index, "target frame": sample.target_frame}
     facts = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
     answer = (sample.answer or "none").replace("```json", "").replace("```", "").strip()
-    yield _text(f"Answer{f' ({facts})' if facts else ''}: {answer}", width, TEXT, TARGET, max_lines=4)
+    yield text_strip(f"Answer{f' ({facts})' if facts else ''}: {answer}", width, TEXT, TARGET, max_lines=4)
     if len(sample.references) > 1:
-        yield _text(f"Accepted: {' / '.join(sample.references)}", width, SMALL, FAINT, max_lines=3)
+        yield text_strip(f"Accepted: {' / '.join(sample.references)}", width, SMALL, FAINT, max_lines=3)
 
 
-# Layout
-
-
-def _text(text, width, size, color=INK, background=PAPER, max_lines=20):
-    """Text on a strip as wide as asked, broken between words and cut after `max_lines`; None without text."""
-    if not text:
-        return None
-    font = ImageFont.load_default(size)
-    longest = max_lines * width  # no character is narrower than a pixel
-    lines = [line for part in text[:longest].splitlines() for line in _wrap(part, font, width - 2 * GAP)]
-    if len(lines) > max_lines:
-        lines = lines[:max_lines]
-        while lines[-1] and font.getlength(lines[-1] + " ...") > width - 2 * GAP:
-            lines[-1] = lines[-1][:-1]
-        lines[-1] += " ..."
-    high = round(size * 1.35)
-    strip = Image.new("RGB", (width, high * len(lines) + 4), background)
-    draw = ImageDraw.Draw(strip)
-    for number, line in enumerate(lines):
-        draw.text((GAP if background != PAPER else 0, 2 + number * high), line, font=font, fill=color)
-    return strip
-
-
-def _wrap(text, font, width):
-    lines = [""]
-    for word in text.split():
-        while font.getlength(word) > width:  # a path or an answer without spaces
-            cut = bisect_right(range(1, len(word)), width, key=lambda end: font.getlength(word[:end]))
-            lines += [word[: max(cut, 1)], ""]
-            word = word[max(cut, 1) :]
-        joined = f"{lines[-1]} {word}".strip()
-        if font.getlength(joined) <= width:
-            lines[-1] = joined
-        else:
-            lines.append(word)
-    return [line for line in lines if line] or [""]
-
-
-def _stack(strips, width, margin=MARGIN, gap=GAP):
-    height = sum(strip.height + gap for strip in strips) - gap + 2 * margin
-    sheet = Image.new("RGB", (width, height), PAPER)
-    top = margin
-    for strip in strips:
-        sheet.paste(strip, (margin, top))
-        top += strip.height + gap
-    return sheet
-
-
-def _side_by_side(tiles, width):
-    strip = Image.new("RGB", (width, max(tile.height for tile in tiles)), PAPER)
-    left = 0
-    for tile in tiles:
-        strip.paste(tile, (left, 0))
-        left += tile.width + GAP
-    return strip
-
-
-__all__ = ["contact_sheet"]
+__all__ = ["contact_sheet", "question_text", "shown_views"]

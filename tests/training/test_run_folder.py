@@ -215,8 +215,8 @@ def test_a_run_into_a_pipe_writes_a_few_lines(recipe, tmp_path):
     assert done.returncode == 0 and 15 < len(lines) <= 60, done.stderr[-2000:]
     told = [line for line in lines if line.startswith("step ")]
     assert told[0].startswith("step 1 of 60, 0.0 min: loss ") and "loss_text" in told[0]
-    assert any(line.startswith("step 60 of 60") and ": evaluation: loss" not in line for line in told)
-    assert any(": evaluation: " in line and "point_error_m" in line for line in told)
+    assert any(line.startswith("step 60 of 60") and ": loss " in line for line in told)
+    assert any(": eval_n " in line and "eval_point_error_m " in line for line in told)
     assert len(read_log(tmp_path / "run")) == 60 + 12 + 1
 
 
@@ -229,6 +229,6 @@ def test_lines_of_any_run_are_few_and_grow_apart(capsys):
         state.log_history = [{"step": step, "eval_loss": 1.0}]
         lines.on_log(None, state, None)
     told = capsys.readouterr().out.splitlines()
-    steps = [int(line.split()[1]) for line in told if "evaluation" not in line]
+    steps = [int(line.split()[1]) for line in told if "eval" not in line]
     assert len(told) <= 60 and steps[:5] == [1, 2, 4, 8, 16] and steps[-2:] == [96384, 100_000]
-    assert told[0] == "step 1 of 100000, 1.0 min: loss 1" and told[1].endswith("1.0 min: evaluation: loss 1")
+    assert told[0] == "step 1 of 100000, 1.0 min: loss 1" and told[1].endswith("1.0 min: eval_loss 1")
