@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUTPUT ?= outputs/quickstart
+RECIPES_OUTPUT ?= outputs/recipes_tiny
+RECIPES ?=
 SHORT_OUTPUT ?= outputs/quickstart_short
 DEMO_FLAGS ?=
 SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
@@ -36,11 +38,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo demo demo-short lint links style assets clean
+.PHONY: help install test test-versions test-grpo demo demo-short recipes-tiny lint links style assets clean
 
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
 	@echo "make demo-short  the same with fewer steps, only as a check"
+	@echo "make recipes-tiny  train every tiny recipe of training/recipes, and see that it improves; table in $(RECIPES_OUTPUT) (RECIPES=... chooses)"
 	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
 	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
@@ -98,6 +101,9 @@ demo-short: $(READY)
 	rm -rf $(SHORT_OUTPUT)/training  # a check trains anew
 	$(BIN)/python examples/quickstart.py --output $(SHORT_OUTPUT) $(SHORT_DEMO_FLAGS)
 	$(BIN)/python .ci/check_demo.py $(SHORT_OUTPUT)
+
+recipes-tiny: $(READY)
+	$(BIN)/python .ci/tiny_recipes.py $(RECIPES_OUTPUT) $(RECIPES)
 
 lint: $(READY) links $(PYRIGHT_READY)
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import check_dtype, check_names
 from ..processing.data import RoomVariety
+from ..processing.data.former_names import task_name
 from ..processing.data.scene_sample import SceneSample, View
 from ..processing.processing_gap_mllm import GapMllmProcessor, default_image_processor
 from ..processing.tiny_tokenizer import build_tiny_tokenizer
@@ -35,13 +36,20 @@ from .recipe_data import open_recipe, training_rooms
 from .recipe_sources import read_sources, sections_of, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import LOSS_FIELDS, SceneCollator
-from .schedule import value_at
+from .schedule import read_weights, value_at
 from .terms import make_terms
 from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor
 
 
 COMMANDS = ("train", "train-grpo")
 PICTURE = (480, 640)  # height and width of ScanNet's pictures
+RELEASED_VIEWS = {  # of a row of the released sets
+    "reconstruction": 4,
+    "detection3d": 4,
+    "grounding_frame": 32,
+    "grounding_box": 19,
+    "dense_caption": 32,
+}
 NUM_VIEWS, QUESTION_TOKENS, ANSWER_TOKENS = 4, 128, 128  # where neither recipe nor data say
 
 
@@ -58,10 +66,11 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     Returns:
         `dict` of JSON values: "parameters" by group ("total", "trainable", "learning_rate"), "total_parameters",
         "trainable_parameters", "dtype", "computes_in", "attention", "layout", "batch" (of one micro-batch: "items",
-        "views", "view_size", "visual_tokens", "tokens"), "micro_batches_per_step", "tokens_per_step", "flops"
-        ("forward", "backward" of a micro-batch; "per_step"), "memory_bytes" ("weights", "gradients", "optimizer",
-        "activations_estimate", "total_estimate") and "assumptions". A multiplication with its addition is two FLOPs,
-        as `FlopCounterMode` of torch counts.
+        "views", "view_size", "visual_tokens", "tokens"; of several sources the longest),
+        "gradient_accumulation_steps", "tokens_per_step" and "flops" ("forward", "backward" of a micro-batch;
+        "per_step"; means over the sources), "sources" (of several: "share", "batch" and "flops" of each),
+        "memory_bytes" ("weights", "gradients", "optimizer", "activations_estimate", "total_estimate") and
+        "assumptions". A multiplication with its addition is two FLOPs, as `FlopCounterMode` of torch counts.
     Raises:
         ValueError: for another command, and as the training itself for the recipe. FileNotFoundError: if there is no
             such recipe, or no such model or encoder where one is named.
@@ -98,32 +107,35 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
         assumptions.append("Weights are counted as dtype says; those that quantization packs take less.")
     freeze(model, args)
     config.check_attn_implementation(recipe_args.attn_implementation)
+    model.set_attn_implementation("eager" if recipe_args.attn_implementation == "eager" else FUSED_ATTENTION)
     told = _parameters(model, args) | {"dtype": recipe_args.dtype}
     told["computes_in"] = "bfloat16" if args.bf16 else recipe_args.dtype
     told["attention"] = recipe_args.attn_implementation or "the best that is installed"
     memory = _kept_memory(model, args)
 
     told["layout"] = "padded" if is_grpo else recipe_args.layout or "block_mask"
-    items = _items(recipe_args, args, assumptions)
+    told["gradient_accumulation_steps"] = args.gradient_accumulation_steps
+    cases = _cases(recipe_args, args, assumptions)
     options = {} if is_grpo else {"answer_weights": recipe_args.answer_weights, **recipe_args.collation}
-    if is_grpo:
-        items = [replace(each, answer="0" * args.max_completion_length) for each in items]
-    else:
+    if not is_grpo:
         options |= {"for_pretraining": True, "point_map_side": config.point_map_side}
     # One document after the other is as much work as one below the other, if they are of one length.
-    layout = "padded" if told["layout"] == "packed" else told["layout"]
-    batch = SceneCollator(processor, layout, **options)(items)
-    told |= _shape(batch, len(items), processor, config)
+    collate = SceneCollator(processor, "padded" if told["layout"] == "packed" else told["layout"], **options)
     copies = 0
     if args.bf16 and recipe_args.dtype == "float32":
         model.to(torch.bfloat16)  # stands for autocast, which keeps a copy of each trained weight
         copies = 2 * told["trainable_parameters"]
-    model.set_attn_implementation("eager" if recipe_args.attn_implementation == "eager" else FUSED_ATTENTION)
     if args.gradient_checkpointing:
         name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"  # before 5.23
         getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
-    forward, backward, activations = _pass(model.train(), args, batch, is_grpo)
-    told |= _work(forward, backward, told, args, is_grpo)
+    model.train()
+    for case in cases:
+        batch = collate(case.pop("micro_batch"))
+        case["batch"] = _shape(batch, args.per_device_train_batch_size, processor, config)
+        case["flops"], case["activations"] = _pass(model, args, batch, is_grpo)
+    told |= _work(cases, args)
+    activations = max(case.pop("activations") for case in cases)
+    told["sources"] = {case.pop("name"): case for case in cases} if len(cases) > 1 else {}
     memory["activations_estimate"] = activations + copies
     told["memory_bytes"] = {**memory, "total_estimate": sum(memory.values())}
     return {"recipe": str(recipe), **told, "assumptions": assumptions}
@@ -180,42 +192,51 @@ def _kept_memory(model, args):
     return {"weights": weights, "gradients": gradients, "optimizer": round(gradients * factor)}
 
 
-def _items(recipe_args, args, assumptions):
-    """The first micro-batch: rendered rooms as they are asked, blank pictures for rows of any other source."""
+def _cases(recipe_args, args, assumptions):
+    """The first micro-batch: rooms as they are asked, and blank pictures for rows, those of each source apart."""
     count, is_grpo = args.per_device_train_batch_size, not hasattr(recipe_args, "collation")
+    repeats, sources = args.num_generations if is_grpo else 1, read_sources(recipe_args.data)
     if not recipe_args.data:
         rooms = training_rooms(recipe_args, args, RoomVariety(**recipe_args.variety))
         questions = RoomQuestionDataset(rooms, RoomQuestions(**recipe_args.questions))
-    elif all(source["name"] == "rendered_rooms" for source in read_sources(recipe_args.data).values()):
+    elif all(source["name"] == "rendered_rooms" for source in sources.values()):
         questions = training_questions(recipe_args, args)
     else:
-        return _blank_items(recipe_args, count, args.num_generations if is_grpo else 1, assumptions)
+        weights = read_weights("data", {name: source.get("weight", 1.0) for name, source in sources.items()})
+        done = (np.arange(1000) + 0.5) / 1000
+        values = [np.broadcast_to(value_at(weight, done), done.shape) for weight in weights.values()]
+        questions = {name: _blank_items(recipe_args, sources[name], count, repeats, assumptions) for name in sources}
+        shares = (values / np.sum(values, 0)).mean(1).tolist()
+        named = zip(shares, questions.items(), strict=True)
+        cases = [{"name": name, "share": share, "micro_batch": items} for share, (name, items) in named]
+        told = f"Pictures of {PICTURE[1]} x {PICTURE[0]} pixels before they are resized; texts of {QUESTION_TOKENS} "
+        assumptions.append(f"{told}tokens a question and {ANSWER_TOKENS} an answer.")
+        questions = None
+    if questions is not None:
+        cases = [{"name": "", "share": 1.0, "micro_batch": [questions[index // repeats] for index in range(count)]}]
     if is_grpo:
         from .prompt_rows import question_of
 
-        return [question_of(questions[index // args.num_generations]) for index in range(count)]
-    return [questions[index] for index in range(count)]
+        for case in cases:
+            asked = map(question_of, case["micro_batch"])
+            case["micro_batch"] = [replace(each, answer="0" * args.max_completion_length) for each in asked]
+    return cases
 
 
-def _blank_items(recipe_args, count, repeats, assumptions):
-    collation, sources = getattr(recipe_args, "collation", {}), read_sources(recipe_args.data)
-    bounds = []  # of each source: views and questions
-    for source in sources.values():
-        tasks = sections_of(recipe_args, source)["scene_tasks"]
-        shown = tasks.get("num_views") or source.get("max_views") or collation.get("max_views")
-        bounds.append((shown or 0, tasks.get("questions_per_scene", 1)))
-    views, questions = max(bounds)
-    if len(sources) > 1:
-        assumptions.append("All items are of the source that shows the most views.")
-    if not views:
-        assumptions.append(f"{NUM_VIEWS} views a question: the recipe does not bound them.")
-    assumptions.append(f"Pictures of {PICTURE[1]} x {PICTURE[0]} pixels before they are resized.")
-    assumptions.append(f"Texts of {QUESTION_TOKENS} tokens a question and {ANSWER_TOKENS} an answer.")
+def _blank_items(recipe_args, source, count, repeats, assumptions):
+    """A micro-batch with as many views and questions as the recipe says of a source."""
+    collation, tasks = getattr(recipe_args, "collation", {}), sections_of(recipe_args, source)["scene_tasks"]
+    views = tasks.get("num_views") or source.get("max_views") or collation.get("max_views")
+    if views is None:
+        released = [RELEASED_VIEWS.get(task_name(task)) for task in source.get("tasks") or ()]
+        known = source["name"] in ("gap_mllm", "vgllm") and released and all(released)
+        views, why = (max(released), "as released") if known else (NUM_VIEWS, "the recipe does not bound them")
+        assumptions.append(f"{views} views of {', '.join(source.get('tasks') or [source['name']])}: {why}.")
     texts = {"question": "0" * QUESTION_TOKENS, "answer": "0" * ANSWER_TOKENS}
     items = []
     for row in range(count):
-        shown = tuple(_blank_view(row // repeats) for _ in range(views or NUM_VIEWS))
-        asked = range(questions)
+        shown = tuple(_blank_view(row // repeats) for _ in range(views))
+        asked = range(tasks.get("questions_per_scene", 1))
         items.append([SceneSample(id=f"{row}-{each}", views=shown, **texts) for each in asked])
     return [item[0] if len(item) == 1 else item for item in items]
 
@@ -229,24 +250,23 @@ def _blank_view(scene):
 
 
 def _shape(batch, count, processor, config):
-    """Sizes of a micro-batch, and tokens of a step."""
+    """Sizes of a micro-batch."""
     merge, patch = processor.image_processor.merge_size, config.vision_config.patch_size
     grid = batch["image_grid_thw"]
     documents = batch.get("document_ids")
     is_token = batch["attention_mask"] != 0 if documents is None else documents != PADDING
     rows, columns = (grid[:, 1:].amax(0) * patch).tolist()
-    shape = {
+    return {
         "items": count,
         "views": len(grid),
         "view_size": [rows, columns],
         "visual_tokens": int(grid.prod(-1).sum()) // merge**2,
         "tokens": int(is_token.sum()),
     }
-    return {"batch": shape}
 
 
 def _pass(model, args, batch, is_grpo):
-    """FLOPs of the forward and of the backward pass, and the most bytes that live between."""
+    """FLOPs of the passes over a micro-batch, and the most bytes that live meanwhile."""
     terms = {} if is_grpo else make_terms(args, args.terms)
     terms = {name: term for name, term in terms.items() if term.weight}
     unseen = {*LOSS_FIELDS, *(field for term in terms.values() for field in term.batch_fields)}
@@ -267,18 +287,23 @@ def _pass(model, args, batch, is_grpo):
             loss = sum(value_at(terms[name].weight, 0.0) * value for name, value in sums.items() if value is not None)
         forward = counter.get_total_flops()
         loss.backward()
-    return forward, counter.get_total_flops() - forward, noted.peak
+    flops = {"forward": forward, "backward": counter.get_total_flops() - forward}
+    if is_grpo:  # an answer is written with as much work as its log-probabilities take: each token is seen once
+        flops |= {"answering": forward, "reference": forward if args.beta else 0}
+    return flops, noted.peak
 
 
-def _work(forward, backward, told, args, is_grpo):
-    """FLOPs and tokens of a whole step; of GRPO also for answering, which sees each token once."""
+def _work(cases, args):
+    """The mean over the sources, by their shares: sizes and FLOPs of a micro-batch, tokens and FLOPs of a step."""
     count = args.gradient_accumulation_steps
-    flops = {"forward": forward, "backward": backward}
-    if is_grpo:
-        flops["answering"] = forward
-        flops["reference"] = forward if args.beta else 0
-    work = {"micro_batches_per_step": count, "tokens_per_step": count * told["batch"]["tokens"]}
-    return {**work, "flops": {**flops, "per_step": count * sum(flops.values())}}
+    largest = max(cases, key=lambda case: case["batch"]["tokens"])
+    flops = {name: round(sum(case["share"] * case["flops"][name] for case in cases)) for name in largest["flops"]}
+    tokens = sum(case["share"] * case["batch"]["tokens"] for case in cases)
+    return {
+        "batch": largest["batch"],
+        "tokens_per_step": round(count * tokens),
+        "flops": {**flops, "per_step": count * sum(flops.values())},
+    }
 
 
 def describe_dry_run(told: dict) -> str:
@@ -294,7 +319,11 @@ def describe_dry_run(told: dict) -> str:
         f"micro-batch: {batch['items']} items, {batch['views']} views of up to {width} x {height} pixels, "
         f"{batch['tokens']:,} tokens, {batch['visual_tokens']:,} of them of views; {told['layout']}"
     )
-    rows.append(f"step: {told['micro_batches_per_step']} micro-batches, {told['tokens_per_step']:,} tokens")
+    for name, source in told["sources"].items():
+        shape, work = source["batch"], (source["flops"]["forward"] + source["flops"]["backward"]) / 1e12
+        shown = f"{shape['views']} views, {shape['tokens']:,} tokens, {work:.4g} TFLOPs a micro-batch"
+        rows.append(f"  {name}: {source['share']:.1%} of the items, {shown}")
+    rows.append(f"step: {told['gradient_accumulation_steps']} micro-batches, {told['tokens_per_step']:,} tokens")
     rows += [f"{f'FLOPs, {name}':<28} {value / 1e12:>10.4g} T" for name, value in told["flops"].items()]
     rows += [f"{f'memory, {name}':<28} {value / 2**30:>10.3f} GiB" for name, value in told["memory_bytes"].items()]
     return "\n".join([*rows, *(f"assumed: {each}" for each in told["assumptions"])])

@@ -12,6 +12,7 @@ from .adapters import check_tuning
 from .recipe_sections import check_sections
 from .recipe_sources import follows_run, read_evaluation
 from .recipes import resolve_recipe
+from .rewards import compose_rewards
 from .rooms import ROOMS_PER_EPOCH
 from .run_folder import RunFolder
 
@@ -119,7 +120,8 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
         args (`TrainingArguments`)
     Raises:
         ValueError: for `num_selection_rooms` with `data`, `eval_data` without it or streamed, either without
-            `eval_strategy`, `num_rooms` below 1, or weights that follow a run of several epochs.
+            `eval_strategy`, `eval_rewards` without one set of `eval_data` or as `compose_rewards`, `num_rooms`
+            below 1, or weights that follow a run of several epochs.
     """
     num_selection_rooms = getattr(recipe_args, "num_selection_rooms", 0)
     if recipe_args.data and num_selection_rooms:
@@ -128,6 +130,10 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
         raise ValueError("eval_data goes with data; it names rows like those that are trained on.")
     if any(each.get("streaming") for each in read_evaluation(recipe_args.data, recipe_args.eval_data).values()):
         raise ValueError("eval_data has streaming=True; every evaluation reads its rows again, so prepare them.")
+    if eval_rewards := getattr(recipe_args, "eval_rewards", {}):
+        compose_rewards(eval_rewards)
+        if set(read_evaluation(recipe_args.data, recipe_args.eval_data)) != {""}:
+            raise ValueError("eval_rewards goes with one set of eval_data, whose questions are answered.")
     check_counts(num_rooms=recipe_args.num_rooms)
     if follows_run(recipe_args) and args.num_train_items is None and args.num_train_epochs != 1:
         raise ValueError(

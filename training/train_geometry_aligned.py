@@ -20,6 +20,7 @@ from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
 from ..vggt_gap_mllm import GapMllmVggtModel
 from .adapters import add_lora, lora_options, quantized_loading
+from .answer_scorer import answer_scorer
 from .cold_start import ColdStartQuestions
 from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
@@ -62,6 +63,13 @@ class GeometryAlignedModelArguments(QuestionArguments):
     )
     answer_weights: dict = field(
         default_factory=dict, metadata={"help": "Weights of the parts of answers; see SceneCollator."}
+    )
+    eval_rewards: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "Names of REWARDS, see compose_rewards: every evaluation also has the questions of eval_data "
+            "answered, and says what the answers earn."
+        },
     )
     collation: dict = field(
         default_factory=dict,
@@ -187,6 +195,8 @@ def _train(model_args, args, run, scorer, callbacks):
     if model_args.data:
         dataset = training_questions(model_args, args)
         eval_dataset = evaluation_questions(model_args, args)
+        if model_args.eval_rewards and scorer is None:
+            scorer = answer_scorer(processor, eval_dataset, model_args.eval_rewards)
     else:
         dataset, scorer, shown = _rooms(model_args, args, processor, scorer)
     if model_args.cold_start:

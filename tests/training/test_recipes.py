@@ -19,7 +19,7 @@ from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingAr
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
 from gap_mllm.training.provenance import describe_run
 from gap_mllm.training.recipe_sections import check_sections
-from gap_mllm.training.recipes import RECIPE_FOLDER, find_recipe, read_recipe
+from gap_mllm.training.recipes import find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, training_views
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments, train_geometry_encoder
@@ -184,18 +184,6 @@ def test_sections_of_the_recipes_pass():
         "scene_tasks": {"num_views": 4},
     }
     check_sections(GeometryAlignedModelArguments(data=data, **sections))
-
-
-def test_recipe_files_are_in_the_folder_of_the_package():
-    assert {path.stem for path in RECIPE_FOLDER.glob("*.yaml")} == {
-        "cold_start_spatial",
-        "grpo_spatial",
-        "quickstart",
-        "tiny_cold_start",
-        "tiny_gap_mllm",
-        "tiny_grpo",
-        "tiny_geometry_encoder",
-    }
 
 
 def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config, capsys):

@@ -1,0 +1,181 @@
+"""The recipes of the package: published values, twins, and the script that trains the tiny ones."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import HfArgumentParser
+
+from gap_mllm.processing.data.task_makers import TASK_MAKERS
+from gap_mllm.training import dry_run_recipe
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
+from gap_mllm.training.recipe_sections import check_sections
+from gap_mllm.training.recipe_sources import read_sources
+from gap_mllm.training.recipes import RECIPE_FOLDER, read_recipe
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+
+
+ROOT = Path(__file__).parents[2]
+TINY_MODEL = str(ROOT / "examples" / "assets" / "tiny_gap_mllm")
+NAMES = sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+TWINS = {name: f"tiny_{name}" for name in ("geometry_pretraining", "object_finetuning", "sft_spatial_qa")}
+BF16 = ["--use_cpu", "true", "--output_dir", "unused"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The module .ci/tiny_recipes.py."""
+    spec = importlib.util.spec_from_file_location("tiny_recipes", ROOT / ".ci" / "tiny_recipes.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read(name):
+    parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
+    recipe, args = read_recipe(parser, name, BF16)
+    check_sections(recipe)
+    return recipe, args
+
+
+# Values of the released scripts: of both stages of GAP-MLLM, and of Spatial-MLLM v1.1.
+STAGE = {"learning_rate": 5e-6, "weight_decay": 0.01, "warmup_steps": 0.03, "num_train_epochs": 1, "bf16": True}
+STAGE |= {"lr_scheduler_type": "cosine", "gradient_checkpointing": True, "optim": "adamw_torch"}
+SPATIAL = {**STAGE, "learning_rate": 7e-6, "weight_decay": 0.1, "gradient_checkpointing": False, "max_grad_norm": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "items", "max_length", "fusion_rate"),
+    [
+        ("geometry_pretraining", STAGE, 2, 12800, 1e-5),
+        ("object_finetuning", STAGE, 16, 12800, 1e-5),
+        ("sft_spatial_qa", SPATIAL, 48, 8192, 2e-5),
+    ],
+)
+def test_published_values(name, values, items, max_length, fusion_rate):
+    recipe, args = read(name)
+    assert {key: getattr(args, key) for key in values} == values
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == items
+    assert recipe.collation["max_length"] == max_length
+    rates = {"vision": 0.0, "geometry": 0.0, "mergers": fusion_rate, "fusion": fusion_rate}
+    assert {group: args.group_learning_rates[group] for group in rates} == rates
+    assert (args.text_weight, args.point_map_weight, args.readout_weight) == (1.0, 0.0, 0.0)
+    head = (RECIPE_FOLDER / f"{name}.yaml").read_text()
+    assert re.search(r"arXiv:\d{4}\.\d{5}", head) and head.count("# P") >= 8
+
+
+def test_stage_two_mixes_four_sources_by_their_rows():
+    recipe, _ = read("object_finetuning")
+    sources = read_sources(recipe.data)
+    tasks = {name: source["tasks"] for name, source in sources.items()}
+    assert tasks == {
+        "frame": ["grounding_frame"],
+        "box": ["grounding_box"],
+        "detection": ["detection3d"],
+        "caption": ["dense_caption"],
+    }
+    assert all(round(source["limit"] / 1000, 1) == source["weight"] for source in sources.values())
+    flags = ["--model_path", TINY_MODEL, "--collation.max_view_pixels", "4096"]
+    told = dry_run_recipe("object_finetuning", flags)["sources"]
+    assert {name: source["batch"]["views"] for name, source in told.items()} == dict(
+        zip(tasks, (32, 19, 4, 32), strict=True)
+    )
+    assert told["detection"]["share"] == pytest.approx(144164 / (144164 + 3 * 36665), abs=1e-3)
+
+
+def test_a_mixture_takes_the_mean_of_its_sources():
+    told = dry_run_recipe("object_finetuning", ["--model_path", TINY_MODEL, "--collation.max_view_pixels", "4096"])
+    sources = told["sources"].values()
+    forward = sum(source["share"] * source["flops"]["forward"] for source in sources)
+    assert told["flops"]["forward"] == round(forward)
+    assert told["flops"]["per_step"] == 16 * (told["flops"]["forward"] + told["flops"]["backward"])
+    tokens = sum(source["share"] * source["batch"]["tokens"] for source in sources)
+    assert told["tokens_per_step"] == round(16 * tokens)
+    assert told["batch"]["views"] == 32  # of the longest, whose memory counts
+
+
+@pytest.mark.parametrize(("published", "twin"), TWINS.items())
+def test_twins_ask_for_the_same_on_rooms(published, twin, script):
+    recipe, args = read(twin)
+    assert not recipe.model_path and not recipe.geometry_encoder_path  # in the command
+    sources = read_sources(recipe.data)
+    if recipe.data:
+        assert {source["name"] for source in sources.values()} == {"rendered_rooms"}
+        assert recipe.eval_rewards and not recipe.eval_data.get("split") == "test"
+    else:
+        assert set(recipe.questions["counts"]) == {"reconstruction"} and recipe.num_selection_rooms
+    if published == "object_finetuning":
+        assert sources.keys() == read_sources(read(published)[0].data).keys()
+        assert all(source["weight"] and source["limit"] for source in sources.values())
+    for source in sources.values():
+        tasks = {**recipe.scene_tasks, **source.get("scene_tasks", {})}.get("tasks", [])
+        assert set(tasks) <= set(TASK_MAKERS)
+    assert args.eval_on_start and args.metric_for_best_model and args.greater_is_better is not None
+    assert twin in script.tiny_recipes()
+
+
+def test_the_table_of_recipes_is_that_of_the_folder():
+    table = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (published|twin|tiny) \|", table, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == NAMES
+    assert all(form == "published" or name.startswith(("tiny_", "quickstart")) for name, form in rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_in_the_heads_of_recipes(name, script):
+    words = script.command_of(name)
+    assert words[0] == "gap-mllm" and words[2] == name and "--output_dir" in words
+    recipe = yaml.safe_load((RECIPE_FOLDER / f"{name}.yaml").read_text())
+    command = "train-grpo" if "rewards" in recipe else "train-geometry-encoder" if "encoder_config" in recipe else None
+    assert words[1] == (command or words[1]) and words[1].startswith(command or "train")
+    table = (ROOT / "docs" / "recipes.md").read_text()
+    assert re.search(rf"^\| `{name}` \| .*`gap-mllm {words[1]} {name}`", table, re.MULTILINE)
+
+
+def test_the_script_tells_what_did_not_improve(script, tmp_path, monkeypatch, capsys):
+    """Instead of a training a process that writes the summary of one."""
+    numbers = {"tiny_a": (0.1, 0.4), "tiny_b": ("Infinity", 2.0), "tiny_c": (0.3, 0.3), "tiny_d": None}
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    for name, pair in numbers.items():
+        code = "import sys; sys.exit(3)"
+        if pair:
+            summary = {f"{which}_evaluation": {"eval_score": pair[at]} for at, which in enumerate(("first", "last"))}
+            code = "import json, pathlib, sys; out = pathlib.Path(sys.argv[2]); out.mkdir(); "
+            code += f"text = json.dumps({summary})"
+            code += "; (out / 'summary.json').write_text(text)"
+        head = f'# Run: python -c "{code}" \\\n#          --output_dir outputs/{name}\n'
+        is_higher = str(name != "tiny_b").lower()
+        text = f"{head}eval_on_start: true\nmetric_for_best_model: score\ngreater_is_better: {is_higher}\n"
+        (folder / f"{name}.yaml").write_text(text)
+    (folder / "tiny_long.yaml").write_text("max_steps: 5000\n")
+    monkeypatch.setattr(script, "RECIPES", folder)
+    assert list(script.tiny_recipes()) == list(numbers)
+    said = script.main(tmp_path / "out", [])
+    assert said.startswith("['tiny_c', 'tiny_d'] did not improve")
+    rows = json.loads((tmp_path / "out" / "recipes.json").read_text())
+    assert [(row["start"], row["end"], row["improved"]) for row in rows] == [
+        (0.1, 0.4, True),
+        ("Infinity", 2.0, True),
+        (0.3, 0.3, False),
+        (None, None, False),
+    ]
+    assert "| tiny_a | score | 0.100 | 0.400 |" in capsys.readouterr().out
+    assert script.main(tmp_path / "out", ["tiny_a"]) == 0
+    assert "are no tiny recipes" in script.main(tmp_path / "out", ["tiny_x"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("tiny", "quick"))])
+def test_published_recipes_are_counted_at_their_size(name):
+    command = "train-grpo" if "grpo" in name else "train"
+    flags = ["--per_device_train_batch_size", "2", "--num_generations", "2"] if "grpo" in name else []
+    told = dry_run_recipe(name, flags, command)
+    assert told["parameters"]["geometry"] == {"total": 909_112_320, "trainable": 0, "learning_rate": 0.0}
+    adapted = "qlora" in name  # rank 64 on the seven linear layers of 28 layers
+    assert told["parameters"]["language"]["trainable"] == (69_730_304 if adapted else 1_720_574_976)
+    assert told["trainable_parameters"] > 2e8 and told["flops"]["per_step"] > 1e13
+    assert told["memory_bytes"]["optimizer"] == 8 * told["trainable_parameters"]
