@@ -253,7 +253,8 @@ class GeometryAlignedTrainer(TermTrainer):
         sets = [f"eval_{name}" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else []
         is_due = metric_key_prefix not in sets[1:] and description == "Evaluation"  # and not a prediction
         if self.scorer is not None and is_due:
-            scores = self.scorer(self.accelerator.unwrap_model(self.model).eval())
+            with _whole(self.accelerator.unwrap_model(self.model).eval()) as model:
+                scores = self.scorer(model)
             prefix = "eval" if metric_key_prefix in sets else metric_key_prefix
             output.metrics.update({f"{prefix}_{name}": value for name, value in scores.items()})
         return output
@@ -275,6 +276,19 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     geometry = bare_model(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)
+
+
+@contextmanager
+def _whole(model):
+    """Under FSDP2, keep gathered what is no layer of its own: answering calls the vision tower by itself."""
+    if not hasattr(model, "unshard"):  # torch.distributed.fsdp.FSDPModule's, which not every build of torch has
+        yield model
+        return
+    model.unshard()
+    try:
+        yield model
+    finally:
+        model.reshard()
 
 
 def trained_groups(args: GeometryAlignedTrainingArguments) -> list[str]:

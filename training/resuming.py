@@ -39,12 +39,19 @@ class ResumingMixin:
             trainer's.
         run (`RunFolder`, *optional*): the output folder, held since before model and data were loaded; else one is
             made of `args` and `settings`.
+    Raises:
+        ValueError: for `save_on_each_node` under FSDP.
     """
 
     def __init__(self, *args, settings: dict | None = None, run: RunFolder | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.run = run or RunFolder(self.args, settings)
         self._is_growing = False
+        if self.is_fsdp_enabled and self.args.save_on_each_node:
+            raise ValueError(
+                "save_on_each_node=True does not go with FSDP, which gives whole weights to process 0 alone. Leave it "
+                "out, and give all nodes one output folder that they share."
+            )
 
     @property
     def was_finished(self) -> bool:
@@ -59,14 +66,17 @@ class ResumingMixin:
 
         Raises:
             ValueError: if the folder holds the results of other settings; those that shape no weight, and the split
-                of a step over micro-batches and processes, may change. FileExistsError: if another process trains
-                there. SystemExit: after a signal, with 128 plus its number.
+                of a step over micro-batches and processes, may change. If some processes find no checkpoint where
+                others do. FileExistsError: if another process trains there. SystemExit: after a signal, with 128
+                plus its number.
         """
         run = self.run
         with run.held():
             state_file = run.path / TRAINER_STATE_NAME
             if run.was_finished:
+                is_sharded, self.is_fsdp_enabled = self.is_fsdp_enabled, False  # the model is whole, as it was saved
                 self._load_from_checkpoint(run.checkpoint)
+                self.is_fsdp_enabled = is_sharded
                 self.state = TrainerState.load_from_json(str(state_file))
                 logger.warning(f"{run.path} is finished, after {self.state.global_step} steps; nothing is trained.")
                 return
@@ -76,13 +86,19 @@ class ResumingMixin:
             ProgressLines(log).take_the_place_of_bars(self)
             with log.summing_up(self), stop.listening():
                 self.train(resume_from_checkpoint=run.checkpoint)
-                if self.is_world_process_zero():
+                if self.args.should_save:
                     self.state.save_to_json(str(state_file))
+                if self.is_fsdp_enabled:  # the model is saved whole, however its checkpoints are
+                    self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
                 self.save_model()
+                self.accelerator.wait_for_everyone()  # whoever goes on finds the model there
 
     def _save(self, output_dir=None, state_dict=None):
+        if self.args.save_on_each_node:  # Differs: transformers 5.23 then saves weights on the first node alone
+            self.accelerator.unwrap_model(self.model).should_save_on_this_rank = bool  # as is_main_process says
         super()._save(output_dir, state_dict)
-        write_provenance(output_dir or self.args.output_dir, self.run.settings)
+        if self.args.should_save and not self._is_growing:
+            write_provenance(output_dir or self.args.output_dir, self.run.settings)
 
     def _get_output_dir(self, trial=None):
         folder = super()._get_output_dir(trial)
@@ -104,9 +120,11 @@ class ResumingMixin:
                 self.state.best_model_checkpoint = place
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
+                write_provenance(os.path.join(aside, name), self.run.settings)  # also beside sharded weights
                 self.state.save_to_json(os.path.join(aside, name, TRAINER_STATE_NAME))
                 shutil.rmtree(place, ignore_errors=True)  # one that was not whole
                 os.replace(os.path.join(aside, name), place)
+            self.accelerator.wait_for_everyone()  # no node removes an old one before all nodes have this one
         finally:
             self._is_growing = False
             self._clear(aside)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from accelerate.utils import gather_object
 from transformers import TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
@@ -35,17 +36,20 @@ _FREE += ("gradient_accumulation_steps", "gradient_checkpointing", "activation_c
 _FREE += ("frozen_geometry",)  # where features are made and kept
 
 
-def last_whole_checkpoint(folder: str | Path) -> str | None:
+def last_whole_checkpoint(folder: str | Path, newest: int | None = None) -> str | None:
     """Find the checkpoint to go on from; what is not whole is left out, with a warning.
 
     Args:
         folder (`str` or `Path`): output folder of a training; need not exist.
+        newest (`int`, *optional*): steps that the checkpoint has at most; any number by default.
     Returns:
         `str`: folder of the checkpoint with the most steps that was saved whole, or None.
     """
     left_out = [(path, "its saving was interrupted") for path in sorted(Path(folder, UNFINISHED).glob("*"))]
     found = None
     for path in map(Path, reversed(sort_checkpoints(str(folder)))):
+        if newest is not None and _steps(path) > newest:
+            continue
         try:
             _check_whole(path)
         except ValueError as error:
@@ -58,13 +62,18 @@ def last_whole_checkpoint(folder: str | Path) -> str | None:
     return found
 
 
+def _steps(checkpoint):
+    """The number that a checkpoint's name ends with; below all others for None."""
+    return -1 if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])
+
+
 def _check_whole(folder):
     """Refuse a checkpoint that lacks the file that is written last, or has a file that is cut off."""
     check_weight_files(folder)
     if not (folder / TRAINER_STATE_NAME).is_file():
         raise ValueError(f"it has no {TRAINER_STATE_NAME}, which is written last")
-    read_json(folder / TRAINER_STATE_NAME)
-    for file in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+    json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))  # a metric in it may be infinite
+    for file in sorted(path for kind in ("pt", "pth", "bin") for path in folder.glob(f"*.{kind}")):
         if not zipfile.is_zipfile(file):
             raise ValueError(f"{file.name} is damaged or cut off")
 
@@ -96,16 +105,14 @@ class RunFolder:
         """Keep other trainings out, and find the checkpoint to go on from; again inside, nothing happens.
 
         Raises:
-            ValueError: if the folder holds the results of other settings. FileExistsError: if another process trains
-                there.
+            ValueError: if the folder holds the results of other settings, or some processes find no checkpoint where
+                others do. FileExistsError: if another process trains there.
         """
         if self._is_held:
             yield
             return
-        is_main = self.args.process_index == 0
-        with hold_folder(self.path, "training in") if is_main else nullcontext():
-            self.was_finished = all((self.path / name).is_file() for name in (TRAINER_STATE_NAME, PROVENANCE_FILE))
-            self.checkpoint = str(self.path) if self.was_finished else last_whole_checkpoint(self.path)
+        with hold_folder(self.path, "training in") if self.args.should_save else nullcontext():
+            self._find_start()
             if self.checkpoint is not None:
                 self._check_settings()
             self._is_held = True
@@ -113,6 +120,24 @@ class RunFolder:
                 yield
             finally:
                 self._is_held = False
+
+    def _find_start(self):
+        """The folder itself if it is finished, or the newest checkpoint that is whole in every process's folder."""
+        self.was_finished = all((self.path / name).is_file() for name in (TRAINER_STATE_NAME, PROVENANCE_FILE))
+        newest = None
+        while True:
+            self.checkpoint = str(self.path) if self.was_finished else last_whole_checkpoint(self.path, newest)
+            steps = gather_object([float("inf") if self.was_finished else _steps(self.checkpoint)])
+            newest = min(steps)
+            if max(steps) == newest:
+                return
+            if newest < 0:
+                raise ValueError(
+                    f"Process {steps.index(newest)} of {len(steps)} finds no whole checkpoint in {self.path}, others "
+                    "do. Give all processes one folder that they share; or, where each node has a disk of its own, "
+                    "save_on_each_node=True from the start on."
+                )
+            self.was_finished = False
 
     def _check_settings(self):
         file = Path(self.checkpoint, PROVENANCE_FILE)

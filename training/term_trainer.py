@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy
 
 from .collation_events import COLLATION_EVENTS, pop_hit_rate
+from .evaluation_batches import EvenBatches, evaluation_rows_of_process
 from .resuming import ResumingMixin
 from .streams import EndlessRows, rows_of_process
 
@@ -154,14 +155,38 @@ class TermTrainer(ResumingMixin, Trainer):
         """As `Trainer`'s; of streamed rows each process reads its own, again and again."""
         if not isinstance(self.train_dataset, IterableDataset):
             return super().get_train_dataloader()
+        rows = EndlessRows(rows_of_process(self.train_dataset, self.args.process_index, self.args.world_size))
+        return self._load(rows, self._train_batch_size, self.args.dataloader_persistent_workers)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None):
+        """As `Trainer`'s; of several processes each reads its own rows, none twice to fill up a batch."""
+        if self.args.world_size == 1:
+            return super().get_eval_dataloader(eval_dataset)
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        return self.get_test_dataloader(self.eval_dataset[rows] if isinstance(rows, str) else rows)
+
+    def get_test_dataloader(self, test_dataset: Dataset):
+        """As `Trainer`'s; rows of several processes as in `get_eval_dataloader`."""
+        args = self.args
+        if args.world_size == 1:
+            return super().get_test_dataloader(test_dataset)
+        own = test_dataset, args.eval_batch_size, args.process_index, args.world_size
+        loader = self._load(evaluation_rows_of_process(*own), args.eval_batch_size)
+        return EvenBatches(loader, test_dataset, self.data_collator, self._in_any_process)
+
+    def _in_any_process(self, flag):
+        return self._over_processes(torch.tensor(float(flag), device=self.args.device)).item() > 0
+
+    def _load(self, rows, batch_size, is_persistent=False):
+        """Batches of rows that all belong to this process."""
         args = self.args
         loader = DataLoader(
-            EndlessRows(rows_of_process(self.train_dataset, args.process_index, args.world_size)),
-            batch_size=self._train_batch_size,
+            rows,
+            batch_size=batch_size,
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
+            persistent_workers=is_persistent,
             multiprocessing_context=args.dataloader_multiprocessing_context,
             prefetch_factor=args.dataloader_prefetch_factor,
         )
@@ -224,7 +249,7 @@ class TermTrainer(ResumingMixin, Trainer):
                 )
             if model.training:
                 self._term_totals[name] = self._term_totals.get(name, 0.0) + term.detach()
-            else:
+            elif not getattr(self.callback_handler.eval_dataloader, "is_filling", False):
                 measured = self._measured.get(name, 0.0)
                 self._measured[name] = measured + torch.stack([sums[name].detach().float(), count.float()])
             loss = loss + self.term_weights[name] * term
@@ -247,7 +272,9 @@ class TermTrainer(ResumingMixin, Trainer):
     def evaluation_loop(
         self, dataloader: DataLoader, description: str, *args, metric_key_prefix: str = "eval", **kwargs
     ):
-        """As `Trainer`'s; the loss, and each term by name, is over all items of the set, however it is batched."""
+        """As `Trainer`'s; the loss, and each term by name, is over all items of the set, each once, however they are
+        batched and shared by processes.
+        """
         self._measured = {}
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         none = torch.zeros(2, device=self.args.device)
@@ -257,7 +284,7 @@ class TermTrainer(ResumingMixin, Trainer):
             if count > 0:
                 output.metrics[f"{metric_key_prefix}_loss_{name}"] = total / count
                 loss += self.term_weights[name] * total / count
-        if len(dataloader):
+        if f"{metric_key_prefix}_loss" in output.metrics:
             output.metrics[f"{metric_key_prefix}_loss"] = loss
         return output
 

@@ -1,12 +1,17 @@
 """Tiny models and encoders for the training tests: seconds on one core, nothing downloaded."""
 
 import copy
+import functools
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 from transformers import Trainer, TrainingArguments
 
+import gap_mllm.training
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from gap_mllm.training.recipes import find_recipe
@@ -148,3 +153,24 @@ def recipe(tmp_path, encoder_folder):
         return str(tmp_path / "mine.yaml")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def read_launch_settings():
+    """A function (name, monkeypatch) -> what `accelerate launch` tells its processes of that configuration."""
+
+    def read(name, patch):
+        patch.setattr("accelerate.commands.launch.is_bf16_available", lambda *_: True)
+        file = Path(gap_mllm.training.__file__).parent / "accelerate" / f"{name}.yaml"
+        words = ["--config_file", str(file), "script.py"]
+        args, config, _ = _validate_launch_command(launch_command_parser().parse_args(words))
+        args.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)  # as launch_command does
+        return prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
+
+    return read
+
+
+@pytest.fixture
+def launch_settings(read_launch_settings, monkeypatch):
+    """A function name -> what `accelerate launch` tells its processes of the configuration of that name."""
+    return functools.partial(read_launch_settings, patch=monkeypatch)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 
-def run_in_two(script, *arguments):
-    """Run a script as ranks 0 and 1; raises AssertionError with the end of a failed rank's stderr."""
+def run_in_two(script, *arguments, on_two_nodes=False):
+    """Run a script as ranks 0 and 1, on one node or two; AssertionError with the end of a failed one's stderr."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
@@ -17,7 +17,7 @@ def run_in_two(script, *arguments):
     processes = [
         subprocess.Popen(
             [sys.executable, str(script), *map(str, arguments)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(0 if on_two_nodes else rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,29 +6,14 @@ from types import SimpleNamespace
 import pytest
 from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy, get_parameters_from_modules
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env
 
 import gap_mllm.training
 
 
 FOLDER = Path(gap_mllm.training.__file__).parent / "accelerate"
 KINDS = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
-
-
-@pytest.fixture
-def launch_settings(monkeypatch):
-    """A function name -> what `accelerate launch` tells its processes of the configuration of that name."""
-    monkeypatch.setattr("accelerate.commands.launch.is_bf16_available", lambda *_: True)
-
-    def read(name):
-        words = ["--config_file", str(FOLDER / f"{name}.yaml"), "script.py"]
-        args, config, _ = _validate_launch_command(launch_command_parser().parse_args(words))
-        args.deepspeed_fields_from_accelerate_config = ",".join(config.deepspeed_config)  # as launch_command does
-        return prepare_deepspeed_cmd_env(args)[1] if args.use_deepspeed else prepare_multi_gpu_env(args)
-
-    return read
 
 
 def test_there_are_no_others():
