@@ -209,7 +209,7 @@ class GeometryAlignedTrainer(TermTrainer):
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
-        with self._watched(model, inputs):
+        with self._watched(inputs):
             outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
         sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
         return {name: value for name, value in sums.items() if value is not None}, outputs
@@ -228,18 +228,16 @@ class GeometryAlignedTrainer(TermTrainer):
         inputs: Mapping[str, torch.Tensor],
         num_items_in_batch: dict[str, torch.Tensor] | None = None,
     ):
-        visual = bare_model(self.accelerator.unwrap_model(model)).model.visual
-        with self._watched(model), linear_patch_embedding(visual):  # the backward pass included
+        visual = bare_model(self.model).model.visual
+        with self._watched(), linear_patch_embedding(visual):  # the backward pass included
             return super().training_step(model, inputs, num_items_in_batch)
 
     @contextmanager
-    def _watched(self, model, inputs=None):
+    def _watched(self, inputs=None):
         """The contexts of all terms that are computed; see `LossTerm.watch`."""
         with ExitStack() as contexts:
             for name in self.term_names:
-                contexts.enter_context(
-                    self.terms[name].watch(bare_model(self.accelerator.unwrap_model(model)), inputs)
-                )
+                contexts.enter_context(self.terms[name].watch(bare_model(self.model), inputs))
             yield
 
     def evaluation_loop(

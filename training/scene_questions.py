@@ -55,14 +55,24 @@ class _SceneQuestions:
     """What both forms share: which questions are asked about a row."""
 
     def __init__(
-        self, tasks, num_views: int | None, max_stride: int | None, margins, augmentation, seed, questions_per_scene
+        self,
+        tasks,
+        num_views: int | None,
+        max_stride: int | None,
+        margins,
+        augmentation,
+        seed,
+        questions_per_scene,
+        rounds: int | None,
     ):
         self.tasks, self.task_weights = read_tasks(tasks)
         self.is_scheduled = is_scheduled(self.task_weights or {})
-        check_counts(num_views=num_views, max_stride=max_stride, questions_per_scene=questions_per_scene)
+        check_counts(
+            num_views=num_views, max_stride=max_stride, questions_per_scene=questions_per_scene, rounds=rounds
+        )
         self.margins, self.seed = margins, seed
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
-        self.questions_per_scene = questions_per_scene
+        self.questions_per_scene, self.rounds = questions_per_scene, rounds
 
     def _sample(self, sample, number, key, round_index, done):
         """The item of a row: `number` tells its questions apart in their ids, `key` seeds the choices."""
@@ -153,6 +163,8 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         augmentation (`SceneAugmentation`, *optional*): applied to every sample; to scenes before they are asked about.
         seed (`int`, defaults to 0): seed of views, tasks and questions.
         questions_per_scene (`int`, defaults to 1): questions about the same views of a scene.
+        rounds (`int`, *optional*): rounds with views, questions and augmentation of their own, after which the first
+            comes back pixel for pixel (for `FrozenGeometry` with a cache); by default none comes back.
     Raises:
         TypeError: if rows have no length and places, as streamed ones. ValueError: if there are no rows, a task is
             unknown, or a number is below 1. When indexed: RecordError, with the reasons, for a scene that no question
@@ -182,8 +194,9 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         augmentation: SceneAugmentation | None = None,
         seed: int = 0,
         questions_per_scene: int = 1,
+        rounds: int | None = None,
     ):
-        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene)
+        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene, rounds)
         check_counts(length=length)
         if isinstance(rows, IterableDataset) or not (hasattr(rows, "__len__") and hasattr(rows, "__getitem__")):
             raise WrongKindError(
@@ -213,6 +226,7 @@ class SceneQuestionDataset(_SceneQuestions, Dataset):
         Returns:
             `SceneSample` or `list[SceneSample]`.
         """
+        round_index %= self.rounds or round_index + 1
         index = round_index * len(self.rows) + row
         if not hasattr(self.rows, "stand_in"):
             return self._sample(SceneSample.open(self.rows, row), index, [index], round_index, done)
@@ -235,7 +249,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
     Args:
         rows (iterable of `dict`): rows, as `load_multiview(..., streaming=True)` gives them; can be begun
             again. Shuffle them first where their order matters: `rows.shuffle(seed)`.
-        tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene: arguments of
+        tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene, rounds: arguments of
             `SceneQuestionDataset`.
     Raises:
         TypeError: if rows cannot be iterated. ValueError, RecordError: as `SceneQuestionDataset`. ValueError: when
@@ -263,8 +277,9 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
         augmentation: SceneAugmentation | None = None,
         seed: int = 0,
         questions_per_scene: int = 1,
+        rounds: int | None = None,
     ):
-        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene)
+        super().__init__(tasks, num_views, max_stride, margins, augmentation, seed, questions_per_scene, rounds)
         if not hasattr(rows, "__iter__") or isinstance(rows, str | bytes | dict):
             raise WrongKindError(f"rows is a {type(rows).__name__}; expected an iterable of rows of the schema.")
         self.rows, self.round_index = rows.decode(False) if isinstance(rows, datasets.IterableDataset) else rows, 0
@@ -272,7 +287,7 @@ class SceneQuestionStream(_SceneQuestions, IterableDataset):
 
     def set_epoch(self, epoch: int):
         """Ask the questions of this round, and let the rows shuffle for it."""
-        self.round_index = epoch
+        self.round_index = epoch % (self.rounds or epoch + 1)
         set_round(self.rows, epoch)
 
     def rows_of_process(self, rank: int, world_size: int):

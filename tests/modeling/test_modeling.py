@@ -877,3 +877,17 @@ def test_a_pipeline_of_a_model_lists_no_classes(model_class, tiny_model, tiny_pr
     any_to_any = AutoModelForMultimodalLM._model_mapping  # read by a pipeline that needs torchvision
     assert (model_class,) in any_to_any.values() and any_to_any[GapMllmConfig] is GapMllmForConditionalGeneration
     assert AutoModelForImageTextToText._model_mapping[GapMllmConfig] is GapMllmForConditionalGeneration
+
+
+def test_training_mode_follows_what_changed_since_the_last_time(tiny_model):
+    model = tiny_model().train()
+    tower, fusion = model.model.visual, model.model.fusion
+    fusion.eval()
+    assert model.train() is model and all(each.training for each in fusion.modules())
+    tower.requires_grad_(False)
+    model.train()
+    assert not any(each.training for each in tower.modules())
+    tower.requires_grad_(True)
+    model.train()
+    assert all(each.training for each in tower.modules())
+    assert not any(each.training for each in model.eval().modules()) and model.train().training

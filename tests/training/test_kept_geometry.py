@@ -10,7 +10,8 @@ from transformers import Trainer, TrainingArguments
 
 from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing.data import RoomVariety, load_multiview
-from gap_mllm.training import FrozenGeometry, SceneCollator, SceneQuestionDataset
+from gap_mllm.processing.data.augmentation import AugmentationConfig, SceneAugmentation
+from gap_mllm.training import FrozenGeometry, SceneCollator, SceneQuestionDataset, SceneQuestionStream
 from gap_mllm.training.frozen_geometry import KnownScenes
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
@@ -180,6 +181,26 @@ def test_an_encoder_that_is_cast_later_is_an_error(model, collator, questions, t
 def test_arguments_that_do_not_fit_are_refused(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         FrozenGeometry(model, **arguments)
+
+
+def pixels(samples):
+    return [[view.picture.tobytes() for view in sample.views] for sample in samples]
+
+
+@pytest.mark.parametrize("rounds", [None, 2])
+def test_as_many_rounds_differ_as_are_asked_for(rounds):
+    scenes = list(rooms(3))
+    augment = SceneAugmentation(AugmentationConfig(flip_probability=0.5, color_probability=1.0))
+    options = {"tasks": ("object_count",), "num_views": 1, "augmentation": augment, "rounds": rounds}
+    dataset = SceneQuestionDataset(scenes, length=12, **options)
+    stream, shown = SceneQuestionStream(scenes, **options), []
+    for number in range(4):
+        stream.set_epoch(number)
+        shown.append(pixels(stream))
+    in_rounds = [pixels(dataset[3 * number + row] for row in range(3)) for number in range(4)]
+    for found in (in_rounds, shown):
+        assert found[0] != found[1]
+        assert (found[:2] == found[2:]) == (rounds == 2)
 
 
 # Trainings

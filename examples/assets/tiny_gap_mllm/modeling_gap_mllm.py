@@ -53,10 +53,7 @@ TOWER_INPUTS = {"cu_seqlens", "max_seqlen", "position_ids", "interp_indices", "i
 
 
 def _find_frozen(module, frozen):
-    """Collect the largest frozen parts of `module` in `frozen`; returns the values of requires_grad inside it.
-
-    One pass over the modules, since Trainer calls train() in every step.
-    """
+    """Collect the largest frozen parts of `module` in `frozen`; returns the values of requires_grad inside it."""
     found = {parameter.requires_grad for parameter in module.parameters(recurse=False)}
     by_child = {child: _find_frozen(child, frozen) for child in module.children()}
     found.update(*by_child.values())
@@ -122,6 +119,7 @@ class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel)
     config: GapMllmConfig
     config_class = GapMllmConfig
     _no_split_modules = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "GapMllmFusion"]  # and the encoder's own
+    _modes_of_training = None  # what train() left behind
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
@@ -173,6 +171,8 @@ class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel)
         A frozen layer that gradients pass through (of the language model, say) keeps the flag while activation
         checkpointing is on, since it would not be checkpointed without; the modules in it are in evaluation mode.
         """
+        if mode and self._modes_of_training == self._modes():
+            return self  # Trainer calls this in every step, and setting all flags anew takes as long as some layers
         super().train(mode)
         if mode:
             frozen = []
@@ -185,7 +185,13 @@ class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel)
             geometry = self.base_model.geometry
             if geometry is not None and not is_trainable(geometry):
                 geometry.eval()  # no gradient passes through
+            self._modes_of_training = self._modes()
         return self
+
+    def _modes(self):
+        """All that train() looks at and sets."""
+        modes = [(each.training, getattr(each, "gradient_checkpointing", False)) for each in self.modules()]
+        return modes, [parameter.requires_grad for parameter in self.parameters()]
 
 
 class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
