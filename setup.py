@@ -49,6 +49,7 @@ EXTRAS = {
     "video": ["av>=12.0"],
     "depth-anything": ["depth-anything-3>=0.1.1"],  # brings torchvision, and asks for numpy below 2
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
+    "tensorboard": ["tensorboardX>=2.6"],  # for report_to; the package tensorboard serves as well
     "quantization": ["bitsandbytes>=0.46.1"],  # QLoRA, beside train
     "lint": ["pyright[nodejs]>=1.1.414"],  # not in dev: it brings node, and only `make lint` needs it
 }
@@ -58,6 +59,7 @@ EXTRAS["dev"] = sorted(
         *EXTRAS["eval"],
         *EXTRAS["caption"],
         *EXTRAS["demo"],
+        *EXTRAS["tensorboard"],
         "hypothesis>=6.100",
         "ipykernel>=6.29",
         "manifold3d>=3.0",

@@ -130,6 +130,7 @@ def test_wheel_metadata(wheel):
             "data",
             "train",
             "quantization",
+            "tensorboard",
             "eval",
             "caption",
             "demo",

@@ -232,3 +232,25 @@ def test_lines_of_any_run_are_few_and_grow_apart(capsys):
     steps = [int(line.split()[1]) for line in told if "eval" not in line]
     assert len(told) <= 60 and steps[:5] == [1, 2, 4, 8, 16] and steps[-2:] == [96384, 100_000]
     assert told[0] == "step 1 of 100000, 1.0 min: loss 1" and told[1].endswith("1.0 min: eval_loss 1")
+
+
+def scalars_in(folder):
+    """All (name, step) of TensorBoard's event files: records of length, checksum, event, checksum."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = set()
+    for file in folder.rglob("events.out.*"):
+        data, start = file.read_bytes(), 0
+        while start < len(data):
+            length = int.from_bytes(data[start : start + 8], "little")
+            event = event_pb2.Event.FromString(data[start + 12 : start + 12 + length])
+            found |= {(value.tag, event.step) for value in event.summary.value if value.HasField("simple_value")}
+            start += length + 16
+    return found
+
+
+def test_tensorboard_gets_losses_by_name_and_evaluations(recipe, tmp_path):
+    path = recipe(**EVALUATED, max_steps=3, logging_steps=1, report_to="tensorboard")
+    train_geometry_aligned(path)
+    found = scalars_in(tmp_path / "run")
+    assert {("train/loss_text", step) for step in (1, 2, 3)} | {("train/loss_readout", 1)} <= found
+    assert ("eval/point_error_m", 3) in found
