@@ -21,13 +21,21 @@ with needed_from_transformers():
     )
 
 
-FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention")
+FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention", "spatial_mllm")
+FUSED_LEVELS = ("all", "final")
+_OWN_MERGER = ("spatial_mllm",)  # methods that bring their own merger, and fuse into the final tokens only
 MERGER_TYPES = ("mlp", "avg")
 MERGER_NORMS = ("rms_norm", "layer_norm")
-# Fields of the fusion that only one choice of another field reads.
+# Fields of the fusion that only some choices of another field read.
 FUSION_FIELDS_OF = {
-    ("method", "cross_attention"): ("num_layers", "num_attention_heads", "dropout"),
-    ("merger_type", "mlp"): ("merger_norm", "merger_norm_eps"),
+    ("method", ("cross_attention",)): ("num_layers", "num_attention_heads", "dropout"),
+    ("method", tuple(name for name in FUSION_METHODS if name not in _OWN_MERGER)): (
+        "merger_type",
+        "merger_hidden_size",
+        "merger_norm",
+        "video_frames",
+    ),
+    ("merger_type", ("mlp",)): ("merger_norm", "merger_norm_eps"),
 }
 FUSION_INITS = ("identity", "reference")
 REFERENCE_FRAMES = ("first", "last")
@@ -293,10 +301,12 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     """How geometry joins the visual tokens: a 2x2 merger and a fusion for each level.
 
     Args:
-        method (`str`, defaults to "gated"): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted" or
-            "cross_attention".
+        method (`str`, defaults to "gated"): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted",
+            "cross_attention", or "spatial_mllm" (Spatial-MLLM's connector, added).
+        fused_levels (`str`, *optional*): "all", or "final" to leave the DeepStack levels as they are; by default
+            "final" with "spatial_mllm", whose source has no others, else "all".
         merger_type (`str`, defaults to "mlp"): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average,
-            MLP).
+            MLP); refused with "spatial_mllm", as are the merger's width and norm and `video_frames`.
         merger_hidden_size (`int`, defaults to 4096): hidden width of the merger's MLP.
         merger_norm (`str`, defaults to "rms_norm"): "rms_norm", or "layer_norm" for checkpoints of the reference's
             fallback; "mlp" only, refused elsewhere.
@@ -316,6 +326,7 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     base_config_key = "gap_fusion_config"
 
     method: str = "gated"
+    fused_levels: str | None = None
     merger_type: str = "mlp"
     merger_hidden_size: int = 4096
     num_layers: int = 1
@@ -341,13 +352,16 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         _require_choice("gap_fusion_config.merger_norm", self.merger_norm, MERGER_NORMS)
         _require_choice("gap_fusion_config.init", self.init, FUSION_INITS)
         _require_choice("gap_fusion_config.video_frames", self.video_frames, VIDEO_FRAMES)
-        for (choice, value), names in FUSION_FIELDS_OF.items():
-            for name in names if getattr(self, choice) != value else ():
+        for (choice, values), names in FUSION_FIELDS_OF.items():
+            for name in names if getattr(self, choice) not in values else ():
                 if getattr(self, name) != self.__dataclass_fields__[name].default:
                     raise ValueError(
                         f"gap_fusion_config.{name}={getattr(self, name)!r} has no effect with {choice}="
-                        f"{getattr(self, choice)!r}, only with {value!r}. Leave it out."
+                        f"{getattr(self, choice)!r}, only with {', '.join(map(repr, values))}. Leave it out."
                     )
+        if self.fused_levels is None:
+            self.fused_levels = "final" if self.method in _OWN_MERGER else "all"
+        _require_choice("gap_fusion_config.fused_levels", self.fused_levels, FUSED_LEVELS)
         if self.train_strength is None:
             self.train_strength = self.init == "identity"
         if self.method == "cross_attention" and (

@@ -1,4 +1,4 @@
-"""Multi-level fusion of geometry into visual tokens: 2x2 patch mergers, and one fusion for each level.
+"""Multi-level fusion of geometry into visual tokens, by one merger (`patch_mergers_gap_mllm.py`) and fusion a level.
 
 Geometry of rising depth meets visual levels of rising depth: the DeepStack levels in order, then the final visual
 tokens. The encoder that makes the geometry is in `vggt_gap_mllm.py`. Source: GAP-MLLM (arXiv:2603.16461).
@@ -13,6 +13,7 @@ from torch import nn
 
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmFusionConfig
+from .patch_mergers_gap_mllm import GapMllmPatchMerger, GapMllmSpatialMllmMerger
 from .publishing_gap_mllm import PublishedModel
 from .weights_gap_mllm import WholeModel
 
@@ -21,7 +22,7 @@ with needed_from_transformers():
     from transformers import PreTrainedModel
     from transformers import initialization as init
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm, eager_attention_forward
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import eager_attention_forward
     from transformers.utils import ModelOutput
 
 
@@ -33,7 +34,8 @@ class GapMllmFusionOutput(ModelOutput):
         fused (`list[torch.Tensor]` of shape `(N, D)`, *optional*): visual tokens after the fusion.
         geometry (`list[torch.Tensor]` of shape `(N, D)`, *optional*): merged geometry that met the visual tokens.
         gates (`list[torch.Tensor]`, *optional*): weight of the visual part, `(N, D)` for "gated" and a scalar for
-            "weighted"; None for methods without one.
+            "weighted"; None for methods without one. An entry of `geometry` and `gates` is None where its level is not
+            fused.
     """
 
     fused: list[torch.Tensor] | None = None
@@ -68,43 +70,6 @@ class _ExactLerp(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_weight = (grad * (end - start)).sum(dim=0, dtype=torch.float32).to(weight.dtype)
         return grad_start, grad_end, grad_weight
-
-
-class GapMllmPatchMerger(nn.Module):
-    """Merge each 2x2 window of geometry patches into one token of the language model's width.
-
-    "mlp": norm, the window concatenated row by row, MLP. "avg": the window averaged, MLP.
-    """
-
-    def __init__(self, config: GapMllmFusionConfig):
-        super().__init__()
-        self.merge_size = config.spatial_merge_size
-        self.merger_type = config.merger_type
-        width = config.geometry_hidden_size
-        if self.merger_type == "mlp":
-            norm_class = {"rms_norm": Qwen3VLTextRMSNorm, "layer_norm": nn.LayerNorm}[config.merger_norm]
-            self.norm = norm_class(width, eps=config.merger_norm_eps)
-            width *= self.merge_size**2
-        self.linear_fc1 = nn.Linear(width, config.merger_hidden_size)
-        self.linear_fc2 = nn.Linear(config.merger_hidden_size, config.hidden_size)
-
-    def forward(self, patches: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
-        """Merge `patches` `(P, C)` of views with `sizes` (h, w) in patches; returns `(P / merge_size**2, D)`."""
-        if self.merger_type == "mlp":
-            patches = self.norm(patches)
-        windows = self._windows(patches, sizes)  # [N, m * m, C]
-        windows = windows.flatten(1) if self.merger_type == "mlp" else windows.mean(dim=1)
-        return self.linear_fc2(F.gelu(self.linear_fc1(windows)))
-
-    def _windows(self, patches, sizes):
-        """Bring the patches of each window together, windows and their patches both row-major."""
-        m = self.merge_size
-        runs = [(size, len(list(run))) for size, run in groupby(sizes)]  # neighbouring views of one size go together
-        windows = []
-        for part, ((h, w), views) in zip(patches.split([h * w * views for (h, w), views in runs]), runs, strict=True):
-            part = part.view(views, h // m, m, w // m, m, -1).transpose(2, 3)  # [V, h/m, w/m, m, m, C]
-            windows.append(part.reshape(views * (h // m) * (w // m), m * m, -1))
-        return windows[0] if len(windows) == 1 else torch.cat(windows)
 
 
 class GapMllmGatedFusion(nn.Module):
@@ -244,7 +209,9 @@ FUSION_CLASSES = {
     "concat": GapMllmConcatFusion,
     "weighted": GapMllmWeightedFusion,
     "cross_attention": GapMllmCrossAttentionFusion,
+    "spatial_mllm": GapMllmAddFusion,
 }
+MERGER_CLASSES = {"spatial_mllm": GapMllmSpatialMllmMerger}  # of methods with one of their own
 
 
 class GapMllmFusionLevel(nn.Module):
@@ -302,8 +269,10 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
 
     def __init__(self, config: GapMllmFusionConfig):
         super().__init__(config)
-        self.mergers = nn.ModuleList(GapMllmPatchMerger(config) for _ in range(config.num_levels))
-        self.levels = nn.ModuleList(GapMllmFusionLevel(config) for _ in range(config.num_levels))
+        merger_class = MERGER_CLASSES.get(config.method, GapMllmPatchMerger)
+        fused_levels = range(config.num_levels if config.fused_levels == "all" else 1)
+        self.mergers = nn.ModuleList(merger_class(config) for _ in fused_levels)
+        self.levels = nn.ModuleList(GapMllmFusionLevel(config) for _ in fused_levels)
         self.post_init()
 
     @torch.no_grad()
@@ -345,32 +314,19 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
         counts = views_per_slice.tolist() if isinstance(views_per_slice, torch.Tensor) else views_per_slice
         counts = [1] * len(sizes) if counts is None else list(counts)
         merged_sizes = self._merged_sizes(visual_levels, tap_features, sizes, counts)
-        fused_levels, geometry_levels, gates = [], [], []
+        kept = len(visual_levels) - len(self.levels)  # DeepStack levels that stay as they are
+        fused_levels, geometry_levels, gates = list(visual_levels[:kept]), [None] * kept, [None] * kept
         for visual, features, merger, level in zip(
-            visual_levels, tap_features, self.mergers, self.levels, strict=True
+            visual_levels[kept:], tap_features[kept:], self.mergers, self.levels, strict=True
         ):
-            geometry = merger(features.to(level.strength.dtype), sizes)
-            geometry = self._merge_views(geometry, merged_sizes, counts)
+            geometry = merger(features.to(level.strength.dtype), sizes, counts)
             fused, gate = level(visual, geometry, merged_sizes)
             fused_levels.append(fused)
             geometry_levels.append(geometry)
             gates.append(gate)
         if not output_details:
             return fused_levels
-        return GapMllmFusionOutput(fused_levels, geometry_levels, None if gates[0] is None else gates)
-
-    def _merge_views(self, geometry, merged_sizes, counts):
-        """Make one map of the views of each slice (the two frames of a temporal patch)."""
-        if all(count == 1 for count in counts):
-            return geometry
-        runs = [(key, len(list(run))) for key, run in groupby(zip(merged_sizes, counts, strict=True))]
-        lengths = [slices * count * h * w for ((h, w), count), slices in runs]
-        merged = []
-        for (((h, w), count), slices), part in zip(runs, geometry.split(lengths), strict=True):
-            part = part.view(slices, count, h * w, -1)
-            part = part.mean(dim=1) if self.config.video_frames == "mean" and count > 1 else part[:, 0]
-            merged.append(part.flatten(0, 1))
-        return torch.cat(merged)
+        return GapMllmFusionOutput(fused_levels, geometry_levels, None if gates[-1] is None else gates)
 
     def _merged_sizes(self, visual_levels, tap_features, sizes, counts):
         """Check that everything fits together; return the merged grid of each slice."""

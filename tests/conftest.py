@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration
+from gap_mllm.configuration_gap_mllm import FUSION_FIELDS_OF
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 
 
@@ -207,7 +208,6 @@ def tiny_config(tiny_tokenizer):
         },
         "gap_fusion_config": {
             "init": "reference",
-            "merger_hidden_size": 32,
             "initializer_range": 0.2,
         },
         "image_token_id": token("<|image_pad|>"),
@@ -218,9 +218,13 @@ def tiny_config(tiny_tokenizer):
 
     def make(**changes):
         config = _merge(base, changes)
-        if config["gap_fusion_config"].get("method") == "cross_attention":
-            sizes = {"num_attention_heads": 2, "dropout": 0.0}
-            config["gap_fusion_config"] = {**sizes, **config["gap_fusion_config"]}
+        fusion = config["gap_fusion_config"]
+        method, sizes = fusion.get("method", "gated"), {}
+        for (choice, values), names in FUSION_FIELDS_OF.items():
+            if choice == "method":
+                small = {"merger_hidden_size": 32, "num_attention_heads": 2, "dropout": 0.0}
+                sizes.update({name: small[name] for name in names if name in small and method in values})
+        config["gap_fusion_config"] = {**sizes, **fusion}
         return GapMllmConfig(**config)
 
     return make

@@ -64,8 +64,8 @@ def reference_config(
         raise ConversionError(f"geometry_encoder_type={encoder!r} is not supported. Only 'vggt' is built here.")
     taps = list(qwen.get(REFERENCE_TAP_KEY, REFERENCE_TAP_LAYERS))
     fusion = {ours: qwen.get(key, default) for key, (ours, default) in REFERENCE_FUSION_KEYS.items()}
-    for (choice, value), unread in FUSION_FIELDS_OF.items():
-        if fusion[choice] != value:  # nor does the release read them
+    for (choice, values), unread in FUSION_FIELDS_OF.items():
+        if fusion.get(choice) not in values:  # nor does the release read them
             fusion = {name: given for name, given in fusion.items() if name not in unread}
     names = {name.removeprefix("model.") for name in shapes}
     layer_norm = "geometry_merger.ln_q.bias" in names  # only the LayerNorm of the release's fallback has a bias

@@ -72,7 +72,7 @@ def test_nothing_is_said_of_a_release_between(monkeypatch, import_again, warning
     ("file", "module", "symbol"),
     [
         ("configuration_gap_mllm", "models.qwen3_vl.configuration_qwen3_vl", "Qwen3VLVisionConfig"),
-        ("fusion_gap_mllm", "models.qwen3_vl.modeling_qwen3_vl", "Qwen3VLTextRMSNorm"),
+        ("patch_mergers_gap_mllm", "models.qwen3_vl.modeling_qwen3_vl", "Qwen3VLTextRMSNorm"),
         ("modeling_gap_mllm", "utils.generic", "accepts_precomputed_kwargs"),
         ("vggt_gap_mllm", "modeling_layers", "GradientCheckpointingLayer"),
     ],

@@ -6,14 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gap_mllm.configuration_gap_mllm import GapMllmFusionConfig
+from gap_mllm.configuration_gap_mllm import FUSION_FIELDS_OF, FUSION_METHODS, GapMllmFusionConfig
 from gap_mllm.conversion.weight_names import reference_fusion_name
 from gap_mllm.fusion_gap_mllm import GapMllmFusion, sine_cosine_position
 
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "gap_reference"
 LEVELS = ["deepstack.0", "deepstack.1", "deepstack.2", "final"]
-METHODS = ["gated", "add", "concat", "weighted", "cross_attention"]
 CASES = {
     "gated": {},
     "add": {"method": "add"},
@@ -34,9 +33,11 @@ def make_config(**changes):
 def make_fusion(seed=0, **changes):
     """A tiny fusion with every weight random, so that no part of it is close to the identity by chance."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 8, "geometry_hidden_size": 6, "merger_hidden_size": 10}
-    if changes.get("method") == "cross_attention":
-        sizes["num_attention_heads"] = 2
+    sizes = {"hidden_size": 8, "geometry_hidden_size": 6, "fused_levels": "all"}
+    for (choice, values), names in FUSION_FIELDS_OF.items():
+        if choice == "method" and changes.get("method", "gated") in values:
+            small = {"merger_hidden_size": 10, "num_attention_heads": 2}
+            sizes.update({name: small[name] for name in names if name in small})
     fusion = GapMllmFusion(GapMllmFusionConfig(**{**sizes, **changes})).eval()
     with torch.no_grad():
         for name, parameter in fusion.named_parameters():
@@ -132,7 +133,7 @@ def test_norms_have_the_reference_eps_and_kind():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", FUSION_METHODS)
 @torch.no_grad()
 def test_strength_0_gives_the_visual_tokens_and_1_the_fused_ones_bit_for_bit(method, dtype):
     fusion = make_fusion(method=method, init="identity").to(dtype)
@@ -233,11 +234,12 @@ def test_weights_that_a_checkpoint_may_lack_are_initialised(tmp_path):
         assert 0.01 < merger.linear_fc1.weight.std() < 0.03
 
 
-@pytest.mark.parametrize("merger_type", ["mlp", "avg"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "changes", [*({"method": method} for method in FUSION_METHODS), {"method": "gated", "merger_type": "avg"}]
+)
 @torch.no_grad()
-def test_views_of_mixed_sizes_give_what_each_gives_alone(method, merger_type):
-    fusion = make_fusion(method=method, merger_type=merger_type, init="reference")
+def test_views_of_mixed_sizes_give_what_each_gives_alone(changes):
+    fusion = make_fusion(init="reference", **changes)
     sizes = [(4, 6), (4, 6), (2, 8), (4, 6), (6, 4)]
     visual, taps = make_inputs(sizes)
     together = fusion(visual, taps, sizes)
@@ -272,7 +274,7 @@ def test_views_of_one_slice_are_averaged_or_the_first_is_taken(video_frames):
 @torch.no_grad()
 def test_dropout_acts_in_cross_attention_only_and_only_in_training():
     visual, taps = make_inputs([(4, 6)])
-    for method in METHODS:
+    for method in FUSION_METHODS:
         dropout = {"dropout": 0.5} if method == "cross_attention" else {}
         fusion = make_fusion(method=method, init="reference", **dropout)
         before, training = fusion(visual, taps, [(4, 6)]), fusion.train()(visual, taps, [(4, 6)])
@@ -336,11 +338,36 @@ def test_numbers_that_do_not_agree_are_refused(change, message):
         ({"method": "concat", "num_attention_heads": 4}, "num_attention_heads=4 has no effect with method='concat'"),
         ({"merger_type": "avg", "merger_norm": "layer_norm"}, "merger_norm='layer_norm' .* merger_type='avg', only"),
         ({"merger_type": "avg", "merger_norm_eps": 1e-5}, "merger_norm_eps=1e-05 has no effect"),
+        (
+            {"method": "spatial_mllm"},
+            "merger_hidden_size=96 has no effect with method='spatial_mllm', only with 'gated'",
+        ),
     ],
 )
 def test_fields_that_nothing_would_read_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make_config(**changes)
+
+
+@torch.no_grad()
+def test_fused_levels_final_leaves_deepstack_as_it_is_and_is_kept(tmp_path):
+    fusion = make_fusion(fused_levels="final", init="reference")
+    visual, taps = make_inputs([(4, 6)])
+    output = fusion(visual, taps, [(4, 6)], output_details=True)
+    assert all(before is after for before, after in zip(visual[:3], output.fused[:3], strict=True))
+    assert output.geometry[:3] == output.gates[:3] == [None] * 3
+    torch.testing.assert_close(output.geometry[3], fusion.mergers[0](taps[3], [(4, 6)]))
+    assert torch.equal(output.fused[3], fusion.levels[0](visual[3], output.geometry[3], [(2, 3)])[0])
+    fusion.save_pretrained(tmp_path)
+    again = GapMllmFusion.from_pretrained(tmp_path)(visual, taps, [(4, 6)])
+    assert all(torch.equal(a, b) for a, b in zip(output.fused, again, strict=True))
+
+
+def test_fused_levels_follow_from_the_method_and_unknown_ones_are_refused():
+    found = {method: GapMllmFusionConfig(method=method).fused_levels for method in FUSION_METHODS}
+    assert found.pop("spatial_mllm") == "final" and set(found.values()) == {"all"}
+    with pytest.raises(ValueError, match="gap_fusion_config.fused_levels='deepstack'.*'all', 'final'"):
+        make_config(fused_levels="deepstack")
 
 
 def test_unknown_merger_norm_is_refused():
