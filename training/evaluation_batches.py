@@ -5,7 +5,9 @@ accelerate fills up with rows that were there before, and so counts them twice, 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from .streams import rows_of_process
@@ -24,6 +26,23 @@ def evaluation_rows_of_process(rows: Dataset, batch_size: int, rank: int, world_
     if isinstance(rows, IterableDataset):
         return rows_of_process(rows, rank, world_size)
     return Subset(rows, [place for place in range(len(rows)) if place // batch_size % world_size == rank])
+
+
+@contextmanager
+def gathered_model(model: nn.Module) -> Iterator[nn.Module]:
+    """Hold what FSDP2 splits as no layer of its own whole in a `with` block: answering calls the tower by itself.
+
+    Args:
+        model (`nn.Module`): model of a trainer, with its adapters; one that is not split stays as it is.
+    """
+    if not hasattr(model, "unshard"):  # torch.distributed.fsdp.FSDPModule's, which not every build of torch has
+        yield model
+        return
+    model.unshard()
+    try:
+        yield model
+    finally:
+        model.reshard()
 
 
 class EvenBatches:
@@ -54,3 +73,6 @@ class EvenBatches:
                 return
             batch = following or batch or self.collate([next(iter(self.dataset))])
             yield batch
+
+
+__all__ = ["EvenBatches", "evaluation_rows_of_process", "gathered_model"]

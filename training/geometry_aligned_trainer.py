@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..geometry_views_gap_mllm import is_trainable
 from ..processing import check_image_statistics
 from ..processing.argument_checks import check_names
+from .evaluation_batches import gathered_model
 from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
@@ -251,7 +252,7 @@ class GeometryAlignedTrainer(TermTrainer):
         sets = [f"eval_{name}" for name in self.eval_dataset] if isinstance(self.eval_dataset, dict) else []
         is_due = metric_key_prefix not in sets[1:] and description == "Evaluation"  # and not a prediction
         if self.scorer is not None and is_due:
-            with _whole(self.accelerator.unwrap_model(self.model).eval()) as model:
+            with gathered_model(self.accelerator.unwrap_model(self.model).eval()) as model:
                 scores = self.scorer(model)
             prefix = "eval" if metric_key_prefix in sets else metric_key_prefix
             output.metrics.update({f"{prefix}_{name}": value for name, value in scores.items()})
@@ -274,19 +275,6 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     geometry = bare_model(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)
-
-
-@contextmanager
-def _whole(model):
-    """Under FSDP2, keep gathered what is no layer of its own: answering calls the vision tower by itself."""
-    if not hasattr(model, "unshard"):  # torch.distributed.fsdp.FSDPModule's, which not every build of torch has
-        yield model
-        return
-    model.unshard()
-    try:
-        yield model
-    finally:
-        model.reshard()
 
 
 def trained_groups(args: GeometryAlignedTrainingArguments) -> list[str]:

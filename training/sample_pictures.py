@@ -33,6 +33,7 @@ from ..processing.data.view_overlay import draw_view
 from ..processing.data.view_selection import select_views, spread_views
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.scores import box_iou_9dof
+from .evaluation_batches import gathered_model
 from .prompt_rows import references_of
 from .run_folder import RunFolder
 
@@ -94,7 +95,8 @@ class SamplePictures(TrainerCallback):
             return
         self._drawn_at = state.global_step
         self._samples = self._samples or [_thinned(sample) for sample in first_samples(self.questions)]
-        answered = self.answer(model)
+        with gathered_model(model):
+            answered = self.answer(model)
         if state.is_world_process_zero:
             title = f"Answers after step {state.global_step} of {state.max_steps}"
             draw_answered(answered, self.run.path / SAMPLES_FILE, title)

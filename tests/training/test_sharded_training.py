@@ -49,7 +49,9 @@ def run(folder, batch):
     from gap_mllm import GapMllmProcessor
     from gap_mllm.processing.data import render_room
     from gap_mllm.training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator
-    from gap_mllm.training.marked_pixel_scorer import marked_pixel_scorer
+    from gap_mllm.training.marked_pixel_scorer import make_marked_pixel_samples, marked_pixel_scorer
+    from gap_mllm.training.run_folder import RunFolder
+    from gap_mllm.training.sample_pictures import SamplePictures
     from tests.training.test_two_processes import make_rows
 
     class Stop(TrainerCallback):
@@ -63,6 +65,7 @@ def run(folder, batch):
                 raise InterruptedError  # goes on with an infinite metric in its state: no answer could be read
 
     processor = GapMllmProcessor.from_pretrained(folder)
+    asked = make_marked_pixel_samples([render_room(0)])
     score = marked_pixel_scorer(processor, [render_room(0)], show_progress=False, max_new_tokens=4)
 
     def make(kind, callbacks=(), **settings):
@@ -92,7 +95,7 @@ def run(folder, batch):
             eval_dataset=rows[:3],
             data_collator=SceneCollator(processor, for_pretraining=True),
             scorer=score,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, SamplePictures(RunFolder(args), processor, asked)],
         )
 
     if int(batch) == 4:
@@ -149,6 +152,7 @@ def test_split_over_two_processes_and_resumed_it_equals_one(kind, folder):
     for name, value in other.items():
         # AdamW divides by what is noise in a tiny gradient
         torch.testing.assert_close(saved[name], value, atol=5e-3, rtol=1e-3, msg=name)
+    assert (folder / kind / "samples.png").is_file()
     is_whole = kind == "FULL_STATE_DICT"
     checkpoint = folder / kind / "checkpoint-4"
     assert (checkpoint / "model.safetensors").is_file() == is_whole
