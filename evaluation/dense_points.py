@@ -250,7 +250,9 @@ def geometry_of_other_scenes(features: torch.Tensor, image_grid_thw: torch.Tenso
     grid = [(height, width) for _, height, width in image_grid_thw.tolist()]
     starts = np.cumsum([0, *scene_lengths.tolist()])
     shapes = [tuple(grid[a:b]) for a, b in zip(starts[:-1], starts[1:], strict=True)]
-    parts = features.split([sum(height * width for height, width in shape) for shape in shapes], dim=1)
+    camera_tokens = (features.shape[1] - sum(height * width for height, width in grid)) // len(grid)  # of a view
+    rows = [sum(height * width + camera_tokens for height, width in shape) for shape in shapes]
+    parts = features.split(rows, dim=1)
     source = list(range(len(shapes)))
     for shape in set(shapes):
         members = [index for index, other in enumerate(shapes) if other == shape]

@@ -21,19 +21,21 @@ with needed_from_transformers():
     )
 
 
-FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention", "spatial_mllm")
+FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention", "spatial_mllm", "vlm3r")
 FUSED_LEVELS = ("all", "final")
-_OWN_MERGER = ("spatial_mllm",)  # methods that bring their own merger, and fuse into the final tokens only
+ATTENTION_METHODS = ("cross_attention", "vlm3r")
+_OWN_MERGER = ("spatial_mllm", "vlm3r")  # methods that bring their own merger, and fuse into the final tokens only
 MERGER_TYPES = ("mlp", "avg")
 MERGER_NORMS = ("rms_norm", "layer_norm")
 # Fields of the fusion that only some choices of another field read.
 FUSION_FIELDS_OF = {
-    ("method", ("cross_attention",)): ("num_layers", "num_attention_heads", "dropout"),
+    ("method", ("cross_attention",)): ("num_layers",),
+    ("method", ATTENTION_METHODS): ("num_attention_heads", "dropout"),
+    ("method", tuple(name for name in FUSION_METHODS if name != "spatial_mllm")): ("video_frames",),
     ("method", tuple(name for name in FUSION_METHODS if name not in _OWN_MERGER)): (
         "merger_type",
         "merger_hidden_size",
         "merger_norm",
-        "video_frames",
     ),
     ("merger_type", ("mlp",)): ("merger_norm", "merger_norm_eps"),
 }
@@ -302,22 +304,24 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
 
     Args:
         method (`str`, defaults to "gated"): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted",
-            "cross_attention", or "spatial_mllm" (Spatial-MLLM's connector, added).
+            "cross_attention", "spatial_mllm" (Spatial-MLLM's connector, added) or "vlm3r" (VLM-3R's cross-attention to
+            camera and patch tokens).
         fused_levels (`str`, *optional*): "all", or "final" to leave the DeepStack levels as they are; by default
-            "final" with "spatial_mllm", whose source has no others, else "all".
+            "final" with "spatial_mllm" and "vlm3r", whose sources have no others, else "all".
         merger_type (`str`, defaults to "mlp"): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average,
-            MLP); refused with "spatial_mllm", as are the merger's width and norm and `video_frames`.
+            MLP); refused with "spatial_mllm" and "vlm3r", as are the merger's width and norm.
         merger_hidden_size (`int`, defaults to 4096): hidden width of the merger's MLP.
         merger_norm (`str`, defaults to "rms_norm"): "rms_norm", or "layer_norm" for checkpoints of the reference's
             fallback; "mlp" only, refused elsewhere.
-        num_layers (`int`, defaults to 1), num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to
-            0.1): sizes of "cross_attention" only, refused elsewhere.
+        num_layers (`int`, defaults to 1): blocks of "cross_attention" only, refused elsewhere.
+        num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to 0.1): of "cross_attention" and
+            "vlm3r" only, refused elsewhere.
         init (`str`, defaults to "identity"): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL
             bit for bit; "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no
             strength.
         train_strength (`bool`, *optional*): whether `strength` is trained; by default exactly with init="identity".
         video_frames (`str`, defaults to "mean"): "mean" averages the geometry of a temporal patch's frames, "first"
-            takes the first's.
+            takes the first's; refused with "spatial_mllm", which takes both side by side.
     Raises:
         ValueError: on an unknown key, a choice that is not in the list, or a field that the choices leave unread.
     """
@@ -364,14 +368,19 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         _require_choice("gap_fusion_config.fused_levels", self.fused_levels, FUSED_LEVELS)
         if self.train_strength is None:
             self.train_strength = self.init == "identity"
-        if self.method == "cross_attention" and (
+        if self.method in ATTENTION_METHODS and (
             self.hidden_size % self.num_attention_heads or self.hidden_size % 4 or self.num_layers < 1
         ):
             raise ValueError(
-                f"cross_attention needs hidden_size={self.hidden_size} divisible by 4 and by num_attention_heads="
+                f"{self.method} needs hidden_size={self.hidden_size} divisible by 4 and by num_attention_heads="
                 f"{self.num_attention_heads}, and num_layers={self.num_layers} of at least 1."
             )
         super().__post_init__(**kwargs)
+
+    @property
+    def camera_tokens(self):
+        """Rows of tapped features for each view's camera, before those of its patches: 0, or 1 for "vlm3r"."""
+        return int(self.method == "vlm3r")
 
 
 # Geometry encoders by model_type. An explicit dict, since remote code must not dispatch through Auto classes.

@@ -148,6 +148,7 @@ def encode_scenes(
     views: list[torch.Tensor],
     scene_lengths: torch.Tensor | list[int],
     reference_frame: str = "first",
+    camera_tokens: int = 0,
 ):
     """Run a geometry encoder over scenes, outside of any autocast; without a graph if nothing of it is trained.
 
@@ -157,8 +158,11 @@ def encode_scenes(
         scene_lengths (`list[int]`): views of each scene.
         reference_frame (`str`, defaults to "first"): "first" or "last", the view of a scene whose camera is the
             encoder's world.
+        camera_tokens (`int`, defaults to 0): 1 puts the camera token of each view before its patches.
     Returns:
         `tuple`: the tapped features `(P, C)` of each level, and the patch grid of each view; in the order of `views`.
+    Raises:
+        ValueError: if camera tokens are asked of an encoder that gives none.
     """
     order = list(range(len(views)))
     if reference_frame == "last":
@@ -172,13 +176,22 @@ def encode_scenes(
         torch.set_grad_enabled(torch.is_grad_enabled() and is_trainable(encoder)),
     ):
         geometry = encoder([views[index] for index in order], scene_lengths)
-    if reference_frame == "first":
+    if camera_tokens and geometry.camera_tokens is None:
+        raise ValueError(
+            f"{type(encoder).__name__} gives no camera tokens, which the fusion attends to. Choose another "
+            "gap_fusion_config.method, or an encoder that gives them."
+        )
+    if reference_frame == "first" and not camera_tokens:
         return geometry.tap_features, geometry.grid
     counts = [height * width for height, width in geometry.grid]
     back = sorted(range(len(order)), key=order.__getitem__)
     taps = []
     for features in geometry.tap_features:
         parts = features.split(counts)
+        if camera_tokens:
+            parts = [
+                torch.cat([camera[None], part]) for camera, part in zip(geometry.camera_tokens, parts, strict=True)
+            ]
         taps.append(torch.cat([parts[index] for index in back]))
     return tuple(taps), [geometry.grid[index] for index in back]
 

@@ -74,7 +74,9 @@ class KnownScenes:
             pixels, grids = zip(*(parts[index] for index in missing.values()), strict=True)
             lengths = torch.tensor([len(grid) for grid in grids])
             made = encode(torch.cat(pixels), torch.cat(grids), scene_lengths=lengths).to(self.dtype)
-            found |= zip(missing, made.split([len(patches) for patches in pixels], dim=1), strict=True)
+            camera_tokens = (made.shape[1] - sum(map(len, pixels))) // sum(map(len, grids))  # 0 or 1 a view
+            rows = [len(patches) + camera_tokens * len(grid) for patches, grid in zip(pixels, grids, strict=True)]
+            found |= zip(missing, made.split(rows, dim=1), strict=True)
             for key in missing:
                 self.cache.write(key, found[key])
         return torch.cat([found[key].to(pixel_values.device) for key, _ in self.scenes], dim=1)
@@ -178,7 +180,9 @@ class FrozenGeometry:
         """
         views = image_views(self.config, pixel_values, image_grid_thw.tolist())
         lengths = group_scenes(len(views), None, scene_lengths=scene_lengths)
-        return torch.stack(encode_scenes(self.encoder, views, lengths, self.config.reference_frame)[0])
+        camera_tokens = self.config.gap_fusion_config.camera_tokens
+        taps, _ = encode_scenes(self.encoder, views, lengths, self.config.reference_frame, camera_tokens)
+        return torch.stack(taps)
 
     def look_up(
         self,
@@ -234,6 +238,8 @@ def _encoder_key(encoder: PreTrainedModel, config: GapMllmConfig, dtype: torch.d
     told = {name: value for name, value in encoder.config.to_dict().items() if name not in _GENERIC}
     told["views"] = [config.image_mean, config.image_std, vision.patch_size, vision.temporal_patch_size]
     told["views"] += [vision.spatial_merge_size, config.reference_frame, encoder.config.model_type, str(dtype)]
+    if config.gap_fusion_config.camera_tokens:
+        told["camera_tokens"] = config.gap_fusion_config.camera_tokens
     weights = encoder.state_dict()
     told = json.dumps([told, list(weights)], sort_keys=True, default=str) + _hash(*weights.values())
     return xxhash.xxh3_64_hexdigest(told.encode())

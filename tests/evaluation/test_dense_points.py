@@ -190,6 +190,12 @@ def test_the_swap_moves_whole_scenes_of_equal_shape():
     assert torch.equal(swapped, torch.cat([second, first, fourth, third], dim=1))
 
 
+def test_camera_tokens_move_with_their_scene():
+    features = torch.arange(6.0).view(1, 6, 1)  # two scenes of one view, its camera and 1 x 2 patches
+    swapped = geometry_of_other_scenes(features, torch.tensor([[1, 1, 2]] * 2), torch.tensor([1, 1]))
+    assert swapped.flatten().tolist() == [3, 4, 5, 0, 1, 2]
+
+
 def test_a_real_model_is_measured_and_left_as_it_was(tiny_model, tiny_processor, test_rooms, baselines):
     model = tiny_model(model_class=GapMllmForPreTraining)
     metrics = evaluate_point_maps(model, tiny_processor, test_rooms[:3], baselines, batch_size=2, **QUIET)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gap_mllm.configuration_gap_mllm import FUSION_FIELDS_OF, FUSION_METHODS, GapMllmFusionConfig
+from gap_mllm.configuration_gap_mllm import ATTENTION_METHODS, FUSION_FIELDS_OF, FUSION_METHODS, GapMllmFusionConfig
 from gap_mllm.conversion.weight_names import reference_fusion_name
-from gap_mllm.fusion_gap_mllm import GapMllmFusion, sine_cosine_position
+from gap_mllm.frame_attention_gap_mllm import sine_cosine_position
+from gap_mllm.fusion_gap_mllm import GapMllmFusion
 
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "gap_reference"
@@ -46,11 +47,12 @@ def make_fusion(seed=0, **changes):
     return fusion
 
 
-def make_inputs(sizes, slices=None, seed=1, dtype=torch.float32):
+def make_inputs(sizes, slices=None, seed=1, dtype=torch.float32, camera_tokens=0):
     generator = torch.Generator().manual_seed(seed)
     tokens = sum(h * w // 4 for h, w in slices or sizes)
     visual = [torch.randn(tokens, 8, generator=generator).to(dtype) for _ in range(4)]
-    taps = tuple(torch.randn(sum(h * w for h, w in sizes), 6, generator=generator).to(dtype) for _ in range(4))
+    rows = sum(h * w + camera_tokens for h, w in sizes)
+    taps = tuple(torch.randn(rows, 6, generator=generator).to(dtype) for _ in range(4))
     return visual, taps
 
 
@@ -137,7 +139,7 @@ def test_norms_have_the_reference_eps_and_kind():
 @torch.no_grad()
 def test_strength_0_gives_the_visual_tokens_and_1_the_fused_ones_bit_for_bit(method, dtype):
     fusion = make_fusion(method=method, init="identity").to(dtype)
-    visual, taps = make_inputs([(4, 6)], dtype=dtype)
+    visual, taps = make_inputs([(4, 6)], dtype=dtype, camera_tokens=fusion.config.camera_tokens)
     for tokens in visual:
         tokens[0, :4] = torch.tensor([-0.0, 0.0, 1e-38, -1e30])
     taps[1][3] = float("inf")  # geometry that overflowed
@@ -241,19 +243,20 @@ def test_weights_that_a_checkpoint_may_lack_are_initialised(tmp_path):
 def test_views_of_mixed_sizes_give_what_each_gives_alone(changes):
     fusion = make_fusion(init="reference", **changes)
     sizes = [(4, 6), (4, 6), (2, 8), (4, 6), (6, 4)]
-    visual, taps = make_inputs(sizes)
+    camera_tokens = fusion.config.camera_tokens
+    visual, taps = make_inputs(sizes, camera_tokens=camera_tokens)
     together = fusion(visual, taps, sizes)
     tokens = patches = 0
     for size in sizes:
         count = size[0] * size[1]
         alone = fusion(
             [level[tokens : tokens + count // 4] for level in visual],
-            tuple(tap[patches : patches + count] for tap in taps),
+            tuple(tap[patches : patches + count + camera_tokens] for tap in taps),
             [size],
         )
         for level, expected in zip(together, alone, strict=True):
             torch.testing.assert_close(level[tokens : tokens + count // 4], expected, atol=1e-5, rtol=1e-5)
-        tokens, patches = tokens + count // 4, patches + count
+        tokens, patches = tokens + count // 4, patches + count + camera_tokens
 
 
 @pytest.mark.parametrize("video_frames", ["mean", "first"])
@@ -272,19 +275,20 @@ def test_views_of_one_slice_are_averaged_or_the_first_is_taken(video_frames):
 
 
 @torch.no_grad()
-def test_dropout_acts_in_cross_attention_only_and_only_in_training():
-    visual, taps = make_inputs([(4, 6)])
+def test_dropout_acts_in_attention_only_and_only_in_training():
     for method in FUSION_METHODS:
-        dropout = {"dropout": 0.5} if method == "cross_attention" else {}
+        dropout = {"dropout": 0.5} if method in ATTENTION_METHODS else {}
         fusion = make_fusion(method=method, init="reference", **dropout)
+        visual, taps = make_inputs([(4, 6)], camera_tokens=fusion.config.camera_tokens)
         before, training = fusion(visual, taps, [(4, 6)]), fusion.train()(visual, taps, [(4, 6)])
-        assert torch.equal(before[0], training[0]) is (method != "cross_attention")
+        assert torch.equal(before[0], training[0]) is (method not in ATTENTION_METHODS)
 
 
+@pytest.mark.parametrize("changes", [{"method": "cross_attention", "num_layers": 2}, {"method": "vlm3r"}])
 @torch.no_grad()
-def test_eager_attention_equals_sdpa():
-    visual, taps = make_inputs([(4, 6), (2, 4)])
-    fusion = make_fusion(method="cross_attention", init="reference", num_layers=2)
+def test_eager_attention_equals_sdpa(changes):
+    fusion = make_fusion(init="reference", **changes)
+    visual, taps = make_inputs([(4, 6), (2, 4)], camera_tokens=fusion.config.camera_tokens)
     sdpa = fusion(visual, taps, [(4, 6), (2, 4)])
     fusion.set_attn_implementation("eager")
     for a, b in zip(sdpa, fusion(visual, taps, [(4, 6), (2, 4)]), strict=True):
@@ -365,7 +369,7 @@ def test_fused_levels_final_leaves_deepstack_as_it_is_and_is_kept(tmp_path):
 
 def test_fused_levels_follow_from_the_method_and_unknown_ones_are_refused():
     found = {method: GapMllmFusionConfig(method=method).fused_levels for method in FUSION_METHODS}
-    assert found.pop("spatial_mllm") == "final" and set(found.values()) == {"all"}
+    assert found.pop("spatial_mllm") == found.pop("vlm3r") == "final" and set(found.values()) == {"all"}
     with pytest.raises(ValueError, match="gap_fusion_config.fused_levels='deepstack'.*'all', 'final'"):
         make_config(fused_levels="deepstack")
 

@@ -421,7 +421,10 @@ def train_three_steps(model, inputs):
 
 
 # By softmax's invariance a bias on all keys has no gradient but rounding noise.
-NO_GRADIENT = {"cross_attention": [f"{FUSION}levels.{level}.fuse.blocks.0.key.bias" for level in range(LEVELS)]}
+NO_GRADIENT = {
+    "cross_attention": [f"{FUSION}levels.{level}.fuse.blocks.0.key.bias" for level in range(LEVELS)],
+    "vlm3r": [f"{FUSION}levels.0.fuse.key.bias"],
+}
 
 
 @pytest.mark.parametrize("method", FUSION_METHODS)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from gap_mllm import GapMllmForPreTraining
 from gap_mllm.processing.data import RenderedRooms, RoomVariety, SceneSample
 from gap_mllm.training import FrozenGeometry, SceneCollator
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
@@ -62,6 +63,28 @@ def test_gradients_are_those_of_the_model(frozen_model, tiny_processor, dataset)
         gradients.append([p.grad.clone() for p in frozen_model.model.fusion.parameters() if p.grad is not None])
     assert gradients[0] and any(gradient.any() for gradient in gradients[0])
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_camera_tokens_are_made_and_kept_with_the_patches(tiny_model, tiny_processor, dataset, tmp_path):
+    model = tiny_model(model_class=GapMllmForPreTraining, gap_fusion_config={"method": "vlm3r"})
+    model.model.geometry.requires_grad_(False)
+    plain = tiny_model(model_class=GapMllmForPreTraining)
+    plain.model.geometry.load_state_dict(model.model.geometry.requires_grad_(False).state_dict())
+    plain.model.geometry.requires_grad_(False)
+    rows, keys = [], []
+    for each in (model, plain):  # one cache, in which the two have different keys
+        geometry = FrozenGeometry(each, "loader", cache_dir=tmp_path)
+        keys.append(geometry.key)
+        collator = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, geometry=geometry)
+        batches = [collator([dataset[0], dataset[1]]) for _ in range(2)]
+        expected = each.model.get_geometry_features(
+            batches[0]["pixel_values"], batches[0]["image_grid_thw"], scene_lengths=batches[0]["scene_lengths"]
+        )
+        for batch in batches:
+            torch.testing.assert_close(batch["geometry_features"], expected, rtol=1e-5, atol=1e-5)
+        assert collator.counts["scenes_from_cache"] >= 1
+        rows.append(expected.shape[1])
+    assert keys[0] != keys[1] and rows[0] - rows[1] == len(batches[0]["image_grid_thw"])
 
 
 def test_text_alone_has_no_geometry(frozen_model, tiny_processor):

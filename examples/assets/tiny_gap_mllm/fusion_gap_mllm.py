@@ -5,15 +5,14 @@ tokens. The encoder that makes the geometry is in `vggt_gap_mllm.py`. Source: GA
 """
 
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmFusionConfig
-from .patch_mergers_gap_mllm import GapMllmPatchMerger, GapMllmSpatialMllmMerger
+from .frame_attention_gap_mllm import GapMllmCrossAttentionFusion, GapMllmVlm3rFusion
+from .patch_mergers_gap_mllm import GapMllmPatchMerger, GapMllmSpatialMllmMerger, GapMllmViewTokens
 from .publishing_gap_mllm import PublishedModel
 from .weights_gap_mllm import WholeModel
 
@@ -21,8 +20,6 @@ from .weights_gap_mllm import WholeModel
 with needed_from_transformers():
     from transformers import PreTrainedModel
     from transformers import initialization as init
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import eager_attention_forward
     from transformers.utils import ModelOutput
 
 
@@ -32,7 +29,8 @@ class GapMllmFusionOutput(ModelOutput):
 
     Args:
         fused (`list[torch.Tensor]` of shape `(N, D)`, *optional*): visual tokens after the fusion.
-        geometry (`list[torch.Tensor]` of shape `(N, D)`, *optional*): merged geometry that met the visual tokens.
+        geometry (`list[torch.Tensor]` of shape `(N, D)`, *optional*): geometry that met the visual tokens; with
+            "vlm3r" camera tokens and patches, `(M, C)`.
         gates (`list[torch.Tensor]`, *optional*): weight of the visual part, `(N, D)` for "gated" and a scalar for
             "weighted"; None for methods without one. An entry of `geometry` and `gates` is None where its level is not
             fused.
@@ -124,85 +122,6 @@ class GapMllmWeightedFusion(nn.Module):
         return gate * visual + self.geometry_weight / total * geometry, gate
 
 
-class GapMllmCrossAttentionFusion(nn.Module):
-    """Let the visual tokens of an image attend to its geometry tokens, through blocks of cross-attention."""
-
-    def __init__(self, config: GapMllmFusionConfig):
-        super().__init__()
-        self.blocks = nn.ModuleList(GapMllmCrossAttentionBlock(config) for _ in range(config.num_layers))
-
-    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
-        runs = [(size, len(list(run))) for size, run in groupby(sizes)]
-        lengths = [h * w * images for (h, w), images in runs]
-        fused = []
-        for ((h, w), images), tokens, context in zip(
-            runs, visual.split(lengths), geometry.split(lengths), strict=True
-        ):
-            tokens, context = tokens.view(images, h * w, -1), context.view(images, h * w, -1)
-            position = sine_cosine_position(h, w, tokens.shape[-1], tokens.device).to(tokens.dtype)
-            for block in self.blocks:
-                tokens = block(tokens, context, position)
-            fused.append(tokens.flatten(0, 1))
-        return fused[0] if len(fused) == 1 else torch.cat(fused), None
-
-
-class GapMllmCrossAttentionBlock(nn.Module):
-    """One pre-norm block: cross-attention to the geometry, then an MLP; the geometry itself is not updated."""
-
-    def __init__(self, config: GapMllmFusionConfig):
-        super().__init__()
-        self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
-        self.scaling = self.head_dim**-0.5
-        self.num_key_value_groups = 1  # read by eager attention
-        self.is_causal = False  # read by the attention functions
-        self.query_norm, self.key_norm, self.value_norm, self.mlp_norm = (
-            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(4)
-        )
-        # Not called q_proj and so on: LoRA on the language model's layers by name must not reach in here.
-        self.query, self.key, self.value, self.output = (
-            nn.Linear(config.hidden_size, config.hidden_size) for _ in range(4)
-        )
-        self.linear_fc1 = nn.Linear(config.hidden_size, 4 * config.hidden_size)
-        self.linear_fc2 = nn.Linear(4 * config.hidden_size, config.hidden_size)
-
-    def forward(self, tokens: torch.Tensor, context: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        context_key = self.key_norm(context) + position
-        attended = self._attend(self.query_norm(tokens) + position, context_key, self.value_norm(context))
-        tokens = tokens + attended
-        hidden = self._drop(F.gelu(self.linear_fc1(self.mlp_norm(tokens))))
-        return tokens + self._drop(self.linear_fc2(hidden))
-
-    def _attend(self, tokens, key, value):
-        query, key, value = (
-            projection(x).view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)  # [images, heads, hw, head_dim]
-            for projection, x in ((self.query, tokens), (self.key, key), (self.value, value))
-        )
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
-        dropout = self.config.dropout if self.training else 0.0
-        attended, _ = attention(self, query, key, value, None, scaling=self.scaling, dropout=dropout, is_causal=False)
-        return self.output(attended.reshape(*tokens.shape))
-
-    def _drop(self, x):
-        return F.dropout(x, self.config.dropout, self.training)
-
-
-def sine_cosine_position(
-    height: int, width: int, channels: int, device: str | torch.device | None = None
-) -> torch.Tensor:
-    """Return the fixed 2-D position code `(height * width, channels)`: first half for rows, second for columns."""
-    quarter = channels // 4
-    frequency = 10000 ** -(torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
-
-    def axis(length: int):
-        angle = torch.arange(length, dtype=torch.float32, device=device)[:, None] * frequency
-        return torch.cat([angle.sin(), angle.cos()], dim=-1)  # [length, channels / 2]
-
-    rows, columns = axis(height), axis(width)
-    grid = [rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)]
-    return torch.cat(grid, dim=-1).flatten(0, 1)
-
-
 FUSION_CLASSES = {
     "gated": GapMllmGatedFusion,
     "add": GapMllmAddFusion,
@@ -210,8 +129,10 @@ FUSION_CLASSES = {
     "weighted": GapMllmWeightedFusion,
     "cross_attention": GapMllmCrossAttentionFusion,
     "spatial_mllm": GapMllmAddFusion,
+    "vlm3r": GapMllmVlm3rFusion,
 }
-MERGER_CLASSES = {"spatial_mllm": GapMllmSpatialMllmMerger}  # of methods with one of their own
+# Of methods with one of their own.
+MERGER_CLASSES = {"spatial_mllm": GapMllmSpatialMllmMerger, "vlm3r": GapMllmViewTokens}
 
 
 class GapMllmFusionLevel(nn.Module):
@@ -299,7 +220,8 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
                 visual tokens; all slices (images, or temporal patches of a video) one after the other, the tokens of
                 each row-major over its merged grid.
             tap_features (`tuple[torch.Tensor]` of shape `(P, C)`): one for each level, patches of all views one after
-                the other, the patches of each row-major.
+                the other, the patches of each row-major; with `config.camera_tokens` the camera token of each view
+                before its patches, P counting it.
             grid (`torch.Tensor` or `list` of shape `(views, 2)`): height and width of each view in patches.
             views_per_slice (`torch.Tensor` or `list` of shape `(slices,)`, *optional*): views behind each slice, by
                 default one; `config.video_frames` says how several are merged.
@@ -338,10 +260,11 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
             )
         if any(h % m or w % m for h, w in sizes):
             raise ValueError(f"grid={sizes} has sides that are not multiples of spatial_merge_size={m}.")
-        patches = sum(h * w for h, w in sizes)
+        patches = sum(h * w + self.config.camera_tokens for h, w in sizes)
         if any(features.shape[0] != patches for features in tap_features):
+            what = "patches and camera tokens" if self.config.camera_tokens else "patches"
             raise ValueError(
-                f"grid={sizes} makes {patches} patches, but tap_features have "
+                f"grid={sizes} makes {patches} {what}, but tap_features have "
                 f"{[features.shape[0] for features in tap_features]}."
             )
         if sum(counts) != len(sizes) or min(counts, default=1) < 1:

@@ -356,7 +356,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 `get_image_features`.
         Returns:
             `torch.Tensor` of shape `(levels, P, C)`: the tapped features of all P patches, in the order of the images
-            and row by row within each. No gradient.
+            and row by row within each; with the fusion method "vlm3r" the camera token of each view comes before its
+            patches, and counts. No gradient.
         Raises:
             ValueError: as `get_image_features`, or if there is no encoder (`use_geometry=False`).
         """
@@ -450,7 +451,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             )
         grid = [(height, width) for _, height, width in image_grid_thw.tolist()]
         encoder = self.config.geometry_config
-        expected = (len(encoder.tap_layers), sum(height * width for height, width in grid), encoder.feature_size)
+        rows = sum(height * width + self.config.gap_fusion_config.camera_tokens for height, width in grid)
+        expected = (len(encoder.tap_layers), rows, encoder.feature_size)
         if tuple(features.shape) != expected:
             raise ValueError(
                 f"geometry_features has shape {tuple(features.shape)}, but these {len(grid)} images need {expected}: "
@@ -460,7 +462,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
 
     def _encode_geometry(self, views, scene_lengths):
         """Tapped features (P, C) of each level and the patch grid of each view, in the order of `views`."""
-        return encode_scenes(self.geometry, views, scene_lengths, self.config.reference_frame)
+        camera_tokens = self.config.gap_fusion_config.camera_tokens
+        return encode_scenes(self.geometry, views, scene_lengths, self.config.reference_frame, camera_tokens)
 
     def _fuse(self, output, taps, grid, views_per_slice):
         """Put geometry into the tower's output, level by level."""
@@ -495,7 +498,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             size = merge * encoder.patch_size
             taps, _ = self._encode_geometry([zeros(3, size, size)], [1])
         else:
-            taps = [zeros(merge**2, encoder.feature_size) for _ in encoder.tap_layers]
+            rows = merge**2 + self.config.gap_fusion_config.camera_tokens
+            taps = [zeros(rows, encoder.feature_size) for _ in encoder.tap_layers]
         *levels, last = (level[:0] for level in self.fusion(levels, taps, [(merge, merge)]))
         return BaseModelOutputWithDeepstackFeatures(
             pooler_output=(last,), deepstack_features=[(level,) for level in levels]

@@ -47,16 +47,27 @@ class GapMllmPatchMerger(nn.Module):
         tokens = self.linear_fc2(F.gelu(self.linear_fc1(windows)))
         if views_per_slice is None or all(count == 1 for count in views_per_slice):
             return tokens
-        starts = accumulate(views_per_slice[:-1], initial=0)
-        merged_sizes = [(sizes[start][0] // self.merge_size, sizes[start][1] // self.merge_size) for start in starts]
-        runs = [(key, len(list(run))) for key, run in groupby(zip(merged_sizes, views_per_slice, strict=True))]
-        lengths = [slices * count * h * w for ((h, w), count), slices in runs]
-        merged = []
-        for (((h, w), count), slices), part in zip(runs, tokens.split(lengths), strict=True):
-            part = part.view(slices, count, h * w, -1)
-            part = part.mean(dim=1) if self.video_frames == "mean" and count > 1 else part[:, 0]
-            merged.append(part.flatten(0, 1))
-        return torch.cat(merged)
+        return merge_views(tokens, [h * w // self.merge_size**2 for h, w in sizes], views_per_slice, self.video_frames)
+
+
+class GapMllmViewTokens(nn.Module):
+    """No merger: the camera token and the patches of each view as they come, for methods that attend to them.
+
+    The views of a slice become one, as in `GapMllmPatchMerger`.
+    """
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.camera_tokens, self.video_frames = config.camera_tokens, config.video_frames
+
+    def forward(
+        self, patches: torch.Tensor, sizes: list[tuple[int, int]], views_per_slice: list[int] | None = None
+    ) -> torch.Tensor:
+        """`patches` `(P, C)`, for each view its camera token and then its patches; returns those of all slices."""
+        if views_per_slice is None or all(count == 1 for count in views_per_slice):
+            return patches
+        lengths = [h * w + self.camera_tokens for h, w in sizes]
+        return merge_views(patches, lengths, views_per_slice, self.video_frames)
 
 
 class GapMllmSpatialMllmMerger(nn.Module):
@@ -94,6 +105,31 @@ class GapMllmSpatialMllmMerger(nn.Module):
         return self.linear_fc2(F.gelu(self.linear_fc1(self.norm(windows))))
 
 
+def merge_views(
+    tokens: torch.Tensor, lengths: list[int], views_per_slice: list[int], video_frames: str
+) -> torch.Tensor:
+    """Make one map of the views of each slice (the two frames of a temporal patch).
+
+    Args:
+        tokens (`torch.Tensor` of shape `(N, C)`): tokens of all views.
+        lengths (`list[int]`): tokens of each view, the same for all of a slice.
+        views_per_slice (`list[int]`): views of each slice.
+        video_frames (`str`): "mean" or "first".
+    Returns:
+        `torch.Tensor` of shape `(N', C)`: tokens of all slices.
+    """
+    starts = accumulate(views_per_slice[:-1], initial=0)
+    keys = [(lengths[start], count) for start, count in zip(starts, views_per_slice, strict=True)]
+    runs = [(key, len(list(run))) for key, run in groupby(keys)]
+    merged = []
+    parts = tokens.split([slices * count * length for (length, count), slices in runs])
+    for ((length, count), slices), part in zip(runs, parts, strict=True):
+        part = part.view(slices, count, length, -1)
+        part = part.mean(dim=1) if video_frames == "mean" and count > 1 else part[:, 0]
+        merged.append(part.flatten(0, 1))
+    return torch.cat(merged)
+
+
 def patch_windows(patches: torch.Tensor, sizes: list[tuple[int, int]], merge_size: int) -> torch.Tensor:
     """Bring the patches of each window together, windows and their patches both row-major.
 
@@ -113,4 +149,4 @@ def patch_windows(patches: torch.Tensor, sizes: list[tuple[int, int]], merge_siz
     return windows[0] if len(windows) == 1 else torch.cat(windows)
 
 
-__all__ = ["GapMllmPatchMerger", "GapMllmSpatialMllmMerger", "patch_windows"]
+__all__ = ["GapMllmPatchMerger", "GapMllmSpatialMllmMerger", "GapMllmViewTokens"]
