@@ -314,8 +314,8 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         merger_norm (`str`, defaults to "rms_norm"): "rms_norm", or "layer_norm" for checkpoints of the reference's
             fallback; "mlp" only, refused elsewhere.
         num_layers (`int`, defaults to 1): blocks of "cross_attention" only, refused elsewhere.
-        num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to 0.1): of "cross_attention" and
-            "vlm3r" only, refused elsewhere.
+        num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to 0.1): heads and rate of
+            "cross_attention" and "vlm3r" only, refused elsewhere.
         init (`str`, defaults to "identity"): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL
             bit for bit; "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no
             strength.
