@@ -31,15 +31,25 @@ class GapMllmFrameAttention(nn.Module):
         self.key, self.value = (nn.Linear(context_size, config.hidden_size) for _ in range(2))
         self.output = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def attend(self, tokens: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Attend from `tokens` `(images, N, D)` to `key` and `value` `(images, M, context_size)`; as `tokens`."""
+    def attend(
+        self, tokens: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Attend from `tokens` `(images, N, D)` to `key` and `value` `(images, M, context_size)`; as `tokens`.
+
+        `bias` `(images, 1, 1 or N, M)` is added to the logits. Kernels that take none (FlashAttention) give way to
+        SDPA then.
+        """
         query, key, value = (
             projection(x).view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)  # [images, heads, N, head_dim]
             for projection, x in ((self.query, tokens), (self.key, key), (self.value, value))
         )
-        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        kernel = self.config._attn_implementation
+        if bias is not None:
+            kernel = "eager" if kernel == "eager" else "sdpa"
+            bias = bias.to(query.dtype).expand(-1, -1, query.shape[2], -1)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
         dropout = self.config.dropout if self.training else 0.0
-        attended, _ = attention(self, query, key, value, None, scaling=self.scaling, dropout=dropout, is_causal=False)
+        attended, _ = attention(self, query, key, value, bias, scaling=self.scaling, dropout=dropout, is_causal=False)
         return self.output(attended.reshape(*tokens.shape))
 
     def drop(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,6 +117,34 @@ class GapMllmVlm3rFusion(GapMllmFrameAttention):
         return torch.cat(fused), None
 
 
+class GapMllmGeothinkerFusion(GapMllmFrameAttention):
+    """GeoThinker's cross-attention within a frame: logits of geometry token j raised by `log(importance + 0.1)`.
+
+    The importance is a sigmoid of a small MLP. `Differs:` the source computes it from the queries and applies it to
+    the keys, so that the importance of one token weighs another's geometry where the grids differ; here it is that of
+    the geometry token itself, unless `importance_from="visual"`. `Differs:` the source sits in layers of the language
+    model, behind `tanh(a)` with a = 0 at the start, which is `strength` here; its bias by distance is left out, and
+    geometry is not detached, so that the merger learns. Source: GeoThinker, the release's cross-attention.
+    """
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__(config, config.hidden_size)
+        self.visual_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.geometry_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.importance_fc1 = nn.Linear(config.hidden_size, config.hidden_size // 4)
+        self.importance_fc2 = nn.Linear(config.hidden_size // 4, 1)
+
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
+        fused = []
+        for _, tokens, context in by_image(visual, geometry, sizes):
+            query, context = self.visual_norm(tokens), self.geometry_norm(context)
+            source = context if self.config.importance_from == "geometry" else query
+            importance = self.importance_fc2(F.gelu(self.importance_fc1(source))).sigmoid()  # [images, N, 1]
+            bias = (importance + 0.1).log().transpose(1, 2)[:, None]
+            fused.append((tokens + self.attend(query, context, context, bias)).flatten(0, 1))
+        return torch.cat(fused), None
+
+
 def by_image(
     visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]], per_token: int = 1, extra: int = 0
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor, torch.Tensor]]:
@@ -144,4 +182,4 @@ def sine_cosine_position(
     return torch.cat(grid, dim=-1).flatten(0, 1)
 
 
-__all__ = ["GapMllmCrossAttentionFusion", "GapMllmFrameAttention", "GapMllmVlm3rFusion", "sine_cosine_position"]
+__all__ = ["GapMllmCrossAttentionFusion", "GapMllmGeothinkerFusion", "GapMllmVlm3rFusion", "sine_cosine_position"]

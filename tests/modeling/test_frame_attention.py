@@ -1,6 +1,6 @@
 """Cross-attention by image: loops in float64, camera tokens on every way they take, and what is refused."""
 
-from math import exp, sqrt
+from math import erf, exp, log, sqrt
 
 import pytest
 import torch
@@ -77,6 +77,37 @@ def test_vlm3r_matches_a_loop_in_float64():
     torch.testing.assert_close(fused[1], torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("importance_from", ["geometry", "visual"])
+@torch.no_grad()
+def test_geothinker_matches_a_loop_in_float64(importance_from):
+    fuse = make_fusion("geothinker", importance_from=importance_from).levels[0].fuse
+    sizes, counts = [(2, 3), (1, 2), (1, 2)], [6, 2, 2]
+    visual, geometry = torch.randn(2, sum(counts), 8, dtype=torch.float64)
+    expected = []
+    for tokens, context in zip(visual.split(counts), geometry.split(counts), strict=True):
+        queries, keys = layer_norm(fuse.visual_norm, tokens.tolist()), layer_norm(fuse.geometry_norm, context.tolist())
+        hidden = linear(fuse.importance_fc1, keys if importance_from == "geometry" else queries)
+        hidden = linear(fuse.importance_fc2, [[x * (1 + erf(x / sqrt(2))) / 2 for x in row] for row in hidden])
+        bias = [[log(1 / (1 + exp(-x)) + 0.1) for (x,) in hidden]] * len(keys)  # of key j, whatever the query
+        attended = attend(fuse, queries, keys, keys, bias)
+        expected += [
+            [a + b for a, b in zip(*rows, strict=True)] for rows in zip(attended, tokens.tolist(), strict=True)
+        ]
+    fused, gate = fuse(visual, geometry, sizes)
+    assert gate is None
+    torch.testing.assert_close(fused, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_geothinker_never_looks_at_another_frame():
+    fuse = make_fusion("geothinker").levels[0].fuse
+    visual, geometry = torch.randn(2, 8, 8, dtype=torch.float64)
+    before, _ = fuse(visual, geometry, [(2, 2), (2, 2)])
+    geometry[4:] = 7
+    after, _ = fuse(visual, geometry, [(2, 2), (2, 2)])
+    assert torch.equal(before[:4], after[:4]) and not torch.equal(before[4:], after[4:])
+
+
 @pytest.mark.parametrize("reference_frame", ["first", "last"])
 @torch.no_grad()
 def test_camera_tokens_stand_before_the_patches_of_their_view(tiny_model, make_inputs, reference_frame):
@@ -132,3 +163,8 @@ def test_an_encoder_without_camera_tokens_is_refused(tiny_model, make_inputs):
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="vlm3r needs hidden_size=8 divisible by 4 and by num_attention_heads=3"):
         make_fusion("vlm3r", num_attention_heads=3)
+
+
+def test_an_unknown_source_of_importance_is_refused():
+    with pytest.raises(ValueError, match="gap_fusion_config.importance_from='keys'.*'geometry', 'visual'"):
+        make_fusion("geothinker", importance_from="keys")

@@ -284,7 +284,10 @@ def test_dropout_acts_in_attention_only_and_only_in_training():
         assert torch.equal(before[0], training[0]) is (method not in ATTENTION_METHODS)
 
 
-@pytest.mark.parametrize("changes", [{"method": "cross_attention", "num_layers": 2}, {"method": "vlm3r"}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"method": "cross_attention", "num_layers": 2}, *({"method": method} for method in ATTENTION_METHODS[1:])],
+)
 @torch.no_grad()
 def test_eager_attention_equals_sdpa(changes):
     fusion = make_fusion(init="reference", **changes)

@@ -424,6 +424,7 @@ def train_three_steps(model, inputs):
 NO_GRADIENT = {
     "cross_attention": [f"{FUSION}levels.{level}.fuse.blocks.0.key.bias" for level in range(LEVELS)],
     "vlm3r": [f"{FUSION}levels.0.fuse.key.bias"],
+    "geothinker": [f"{FUSION}levels.{level}.fuse.key.bias" for level in range(LEVELS)],
 }
 
 

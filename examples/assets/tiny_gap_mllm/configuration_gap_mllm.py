@@ -21,15 +21,17 @@ with needed_from_transformers():
     )
 
 
-FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention", "spatial_mllm", "vlm3r")
+FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention", "spatial_mllm", "vlm3r", "geothinker")
 FUSED_LEVELS = ("all", "final")
-ATTENTION_METHODS = ("cross_attention", "vlm3r")
+ATTENTION_METHODS = ("cross_attention", "vlm3r", "geothinker")
+IMPORTANCE_SOURCES = ("geometry", "visual")
 _OWN_MERGER = ("spatial_mllm", "vlm3r")  # methods that bring their own merger, and fuse into the final tokens only
 MERGER_TYPES = ("mlp", "avg")
 MERGER_NORMS = ("rms_norm", "layer_norm")
 # Fields of the fusion that only some choices of another field read.
 FUSION_FIELDS_OF = {
     ("method", ("cross_attention",)): ("num_layers",),
+    ("method", ("geothinker",)): ("importance_from",),
     ("method", ATTENTION_METHODS): ("num_attention_heads", "dropout"),
     ("method", tuple(name for name in FUSION_METHODS if name != "spatial_mllm")): ("video_frames",),
     ("method", tuple(name for name in FUSION_METHODS if name not in _OWN_MERGER)): (
@@ -304,8 +306,8 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
 
     Args:
         method (`str`, defaults to "gated"): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted",
-            "cross_attention", "spatial_mllm" (Spatial-MLLM's connector, added) or "vlm3r" (VLM-3R's cross-attention to
-            camera and patch tokens).
+            "cross_attention", "spatial_mllm" (Spatial-MLLM's connector, added), "vlm3r" (VLM-3R's cross-attention to
+            camera and patch tokens) or "geothinker" (GeoThinker's, gated by importance).
         fused_levels (`str`, *optional*): "all", or "final" to leave the DeepStack levels as they are; by default
             "final" with "spatial_mllm" and "vlm3r", whose sources have no others, else "all".
         merger_type (`str`, defaults to "mlp"): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average,
@@ -315,7 +317,9 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
             fallback; "mlp" only, refused elsewhere.
         num_layers (`int`, defaults to 1): blocks of "cross_attention" only, refused elsewhere.
         num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to 0.1): heads and rate of
-            "cross_attention" and "vlm3r" only, refused elsewhere.
+            "cross_attention", "vlm3r" and "geothinker" only, refused elsewhere.
+        importance_from (`str`, defaults to "geometry"): what "geothinker" reads the importance of a geometry token
+            from: itself, or "visual", the visual token at its place, as the release does; refused elsewhere.
         init (`str`, defaults to "identity"): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL
             bit for bit; "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no
             strength.
@@ -336,6 +340,7 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     num_layers: int = 1
     num_attention_heads: int = 8
     dropout: float | int = 0.1
+    importance_from: str = "geometry"
     layer_norm_eps: float = 1e-5
     merger_norm: str = "rms_norm"
     merger_norm_eps: float = 1e-6
@@ -354,6 +359,7 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         _require_choice("gap_fusion_config.method", self.method, FUSION_METHODS)
         _require_choice("gap_fusion_config.merger_type", self.merger_type, MERGER_TYPES)
         _require_choice("gap_fusion_config.merger_norm", self.merger_norm, MERGER_NORMS)
+        _require_choice("gap_fusion_config.importance_from", self.importance_from, IMPORTANCE_SOURCES)
         _require_choice("gap_fusion_config.init", self.init, FUSION_INITS)
         _require_choice("gap_fusion_config.video_frames", self.video_frames, VIDEO_FRAMES)
         for (choice, values), names in FUSION_FIELDS_OF.items():

@@ -11,7 +11,7 @@ from torch import nn
 
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmFusionConfig
-from .frame_attention_gap_mllm import GapMllmCrossAttentionFusion, GapMllmVlm3rFusion
+from .frame_attention_gap_mllm import GapMllmCrossAttentionFusion, GapMllmGeothinkerFusion, GapMllmVlm3rFusion
 from .patch_mergers_gap_mllm import GapMllmPatchMerger, GapMllmSpatialMllmMerger, GapMllmViewTokens
 from .publishing_gap_mllm import PublishedModel
 from .weights_gap_mllm import WholeModel
@@ -130,6 +130,7 @@ FUSION_CLASSES = {
     "cross_attention": GapMllmCrossAttentionFusion,
     "spatial_mllm": GapMllmAddFusion,
     "vlm3r": GapMllmVlm3rFusion,
+    "geothinker": GapMllmGeothinkerFusion,
 }
 # Of methods with one of their own.
 MERGER_CLASSES = {"spatial_mllm": GapMllmSpatialMllmMerger, "vlm3r": GapMllmViewTokens}
