@@ -145,6 +145,44 @@ class GapMllmGeothinkerFusion(GapMllmFrameAttention):
         return torch.cat(fused), None
 
 
+class GapMllmBidirectionalFusion(nn.Module):
+    """Attention both ways within a frame, where geometry says which visual tokens may attend to which.
+
+    First geometry tokens attend to all visual tokens. Then visual token i attends to the visual and read geometry
+    tokens j of the `num_neighbors` places whose geometry is most like that at i (cosine, itself always among them);
+    where a frame has no more tokens, to all. The idea is that of the overview article of spatial MLLMs, which gives no
+    formula: this one is ours.
+    """
+
+    def __init__(self, config: GapMllmFusionConfig):
+        super().__init__()
+        self.num_neighbors = config.num_neighbors
+        self.visual_norm, self.geometry_norm, self.context_norm = (
+            nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) for _ in range(3)
+        )
+        self.to_geometry = GapMllmFrameAttention(config, config.hidden_size)
+        self.to_visual = GapMllmFrameAttention(config, config.hidden_size)
+
+    def forward(self, visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]]):
+        fused = []
+        for _, tokens, context in by_image(visual, geometry, sizes):
+            query = self.visual_norm(tokens)
+            read = context + self.to_geometry.attend(self.geometry_norm(context), query, query)
+            joint = self.context_norm(tokens + read)
+            bias = self._bias(context)[:, None]
+            fused.append((tokens + self.to_visual.attend(query, joint, joint, bias)).flatten(0, 1))
+        return torch.cat(fused), None
+
+    @torch.no_grad()
+    def _bias(self, geometry):
+        """0 where token i of an image may attend to j, else minus infinity; `(images, N, N)`."""
+        directions = F.normalize(geometry.float(), dim=-1)
+        similarity = directions @ directions.transpose(1, 2)
+        similarity.diagonal(dim1=1, dim2=2).fill_(2)  # above any cosine
+        nearest = similarity.topk(min(self.num_neighbors, similarity.shape[-1]), dim=-1).indices
+        return torch.full_like(similarity, float("-inf")).scatter(-1, nearest, 0.0)
+
+
 def by_image(
     visual: torch.Tensor, geometry: torch.Tensor, sizes: list[tuple[int, int]], per_token: int = 1, extra: int = 0
 ) -> Iterator[tuple[tuple[int, int], torch.Tensor, torch.Tensor]]:
@@ -182,4 +220,10 @@ def sine_cosine_position(
     return torch.cat(grid, dim=-1).flatten(0, 1)
 
 
-__all__ = ["GapMllmCrossAttentionFusion", "GapMllmGeothinkerFusion", "GapMllmVlm3rFusion", "sine_cosine_position"]
+__all__ = [
+    "GapMllmBidirectionalFusion",
+    "GapMllmCrossAttentionFusion",
+    "GapMllmGeothinkerFusion",
+    "GapMllmVlm3rFusion",
+    "sine_cosine_position",
+]

@@ -108,6 +108,44 @@ def test_geothinker_never_looks_at_another_frame():
     assert torch.equal(before[:4], after[:4]) and not torch.equal(before[4:], after[4:])
 
 
+@pytest.mark.parametrize("num_neighbors", [1, 3, 100])
+@torch.no_grad()
+def test_bidirectional_matches_a_loop_in_float64(num_neighbors):
+    fuse = make_fusion("bidirectional", num_neighbors=num_neighbors).levels[0].fuse
+    sizes, counts = [(2, 3), (1, 2), (1, 2)], [6, 2, 2]
+    visual, geometry = torch.randn(2, sum(counts), 8, dtype=torch.float64)
+    expected = []
+    for part, other in zip(visual.split(counts), geometry.split(counts), strict=True):
+        tokens, context = part.tolist(), other.tolist()
+        queries = layer_norm(fuse.visual_norm, tokens)
+        read = attend(fuse.to_geometry, layer_norm(fuse.geometry_norm, context), queries, queries)
+        joint = [
+            [a + b + c for a, b, c in zip(*rows, strict=True)] for rows in zip(tokens, context, read, strict=True)
+        ]
+        joint, bias = layer_norm(fuse.context_norm, joint), []
+        for i, row in enumerate(context):
+            likeness = [
+                sum(map(float.__mul__, row, each)) / sqrt(sum(x * x for x in row) * sum(x * x for x in each))
+                for each in context
+            ]
+            nearest = sorted(range(len(context)), key=lambda j: (j != i, -likeness[j]))[:num_neighbors]
+            bias.append([0.0 if j in nearest else float("-inf") for j in range(len(context))])
+        attended = attend(fuse.to_visual, queries, joint, joint, bias)
+        expected += [[a + b for a, b in zip(*rows, strict=True)] for rows in zip(attended, tokens, strict=True)]
+    fused, _ = fuse(visual, geometry, sizes)
+    torch.testing.assert_close(fused, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+def test_bidirectional_attention_is_bound_to_like_geometry():
+    fuse = make_fusion("bidirectional", num_neighbors=2).levels[0].fuse
+    directions = torch.eye(8)[:3].repeat_interleave(2, dim=0)[None]  # three pairs of equal geometry
+    pairs = torch.arange(6) // 2
+    assert torch.equal(fuse._bias(directions)[0] == 0, pairs[:, None] == pairs[None])
+    zero = fuse._bias(torch.zeros(1, 6, 8))[0]  # nothing tells tokens apart; each still sees itself
+    assert (zero.diagonal() == 0).all() and ((zero == 0).sum(-1) == 2).all()
+
+
 @pytest.mark.parametrize("reference_frame", ["first", "last"])
 @torch.no_grad()
 def test_camera_tokens_stand_before_the_patches_of_their_view(tiny_model, make_inputs, reference_frame):
@@ -168,3 +206,8 @@ def test_heads_that_do_not_divide_the_width_are_refused():
 def test_an_unknown_source_of_importance_is_refused():
     with pytest.raises(ValueError, match="gap_fusion_config.importance_from='keys'.*'geometry', 'visual'"):
         make_fusion("geothinker", importance_from="keys")
+
+
+def test_a_neighborhood_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="gap_fusion_config.num_neighbors=0 must be at least 1"):
+        make_fusion("bidirectional", num_neighbors=0)

@@ -425,6 +425,9 @@ NO_GRADIENT = {
     "cross_attention": [f"{FUSION}levels.{level}.fuse.blocks.0.key.bias" for level in range(LEVELS)],
     "vlm3r": [f"{FUSION}levels.0.fuse.key.bias"],
     "geothinker": [f"{FUSION}levels.{level}.fuse.key.bias" for level in range(LEVELS)],
+    "bidirectional": [
+        f"{FUSION}levels.{level}.fuse.to_{side}.key.bias" for level in range(LEVELS) for side in ("geometry", "visual")
+    ],
 }
 
 

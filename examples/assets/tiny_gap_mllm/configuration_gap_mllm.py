@@ -21,9 +21,19 @@ with needed_from_transformers():
     )
 
 
-FUSION_METHODS = ("gated", "add", "concat", "weighted", "cross_attention", "spatial_mllm", "vlm3r", "geothinker")
+FUSION_METHODS = (
+    "gated",
+    "add",
+    "concat",
+    "weighted",
+    "cross_attention",
+    "spatial_mllm",
+    "vlm3r",
+    "geothinker",
+    "bidirectional",
+)
 FUSED_LEVELS = ("all", "final")
-ATTENTION_METHODS = ("cross_attention", "vlm3r", "geothinker")
+ATTENTION_METHODS = ("cross_attention", "vlm3r", "geothinker", "bidirectional")
 IMPORTANCE_SOURCES = ("geometry", "visual")
 _OWN_MERGER = ("spatial_mllm", "vlm3r")  # methods that bring their own merger, and fuse into the final tokens only
 MERGER_TYPES = ("mlp", "avg")
@@ -32,6 +42,7 @@ MERGER_NORMS = ("rms_norm", "layer_norm")
 FUSION_FIELDS_OF = {
     ("method", ("cross_attention",)): ("num_layers",),
     ("method", ("geothinker",)): ("importance_from",),
+    ("method", ("bidirectional",)): ("num_neighbors",),
     ("method", ATTENTION_METHODS): ("num_attention_heads", "dropout"),
     ("method", tuple(name for name in FUSION_METHODS if name != "spatial_mllm")): ("video_frames",),
     ("method", tuple(name for name in FUSION_METHODS if name not in _OWN_MERGER)): (
@@ -307,7 +318,8 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     Args:
         method (`str`, defaults to "gated"): "gated" (GAP-MLLM's token gate), "add", "concat", "weighted",
             "cross_attention", "spatial_mllm" (Spatial-MLLM's connector, added), "vlm3r" (VLM-3R's cross-attention to
-            camera and patch tokens) or "geothinker" (GeoThinker's, gated by importance).
+            camera and patch tokens), "geothinker" (GeoThinker's, gated by importance) or "bidirectional" (attention
+            both ways, visual tokens only to those of like geometry).
         fused_levels (`str`, *optional*): "all", or "final" to leave the DeepStack levels as they are; by default
             "final" with "spatial_mllm" and "vlm3r", whose sources have no others, else "all".
         merger_type (`str`, defaults to "mlp"): "mlp" (RMSNorm, 2x2 window concatenated, MLP) or "avg" (2x2 average,
@@ -317,9 +329,11 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
             fallback; "mlp" only, refused elsewhere.
         num_layers (`int`, defaults to 1): blocks of "cross_attention" only, refused elsewhere.
         num_attention_heads (`int`, defaults to 8), dropout (`float`, defaults to 0.1): heads and rate of
-            "cross_attention", "vlm3r" and "geothinker" only, refused elsewhere.
+            "cross_attention", "vlm3r", "geothinker" and "bidirectional" only, refused elsewhere.
         importance_from (`str`, defaults to "geometry"): what "geothinker" reads the importance of a geometry token
             from: itself, or "visual", the visual token at its place, as the release does; refused elsewhere.
+        num_neighbors (`int`, defaults to 32): visual tokens of a frame that one attends to, itself included;
+            "bidirectional" only, refused elsewhere.
         init (`str`, defaults to "identity"): "identity" starts every level's `strength` at 0, which is plain Qwen3-VL
             bit for bit; "reference" starts it at 1, the published fusion bit for bit. `Differs:` the reference has no
             strength.
@@ -341,6 +355,7 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     num_attention_heads: int = 8
     dropout: float | int = 0.1
     importance_from: str = "geometry"
+    num_neighbors: int = 32
     layer_norm_eps: float = 1e-5
     merger_norm: str = "rms_norm"
     merger_norm_eps: float = 1e-6
@@ -381,6 +396,8 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
                 f"{self.method} needs hidden_size={self.hidden_size} divisible by 4 and by num_attention_heads="
                 f"{self.num_attention_heads}, and num_layers={self.num_layers} of at least 1."
             )
+        if self.num_neighbors < 1:
+            raise ValueError(f"gap_fusion_config.num_neighbors={self.num_neighbors} must be at least 1.")
         super().__post_init__(**kwargs)
 
     @property

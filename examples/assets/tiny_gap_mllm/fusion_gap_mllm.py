@@ -11,7 +11,12 @@ from torch import nn
 
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmFusionConfig
-from .frame_attention_gap_mllm import GapMllmCrossAttentionFusion, GapMllmGeothinkerFusion, GapMllmVlm3rFusion
+from .frame_attention_gap_mllm import (
+    GapMllmBidirectionalFusion,
+    GapMllmCrossAttentionFusion,
+    GapMllmGeothinkerFusion,
+    GapMllmVlm3rFusion,
+)
 from .patch_mergers_gap_mllm import GapMllmPatchMerger, GapMllmSpatialMllmMerger, GapMllmViewTokens
 from .publishing_gap_mllm import PublishedModel
 from .weights_gap_mllm import WholeModel
@@ -131,6 +136,7 @@ FUSION_CLASSES = {
     "spatial_mllm": GapMllmAddFusion,
     "vlm3r": GapMllmVlm3rFusion,
     "geothinker": GapMllmGeothinkerFusion,
+    "bidirectional": GapMllmBidirectionalFusion,
 }
 # Of methods with one of their own.
 MERGER_CLASSES = {"spatial_mllm": GapMllmSpatialMllmMerger, "vlm3r": GapMllmViewTokens}
