@@ -493,6 +493,17 @@ def joined(base_folders, tmp_path_factory):
     return convert_base_models(*base_folders, tmp_path_factory.mktemp("joined") / "out", {"merger_hidden_size": 96})
 
 
+@pytest.mark.parametrize("method", ["spatial_mllm", "vlm3r", "geothinker", "bidirectional"])
+@torch.no_grad()
+def test_a_joined_model_has_the_fusion_that_is_asked_for(base_folders, inputs, tmp_path, method):
+    model = load(convert_base_models(*base_folders, tmp_path / "out", {"method": method}))
+    assert model.config.gap_fusion_config.method == method
+    plain = Qwen3VLForConditionalGeneration.from_pretrained(base_folders[0], dtype=torch.float32).eval()
+    assert torch.equal(model(**inputs).logits, plain(**inputs).logits)
+    model.model.fusion.levels[-1].strength.fill_(1)
+    assert not torch.equal(model(**inputs).logits, plain(**inputs).logits)
+
+
 @torch.no_grad()
 def test_joined_model_starts_as_plain_qwen_with_vggts_weights(joined, base_folders, inputs):
     qwen, vggt = base_folders
