@@ -316,6 +316,18 @@ def test_frames_of_a_temporal_patch_are_merged(tiny_model, make_video_inputs, vi
         torch.testing.assert_close(got[level][0], expected, **NOISE)
 
 
+@pytest.mark.parametrize("method", FUSION_METHODS)
+@torch.no_grad()
+def test_every_method_takes_images_and_an_odd_video_and_generates(tiny_model, make_video_inputs, method):
+    model = tiny_model(gap_fusion_config={"method": method})
+    inputs = make_video_inputs(make_frames(3, seed=1), images=(make_frames(1, seed=2), make_frames(1, 32, 64, seed=3)))
+    logits = model(**inputs).logits
+    with model.geometry_disabled():
+        assert not torch.equal(model(**inputs).logits, logits)
+    output = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert torch.equal(output[:, inputs["input_ids"].shape[1]], logits[:, -1].argmax(-1))
+
+
 def test_each_video_is_a_scene_of_its_own(model, make_video_inputs):
     videos = make_frames(4, seed=1), make_frames(2, 32, 64, seed=2)
     both = video_features(model, make_video_inputs(*videos))
