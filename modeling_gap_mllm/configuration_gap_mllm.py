@@ -53,6 +53,7 @@ FUSION_FIELDS_OF = {
     ("merger_type", ("mlp",)): ("merger_norm", "merger_norm_eps"),
 }
 FUSION_INITS = ("identity", "reference")
+TRAINING_HEADS = ("distillation", "depth", "camera", "metric_scale")
 REFERENCE_FRAMES = ("first", "last")
 VIDEO_FRAMES = ("mean", "first")
 
@@ -444,6 +445,8 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
             weights, for checkpoints that leave them out; None where they are part of the checkpoint.
         point_map_side (`int`, defaults to 4): side of the pre-training heads' maps, points per visual token along each
             axis.
+        training_heads (`dict`, *optional*): settings of the heads on hidden states that `GapMllmForPreTraining` has,
+            by their names; none by default. See training_heads_gap_mllm.py.
     Raises:
         ValueError: on an unknown encoder or choice, a key that looks misspelt, or if tap layers and DeepStack levels
             do not pair up.
@@ -475,6 +478,7 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
     use_geometry: bool = True
     geometry_weights: str | None = None
     point_map_side: int = 4
+    training_heads: dict | None = None
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
@@ -545,6 +549,10 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
                 f"image_mean={list(self.image_mean)} and image_std={list(self.image_std)} must be three numbers "
                 "each (RGB), the latter positive."
             )
+        for name, settings in (self.training_heads or {}).items():
+            _require_choice("training_heads", name, TRAINING_HEADS)
+            if not isinstance(settings, dict) or not settings.get("layers"):
+                raise ValueError(f"training_heads.{name} is {settings!r}; expected its settings, with its layers.")
         fusion, vision, geometry = self.gap_fusion_config, self.vision_config, self.geometry_config
         _require_choice("geometry_config.model_type", geometry.model_type, sorted(GEOMETRY_CONFIGS))
         _require_choice("gap_fusion_config.model_type", fusion.model_type, ("gap_mllm_fusion",))

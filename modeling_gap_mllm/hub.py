@@ -17,7 +17,7 @@ from .weights_gap_mllm import QUANTIZATION_SKIP_MODULES, SKIP_LISTS
 
 
 MODEL_CLASSES = ("GapMllmForConditionalGeneration", "GapMllmForPreTraining")
-GEOMETRY_PREFIX = "model.geometry."
+GEOMETRY_PREFIX, HEADS_PREFIX = "model.geometry.", "training_heads."
 VGGT_REPOSITORY = "facebook/VGGT-1B"
 
 
@@ -28,6 +28,7 @@ def save_for_hub(
     include_geometry_weights: bool = True,
     geometry_weights: str = VGGT_REPOSITORY,
     stock_processor: bool = False,
+    include_training_heads: bool = False,
 ) -> Path:
     """Save a model and its processor in one folder, ready for `huggingface_hub.upload_folder`.
 
@@ -46,6 +47,8 @@ def save_for_hub(
         stock_processor (`bool`, defaults to False): True names Qwen3-VL's own `Qwen3VLProcessor` as the folder's, for
             stacks that ask for it by name (verl, EasyR1). It needs torchvision, makes the same inputs, and knows
             neither prompts nor crosses; `GapMllmProcessor.from_pretrained` still reads the folder.
+        include_training_heads (`bool`, defaults to False): True keeps the heads on hidden states (`training_heads` of
+            the config), to go on with the training; inference needs none.
     Returns:
         `Path`: the folder.
     Raises:
@@ -68,10 +71,14 @@ def save_for_hub(
         )
     folder, config, state_dict = Path(folder), model.config, None
     model.config = copy.deepcopy(config)  # saving writes dtype, architectures and more into it
+    left_out = () if include_training_heads else (HEADS_PREFIX,)
+    if left_out:
+        model.config.training_heads = None
     if not include_geometry_weights:
         model.config.geometry_weights = geometry_weights
-        kept = {name: value for name, value in model.state_dict().items() if not name.startswith(GEOMETRY_PREFIX)}
-        state_dict = kept
+        left_out = (*left_out, GEOMETRY_PREFIX)
+    if not include_geometry_weights or (left_out and config.training_heads):
+        state_dict = {name: value for name, value in model.state_dict().items() if not name.startswith(left_out)}
     try:
         model.save_pretrained(folder, state_dict=state_dict)
     finally:

@@ -645,7 +645,7 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
         ```
     """
 
-    _keys_to_ignore_on_load_unexpected = [r"^point_map_heads\."]  # of pre-training
+    _keys_to_ignore_on_load_unexpected = [r"^(point_map|training)_heads\."]  # of pre-training
     accepts_loss_kwargs = True  # Differs: Qwen3-VL says False, and its loss changes with the split of a batch
 
     def __init__(self, config: GapMllmConfig):

@@ -8,7 +8,10 @@ from transformers import Cache
 from transformers.utils import ModelOutput, logging
 
 from .configuration_gap_mllm import GapMllmConfig
+from .geometry_views_gap_mllm import is_trainable
+from .hidden_states_gap_mllm import layer_index, read_hidden_states
 from .modeling_gap_mllm import GapMllmForConditionalGeneration, answer_loss
+from .training_heads_gap_mllm import make_training_head
 from .vggt_heads_gap_mllm import GapMllmVggtReconstruction
 
 
@@ -30,6 +33,10 @@ class GapMllmPreTrainingOutput(ModelOutput):
             fused visual tokens ("visual") and from the language model's last states at these tokens ("language"), for
             all visual tokens of the batch. Frame: camera of the scene's first view, OpenCV axes. Units: metres. None
             for a plain `Trainer`.
+        head_outputs (`dict`, *optional*): what each of the `training_heads` gives for the views of the batch, each
+            view once. None for a plain `Trainer`, and without views.
+        encoder_features (`dict[str, torch.Tensor]`, each of shape `(T, C)`, *optional*): features of the model's own
+            geometry encoder by the name of the layer, averaged over each visual token, where a head is taught by them.
     """
 
     loss: torch.Tensor | None = None
@@ -37,6 +44,8 @@ class GapMllmPreTrainingOutput(ModelOutput):
     answer_targets: torch.Tensor | None = None
     answer_positions: torch.Tensor | None = None
     point_maps: dict | None = None
+    head_outputs: dict | None = None
+    encoder_features: dict | None = None
 
 
 class GapMllmPointMapHead(nn.Module):
@@ -82,7 +91,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         ```
     """
 
-    _may_start_afresh = ("point_map_heads.",)  # which inference folders lack
+    _may_start_afresh = ("point_map_heads.", "training_heads.")  # which inference folders lack
 
     def __init__(self, config: GapMllmConfig):
         super().__init__(config)
@@ -91,7 +100,45 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         self.point_map_heads = nn.ModuleDict(
             {source: GapMllmPointMapHead(size, config.point_map_side) for source in POINT_MAP_SOURCES}
         )
+        heads = {name: make_training_head(name, config) for name in config.training_heads or ()}
+        self.training_heads = nn.ModuleDict(heads)
+        self._check_training_heads()
         self.post_init()
+
+    def set_training_heads(self, settings: dict[str, dict] | None) -> None:
+        """Give the model these heads and no others; a head that it has with the same settings stays as it is.
+
+        Args:
+            settings (`dict[str, dict]`, *optional*): what `config.training_heads` is from now on, as
+                `{"distillation": {"layers": [-1], "feature_size": 2048}}`.
+        Raises:
+            ValueError: for a head, layer or setting that is not known, or a head that is taught by the model's own
+                encoder while there is none, or it is trained.
+        """
+        before, kept = self.config.training_heads or {}, self.training_heads
+        self.config.training_heads = settings or None
+        self.config._check()
+        self._check_training_heads()
+        self.training_heads, weight = nn.ModuleDict(), self.lm_head.weight
+        for name, values in (settings or {}).items():
+            if before.get(name) == values:
+                self.training_heads[name] = kept[name]
+                continue
+            with torch.device(weight.device):
+                head = make_training_head(name, self.config).to(self.point_map_heads["visual"].fc1.weight.dtype)
+            head.apply(self._init_weights)
+            self.training_heads[name] = head
+
+    def _check_training_heads(self):
+        for settings in (self.config.training_heads or {}).values():
+            for layer in settings["layers"]:
+                layer_index(layer, self.config.text_config.num_hidden_layers)
+            taps = [f"layer_{layer}" for layer in self.config.geometry_config.tap_layers]
+            wanted = settings.get("encoder_layers") or []
+            if wanted and self.model.geometry is None:
+                raise ValueError("The model has no geometry encoder (use_geometry=False) that could teach it.")
+            if unknown := [layer for layer in wanted if layer not in taps]:
+                raise ValueError(f"The geometry encoder has no features {unknown}; it has {taps}.")
 
     def forward(
         self,
@@ -155,11 +202,15 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             raise ValueError("Labels and views came without input_ids, so the tokens of the views cannot be found.")
         if scene_repeats is not None and scene_lengths is None:
             raise ValueError("scene_repeats came without scene_lengths. Pass the number of views of each scene too.")
-        encoded = dict(mm_encoder_outputs or {})
+        encoded, grids = dict(mm_encoder_outputs or {}), image_grid_thw
+        is_plain_trainer = num_items_in_batch is not None
+        reads_heads = len(self.training_heads) > 0 and not is_plain_trainer
         shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
         if pixel_values is not None:
             if self.model.uses_geometry:
                 self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
+            if reads_heads and self._encoder_layers:
+                geometry_features = self._own_features(pixel_values, image_grid_thw, geometry_features, shared)
             encoded["image"] = self.model.get_image_features(
                 pixel_values, image_grid_thw, geometry_features=geometry_features, **shared
             )
@@ -172,13 +223,15 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 shown = self._repeated_views(scene_lengths, scene_repeats)
             encoded["image"], image_grid_thw = self.model.select_views(features, shown), image_grid_thw[shown]
         kwargs.update(use_cache=False, return_dict=True)  # whatever PEFT and TRL say of them
-        states = self.model(image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, **kwargs).last_hidden_state
+        with read_hidden_states(self.model.language_model, self._head_layers if reads_heads else ()) as kept:
+            states = self.model(image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, **kwargs).last_hidden_state
         is_supervised = labels[:, 1:] != -100
         logits = self.lm_head(states[:, :-1][is_supervised])
-        is_plain_trainer = num_items_in_batch is not None
         if is_plain_trainer or features is None:
             if self.training:  # so that all ranks reduce the same parameters
                 logits = logits + 0 * sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
+                for found in self._run_heads(dict.fromkeys(self._head_layers, states[0, :1]), [(1, 1)], [1]):
+                    logits = logits + 0 * sum(part.sum() for part in found)
         if is_plain_trainer and self.training:
             logger.warning_once(
                 "A plain Trainer trains GapMllmForPreTraining on text alone: its point-map heads learn nothing. Use "
@@ -192,8 +245,71 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
         )
         if features is not None and not is_plain_trainer:
-            output.point_maps = self._point_maps(features, states[input_ids == self.config.image_token_id], shown)
+            sizes = [len(tokens) for tokens in features.pooler_output]
+            is_visual = input_ids == self.config.image_token_id
+            sources = {"visual": torch.cat(features.pooler_output)}
+            sources["language"] = self._once(states[is_visual], sizes, shown)
+            output.point_maps = {name: head(sources[name]) for name, head in self.point_map_heads.items()}
+        if reads_heads and features is not None:
+            merge = self.config.vision_config.spatial_merge_size
+            sizes_in_tokens = [(height // merge, width // merge) for _, height, width in grids.tolist()]
+            kept = {layer: self._once(value[is_visual], sizes, shown) for layer, value in kept.items()}
+            lengths = [len(sizes)] if scene_lengths is None else [int(length) for length in scene_lengths]
+            found = self._run_heads(kept, sizes_in_tokens, lengths)
+            output.head_outputs = dict(zip(self.training_heads, found, strict=True))
+            if self._encoder_layers and geometry_features is not None:
+                output.encoder_features = self._over_tokens(geometry_features, sizes_in_tokens)
         return output
+
+    @property
+    def _head_layers(self):
+        """Hidden states that the heads read, by index from 0."""
+        num_layers = self.config.text_config.num_hidden_layers
+        wanted = (self.config.training_heads or {}).values()
+        return sorted({layer_index(layer, num_layers) for settings in wanted for layer in settings["layers"]})
+
+    @property
+    def _encoder_layers(self):
+        """Tapped layers of the encoder that teach a head."""
+        wanted = (self.config.training_heads or {}).values()
+        return list(dict.fromkeys(layer for each in wanted for layer in each.get("encoder_layers") or ()))
+
+    def _run_heads(self, states, grids, scene_lengths):
+        """What each head gives, from the states (T, D) by index."""
+        num_layers, found = self.config.text_config.num_hidden_layers, []
+        for name, head in self.training_heads.items():
+            layers = [layer_index(layer, num_layers) for layer in self.config.training_heads[name]["layers"]]
+            found.append(head([states[layer] for layer in layers], grids, scene_lengths))
+        return found
+
+    def _own_features(self, pixel_values, image_grid_thw, given, shared):
+        """Features of the encoder as `get_image_features` takes them, made here, so that they can teach, too."""
+        if is_trainable(self.model.geometry):
+            raise ValueError(
+                "The geometry encoder is trained and teaches a head, which would follow it. Freeze it (learning rate "
+                "0 for geometry), or take another teacher."
+            )
+        if given is None:
+            names = ("mm_token_type_ids", "scene_lengths")
+            return self.model.get_geometry_features(
+                pixel_values, image_grid_thw, **{name: shared[name] for name in names}
+            )
+        if callable(given):
+            return given(self.model, pixel_values, image_grid_thw, shared["scene_lengths"])
+        return given
+
+    def _over_tokens(self, features, sizes_in_tokens):
+        """Mean of each window of patches (T, C), by the name of the layer."""
+        merge, taps = self.config.vision_config.spatial_merge_size, self.config.geometry_config.tap_layers
+        counts, pooled = [rows * columns * merge**2 for rows, columns in sizes_in_tokens], {}
+        for name in self._encoder_layers:
+            parts = features[list(taps).index(int(name.removeprefix("layer_")))].float().split(counts)
+            windows = [
+                part.reshape(rows, merge, columns, merge, -1).mean((1, 3)).flatten(0, 1)
+                for part, (rows, columns) in zip(parts, sizes_in_tokens, strict=True)
+            ]
+            pooled[name] = torch.cat(windows)
+        return pooled
 
     @property
     def picture_sizes(self) -> tuple[int, int]:
@@ -237,18 +353,14 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         points = points.reshape(-1, rows * side, columns * side, 3)
         return GapMllmVggtReconstruction(world_points=points, world_points_conf=torch.ones_like(points[..., 0]))
 
-    def _point_maps(self, features, states, shown):
-        """Points from the fused tokens, and from the language states at them.
+    @staticmethod
+    def _once(states, sizes, shown):
+        """States of the visual tokens (T, D) of each view once, in the order of the views.
 
         Of several documents about a scene the first stands for it: its visual tokens see nothing but the views.
         """
-        sizes = [len(tokens) for tokens in features.pooler_output]
         parts = states.split([sizes[view] for view in shown])
-        sources = {
-            "visual": torch.cat(features.pooler_output),
-            "language": torch.cat([parts[shown.index(view)] for view in range(len(sizes))]),
-        }
-        return {name: head(sources[name]) for name, head in self.point_map_heads.items()}
+        return torch.cat([parts[shown.index(view)] for view in range(len(sizes))])
 
     @staticmethod
     def _repeated_views(scene_lengths, scene_repeats):

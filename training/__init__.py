@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .scene_geometry import SceneGeometryDataset
     from .scene_questions import OpenedRows, SceneQuestionDataset, SceneQuestionStream
     from .schedule import Schedule
+    from .teaching import Teaching, set_training_heads
     from .terms import LOSS_TERMS, LossTerm
 
 _MODULES = {
@@ -49,6 +50,7 @@ _MODULES = {
     "SceneQuestionDataset": "scene_questions",
     "SceneQuestionStream": "scene_questions",
     "Schedule": "schedule",
+    "Teaching": "teaching",
     "add_lora": "adapters",
     "box_iou_reward": "rewards",
     "choice_reward": "rewards",
@@ -62,6 +64,7 @@ _MODULES = {
     "merge_adapter": "adapters",
     "point_distance_reward": "rewards",
     "relative_accuracy_reward": "rewards",
+    "set_training_heads": "teaching",
     "write_thought": "cold_start",
 }
 
@@ -83,6 +86,7 @@ __all__ = [
     "SceneQuestionDataset",
     "SceneQuestionStream",
     "Schedule",
+    "Teaching",
     "add_lora",
     "box_iou_reward",
     "choice_reward",
@@ -96,6 +100,7 @@ __all__ = [
     "merge_adapter",
     "point_distance_reward",
     "relative_accuracy_reward",
+    "set_training_heads",
     "write_thought",
 ]
 

@@ -204,7 +204,7 @@ def merge_adapter(adapter: str | Path, output: str | Path, base: str | Path | No
     kind = GapMllmForConditionalGeneration
     if has_heads or GapMllmForPreTraining.__name__ in architectures:
         kind = GapMllmForPreTraining
-    model = load_pretrained(kind, folder, may_lack=("point_map_heads.",), dtype="auto")
+    model = load_pretrained(kind, folder, may_lack=("point_map_heads.", "training_heads."), dtype="auto")
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
     source = adapter if (Path(adapter) / "processor_config.json").is_file() else folder
     return save_for_hub(merged, GapMllmProcessor.from_pretrained(source), output)

@@ -37,6 +37,7 @@ from .recipe_sources import read_sources, sections_of, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .scene_collator import LOSS_FIELDS, SceneCollator
 from .schedule import read_weights, value_at
+from .teaching import set_training_heads
 from .terms import make_terms
 from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor
 
@@ -101,6 +102,8 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     assumptions = []
     config, processor = _config_and_processor(recipe_args, assumptions)
     model = _meta_model(GapMllmForConditionalGeneration if is_grpo else GapMllmForPreTraining, config, recipe_args)
+    if not is_grpo:
+        set_training_heads(model, args, teach=False)
     if recipe_args.lora is not None:
         model = add_lora(model, **lora_options(recipe_args, args))
     if recipe_args.quantization:

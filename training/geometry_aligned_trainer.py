@@ -19,12 +19,12 @@ from ..geometry_views_gap_mllm import is_trainable
 from ..processing import check_image_statistics
 from ..processing.argument_checks import check_names
 from .evaluation_batches import gathered_model
-from .module_groups import MODULE_GROUPS, freeze_groups, parameter_groups
+from .module_groups import HEAD_GROUP, MODULE_GROUPS, freeze_groups, groups_of, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
 from .schedule import Schedule, value_at
 from .term_trainer import TermTrainer, TermTrainingArguments
-from .terms import make_terms
+from .terms import HeadTerm, make_terms
 
 
 logger = logging.get_logger(__name__)
@@ -39,6 +39,7 @@ LEARNING_RATE_FACTORS = {
     "language": 1.0,
     "point_maps": 2.0,
 }
+HEADS_FACTOR = 5.0  # of heads on hidden states, as published for GeoVR
 
 
 @dataclass
@@ -47,8 +48,9 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
 
     `readout_layers: [1]` and `terms: {readout: {layers: [1]}}` say the same; `terms` also reaches terms that have no
     field here, and beats the fields. `learning_rate` is that of the language model; mergers, fusion and point maps
-    learn at twice that rate, and vision tower and geometry encoder are frozen, unless `module_learning_rates` says
-    otherwise of a group. The heads of point maps are frozen in any case if their term has weight 0 throughout.
+    learn at twice that rate, heads on hidden states at five times, and vision tower and geometry encoder are frozen,
+    unless `module_learning_rates` says otherwise of a group. The heads of point maps are frozen in any case if their
+    term has weight 0 throughout.
     A weight in `terms` may follow the run: `terms: {readout: {weight: {0: 1.0, 0.5: 0.0}}}`, see `Schedule`; the log
     then has `weight_readout`, the weight of the last step.
 
@@ -83,8 +85,8 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
 
     def __post_init__(self):
         given = self.module_learning_rates or {}
-        check_names("module_learning_rates", given, MODULE_GROUPS)
-        if len(given) == len(MODULE_GROUPS) and self.learning_rate != PUBLISHED_LEARNING_RATE:
+        check_names("module_learning_rates", given, MODULE_GROUPS | HEAD_GROUP)
+        if {*MODULE_GROUPS} <= {*given} and self.learning_rate != PUBLISHED_LEARNING_RATE:
             raise ValueError(
                 f"learning_rate is {self.learning_rate}, but module_learning_rates names every group, so that nothing "
                 "would follow it. Leave out learning_rate, or the groups that shall follow it."
@@ -99,6 +101,8 @@ class GeometryAlignedTrainingArguments(TermTrainingArguments):
     def group_learning_rates(self):
         """Learning rate of every group of modules, `dict[str, float]`."""
         followed = {group: factor * self.learning_rate for group, factor in LEARNING_RATE_FACTORS.items()}
+        if any(isinstance(term, HeadTerm) and term.weight for term in make_terms(self, self.terms).values()):
+            followed |= dict.fromkeys(HEAD_GROUP, HEADS_FACTOR * self.learning_rate)
         return {**followed, **(self.module_learning_rates or {})}
 
 
@@ -162,6 +166,14 @@ class GeometryAlignedTrainer(TermTrainer):
         self.terms = make_terms(self.args, self.args.terms)
         own_fields = {field for term in self.terms.values() for field in term.batch_fields}
         self._not_for_model = own_fields.union(LOSS_FIELDS)
+        for name in self.term_names:
+            self.terms[name].check(bare_model(self.model))
+        heads = [name for name in self.term_names if isinstance(self.terms[name], HeadTerm)]
+        if heads and getattr(self.data_collator, "teaching", self) is None:
+            raise ValueError(
+                f"The terms {heads} have a weight, but the collator asks no teacher. Give SceneCollator the teaching "
+                "that set_training_heads(model, args) returns."
+            )
 
     def create_optimizer(self, model: nn.Module | None = None):
         """Build the optimiser, with the learning rate of each module group; the main process prints their table.
@@ -271,7 +283,7 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
         ValueError: as `freeze_groups`.
     """
     trained = trained_groups(args)
-    freeze_groups(model, {group: float(group in trained) for group in MODULE_GROUPS})
+    freeze_groups(model, {group: float(group in trained) for group in groups_of(model)})
     geometry = bare_model(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)

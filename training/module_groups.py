@@ -18,9 +18,16 @@ MODULE_GROUPS = {
     "language": ("model.language_model.", "lm_head."),
     "point_maps": ("point_map_heads.",),
 }
+HEAD_GROUP = {"heads": ("training_heads.",)}  # of models that have such heads
 
 # What wrappers put into the names of the modules that they wrap: DistributedDataParallel, and PEFT's adapters.
 _WRAPPERS = re.compile(r"^(module\.)?(base_model\.model\.)?|(base_layer|original_module|modules_to_save\.[^.]+)\.")
+
+
+def groups_of(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return `MODULE_GROUPS`, and "heads" for a model that has heads on hidden states."""
+    has_heads = any(_WRAPPERS.sub("", name).startswith(HEAD_GROUP["heads"]) for name, _ in model.named_parameters())
+    return MODULE_GROUPS | HEAD_GROUP if has_heads else MODULE_GROUPS
 
 
 def assign_groups(model: nn.Module, groups: dict[str, tuple[str, ...]] | None = None):
@@ -28,13 +35,14 @@ def assign_groups(model: nn.Module, groups: dict[str, tuple[str, ...]] | None = 
 
     Args:
         model (`nn.Module`): model, or PEFT's adapters of one; theirs belong to the modules that they adapt.
-        groups (`dict[str, tuple[str, ...]]`, *optional*): name prefixes of each group, by default `MODULE_GROUPS`.
+        groups (`dict[str, tuple[str, ...]]`, *optional*): name prefixes of each group, by default those of
+            `groups_of`.
     Returns:
         `dict[str, list[str]]`: parameter names of each group.
     Raises:
         ValueError: if a parameter is in no group or in two; names it.
     """
-    groups = MODULE_GROUPS if groups is None else groups
+    groups = groups_of(model) if groups is None else groups
     members = {name: [] for name in groups}
     for parameter, _ in model.named_parameters():
         name = _WRAPPERS.sub("", parameter)
@@ -106,4 +114,4 @@ def parameter_groups(
     return optimised
 
 
-__all__ = ["MODULE_GROUPS", "assign_groups", "freeze_groups", "parameter_groups"]
+__all__ = ["HEAD_GROUP", "MODULE_GROUPS", "assign_groups", "freeze_groups", "groups_of", "parameter_groups"]

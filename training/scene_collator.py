@@ -5,7 +5,7 @@ pictures is in scene_groups.py, tokens are made in scene_encoding.py and laid ou
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -23,6 +23,7 @@ from .layouts import LAYOUTS
 from .point_targets import token_targets
 from .scene_encoding import EncodedScene, encode_scene, write_texts
 from .scene_groups import SceneGroup, are_same_views, group_questions
+from .teachers.teacher_targets import join_targets
 from .view_sizes import fit_views
 
 
@@ -33,6 +34,7 @@ LOSS_FIELDS = (
     "readout_targets",
     "label_weights",
     "point_map_targets",
+    "teacher_targets",
     "collation_counts",
 )
 # Fields that only `GeometryAlignedTrainer` takes.
@@ -79,6 +81,8 @@ class SceneCollator:
             weight on them lets a small model find the metres sooner.
         geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, or finds
             them in its cache, so that the model need not (`geometry_features` of the batch).
+        teaching (`Teaching`, *optional*): asks the teachers of the loss terms about the views; what
+            `set_training_heads` returns, for pre-training.
     Raises:
         ValueError: on an unknown layout or part of answers, a bound below 1, or pre-training arguments without
             `for_pretraining`; when called, for a list without questions, or with questions about different views.
@@ -113,6 +117,7 @@ class SceneCollator:
         point_map_side: int | None = None,
         answer_weights: dict[str, float] | None = None,
         geometry: FrozenGeometry | None = None,
+        teaching: Callable | None = None,
     ):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
@@ -121,8 +126,10 @@ class SceneCollator:
         for name, value in bounds.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more, or None for no bound.")
-        if not for_pretraining and (point_map_side is not None or answer_weights):
-            raise ValueError("point_map_side and answer_weights are for pre-training: pass for_pretraining=True.")
+        if not for_pretraining and (point_map_side is not None or answer_weights or teaching is not None):
+            raise ValueError(
+                "point_map_side, answer_weights and teaching are for pre-training: pass for_pretraining=True."
+            )
         unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
         if unknown:
             raise ValueError(f"answer_weights names the unknown parts {unknown}; known are {list(ANSWER_PARTS)}.")
@@ -130,6 +137,7 @@ class SceneCollator:
         self.max_views, self.max_length = max_views, max_length
         self.max_view_pixels, self.max_sample_pixels = max_view_pixels, max_sample_pixels
         self.point_map_side, self.answer_weights, self.geometry = point_map_side, answer_weights, geometry
+        self.teaching = teaching
         self.events = CollationEvents()
 
     @property
@@ -158,6 +166,8 @@ class SceneCollator:
                 batch["geometry_features"] = self.geometry.look_up(**views, events=self.events)
             if self.point_map_side is not None:
                 batch["point_map_targets"] = torch.cat([self._point_maps(*pair) for pair in shown])
+            if self.teaching is not None:
+                batch["teacher_targets"] = join_targets([self._teacher_targets(*pair) for pair in shown])
         if not self.for_pretraining:
             return {name: value for name, value in batch.items() if name not in PRETRAINING_FIELDS}
         sample_ids = [sample.id for group in groups for sample in group.samples]
@@ -226,6 +236,16 @@ class SceneCollator:
                     record_id=sample.id,
                 )
         return scene
+
+    def _teacher_targets(self, group, scene):
+        merge_size = self.processor.image_processor.merge_size
+        grids = [(height // merge_size, width // merge_size) for _, height, width in scene.image_grid_thw.tolist()]
+        targets = self.teaching(group.samples[0].views, grids)
+        for name, told in targets.items():
+            if lacking := max(sum(each is None for each in values) for values in told.values()):
+                text = f"{lacking} of {len(grids)} views that the teacher of {name!r} does not know"
+                self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+        return targets
 
     def _point_maps(self, group, scene):
         views, merge_size = group.samples[0].views, self.processor.image_processor.merge_size

@@ -31,6 +31,7 @@ from .recipe_sources import each_set, evaluation_questions, training_questions
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .sample_pictures import NUM_SHOWN, SamplePictures
 from .scene_collator import SceneCollator
+from .teaching import set_training_heads
 from .term_trainer import autocast_dtype
 
 
@@ -173,9 +174,9 @@ def _train(model_args, args, run, scorer, callbacks):
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
         processor = load_processor(folder)
-        # Heads may start afresh: inference needs none.
+        afresh = ("point_map_heads.", "training_heads.")  # inference needs none
         options = {"dtype": model_args.dtype, **quantized_loading(model_args.quantization, args.device)}
-        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=("point_map_heads.",), **options)
+        model = load_pretrained(GapMllmForPreTraining, folder, may_lack=afresh, **options)
     elif model_args.geometry_encoder_path and model_args.lora is None:
         processor = new_processor(model_args)
         start = model_args.model_config, model_args.geometry_encoder_path
@@ -184,11 +185,15 @@ def _train(model_args, args, run, scorer, callbacks):
         raise ValueError(
             "Give model_path to go on from a model, as lora must, or geometry_encoder_path for a new one."
         )
+    teaching = set_training_heads(model, args)
+    if teaching is not None and model_args.lora is not None:
+        raise ValueError(f"lora adapts no heads, which the terms {list(teaching.terms)} need; leave one of them out.")
     freeze(model, args)
     set_attention(model, model_args.attn_implementation, args.device, autocast_dtype(args))
     is_flash = "flash" in model.config.text_config._attn_implementation
     layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
+    shared["teaching"] = teaching
     if model_args.frozen_geometry:
         shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)
     eval_dataset, shown = None, ()

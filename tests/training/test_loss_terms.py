@@ -32,8 +32,8 @@ def test_settings_come_from_the_fields_of_the_arguments_and_from_terms(tmp_path)
         output_dir=str(tmp_path), text_weight=2.0, readout_layers=[3], terms={"readout": {"weight": 0.5, "heads": [1]}}
     )
     terms = make_terms(args, args.terms)
-    assert list(terms) == ["text", "point_map", "readout"]
-    assert [term.weight for term in terms.values()] == [2.0, 0.0, 0.5]
+    assert list(terms) == list(LOSS_TERMS) and list(terms)[:3] == ["text", "point_map", "readout"]
+    assert [term.weight for term in terms.values()] == [2.0, 0.0, 0.5, *[0.0] * (len(terms) - 3)]
     assert terms["readout"].layers == [3] and terms["readout"].heads == [1]
 
 

@@ -145,6 +145,20 @@ def check_map_shape(index: int, map_shape: tuple[int, int], picture_size: tuple[
         )
 
 
+def join_targets(targets: list[dict[str, dict[str, list]]]) -> dict[str, dict[str, list]]:
+    """Put the targets of several scenes one after the other.
+
+    Args:
+        targets (`list[dict]`): for each scene, by the name of the term and of the target, a list over its views.
+    Returns:
+        `dict[str, dict[str, list]]`: the same, over all views.
+    """
+    return {
+        name: {field: [each for scene in targets for each in scene[name][field]] for field in fields}
+        for name, fields in targets[0].items()
+    }
+
+
 class SceneTeacher(Protocol):
     """What a teacher must be: from the views of one scene to `TeacherTargets`, without gradient.
 
@@ -154,4 +168,4 @@ class SceneTeacher(Protocol):
     def __call__(self, views: Sequence[View]) -> TeacherTargets: ...
 
 
-__all__ = ["SceneTeacher", "TeacherTargets", "check_map_shape"]
+__all__ = ["SceneTeacher", "TeacherTargets", "check_map_shape", "join_targets"]

@@ -5,6 +5,10 @@ from dataclasses import fields
 
 from ...processing.argument_checks import check_names
 from ..schedule import read_weight
+from .camera_term import CameraTerm, FieldOfViewTerm, MetricScaleTerm
+from .depth_term import DepthTerm, NormalsTerm
+from .distillation_term import DistillationTerm
+from .head_term import HeadTerm
 from .loss_term import LossTerm
 from .point_map_term import PointMapTerm
 from .readout_term import ReadoutTerm
@@ -15,6 +19,12 @@ LOSS_TERMS: dict[str, type[LossTerm]] = {
     "text": TextTerm,
     "point_map": PointMapTerm,
     "readout": ReadoutTerm,
+    "distillation": DistillationTerm,
+    "depth": DepthTerm,
+    "normals": NormalsTerm,
+    "camera": CameraTerm,
+    "field_of_view": FieldOfViewTerm,
+    "metric_scale": MetricScaleTerm,
 }
 
 
@@ -37,7 +47,7 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
         >>> from gap_mllm.training.terms import make_terms
         >>> arguments = GeometryAlignedTrainingArguments("run", readout_weight=0.5)
         >>> terms = make_terms(arguments, {"point_map": {"weight": 2.0}})
-        >>> {name: term.weight for name, term in terms.items()}
+        >>> {name: term.weight for name, term in terms.items() if term.weight}
         {'text': 1.0, 'point_map': 2.0, 'readout': 0.5}
 
         ```
@@ -57,4 +67,18 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
     return terms
 
 
-__all__ = ["LOSS_TERMS", "LossTerm", "PointMapTerm", "ReadoutTerm", "TextTerm", "make_terms"]
+__all__ = [
+    "LOSS_TERMS",
+    "CameraTerm",
+    "DepthTerm",
+    "DistillationTerm",
+    "FieldOfViewTerm",
+    "HeadTerm",
+    "LossTerm",
+    "MetricScaleTerm",
+    "NormalsTerm",
+    "PointMapTerm",
+    "ReadoutTerm",
+    "TextTerm",
+    "make_terms",
+]

@@ -82,5 +82,14 @@ class LossTerm:
         """
         return nullcontext()
 
+    def check(self, model: GapMllmForPreTraining) -> None:
+        """Refuse, before a training, a model that the term cannot train; by default none.
+
+        Args:
+            model (`GapMllmForPreTraining`): model, unwrapped, frozen as it will be trained.
+        Raises:
+            ValueError: if a head that the term needs is missing, or what it would train is frozen.
+        """
+
 
 __all__ = ["LossTerm"]

@@ -16,7 +16,7 @@ with needed_from_transformers():
 # With and without the prefix of the base model.
 QUANTIZATION_SKIP_MODULES = (
     *("model.geometry", "model.fusion", "geometry", "fusion"),
-    *("lm_head", "point_map_heads"),
+    *("lm_head", "point_map_heads", "training_heads"),
 )
 SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")  # of bitsandbytes, of the other configs
 

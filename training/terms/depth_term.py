@@ -1,0 +1,118 @@
+"""The depth term and the normals term: a head on the visual tokens tells z-depth, and normals follow from it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ...configuration_gap_mllm import GapMllmConfig
+from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
+from ...processing.data.scene_sample import View
+from ..losses import (
+    LossSum,
+    depth_gradient_loss,
+    normal_loss,
+    normals_from_depth,
+    scale_invariant_depth_loss,
+    trimmed_depth_loss,
+)
+from ..teachers import TeacherTargets
+from .head_term import HeadTerm
+
+
+@dataclass
+class DepthTerm(HeadTerm):
+    """Depth of each view: scale-invariant in logarithms, trimmed L1, and gradients at several scales. Items: views.
+
+    Units: those of the teacher, metres for "recorded". Views without any depth are left out.
+    Source: Eigen et al. (2014); GeoVR (arXiv:2606.05833), the last two. `Differs:` each view counts alike; GeoVR takes
+    the mean over the pixels of each video first.
+
+    Args:
+        weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
+        teacher (`str` or `dict`): as in `HeadTerm`, "recorded" by default.
+        layers (`list[int]`): hidden states that the head reads, [-1] by default; see `HeadTerm` and `map_layers`.
+        side (`int`, defaults to 8): cells of the map along each side of a visual token.
+        features (`int`, defaults to 256): channels of the head, a multiple of 4.
+        log_weight (`float`, defaults to 1.0), absolute_weight (`float`, defaults to 1.0), gradient_weight (`float`,
+            defaults to 1.0): factors of `scale_invariant_depth_loss`, `trimmed_depth_loss` and `depth_gradient_loss`
+            within the term.
+    """
+
+    layers: list[int] = field(default_factory=lambda: [-1])
+    side: int = 8
+    features: int = 256
+    log_weight: float = 1.0
+    absolute_weight: float = 1.0
+    gradient_weight: float = 1.0
+
+    name = "depth"
+    head = "depth"
+
+    def head_settings(self, config: GapMllmConfig) -> dict:
+        return {"layers": list(self.layers), "side": self.side, "features": self.features}
+
+    def targets(
+        self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
+    ) -> dict[str, list]:
+        maps = told.resized(_sizes(grids, settings)).depth
+        return {"depth": [depth.cpu() if (depth > 0).any() else None for depth in maps]}
+
+    def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
+        return float(len(self.known(inputs, "depth")))
+
+    def loss(self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+        total = LossSum(sum(0.0 * depth.sum() for depth in prediction), torch.tensor(0))
+        kinds = {"log": scale_invariant_depth_loss, "absolute": trimmed_depth_loss, "gradient": depth_gradient_loss}
+        for depth, target in zip(prediction, targets["depth"], strict=True):
+            if target is None:
+                continue
+            for kind, compute in kinds.items():
+                if weight := getattr(self, f"{kind}_weight"):
+                    total = LossSum(total.sum + weight * compute(depth[None], target[None]).sum, total.count)
+        return total
+
+
+@dataclass
+class NormalsTerm(HeadTerm):
+    """1 - cosine between the normals of the depth that the depth head tells, and the teacher's. Items: pixels.
+
+    Frame: camera of each view. It needs the term "depth", whose head it reads.
+    Source: `normals_from_depth`, `normal_loss`.
+
+    Args:
+        weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
+        teacher (`str` or `dict`): as in `HeadTerm`, "recorded" by default.
+    """
+
+    name = "normals"
+    head = "depth"
+
+    def targets(
+        self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
+    ) -> dict[str, list]:
+        resized, found = told.resized(_sizes(grids, settings)), {"normals": [], "intrinsics": []}
+        for depth, camera in zip(resized.depth, resized.intrinsics, strict=True):
+            is_known = bool(camera.isfinite().all()) and bool((depth > 0).any())
+            normals, valid = normals_from_depth(depth, camera) if is_known else (None, torch.tensor(False))
+            found["normals"].append(normals.where(valid[..., None], torch.nan).cpu() if valid.any() else None)
+            found["intrinsics"].append(camera.cpu() if valid.any() else None)
+        return found
+
+    def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
+        return float(sum(int(normals.isfinite().all(-1).sum()) for normals in self.known(inputs, "normals")))
+
+    def loss(self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+        total = LossSum(sum(0.0 * depth.sum() for depth in prediction), torch.tensor(0))
+        for depth, target, camera in zip(prediction, targets["normals"], targets["intrinsics"], strict=True):
+            if target is not None:
+                normals = normals_from_depth(depth, camera, max_jump=None)[0]
+                total = LossSum(total.sum + normal_loss(normals, target).sum, total.count)
+        return total
+
+
+def _sizes(grids, settings):
+    return [(rows * settings["side"], columns * settings["side"]) for rows, columns in grids]
+
+
+__all__ = ["DepthTerm", "NormalsTerm"]
