@@ -301,11 +301,12 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
     def _over_tokens(self, features, sizes_in_tokens):
         """Mean of each window of patches (T, C), by the name of the layer."""
         merge, taps = self.config.vision_config.spatial_merge_size, self.config.geometry_config.tap_layers
-        counts, pooled = [rows * columns * merge**2 for rows, columns in sizes_in_tokens], {}
+        camera_tokens = self.config.gap_fusion_config.camera_tokens  # of each view, before its patches
+        counts, pooled = [rows * columns * merge**2 + camera_tokens for rows, columns in sizes_in_tokens], {}
         for name in self._encoder_layers:
             parts = features[list(taps).index(int(name.removeprefix("layer_")))].float().split(counts)
             windows = [
-                part.reshape(rows, merge, columns, merge, -1).mean((1, 3)).flatten(0, 1)
+                part[camera_tokens:].reshape(rows, merge, columns, merge, -1).mean((1, 3)).flatten(0, 1)
                 for part, (rows, columns) in zip(parts, sizes_in_tokens, strict=True)
             ]
             pooled[name] = torch.cat(windows)

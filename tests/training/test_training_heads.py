@@ -2,20 +2,33 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining
 from gap_mllm.hidden_states_gap_mllm import layer_index, map_layers, read_hidden_states
 from gap_mllm.hub import save_for_hub
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
-from gap_mllm.training import GeometryAlignedTrainingArguments, SceneCollator, set_training_heads
+from gap_mllm.training import (
+    GeometryAlignedTrainingArguments,
+    SceneCollator,
+    dry_run_recipe,
+    set_training_heads,
+)
+from gap_mllm.training.recipe_sections import check_sections
+from gap_mllm.training.recipes import read_recipe
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import TeacherTargets
+from gap_mllm.training.terms import make_terms
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
 from gap_mllm.training_heads_gap_mllm import GapMllmDepthHead
 
 
+ENCODER = Path(__file__).parents[2] / "examples" / "assets" / "tiny_geometry_encoder"
 SMALL = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(2, 1), num_views_shares=(0.5, 0.5))
 OWN = {"distillation": {"weight": 1.0, "layers": [1, -1]}}
 
@@ -302,3 +315,41 @@ def test_the_depth_head_gives_each_view_its_map_alone(layers):
     assert [tuple(each.shape) for each in maps] == [(6, 9), (6, 9), (3, 6)] and all((each > 0).all() for each in maps)
     alone = head([level[12:] for level in states], grids[2:], [1])[0]
     assert torch.allclose(alone, maps[2], atol=1e-6)
+
+
+def test_published_recipes_read_the_layers_of_the_releases():
+    parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
+    for name, layers in (("threedrs", [-1]), ("geovr", map_layers(28, [4, 11, 17, 23], 24))):
+        recipe, args = read_recipe(parser, name, ["--use_cpu", "true", "--output_dir", "unused"])
+        check_sections(recipe)
+        terms = make_terms(args, args.terms)
+        assert terms["distillation"].layers == layers and args.group_learning_rates["heads"] in (1e-5, 1e-4)
+        assert terms["depth"].layers == layers or not terms["depth"].weight
+        weights = {name: term.weight for name, term in terms.items() if term.weight and name != "text"}
+        expected = {"distillation": 1.0, "depth": 1.0, "camera": 2.5, "metric_scale": 1.0}
+        assert weights == (expected if name == "geovr" else {"distillation": 1.0})
+
+
+@pytest.mark.parametrize("name", ["tiny_threedrs", "tiny_geovr"])
+def test_twins_train_and_their_heads_are_counted_without_weights(name, tmp_path, capsys):
+    flags = ["--geometry_encoder_path", str(ENCODER), "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
+    flags += ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false"]
+    flags += ["--per_device_train_batch_size", "1"]
+    told = dry_run_recipe(name, flags)
+    trainer, _ = train_geometry_aligned(name, [*flags, "--max_steps", "1", "--logging_steps", "1"])
+    heads = sum(parameter.numel() for parameter in trainer.model.training_heads.parameters())
+    assert told["parameters"]["heads"] == {"total": heads, "trainable": heads, "learning_rate": 0.002}
+    entry = next(entry for entry in trainer.state.log_history if "loss" in entry)
+    assert all(entry[f"loss_{term}"] > 0 for term in trainer.args.terms)
+    assert GapMllmForPreTraining.from_pretrained(tmp_path / "run").config.training_heads
+
+
+def test_camera_tokens_of_the_own_encoder_do_not_teach(make_pretraining_model, prepare, rooms):
+    model = make_pretraining_model()
+    trainer = prepare(model, OWN)
+    plain = trainer.compute_terms(model, trainer.data_collator(copy.deepcopy(rooms)))[1].encoder_features
+    features = torch.rand(4, 2 * (1 + 16), 5)
+    with patch.object(type(model.config.gap_fusion_config), "camera_tokens", 1):
+        found = model._over_tokens(features, [(2, 2), (2, 2)])
+    expected = features[2].unflatten(0, (2, 17))[:, 1:].unflatten(1, (2, 2, 2, 2)).mean((2, 4)).flatten(0, 2)
+    assert list(found) == list(plain) == ["layer_2", "layer_3"] and torch.allclose(found["layer_2"], expected)

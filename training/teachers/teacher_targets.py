@@ -149,7 +149,7 @@ def join_targets(targets: list[dict[str, dict[str, list]]]) -> dict[str, dict[st
     """Put the targets of several scenes one after the other.
 
     Args:
-        targets (`list[dict]`): for each scene, by the name of the term and of the target, a list over its views.
+        targets (`list[dict]`): targets of each scene, by the names of term and target, lists over its views.
     Returns:
         `dict[str, dict[str, list]]`: the same, over all views.
     """

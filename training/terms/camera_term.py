@@ -40,7 +40,7 @@ class CameraTerm(_VectorTerm):
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
-        teacher (`str` or `dict`): as in `HeadTerm`, "recorded" by default.
+        teacher (`str` or `dict`): teacher of the targets, as in `HeadTerm`; "recorded" by default.
         layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
         head_size (`int`, defaults to 1536): hidden width of the head.
     """
@@ -72,7 +72,7 @@ class FieldOfViewTerm(_VectorTerm):
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
-        teacher (`str` or `dict`): as in `HeadTerm`, "recorded" by default.
+        teacher (`str` or `dict`): teacher of the targets, as in `HeadTerm`; "recorded" by default.
     """
 
     name = "field_of_view"

@@ -30,7 +30,7 @@ class DepthTerm(HeadTerm):
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
-        teacher (`str` or `dict`): as in `HeadTerm`, "recorded" by default.
+        teacher (`str` or `dict`): teacher of the targets, as in `HeadTerm`; "recorded" by default.
         layers (`list[int]`): hidden states that the head reads, [-1] by default; see `HeadTerm` and `map_layers`.
         side (`int`, defaults to 8): cells of the map along each side of a visual token.
         features (`int`, defaults to 256): channels of the head, a multiple of 4.
@@ -82,7 +82,7 @@ class NormalsTerm(HeadTerm):
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
-        teacher (`str` or `dict`): as in `HeadTerm`, "recorded" by default.
+        teacher (`str` or `dict`): teacher of the targets, as in `HeadTerm`; "recorded" by default.
     """
 
     name = "normals"
