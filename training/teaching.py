@@ -51,7 +51,11 @@ class Teaching:
             told = _read(name, term)
             self.teachers[key] = (teachers or {}).get(told["name"])
             if self.teachers[key] is None:
-                self.teachers[key] = make_teacher(**told)
+                try:
+                    self.teachers[key] = make_teacher(**told)
+                except TypeError as error:
+                    example = "Give its settings, too, as {name: vggt, path: FOLDER}."
+                    raise TypeError(f"terms.{name}.teacher: {error} {example}") from None
 
     def __call__(self, views: Sequence[View], grids: list[tuple[int, int]]) -> dict[str, dict[str, list]]:
         """Targets of each term for the views of one scene, lists with an entry for each view.

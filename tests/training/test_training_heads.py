@@ -1,6 +1,7 @@
 """Heads on hidden states of visual tokens, their terms and teachers: what is read, what is learnt, what is refused."""
 
 import copy
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -75,6 +76,21 @@ def test_hidden_states_are_those_of_transformers(pretraining_model, enable_check
     kept.clear()
     model(input_ids=torch.arange(6)[None])
     assert not kept  # the hooks are gone
+
+
+def test_layers_that_are_not_read_are_not_kept(pretraining_model):
+    """Of all layers alone the one that is read lives on; with `output_hidden_states` all would."""
+    model, born = copy.deepcopy(pretraining_model), []
+    language = model.model.language_model
+    for layer in language.layers:
+        layer.register_forward_hook(lambda module, args, output: born.append(weakref.ref(output)))
+    with torch.no_grad(), read_hidden_states(language, [1]) as kept:
+        model(input_ids=torch.arange(6)[None])
+    assert [reference() is not None for reference in born] == [True] + [False] * (len(born) - 1)
+    assert kept[1] is born[0]()
+    with torch.no_grad():
+        output = model(input_ids=torch.arange(6)[None], output_hidden_states=True)
+    assert len(output.hidden_states) == len(language.layers) + 1
 
 
 def test_layers_by_index_and_by_depth():
@@ -179,6 +195,8 @@ def test_what_cannot_be_distilled_is_refused(make_pretraining_model, prepare, ma
     refused(r"terms.distillation.teacher is 'vgtt' \(did you mean 'vggt'\?\)", teacher="vgtt")
     refused("has 1 layers and 2 teacher_layers", teacher_layers=["layer_0", "layer_1"])
     refused(r"encoder has no features \['layer_9'\]", teacher_layers=["layer_9"])
+    with pytest.raises(TypeError, match=r"terms.distillation.teacher: teacher vggt needs path. Give its settings"):
+        prepare(model, {"distillation": {"weight": 1.0, "teacher": "vggt"}})
     with pytest.raises(ValueError, match="distils into layer -1, which is frozen"):
         prepare(model, {"distillation": {"weight": 1.0}}, module_learning_rates={"language": 0.0})
     told = {"teacher": "vggt", "feature_size": 6}
