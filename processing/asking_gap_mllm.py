@@ -108,7 +108,7 @@ class Asker:
     """A model that answers chats.
 
     Args:
-        model (`GapMllmForConditionalGeneration`): model in evaluation mode.
+        model (`GapMllmForConditionalGeneration`, or a `PeftModel` of one): model in evaluation mode.
         processor (`GapMllmProcessor`): makes its inputs.
     Raises:
         ValueError: if the processor normalises pixels otherwise than the model's config says.
@@ -134,6 +134,8 @@ class Asker:
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
         check_image_statistics(processor, model.config)
+        if hasattr(model, "get_base_model"):  # of PEFT: its attribute `model` is another; the adapters lie in the base
+            model = model.get_base_model()
         self.model, self.processor = model, processor
 
     @torch.no_grad()

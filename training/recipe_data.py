@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers.integrations import get_reporting_integration_callbacks
 
 from ..processing.argument_checks import check_counts
 from ..processing.data import RoomVariety, load_multiview
@@ -99,6 +100,7 @@ def open_recipe(
         `tuple`: one of each kind, and the `RunFolder` to hold while they are worked with.
     Raises:
         FileNotFoundError, ValueError: as `resolve_recipe`, `check_sections`, `check_tuning` and `check_evaluation`.
+            ValueError: for batches of nothing. ImportError: if a package that `report_to` names is not there.
     """
     parser = HfArgumentParser(kinds)
     values = resolve_recipe(parser, recipe, overrides)
@@ -106,6 +108,13 @@ def open_recipe(
     check_sections(recipe_args)
     check_tuning(recipe_args)
     check_evaluation(recipe_args, args)
+    sizes = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps")
+    check_counts(**{name: getattr(args, name) for name in sizes})
+    try:
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback()  # the trainer makes them when all is loaded
+    except RuntimeError as error:
+        raise ImportError(f"report_to: {error}") from error
     if not recipe_args.data:  # rooms are independent draws; blocks of equal size stay together
         args.train_sampling_strategy = "sequential"
     set_seed(args.seed)
@@ -133,7 +142,10 @@ def check_evaluation(recipe_args: object, args: TrainingArguments):
     if eval_rewards := getattr(recipe_args, "eval_rewards", {}):
         compose_rewards(eval_rewards)
         if set(read_evaluation(recipe_args.data, recipe_args.eval_data)) != {""}:
-            raise ValueError("eval_rewards goes with one set of eval_data, whose questions are answered.")
+            raise ValueError(
+                "eval_rewards goes with one set of eval_data, whose questions are answered: eval_data must be neither "
+                "empty nor a mapping of named sets."
+            )
     check_counts(num_rooms=recipe_args.num_rooms)
     if follows_run(recipe_args) and args.num_train_items is None and args.num_train_epochs != 1:
         raise ValueError(

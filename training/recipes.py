@@ -96,7 +96,10 @@ def resolve_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequ
     known = {action.dest for action in parser._actions}
     unknown = sorted(str(key) for key in set(values) - known)
     if unknown:
-        raise ValueError(f"{path} has the unknown keys {unknown}{nearest_name(unknown[0], known)}.")
+        raise ValueError(
+            f"{path} has the unknown keys {unknown}{nearest_name(unknown[0], known)}. Recipes of train, "
+            "train-geometry-encoder and train-grpo have different keys."
+        )
     overrides, dotted = _split_dotted(list(overrides))
     flags = {flag.split("=")[0].lstrip("-").replace("-", "_") for flag in overrides if flag.startswith("--")}
     given, rest = parser.parse_known_args(overrides)

@@ -103,7 +103,6 @@ class SamplePictures(TrainerCallback):
 
     def answer(self, model: nn.Module) -> list[AnsweredSample]:
         """Let the model answer the samples, one after the other."""
-        model = model.get_base_model() if hasattr(model, "get_base_model") else model
         was_training, asker, answered = model.training, Asker(model.eval(), self.processor), []
         for sample in self._samples:
             images = [_bounded(image) for image in sample.marked_images(self.processor.cross_size)]

@@ -89,6 +89,7 @@ def test_a_recipe_has_the_questions_of_its_evaluation_answered(tmp_path, capsys)
     for flags, message in (
         (["--eval_rewards", '{"choices": 1}'], "did you mean 'choice'"),
         (["--eval_data", "{}"], "eval_rewards goes with one set of eval_data"),
+        (["--eval_data", "{a: {num_rooms: 1}, b: {num_rooms: 1}}"], "neither empty nor a mapping of named sets"),
     ):
         assert main(["train", str(tmp_path / "mine.yaml"), *flags]) == 2
         assert message in capsys.readouterr().err

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText, BitsAndBytesConfig, HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmProcessor
-from gap_mllm.processing.data import load_multiview
+from gap_mllm.processing.data import load_multiview, render_room
 from gap_mllm.training import SceneCollator, SceneQuestionDataset, adapters, add_lora, merge_adapter
 from gap_mllm.training.adapters import LANGUAGE_LINEARS, check_tuning, quantized_loading
 from gap_mllm.training.recipes import read_recipe
@@ -196,6 +196,23 @@ def test_tower_encoder_and_heads_learn_beside_adapters(recipe):
     moved = {name.split(".")[1] for name, value in merged.items() if not torch.equal(value, before[name])}
     assert moved == {"geometry", "visual", "fusion", "language_model", "language"}
     assert {"loss_point_map", "loss_readout"} <= trainer.state.log_history[0].keys()
+
+
+def test_adapted_models_are_asked_at_evaluations(recipe):
+    trainer, _ = train_geometry_aligned(recipe(max_steps=1, num_selection_rooms=2, eval_strategy="steps", eval_steps=1))
+    assert any("eval_parse_rate" in entry for entry in trainer.state.log_history)
+
+
+def test_a_processor_asks_adapted_models_with_their_adapters():
+    processor = GapMllmProcessor.from_pretrained(TINY_MODEL)
+    views = list(render_room(0).images)
+    chats = [processor.build_messages("reconstruction", processor.apply_visual_prompt(views, [0, 60, 60]))]
+    model = GapMllmForConditionalGeneration.from_pretrained(TINY_MODEL).eval()
+    plain = processor.ask(model, chats, task="reconstruction")
+    adapted = change_adapters(add_lora(model, r=4, lora_alpha=400))
+    assert processor.ask(adapted, chats, task="reconstruction") != plain
+    with adapted.disable_adapter():
+        assert processor.ask(adapted, chats, task="reconstruction") == plain
 
 
 def test_what_a_recipe_cannot_do_is_told_before_anything_is_read(recipe, encoder_folder, capsys):

@@ -90,6 +90,9 @@ def test_the_encoder_trains_for_epochs(tmp_path, encoder_config):
     [
         (["--max_steps", "0"], "max_steps is 0, which trains nothing; give 1 or more, or -1 for num_train_epochs"),
         (["--num_rooms", "0"], "num_rooms is 0; expected 1 or more"),
+        (["--per_device_train_batch_size", "0"], "per_device_train_batch_size is 0; expected 1 or more"),
+        (["--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is 0; expected 1 or more"),
+        (["--report_to", "clearml"], "report_to: ClearMLCallback requires 'clearml' to be installed"),
         (["--num_selection_rooms", "4"], "num_selection_rooms is 4, but eval_strategy is 'no'.*--eval_strategy steps"),
     ],
 )
