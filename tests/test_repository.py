@@ -62,6 +62,8 @@ REPORTS = {
     "read_large_json.py",
     "render_rooms.py",
     "sample_frames.py",
+    "profile_step.py",
+    "train_from_cache.py",
 }  # commands
 
 
