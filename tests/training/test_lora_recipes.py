@@ -199,7 +199,8 @@ def test_tower_encoder_and_heads_learn_beside_adapters(recipe):
 
 
 def test_adapted_models_are_asked_at_evaluations(recipe):
-    trainer, _ = train_geometry_aligned(recipe(max_steps=1, num_selection_rooms=2, eval_strategy="steps", eval_steps=1))
+    path = recipe(max_steps=1, num_selection_rooms=2, eval_strategy="steps", eval_steps=1)
+    trainer, _ = train_geometry_aligned(path)
     assert any("eval_parse_rate" in entry for entry in trainer.state.log_history)
 
 
