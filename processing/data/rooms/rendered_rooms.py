@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...argument_checks import check_counts
 from ..augmentation import jitter_colors
 from ..scene_sample import SceneSample
 from .layout import room_seed
@@ -28,7 +29,7 @@ class RenderedRooms:
         seed (`int`, defaults to 0): seed of the variety.
         use_colors (`bool`, defaults to True): whether pictures have colours, see `render_room`.
     Raises:
-        ValueError: if the split is unknown or has fewer rooms.
+        ValueError: if the split is unknown or has fewer rooms, or `num_rooms` is below 1.
 
     Example:
         ```python
@@ -50,6 +51,7 @@ class RenderedRooms:
     def __post_init__(self):
         if isinstance(self.variety, dict):
             self.variety = RoomVariety(**self.variety)
+        check_counts(num_rooms=self.num_rooms)
         room_seed(self.split, self.num_rooms - 1)  # names a range that is too long
 
     def __len__(self) -> int:

@@ -23,6 +23,8 @@ class RoomVariety:
         mark_half_thickness (`int`, *optional*): pixels to each side of the middle line of a cross's bar; by default
             drawn from 0 to a quarter of the arm.
         shuffle_views (`bool`, defaults to True): whether any view may become the first.
+    Raises:
+        ValueError: if shares are not as many as what they are of, or their sum is not 1.
     """
 
     sizes: tuple = ((128, 128), (96, 128), (128, 160))
@@ -34,6 +36,14 @@ class RoomVariety:
     mark_arms: tuple = (2, 7)
     mark_half_thickness: int | None = None
     shuffle_views: bool = True
+
+    def __post_init__(self):
+        for name, shares, kinds in (
+            ("size_shares", self.size_shares, self.sizes),
+            ("num_views_shares", self.num_views_shares, self.num_views),
+        ):
+            if len(shares) != len(kinds) or not np.isclose(sum(shares), 1):
+                raise ValueError(f"{name} is {shares}; expected a share for each of {kinds}, 1 in all.")
 
     def draw_shape(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """Draw height, width and number of views of a block."""

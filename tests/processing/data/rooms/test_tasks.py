@@ -162,3 +162,8 @@ def test_rooms_are_a_source_that_renders_what_is_asked_for():
         load_multiview("rendered_rooms", "folder", split="test", colour=1)
     with pytest.raises(ValueError, match="index is 100000; split 'test' holds rooms 0 to 99999"):
         load_multiview("rendered_rooms", split="test", num_rooms=100_001)
+    with pytest.raises(ValueError, match="num_rooms is 0; expected"):
+        load_multiview("rendered_rooms", split="test", num_rooms=0)
+    for wrong in ({"sizes": [[64, 64]]}, {"num_views": [2, 3], "num_views_shares": [0.5, 0.6]}):
+        with pytest.raises(ValueError, match="_shares is .*; expected a share for each of"):
+            load_multiview("rendered_rooms", split="test", variety=wrong)
