@@ -65,9 +65,9 @@ class GeometryCache:
         try:
             with safe_open(path, framework="pt") as file:
                 features, told = file.get_tensor("features"), file.metadata() or {}
-        except FileNotFoundError:
-            return None
-        except (OSError, SafetensorError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not path.exists():  # or another process removed it while it was being opened
+                return None
             return self._warn("damaged", f"{path} cannot be read ({error}); such scenes are encoded again.")
         if told != _description(key, features):
             return self._warn(

@@ -77,7 +77,7 @@ def test_other_models_are_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no config.json"):
         model_folder(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="adapters of PEFT. Merge them .merge_and_unload. and save the model"):
+    with pytest.raises(FileNotFoundError, match="adapters of PEFT. Merge them: gap-mllm merge .* --output DIR"):
         model_folder(tmp_path)
 
 

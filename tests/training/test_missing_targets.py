@@ -49,7 +49,10 @@ def test_only_the_view_that_lacks_something_loses_its_targets(rows, tiny_process
     expected[6:12] = float("nan")
     torch.testing.assert_close(targets, expected, equal_nan=True)
     assert counts == {"views_without_depth": 1} and not none_lost
-    assert batch["collation_counts"].tolist() == [0, 0, 1, 0, 0] and not whole["collation_counts"].any()
+    assert dict(zip(COLLATION_EVENTS, batch["collation_counts"].tolist(), strict=True)) == {
+        event: int(event == "views_without_depth") for event in COLLATION_EVENTS
+    }
+    assert not whole["collation_counts"].any()
     assert "views_without_depth: 1 so far; the last row, 'room-0', has 1 of 3 views without depth" in caplog.text
 
 
@@ -123,6 +126,8 @@ def test_counts_have_the_same_keys_whatever_the_batch(rows, tiny_processor, make
         "views_without_depth",
         "rooms_redrawn",
         "encoded_apart",
+        "scenes_from_cache",
+        "scenes_encoded",
     )
 
 

@@ -11,6 +11,7 @@ from gap_mllm.processing.data import RecordError, complete_row
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample, View
 from gap_mllm.processing.visual_prompt_gap_mllm import CrossSize
 from gap_mllm.training import SceneCollator
+from gap_mllm.training.collation_events import COLLATION_EVENTS
 from gap_mllm.training.scene_groups import are_same_views
 
 
@@ -65,7 +66,10 @@ def test_marks_share_pictures_where_each_keeps_its_meaning(views, tiny_processor
         batch, collator = encodings(tiny_processor, items)
         assert len(batch["scene_lengths"]) == num_scenes
         apart = num_scenes - 1 if isinstance(items[0], list) else 0  # singles promise nothing
-        assert collator.counts["encoded_apart"] == apart and int(batch["collation_counts"][-1]) == apart
+        assert (
+            collator.counts["encoded_apart"] == apart
+            and int(batch["collation_counts"][COLLATION_EVENTS.index("encoded_apart")]) == apart
+        )
 
 
 @pytest.mark.parametrize(

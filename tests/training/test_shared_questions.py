@@ -105,7 +105,7 @@ def test_four_questions_about_a_scan_decode_and_encode_its_views_once(
         batch = make_collator(tiny_processor, layout, point_map_side=2)([dataset[0]])
         assert Counter(decoded) == {"depth": 4, "colors": 4}
         assert batch["scene_lengths"].tolist() == [4] and len(batch["image_grid_thw"]) == 4
-        assert len(batch["sample_ids"]) == 4 and batch["collation_counts"].tolist() == [0] * 5
+        assert len(batch["sample_ids"]) == 4 and not batch["collation_counts"].any()
         labels = batch["labels"]
         inputs = {name: batch[name] for name in ("input_ids", "position_ids", "attention_mask") if name in batch}
         views = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "scene_lengths")}

@@ -29,13 +29,13 @@ def sample_with(num_views=2, num_boxes=1, **fields):
 @pytest.fixture
 def texts(monkeypatch):
     """All texts that are written on a sheet."""
-    written, write = [], module._text
+    written, write = [], module.text_strip
 
     def record(text, *args, **kwargs):
         written.append(text)
         return write(text, *args, **kwargs)
 
-    monkeypatch.setattr(module, "_text", record)
+    monkeypatch.setattr(module, "text_strip", record)
     return written
 
 
