@@ -56,11 +56,12 @@ def plot_curves(log_history: Sequence[dict], path: str | Path, baselines: dict[s
     for place, (name, series) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.set_xlabel("optimiser step")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if isinstance(series, dict):
             _draw_losses(axes, name, series)
         elif name == "learning rate":
-            axes.plot(*series, color=VIEW_COLOR)
+            axes.plot(*series, marker="o" if len(series[0]) < 2 else None, markersize=4, color=VIEW_COLOR)
             axes.set(title="Learning rate", ylabel="of the first trained group of modules", ylim=(0, None))
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         else:

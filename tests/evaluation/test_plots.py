@@ -9,7 +9,7 @@ from PIL import Image
 from gap_mllm.evaluation import AnswerExample, draw_answers, plot_curves, project_wireframe
 from gap_mllm.processing import format_boxes, format_point
 from gap_mllm.processing.data import make_question
-from gap_mllm.processing.drawing import ANSWER_COLOR, TRUE_COLOR, _convex_hull, _Level, _words
+from gap_mllm.processing.drawing import ANSWER_COLOR, TRUE_COLOR, VIEW_COLOR, _convex_hull, _Level, _words
 
 
 INTRINSICS = np.array([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])
@@ -110,3 +110,5 @@ def test_a_single_step_is_seen(tmp_path):
     height, width = picture.shape[:2]
     axes = picture[height // 5 : 4 * height // 5, width // 3 : 2 * width // 3]  # without the legend and the labels
     assert (axes.sum(-1) < 60).sum() > 10  # the black point of the sum
+    plot_curves([{"step": 9, "loss": 2.0, "learning_rate": 1e-4}], tmp_path / "rate.png")
+    assert count_pixels(tmp_path / "rate.png", VIEW_COLOR) > 5
