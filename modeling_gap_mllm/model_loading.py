@@ -20,27 +20,30 @@ from .processing.processing_gap_mllm import GapMllmProcessor
 logger = logging.get_logger(__name__)
 
 
-def model_folder(name: str | Path) -> Path:
+def model_folder(name: str | Path, file: str = "config.json") -> Path:
     """Return the local folder of a model: itself, or the snapshot of a repository of the Hub, cached or fetched.
 
     Args:
         name (`str` or `Path`): a folder, or the name of a repository as "owner/name".
+        file (`str`, defaults to "config.json"): file that such a folder holds; "adapter_config.json" for adapters.
     Raises:
-        FileNotFoundError: if it is neither a folder with a config.json nor a repository that can be read; at once
+        FileNotFoundError: if it is neither a folder with that file nor a repository that can be read; at once
             where the Hub is switched off (`HF_HUB_OFFLINE`), and after one try where it does not answer.
     """
     folder = Path(name)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
+        if not (folder / file).is_file():
             expected = "expected a folder of save_pretrained or convert"
-            if (folder / "adapter_config.json").is_file():
+            if file != "config.json":
+                expected = "expected a folder of adapters, as gap-mllm train --lora or PEFT writes it"
+            elif (folder / "adapter_config.json").is_file():
                 expected = f"it has adapters of PEFT. Merge them: gap-mllm merge {folder} --output DIR"
-            raise FileNotFoundError(f"{folder} holds no config.json; {expected}.")
+            raise FileNotFoundError(f"{folder} holds no {file}; {expected}.")
         return folder
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError
 
-    expected = "expected a folder with config.json, or the name of a repository on the Hub as owner/name"
+    expected = f"expected a folder with {file}, or the name of a repository on the Hub as owner/name"
     if folder.exists() or isinstance(name, os.PathLike) or len(folder.parts) > 2 or folder.is_absolute():
         raise FileNotFoundError(f"{name} is no folder; {expected}.")
     problem = "the Hub is switched off by HF_HUB_OFFLINE"

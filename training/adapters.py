@@ -178,8 +178,8 @@ def merge_adapter(adapter: str | Path, output: str | Path, base: str | Path | No
     Returns:
         `Path`: the folder, with the adapter's processor where it has one, else the base model's.
     Raises:
-        ImportError: without peft. ValueError: if there is no adapter in the folder, or as `load_pretrained`.
-            FileNotFoundError: if the base model is nowhere. NotADirectoryError: if `output` is a file.
+        ImportError: without peft. FileNotFoundError: if the adapter or the base model is nowhere. ValueError: as
+            `load_pretrained`. NotADirectoryError: if `output` is a file.
 
     Example:
         ```python
@@ -197,7 +197,8 @@ def merge_adapter(adapter: str | Path, output: str | Path, base: str | Path | No
         raise ImportError("Adapters need peft: pip install 'gap-mllm[train]'.")
     from peft import PeftConfig, PeftModel
 
-    output, config = check_output_folder("output", output), PeftConfig.from_pretrained(str(adapter))
+    output, adapter = check_output_folder("output", output), model_folder(adapter, "adapter_config.json")
+    config = PeftConfig.from_pretrained(str(adapter))
     folder = model_folder(base or config.base_model_name_or_path)
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
     has_heads = any(name.startswith("point_map_heads.") for name in config.modules_to_save or ())

@@ -287,7 +287,7 @@ def test_merging_keeps_the_heads_of_pretraining_and_takes_another_place_of_the_b
     expected = model.merge_and_unload().state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in merged.state_dict().items())
     assert GapMllmProcessor.from_pretrained(folder).mark_arm
-    with pytest.raises(ValueError, match="adapter_config.json"):
+    with pytest.raises(FileNotFoundError, match="holds no adapter_config.json; expected a folder of adapters"):
         merge_adapter(tmp_path / "moved", tmp_path / "merged")
 
 
