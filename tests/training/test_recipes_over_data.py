@@ -147,7 +147,7 @@ def test_evaluation_rows_are_asked_the_same_every_time(write_recipe, tmp_path):
     entries = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
     assert [entry["step"] for entry in entries] == [1, 2]
     for entry in entries:
-        weighted = sum(weight * entry[f"eval_loss_{name}"] for name, weight in trainer.term_weights.items())
+        weighted = sum(weight * entry[f"eval_loss_{name}"] for name, weight in trainer.term_weights.items() if weight)
         assert entry["eval_loss"] == pytest.approx(weighted, rel=1e-5) and entry["eval_loss_point_map"] > 0
     asked = [sample.to_row() for sample in (trainer.eval_dataset[0], trainer.eval_dataset[0])]
     assert asked[0] == asked[1] and asked[0]["split"] == "val"
