@@ -1,7 +1,5 @@
 """Numbers in answers, in digits and in English words, by our rule and by lmms-eval's."""
 
-import math
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -102,7 +100,7 @@ def test_no_run_of_words_fails(words):
     for gap in (" ", "-", ""):
         text = gap.join(words)
         for number in (first_number(text), lmms_eval_number(text)):
-            assert number is None or (math.isfinite(number) and (number >= 0 or "-" in text))
+            assert number is None or number >= 0 or "-" in text
 
 
 @pytest.mark.parametrize(
