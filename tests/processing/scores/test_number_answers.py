@@ -1,5 +1,7 @@
 """Numbers in answers, in digits and in English words, by our rule and by lmms-eval's."""
 
+import math
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
