@@ -7,6 +7,17 @@ import subprocess
 import sys
 
 
+# Leaves the group behind the script: threads of gloo that still run when the interpreter ends can abort it.
+LEAVING = """
+import runpy, sys
+from torch import distributed
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+if distributed.is_initialized():
+    distributed.destroy_process_group()
+"""
+
+
 def run_in_two(script, *arguments, on_two_nodes=False):
     """Run a script as ranks 0 and 1, on one node or two; AssertionError with the end of a failed one's stderr."""
     with socket.socket() as free:
@@ -16,7 +27,7 @@ def run_in_two(script, *arguments, on_two_nodes=False):
     shared |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), *map(str, arguments)],
+            [sys.executable, "-c", LEAVING, str(script), *map(str, arguments)],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(0 if on_two_nodes else rank)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -279,6 +279,7 @@ json.dump([seen, logged], open(f"{folder}/rank{args.process_index}.json", "w"))
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
+@pytest.mark.slow
 def test_two_processes_train_on_a_mixture_by_weights_that_follow_the_run(
     tmp_path, make_pretraining_model, tiny_processor
 ):

@@ -56,6 +56,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_nodes_save_and_go_on_each_on_its_own_disk(tmp_path, make_pretraining_model, tiny_processor, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     make_pretraining_model().save_pretrained(tmp_path)

@@ -205,6 +205,7 @@ def test_without_matplotlib_a_run_says_what_is_missing(recipe, tmp_path, monkeyp
     assert not (tmp_path / "run" / "curves.png").exists() and read_summary(tmp_path / "run")["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_run_into_a_pipe_writes_a_few_lines(recipe, tmp_path):
     path = recipe(max_steps=60, logging_steps=1, eval_strategy="steps", eval_steps=5, num_selection_rooms=1,
                   save_strategy="no", disable_tqdm=False)  # fmt: skip

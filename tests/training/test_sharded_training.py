@@ -142,6 +142,7 @@ def history(folder):
     return [{name: entry[name] for name in names if name in entry} for entry in log]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_split_over_two_processes_and_resumed_it_equals_one(kind, folder):
     one, two = history(folder / "one"), history(folder / kind)

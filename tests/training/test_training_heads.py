@@ -348,6 +348,7 @@ def test_published_recipes_read_the_layers_of_the_releases():
         assert weights == (expected if name == "geovr" else {"distillation": 1.0})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny_threedrs", "tiny_geovr"])
 def test_twins_train_and_their_heads_are_counted_without_weights(name, tmp_path, capsys):
     flags = ["--geometry_encoder_path", str(ENCODER), "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]

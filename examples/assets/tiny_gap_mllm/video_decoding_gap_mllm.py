@@ -90,7 +90,8 @@ class VideoFile:
     def decode(self) -> Iterator[tuple]:
         """Yield (index, seconds since frame 0, frame, orientation) of all frames."""
         with self._open() as (container, stream):
-            stream.thread_type = "AUTO"
+            # Not frames beside each other, where a frame can be given out before its neighbour is known to be damaged.
+            stream.thread_type = "SLICE"
             index, start, orientation = -1, 0, None
             for packet in container.demux(stream):
                 if packet.is_corrupt:
