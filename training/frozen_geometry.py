@@ -18,7 +18,7 @@ from ..geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, 
 from ..modeling_gap_mllm import GapMllmModel
 from ..processing.argument_checks import check_dtype
 from .collation_events import CollationEvents
-from .geometry_cache import GeometryCache
+from .geometry_cache import GeometryCache, content_key
 
 
 PLACES = ("loader", "model")
@@ -203,7 +203,7 @@ class FrozenGeometry:
         views = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, "scene_lengths": scene_lengths}
         if self.cache is None:
             return self(**views)
-        keys = [f"{self.key}/{_hash(*scene)}" for scene in _by_scene(**views)]
+        keys = [f"{self.key}/{content_key(*scene)}" for scene in _by_scene(**views)]
         found = [self.cache.read(key) for key in keys]
         known = KnownScenes(list(zip(keys, found, strict=True)), self.cache, self.dtype, self.encoder_dtype)
         num_missing = len({key for key, features in known.scenes if features is None})
@@ -224,14 +224,6 @@ def _by_scene(pixel_values, image_grid_thw, scene_lengths):
     return list(zip(pixel_values.split([int(grid.prod(-1).sum()) for grid in grids]), grids, strict=True))
 
 
-def _hash(*tensors):
-    hasher = xxhash.xxh3_128()
-    for tensor in tensors:
-        hasher.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return hasher.hexdigest()
-
-
 def _encoder_key(encoder: PreTrainedModel, config: GapMllmConfig, dtype: torch.dtype) -> str:
     """Tells encoders apart: their weights, their config, and what becomes of pixels before and of features after."""
     vision = config.vision_config
@@ -241,7 +233,7 @@ def _encoder_key(encoder: PreTrainedModel, config: GapMllmConfig, dtype: torch.d
     if config.gap_fusion_config.camera_tokens:
         told["camera_tokens"] = config.gap_fusion_config.camera_tokens
     weights = encoder.state_dict()
-    told = json.dumps([told, list(weights)], sort_keys=True, default=str) + _hash(*weights.values())
+    told = json.dumps([told, list(weights)], sort_keys=True, default=str) + content_key(*weights.values())
     return xxhash.xxh3_64_hexdigest(told.encode())
 
 

@@ -1,6 +1,6 @@
-"""Features of scenes on disk: one file a scene, whole or not there, at most so many gigabytes, for many processes.
+"""Tensors of scenes on disk: one file a scene, whole or not there, at most so many gigabytes, for many processes.
 
-What a scene's key is made of, and who encodes what is missing, is in frozen_geometry.py.
+Features of geometry encoders are looked up and made in frozen_geometry.py, targets of teachers in cached_teacher.py.
 """
 
 import os
@@ -9,6 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,16 @@ logger = logging.get_logger(__name__)
 LOOKS_PER_ROUND = 256  # how often the folder is measured while it fills once
 SHARE_KEPT = 7 / 8  # of the bound, once it is passed
 STALE_AFTER_S = 3600  # for files that a killed process left half-written
+
+
+def content_key(*arrays: torch.Tensor | np.ndarray) -> str:
+    """Return a hash of dtypes, shapes and contents, in their order, by which scenes are known."""
+    hasher = xxhash.xxh3_128()
+    for array in arrays:
+        tensor = torch.as_tensor(array)
+        hasher.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(_bytes(tensor))
+    return hasher.hexdigest()
 
 
 class GeometryCache:
@@ -60,22 +71,9 @@ class GeometryCache:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, key: str) -> torch.Tensor | None:
-        """Return what was written under a key, on the CPU; None if nothing was, or it is damaged."""
-        path = self._path(key)
-        try:
-            with safe_open(path, framework="pt") as file:
-                features, told = file.get_tensor("features"), file.metadata() or {}
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if not path.exists():  # or another process removed it while it was being opened
-                return None
-            return self._warn("damaged", f"{path} cannot be read ({error}); such scenes are encoded again.")
-        if told != _description(key, features):
-            return self._warn(
-                "damaged", f"{path} holds something else than was written; such scenes are encoded again."
-            )
-        with suppress(OSError):  # a folder that may only be read
-            os.utime(path)
-        return features
+        """Return what `write` kept under a key, on the CPU; None if nothing was, or it is damaged."""
+        found = self.read_tensors(key)
+        return None if found is None else found[0]["features"]
 
     def write(self, key: str, features: torch.Tensor) -> None:
         """Keep a tensor under a key.
@@ -84,18 +82,49 @@ class GeometryCache:
             key (`str`): name of a folder and name in it, as "encoder/scene".
             features (`torch.Tensor`): tensor on any device.
         """
-        path, features = self._path(key), features.detach().cpu().contiguous()
+        self.write_tensors(key, {"features": features})
+
+    def read_tensors(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
+        """Return what `write_tensors` kept under a key, on the CPU; None if nothing was, or it is damaged."""
+        path = self._path(key)
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+                told = file.metadata() or {}
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not path.exists():  # or another process removed it while it was being opened
+                return None
+            return self._warn("damaged", f"{path} cannot be read ({error}); such scenes are encoded again.")
+        description = _description(key, tensors)
+        if told | description != told:
+            return self._warn(
+                "damaged", f"{path} holds something else than was written; such scenes are encoded again."
+            )
+        with suppress(OSError):  # a folder that may only be read
+            os.utime(path)
+        return tensors, {name: value for name, value in told.items() if name not in description}
+
+    def write_tensors(self, key: str, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None) -> None:
+        """Keep named tensors under a key.
+
+        Args:
+            key (`str`): name of a folder and name in it, as "encoder/scene".
+            tensors (`dict[str, torch.Tensor]`): tensors on any device, which share no memory.
+            about (`dict[str, str]`, *optional*): texts to keep with them; no "key" or "checksum".
+        """
+        path = self._path(key)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         part = path.with_name(f".{uuid.uuid4().hex}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"features": features}, part, _description(key, features))
+            save_file(tensors, part, {**(about or {}), **_description(key, tensors)})
             os.replace(part, path)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
             self._warn("full", f"{path} cannot be written ({error}); make room, or give another cache_dir.")
             return
-        self._written += features.nbytes
+        self._written += sum(tensor.nbytes for tensor in tensors.values())
         if self._written > self.max_bytes / LOOKS_PER_ROUND:
             self._make_room()
 
@@ -131,9 +160,16 @@ class GeometryCache:
             total -= size
 
 
-def _description(key, features):
+def _description(key, tensors):
     """What a file says of itself, to tell whether it is whole and in its place."""
-    return {"key": key, "checksum": xxhash.xxh3_128_hexdigest(features.flatten().view(torch.uint8).numpy())}
+    hasher = xxhash.xxh3_128()
+    for _, tensor in sorted(tensors.items()):
+        hasher.update(_bytes(tensor))
+    return {"key": key, "checksum": hasher.hexdigest()}
 
 
-__all__ = ["GeometryCache"]
+def _bytes(tensor):
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+__all__ = ["GeometryCache", "content_key"]

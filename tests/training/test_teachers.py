@@ -205,6 +205,21 @@ def test_a_cache_keeps_what_is_not_told(tmp_path, views):
     assert found.depth is None and found.intrinsics is None and len(found.layer("last")) == 2
 
 
+def test_damaged_targets_are_asked_for_again_and_a_bound_holds(tmp_path, views, caplog):
+    cached = CachedTeacher(tmp_path, RecordedTeacher())
+    cached(views)
+    (path,) = tmp_path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert torch.equal(cached(views).depth[0], RecordedTeacher()(views).depth[0])
+    assert str(path) in caplog.text and torch.equal(CachedTeacher(tmp_path)(views).depth[1], cached(views).depth[1])
+    bounded = CachedTeacher(tmp_path / "few", RecordedTeacher(), max_gb=3 * path.stat().st_size / 1e9)
+    for index in range(6):
+        bounded([with_fields(view, picture=np.full((128, 128, 3), index, np.uint8)) for view in views])
+    assert 1 <= len(list((tmp_path / "few").rglob("*.safetensors"))) <= 3
+    with pytest.raises(ValueError, match="max_gb is 0; expected a positive"):
+        CachedTeacher(tmp_path, max_gb=0)
+
+
 def test_caches_that_do_not_fit_are_refused(tmp_path, views):
     with pytest.raises(FileNotFoundError, match="holds no targets; give the teacher that makes them"):
         CachedTeacher(tmp_path / "none")

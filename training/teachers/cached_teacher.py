@@ -1,17 +1,16 @@
 """Targets of any teacher on disk, by the pictures that it saw: asked once, read from then on."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 
 from ...processing.argument_checks import check_output_folder, check_same_run
 from ...processing.data.folder_writing import write_atomically
 from ...processing.data.scene_sample import View
+from ..geometry_cache import GeometryCache, content_key
 from .teacher_targets import SceneTeacher, TeacherTargets
 
 
@@ -20,13 +19,16 @@ class CachedTeacher:
 
     A scene is known by the pixels of its views in their order, so that targets never meet other frames than those
     that they were made of. Without a teacher the folder is all there is, as for features that another model wrote in
-    another environment. One folder holds one teacher. Files are safetensors, one for each scene.
+    another environment. One folder holds one teacher. The files are those of `GeometryCache`, one for each scene.
 
     Args:
         folder (`str` or `Path`): where the files are.
         teacher (`SceneTeacher`, *optional*): teacher that is asked about scenes that are not there.
+        max_gb (`float`, defaults to 100.0): bound on all files together, in gigabytes; what was not read for the
+            longest time goes. Without a teacher nothing goes.
     Raises:
-        FileNotFoundError: if there is neither a teacher nor a folder. ValueError: if the folder holds another teacher.
+        FileNotFoundError: if there is neither a teacher nor a folder. ValueError: if the folder holds another teacher,
+            or `max_gb` is not above 0.
 
     Example:
         ```python
@@ -42,7 +44,7 @@ class CachedTeacher:
         ```
     """
 
-    def __init__(self, folder: str | Path, teacher: SceneTeacher | None = None):
+    def __init__(self, folder: str | Path, teacher: SceneTeacher | None = None, max_gb: float = 100.0):
         self.folder, self.teacher = check_output_folder("folder", folder), teacher
         known = self.folder / "teacher.json"
         if teacher is not None:
@@ -53,6 +55,7 @@ class CachedTeacher:
                 write_atomically(known, json.dumps(about))
         elif not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} holds no targets; give the teacher that makes them.")
+        self.cache = GeometryCache(self.folder, max_gb)
 
     def __call__(self, views: Sequence[View]) -> TeacherTargets:
         """Targets of the views of one scene.
@@ -60,9 +63,10 @@ class CachedTeacher:
         Raises:
             KeyError: if they are not there and no teacher was given.
         """
-        path = self.folder / f"{scene_key(views)}.safetensors"
-        if path.is_file():
-            return _read(path)
+        key = f"targets/{scene_key(views)}"
+        found = self.cache.read_tensors(key)
+        if found is not None:
+            return _unpacked(*found)
         if self.teacher is None:
             names = ", ".join(str(view.image_path) for view in views)
             raise KeyError(
@@ -70,17 +74,13 @@ class CachedTeacher:
                 "teacher that makes targets, or write them for these views."
             )
         targets = self.teacher(views)
-        write_atomically(path, _packed(targets))
+        self.cache.write_tensors(key, _packed(targets), {"is_metric": json.dumps(targets.is_metric)})
         return targets
 
 
 def scene_key(views: Sequence[View]) -> str:
     """A hash of the pixels of views in their order."""
-    digest = hashlib.blake2b(digest_size=16)
-    for view in views:
-        digest.update(f"{view.image.size}".encode())
-        digest.update(view.image.tobytes())
-    return digest.hexdigest()
+    return content_key(*(np.array(view.image) for view in views))
 
 
 def _packed(targets):
@@ -93,16 +93,10 @@ def _packed(targets):
     for name, maps in targets.features.items():
         tensors |= {f"features/{name}/{view}": each for view, each in enumerate(maps)}
     # Copies: views of one tensor, as an encoder's patches of all views, are refused by safetensors.
-    tensors = {
-        name: each.detach().cpu().clone(memory_format=torch.contiguous_format) for name, each in tensors.items()
-    }
-    return save(tensors, {"is_metric": json.dumps(targets.is_metric)})
+    return {name: each.detach().cpu().clone(memory_format=torch.contiguous_format) for name, each in tensors.items()}
 
 
-def _read(path):
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        is_metric = json.loads(file.metadata()["is_metric"])
+def _unpacked(tensors, about):
     maps = {"depth": {}, "confidence": {}}
     for name, tensor in tensors.items():
         if "/" in name:
@@ -111,6 +105,7 @@ def _read(path):
     listed = {name: [each[view] for view in range(len(each))] or None for name, each in maps.items()}
     features = {name.removeprefix("features/"): each for name, each in listed.items() if name.startswith("features/")}
     cameras = {name: tensors.get(name) for name in ("intrinsics", "camera_to_first")}
+    is_metric = json.loads(about["is_metric"])
     return TeacherTargets(listed["depth"], listed["confidence"], **cameras, features=features, is_metric=is_metric)
 
 
