@@ -2,7 +2,8 @@
 
 Nothing of Qwen3-VL is copied: this file overrides how images and videos are encoded. All fusion happens in
 `GapMllmModel.get_image_features` and `get_video_features`, which generate() and TRL call on the base model. The
-images of the geometry encoder come from geometry_views_gap_mllm.py, the fusion from fusion_gap_mllm.py.
+images of the geometry encoder come from geometry_views_gap_mllm.py, the fusion from fusion_gap_mllm.py; loading
+and modes of training are in pretrained_gap_mllm.py, what generate() needs in generation_gap_mllm.py.
 """
 
 from contextlib import contextmanager
@@ -11,12 +12,12 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from .attention_gap_mllm import set_attention
-from .compatibility_gap_mllm import CHUNKS_TAKE_IMAGES, needed_from_transformers
+from .answer_loss_gap_mllm import answer_loss, document_starts
+from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
+from .generation_gap_mllm import IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE, SceneGeneration, cached_length
 from .geometry_views_gap_mllm import (
     encode_scenes,
     group_scenes,
@@ -26,15 +27,13 @@ from .geometry_views_gap_mllm import (
     video_views,
     without_repeats,
 )
-from .publishing_gap_mllm import PublishedModel
+from .pretrained_gap_mllm import GapMllmPreTrainedModel
 from .vggt_gap_mllm import GapMllmVggtModel
-from .weights_gap_mllm import WholeModel, stored_weights, with_skip_list
 
 
 with needed_from_transformers():
     from transformers import AutoModelForImageTextToText, AutoModelForMultimodalLM, Cache
     from transformers.integrations import is_deepspeed_zero3_enabled
-    from transformers.modeling_layers import GradientCheckpointingLayer
     from transformers.models.qwen3_vl.modeling_qwen3_vl import (
         BaseModelOutputWithDeepstackFeatures,
         Qwen3VLForConditionalGeneration,
@@ -47,151 +46,7 @@ with needed_from_transformers():
 # By model_type. An explicit dict: each remote file has its own copy of the config classes, so Auto classes would fail.
 GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
 
-IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
-VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 TOWER_INPUTS = {"cu_seqlens", "max_seqlen", "position_ids", "interp_indices", "interp_weights"}  # made for all images
-
-
-def _find_frozen(module, frozen):
-    """Collect the largest frozen parts of `module` in `frozen`; returns the values of requires_grad inside it."""
-    found = {parameter.requires_grad for parameter in module.parameters(recurse=False)}
-    by_child = {child: _find_frozen(child, frozen) for child in module.children()}
-    found.update(*by_child.values())
-    if found == {True, False}:
-        frozen += [child for child, values in by_child.items() if values == {False}]
-    return found
-
-
-def _cached_length(past_key_values):
-    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
-
-
-def _restarts(position_ids):
-    """Where the text positions of a row start again, `(B, S - 1)`; None where nothing tells."""
-    if position_ids is None or (position_ids.ndim == 3 and len(position_ids) != 4):
-        return None
-    positions = position_ids if position_ids.ndim == 2 else position_ids[0]
-    return positions[:, 1:] <= positions[:, :-1]
-
-
-def answer_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    position_ids: torch.Tensor | None,
-    num_items_in_batch: torch.Tensor | int | None,
-    is_training: bool,
-):
-    """Cross-entropy of the supervised tokens: their sum over `num_items_in_batch`, or their mean without it.
-
-    An evaluation with `num_items_in_batch` is one of `Trainer`, which weighs the loss of a batch by its rows. Only a
-    mean in which all documents count alike, however long, is then the same for every batch size.
-
-    Args:
-        logits (`torch.Tensor` of shape `(N, vocabulary)`): logits at the positions before the supervised tokens only.
-        labels (`torch.Tensor` of shape `(B, S)`): -100 where a token is not supervised.
-        position_ids (`torch.Tensor`, *optional*): positions, which tell the documents of a row; else each row is one.
-        num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens of all micro-batches and processes.
-        is_training (`bool`): whether the loss is one to train on.
-    Returns:
-        `torch.Tensor`, scalar.
-    """
-    is_supervised = labels[:, 1:] != -100
-    losses = F.cross_entropy(logits.float(), labels[:, 1:][is_supervised].to(logits.device), reduction="none")
-    if num_items_in_batch is None:
-        return losses.mean()
-    if is_training:
-        return losses.sum() / num_items_in_batch
-    starts = _restarts(position_ids)
-    starts = torch.zeros_like(is_supervised) if starts is None else starts.expand_as(is_supervised).clone()
-    starts[:, 0] = True
-    documents = starts.flatten().cumsum(0)[is_supervised.flatten()].unique(return_inverse=True)[1].to(losses.device)
-    counts = documents.bincount()
-    return (torch.zeros_like(counts, dtype=losses.dtype).index_add(0, documents, losses) / counts).mean()
-
-
-def _given_vision(model_kwargs):
-    return [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
-
-
-class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel):
-    """What all GAP-MLLM models share: where the encoder's weights come from, and frozen modules in training."""
-
-    config: GapMllmConfig
-    config_class = GapMllmConfig
-    _no_split_modules = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "GapMllmFusion"]  # and the encoder's own
-    _modes_of_training = None  # what train() left behind
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in transformers; the encoder's weights come from `geometry_weights` where the checkpoint has none.
-
-        Quantisation leaves `QUANTIZATION_SKIP_MODULES` as they are, unless `quantization_config` has its own list.
-        Without `attn_implementation` each part gets the best for where `device_map` puts it and for its dtype.
-
-        Args:
-            geometry_weights (`str`, *optional*): folder or repository to read in the place of the one that the
-                checkpoint's config names.
-            ignore_mismatched_sizes (`bool`, defaults to False): True lets missing weights start at random.
-        Raises:
-            OSError: if the encoder's weights are not part of the checkpoint and their source cannot be read.
-            ValueError: if weights are missing, there or here (they are named), or as
-                `GapMllmConfig.check_attn_implementation`.
-        """
-        if kwargs.get("quantization_config") is not None:
-            kwargs["quantization_config"] = with_skip_list(kwargs["quantization_config"])
-        is_chosen = (
-            "attn_implementation" in kwargs or getattr(kwargs.get("config"), "_attn_implementation", None) is not None
-        )
-        loaded = super().from_pretrained(*args, **kwargs)
-        if not is_chosen:
-            set_attention(loaded[0] if isinstance(loaded, tuple) else loaded)
-        return loaded
-
-    @classmethod
-    def _load_pretrained_model(cls, model, state_dict, checkpoint_files, load_config, *args, **kwargs):
-        """As in transformers; the encoder's weights join here, before any is placed, offloaded or quantised."""
-        base = model.base_model
-        if base.geometry is not None and model.config.geometry_weights is not None:
-            prefix = "geometry." if base is model else f"{model.base_model_prefix}.geometry."
-            encoder = base.read_geometry_weights(model.config.geometry_weights, load_config.dtype)
-            state_dict = dict(state_dict or {}) | {prefix + name: value for name, value in encoder.items()}
-            for file in checkpoint_files or ():
-                state_dict.update(stored_weights(file))
-            model.config.geometry_weights = None  # the model is whole now, and so is what it saves
-        return super()._load_pretrained_model(model, state_dict, checkpoint_files, load_config, *args, **kwargs)
-
-    def set_attn_implementation(self, attn_implementation: str | dict[str, str], *args, **kwargs):
-        """As in transformers, by the parts of `GapMllmConfig.check_attn_implementation`, which raises for others."""
-        self.config.check_attn_implementation(attn_implementation)
-        super().set_attn_implementation(attn_implementation, *args, **kwargs)
-
-    def train(self, mode: bool = True):
-        """Set training mode; modules without a trainable parameter (a frozen encoder) stay in evaluation mode.
-
-        A frozen layer that gradients pass through (of the language model, say) keeps the flag while activation
-        checkpointing is on, since it would not be checkpointed without; the modules in it are in evaluation mode.
-        """
-        if mode and self._modes_of_training == self._modes():
-            return self  # Trainer calls this in every step, and setting all flags anew takes as long as some layers
-        super().train(mode)
-        if mode:
-            frozen = []
-            if _find_frozen(self, frozen) == {False}:
-                frozen = [self]
-            for part in frozen:
-                for module in part.modules():  # also those without parameters, such as dropout
-                    is_checkpointed = isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
-                    module.training = is_checkpointed
-            geometry = self.base_model.geometry
-            if geometry is not None and not is_trainable(geometry):
-                geometry.eval()  # no gradient passes through
-            self._modes_of_training = self._modes()
-        return self
-
-    def _modes(self):
-        """All that train() looks at and sets."""
-        modes = [(each.training, getattr(each, "gradient_checkpointing", False)) for each in self.modules()]
-        return modes, [parameter.requires_grad for parameter in self.parameters()]
 
 
 class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
@@ -513,7 +368,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         row = None
         if cu_seq_lens is not None and len(cu_seq_lens) > 2:
             row = 0
-        elif (restarts := _restarts(position_ids)) is not None:
+        elif (restarts := document_starts(position_ids)) is not None:
             if attention_mask is not None and attention_mask.ndim == 2:
                 seen = attention_mask[:, -restarts.shape[1] - 1 :].bool()
                 restarts = restarts & seen[:, 1:] & seen[:, :-1]
@@ -581,16 +436,16 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 "Pass both."
             )
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
-        if has_pixels and position_ids is None and _cached_length(past_key_values):
+        if has_pixels and position_ids is None and cached_length(past_key_values):
             raise ValueError(
-                f"Pixels came with past_key_values of {_cached_length(past_key_values)} tokens and without "
+                f"Pixels came with past_key_values of {cached_length(past_key_values)} tokens and without "
                 "position_ids, so the positions of the visual tokens cannot be told. Call generate() with the "
                 "input_ids of the whole conversation, or pass position_ids."
             )
         text = inputs_embeds if input_ids is None else input_ids
         # One token is a decoding step; its cache is not asked, which may cost a synchronisation.
         if self.uses_geometry and not has_pixels and not mm_encoder_outputs and text is not None and text.shape[1] > 1:
-            if not _cached_length(past_key_values):
+            if not cached_length(past_key_values):
                 if input_ids is not None:
                     self._check_vision_tokens(input_ids, mm_token_type_ids)
                 if any(self._meets_others(part) for part in (self.visual, self.geometry, self.fusion)):
@@ -623,7 +478,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         )
 
 
-class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditionalGeneration):
+class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, SceneGeneration, Qwen3VLForConditionalGeneration):
     """GAP-MLLM with its language-modelling head: what notebooks, pipelines and generate() use.
 
     Example:
@@ -717,63 +572,6 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, Qwen3VLForConditio
             return outputs
         logits = outputs.logits[:, :-1][labels[:, 1:] != -100]
         return type(outputs)(loss=answer_loss(logits, labels, position_ids, num_items, False), **outputs)
-
-    def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
-        """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them.
-
-        Without mm_token_type_ids they follow from the input_ids, where these are at hand.
-        """
-        input_ids = model_kwargs.get("input_ids", inputs_tensor)
-        has_grid = any(model_kwargs.get(name) is not None for name in ("image_grid_thw", "video_grid_thw"))
-        if has_grid and model_kwargs.get("mm_token_type_ids") is None and not input_ids.is_floating_point():
-            types = IMAGE_TOKEN_TYPE * (input_ids == self.config.image_token_id)
-            model_kwargs["mm_token_type_ids"] = types + VIDEO_TOKEN_TYPE * (input_ids == self.config.video_token_id)
-        cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
-        past_length = _cached_length(cache)
-        if past_length and token_types is not None:
-            given = _given_vision(model_kwargs)
-            mask = model_kwargs.get("attention_mask")
-            is_whole = mask is None or mask.shape[1] == token_types.shape[1]  # not only the tokens after the cache
-            new_types = token_types[:, past_length:] if is_whole else token_types
-            has_new = bool(new_types.any())
-            if has_new and not given and self.model.uses_geometry:
-                self.model._check_vision_tokens(None, new_types)
-            if has_new and given and (not is_whole or token_types[:, :past_length].any()):
-                raise ValueError(
-                    f"{given} came with new image or video tokens, but past_key_values already holds {past_length} "
-                    "tokens of a conversation with views. The views of a scene are encoded together, so a cache "
-                    "cannot take in more of them: generate from the whole conversation without past_key_values."
-                )
-            if given and not has_new:  # the cache has these views
-                for key in given:
-                    del model_kwargs[key]
-            if given and is_whole:
-                self.model.rope_deltas = None  # positions follow from input_ids, whatever ran in between
-        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
-
-    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
-        """As in transformers, but refuses chunks where its release would put images into the wrong ones.
-
-        An assistant of assisted generation gets the views as the model that it assists has encoded them, if they have
-        its width; else it proposes from the text alone, as plain Qwen3-VL does.
-        """
-        if generation_config.prefill_chunk_size is not None and not CHUNKS_TAKE_IMAGES:
-            is_vision = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
-            if _given_vision(model_kwargs) or is_vision.any() or _cached_length(model_kwargs.get("past_key_values")):
-                raise ValueError(
-                    "prefill_chunk_size with images, videos or the cache of an earlier turn needs transformers >= "
-                    "5.23.0: before, chunks get the wrong visual tokens. Leave prefill_chunk_size out, or run: "
-                    "pip install 'transformers>=5.23.0'"
-                )
-        if generation_config.is_assistant and not _cached_length(model_kwargs.get("past_key_values")):
-            outputs = (model_kwargs.get("mm_encoder_outputs") or {}).values()
-            widths = {tokens.shape[-1] for output in outputs for tokens in output.pooler_output}
-            if widths == {self.config.text_config.hidden_size}:
-                kwargs["is_first_iteration"] = True  # transformers would drop them
-            elif widths:
-                with self.geometry_disabled():
-                    return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
-        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
 
 
 __all__ = ["GapMllmForConditionalGeneration", "GapMllmModel", "GapMllmPreTrainedModel"]

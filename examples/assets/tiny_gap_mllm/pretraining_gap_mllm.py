@@ -7,10 +7,11 @@ from torch import nn
 from transformers import Cache
 from transformers.utils import ModelOutput, logging
 
+from .answer_loss_gap_mllm import answer_loss
 from .configuration_gap_mllm import GapMllmConfig
 from .geometry_views_gap_mllm import is_trainable
 from .hidden_states_gap_mllm import layer_index, read_hidden_states
-from .modeling_gap_mllm import GapMllmForConditionalGeneration, answer_loss
+from .modeling_gap_mllm import GapMllmForConditionalGeneration
 from .training_heads_gap_mllm import make_training_head
 from .vggt_heads_gap_mllm import GapMllmVggtReconstruction
 
