@@ -50,12 +50,14 @@ from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
+from .probing import CorrespondenceScore, correspondence_score, relate_to_task, token_points
 
 
 __all__ = [
     "METRICS",
     "AnswerExample",
     "BlindBaselines",
+    "CorrespondenceScore",
     "GroundedBox",
     "align_by_id",
     "align_points",
@@ -70,6 +72,7 @@ __all__ = [
     "caption_scores",
     "choice_score",
     "clean_answer",
+    "correspondence_score",
     "cv_bench_aggregate",
     "depth_errors",
     "depth_score",
@@ -102,6 +105,7 @@ __all__ = [
     "read_frame",
     "reconstruction_scene",
     "reconstruction_score",
+    "relate_to_task",
     "relative_pose_errors",
     "render_split",
     "save_metrics",
@@ -116,6 +120,7 @@ __all__ = [
     "sqa3d_question_type",
     "sqa3d_score",
     "summarize_errors",
+    "token_points",
     "vsibench_aggregate",
     "vsibench_is_unparsed",
     "vsibench_overall",

@@ -9,7 +9,14 @@ from .camera_losses import (
     rotation_loss,
     translation_loss,
 )
-from .correspondence_losses import point_consistency_loss, point_contrast_loss, point_pixel_contrast_loss, voxel_ids
+from .correspondence_losses import (
+    VOXEL_EXTENT_M,
+    point_consistency_loss,
+    point_contrast_loss,
+    point_pixel_contrast_loss,
+    voxel_ids,
+    voxel_indices,
+)
 from .depth_losses import depth_gradient_loss, log_depth_loss, scale_invariant_depth_loss, trimmed_depth_loss
 from .feature_losses import (
     feature_distillation_loss,
@@ -40,6 +47,7 @@ __all__ = [
     "IGNORE_INDEX",
     "SHAPE_WORDS",
     "SPATIAL_RELATIONS",
+    "VOXEL_EXTENT_M",
     "LossSum",
     "chamfer_loss",
     "confidence_loss",
@@ -78,5 +86,6 @@ __all__ = [
     "translation_loss",
     "trimmed_depth_loss",
     "voxel_ids",
+    "voxel_indices",
     "weighted_loss",
 ]

@@ -4,6 +4,8 @@ Which places are one point is told by ids, as `voxel_ids` gives them for points 
 scene are compared, so that no split of a batch changes the loss.
 """
 
+from collections.abc import Sequence
+
 import torch
 
 from .loss_sum import (
@@ -18,12 +20,56 @@ from .loss_sum import (
 )
 
 
+VOXEL_EXTENT_M = ((-15.0, -15.0, -5.0), (15.0, 15.0, 5.0))  # lower and upper corner, of 3DRS's release
+
+
 @torch.no_grad()
-def voxel_ids(points: torch.Tensor, scenes: torch.Tensor | None = None, *, voxel_size_m: float = 0.1) -> torch.Tensor:
+def voxel_indices(
+    points: torch.Tensor, voxel_size_m: float = 0.1, extent_m: Sequence[Sequence[float]] | None = None
+) -> torch.Tensor:
+    """Index of the voxel in which each point lies, along each axis: `point / voxel_size_m`, halves to even numbers.
+
+    Frame: that of the points. Units: metres. Source: 3DRS (arXiv:2506.01946).
+
+    Args:
+        points (`torch.Tensor` of shape `(..., 3)`): finite points.
+        voxel_size_m (`float`, defaults to 0.1): side of a voxel in metres.
+        extent_m (two corners of 3 `float`, *optional*): box in metres that points beyond are moved onto, and whose
+            lower corner indices are counted from; `VOXEL_EXTENT_M` is that of the release. None is no bound.
+    Returns:
+        `torch.Tensor` of shape `(..., 3)`, int64.
+    Raises:
+        ValueError: if the size is not above 0.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.training.losses import VOXEL_EXTENT_M, voxel_indices
+        >>> points = torch.tensor([[1.0, 0.0, 20.0]])
+        >>> voxel_indices(points).tolist(), voxel_indices(points, extent_m=VOXEL_EXTENT_M).tolist()
+        ([[10, 0, 200]], [[160, 150, 100]])
+
+        ```
+    """
+    if not voxel_size_m > 0:
+        raise ValueError(f"voxel_size_m is {voxel_size_m}; expected a length above 0 in metres.")
+    if extent_m is not None:
+        low, high = (points.new_tensor(corner) for corner in extent_m)
+        points = points.clamp(low, high) - low
+    return (points / voxel_size_m).round().to(torch.int64)
+
+
+@torch.no_grad()
+def voxel_ids(
+    points: torch.Tensor,
+    scenes: torch.Tensor | None = None,
+    *,
+    voxel_size_m: float = 0.1,
+    extent_m: Sequence[Sequence[float]] | None = None,
+) -> torch.Tensor:
     """Number of the voxel in which each point lies; places with one number see the same spot.
 
-    Frame: one world for all points of a scene. Units: metres. The index along an axis is `point / voxel_size_m`,
-    rounded.
+    Frame: one world for all points of a scene. Units: metres.
     Source: 3DRS (arXiv:2506.01946), 0.1 m. `Differs:` voxels are compared as int64, for any extent; the release hashes
     them in half precision after a cut at 15 m, which makes one voxel of many.
 
@@ -31,6 +77,7 @@ def voxel_ids(points: torch.Tensor, scenes: torch.Tensor | None = None, *, voxel
         points (`torch.Tensor` of shape `(N, 3)`): points in the world; NaN where none is known.
         scenes (`torch.Tensor` of shape `(N,)`, *optional*): scene of each point; voxels of two are never the same.
         voxel_size_m (`float`, defaults to 0.1): side of a voxel in metres.
+        extent_m (two corners of 3 `float`, *optional*): bounds in metres, as in `voxel_indices`.
     Returns:
         `torch.Tensor` of shape `(N,)`, int64: numbers from 0; -1 for points that are not known.
     Raises:
@@ -46,12 +93,10 @@ def voxel_ids(points: torch.Tensor, scenes: torch.Tensor | None = None, *, voxel
         ```
     """
     check_shapes(last=3, points=points)
-    if not voxel_size_m > 0:
-        raise ValueError(f"voxel_size_m is {voxel_size_m}; expected a length above 0 in metres.")
     scenes = torch.zeros_like(points[:, 0], dtype=torch.int64) if scenes is None else scenes.to(torch.int64)
     check_shapes(scenes=scenes, points=points[:, 0])
     is_known = points.isfinite().all(-1)
-    cells = (points[is_known] / voxel_size_m).round().to(torch.int64)
+    cells = voxel_indices(points[is_known], voxel_size_m, extent_m)
     ids = torch.full_like(scenes, -1)
     if len(cells):
         ids[is_known] = torch.cat([scenes[is_known, None], cells], 1).unique(dim=0, return_inverse=True)[1]
@@ -234,4 +279,11 @@ def _pairs(features, groups, num_groups):
     return spread, count * (count - 1) / 2
 
 
-__all__ = ["point_consistency_loss", "point_contrast_loss", "point_pixel_contrast_loss", "voxel_ids"]
+__all__ = [
+    "VOXEL_EXTENT_M",
+    "point_consistency_loss",
+    "point_contrast_loss",
+    "point_pixel_contrast_loss",
+    "voxel_ids",
+    "voxel_indices",
+]
