@@ -43,6 +43,7 @@ from gap_mllm.training.losses import (
     translation_loss,
     trimmed_depth_loss,
     voxel_ids,
+    voxel_indices,
     weighted_loss,
 )
 from gap_mllm.training.losses.camera_losses import ROTATION_ERRORS, TRANSLATION_ERRORS
@@ -443,6 +444,8 @@ def test_voxels_are_told_apart_by_scene_and_know_any_extent():
     assert voxel_ids(points).tolist() == [0, 0, 1, -1]
     assert len(voxel_ids(points, torch.tensor([0, 1, 1, 1])).unique()) == 4
     assert voxel_ids(points[3:]).tolist() == [-1]
+    assert voxel_indices(points[:3]).tolist() == [[0, 0, 0], [0, 0, 0], [9000, -5000, 300]]
+    assert voxel_ids(points, extent_m=((-1.0,) * 3, (1.0,) * 3)).tolist() == [0, 0, 1, -1]
     with pytest.raises(ValueError, match="voxel_size_m is 0"):
         voxel_ids(points, voxel_size_m=0)
 
