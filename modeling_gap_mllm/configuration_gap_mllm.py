@@ -53,7 +53,8 @@ FUSION_FIELDS_OF = {
     ("merger_type", ("mlp",)): ("merger_norm", "merger_norm_eps"),
 }
 FUSION_INITS = ("identity", "reference")
-TRAINING_HEADS = ("distillation", "depth", "camera", "metric_scale")
+TOKEN_HEADS = ("correspondence", "consistency", "shape", "region_text", "relations")
+TRAINING_HEADS = ("distillation", "depth", "camera", "metric_scale", *TOKEN_HEADS)
 REFERENCE_FRAMES = ("first", "last")
 VIDEO_FRAMES = ("mean", "first")
 

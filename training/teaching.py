@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import nearest_name
-from ..processing.data.scene_sample import View
+from ..processing.data.scene_sample import SceneSample, View
 from .geometry_aligned_trainer import GeometryAlignedTrainingArguments, bare_model
+from .object_targets import find_objects
 from .teachers import TEACHERS, SceneTeacher, make_teacher
 from .terms import LossTerm, make_terms
 from .terms.head_term import OWN_ENCODER, HeadTerm
+from .terms.token_term import ObjectTerm
 
 
 class Teaching:
@@ -57,18 +59,26 @@ class Teaching:
                     example = "Give its settings, too, as {name: vggt, path: FOLDER}."
                     raise TypeError(f"terms.{name}.teacher: {error} {example}") from None
 
-    def __call__(self, views: Sequence[View], grids: list[tuple[int, int]]) -> dict[str, dict[str, list]]:
-        """Targets of each term for the views of one scene, lists with an entry for each view.
+    def __call__(
+        self,
+        views: Sequence[View],
+        grids: list[tuple[int, int]],
+        samples: Sequence[SceneSample] = (),
+        tokenizer: object = None,
+    ) -> dict[str, dict[str, list]]:
+        """Targets of each term for the views of one scene, lists with an entry for each view or for the scene.
 
         Args:
             views (`Sequence[View]`): views of a scene.
             grids (`list[tuple[int, int]]`): height and width of each in visual tokens.
+            samples (`Sequence[SceneSample]`): questions about the views, whose boxes are objects; none by default.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*): tokenizer of the model; terms of objects need it.
         Returns:
             `dict[str, dict[str, list]]`.
         Raises:
             ValueError: if a teacher does not tell what a term needs, or on another grid.
         """
-        said, targets = {}, {}
+        said, objects, targets = {}, {}, {}
         for name, term in self.terms.items():
             if term.teacher == OWN_ENCODER:
                 targets[name] = term.own_targets(grids)
@@ -76,6 +86,11 @@ class Teaching:
             key = _key(term)
             if key not in said:
                 said[key] = self.teachers[key](views)
+            if isinstance(term, ObjectTerm):
+                if key not in objects:
+                    objects[key] = find_objects(said[key], views, grids, samples)
+                targets[name] = term.scene_targets(objects[key], tokenizer)
+                continue
             targets[name] = term.targets(said[key], views, grids, self.head_settings[term.head])
         return targets
 

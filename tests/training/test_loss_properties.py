@@ -406,6 +406,10 @@ def test_consistency_by_loops():
     torch.testing.assert_close(
         point_consistency_loss(features[order], ids[order], views[order], mean_of_points=True).sum, loss.sum
     )
+    none = features.clone()
+    none[ids == ids[0]] = 0.0
+    lacking, others = point_consistency_loss(none, ids, views), point_consistency_loss(none[1:], ids[1:], views[1:])
+    assert (lacking.sum - others.sum) == pytest.approx(float(lacking.count - others.count))  # 1 for each pair
     distances = point_consistency_loss(features, ids, normalise=False)
     moved = point_consistency_loss(features + 4.0, ids, normalise=False)
     torch.testing.assert_close(moved.sum, distances.sum)

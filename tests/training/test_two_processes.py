@@ -4,6 +4,7 @@ Losses agree within 1e-4 and parameters within 1e-5, with plain gradient descent
 `pytest -rP` shows the largest difference of each case, as docs/several_gpus.md has them.
 """
 
+import copy
 import functools
 from pathlib import Path
 
@@ -20,6 +21,22 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="to
 
 TERMS = {"point_map_weight": 1.0, "readout_weight": 1.0}
 ALL = {"module_learning_rates": dict.fromkeys(("vision", "mergers", "fusion", "language", "point_maps"), 0.02)}
+HEADS = {
+    "terms": {
+        "distillation": {"weight": 1.0, "layers": [1, -1]},
+        "depth": {"weight": 1.0, "layers": [1, -1], "side": 4, "features": 8},
+        "normals": {"weight": 0.5},
+        "camera": {"weight": 2.5, "head_size": 16},
+        "field_of_view": {"weight": 1.0},
+        "metric_scale": {"weight": 1.0, "head_size": 16},
+        "correspondence": {"weight": 1.0, "voxel_size_m": 1.0},
+        "consistency": {"weight": 1.0, "voxel_size_m": 1.0},
+        "shape": {"weight": 1.0},
+        "region_text": {"weight": 1.0, "negatives": ["bed", "sofa"]},
+        "relations": {"weight": 1.0},
+    },
+    "module_learning_rates": {"geometry": 0.0, "heads": 0.002},
+}
 LAYERS, TOWER = ["Qwen3VLTextDecoderLayer"], ["Qwen3VLVisionBlock", "GapMllmFusion"]
 # By name: what the second process gets, settings of the run, and the classes of the modules that FSDP2 shards.
 CASES = {
@@ -32,6 +49,9 @@ CASES = {
     "sharded_trained_tower": ("text", {**TERMS, **ALL}, [*LAYERS, *TOWER]),
     "kept_geometry": ("whole", TERMS, None),
     "kept_geometry_sharded": ("text", TERMS, [*LAYERS, *TOWER]),
+    "heads": ("detected", HEADS, None),
+    "heads_without_depth": ("bare", HEADS, None),
+    "heads_sharded": ("detected", HEADS, LAYERS),
 }
 
 SCRIPT = """
@@ -51,7 +71,8 @@ def make_rows(second):
     rows = []
     for seed, num_views in enumerate((2, 1, 1, 2)):
         scene = render_room(seed, num_views=num_views, height=64, width=64)
-        row = scene_row(scene, make_question(scene, "reconstruction"), scene_views(scene), "train", f"room-{seed}")
+        question = make_question(scene, "detection3d" if second == "detected" else "reconstruction")
+        row = scene_row(scene, question, scene_views(scene), "train", f"room-{seed}")
         rows.append(complete_row(**row))
     if second == "text":
         sums = ((f"How many are {n} and 2?", f"{n + 2}.") for n in (1, 2))
@@ -69,6 +90,7 @@ def run_case(case, folder, batch):
         GeometryAlignedTrainer,
         GeometryAlignedTrainingArguments,
         SceneCollator,
+        set_training_heads,
     )
 
     second, settings, sharded = CASES[case]
@@ -87,10 +109,13 @@ def run_case(case, folder, batch):
         use_cpu=True,
         disable_tqdm=True,
         train_sampling_strategy="sequential",
-        **settings,
+        **copy.deepcopy(settings),
     )
+    torch.manual_seed(3)
+    teaching = set_training_heads(model, args)
     rows, processor = make_rows(second), GapMllmProcessor.from_pretrained(folder)
     collator = SceneCollator(processor, for_pretraining=True, point_map_side=model.config.point_map_side)
+    collator.teaching = teaching
     if case.startswith("kept"):
         model.model.geometry.requires_grad_(False)
         collator.geometry = FrozenGeometry(model, cache_dir=f"{folder}/{case}-{args.world_size}")
@@ -102,8 +127,10 @@ def run_case(case, folder, batch):
         losses.append(trainer.evaluate())
     else:
         losses = train_sharded(trainer, sharded, batch)
-    names = ("loss", "loss_text", "loss_point_map", "loss_readout", "eval_loss", "grad_norm", "cache_hit_rate")
-    losses = [{name: entry[name] for name in names if name in entry} for entry in losses]
+    names = ("eval_loss", "grad_norm", "cache_hit_rate")
+    losses = [
+        {key: value for key, value in entry.items() if key in names or key.startswith("loss")} for entry in losses
+    ]
     parameters = {name: whole(parameter) for name, parameter in model.named_parameters()}
     if trainer.is_world_process_zero():
         torch.save((losses, parameters), f"{folder}/{case}-{args.world_size}.pt")
@@ -171,6 +198,12 @@ def test_two_processes_equal_one_for_five_steps(case, results):
         assert theirs == pytest.approx(mine, rel=1e-4)
     for name, parameter in parameters.items():
         torch.testing.assert_close(others[name], parameter, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_every_term_of_the_heads_is_measured(results):
+    (one, _), (bare, _) = results["heads"][0], results["heads_without_depth"][0]
+    assert all(entry[f"loss_{name}"] > 0 for entry in one[:5] for name in HEADS["terms"])
+    assert all(entry["loss_depth"] > 0 for entry in bare[:5])  # of the rows that have it
 
 
 def test_the_share_of_kept_scenes_is_over_both_processes(results):

@@ -222,9 +222,9 @@ def point_consistency_loss(
 ) -> LossSum:
     """How far apart the features of one 3D point are in the views that see it.
 
-    For features 1 - cosine, half of the squared distance of the unit vectors; with `normalise=False` half of the
-    squared distance itself, as for the points that each view predicts (in metres, one frame). Over all pairs of places
-    that see one point; memory and time grow with the number of places, not of pairs.
+    For features 1 - cosine, half of the squared distance of the unit vectors (1 for a feature of length 0); with
+    `normalise=False` half of the squared distance itself, as for the points that each view predicts (in metres, one
+    frame). Over all pairs of places that see one point; memory and time grow with the number of places, not of pairs.
     Items: pairs, or points with a pair. Source: 3DRS (arXiv:2506.01946), correspondence of its evaluation and of a
     loss left in its code. `Differs:` pairs within one view do not count where `views` is given; there they do.
 
@@ -255,13 +255,14 @@ def point_consistency_loss(
     is_known = point_ids >= 0
     features = features[is_known]
     features = unit(features) if normalise else features
+    lacking = (features == 0).all(-1).to(features) if normalise else torch.zeros_like(features[:, 0])
     _, places = point_ids[is_known].unique(return_inverse=True)
     num_points = int(places.max()) + 1 if len(places) else 0
-    spread, pairs = _pairs(features, places, num_points)
+    spread, pairs = _pairs(features, lacking, places, num_points)
     if views is not None:
         check_shapes(views=views, point_ids=point_ids)
         both, groups = torch.stack([places, views[is_known]], 1).unique(dim=0, return_inverse=True)
-        same_spread, same_pairs = _pairs(features, groups, len(both))
+        same_spread, same_pairs = _pairs(features, lacking, groups, len(both))
         spread = spread - torch.zeros_like(spread).index_add(0, both[:, 0], same_spread)
         pairs = pairs - torch.zeros_like(pairs).index_add(0, both[:, 0], same_pairs)
     if mean_of_points:
@@ -269,13 +270,16 @@ def point_consistency_loss(
     return LossSum(only_valid(spread, pairs > 0).sum(), pairs.sum())
 
 
-def _pairs(features, groups, num_groups):
-    """Half of the summed squared distances of all pairs of each group, `(G,)`, and how many pairs there are."""
+def _pairs(features, lacking, groups, num_groups):
+    """Half of the summed squared distances of all pairs of each group, `(G,)`, and how many pairs there are.
+
+    A feature of length 0, 1 in `lacking`, counts as of length 1 and a cosine of 0 to all.
+    """
     ones = torch.ones_like(features[:, 0])
     count = ones.new_zeros(num_groups).index_add(0, groups, ones)
     mean = features.new_zeros(num_groups, features.shape[1]).index_add(0, groups, features) / count[:, None]
-    squared = (features - mean[groups]).square().sum(1)
-    spread = ones.new_zeros(num_groups).index_add(0, groups, squared) * count / 2
+    squared = (features - mean[groups]).square().sum(1) * count[groups] + lacking * (count[groups] - 1)
+    spread = ones.new_zeros(num_groups).index_add(0, groups, squared) / 2
     return spread, count * (count - 1) / 2
 
 

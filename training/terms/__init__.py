@@ -6,13 +6,18 @@ from dataclasses import fields
 from ...processing.argument_checks import check_names
 from ..schedule import read_weight
 from .camera_term import CameraTerm, FieldOfViewTerm, MetricScaleTerm
+from .correspondence_term import ConsistencyTerm, CorrespondenceTerm
 from .depth_term import DepthTerm, NormalsTerm
 from .distillation_term import DistillationTerm
 from .head_term import HeadTerm
 from .loss_term import LossTerm
 from .point_map_term import PointMapTerm
 from .readout_term import ReadoutTerm
+from .region_text_term import RegionTextTerm
+from .relations_term import RelationsTerm
+from .shape_term import ShapeTerm
 from .text_term import TextTerm
+from .token_term import ObjectTerm, TokenTerm
 
 
 LOSS_TERMS: dict[str, type[LossTerm]] = {
@@ -25,6 +30,11 @@ LOSS_TERMS: dict[str, type[LossTerm]] = {
     "camera": CameraTerm,
     "field_of_view": FieldOfViewTerm,
     "metric_scale": MetricScaleTerm,
+    "correspondence": CorrespondenceTerm,
+    "consistency": ConsistencyTerm,
+    "shape": ShapeTerm,
+    "region_text": RegionTextTerm,
+    "relations": RelationsTerm,
 }
 
 
@@ -70,6 +80,8 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
 __all__ = [
     "LOSS_TERMS",
     "CameraTerm",
+    "ConsistencyTerm",
+    "CorrespondenceTerm",
     "DepthTerm",
     "DistillationTerm",
     "FieldOfViewTerm",
@@ -77,8 +89,13 @@ __all__ = [
     "LossTerm",
     "MetricScaleTerm",
     "NormalsTerm",
+    "ObjectTerm",
     "PointMapTerm",
     "ReadoutTerm",
+    "RegionTextTerm",
+    "RelationsTerm",
+    "ShapeTerm",
     "TextTerm",
+    "TokenTerm",
     "make_terms",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .configuration_gap_mllm import GapMllmConfig
+from .configuration_gap_mllm import TOKEN_HEADS, GapMllmConfig
 from .vggt_heads_gap_mllm import POSE_ENCODING_SIZE, POSITION_SCALE, _FusionBlock, _sine_cosine_positions
 
 
@@ -59,6 +59,24 @@ class GapMllmDistillationHead(nn.Module):
 
     def forward(self, states: list[torch.Tensor], grids: list[tuple[int, int]], scene_lengths: list[int]):
         return [project(tokens) for project, tokens in zip(self.projectors, states, strict=True)]
+
+
+class GapMllmTokenHead(nn.Module):
+    """Features `(T, feature_size)` of the visual tokens, for terms that compare tokens or pool those of an object.
+
+    Args:
+        hidden_size (`int`): width of the language model.
+        layers (`list[int]`): layer that is read, one.
+        feature_size (`int`): width of the features.
+        head_size (`int`, *optional*): hidden width, twice `hidden_size` by default.
+    """
+
+    def __init__(self, hidden_size: int, layers: list[int], feature_size: int, head_size: int | None = None):
+        super().__init__()
+        self.projector = GapMllmProjector(hidden_size, head_size or 2 * hidden_size, feature_size, norm=True)
+
+    def forward(self, states: list[torch.Tensor], grids: list[tuple[int, int]], scene_lengths: list[int]):
+        return self.projector(states[0])
 
 
 class GapMllmDepthHead(nn.Module):
@@ -156,6 +174,7 @@ TRAINING_HEAD_CLASSES = {
     "depth": GapMllmDepthHead,
     "camera": GapMllmCameraHead,
     "metric_scale": GapMllmScaleHead,
+    **dict.fromkeys(TOKEN_HEADS, GapMllmTokenHead),
 }
 
 
