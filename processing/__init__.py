@@ -10,6 +10,7 @@ from .answers_gap_mllm import (
     format_boxes,
     format_frame,
     format_point,
+    format_points,
     parse_boxes,
     parse_choice,
     parse_frame,
@@ -27,6 +28,7 @@ from .frame_sampling_gap_mllm import (
 )
 from .processing_gap_mllm import GapMllmProcessor, default_image_processor
 from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
+from .several_marks_gap_mllm import name_marks, number_marks
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 from .visual_prompt_gap_mllm import (
     MARK_COLORS,
@@ -68,9 +70,12 @@ __all__ = [
     "format_boxes",
     "format_frame",
     "format_point",
+    "format_points",
     "fps_sample",
     "greedy_coverage",
     "marks_to_tokens",
+    "name_marks",
+    "number_marks",
     "parse_boxes",
     "parse_choice",
     "parse_frame",

@@ -41,6 +41,7 @@ class AnswerForm:
 # How the answers of the package's own tasks end; as long as the longest ones of the released data.
 ANSWER_FORMS = {
     "reconstruction": AnswerForm(64, (POINT_KEY,)),
+    "sparse_points": AnswerForm(640, (POINT_KEY,), is_list=True),
     "detection3d": AnswerForm(1280, BOX_KEYS, is_list=True),
     "grounding": AnswerForm(100, BOX_KEYS),
     "grounding_frame": AnswerForm(32, (FRAME_KEY,)),

@@ -18,6 +18,7 @@ from transformers.video_utils import VideoMetadata, make_batched_videos
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, VIDEO_OPTIONS, AnswerForm, Asker
 from .prompts_gap_mllm import build_messages
+from .several_marks_gap_mllm import name_marks, number_marks
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
 
@@ -416,9 +417,22 @@ class GapMllmProcessor(Qwen3VLProcessor):
         """Build the chat messages of one question; see `build_messages` in `prompts_gap_mllm.py`.
 
         With `marks`, as for `apply_visual_prompt`, crosses of the size that the model knows are drawn on the views;
-        where all have one colour, the text names it.
+        where all have one colour, the text names it. "reconstruction" asks about one mark, "sparse_points" about any
+        number of them, on any views: they are numbered and coloured by `number_marks`, and answered in that order.
+
+        Raises:
+            ValueError: also if the number of marks does not fit the task, or as `number_marks`.
         """
-        if marks is not None:
+        if marks is not None and task == "sparse_points":
+            marks = number_marks(marks, None if isinstance(images, int) else len(images))
+            images = self.apply_visual_prompt(images, marks)
+            kwargs.setdefault("crosses", name_marks(marks))
+        elif marks is not None:
+            if task == "reconstruction" and len(as_marks(marks)) != 1:
+                raise ValueError(
+                    f"task 'reconstruction' asks about one mark, got {len(as_marks(marks))}; ask about several by the "
+                    "task 'sparse_points'."
+                )
             images = self.apply_visual_prompt(images, marks)
             colors = [mark.color for mark in as_marks(marks)]
             if colors and isinstance(colors[0], str) and colors.count(colors[0]) == len(colors):
@@ -486,7 +500,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
         Args:
             texts (`list[str]`): decoded answers.
         Returns:
-            `list[ParsedAnswer]`: per text, `LabelledPoint` items and what was rejected.
+            `list[ParsedAnswer]`: per text, `LabelledPoint` items and what was rejected; of an answer about several
+            marks, `entries` are both in the order of the marks.
         Raises:
             TypeError: if `texts` is one string, or holds anything but strings.
         """

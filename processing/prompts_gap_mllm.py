@@ -38,10 +38,18 @@ RECONSTRUCTION_PROMPT = (
     "in the camera coordinate system of the first frame.\n"
     "The 3D point format should be [x, y, z]."
 )
+# Not of the release: several marks at once, which are numbered and named in order.
+SPARSE_POINTS_PROMPT = (
+    "Numbered crosses mark pixels in the frames: {crosses}.\n"
+    "Output a json list with one entry for each cross, in the order of their numbers, where each entry contains the "
+    'object name in "label" and the 3D point of the marked pixel in "pointmap" '
+    "in the camera coordinate system of the first frame.\n"
+    "The 3D point format should be [x, y, z]."
+)
 # Differs: wording not public for this model; this is the wording of the captioning data that it was trained with.
 CAPTION_PROMPT = "\nCarefully watch the video and describe the object located at {location} in detail."
 
-TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption")
+TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption", "sparse_points")
 
 
 def prompt_text(
@@ -50,6 +58,7 @@ def prompt_text(
     location: Sequence[float] | None = None,
     color: str = "red",
     decimals: int = 2,
+    crosses: str | None = None,
 ) -> str:
     """Write the text of a question, without the views.
 
@@ -60,6 +69,7 @@ def prompt_text(
             the first view, in metres.
         color (`str`, defaults to "red"): name of the mark's colour, for `reconstruction`.
         decimals (`int`, defaults to 2): digits of the location.
+        crosses (`str`, *optional*): numbers and colours of the marks, for `sparse_points`; what `name_marks` gives.
     Returns:
         `str`: the text that follows the views.
     Raises:
@@ -75,6 +85,13 @@ def prompt_text(
     """
     if task == "reconstruction":
         return RECONSTRUCTION_PROMPT.format(color=color)
+    if task == "sparse_points":
+        if not crosses:
+            raise ValueError(
+                "task 'sparse_points' needs `crosses`, its marks by name: name_marks(number_marks(marks)); or give "
+                "the marks to build_messages of the processor."
+            )
+        return SPARSE_POINTS_PROMPT.format(crosses=crosses)
     if task == "detection3d":
         return DETECTION_PROMPT
     if task in ("grounding_frame", "grounding_box"):
@@ -103,6 +120,7 @@ def build_messages(
     color: str = "red",
     decimals: int = 2,
     system: str | None = SYSTEM_PROMPT,
+    crosses: str | None = None,
 ) -> list[dict]:
     """Build the chat messages of one question about one scene.
 
@@ -112,7 +130,7 @@ def build_messages(
         prompt (`str`, *optional*): the record's own text, used instead of ours. It may place the views itself with
             `<image>` tags; else they come first, as the task has it.
         answer (`str`, *optional*): the assistant turn, for training.
-        description, location, color, decimals: arguments of `prompt_text`.
+        description, location, color, decimals, crosses: arguments of `prompt_text`.
         system (`str`, *optional*): the system turn; None leaves it out.
     Returns:
         `list[dict]`: messages whose content is always a list of typed parts.
@@ -141,7 +159,7 @@ def build_messages(
     if prompt is not None and IMAGE_TAG in prompt:
         content = split_image_tags(prompt, images)
     else:
-        text = prompt if prompt is not None else prompt_text(task, description, location, color, decimals)
+        text = prompt if prompt is not None else prompt_text(task, description, location, color, decimals, crosses)
         content = []
         for index, part in enumerate(_image_parts(images)):
             content += [_text_part(f"Frame-{index}: "), part] if task == "grounding_frame" else [part]

@@ -158,8 +158,7 @@ def _question(scene, index, first_position, views_start, document):
     readout = [PADDING] * length
     if scene.targets[index] is not None:
         # The rows that predict the answer are those before each of its tokens.
-        for row in range(len(question) - 1, length - 1):
-            readout[row] = views_start + scene.targets[index]
+        readout[len(question) - 1 : length - 1] = [views_start + column for column in scene.targets[index]]
     return {
         "input_ids": question + answer,
         "labels": [IGNORE_INDEX] * len(question) + answer,

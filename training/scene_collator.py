@@ -225,7 +225,7 @@ class SceneCollator:
             size, wanted, pixels = fit_views(self.processor.image_processor, sizes, *limits, together.id)
             if pixels < wanted:
                 self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
-        marks = [_answered_mark(sample) for sample in group.samples]
+        marks = [_answered_marks(sample) for sample in group.samples]
         scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size)
         for index, sample in enumerate(group.samples):
             length = scene.length(index)
@@ -264,10 +264,11 @@ def _from_row(row):
     return SceneSample.from_row(row)
 
 
-def _answered_mark(sample):
-    """The cross that a question is about: its only one."""
+def _answered_marks(sample):
+    """The crosses that an answer is about, in its order: the only one, or those of a list with an entry for each."""
     crosses = [mark for mark in sample.marks if mark.kind == "cross" and mark.unit == "pixel"]
-    return Mark(crosses[0].view, crosses[0].xy, crosses[0].color) if len(crosses) == 1 else None
+    is_list = sample.task == "sparse_points" and sample.answer.count("{") == len(crosses)
+    return [Mark(mark.view, mark.xy, mark.color) for mark in crosses] if len(crosses) == 1 or is_list else []
 
 
 __all__ = ["LOSS_FIELDS", "PRETRAINING_FIELDS", "SceneCollator"]

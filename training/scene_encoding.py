@@ -1,5 +1,6 @@
 """A scene and the questions about it as tokens: the views once, and what is asked and answered behind them."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +38,8 @@ class EncodedScene:
             pictures as the processor gives them.
         questions (`list[list[int]]`), answers (`list[list[int]]`): tokens of each question.
         weights (`list[list[float]]`): weight of each token of the answers in the loss.
-        targets (`list[int | None]`): the token of the prefix that shows what each question is about.
+        targets (`list[list[int] | None]`): tokens of the prefix that show what each token of an answer is about; None
+            for a question about no mark.
     """
 
     prefix: list[int]
@@ -47,7 +49,7 @@ class EncodedScene:
     questions: list[list[int]]
     answers: list[list[int]]
     weights: list[list[float]]
-    targets: list[int | None]
+    targets: list[list[int] | None]
 
     def length(self, index: int) -> int:
         """Number of tokens of a question with the views before it and the answer behind it."""
@@ -76,7 +78,7 @@ def encode_scene(
     processor: GapMllmProcessor,
     images: list[Image.Image],
     texts: list[QuestionTexts],
-    marks: list[Mark | None],
+    marks: list[list[Mark]],
     answer_weights: dict[str, float] | None = None,
     size: dict[str, int] | None = None,
 ) -> EncodedScene:
@@ -86,7 +88,8 @@ def encode_scene(
         processor (`GapMllmProcessor`): processor of the model.
         images (`list[PIL.Image.Image]`): views with all marks drawn on them.
         texts (`list[QuestionTexts]`): questions with one and the same prefix.
-        marks (`list[Mark | None]`): mark that each question is about, None where it is about none.
+        marks (`list[list[Mark]]`): marks that each question is about, in the order of its answer; empty where it is
+            about none.
         answer_weights (`dict[str, float]`, *optional*): weight of each part of an answer, see `SceneCollator`.
         size (`dict[str, int]`, *optional*): bounds on the pixels of a view, instead of the image processor's own.
     Returns:
@@ -101,12 +104,16 @@ def encode_scene(
         prefix, types = inputs["input_ids"][0].tolist(), inputs["mm_token_type_ids"][0].tolist()
     image_tokens = [index for index, kind in enumerate(types) if kind == 1]
     sizes, merge_size = [image.size for image in images], processor.image_processor.merge_size
-    targets = []
-    for mark in marks:
-        token = None if mark is None else marks_to_tokens([mark], sizes, grids, merge_size)[0]
-        targets.append(None if mark is None else image_tokens[token])
     tokenizer = processor.tokenizer
     answers = [_answer_tokens(tokenizer, text.answer, answer_weights or {}) for text in texts]
+    targets = []
+    for (ids, _), text, shown in zip(answers, texts, marks, strict=True):
+        columns = [image_tokens[token] for token in marks_to_tokens(shown, sizes, grids, merge_size)]
+        if len(columns) == 1:
+            columns *= len(ids)
+        elif columns:
+            columns = [columns[part] for part in _parts_of_list(tokenizer, text.answer, len(columns))]
+        targets.append(columns or None)
     return EncodedScene(
         prefix=prefix,
         token_types=types,
@@ -117,6 +124,13 @@ def encode_scene(
         weights=[weights for _, weights in answers],
         targets=targets,
     )
+
+
+def _parts_of_list(tokenizer, text, count):
+    """Which of the `count` objects of a list each token of an answer belongs to, with what stands before it."""
+    ends = [match.end() for match in re.finditer(r"\}", text)]
+    starts = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    return [min(sum(end <= start for end in ends), count - 1) for start, _ in starts]
 
 
 def _answer_tokens(tokenizer, text, answer_weights):

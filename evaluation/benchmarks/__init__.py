@@ -16,6 +16,7 @@ from .nr3d_benchmark import NR3D, NR3D_TWO_STAGE
 from .scanqa_benchmark import SCANQA
 from .scanrefer_benchmark import SCANREFER, SCANREFER_TWO_STAGE
 from .spar_bench_benchmark import SPAR_BENCH
+from .sparse_points_benchmark import SPARSE_POINTS
 from .sqa3d_benchmark import SQA3D
 from .synthetic_rooms_benchmark import SYNTHETIC_ROOMS
 from .vsibench_benchmark import VSIBENCH
@@ -23,6 +24,7 @@ from .vsibench_benchmark import VSIBENCH
 
 _ALL = (
     SYNTHETIC_ROOMS,
+    SPARSE_POINTS,
     GAP_MLLM_RECONSTRUCTION,
     GAP_MLLM_DETECTION,
     GAP_MLLM_GROUNDING,

@@ -18,8 +18,11 @@ def with_task_names(task: str | None, question_type: str | None, metadata: dict)
     Args:
         task (`str`, *optional*), question_type (`str`, *optional*), metadata (`dict`): fields of the row.
     Returns:
-        `dict`: the fields that change, "question_type" and "metadata", with the name of the task in both; else empty.
+        `dict`: the fields that change, "question_type" and "metadata", with the name of the task in both, or "task";
+        else empty.
     """
+    if (task, question_type) == ("reconstruction", "sparse_points"):  # as rows were stored before it was a task
+        return {"task": "sparse_points"}
     if question_type not in FORMER_NAMES or task_name(question_type) != task:
         return {}
     named = {key: str(metadata[key]).replace(question_type, task) for key in ("maker", "template") if key in metadata}

@@ -14,6 +14,7 @@ from datasets import Array2D, Features, Image, List, Value
 
 TASKS = (
     "reconstruction",  # marked pixel -> label and point
+    "sparse_points",  # several marked pixels -> label and point of each
     "detection3d",  # all objects as boxes
     "grounding",  # description -> view and box in one answer
     "grounding_frame",  # description -> view
@@ -24,6 +25,9 @@ TASKS = (
     "video_qa",
     "scene",  # views, poses, depth and boxes without a question; task makers draw questions from it
 )
+
+
+MARKED_TASKS = ("reconstruction", "sparse_points")  # whose points are what marked pixels see
 
 
 def scene_features() -> Features:

@@ -11,13 +11,14 @@ from .exact_iou import box_intersection_9dof, box_iou_9dof, box_iou_axis_aligned
 from .grounding_answers import GroundedBox, ground_box
 from .letters import choice_score, extract_choice
 from .number_answers import first_number, mean_relative_accuracy, numbers_in
-from .point_answers import PointAnswer, read_point_answer
+from .point_answers import PointAnswer, SparsePoints, read_point_answer, read_sparse_points
 
 
 __all__ = [
     "GroundedBox",
     "PointAnswer",
     "SceneDetections",
+    "SparsePoints",
     "box_intersection_9dof",
     "box_iou_9dof",
     "box_iou_axis_aligned",
@@ -33,4 +34,5 @@ __all__ = [
     "numbers_in",
     "read_detections",
     "read_point_answer",
+    "read_sparse_points",
 ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..answers_gap_mllm import ParsedAnswer, parse_points
+from ..answers_gap_mllm import LabelledPoint, ParsedAnswer, Rejection, parse_points
 
 
 NEAR_M = 0.5  # an answer within this distance is counted as near
@@ -55,11 +55,68 @@ def read_point_answer(text: str, point: Sequence[float], label: str) -> PointAns
         ```
     """
     parsed = parse_points(text)
-    answer = parsed.first
-    if answer is None:
-        return PointAnswer(None, None, why_rejected(parsed), float("inf"), False)
+    return _held_to(parsed.first or why_rejected(parsed), point, label)
+
+
+def _held_to(answer: LabelledPoint | str, point, label) -> PointAnswer:
+    """An answered point, or why there is none, beside the truth."""
+    if isinstance(answer, str):
+        return PointAnswer(None, None, answer, float("inf"), False)
     error = float(np.linalg.norm(np.asarray(answer.point) - point))
     return PointAnswer(answer.point, answer.label, None, error, answer.label == label)
+
+
+@dataclass(frozen=True)
+class SparsePoints:
+    """What a text answers about several marks.
+
+    Args:
+        answers (`tuple[PointAnswer, ...]`): one a mark, in their order; infinitely wrong where there is none.
+        num_missing (`int`, defaults to 0): marks that the list is too short for.
+        num_unreadable (`int`, defaults to 0): marks whose entry holds no point.
+        num_extra (`int`, defaults to 0): entries behind the last mark.
+    """
+
+    answers: tuple[PointAnswer, ...]
+    num_missing: int = 0
+    num_unreadable: int = 0
+    num_extra: int = 0
+
+
+def read_sparse_points(text: str, points: Sequence[Sequence[float]], labels: Sequence[str | None]) -> SparsePoints:
+    """Read the list of an answer and hold each entry to the mark of the same number.
+
+    An entry that cannot be read keeps its place, so that those behind it are not held to the wrong marks.
+    Frame: camera of the first view, OpenCV axes. Units: metres.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+        points (array-like of shape `(N, 3)`): the true points, in the order of the marks.
+        labels (sequence of `str` or None): their names.
+    Returns:
+        `SparsePoints`.
+    Raises:
+        ValueError: if there is no mark, or points and labels differ in number.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.scores import read_sparse_points
+        >>> text = '[{"label": "bed", "pointmap": [0, 0, 2]}, {"label": "lamp", "pointmap": [1]}]'
+        >>> read = read_sparse_points(text, [(0, 0, 2), (1, 0, 2), (2, 0, 2)], ["bed", "lamp", "sofa"])
+        >>> [answer.error_m for answer in read.answers], read.num_unreadable, read.num_missing
+        ([0.0, inf, inf], 1, 1)
+
+        ```
+    """
+    if not len(points) or len(points) != len(labels):
+        raise ValueError(f"{len(points)} points and {len(labels)} labels; expected one of each for every mark.")
+    parsed = parse_points(text)
+    read = [entry.reason if isinstance(entry, Rejection) else entry for entry in parsed.entries][: len(points)]
+    num_missing = len(points) - len(read)
+    reasons = read + [why_rejected(parsed) or ("cut off" if parsed.truncated else "missing")] * num_missing
+    answers = tuple(_held_to(*each) for each in zip(reasons, points, labels, strict=True))
+    num_unreadable = sum(isinstance(entry, str) for entry in read)
+    return SparsePoints(answers, num_missing, num_unreadable, max(len(parsed.entries) - len(points), 0))
 
 
 def point_figures(answers: Sequence[PointAnswer]) -> dict[str, tuple[np.ndarray, Callable]]:
@@ -97,4 +154,12 @@ def why_rejected(parsed: ParsedAnswer) -> str | None:
     return "cut off" if parsed.truncated else "no object"
 
 
-__all__ = ["NEAR_M", "PointAnswer", "point_figures", "read_point_answer", "why_rejected"]
+__all__ = [
+    "NEAR_M",
+    "PointAnswer",
+    "SparsePoints",
+    "point_figures",
+    "read_point_answer",
+    "read_sparse_points",
+    "why_rejected",
+]

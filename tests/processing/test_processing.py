@@ -31,8 +31,15 @@ from gap_mllm.processing.video_processing_gap_mllm import GapMllmVideoProcessor
 
 IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
-REMOTE_FILES = ("answers", "asking", "json_stopping", "processing", "prompts", "visual_prompt")
-REMOTE_FILES += ("frame_choice", "frame_sampling", "number_checks", "video_decoding", "video_processing")
+REMOTE_FILES = ("answers", "asking", "json_stopping", "processing", "prompts", "several_marks")
+REMOTE_FILES += (
+    "frame_choice",
+    "frame_sampling",
+    "number_checks",
+    "video_decoding",
+    "video_processing",
+    "visual_prompt",
+)
 KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
 CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 
@@ -58,11 +58,15 @@ class Rejection:
 
 @dataclass(frozen=True)
 class ParsedAnswer(Generic[T]):
-    """What an answer holds, in text order, and what was refused. `truncated`: some object was never closed."""
+    """What an answer holds, in text order, and what was refused. `truncated`: some object was never closed.
+
+    `entries` are both, items and rejections, in text order: the third is the answer about the third mark.
+    """
 
     items: tuple[T, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     truncated: bool = False
+    entries: tuple[T | Rejection, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def first(self) -> T | None:
@@ -142,6 +146,15 @@ def format_points(labels: Sequence[str], points: Sequence, decimals: int = 2) ->
         `str`: fenced JSON list.
     Raises:
         ValueError: if the counts differ, or a point does not hold 3 finite numbers.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import format_points, parse_points
+        >>> answer = parse_points(format_points(["bed", None], [[0.5, 0.1, 2], [0, 1, 3]]))
+        >>> [item.label for item in answer.items]
+        ['bed', None]
+
+        ```
     """
     labels, points = list(labels), list(points)
     if len(labels) != len(points):
@@ -433,7 +446,7 @@ def _parse_objects(text: str, keys: tuple[str, ...], read) -> ParsedAnswer:
     """Give every object that holds one of `keys` to `read`; an outer object without the key is looked into."""
     _check_text(text)
     spans, truncated = _find_objects(text)
-    items, rejected, taken_until = [], [], -1
+    entries, taken_until = [], -1
     for start, end, height in sorted(spans, key=lambda span: (span[0], -span[1])):  # outer before inner
         if start < taken_until or height > _MAX_OBJECT_HEIGHT:
             continue
@@ -444,14 +457,16 @@ def _parse_objects(text: str, keys: tuple[str, ...], read) -> ParsedAnswer:
                 raise _RejectedError(f"has no {' or '.join(keys)}")
         except _RejectedError as error:
             if height == 1:
-                rejected.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
+                entries.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
             continue
         taken_until = end
         try:
-            items.append(read(record))
+            entries.append(read(record))
         except _RejectedError as error:
-            rejected.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
-    return ParsedAnswer(tuple(items), tuple(rejected), truncated)
+            entries.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
+    items = tuple(entry for entry in entries if not isinstance(entry, Rejection))
+    rejected = tuple(entry for entry in entries if isinstance(entry, Rejection))
+    return ParsedAnswer(items, rejected, truncated, tuple(entries))
 
 
 def _find_objects(text: str) -> tuple[list[tuple[int, int, int]], bool]:

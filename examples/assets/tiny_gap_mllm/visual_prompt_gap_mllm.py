@@ -34,15 +34,20 @@ MARK_KINDS = ("cross", "point", "box")
 MARK_UNITS = ("pixel", "permille")
 BOX_GROWTH = 0.875  # of the width of the outline; the outer edge lies that far outside of the box
 LABELLED_BOX_GROWTH = 1.5
+LABEL_SHARE = 0.5  # size of a cross's number as that of a disc's label, over the arm
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A cross on one pixel: index of the view, (x, y) in its upright picture, name of the colour or an RGB triple."""
+    """A cross on one pixel: index of the view, (x, y) in its upright picture, name of the colour or an RGB triple.
+
+    `text`, the number of one of several marks, is written beside the cross.
+    """
 
     view: int
     pixel: tuple[int, int]
     color: str | tuple[int, int, int] = "red"
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -268,7 +273,8 @@ def apply_visual_prompt(
                 f"mark {mark} is on view {mark.view}, but the scene has {len(views)} views (counted from 0)."
             )
         where = f"view {mark.view}: "
-        views[mark.view] = _draw(views[mark.view], mark.pixel, mark.color, arm, half_thickness, where, cross_size)
+        sizes = (arm, half_thickness, where, cross_size)
+        views[mark.view] = _draw(views[mark.view], mark.pixel, mark.color, *sizes, getattr(mark, "text", None))
     return views
 
 
@@ -417,7 +423,7 @@ def draw_scene_marks(
                 mark.text,
             )
         else:
-            pictures[mark.view] = _draw(picture, xy, mark.color, arm, half_thickness, where, cross_size)
+            pictures[mark.view] = _draw(picture, xy, mark.color, arm, half_thickness, where, cross_size, mark.text)
     for view, picture in pictures.items():
         views[view] = np.array(picture) if isinstance(views[view], np.ndarray) else picture
     return views
@@ -464,11 +470,11 @@ def _outline(picture: Image.Image, box, color, width: int, text: str | None) -> 
         _label(picture, text, rgb, width, top=int(y2), right=int(x2))
 
 
-def _label(picture, text, rgb, size: int, right: int, left=None, top=None, bottom=None) -> None:
+def _label(picture, text, rgb, size: int, right: int, left=None, top=None, bottom=None, bright: int = 200) -> None:
     """Text about 2.2 `size` high on a ground, kept inside the picture where it is not larger.
 
     The ground begins at `left`, or ends at `right` where that is None or leaves no room; it begins at `top`, or ends
-    there where it leaves no room, or ends at `bottom`.
+    there where it leaves no room, or ends at `bottom`. Letters are black on colours above `bright`, else white.
     """
     font = ImageFont.load_default(max(3.1 * size, 1))
     x1, y1, x2, y2 = font.getbbox(text)
@@ -482,7 +488,9 @@ def _label(picture, text, rgb, size: int, right: int, left=None, top=None, botto
     draw = ImageDraw.Draw(picture)
     draw.rectangle([left, top, left + width - 1, top + height - 1], fill=rgb)
     brightness = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]
-    draw.text((left + margin - x1, top + margin - y1), text, font=font, fill="black" if brightness > 200 else "white")
+    draw.text(
+        (left + margin - x1, top + margin - y1), text, font=font, fill="black" if brightness > bright else "white"
+    )
 
 
 def check_whole(name: str, value: object, at_least: int = 0) -> None:
@@ -523,7 +531,7 @@ def _as_mark(entry) -> Mark:
     return Mark(int(view), (x, y))
 
 
-def _draw(image, pixel, color, arm: int | None, half_thickness: int | None, where: str, cross_size=None):
+def _draw(image, pixel, color, arm: int | None, half_thickness: int | None, where: str, cross_size=None, text=None):
     picture = np.array(to_rgb_image(image, f"{where}the image"))  # (height, width, 3), a copy
     height, width = picture.shape[:2]
     known_arm, known_half_thickness = (cross_size or CrossSize()).on_width(width)
@@ -536,6 +544,12 @@ def _draw(image, pixel, color, arm: int | None, half_thickness: int | None, wher
         rows = slice(max(y - reach_y, 0), y + reach_y + 1)
         columns = slice(max(x - reach_x, 0), x + reach_x + 1)
         picture[rows, columns] = _rgb(color)
+    if text:
+        labelled = Image.fromarray(picture)
+        reach = half_thickness + 2  # the label stands between two arms of the cross, off its centre
+        size = max(round(LABEL_SHARE * arm), 1)
+        _label(labelled, text, _rgb(color), size, right=x - reach, left=x + reach, top=y + reach, bright=120)
+        picture = np.array(labelled)
     return picture if isinstance(image, np.ndarray) else Image.fromarray(picture)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from ...camera_geometry_gap_mllm import euler_to_matrix, scale_intrinsics, unproject_depth
 from ..record_errors import RecordError
 from ..scene_sample import SceneSample, View
+from ..schema import MARKED_TASKS
 from .texts import TEXT_TASKS, refuse
 
 
@@ -82,7 +83,7 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
         AugmentationRefused: if the object that is asked for is no longer visible, no object is left, what the question
             is about is not known, or there is no depth to tell.
     """
-    if before.task in ("scene", "reconstruction"):
+    if before.task in ("scene", *MARKED_TASKS):
         return set()
     asked = [index for index, box in enumerate(before.boxes) if box.role in ASKED_ROLES]
     if before.task in TEXT_TASKS and not (before.task in TARGET_TASKS and asked):

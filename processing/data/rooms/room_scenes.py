@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...prompts_gap_mllm import TASKS
 from ..cannot_ask import CannotAskError
+from ..former_names import task_name
 from ..instance_maps import InstanceMap
 from ..scene_sample import Box, SceneSample, View
 from ..schema import complete_row
@@ -18,7 +18,8 @@ from .attributes import piece_attributes
 from .renderer import RoomScene
 
 
-ROOM_TASKS = TASKS  # those of GAP-MLLM, which every room is asked by default
+# Those of GAP-MLLM, which every room is asked by default.
+ROOM_TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption")
 
 
 def room_views(scene: RoomScene) -> tuple[View, ...]:
@@ -87,14 +88,16 @@ def make_questions(
         task (`str`): a key of `TASK_MAKERS`.
         count (`int`, defaults to 1): number of different questions.
         seed (`int`, defaults to 0): same room and seed, same questions.
-        color (`str`, defaults to "red"): colour of a cross.
+        color (`str`, defaults to "red"): colour of the cross of "reconstruction"; questions with several crosses take
+            the colours that they need.
     Returns:
         `list[SceneSample]`: see `make_tasks`, which asks with margins, options and other wordings.
     Raises:
         ValueError: if the task is unknown, or a number out of range.
         CannotAskError: if the views do not show what is asked for.
     """
-    made = make_tasks(room_sample(scene), {task: count}, seed=seed, phrasings="first", mark_colors=(color,))
+    colors = (color,) if task_name(task) == "reconstruction" else None
+    made = make_tasks(room_sample(scene), {task: count}, seed=seed, phrasings="first", mark_colors=colors)
     for _, reason in made.refused:
         text = f"room {scene.seed} cannot be asked a question of {task!r} in its {len(scene.depth_m)} views: {reason}."
         raise CannotAskError(text, reason)

@@ -5,8 +5,11 @@ point of the row, or a labeller; where no label is known the question asks for t
 Frame: camera of view 0. Units: metres.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
+from ...several_marks_gap_mllm import name_marks
 from ..record_errors import RecordError
 from ..truth import Truth, answered
 from .scene_cameras import SceneCamera
@@ -183,13 +186,14 @@ def ask_sparse_points(scene: TaskScene, rng: np.random.Generator) -> Draft:
         marks = draw_marks(scene, rng, colors)
     if len(marks) < NUM_SPARSE[0]:
         raise CannotAskError(_NO_PIXEL)
+    marks = [replace(mark, text=str(number)) for number, mark in enumerate(marks, 1)]
     labels = [scene.label_of(mark) for mark in marks]
     is_labelled = all(labels)
     return Draft(
-        task="reconstruction",
+        task="sparse_points",
         question_type="sparse_points",
-        kind="sparse_objects" if is_labelled else "sparse_points",
-        words={"colors": ", ".join(mark.color for mark in marks), "count": len(marks)},
+        kind="sparse_points" if is_labelled else "marked_points",
+        words={"crosses": name_marks(marks)},
         truth=Truth("points", answered([mark.xyz for mark in marks], labels if is_labelled else None)),
         marks=marks,
         facts={"labels": labels},

@@ -28,7 +28,10 @@ COLORS = tuple(color for color in MARK_COLORS if color != "orange")  # between r
 
 @dataclass
 class Marked:
-    """A marked pixel. Frame: `xyz` in the camera of view 0. Units: metres; pixel (x, y) of the colour picture."""
+    """A marked pixel. Frame: `xyz` in the camera of view 0. Units: metres; pixel (x, y) of the colour picture.
+
+    `text` is what is written beside the cross, the number of one of several.
+    """
 
     view: int
     pixel: tuple[int, int]
@@ -36,6 +39,7 @@ class Marked:
     color: str
     item: SceneObject | None = None
     label: str | None = None
+    text: str | None = None
 
 
 @dataclass
@@ -235,7 +239,7 @@ class TaskScene:
             references=draft.references,
             boxes=tuple(boxes),
             points=tuple(_point(mark) for mark in draft.marks),
-            marks=tuple(SceneMark(mark.view, "cross", mark.color, mark.pixel) for mark in draft.marks),
+            marks=tuple(SceneMark(mark.view, "cross", mark.color, mark.pixel, text=mark.text) for mark in draft.marks),
             target_frame=draft.truth.frame,
             choices=draft.choices,
             choice_index=draft.truth.choice,

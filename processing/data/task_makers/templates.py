@@ -35,20 +35,19 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         'Output a JSON dictionary with its position in "pointmap", in the camera coordinate system of the first '
         f"frame.\n{_POINT_FORM}",
     ),
-    "sparse_objects": (
-        "Crosses in these colors mark pixels in the frames: {colors}.\n"
-        "Output a json list with one entry for each cross, in this order, where each entry contains the object name "
-        'in "label" and the 3D point of the marked pixel in "pointmap" in the camera coordinate system of the first '
-        f"frame.\n{_POINT_FORM}",
-        "There are {count} crosses on the frames: {colors}.\n"
+    "sparse_points": (
+        "These crosses, each with its number, are drawn on the frames: {crosses}.\n"
         'For each of them, in the order given, tell what it is on ("label") and which 3D point it shows ("pointmap"), '
         f"in the camera coordinate system of the first frame, as a json list.\n{_POINT_FORM}",
+        "Look for the numbered crosses in the frames: {crosses}. What is each of them on, and where is that point?\n"
+        'Output a json list with "label" and "pointmap" of each cross, in this order, in the camera coordinate system '
+        f"of the first frame.\n{_POINT_FORM}",
     ),
-    "sparse_points": (
-        "Crosses in these colors mark pixels in the frames: {colors}.\n"
+    "marked_points": (
+        "Numbered crosses mark pixels in the frames: {crosses}.\n"
         'Output a json list with one entry for each cross, in this order, that holds its 3D point in "pointmap" in '
         f"the camera coordinate system of the first frame.\n{_POINT_FORM}",
-        "There are {count} crosses on the frames: {colors}.\n"
+        "These crosses, each with its number, are drawn on the frames: {crosses}.\n"
         "Reconstruct the points that they mark, in the order given, in the camera coordinate system of the first "
         f'frame, as a json list of dictionaries with the key "pointmap".\n{_POINT_FORM}',
     ),

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..scene_sample import SceneSample
+from ..schema import MARKED_TASKS
 from .sure_pixels import LabelPixels
 
 
@@ -58,7 +59,7 @@ def label_picture(
 def _marks_of_views(samples):
     """For each view of the video: (number, pixel, is_marked) of the places that are asked for and their matches."""
     marks = {}
-    for number, sample in enumerate(sample for sample in samples if sample.task == "reconstruction"):
+    for number, sample in enumerate(sample for sample in samples if sample.task in MARKED_TASKS):
         for place, point in enumerate(sample.points):
             view = sample.metadata["video_views"][point.view]
             marks.setdefault(view, []).append((number, point.pixel, place < len(sample.marks)))

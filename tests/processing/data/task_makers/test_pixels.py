@@ -21,7 +21,7 @@ BOXES = {"Filing_Cabinet": [0, 0, 0.6, 1.0, 0.5, 1.2, 0], "stool": [1.2, 0.3, 0.
 def test_points_and_labels_are_those_of_the_rendered_maps(rooms, made):
     num_labelled = num_bare = 0
     for room, row in of_type(rooms, made, "reconstruction", "sparse_points"):
-        assert row.task == "reconstruction"
+        assert row.task == row.question_type
         answers = parse_points(row.answer)
         assert not answers.rejected and len(answers.items) == len(row.points) == len(row.marks)
         truth = room.points_in_first_view()
@@ -45,7 +45,8 @@ def test_sparse_marks_have_different_colours_in_the_order_of_the_answer_and_keep
     for _, row in of_type(rooms, made, "sparse_points"):
         colors = [mark.color for mark in row.marks]
         assert 3 <= len(set(colors)) == len(colors) <= 6
-        assert ", ".join(colors) in row.question
+        assert ", ".join(f"{number} ({color})" for number, color in enumerate(colors, 1)) in row.question
+        assert [mark.text for mark in row.marks] == [str(number) for number in range(1, len(colors) + 1)]
         points = np.stack([point.xyz for point in row.points])
         distance = np.linalg.norm(points[:, None] - points, axis=-1)[~np.eye(len(points), dtype=bool)]
         assert distance.min() >= 0.3
