@@ -70,7 +70,7 @@ def name_marks(marks: Sequence) -> str:
         >>> from gap_mllm.processing import build_messages, name_marks, number_marks
         >>> crosses = name_marks(number_marks([[0, 40, 30], [1, 12, 90]]))
         >>> messages = build_messages("sparse_points", images=2, crosses=crosses)
-        >>> messages[-1]["content"][-1]["text"].split("\n")[0]
+        >>> messages[-1]["content"][-1]["text"].splitlines()[0]
         'Numbered crosses mark pixels in the frames: 1 (red), 2 (yellow).'
 
         ```
