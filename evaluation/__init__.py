@@ -50,7 +50,14 @@ from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
-from .probing import CorrespondenceScore, correspondence_score, relate_to_task, token_points
+from .probing import (
+    CorrespondenceScore,
+    correspondence_score,
+    probe_model,
+    relate_run,
+    relate_to_task,
+    token_points,
+)
 
 
 __all__ = [
@@ -100,11 +107,13 @@ __all__ = [
     "point_cloud_errors",
     "pose_auc",
     "pose_errors",
+    "probe_model",
     "project_wireframe",
     "read_detections",
     "read_frame",
     "reconstruction_scene",
     "reconstruction_score",
+    "relate_run",
     "relate_to_task",
     "relative_pose_errors",
     "render_split",

@@ -1,4 +1,4 @@
-"""What `gap-mllm evaluate` does: a model, a benchmark, and a folder of results, in several processes if asked for."""
+"""What `gap-mllm evaluate` (a model, a benchmark, a folder of results; several processes) and `gap-mllm probe` do."""
 
 import argparse
 import json
@@ -47,6 +47,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"wrote the results into {args.update_card}")
 
 
+def run_probe(args: argparse.Namespace) -> None:
+    """Probe a model, print a table and write files. Raises ValueError where an argument does not fit."""
+    from .probing.probe_command import probe_into_folder
+
+    options, names = vars(args).copy(), ("run", "option")
+    options["source_options"] = dict(_option(text) for text in args.option)
+    print(probe_into_folder(**{name: value for name, value in options.items() if name not in names}))
+
+
 def _relaunch(args):
     """Run this very command in several processes; the card is written by this one."""
     on_cpu = check_device(args.device).type == "cpu"
@@ -91,4 +100,4 @@ def _option(text):
         return key, value
 
 
-__all__ = ["run_evaluate"]
+__all__ = ["run_evaluate", "run_probe"]

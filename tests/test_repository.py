@@ -46,6 +46,7 @@ DOCUMENTS = [
             "docs/architecture.md",
             "docs/lora.md",
             "docs/losses.md",
+            "docs/probing.md",
             "docs/recipes.md",
         ),
     )

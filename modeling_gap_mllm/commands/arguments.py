@@ -120,6 +120,50 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run="gap_mllm.evaluation.cli:run_evaluate")
 
 
+def add_probe(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm probe`; see `probe_model`."""
+    parser = subparsers.add_parser(
+        "probe",
+        help="tell what depth and normals can be read off a model's visual tokens, layer by layer",
+        description="Fit linear probes of depth and normals on the visual tokens of some scenes, after the vision "
+        "tower, the fusion and each language layer, score them on others, beside what is told blindly, and write a "
+        "table and a plot into a folder.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, or repository of the Hub")
+    parser.add_argument("--data", default="rendered_rooms", metavar="NAME", help="a source with depth and intrinsics")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the source; rendered rooms need none")
+    parser.add_argument("--train-split", default="train", help="scenes to fit on; default: train")
+    parser.add_argument("--split", help="scenes to score on; default: test of rooms, else val")
+    parser.add_argument("--train-limit", type=int, default=128, metavar="N", help="scenes to fit on; default: 128")
+    parser.add_argument("--limit", type=int, default=64, metavar="N", help="scenes to score on; default: 64")
+    parser.add_argument("--num-views", type=int, default=4, metavar="N", help="views of a scene; default: 4")
+    parser.add_argument(
+        "--layers",
+        type=read_words,
+        metavar="A,B",
+        help="language layers, 0 for the embeddings; --layers=-1 is the last; default: all",
+    )
+    parser.add_argument("--untrained", action="store_true", help="probe random weights of the model's config instead")
+    parser.add_argument(
+        "--run",
+        metavar="DIR",
+        dest="evaluation",
+        help="folder of gap-mllm evaluate: relate how alike tokens of one spot are to what answers were worth",
+    )
+    parser.add_argument("--run-data-dir", metavar="DIR", help="data of the benchmark of --run")
+    parser.add_argument("--output", default="outputs/probes", metavar="DIR", help="folder for the results")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0, help="of views, shuffling and intervals")
+    parser.add_argument("--device", help="such as cpu or cuda:0")
+    parser.add_argument("--dtype", default="auto", help="of the model, such as bfloat16; default: the checkpoint's")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: 1 on the CPU")
+    parser.add_argument("--cache-dir", metavar="DIR", help="of datasets")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data source; VALUE is JSON or text"
+    )
+    parser.set_defaults(run="gap_mllm.evaluation.cli:run_probe")
+
+
 def add_data(subparsers: argparse._SubParsersAction, name: str | None = None) -> None:
     """Declare `gap-mllm data list|inspect|convert|label`.
 
@@ -266,6 +310,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
-SUBCOMMANDS += (add_merge, add_evaluate, add_data)
+SUBCOMMANDS += (add_merge, add_evaluate, add_probe, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]

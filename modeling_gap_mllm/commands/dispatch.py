@@ -11,7 +11,8 @@ from .user_errors import advice, error_line, is_user_error
 def main(argv: list[str] | None = None) -> int:
     """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments, files or machine."""
     parser = argparse.ArgumentParser(
-        prog="gap-mllm", description="Convert, train, evaluate and read data for GAP-MLLM. Commands have --help, too."
+        prog="gap-mllm",
+        description="Convert, train, evaluate and probe GAP-MLLM, and read data for it. Commands have --help, too.",
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:

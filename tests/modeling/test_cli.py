@@ -19,7 +19,7 @@ HELP = """
 import contextlib, io, json, sys
 import gap_mllm_cli
 
-commands = [[], *([name] for name in ("convert", "train", "train-geometry-encoder", "evaluate", "data"))]
+commands = [[], *([name] for name in ("convert", "train", "train-geometry-encoder", "evaluate", "probe", "data"))]
 commands += [["data", name] for name in ("list", "inspect", "convert", "label")]
 pages = {}
 for command in commands:

@@ -1,0 +1,127 @@
+"""`gap-mllm probe`: a model and a source, and a folder with a table, a plot and whatever else was asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from ...configuration_gap_mllm import GapMllmConfig
+from ...model_loading import model_folder
+from ...modeling_gap_mllm import GapMllmForConditionalGeneration
+from ...processing.argument_checks import check_count, check_device, check_dtype, check_output_folder
+from ...processing.data.folder_writing import write_atomically
+from ...processing.data.loading import load_multiview
+from ...processing.metrics_file import save_metrics, strict_json
+from ..runner.files import write_jsonl
+from ..runner.models import load_model, model_fingerprint
+from .probe_model import probe_model
+from .probe_report import plot_probes, probe_csv, probe_table
+from .run_relation import check_run, relate_run
+
+
+logger = logging.get_logger(__name__)
+
+ROOMS = "rendered_rooms"
+
+
+def probe_into_folder(
+    model: str | Path,
+    output: str | Path,
+    data: str = ROOMS,
+    data_dir: str | Path | None = None,
+    train_split: str = "train",
+    split: str | None = None,
+    layers: Sequence[str | int] | None = None,
+    untrained: bool = False,
+    evaluation: str | Path | None = None,
+    run_data_dir: str | Path | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    device: str | None = None,
+    dtype: str = "auto",
+    threads: int | None = None,
+    cache_dir: str | Path | None = None,
+    source_options: dict | None = None,
+    **limits: int,
+) -> str:
+    """Probe a model of a folder, and write probes.json, probes.csv and probes.png.
+
+    Args:
+        model (`str` or path): folder, or repository of the Hub.
+        output (`str` or path): folder for the results.
+        data (`str`, defaults to `ROOMS`), data_dir (`str` or path, *optional*), cache_dir (`str` or path,
+            *optional*), source_options (`dict`, *optional*): arguments of `load_multiview`.
+        train_split (`str`, defaults to "train"), split (`str`, *optional*): splits to fit on and to score on, the
+            latter by default "test" of rooms, else "val".
+        layers (sequence of `int` or of texts of them, *optional*): argument of `probe_model`.
+        untrained (`bool`, defaults to False): whether the weights are random ones instead.
+        evaluation (`str` or path, *optional*), run_data_dir (`str` or path, *optional*): run to relate to, and its
+            data, see `relate_run`; it writes correspondence.jsonl.
+        batch_size (`int`, defaults to 8), seed (`int`, defaults to 0), **limits (`int`): arguments of `probe_model`.
+        device (`str`, *optional*), dtype (`str`, defaults to "auto"): where the model runs, and its kind of number.
+        threads (`int`, *optional*): CPU threads; by default 1 on the CPU, as in `evaluate_model`.
+    Returns:
+        `str`: the table, and what was written.
+    Raises:
+        ValueError: if layers are no numbers, or as `load_multiview`, `load_pretrained`, `probe_model` and
+            `relate_run`. FileNotFoundError: if there is no such model, data or run. RecordError: for bad data.
+    """
+    device, dtype, output = check_device(device), check_dtype(dtype), check_output_folder("--output", output)
+    if threads is not None:
+        check_count("--threads", threads)
+    if threads is not None or device.type == "cpu":
+        torch.set_num_threads(threads or 1)
+    layers = None if layers is None else [_layer(layer) for layer in layers]
+    if evaluation is not None:
+        check_run(evaluation)
+    folder = model_folder(model)
+    split = split or ("test" if data == ROOMS else "val")
+    shared = {**({} if cache_dir is None else {"cache_dir": cache_dir}), **(source_options or {})}
+    rows = [load_multiview(data, data_dir, split=name, **shared) for name in (train_split, split)]
+    probed, processor = load_model(folder, device, dtype)
+    if untrained:
+        torch.manual_seed(seed)
+        probed = (
+            GapMllmForConditionalGeneration(GapMllmConfig.from_pretrained(folder))
+            .to(probed.device, probed.dtype)
+            .eval()
+        )
+    found = {"model": str(model), "fingerprint": model_fingerprint(folder), "is_untrained": untrained}
+    found |= {"data": data, "train_split": train_split, "split": split, "options": source_options or {}, "seed": seed}
+    found |= probe_model(probed, processor, *rows, layers, batch_size=batch_size, seed=seed, **limits)
+    lines = [probe_table(found)]
+    if evaluation is not None:
+        found["task_relation"], records = relate_run(
+            probed, processor, evaluation, run_data_dir, layers, batch_size, cache_dir
+        )
+        write_jsonl(output / "correspondence.jsonl", map(strict_json, records))
+        lines += _relation_lines(found["task_relation"])
+    output.mkdir(parents=True, exist_ok=True)
+    save_metrics(found, output / "probes.json")
+    write_atomically(output / "probes.csv", probe_csv(found))
+    try:
+        plot_probes(found, output / "probes.png")
+    except ImportError as error:
+        logger.warning(f"probes.png is not drawn: {error}")
+    return "\n".join([*lines, f"wrote {output}"])
+
+
+def _layer(text):
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--layers has {text!r}; expected whole numbers, as 0,2,-1.") from None
+
+
+def _relation_lines(related):
+    """What answers were worth in the quarters of each place, from the least alike tokens to the most."""
+    lines = [f"{related['value']} of {related['benchmark']}, from the least alike tokens of one spot to the most:"]
+    for place, found in related["places"].items():
+        values = "  ".join(f"{group['value_median']:.3f}" for group in found["groups"])
+        shown = f"Spearman {found['spearman']:.2f} (p {found['spearman_p']:.2g}, {found['num_samples']} samples)"
+        lines.append(f"{place}: medians {values}; {shown}")
+    return lines
+
+
+__all__ = ["probe_into_folder"]
