@@ -2,7 +2,7 @@
 
 from .correspondence import CorrespondenceScore, correspondence_score, token_points
 from .probe_model import probe_model
-from .probe_report import plot_probes, probe_csv, probe_table
+from .probe_report import probe_csv, probe_table
 from .run_relation import relate_run
 from .task_relation import relate_to_task
 
@@ -10,7 +10,6 @@ from .task_relation import relate_to_task
 __all__ = [
     "CorrespondenceScore",
     "correspondence_score",
-    "plot_probes",
     "probe_csv",
     "probe_model",
     "probe_table",

@@ -34,6 +34,7 @@ def probe_into_folder(
     split: str | None = None,
     layers: Sequence[str | int] | None = None,
     untrained: bool = False,
+    voxel_size: float = 0.1,
     evaluation: str | Path | None = None,
     run_data_dir: str | Path | None = None,
     batch_size: int = 8,
@@ -56,6 +57,7 @@ def probe_into_folder(
             latter by default "test" of rooms, else "val".
         layers (sequence of `int` or of texts of them, *optional*): argument of `probe_model`.
         untrained (`bool`, defaults to False): whether the weights are random ones instead.
+        voxel_size (`float`, defaults to 0.1): side of a spot in metres, `voxel_size_m` of `probe_model`.
         evaluation (`str` or path, *optional*), run_data_dir (`str` or path, *optional*): run to relate to, and its
             data, see `relate_run`; it writes correspondence.jsonl.
         batch_size (`int`, defaults to 8), seed (`int`, defaults to 0), **limits (`int`): arguments of `probe_model`.
@@ -77,8 +79,8 @@ def probe_into_folder(
         check_run(evaluation)
     folder = model_folder(model)
     split = split or ("test" if data == ROOMS else "val")
-    shared = {**({} if cache_dir is None else {"cache_dir": cache_dir}), **(source_options or {})}
-    rows = [load_multiview(data, data_dir, split=name, **shared) for name in (train_split, split)]
+    given = {**({} if cache_dir is None else {"cache_dir": cache_dir}), **(source_options or {})}
+    rows = [load_multiview(data, data_dir, split=name, **given) for name in (train_split, split)]
     probed, processor = load_model(folder, device, dtype)
     if untrained:
         torch.manual_seed(seed)
@@ -89,11 +91,13 @@ def probe_into_folder(
         )
     found = {"model": str(model), "fingerprint": model_fingerprint(folder), "is_untrained": untrained}
     found |= {"data": data, "train_split": train_split, "split": split, "options": source_options or {}, "seed": seed}
-    found |= probe_model(probed, processor, *rows, layers, batch_size=batch_size, seed=seed, **limits)
+    shared = {"voxel_size_m": voxel_size, "batch_size": batch_size}
+    found |= {"voxel_size_m": voxel_size}
+    found |= probe_model(probed, processor, *rows, layers, seed=seed, **shared, **limits)
     lines = [probe_table(found)]
     if evaluation is not None:
         found["task_relation"], records = relate_run(
-            probed, processor, evaluation, run_data_dir, layers, batch_size, cache_dir
+            probed, processor, evaluation, run_data_dir, layers, cache_dir=cache_dir, **shared
         )
         write_jsonl(output / "correspondence.jsonl", map(strict_json, records))
         lines += _relation_lines(found["task_relation"])

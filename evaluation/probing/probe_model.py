@@ -40,6 +40,7 @@ def probe_model(
     train_limit: int = 128,
     limit: int = 64,
     num_views: int = 4,
+    voxel_size_m: float = 0.1,
     batch_size: int = 8,
     seed: int = 0,
     show_progress: bool = True,
@@ -65,6 +66,8 @@ def probe_model(
             layer; by default all.
         train_limit (`int`, defaults to 128), limit (`int`, defaults to 64): most scenes to fit on, and to score on.
         num_views (`int`, defaults to 4): most views of a scene; neighbours, or up to 3 apart.
+        voxel_size_m (`float`, defaults to 0.1): side in metres of the spots of `correspondence_score`; wide tokens
+            need larger ones, or few scenes show one in two views.
         batch_size (`int`, defaults to 8): scenes at once.
         seed (`int`, defaults to 0): seed of views, shuffling and bootstrap.
         show_progress (`bool`, defaults to True): whether to show bars.
@@ -101,7 +104,7 @@ def probe_model(
     model.eval()
     try:
         fitted, bounds = _fit(probes, reader, train_rows, train_limit, seed)
-        return _score(probes, reader, rows, limit, fitted, bounds, seed)
+        return _score(probes, reader, rows, limit, fitted, bounds, voxel_size_m, seed)
     finally:
         model.train(was_training)
 
@@ -198,7 +201,7 @@ def _fit(probes, reader, rows, limit, seed):
     return names, (min(extremes), max(extremes))
 
 
-def _score(probes, reader, rows, limit, fitted, bounds, seed):
+def _score(probes, reader, rows, limit, fitted, bounds, voxel_size_m, seed):
     """Figures of all probes on scenes that they were not fitted on."""
     values, num_scenes, num_tokens = {place: {} for place in probes}, 0, 0
     for scenes in reader.batches(rows, limit, "scenes to score", fitted):
@@ -212,7 +215,7 @@ def _score(probes, reader, rows, limit, fitted, bounds, seed):
                     for name, value in _errors(part, scene.truth, bounds).items()
                 }
                 if place not in (CONSTANT, POSITION):
-                    figures |= _alikeness(scene, place)
+                    figures |= _alikeness(scene, place, voxel_size_m)
                 for name, value in figures.items():
                     values[place].setdefault(name, []).append(value)
     if not num_scenes:
@@ -245,10 +248,11 @@ def _errors(told, truth, bounds):
     }
 
 
-def _alikeness(scene, place):
+def _alikeness(scene, place, voxel_size_m):
     points, views = scene.targets.points, scene.targets.views
     features = scene.features[place]
-    score = correspondence_score(features, points.to(features.device), views.to(features.device))
+    points, views = points.to(features.device), views.to(features.device)
+    score = correspondence_score(features, points, views, voxel_size_m=voxel_size_m)
     return {"correspondence": score.voxel_mean, "any_pair_cosine": score.any_pair_mean}
 
 

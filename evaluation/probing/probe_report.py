@@ -29,7 +29,7 @@ def probe_table(found: dict) -> str:
 
     Example:
         ```python
-        >>> from gap_mllm.evaluation.probing.probe_report import probe_table
+        >>> from gap_mllm.evaluation.probing import probe_table
         >>> found = {"probes": {"constant": {"depth_error_m": 0.8, "shuffled_depth_error_m": 0.81}}}
         >>> print(probe_table(found))
         place     depth (m)
@@ -62,6 +62,16 @@ def probe_csv(found: dict) -> str:
         found (`dict`): result of `probe_model`.
     Returns:
         `str`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation.probing import probe_csv
+        >>> print(probe_csv({"probes": {"constant": {"depth_error_m": 0.8, "depth_error_m_ci95": [0.7, 0.9]}}}))
+        place,depth_error_m,depth_error_m_low,depth_error_m_high
+        constant,0.8,0.7,0.9
+        <BLANKLINE>
+
+        ```
     """
     rows = []
     for place, figures in found["probes"].items():

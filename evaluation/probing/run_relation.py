@@ -24,6 +24,7 @@ def relate_run(
     run: str | Path,
     data_dir: str | Path | None = None,
     layers: Sequence[int] | None = None,
+    voxel_size_m: float = 0.1,
     batch_size: int = 8,
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
@@ -39,6 +40,7 @@ def relate_run(
         run (`str` or path): folder of `evaluate_model` or `gap-mllm evaluate`.
         data_dir (`str` or path, *optional*): folder of the benchmark's data.
         layers (sequence of `int`, *optional*): indices of hidden states; by default the last.
+        voxel_size_m (`float`, defaults to 0.1): side of a spot in metres, see `correspondence_score`.
         batch_size (`int`, defaults to 8): samples at once.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         show_progress (`bool`, defaults to True): whether to show a bar.
@@ -56,13 +58,13 @@ def relate_run(
         >>> from gap_mllm.evaluation import relate_run
         >>> from gap_mllm.evaluation.runner import evaluate_model
         >>> from gap_mllm.processing import GapMllmProcessor
-        >>> options = {"num_train": 0, "num_test": 4, "cache_dir": "cache", "show_progress": False}
+        >>> options = {"num_train": 0, "num_test": 4, "show_progress": False}
         >>> _ = evaluate_model(folder, "synthetic_rooms", output="run", baselines=[], with_report=False, **options)
         >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
         >>> processor = GapMllmProcessor.from_pretrained(folder)
-        >>> related, records = relate_run(model, processor, "run", cache_dir="cache", show_progress=False)
-        >>> related["value"], len(records), [group["n"] for group in related["places"]["layer_4"]["groups"]]
-        ('error_m', 8, [2, 2, 2, 2])
+        >>> related, records = relate_run(model, processor, "run", voxel_size_m=0.5, show_progress=False)
+        >>> related["value"], len(records), len(related["places"]["layer_4"]["groups"])
+        ('error_m', 8, 4)
 
         ```
     """
@@ -89,7 +91,8 @@ def relate_run(
             targets = token_targets_of(sample.views, grids[number])
             for place, tokens in read.items():
                 points, views = (each.to(tokens[number].device) for each in (targets.points, targets.views))
-                batch[sample.id][place] = correspondence_score(tokens[number], points, views).voxel_mean
+                score = correspondence_score(tokens[number], points, views, voxel_size_m=voxel_size_m)
+                batch[sample.id][place] = score.voxel_mean
         records += batch.values()
     values = [record["value"] for record in records]
     places = {place: relate_to_task([record[place] for record in records], values) for place in states.places}

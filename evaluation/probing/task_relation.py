@@ -42,7 +42,10 @@ def relate_to_task(correspondence: Sequence[float], values: Sequence[float], num
     is_known = ~np.isnan(scores)
     num_left_out, scores, values = int((~is_known).sum()), scores[is_known], values[is_known]
     if len(scores) < max(num_groups, 2):
-        raise ValueError(f"{len(scores)} samples have a correspondence score; {num_groups} groups need as many.")
+        raise ValueError(
+            f"{len(scores)} samples have a correspondence score, {num_left_out} have none; {num_groups} groups need "
+            "as many. Ask more questions whose views have depth and poses and show a spot twice, or larger voxels."
+        )
     groups = [
         {
             "n": len(places),

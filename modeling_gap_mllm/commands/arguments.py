@@ -143,6 +143,9 @@ def add_probe(subparsers: argparse._SubParsersAction) -> None:
         metavar="A,B",
         help="language layers, 0 for the embeddings; --layers=-1 is the last; default: all",
     )
+    parser.add_argument(
+        "--voxel-size", type=float, default=0.1, metavar="METRES", help="side of one spot, for correspondence"
+    )
     parser.add_argument("--untrained", action="store_true", help="probe random weights of the model's config instead")
     parser.add_argument(
         "--run",

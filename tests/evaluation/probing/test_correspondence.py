@@ -93,7 +93,7 @@ def test_relation_to_task_scores():
     assert [group["value"] for group in related["groups"][1:]] == pytest.approx([0.6, 0.35, 0.15])
     assert related["groups"][0]["value"] == np.inf  # an answer that could not be read stays one
     assert np.isnan(relate_to_task([0.1, 0.2, 0.3, 0.4], [1.0] * 4)["spearman"])
-    with pytest.raises(ValueError, match="3 samples have a correspondence score; 4 groups need as many"):
+    with pytest.raises(ValueError, match="3 samples have a correspondence score, 1 have none; 4 groups need as many"):
         relate_to_task(scores[:4], errors[:4])
     with pytest.raises(ValueError, match="values .9,. and 1 times NaN"):
         relate_to_task(scores, [np.nan, *errors[1:]])

@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 
 import gap_mllm_cli
-from gap_mllm.evaluation import probe_model
+from gap_mllm.evaluation import probe_model, relate_run
 from gap_mllm.evaluation.probing.linear_probe import STRENGTHS, LinearProbe
 from gap_mllm.evaluation.probing.token_targets import token_targets_of
 from gap_mllm.evaluation.probing.visual_states import VisualStates
 from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.processing.data import load_multiview
 from tests.evaluation.probing.conftest import FOLDER
+from tests.test_documents import code_blocks
+from tests.test_repository import ROOT
 
 
 SMALL = {"train_limit": 48, "limit": 16, "show_progress": False}
@@ -182,15 +184,27 @@ def test_command(tmp_path, capsys):
 def test_a_run_is_related_to_its_own_data_only(shipped, tmp_path):
     options = {"num_train": 0, "num_test": 4, "cache_dir": tmp_path / "cache", "show_progress": False}
     evaluate_model(FOLDER, "synthetic_rooms", output=tmp_path / "run", baselines=[], with_report=False, **options)
-    related, records = relate_run(*shipped, tmp_path / "run", cache_dir=tmp_path / "cache", show_progress=False)
+    options = {"cache_dir": tmp_path / "cache", "voxel_size_m": 0.5, "show_progress": False}
+    related, records = relate_run(*shipped, tmp_path / "run", **options)
     errors = [float(json.loads(line)["error_m"]) for line in open(tmp_path / "run" / "predictions.jsonl")]
     assert [record["value"] for record in records] == errors
     found = related["places"]["layer_4"]
     known = [record for record in records if record["layer_4"] == record["layer_4"]]
     assert found["num_samples"] == len(known) == 8 - found["num_left_out"]
     ranked = sorted(known, key=lambda record: record["layer_4"])
-    assert found["groups"][0]["value"] == np.mean([record["value"] for record in ranked[:2]])
+    first = found["groups"][0]
+    assert first["value"] == np.mean([record["value"] for record in ranked[: first["n"]]])
+    assert not np.isnan(found["spearman"])
+    with pytest.raises(ValueError, match="samples have a correspondence score, .* or larger voxels"):
+        relate_run(*shipped, tmp_path / "run", **{**options, "voxel_size_m": 1e-4})
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     (tmp_path / "run" / "metrics.json").write_text(json.dumps({**metrics, "geometry": "other"}))
     with pytest.raises(ValueError, match="geometry are not those of the run in"):
-        relate_run(*shipped, tmp_path / "run", cache_dir=tmp_path / "cache", show_progress=False)
+        relate_run(*shipped, tmp_path / "run", **options)
+
+
+def test_code_of_the_document_runs(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    (block,) = code_blocks(ROOT / "docs" / "probing.md", "python")
+    exec(compile(block, "probing.md", "exec"), {})
+    assert "layer_4" in capsys.readouterr().out
