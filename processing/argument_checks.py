@@ -169,6 +169,8 @@ def _fits(value, kind) -> bool:
         return isinstance(value, str | os.PathLike)
     if origin is tuple:
         return isinstance(value, tuple | list) and (not parts or _fit_elements(value, parts))
+    if origin is list:
+        return isinstance(value, tuple | list) and (not parts or _fit_elements(value, (*parts, ...)))
     if origin is dict:
         names, entries = parts or (object, object)
         return isinstance(value, Mapping) and all(_fits(k, names) and _fits(v, entries) for k, v in value.items())
@@ -186,6 +188,7 @@ _WORDS = {
     float: "a number",
     str: "a text",
     tuple: "a list",
+    list: "a list",
     dict: "a mapping",
     types.NoneType: "None",
 }

@@ -240,7 +240,12 @@ class SceneCollator:
     def _teacher_targets(self, group, scene):
         merge_size = self.processor.image_processor.merge_size
         grids = [(height // merge_size, width // merge_size) for _, height, width in scene.image_grid_thw.tolist()]
-        targets = self.teaching(group.samples[0].views, grids, group.samples, self.processor.tokenizer)
+        try:
+            targets = self.teaching(group.samples[0].views, grids, group.samples, self.processor.tokenizer)
+        except RecordError as error:
+            raise error.locate(group.samples[0].source, None, group.samples[0].id) from None
+        except ValueError as error:
+            raise RecordError(str(error), "views", record_id=group.samples[0].id) from error
         for name, told in targets.items():
             if lacking := max(sum(each is None for each in values) for values in told.values()):
                 text = f"{lacking} of {len(grids)} views that the teacher of {name!r} does not know"

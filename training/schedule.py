@@ -108,6 +108,11 @@ def read_weight(name: str, value: object, least: float = -np.inf) -> float | Sch
             value = Schedule(shares, value.get("kind", "linear"))
         except ValueError as error:
             raise type(error)(f"{name}: {error}") from None
+    if isinstance(value, str):
+        raise WrongKindError(
+            f"{name} is {value!r}; expected a finite number, or values by shares of the run, as {{0: 1.0, 0.5: 0.0, "
+            f"kind: {KINDS[-1]}}}, where kind is one of {', '.join(KINDS)}{nearest_name(value, KINDS)}."
+        )
     if not isinstance(value, Schedule):
         return check_number(name, value, least)
     for at, number in value.points.items():

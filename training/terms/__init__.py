@@ -3,7 +3,7 @@
 
 from dataclasses import fields
 
-from ...processing.argument_checks import check_names
+from ...processing.argument_checks import check_kinds, check_names
 from ..schedule import read_weight
 from .camera_term import CameraTerm, FieldOfViewTerm, MetricScaleTerm
 from .correspondence_term import ConsistencyTerm, CorrespondenceTerm
@@ -50,6 +50,7 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
         `dict[str, LossTerm]`: in the order of `LOSS_TERMS`, those of weight 0 too.
     Raises:
         ValueError: for a term or setting that is not known, settings that are no mapping, or as `read_weight`.
+        TypeError: for a setting of another type.
 
     Example:
         ```python
@@ -71,6 +72,10 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
         if not isinstance(given, dict):
             raise ValueError(f"terms.{name} is {given!r}; expected a mapping of its settings, as {{weight: 1.0}}.")
         check_names(f"terms.{name}", given, known)
+        try:
+            check_kinds(term, {key: value for key, value in given.items() if key != "weight"})  # see read_weight
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"terms.{name}.{error}") from None
         named = {key: getattr(arguments, f"{name}_{key}") for key in known if hasattr(arguments, f"{name}_{key}")}
         terms[name] = term(**{**named, **given})
         terms[name].weight = read_weight(f"terms.{name}.weight", terms[name].weight)

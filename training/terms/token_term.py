@@ -19,7 +19,8 @@ class TokenTerm(HeadTerm):
 
     Targets are lists with an entry for each scene: "tokens" `(T,)`, what each visual token sees, "count", the items,
     and what `scene_loss` takes; but for "views", True for each view of which the teacher tells, else None. Texts are
-    token ids; `scene_loss` gets the mean of their embeddings in the language model, which have no gradient.
+    token ids; `scene_loss` gets the mean of their embeddings in the language model, which have no gradient; those of
+    the last forward pass stay in `text_features`, `(L, C)` for each scene.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
@@ -53,7 +54,7 @@ class TokenTerm(HeadTerm):
         for index, features in enumerate(parts):
             scene = {name: values[index] for name, values in targets.items() if name != "views"}
             if "texts" in scene:
-                scene["texts"] = self._texts[index].to(features)
+                scene["texts"] = self.text_features[index].to(features)
             if scene["count"]:
                 total = total + self.scene_loss(features, scene)
         return total
@@ -67,7 +68,7 @@ class TokenTerm(HeadTerm):
 
         def embed(language, args, kwargs):  # here, since the embeddings of a sharded model are whole while it runs
             with torch.no_grad():
-                self._texts = [
+                self.text_features = [
                     torch.stack([language.embed_tokens(text).float().mean(0) for text in scene]) for scene in texts
                 ]
 

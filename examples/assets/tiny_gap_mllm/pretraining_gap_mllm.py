@@ -131,9 +131,12 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             self.training_heads[name] = head
 
     def _check_training_heads(self):
-        for settings in (self.config.training_heads or {}).values():
+        for name, settings in (self.config.training_heads or {}).items():
             for layer in settings["layers"]:
-                layer_index(layer, self.config.text_config.num_hidden_layers)
+                try:
+                    layer_index(layer, self.config.text_config.num_hidden_layers)
+                except ValueError as error:
+                    raise ValueError(f"training_heads.{name}.layers: {error}") from None
             taps = [f"layer_{layer}" for layer in self.config.geometry_config.tap_layers]
             wanted = settings.get("encoder_layers") or []
             if wanted and self.model.geometry is None:
