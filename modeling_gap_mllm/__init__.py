@@ -4,8 +4,16 @@
 import transformers
 
 from .attention_gap_mllm import best_attn_implementation
-from .configuration_gap_mllm import GEOMETRY_CONFIGS, GapMllmConfig, GapMllmFusionConfig, GapMllmVggtConfig
+from .configuration_gap_mllm import (
+    GEOMETRY_CONFIGS,
+    GapMllmConfig,
+    GapMllmFusionConfig,
+    GapMllmGeometryMapsConfig,
+    GapMllmVggtConfig,
+)
 from .fusion_gap_mllm import GapMllmFusion
+from .geometry_maps_gap_mllm import GapMllmGeometryMapsModel
+from .known_geometry_gap_mllm import KnownGeometry
 from .modeling_gap_mllm import GEOMETRY_ENCODERS, GapMllmForConditionalGeneration, GapMllmModel
 from .pretraining_gap_mllm import GapMllmForPreTraining
 from .processing.processing_gap_mllm import GapMllmProcessor
@@ -34,12 +42,15 @@ __all__ = [
     "GapMllmForPreTraining",
     "GapMllmFusion",
     "GapMllmFusionConfig",
+    "GapMllmGeometryMapsConfig",
+    "GapMllmGeometryMapsModel",
     "GapMllmGeometryOutput",
     "GapMllmModel",
     "GapMllmProcessor",
     "GapMllmVggtConfig",
     "GapMllmVggtForReconstruction",
     "GapMllmVggtModel",
+    "KnownGeometry",
     "QUANTIZATION_SKIP_MODULES",
     "best_attn_implementation",
 ]

@@ -33,6 +33,7 @@ FUSION_METHODS = (
     "bidirectional",
 )
 FUSED_LEVELS = ("all", "final")
+POSITION_ENCODINGS = ("position_3d",)
 ATTENTION_METHODS = ("cross_attention", "vlm3r", "geothinker", "bidirectional")
 IMPORTANCE_SOURCES = ("geometry", "visual")
 _OWN_MERGER = ("spatial_mllm", "vlm3r")  # methods that bring their own merger, and fuse into the final tokens only
@@ -51,6 +52,7 @@ FUSION_FIELDS_OF = {
         "merger_norm",
     ),
     ("merger_type", ("mlp",)): ("merger_norm", "merger_norm_eps"),
+    ("position_encoding", POSITION_ENCODINGS): ("position_voxel_size",),
 }
 FUSION_INITS = ("identity", "reference")
 TOKEN_HEADS = ("correspondence", "consistency", "shape", "region_text", "relations")
@@ -131,6 +133,20 @@ def _refuse_misspelt_keys(config, kwargs):
 def _require_choice(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}={value!r} is not known. Choose one of {list(choices)}.")
+
+
+def _check_layers(config):
+    """Refuse tap layers and heads of an encoder that cannot be."""
+    taps, depth = config.tap_layers, config.num_hidden_layers
+    if not taps or taps != sorted(taps):
+        raise ValueError(f"tap_layers={taps} must be in rising order.")
+    if taps[0] < 0 or taps[-1] >= depth:
+        raise ValueError(f"tap_layers={taps} lie outside the {depth} layers (0 to {depth - 1}) of the encoder.")
+    if config.hidden_size % config.num_attention_heads or (config.hidden_size // config.num_attention_heads) % 4:
+        raise ValueError(
+            f"hidden_size={config.hidden_size} over num_attention_heads={config.num_attention_heads} must give a head "
+            "size that is a multiple of 4 (two axes of rotary pairs)."
+        )
 
 
 # Keys of VGGT's own configuration -> our fields; for each section also what is built in and cannot be chosen.
@@ -291,16 +307,7 @@ class GapMllmVggtConfig(PublishedConfig, PreTrainedConfig):
         return kwargs
 
     def _check(self):
-        taps, depth = self.tap_layers, self.num_hidden_layers
-        if not taps or taps != sorted(taps):
-            raise ValueError(f"tap_layers={taps} must be in rising order.")
-        if taps[0] < 0 or taps[-1] >= depth:
-            raise ValueError(f"tap_layers={taps} lie outside the {depth} layers (0 to {depth - 1}) of the encoder.")
-        if self.hidden_size % self.num_attention_heads or (self.hidden_size // self.num_attention_heads) % 4:
-            raise ValueError(
-                f"hidden_size={self.hidden_size} over num_attention_heads={self.num_attention_heads} must give a head "
-                "size that is a multiple of 4 (two axes of rotary pairs)."
-            )
+        _check_layers(self)
         if self.hidden_size % self.patch_embed_num_heads or 2 * self.hidden_size % self.camera_num_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} must be divisible by patch_embed_num_heads="
@@ -311,6 +318,76 @@ class GapMllmVggtConfig(PublishedConfig, PreTrainedConfig):
                 f"dpt_out_channels={list(self.dpt_out_channels)} must be four multiples of 4, and "
                 f"dpt_features={self.dpt_features} a multiple of 8 (sine-cosine positions are added to both)."
             )
+
+
+@strict
+class GapMllmGeometryMapsConfig(PublishedConfig, PreTrainedConfig):
+    """Shape of the encoder of depth and normal maps: layers of attention within views, then over the scene.
+
+    Args:
+        hidden_size (`int`, defaults to 768), num_hidden_layers (`int`, defaults to 12), num_attention_heads (`int`,
+            defaults to 12): width, number and heads of its layers; each is a block within views and one over the
+            scene.
+        tap_layers (`list[int]`, *optional*): zero-based layers whose outputs are kept, in rising order; by default
+            the last of each quarter of the depth.
+        patch_size (`int`, *optional*): side of a patch of the maps in pixels; by default that of the teacher, whose
+            maps must have the same, else 14.
+        teacher_config (`dict` or `GapMllmVggtConfig`, *optional*): VGGT with its heads, inside the encoder, whose
+            depth and cameras stand in where none are known; it is never trained. Without it depth must be known.
+        max_depth_jump (`float`, defaults to 0.05): jump of depth to a neighbour, as a share of it, beyond which a
+            pixel has no normal.
+    Raises:
+        ValueError: on an unknown key, tap layers outside the depth, a width that heads do not divide, or patch sizes
+            that differ.
+    """
+
+    model_type = "gap_mllm_geometry_maps"
+    base_config_key = "geometry_config"
+    sub_configs = {"teacher_config": GapMllmVggtConfig}
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    mlp_ratio: float | int = 4.0
+    patch_size: int | None = None
+    num_register_tokens: int = 4
+    rope_theta: float | int = 100.0
+    use_qk_norm: bool = True
+    layer_norm_eps: float = 1e-5
+    layer_scale_init_value: float = 0.01
+    tap_layers: list[int] | tuple[int, ...] | None = None
+    teacher_config: dict | PreTrainedConfig | None = None
+    max_depth_jump: float = 0.05
+    token_chunk_size: int | None = None
+    initializer_range: float = 0.02
+    special_token_std: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        _refuse_unknown_keys(self, kwargs)
+        if isinstance(self.teacher_config, dict):
+            teacher = {key: value for key, value in self.teacher_config.items() if key != "model_type"}
+            _require_choice(
+                "teacher_config.model_type", self.teacher_config.get("model_type"), (None, "gap_mllm_vggt")
+            )
+            self.teacher_config = GapMllmVggtConfig(**teacher)
+        teacher_patch = None if self.teacher_config is None else self.teacher_config.patch_size
+        if self.patch_size is None:
+            self.patch_size = teacher_patch or 14
+        if teacher_patch not in (None, self.patch_size):
+            raise ValueError(
+                f"patch_size={self.patch_size} and that of the teacher, {teacher_patch}, differ; the maps of the "
+                "teacher are of its patches. Leave patch_size out."
+            )
+        if self.tap_layers is None:
+            self.tap_layers = [max(self.num_hidden_layers * k // 4, 1) - 1 for k in (1, 2, 3, 4)]
+        self.tap_layers = list(self.tap_layers)
+        _check_layers(self)
+        super().__post_init__(**kwargs)
+
+    @property
+    def feature_size(self):
+        """Width of a tapped feature: attention within views and over the scene side by side."""
+        return 2 * self.hidden_size
 
 
 @strict
@@ -342,6 +419,11 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         train_strength (`bool`, *optional*): whether `strength` is trained; by default exactly with init="identity".
         video_frames (`str`, defaults to "mean"): "mean" averages the geometry of a temporal patch's frames, "first"
             takes the first's; refused with "spatial_mllm", which takes both side by side.
+        position_encoding (`str`, *optional*): "position_3d" adds sines and cosines of where each visual token lies in
+            space to the final tokens, beside any method (Video-3D-LLM); from known depth and poses, or the encoder's
+            points. None by default.
+        position_voxel_size (`float`, defaults to 0.1): side of the voxels of "position_3d", in metres or the units of
+            the encoder; refused without it.
     Raises:
         ValueError: on an unknown key, a choice that is not in the list, or a field that the choices leave unread.
     """
@@ -364,6 +446,8 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
     init: str = "identity"
     train_strength: bool | None = None
     video_frames: str = "mean"
+    position_encoding: str | None = None
+    position_voxel_size: float | int = 0.1
     initializer_range: float = 0.02
     # Set by GapMllmConfig from the tower and the encoder; given by hand only to build a fusion alone.
     hidden_size: int = 2048
@@ -379,6 +463,8 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         _require_choice("gap_fusion_config.importance_from", self.importance_from, IMPORTANCE_SOURCES)
         _require_choice("gap_fusion_config.init", self.init, FUSION_INITS)
         _require_choice("gap_fusion_config.video_frames", self.video_frames, VIDEO_FRAMES)
+        if self.position_encoding is not None:
+            _require_choice("gap_fusion_config.position_encoding", self.position_encoding, POSITION_ENCODINGS)
         for (choice, values), names in FUSION_FIELDS_OF.items():
             for name in names if getattr(self, choice) not in values else ():
                 if getattr(self, name) != self.__dataclass_fields__[name].default:
@@ -398,6 +484,12 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
                 f"{self.method} needs hidden_size={self.hidden_size} divisible by 4 and by num_attention_heads="
                 f"{self.num_attention_heads}, and num_layers={self.num_layers} of at least 1."
             )
+        if self.position_voxel_size <= 0:
+            raise ValueError(f"gap_fusion_config.position_voxel_size={self.position_voxel_size} must be above 0.")
+        if self.position_encoding is not None and self.geometry_hidden_size < 10:
+            raise ValueError(
+                f"position_encoding needs 10 channels of geometry, but the encoder has {self.geometry_hidden_size}."
+            )
         if self.num_neighbors < 1:
             raise ValueError(f"gap_fusion_config.num_neighbors={self.num_neighbors} must be at least 1.")
         super().__post_init__(**kwargs)
@@ -407,9 +499,14 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
         """Rows of tapped features for each view's camera, before those of its patches: 0, or 1 for "vlm3r"."""
         return int(self.method == "vlm3r")
 
+    @property
+    def position_levels(self):
+        """Levels of tapped features behind those that are fused, for where patches lie in space: 0 or 1."""
+        return int(self.position_encoding is not None)
+
 
 # Geometry encoders by model_type. An explicit dict, since remote code must not dispatch through Auto classes.
-GEOMETRY_CONFIGS = {"gap_mllm_vggt": GapMllmVggtConfig}
+GEOMETRY_CONFIGS = {"gap_mllm_vggt": GapMllmVggtConfig, "gap_mllm_geometry_maps": GapMllmGeometryMapsConfig}
 
 
 def _build_geometry_config(value):
@@ -573,4 +670,4 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
             )
 
 
-__all__ = ["GapMllmConfig", "GapMllmFusionConfig", "GapMllmVggtConfig"]
+__all__ = ["GapMllmConfig", "GapMllmFusionConfig", "GapMllmGeometryMapsConfig", "GapMllmVggtConfig"]

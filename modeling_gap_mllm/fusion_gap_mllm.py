@@ -18,6 +18,7 @@ from .frame_attention_gap_mllm import (
     GapMllmVlm3rFusion,
 )
 from .patch_mergers_gap_mllm import GapMllmPatchMerger, GapMllmSpatialMllmMerger, GapMllmViewTokens
+from .position_encoding_gap_mllm import position_encoding, token_positions
 from .publishing_gap_mllm import PublishedModel
 from .weights_gap_mllm import WholeModel
 
@@ -150,9 +151,9 @@ class GapMllmFusionLevel(nn.Module):
     a buffer, of the same name in a checkpoint: PEFT would train every parameter of a module that it saves.
     """
 
-    def __init__(self, config: GapMllmFusionConfig):
+    def __init__(self, config: GapMllmFusionConfig, method: str | None = None):
         super().__init__()
-        self.fuse = FUSION_CLASSES[config.method](config)
+        self.fuse = FUSION_CLASSES[method or config.method](config)
         strength = torch.full((config.hidden_size,), float(config.init == "reference"))
         if config.train_strength:
             self.strength = nn.Parameter(strength)
@@ -201,6 +202,7 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
         fused_levels = range(config.num_levels if config.fused_levels == "all" else 1)
         self.mergers = nn.ModuleList(merger_class(config) for _ in fused_levels)
         self.levels = nn.ModuleList(GapMllmFusionLevel(config) for _ in fused_levels)
+        self.position = GapMllmFusionLevel(config, "add") if config.position_levels else None
         self.post_init()
 
     @torch.no_grad()
@@ -228,7 +230,8 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
                 each row-major over its merged grid.
             tap_features (`tuple[torch.Tensor]` of shape `(P, C)`): one for each level, patches of all views one after
                 the other, the patches of each row-major; with `config.camera_tokens` the camera token of each view
-                before its patches, P counting it.
+                before its patches, P counting it; with `config.position_encoding` one more at the end, as
+                `position_features` gives it.
             grid (`torch.Tensor` or `list` of shape `(views, 2)`): height and width of each view in patches.
             views_per_slice (`torch.Tensor` or `list` of shape `(slices,)`, *optional*): views behind each slice, by
                 default one; `config.video_frames` says how several are merged.
@@ -246,24 +249,37 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
         kept = len(visual_levels) - len(self.levels)  # DeepStack levels that stay as they are
         fused_levels, geometry_levels, gates = list(visual_levels[:kept]), [None] * kept, [None] * kept
         for visual, features, merger, level in zip(
-            visual_levels[kept:], tap_features[kept:], self.mergers, self.levels, strict=True
+            visual_levels[kept:], tap_features[kept : len(visual_levels)], self.mergers, self.levels, strict=True
         ):
             geometry = merger(features.to(level.strength.dtype), sizes, counts)
             fused, gate = level(visual, geometry, merged_sizes)
             fused_levels.append(fused)
             geometry_levels.append(geometry)
             gates.append(gate)
+        if self.position is not None:
+            fused_levels[-1] = self._with_positions(fused_levels[-1], tap_features[-1], sizes, counts, merged_sizes)
         if not output_details:
             return fused_levels
         return GapMllmFusionOutput(fused_levels, geometry_levels, None if gates[-1] is None else gates)
 
+    def _with_positions(self, visual, level, sizes, counts, merged_sizes):
+        """Final visual tokens, and where they lie in space; tokens of which nothing is known stay as they are."""
+        config = self.config
+        points, is_known = token_positions(
+            level, sizes, counts, config.spatial_merge_size, config.video_frames, config.camera_tokens
+        )
+        encoding = position_encoding(points, config.hidden_size, config.position_voxel_size) * is_known[:, None]
+        return self.position(visual, encoding, merged_sizes)[0]
+
     def _merged_sizes(self, visual_levels, tap_features, sizes, counts):
         """Check that everything fits together; return the merged grid of each slice."""
         m, levels = self.config.spatial_merge_size, self.config.num_levels
-        if len(visual_levels) != levels or len(tap_features) != levels:
+        positions = self.config.position_levels
+        if len(visual_levels) != levels or len(tap_features) != levels + positions:
+            more = ", and one of position_features behind them" if positions else ""
             raise ValueError(
                 f"Got {len(visual_levels)} visual_levels and {len(tap_features)} tap_features, but the fusion has "
-                f"{levels} levels. Pass the DeepStack levels and then the final tokens, and one tap for each."
+                f"{levels} levels. Pass the DeepStack levels and then the final tokens, and one tap for each{more}."
             )
         if any(h % m or w % m for h, w in sizes):
             raise ValueError(f"grid={sizes} has sides that are not multiples of spatial_merge_size={m}.")

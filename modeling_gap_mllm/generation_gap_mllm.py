@@ -1,6 +1,7 @@
 """What generate() does otherwise than for Qwen3-VL: pixels beside a cache, prompts in chunks, assistants."""
 
 from .compatibility_gap_mllm import CHUNKS_TAKE_IMAGES
+from .known_geometry_gap_mllm import refuse_known_geometry
 
 
 IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
@@ -17,6 +18,11 @@ def _given_vision(model_kwargs):
 
 class SceneGeneration:
     """Mixin for `generate()` from scenes, whose views are encoded once and together."""
+
+    def _validate_model_kwargs(self, model_kwargs):
+        """As in transformers; intrinsics, poses and depth are refused with what to pass in their place."""
+        refuse_known_geometry(model_kwargs, "generate()")
+        super()._validate_model_kwargs(model_kwargs)
 
     def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
         """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them.

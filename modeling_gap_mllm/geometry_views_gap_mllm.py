@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from .configuration_gap_mllm import GapMllmConfig
+from .known_geometry_gap_mllm import KnownGeometry
+from .position_encoding_gap_mllm import position_features
 
 
 def recover_images(
@@ -143,57 +145,112 @@ def is_sharded(module: nn.Module):
     return any(hasattr(each, "device_mesh") or hasattr(each, "ds_id") for each in module.parameters())
 
 
+def encode_images(
+    config: GapMllmConfig,
+    encoder: PreTrainedModel,
+    pixel_values: torch.Tensor,
+    grid: list[tuple[int, int, int]],
+    scene_lengths: list[int],
+    known: KnownGeometry | None = None,
+):
+    """Encode images as the processor returned them.
+
+    Args:
+        config (`GapMllmConfig`): config of the model around the encoder.
+        encoder (`GapMllmVggtModel`): or another of `GEOMETRY_ENCODERS`.
+        pixel_values (`torch.Tensor`), grid (`list[tuple[int, int, int]]`): inputs as the processor returned them.
+        scene_lengths (`list[int]`): views of each scene.
+        known (`KnownGeometry`, *optional*): what is known of the views, as the user gave it.
+    Returns:
+        `tuple`: as `encode_scenes`.
+    Raises:
+        ValueError: as `recover_images`, `KnownGeometry.checked` and `encode_scenes`.
+    """
+    views, patch = image_views(config, pixel_values, grid), config.vision_config.patch_size
+    if known is not None:
+        sizes = [(rows * patch, columns * patch) for _, rows, columns in grid]
+        known = known.checked(sizes, scene_lengths, config.reference_frame, views[0].device)
+        known = known.resized(sizes, [tuple(view.shape[-2:]) for view in views])
+    return encode_scenes(config, encoder, views, scene_lengths, known)
+
+
 def encode_scenes(
+    config: GapMllmConfig,
     encoder: PreTrainedModel,
     views: list[torch.Tensor],
     scene_lengths: torch.Tensor | list[int],
-    reference_frame: str = "first",
-    camera_tokens: int = 0,
+    known: KnownGeometry | None = None,
 ):
     """Run a geometry encoder over scenes, outside of any autocast; without a graph if nothing of it is trained.
 
+    The world of the encoder is the first view of a scene, or the last by `config.reference_frame`. What the fusion
+    wants beside features stands among them, as the rows and levels of `geometry_features`: with its method "vlm3r" the
+    camera token of each view before its patches, with its position encoding a last level of `position_features`.
+
     Args:
+        config (`GapMllmConfig`): config of the model around the encoder.
         encoder (`GapMllmVggtModel`): or another of `GEOMETRY_ENCODERS`.
         views (`list[torch.Tensor]`, each of shape `(3, h, w)`): views of all scenes, in order.
         scene_lengths (`list[int]`): views of each scene.
-        reference_frame (`str`, defaults to "first"): "first" or "last", the view of a scene whose camera is the
-            encoder's world.
-        camera_tokens (`int`, defaults to 0): 1 puts the camera token of each view before its patches.
+        known (`KnownGeometry`, *optional*): what is known of the views, checked, at their size.
     Returns:
         `tuple`: the tapped features `(P, C)` of each level, and the patch grid of each view; in the order of `views`.
     Raises:
-        ValueError: if camera tokens are asked of an encoder that gives none.
+        ValueError: if camera tokens or points are asked of an encoder that gives none, or something is known that
+            neither encoder nor fusion reads.
     """
-    order = list(range(len(views)))
-    if reference_frame == "last":
+    fusion, order = config.gap_fusion_config, list(range(len(views)))
+    if config.reference_frame == "last":
         # The encoder's world is its first view: every scene goes in backwards, and its features come back.
         order, start = [], 0
         for length in scene_lengths:
             order += range(start + length - 1, start - 1, -1)
             start += length
+    reads_known, options = getattr(encoder, "reads_known_geometry", False), {}
+    if known is not None and not reads_known and fusion.position_encoding is None:
+        raise ValueError(
+            f"{type(encoder).__name__} reads pixels alone, and so does this fusion: intrinsics, poses and depth would "
+            "be lost. Leave them out, take geometry_config.model_type='gap_mllm_geometry_maps', or "
+            "gap_fusion_config.position_encoding='position_3d'."
+        )
+    if known is not None and reads_known:
+        options["known_geometry"] = known.select(order)
     with (
         torch.autocast(views[0].device.type, enabled=False),
         torch.set_grad_enabled(torch.is_grad_enabled() and is_trainable(encoder)),
     ):
-        geometry = encoder([views[index] for index in order], scene_lengths)
-    if camera_tokens and geometry.camera_tokens is None:
+        geometry = encoder([views[index] for index in order], scene_lengths, **options)
+    if fusion.camera_tokens and geometry.camera_tokens is None:
         raise ValueError(
             f"{type(encoder).__name__} gives no camera tokens, which the fusion attends to. Choose another "
             "gap_fusion_config.method, or an encoder that gives them."
         )
-    if reference_frame == "first" and not camera_tokens:
-        return geometry.tap_features, geometry.grid
     counts = [height * width for height, width in geometry.grid]
     back = sorted(range(len(order)), key=order.__getitem__)
-    taps = []
+    grid, taps = [geometry.grid[index] for index in back], []
     for features in geometry.tap_features:
+        if config.reference_frame == "first" and not fusion.camera_tokens:
+            taps.append(features)
+            continue
         parts = features.split(counts)
-        if camera_tokens:
+        if fusion.camera_tokens:
             parts = [
                 torch.cat([camera[None], part]) for camera, part in zip(geometry.camera_tokens, parts, strict=True)
             ]
         taps.append(torch.cat([parts[index] for index in back]))
-    return tuple(taps), [geometry.grid[index] for index in back]
+    if fusion.position_encoding is not None:
+        points = None if known is None else known.points()
+        if geometry.points is not None:
+            points = [geometry.points[index] for index in back]
+        if points is None:
+            raise ValueError(
+                f"gap_fusion_config.position_encoding={fusion.position_encoding!r} needs the points that pixels see, "
+                f"and {type(encoder).__name__} gives none. Pass intrinsics, poses and depth to get_geometry_features, "
+                "and what it returns as geometry_features; or take "
+                "geometry_config.model_type='gap_mllm_geometry_maps' with a teacher_config."
+            )
+        taps.append(position_features(points, grid, taps[0].shape[-1], fusion.camera_tokens).to(taps[0]))
+    return tuple(taps), grid
 
 
 def without_repeats(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, scene_lengths: list[int]):
@@ -294,6 +351,7 @@ def group_scenes(
 
 
 __all__ = [
+    "encode_images",
     "encode_scenes",
     "group_scenes",
     "image_views",

@@ -18,15 +18,17 @@ from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
 from .generation_gap_mllm import IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE, SceneGeneration, cached_length
+from .geometry_maps_gap_mllm import GapMllmGeometryMapsModel
 from .geometry_views_gap_mllm import (
+    encode_images,
     encode_scenes,
     group_scenes,
-    image_views,
     is_sharded,
     is_trainable,
     video_views,
     without_repeats,
 )
+from .known_geometry_gap_mllm import KnownGeometry, refuse_known_geometry
 from .pretrained_gap_mllm import GapMllmPreTrainedModel
 from .vggt_gap_mllm import GapMllmVggtModel
 
@@ -44,7 +46,7 @@ with needed_from_transformers():
     from transformers.utils.generic import accepts_precomputed_kwargs
 
 # By model_type. An explicit dict: each remote file has its own copy of the config classes, so Auto classes would fail.
-GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel}
+GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel, "gap_mllm_geometry_maps": GapMllmGeometryMapsModel}
 
 TOWER_INPUTS = {"cu_seqlens", "max_seqlen", "position_ids", "interp_indices", "interp_weights"}  # made for all images
 
@@ -169,13 +171,14 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             scene_lengths (`torch.Tensor` or `list[int]`, *optional*): views of each scene; overrides the above.
             geometry_features (`torch.Tensor` of shape `(levels, P, C)`, *optional*): what the geometry encoder made
                 of the same images, as `get_geometry_features` returns it; it is not run again then. Or a function of
-                this model, pixels, grid and scene lengths that returns it.
+                this model, pixels, grid and scene lengths that returns it, as `KnownGeometry` is.
         Returns:
             Qwen3-VL's output: `pooler_output`, a tuple of `(tokens, D)` for each image, and `deepstack_features`.
         Raises:
             ValueError: if counts do not agree, pixels are not finite, the grid is missing, nothing says which
                 images form a scene, or `geometry_features` has another shape or comes while the encoder is trained.
         """
+        refuse_known_geometry(kwargs, type(self).__name__)
         if image_grid_thw is None:
             raise ValueError("pixel_values came without image_grid_thw. Pass both as the processor returned them.")
         shown = None
@@ -187,7 +190,9 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         if not self.uses_geometry:
             return output
         if callable(geometry_features):
-            geometry_features = geometry_features(self, pixel_values, image_grid_thw, scene_lengths)
+            grid = image_grid_thw.tolist()
+            lengths = group_scenes(len(grid), self._tokens(grid), mm_token_type_ids, scene_lengths, IMAGE_TOKEN_TYPE)
+            geometry_features = geometry_features(self, pixel_values, image_grid_thw, torch.tensor(lengths))
         if geometry_features is None:
             taps, grid = self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)
         else:
@@ -202,22 +207,49 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         image_grid_thw: torch.Tensor,
         mm_token_type_ids: torch.Tensor | None = None,
         scene_lengths: torch.Tensor | list[int] | None = None,
+        intrinsics: torch.Tensor | list[torch.Tensor | None] | None = None,
+        poses: torch.Tensor | list[torch.Tensor | None] | None = None,
+        depth: torch.Tensor | list[torch.Tensor | None] | None = None,
     ):
         """Encode the geometry of images alone, to be passed to `get_image_features` or `forward` any number of times.
+
+        What is known of the views beside their pixels enters here, and nowhere else but in a `KnownGeometry`: an entry
+        for each view, None where it is not known. Frame: OpenCV cameras. Units: metres; pixels with integer centres of
+        the views as the model gets them, `image_grid_thw` times the patch size of the vision tower.
 
         Args:
             pixel_values (`torch.Tensor`), image_grid_thw (`torch.Tensor`), mm_token_type_ids (`torch.Tensor`,
                 *optional*), scene_lengths (`torch.Tensor` or `list[int]`, *optional*): arguments of
                 `get_image_features`.
+            intrinsics (`torch.Tensor` of shape `(V, 3, 3)` or `list`, *optional*): intrinsics of each view.
+            poses (`torch.Tensor` of shape `(V, 4, 4)` or `list`, *optional*): camera to world, one world for each
+                scene.
+            depth (`torch.Tensor` of shape `(V, H, W)` or `list`, *optional*): z-depth of each pixel; 0 where unknown.
         Returns:
             `torch.Tensor` of shape `(levels, P, C)`: the tapped features of all P patches, in the order of the images
             and row by row within each; with the fusion method "vlm3r" the camera token of each view comes before its
-            patches, and counts. No gradient.
+            patches, and counts; with a position encoding one more level. No gradient.
         Raises:
-            ValueError: as `get_image_features`, or if there is no encoder (`use_geometry=False`).
+            ValueError: as `get_image_features` and `KnownGeometry.checked`; if there is no encoder
+                (`use_geometry=False`), or neither encoder nor fusion reads what is known.
         """
         self._require_geometry()
-        return torch.stack(self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths)[0])
+        known = KnownGeometry(intrinsics, poses, depth)
+        if intrinsics is None and poses is None and depth is None:
+            known = None
+        taps, _ = self._encode_images(pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths, known)
+        return torch.stack(taps)
+
+    def encode_known_geometry(
+        self,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor,
+        scene_lengths: torch.Tensor,
+        known: KnownGeometry,
+    ):
+        """As `get_geometry_features` with what is known, and with the gradient of an encoder that is trained."""
+        self._require_geometry()
+        return torch.stack(self._encode_images(pixel_values, image_grid_thw, None, scene_lengths, known)[0])
 
     @staticmethod
     def select_views(features: BaseModelOutputWithDeepstackFeatures, shown: list[int]):
@@ -269,7 +301,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         if mm_token_type_ids is not None:
             group_scenes(len(grid), self._tokens(grid), mm_token_type_ids, None, VIDEO_TOKEN_TYPE)
         views, lengths, views_per_slice = video_views(self.config, pixel_values_videos, grid)
-        return self._fuse(output, *self._encode_geometry(views, lengths), views_per_slice)
+        return self._fuse(output, *encode_scenes(self.config, self.geometry, views, lengths), views_per_slice)
 
     def get_rope_index(self, *args, **kwargs):
         """As in Qwen3-VL; generate() asks for it before anything is encoded.
@@ -290,16 +322,16 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         merge = self.config.vision_config.spatial_merge_size**2
         return [t * h * w // merge for t, h, w in grid]
 
-    def _encode_images(self, pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths):
-        """As `_encode_geometry`, for images as the processor returned them."""
+    def _encode_images(self, pixel_values, image_grid_thw, mm_token_type_ids, scene_lengths, known=None):
+        """As `encode_scenes`, for images as the processor returned them."""
         grid = image_grid_thw.tolist()
-        views = image_views(self.config, pixel_values, grid)
         lengths = group_scenes(len(grid), self._tokens(grid), mm_token_type_ids, scene_lengths, IMAGE_TOKEN_TYPE)
-        return self._encode_geometry(views, lengths)
+        return encode_images(self.config, self.geometry, pixel_values, grid, lengths, known)
 
     def _given_geometry(self, features, image_grid_thw):
-        """As `_encode_geometry`, from features that were made before."""
-        if self.training and torch.is_grad_enabled() and is_trainable(self.geometry):
+        """As `encode_scenes`, from features that were made before."""
+        is_trained = self.training and torch.is_grad_enabled() and is_trainable(self.geometry)
+        if is_trained and not features.requires_grad:
             raise ValueError(
                 "geometry_features came although the geometry encoder is trained, which would get no gradient. Freeze "
                 "it with model.model.geometry.requires_grad_(False), or pass the pixels alone."
@@ -307,18 +339,14 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         grid = [(height, width) for _, height, width in image_grid_thw.tolist()]
         encoder = self.config.geometry_config
         rows = sum(height * width + self.config.gap_fusion_config.camera_tokens for height, width in grid)
-        expected = (len(encoder.tap_layers), rows, encoder.feature_size)
+        levels = len(encoder.tap_layers) + self.config.gap_fusion_config.position_levels
+        expected = (levels, rows, encoder.feature_size)
         if tuple(features.shape) != expected:
             raise ValueError(
                 f"geometry_features has shape {tuple(features.shape)}, but these {len(grid)} images need {expected}: "
                 "levels, patches of all images, features. Pass what get_geometry_features made of the same images."
             )
         return tuple(features), grid
-
-    def _encode_geometry(self, views, scene_lengths):
-        """Tapped features (P, C) of each level and the patch grid of each view, in the order of `views`."""
-        camera_tokens = self.config.gap_fusion_config.camera_tokens
-        return encode_scenes(self.geometry, views, scene_lengths, self.config.reference_frame, camera_tokens)
 
     def _fuse(self, output, taps, grid, views_per_slice):
         """Put geometry into the tower's output, level by level."""
@@ -341,6 +369,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
         frozen and whole is not run.
         """
         vision, encoder = self.config.vision_config, self.config.geometry_config
+        fusion = self.config.gap_fusion_config
         merge, zeros = vision.spatial_merge_size, partial(torch.zeros, device=device)
         if self._meets_others(self.visual):
             size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
@@ -351,10 +380,16 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
             levels = [zeros(1, vision.out_hidden_size) for _ in encoder.tap_layers]
         if self._meets_others(self.geometry):
             size = merge * encoder.patch_size
-            taps, _ = self._encode_geometry([zeros(3, size, size)], [1])
+            known = KnownGeometry(
+                [torch.eye(3, device=device)], [torch.eye(4, device=device)], [1 + zeros(size, size)]
+            )
+            is_read = getattr(self.geometry, "reads_known_geometry", False) or fusion.position_levels
+            taps, _ = encode_scenes(
+                self.config, self.geometry, [zeros(3, size, size)], [1], known if is_read else None
+            )
         else:
-            rows = merge**2 + self.config.gap_fusion_config.camera_tokens
-            taps = [zeros(rows, encoder.feature_size) for _ in encoder.tap_layers]
+            rows, levels = merge**2 + fusion.camera_tokens, len(encoder.tap_layers) + fusion.position_levels
+            taps = [zeros(rows, encoder.feature_size) for _ in range(levels)]
         *levels, last = (level[:0] for level in self.fusion(levels, taps, [(merge, merge)]))
         return BaseModelOutputWithDeepstackFeatures(
             pooler_output=(last,), deepstack_features=[(level,) for level in levels]
@@ -424,6 +459,7 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 "nn.DataParallel cannot split multi-view batches. Start one process for each GPU instead: "
                 "accelerate launch your_script.py"
             )
+        refuse_known_geometry(kwargs, "The model")
         has_pixels = pixel_values is not None or pixel_values_videos is not None
         if has_pixels and mm_encoder_outputs:
             raise ValueError(

@@ -34,6 +34,9 @@ class WholeModel:
             ValueError: if weights are missing; they are named.
         """
         loading_info = super()._finalize_model_loading(model, load_config, loading_info)
+        for module in model.modules():
+            if getattr(module, "stays_frozen", False):  # loading has put trainable parameters in place of its own
+                module.requires_grad_(False)
         missing = sorted(name for name in loading_info.missing_keys if not name.startswith(cls._may_start_afresh))
         if missing and not load_config.ignore_mismatched_sizes:
             names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")

@@ -155,7 +155,8 @@ def make_image():
 def _merge(base, changes):
     merged = copy.deepcopy(base)
     for key, value in changes.items():
-        merged[key] = _merge(merged[key], value) if isinstance(merged.get(key), dict) else value
+        is_part = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _merge(merged[key], value) if is_part else value
     return merged
 
 

@@ -14,7 +14,8 @@ import xxhash
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..configuration_gap_mllm import GapMllmConfig
-from ..geometry_views_gap_mllm import encode_scenes, group_scenes, image_views, is_sharded, is_trainable
+from ..geometry_views_gap_mllm import encode_images, group_scenes, is_sharded, is_trainable
+from ..known_geometry_gap_mllm import KNOWN_FIELDS, KnownGeometry
 from ..modeling_gap_mllm import GapMllmModel
 from ..processing.argument_checks import check_dtype
 from .collation_events import CollationEvents
@@ -35,6 +36,7 @@ class KnownScenes:
         cache (`GeometryCache`): place to keep what is encoded.
         dtype (`torch.dtype`): dtype of all features.
         encoder_dtype (`torch.dtype`): dtype of the encoder that the keys are of.
+        known (`KnownGeometry`, *optional*): what is known of the views of the batch beside their pixels.
     Raises:
         ValueError: when called, if the encoder was cast meanwhile.
     """
@@ -43,6 +45,7 @@ class KnownScenes:
     cache: GeometryCache
     dtype: torch.dtype
     encoder_dtype: torch.dtype
+    known: KnownGeometry | None = None
 
     def __call__(
         self,
@@ -73,7 +76,8 @@ class KnownScenes:
             parts = _by_scene(pixel_values, image_grid_thw, scene_lengths)
             pixels, grids = zip(*(parts[index] for index in missing.values()), strict=True)
             lengths = torch.tensor([len(grid) for grid in grids])
-            made = encode(torch.cat(pixels), torch.cat(grids), scene_lengths=lengths).to(self.dtype)
+            known = _known_of(self.known, scene_lengths, list(missing.values()))
+            made = encode(torch.cat(pixels), torch.cat(grids), scene_lengths=lengths, **known).to(self.dtype)
             camera_tokens = (made.shape[1] - sum(map(len, pixels))) // sum(map(len, grids))  # 0 or 1 a view
             rows = [len(patches) + camera_tokens * len(grid) for patches, grid in zip(pixels, grids, strict=True)]
             found |= zip(missing, made.split(rows, dim=1), strict=True)
@@ -169,20 +173,20 @@ class FrozenGeometry:
             self.key = _encoder_key(encoder, self.config, self.dtype)
 
     @torch.no_grad()
-    def __call__(self, pixel_values, image_grid_thw, scene_lengths):
+    def __call__(self, pixel_values, image_grid_thw, scene_lengths, intrinsics=None, poses=None, depth=None):
         """As `GapMllmModel.get_geometry_features`, here and whatever the cache has; for the place "loader".
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, C)`), image_grid_thw (`torch.Tensor` of shape `(images, 3)`),
                 scene_lengths (`torch.Tensor` of shape `(scenes,)`): views of each scene of a batch.
+            intrinsics, poses, depth (sequences, *optional*): what is known of the views, see `KnownGeometry`.
         Returns:
             `torch.Tensor` of shape `(levels, P, C)`, float32.
         """
-        views = image_views(self.config, pixel_values, image_grid_thw.tolist())
-        lengths = group_scenes(len(views), None, scene_lengths=scene_lengths)
-        camera_tokens = self.config.gap_fusion_config.camera_tokens
-        taps, _ = encode_scenes(self.encoder, views, lengths, self.config.reference_frame, camera_tokens)
-        return torch.stack(taps)
+        grid = image_grid_thw.tolist()
+        lengths = group_scenes(len(grid), None, scene_lengths=scene_lengths)
+        known = None if intrinsics is poses is depth is None else KnownGeometry(intrinsics, poses, depth)
+        return torch.stack(encode_images(self.config, self.encoder, pixel_values, grid, lengths, known)[0])
 
     def look_up(
         self,
@@ -190,6 +194,7 @@ class FrozenGeometry:
         image_grid_thw: torch.Tensor,
         scene_lengths: torch.Tensor,
         events: CollationEvents,
+        known: KnownGeometry | None = None,
     ) -> torch.Tensor | KnownScenes:
         """What a batch carries as `geometry_features`: those of all scenes, or what the model begins with.
 
@@ -197,20 +202,21 @@ class FrozenGeometry:
             pixel_values (`torch.Tensor`), image_grid_thw (`torch.Tensor`), scene_lengths (`torch.Tensor`): views of
                 each scene of the batch.
             events (`CollationEvents`): counts of scenes that were found, and that were not.
+            known (`KnownGeometry`, *optional*): what is known of the views beside their pixels; part of their key.
         Returns:
             `torch.Tensor` of shape `(levels, P, C)` or `KnownScenes`.
         """
         views = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, "scene_lengths": scene_lengths}
         if self.cache is None:
-            return self(**views)
-        keys = [f"{self.key}/{content_key(*scene)}" for scene in _by_scene(**views)]
+            return self(**views, **_known_of(known))
+        keys = [f"{self.key}/{content_key(*scene)}" for scene in _by_scene(**views, known=known)]
         found = [self.cache.read(key) for key in keys]
-        known = KnownScenes(list(zip(keys, found, strict=True)), self.cache, self.dtype, self.encoder_dtype)
-        num_missing = len({key for key, features in known.scenes if features is None})
+        scenes = KnownScenes(list(zip(keys, found, strict=True)), self.cache, self.dtype, self.encoder_dtype, known)
+        num_missing = len({key for key, features in scenes.scenes if features is None})
         events.count("scenes_from_cache", len(found) - num_missing)
         events.count("scenes_encoded", num_missing)
         is_left_to_the_model = num_missing and self.where == "model"
-        return known if is_left_to_the_model else known.complete(self, **views)
+        return scenes if is_left_to_the_model else scenes.complete(self, **views)
 
 
 def _base_model(model):
@@ -218,10 +224,30 @@ def _base_model(model):
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
 
 
-def _by_scene(pixel_values, image_grid_thw, scene_lengths):
-    """Patches and grid of each scene."""
+def _by_scene(pixel_values, image_grid_thw, scene_lengths, known=None):
+    """Patches and grid of each scene, and all that is known of it."""
     grids = image_grid_thw.split(scene_lengths.tolist())
-    return list(zip(pixel_values.split([int(grid.prod(-1).sum()) for grid in grids]), grids, strict=True))
+    parts = list(zip(pixel_values.split([int(grid.prod(-1).sum()) for grid in grids]), grids, strict=True))
+    if known is None:
+        return parts
+    return [
+        (*part, *known.select(views).tensors()) for part, views in zip(parts, _views_of(scene_lengths), strict=True)
+    ]
+
+
+def _views_of(scene_lengths):
+    """Indices of the views of each scene."""
+    return torch.arange(int(scene_lengths.sum())).split(scene_lengths.tolist())
+
+
+def _known_of(known, scene_lengths=None, scenes=()):
+    """What is known, as arguments by name; of all views, or those of some scenes."""
+    if known is None:
+        return {}
+    if scene_lengths is not None:
+        views = _views_of(scene_lengths)
+        known = known.select(torch.cat([views[scene] for scene in scenes]))
+    return {name: getattr(known, name) for name in KNOWN_FIELDS}
 
 
 def _encoder_key(encoder: PreTrainedModel, config: GapMllmConfig, dtype: torch.dtype) -> str:

@@ -14,7 +14,7 @@ MODULE_GROUPS = {
     "geometry": ("model.geometry.",),
     "vision": ("model.visual.",),
     "mergers": ("model.fusion.mergers.",),
-    "fusion": ("model.fusion.levels.",),
+    "fusion": ("model.fusion.levels.", "model.fusion.position."),
     "language": ("model.language_model.", "lm_head."),
     "point_maps": ("point_map_heads.",),
 }

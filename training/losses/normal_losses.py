@@ -5,6 +5,7 @@ Frame: camera of each view, OpenCV axes (+x right, +y down, +z forward); normals
 
 import torch
 
+from ...depth_geometry_gap_mllm import NEIGHBOUR_STEPS, shift_map, surface_normals
 from ...processing.camera_geometry_gap_mllm import unproject_depth
 from .loss_sum import LossSum, check_shapes, in_full_precision, only_valid, sum_over_places, unit, valid_mask
 
@@ -42,17 +43,7 @@ def normals_from_points(
     """
     check_shapes(last=3, points=points)
     valid = valid_mask(valid, points.isfinite().all(-1))
-    points = only_valid(points, valid)
-    up, down, left, right = (_shifted(points, *step) for step in _STEPS)
-    is_good = valid.clone()
-    z = points[..., 2].detach()
-    for step in _STEPS:
-        is_good &= _shifted(valid[..., None], *step)[..., 0]
-        if max_jump is not None:
-            is_good &= (_shifted(z[..., None], *step)[..., 0] - z).abs() <= max_jump * z.abs()
-    normals = unit(only_valid(torch.linalg.cross(down - up, right - left), is_good))
-    is_away = (normals * points).sum(-1, keepdim=True) > 0
-    return torch.where(is_away, -normals, normals), is_good
+    return surface_normals(points, valid, max_jump)
 
 
 @in_full_precision
@@ -86,25 +77,12 @@ def quadrant_normals(points: torch.Tensor, valid: torch.Tensor | None = None) ->
     check_shapes(last=3, points=points)
     valid = valid_mask(valid, points.isfinite().all(-1))
     points = only_valid(points, valid)
-    steps = [_STEPS[index] for index in (0, 2, 1, 3)]
-    sides = [_shifted(points, *step) - points for step in steps]
-    good = [_shifted(valid[..., None], *step)[..., 0] & valid for step in steps]
+    steps = [NEIGHBOUR_STEPS[index] for index in (0, 2, 1, 3)]
+    sides = [shift_map(points, *step) - points for step in steps]
+    good = [shift_map(valid[..., None], *step)[..., 0] & valid for step in steps]
     normals = torch.stack([torch.linalg.cross(sides[index - 1], sides[index]) for index in (1, 2, 3, 0)])
     is_good = torch.stack([good[index - 1] & good[index] for index in (1, 2, 3, 0)])
     return unit(only_valid(normals, is_good)), is_good
-
-
-_STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right: rows and columns
-
-
-def _shifted(maps, rows, columns):
-    """What lies so many rows and columns further, (..., H, W, C); 0 beyond the border."""
-    moved = torch.zeros_like(maps)
-    height, width = maps.shape[-3:-1]
-    to = [slice(max(-step, 0), size - max(step, 0)) for step, size in ((rows, height), (columns, width))]
-    of = [slice(max(step, 0), size - max(-step, 0)) for step, size in ((rows, height), (columns, width))]
-    moved[..., to[0], to[1], :] = maps[..., of[0], of[1], :]
-    return moved
 
 
 @in_full_precision

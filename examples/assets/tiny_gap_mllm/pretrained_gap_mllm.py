@@ -3,6 +3,7 @@
 from .attention_gap_mllm import set_attention
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
+from .geometry_maps_gap_mllm import GapMllmGeometryMapsModel
 from .geometry_views_gap_mllm import is_trainable
 from .publishing_gap_mllm import PublishedModel
 from .weights_gap_mllm import WholeModel, stored_weights, with_skip_list
@@ -29,6 +30,7 @@ class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel)
     config: GapMllmConfig
     config_class = GapMllmConfig
     _no_split_modules = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "GapMllmFusion"]  # and the encoder's own
+    _keep_in_fp32_modules_strict = GapMllmGeometryMapsModel._keep_in_fp32_modules_strict
     _modes_of_training = None  # what train() left behind
 
     @classmethod

@@ -285,12 +285,16 @@ class GapMllmGeometryOutput(ModelOutput):
             view.
         grid (`list[tuple[int, int]]`, *optional*): patch rows and columns of each view.
         scene_lengths (`list[int]`, *optional*): views of each scene.
+        points (`list[torch.Tensor]` of shape `(H, W, 3)`, *optional*): points that the pixels of each view see, in the
+            camera of the first view of its scene, NaN where unknown; None for a view of which nothing is known. Only
+            of encoders that know.
     """
 
     tap_features: tuple | None = None
     camera_tokens: torch.Tensor | None = None
     grid: list | None = None
     scene_lengths: list | None = None
+    points: list | None = None
 
 
 def as_views(images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None):
@@ -420,6 +424,7 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
         ```
     """
 
+    _patch_embed_class = GapMllmVggtPatchEmbed
     # Heads of a full checkpoint, and the tracker that no class of ours builds.
     _keys_to_ignore_on_load_unexpected = [r"^camera_head\.", r"^depth_head\.", r"^point_head\.", r"^track_head\."]
 
@@ -428,7 +433,7 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
         size = config.hidden_size
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, size))
         self.register_token = nn.Parameter(torch.zeros(1, 2, config.num_register_tokens, size))
-        self.patch_embed = GapMllmVggtPatchEmbed(config)
+        self.patch_embed = self._patch_embed_class(config)
         self.frame_blocks = nn.ModuleList(self._block(config) for _ in range(config.num_hidden_layers))
         self.global_blocks = nn.ModuleList(self._block(config) for _ in range(config.num_hidden_layers))
         self.gradient_checkpointing = False
@@ -466,7 +471,10 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
             ValueError: on a shape, size or dtype that does not fit, or scene lengths that do not sum to the views.
         """
         views, scene_lengths = as_views(images, scene_lengths)
-        tokens, grid = self._embed(views, scene_lengths)
+        return self._attend(*self._embed(views, scene_lengths), scene_lengths)
+
+    def _attend(self, tokens, grid, scene_lengths):
+        """What the layers make of the tokens (T, C) of all views."""
         frames, scenes = self._plan(grid, scene_lengths, tokens.device)
         view_lengths = [height * width + self.patch_start_index for height, width in grid]
         patches = self._patch_index(view_lengths, tokens.device)
@@ -500,15 +508,13 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
                     f"size {patch}. Resize it first."
                 )
         dtype = self.camera_token.dtype
-        mean = torch.tensor(self.config.image_mean, device=views[0].device).view(3, 1, 1)
-        std = torch.tensor(self.config.image_std, device=views[0].device).view(3, 1, 1)
         is_first = [position == 0 for length in scene_lengths for position in range(length)]
         by_size = {}
         for index, view in enumerate(views):
             by_size.setdefault(tuple(view.shape[-2:]), []).append(index)
         view_tokens = [None] * len(views)
         for indices in by_size.values():
-            images = (torch.stack([views[i] for i in indices]).float() - mean) / std
+            images = self._normalised(torch.stack([views[i] for i in indices]).float())
             patches = self.patch_embed(images.to(dtype))
             # Special tokens: entry 0 for a scene's first view, entry 1 for every other.
             which = torch.tensor([0 if is_first[i] else 1 for i in indices], device=patches.device)
@@ -517,6 +523,13 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
                 view_tokens[index] = tokens
         grid = [(view.shape[-2] // patch, view.shape[-1] // patch) for view in views]
         return torch.cat(view_tokens), grid
+
+    def _normalised(self, images):
+        mean, std = (
+            torch.tensor(value, device=images.device).view(3, 1, 1)
+            for value in (self.config.image_mean, self.config.image_std)
+        )
+        return (images - mean) / std
 
     def _plan(self, grid, scene_lengths, device):
         """The sequences of frame attention (views) and of global attention (scenes)."""

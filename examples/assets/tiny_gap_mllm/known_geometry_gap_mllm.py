@@ -1,0 +1,309 @@
+"""What is known of views beside their pixels: intrinsics, poses and depth, checked where they enter the model.
+
+Which encoder reads them is the encoder's affair; geometry_views_gap_mllm.py hands them on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .depth_geometry_gap_mllm import camera_points
+
+
+MAX_SHAPE_DIFFERENCE = 0.05  # of width over height, between a picture and what it was resized to
+KNOWN_FIELDS = ("intrinsics", "poses", "depth")
+
+
+@dataclass
+class KnownGeometry:
+    """Intrinsics, poses and depth of the views of one or several scenes, an entry for each view, None where unknown.
+
+    It goes as `geometry_features` into `forward`, `generate` and the batches of a `Trainer`, in place of what
+    `get_geometry_features` makes of it; a trained encoder then has its gradient. Sizes are those of the views as the
+    model gets them: rows and columns of `image_grid_thw` times the patch size of the vision tower; `from_pictures`
+    brings there what belongs to the original pictures.
+    Frame: OpenCV cameras (+x right, +y down, +z forward), poses from camera to world, any one world for each scene.
+    Units: metres; pixels with integer centres.
+
+    Args:
+        intrinsics (sequence of `torch.Tensor` of shape `(3, 3)`, *optional*): intrinsics in pixels of the view.
+        poses (sequence of `torch.Tensor` of shape `(4, 4)`, *optional*): camera to world; where any view of a scene
+            has one, that whose camera is the model's world (`config.reference_frame`) needs one.
+        depth (sequence of `torch.Tensor` of shape `(H, W)`, *optional*): z-depth of each pixel of the view; 0 or NaN
+            where it is not known.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import KnownGeometry
+        >>> camera = torch.tensor([[320.0, 0.0, 319.5], [0.0, 320.0, 239.5], [0.0, 0.0, 1.0]])
+        >>> picture = {"intrinsics": [camera], "depth": [torch.full((480, 640), 2.0)], "picture_sizes": [(480, 640)]}
+        >>> known = KnownGeometry.from_pictures(torch.tensor([[1, 24, 32]]), patch_size=16, **picture)
+        >>> known.depth[0].shape, known.intrinsics[0][0].tolist()
+        (torch.Size([384, 512]), [256.0, 0.0, 255.5])
+
+        ```
+    """
+
+    intrinsics: Sequence[torch.Tensor | None] | None = None
+    poses: Sequence[torch.Tensor | None] | None = None
+    depth: Sequence[torch.Tensor | None] | None = None
+
+    @classmethod
+    def from_pictures(
+        cls,
+        image_grid_thw: torch.Tensor,
+        patch_size: int,
+        picture_sizes: Sequence[tuple[int, int]],
+        intrinsics: Sequence[torch.Tensor | None] | None = None,
+        poses: Sequence[torch.Tensor | None] | None = None,
+        depth: Sequence[torch.Tensor | None] | None = None,
+    ) -> "KnownGeometry":
+        """Bring what belongs to original pictures to the views that the processor made of them.
+
+        Depth is that of the nearest pixel, so that no edge is smeared. Frame, units: see `KnownGeometry`.
+
+        Args:
+            image_grid_thw (`torch.Tensor` of shape `(views, 3)`): grid of each view in patches, from the processor.
+            patch_size (`int`): patch size of the vision tower in pixels, `config.vision_config.patch_size`.
+            picture_sizes (sequence of `tuple[int, int]`): height and width of each picture, in whose pixels its
+                intrinsics are.
+            intrinsics, poses, depth (sequences, *optional*): as in `KnownGeometry`; depth maps may have any size of
+                the picture's shape.
+        Returns:
+            `KnownGeometry`.
+        Raises:
+            ValueError: if numbers of entries differ, intrinsics are none, or a depth map or view has another shape
+                than its picture.
+        """
+        grid = [(rows, columns) for _, rows, columns in torch.as_tensor(image_grid_thw).tolist()]
+        known = {"intrinsics": intrinsics, "poses": poses, "depth": depth, "picture_sizes": picture_sizes}
+        known = {name: _entries(name, values, len(grid)) for name, values in known.items()}
+        cameras, maps = [], []
+        for view, (rows, columns) in enumerate(grid):
+            size, picture = (rows * patch_size, columns * patch_size), tuple(known["picture_sizes"][view])
+            camera, values = known["intrinsics"][view], known["depth"][view]
+            for what, shape in (("the view", size), ("its depth map", None if values is None else values.shape)):
+                if (
+                    shape is not None
+                    and abs(shape[1] * picture[0] / (shape[0] * picture[1]) - 1) > MAX_SHAPE_DIFFERENCE
+                ):
+                    raise ValueError(
+                        f"picture {view} has {picture[0]} x {picture[1]} pixels (height x width), but {what} "
+                        f"{shape[0]} x {shape[1]}, another shape, so that they do not meet. Give the sizes of the "
+                        "pictures that the processor got, and the depth of the whole picture."
+                    )
+            if camera is not None:
+                _check_camera(f"intrinsics of view {view}", torch.as_tensor(camera), size)
+            cameras.append(None if camera is None else _scaled(camera, picture, size))
+            maps.append(None if values is None else _nearest(values, size))
+        return cls(cameras, known["poses"], maps)
+
+    def __call__(self, model, pixel_values, image_grid_thw, scene_lengths):
+        """As `GapMllmModel.get_geometry_features` of these views, with the gradient of a trained encoder."""
+        return model.encode_known_geometry(pixel_values, image_grid_thw, scene_lengths, self)
+
+    def to(self, device: torch.device | str, **kwargs) -> "KnownGeometry":
+        """The same on another device."""
+        moved = {
+            name: [None if each is None else torch.as_tensor(each).to(device) for each in _listed(getattr(self, name))]
+            for name in KNOWN_FIELDS
+            if getattr(self, name) is not None
+        }
+        return KnownGeometry(**moved)
+
+    def select(self, views: Sequence[int]) -> "KnownGeometry":
+        """What is known of some of the views, in this order."""
+        given = {name: getattr(self, name) for name in KNOWN_FIELDS if getattr(self, name) is not None}
+        return KnownGeometry(**{name: [values[view] for view in views] for name, values in given.items()})
+
+    def tensors(self) -> list[torch.Tensor]:
+        """What it holds, as tensors of which none is missing, so that equal contents give equal lists."""
+        entries = [each for name in KNOWN_FIELDS for each in _listed(getattr(self, name))]
+        return [torch.zeros(0) if each is None else torch.as_tensor(each) for each in entries]
+
+    def checked(
+        self,
+        sizes: Sequence[tuple[int, int]],
+        scene_lengths: Sequence[int],
+        reference_frame: str = "first",
+        device: torch.device | str = "cpu",
+    ) -> "KnownGeometry":
+        """Return it with an entry of float tensors for each view and field, or refuse it.
+
+        Poses become those from each camera to that of the first (or last) view of its scene, whose own is the
+        identity.
+
+        Args:
+            sizes (sequence of `tuple[int, int]`): height and width of each view in pixels.
+            scene_lengths (sequence of `int`): views of each scene.
+            reference_frame (`str`, defaults to "first"): "first" or "last", the view whose camera is the world.
+            device (`torch.device` or `str`, defaults to "cpu"): device of the result.
+        Raises:
+            ValueError: if nothing is given, or not for each view; for a map of another size than its view, or without
+                any depth; for intrinsics that are none; for a pose that is not rigid, or missing for the view that is
+                the world of its scene while others have one.
+        """
+        if all(getattr(self, name) is None for name in KNOWN_FIELDS):
+            raise ValueError("KnownGeometry holds nothing: give intrinsics, poses or depth, or leave it out.")
+        found = {name: _entries(name, getattr(self, name), len(sizes)) for name in KNOWN_FIELDS}
+        checks = {"intrinsics": _check_camera, "poses": _check_pose, "depth": _check_depth}
+        for name, values in found.items():
+            for view, value in enumerate(values):
+                if value is not None:
+                    value = torch.as_tensor(value)
+                    checks[name](f"{name} of view {view}", value, sizes[view])
+                    values[view] = value.double().cpu() if name == "poses" else value.to(device, torch.float32)
+        start = 0
+        for length in scene_lengths:
+            scene = found["poses"][start : start + length]
+            reference = start if reference_frame == "first" else start + length - 1
+            world = found["poses"][reference]
+            if world is None and any(pose is not None for pose in scene):
+                raise ValueError(
+                    f"poses: view {reference} has none, but its camera is the world of its scene, in which other "
+                    "views have one. Give it, or None for all views of the scene."
+                )
+            for view, pose in enumerate(scene, start):
+                found["poses"][view] = None if pose is None else (_inverse(world) @ pose).float().to(device)
+            found["poses"][reference] = torch.eye(4, device=device)
+            start += length
+        return KnownGeometry(**found)
+
+    def resized(self, sizes: Sequence[tuple[int, int]], new_sizes: Sequence[tuple[int, int]]) -> "KnownGeometry":
+        """What was checked for views of some sizes, for the same views at others (height, width)."""
+        cameras, maps = [], []
+        for camera, depth, size, new in zip(self.intrinsics, self.depth, sizes, new_sizes, strict=True):
+            cameras.append(None if camera is None else _scaled(camera, size, new))
+            depth = None if depth is None else _nearest(depth, new)
+            maps.append(None if depth is None or not _is_measured(depth).any() else depth)  # few pixels may be lost
+        return KnownGeometry(cameras, self.poses, maps)
+
+    def points(self) -> list[torch.Tensor | None]:
+        """Points `(H, W, 3)` that the pixels of each view see in the camera that is the world, of what was checked.
+
+        NaN where nothing was measured; None for a view that lacks depth, intrinsics or its pose.
+        """
+        return [
+            None if depth is None or camera is None or pose is None else in_frame(camera_points(depth, camera), pose)
+            for camera, pose, depth in zip(self.intrinsics, self.poses, self.depth, strict=True)
+        ]
+
+
+def in_frame(points: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
+    """Move points `(..., 3)` by one rigid transform `(4, 4)`."""
+    return points @ pose[:3, :3].T + pose[:3, 3]
+
+
+def refuse_known_geometry(given: dict, where: str) -> None:
+    """Raise where intrinsics, poses or depth came to what cannot pass them on.
+
+    Args:
+        given (`dict`): arguments by name.
+        where (`str`): what they came to.
+    Raises:
+        ValueError: if one of them is given.
+    """
+    names = [name for name in KNOWN_FIELDS if given.get(name) is not None]
+    if names:
+        raise ValueError(
+            f"{where} got {', '.join(names)}, and does not take known geometry by these names: it would be lost. Pass "
+            "geometry_features=model.model.get_geometry_features(pixel_values, image_grid_thw, ..., "
+            f"{', '.join(f'{name}={name}' for name in names)}), or geometry_features=KnownGeometry(...)."
+        )
+
+
+def _listed(values):
+    return [None] if values is None else list(values)
+
+
+def _entries(name, values, count):
+    """A list with an entry for each view; a pose or camera of NaN is none."""
+    if values is None:
+        return [None] * count
+    if len(values) != count:
+        raise ValueError(
+            f"{name} has {len(values)} entries, but there are {count} views. Give one for each view, None where it is "
+            "not known."
+        )
+    return [None if value is None or (name != "depth" and _is_unknown(value)) else value for value in values]
+
+
+def _is_unknown(value):
+    values = torch.as_tensor(value)
+    return values.is_floating_point() and bool(values.isnan().all())
+
+
+def _check_camera(what, camera, size):
+    if tuple(camera.shape) != (3, 3):
+        raise ValueError(f"{what} has shape {tuple(camera.shape)}; expected (3, 3).")
+    focal = camera.diagonal()[:2]
+    is_last_row = (camera[2].double() - torch.eye(3, dtype=torch.float64, device=camera.device)[2]).abs().max() < 1e-6
+    if not camera.isfinite().all() or not (focal > 0).all() or not is_last_row:
+        raise ValueError(
+            f"{what} is {camera.tolist()}; expected finite numbers, focal lengths above 0 and a last row of 0 0 1."
+        )
+
+
+def _check_pose(what, pose, size):
+    if tuple(pose.shape) != (4, 4):
+        raise ValueError(f"{what} has shape {tuple(pose.shape)}; expected (4, 4), from camera to world.")
+    pose = pose.double()
+    eye = torch.eye(4, dtype=torch.float64, device=pose.device)
+    rotation = pose[:3, :3]
+    determinant = torch.linalg.det(rotation) if rotation.isfinite().all() else rotation.sum()
+    is_rigid = (rotation.T @ rotation - eye[:3, :3]).abs().max() < 1e-3 and (pose[3] - eye[3]).abs().max() < 1e-3
+    if not (pose.isfinite().all() and is_rigid and determinant > 0):
+        raise ValueError(
+            f"{what} is not rigid (determinant of its rotation {float(determinant):.4f}); expected a finite 4x4 "
+            "matrix with an orthonormal rotation of determinant +1 and last row 0 0 0 1. A determinant of -1 is a "
+            "mirrored pose: flip one axis where the file is read."
+        )
+
+
+def _check_depth(what, depth, size):
+    if not depth.is_floating_point():
+        raise ValueError(
+            f"{what} has dtype {depth.dtype}; expected metres as floats: divide by the depth scale first."
+        )
+    if tuple(depth.shape) != tuple(size):
+        raise ValueError(
+            f"{what} has shape {tuple(depth.shape)}, but the view has {size[0]} x {size[1]} pixels (height x width), "
+            "its grid times the patch size. KnownGeometry.from_pictures brings maps and intrinsics of the original "
+            "pictures there."
+        )
+    if not _is_measured(depth).any():
+        raise ValueError(f"{what} is invalid everywhere (0, negative or not finite); give None for a view without.")
+
+
+def _is_measured(depth):
+    return depth.isfinite() & (depth > 0)
+
+
+def _inverse(pose):
+    inverse = torch.eye(4, dtype=pose.dtype, device=pose.device)
+    inverse[:3, :3] = pose[:3, :3].T
+    inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
+    return inverse
+
+
+def _scaled(camera, size, new_size):
+    """Intrinsics of a resized view: u' = (u + 0.5) s - 0.5, also for the principal point."""
+    camera = torch.as_tensor(camera, dtype=torch.float32)
+    scale = torch.tensor([new_size[1] / size[1], new_size[0] / size[0], 1.0], device=camera.device)
+    scaled = camera * scale[:, None]
+    scaled[:2, 2] += (scale[:2] - 1) / 2
+    return scaled
+
+
+def _nearest(depth, new_size):
+    depth = torch.as_tensor(depth)
+    picked = [
+        ((torch.arange(new, device=depth.device) + 0.5) * old / new).long()
+        for new, old in zip(new_size, depth.shape, strict=True)
+    ]
+    return depth[picked[0][:, None], picked[1]]
+
+
+__all__ = ["KNOWN_FIELDS", "KnownGeometry", "in_frame", "refuse_known_geometry"]
