@@ -69,8 +69,8 @@ class KnownGeometry:
             patch_size (`int`): patch size of the vision tower in pixels, `config.vision_config.patch_size`.
             picture_sizes (sequence of `tuple[int, int]`): height and width of each picture, in whose pixels its
                 intrinsics are.
-            intrinsics, poses, depth (sequences, *optional*): as in `KnownGeometry`; depth maps may have any size of
-                the picture's shape.
+            intrinsics, poses, depth (sequences, *optional*): fields of `KnownGeometry`; depth maps may have any size
+                of the picture's shape.
         Returns:
             `KnownGeometry`.
         Raises:

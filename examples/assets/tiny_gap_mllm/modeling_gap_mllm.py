@@ -388,8 +388,8 @@ class GapMllmModel(GapMllmPreTrainedModel, Qwen3VLModel):
                 self.config, self.geometry, [zeros(3, size, size)], [1], known if is_read else None
             )
         else:
-            rows, levels = merge**2 + fusion.camera_tokens, len(encoder.tap_layers) + fusion.position_levels
-            taps = [zeros(rows, encoder.feature_size) for _ in range(levels)]
+            rows, num_taps = merge**2 + fusion.camera_tokens, len(encoder.tap_layers) + fusion.position_levels
+            taps = [zeros(rows, encoder.feature_size) for _ in range(num_taps)]
         *levels, last = (level[:0] for level in self.fusion(levels, taps, [(merge, merge)]))
         return BaseModelOutputWithDeepstackFeatures(
             pooler_output=(last,), deepstack_features=[(level,) for level in levels]

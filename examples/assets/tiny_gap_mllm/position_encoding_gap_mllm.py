@@ -13,6 +13,7 @@ from .patch_mergers_gap_mllm import merge_views, patch_windows
 # vertical is y here.
 POSITION_LIMITS = (15.0, 5.0, 15.0)
 BASE = 10000.0
+FAR = 1e4  # far beyond them, and small enough for sums in half precision
 NUM_TERMS = 3  # numbers of half precision whose sum is one of float32
 POSITION_CHANNELS = 3 * NUM_TERMS + 1
 
@@ -42,7 +43,7 @@ def position_features(
             cells = cells.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2)  # patches, pixels, 3
             is_known = cells.isfinite().all(-1, keepdim=True)
             count = is_known.sum(1)
-            rest = torch.where(is_known, cells, 0.0).sum(1) / count.clamp_min(1)
+            rest = torch.where(is_known, cells.clamp(-FAR, FAR), 0.0).sum(1) / count.clamp_min(1)
             for term in range(NUM_TERMS):
                 part = rest.bfloat16().float()
                 level[camera_tokens:, 3 * term : 3 * term + 3] = part
