@@ -103,7 +103,7 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     config, processor = _config_and_processor(recipe_args, assumptions)
     model = _meta_model(GapMllmForConditionalGeneration if is_grpo else GapMllmForPreTraining, config, recipe_args)
     if not is_grpo:
-        set_training_heads(model, args, teach=False)
+        teaching = set_training_heads(model, args, teach=False)
     if recipe_args.lora is not None:
         model = add_lora(model, **lora_options(recipe_args, args))
     if recipe_args.quantization:
@@ -121,7 +121,7 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     cases = _cases(recipe_args, args, assumptions)
     options = {} if is_grpo else {"answer_weights": recipe_args.answer_weights, **recipe_args.collation}
     if not is_grpo:
-        options |= {"for_pretraining": True, "point_map_side": config.point_map_side}
+        options |= {"for_pretraining": True, "point_map_side": config.point_map_side, "teaching": teaching}
     # One document after the other is as much work as one below the other, if they are of one length.
     collate = SceneCollator(processor, "padded" if told["layout"] == "packed" else told["layout"], **options)
     copies = 0

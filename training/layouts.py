@@ -88,6 +88,8 @@ def rope_positions(
 ) -> torch.Tensor:
     """Positions of Qwen3-VL's interleaved M-RoPE for one document.
 
+    Image tokens behind the patches of an image (see `with_geometry_tokens`) have the place of its last patch.
+
     Args:
         token_types (`list[int]`): 0 for text, 1 for image tokens.
         grids (`list[tuple[int, int, int]]`): (t, h, w) in patches of each image, in order.
@@ -107,8 +109,10 @@ def rope_positions(
         height, width = height // merge_size, width // merge_size
         cell = torch.arange(t * height * width)
         place = torch.stack([cell // (height * width), cell // width % height, cell % width])
+        end = next((each for each in range(index, len(token_types)) if token_types[each] == 0), len(token_types))
+        positions[1:, index:end] = current + place[:, [-1]]
         positions[1:, index : index + len(cell)] = current + place
-        index, current = index + len(cell), current + max(height, width)
+        index, current = end, current + max(height, width)
     return positions
 
 

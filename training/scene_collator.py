@@ -21,7 +21,7 @@ from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry
 from .layouts import LAYOUTS
 from .point_targets import token_targets
-from .scene_encoding import EncodedScene, encode_scene, write_texts
+from .scene_encoding import EncodedScene, encode_scene, with_geometry_tokens, write_texts
 from .scene_groups import SceneGroup, are_same_views, group_questions
 from .teachers.teacher_targets import join_targets
 from .view_sizes import fit_views
@@ -167,7 +167,8 @@ class SceneCollator:
             if self.point_map_side is not None:
                 batch["point_map_targets"] = torch.cat([self._point_maps(*pair) for pair in shown])
             if self.teaching is not None:
-                batch["teacher_targets"] = join_targets([self._teacher_targets(*pair) for pair in shown])
+                targets = join_targets([self._teacher_targets(*pair) for pair in shown])
+                batch["teacher_targets"] = targets
         if not self.for_pretraining:
             return {name: value for name, value in batch.items() if name not in PRETRAINING_FIELDS}
         sample_ids = [sample.id for group in groups for sample in group.samples]
@@ -227,6 +228,8 @@ class SceneCollator:
                 self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
         marks = [_answered_marks(sample) for sample in group.samples]
         scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size)
+        kinds = getattr(self.teaching, "token_kinds", ())
+        scene = with_geometry_tokens(scene, self.processor.image_processor.merge_size, kinds)
         for index, sample in enumerate(group.samples):
             length = scene.length(index)
             if self.max_length is not None and length > self.max_length:

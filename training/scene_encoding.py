@@ -1,11 +1,13 @@
 """A scene and the questions about it as tokens: the views once, and what is asked and answered behind them."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
 
+from ..geometry_tokens_gap_mllm import ViewTokens
 from ..processing.answers_gap_mllm import answer_parts
 from ..processing.data.scene_sample import SceneSample
 from ..processing.processing_gap_mllm import GapMllmProcessor
@@ -133,6 +135,30 @@ def _parts_of_list(tokenizer, text, count):
     return [min(sum(end <= start for end in ends), count - 1) for start, _ in starts]
 
 
+def with_geometry_tokens(scene: EncodedScene, merge_size: int, kinds: Sequence[str]) -> EncodedScene:
+    """Put tokens for camera and scale behind the patches of the views.
+
+    Args:
+        scene (`EncodedScene`): scene, left as it is.
+        merge_size (`int`): patches merged along each side of a visual token.
+        kinds (`Sequence[str]`): which of `ViewTokens.kinds` there are.
+    Returns:
+        `EncodedScene`: as it was, without views or kinds.
+    """
+    if not kinds or scene.pixel_values is None:
+        return scene
+    sizes = (scene.image_grid_thw.prod(-1) // merge_size**2).tolist()
+    types = torch.tensor(scene.token_types)
+    repeats = ViewTokens(sizes, [len(sizes)], kinds).repeats(types == 1)
+    starts = repeats.cumsum(0) - repeats
+    return replace(
+        scene,
+        prefix=torch.tensor(scene.prefix).repeat_interleave(repeats).tolist(),
+        token_types=types.repeat_interleave(repeats).tolist(),
+        targets=[None if columns is None else starts[columns].tolist() for columns in scene.targets],
+    )
+
+
 def _answer_tokens(tokenizer, text, answer_weights):
     """Tokens of an answer and the weight of each: the largest of the parts it holds; that of the end of turn is 1."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(answer_weights))
@@ -146,4 +172,4 @@ def _answer_tokens(tokenizer, text, answer_weights):
     return ids, weights
 
 
-__all__ = ["EncodedScene", "QuestionTexts", "encode_scene", "write_texts"]
+__all__ = ["EncodedScene", "QuestionTexts", "encode_scene", "with_geometry_tokens", "write_texts"]

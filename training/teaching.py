@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
+from ..geometry_tokens_gap_mllm import token_kinds
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import nearest_name
 from ..processing.data.scene_sample import SceneSample, View
@@ -59,6 +60,11 @@ class Teaching:
                     example = "Give its settings, too, as {name: vggt, path: FOLDER}."
                     raise TypeError(f"terms.{name}.teacher: {error} {example}") from None
 
+    @property
+    def token_kinds(self) -> list[str]:
+        """Tokens of their own that the heads read: "camera", "scale"."""
+        return token_kinds(self.head_settings)
+
     def __call__(
         self,
         views: Sequence[View],
@@ -109,7 +115,8 @@ def set_training_heads(
         teachers (`Mapping[str, SceneTeacher]`, *optional*): argument of `Teaching`.
         teach (`bool`, defaults to True): whether teachers are made, too.
     Returns:
-        `Teaching`: for `SceneCollator(teaching=...)`; None without teachers, and where no term has a head.
+        `Teaching`: for `SceneCollator(teaching=...)`; without `teach` one that tells no targets. None where no term
+            has a head.
     Raises:
         ValueError: for a layer, teacher or setting that is not known, or a term that reads the head of another
             which has no weight.
@@ -143,7 +150,7 @@ def set_training_heads(
             )
     if settings or model.config.training_heads:
         model.set_training_heads(settings)
-    return Teaching(terms, settings, teachers) if terms and teach else None
+    return Teaching(terms if teach else {}, settings, teachers) if terms else None
 
 
 def _read(name, term):

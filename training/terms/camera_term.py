@@ -43,17 +43,23 @@ class CameraTerm(_VectorTerm):
         teacher (`str` or `dict`): teacher of the targets, as in `HeadTerm`; "recorded" by default.
         layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
         head_size (`int`, defaults to 1536): hidden width of the head.
+        tokens (`bool`, defaults to False): whether the head reads a token behind each view, in training only, as in
+            GeoVR; else the mean of the view's visual tokens.
+        fov_activation (`str`, defaults to "softplus"): what makes the field of view positive; "relu" in GeoVR.
     """
 
     layers: list[int] = field(default_factory=lambda: [-1])
     head_size: int = 1536
+    tokens: bool = False
+    fov_activation: str = "softplus"
 
     name = "camera"
     head = "camera"
     size = (9,)
 
     def head_settings(self, config: GapMllmConfig) -> dict:
-        return {"layers": _only(self), "head_size": self.head_size}
+        settings = {"layers": _only(self), "head_size": self.head_size, **_tokens(self)}
+        return settings if self.fov_activation == "softplus" else {**settings, "fov_activation": self.fov_activation}
 
     def targets(
         self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
@@ -103,16 +109,19 @@ class MetricScaleTerm(_VectorTerm):
             is the metre.
         layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
         head_size (`int`, defaults to 512): hidden width of the head.
+        tokens (`bool`, defaults to False): whether the head reads a token behind the last view, in training only, as
+            in GeoVR; else the mean of the visual tokens of all views.
     """
 
     layers: list[int] = field(default_factory=lambda: [-1])
     head_size: int = 512
+    tokens: bool = False
 
     name = "metric_scale"
     head = "metric_scale"
 
     def head_settings(self, config: GapMllmConfig) -> dict:
-        return {"layers": _only(self), "head_size": self.head_size}
+        return {"layers": _only(self), "head_size": self.head_size, **_tokens(self)}
 
     def targets(
         self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
@@ -130,6 +139,12 @@ def _only(term):
     if len(term.layers) != 1:
         raise ValueError(f"terms.{term.name}.layers is {term.layers}; its head reads one layer.")
     return list(term.layers)
+
+
+def _tokens(term):
+    if not isinstance(term.tokens, bool):
+        raise ValueError(f"terms.{term.name}.tokens is {term.tokens!r}; expected true or false.")
+    return {"tokens": True} if term.tokens else {}  # without, settings are those of heads of earlier releases
 
 
 def _known(vectors):

@@ -34,6 +34,9 @@ class DepthTerm(HeadTerm):
         layers (`list[int]`): hidden states that the head reads, [-1] by default; see `HeadTerm` and `map_layers`.
         side (`int`, defaults to 8): cells of the map along each side of a visual token.
         features (`int`, defaults to 256): channels of the head, a multiple of 4.
+        method (`str`, defaults to "plain"): "plain", whose levels all keep the grid of the tokens, or "dpt", the
+            pyramid of GeoVR, for four layers and a `side` that is a multiple of 4.
+        out_channels (`list[int]`): channels of the four levels of "dpt"; [256, 512, 1024, 1024] by default.
         log_weight (`float`, defaults to 1.0), absolute_weight (`float`, defaults to 1.0), gradient_weight (`float`,
             defaults to 1.0): factors of `scale_invariant_depth_loss`, `trimmed_depth_loss` and `depth_gradient_loss`
             within the term.
@@ -42,6 +45,8 @@ class DepthTerm(HeadTerm):
     layers: list[int] = field(default_factory=lambda: [-1])
     side: int = 8
     features: int = 256
+    method: str = "plain"
+    out_channels: list[int] = field(default_factory=lambda: [256, 512, 1024, 1024])
     log_weight: float = 1.0
     absolute_weight: float = 1.0
     gradient_weight: float = 1.0
@@ -50,7 +55,10 @@ class DepthTerm(HeadTerm):
     head = "depth"
 
     def head_settings(self, config: GapMllmConfig) -> dict:
-        return {"layers": list(self.layers), "side": self.side, "features": self.features}
+        settings = {"layers": list(self.layers), "side": self.side, "features": self.features}
+        if self.method == "plain":
+            return settings
+        return {**settings, "method": self.method, "out_channels": list(self.out_channels)}
 
     def targets(
         self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
