@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 import gap_mllm.training
 from gap_mllm import GapMllmForPreTraining
+from gap_mllm.training import SceneCollator, set_training_heads
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
 from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.train_geometry_aligned import build_model
@@ -111,6 +112,21 @@ def make_trainer(tmp_path):
         return GeometryAlignedTrainer(
             model=model, args=args, train_dataset=train_dataset, data_collator=data_collator, scorer=scorer
         )
+
+    return make
+
+
+@pytest.fixture
+def make_teaching_trainer(make_trainer, tiny_processor):
+    """A function (model, terms, items, ...) -> a trainer of one step, with the heads that the terms need."""
+
+    def make(model, terms, items, teachers=None, layout="block_mask", **options):
+        args = GeometryAlignedTrainingArguments("unused", terms=copy.deepcopy(terms), report_to="none")
+        torch.manual_seed(1)
+        teaching = set_training_heads(model, args, teachers)
+        collator = SceneCollator(tiny_processor, layout, for_pretraining=True, teaching=teaching)
+        options = {"max_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 2} | options
+        return make_trainer(model, copy.deepcopy(items), collator, terms=terms, **options)
 
     return make
 

@@ -81,7 +81,7 @@ def distillation_head(width, size, layers, amplitude=0.3):
 
 
 def close(value, expected, rtol=1e-5):
-    torch.testing.assert_close(value, expected, rtol=rtol, atol=rtol * float(expected.abs().max()))
+    torch.testing.assert_close(value, expected, rtol=rtol, atol=rtol * float(expected.detach().abs().max()))
 
 
 def test_the_camera_head_reads_a_token(geovr):

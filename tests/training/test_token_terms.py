@@ -9,7 +9,6 @@ import torch
 
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.processing.data.scene_sample import Box
-from gap_mllm.training import GeometryAlignedTrainingArguments, SceneCollator, set_training_heads
 from gap_mllm.training.losses import SHAPE_WORDS, SPATIAL_RELATIONS, chamfer_loss
 from gap_mllm.training.object_targets import CELLS, find_objects, spread_points
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
@@ -35,16 +34,11 @@ def rooms():
 
 
 @pytest.fixture
-def prepare(make_trainer, tiny_processor, rooms):
-    """A function (model, terms, trainer arguments) -> a trainer with the heads that the terms need."""
+def prepare(make_teaching_trainer, rooms):
+    """`make_teaching_trainer` on these rooms."""
 
     def make(model, terms, items=None, **options):
-        args = GeometryAlignedTrainingArguments("unused", terms=copy.deepcopy(terms), report_to="none")
-        torch.manual_seed(1)
-        teaching = set_training_heads(model, args)
-        collator = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, teaching=teaching)
-        options = {"max_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 2} | options
-        return make_trainer(model, copy.deepcopy(items or rooms), collator, terms=terms, **options)
+        return make_teaching_trainer(model, terms, items or rooms, **options)
 
     return make
 

@@ -41,16 +41,11 @@ def rooms():
 
 
 @pytest.fixture
-def prepare(make_trainer, tiny_processor, rooms):
-    """A function (model, terms, trainer arguments) -> a trainer with the heads that the terms need."""
+def prepare(make_teaching_trainer, rooms):
+    """`make_teaching_trainer` on these rooms."""
 
     def make(model, terms, teachers=None, layout="block_mask", **options):
-        args = GeometryAlignedTrainingArguments("unused", terms=copy.deepcopy(terms), report_to="none")
-        torch.manual_seed(1)
-        teaching = set_training_heads(model, args, teachers)
-        collator = SceneCollator(tiny_processor, layout, for_pretraining=True, teaching=teaching)
-        options = {"max_steps": 1, "logging_steps": 1, "per_device_train_batch_size": 2} | options
-        return make_trainer(model, copy.deepcopy(rooms), collator, terms=terms, **options)
+        return make_teaching_trainer(model, terms, rooms, teachers, layout, **options)
 
     return make
 

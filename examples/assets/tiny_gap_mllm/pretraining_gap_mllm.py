@@ -1,6 +1,7 @@
 """GAP-MLLM with the heads of geometry-aligned pre-training. The heads are dropped for inference."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -9,7 +10,8 @@ from transformers.utils import ModelOutput, logging
 
 from .answer_loss_gap_mllm import answer_loss
 from .configuration_gap_mllm import GapMllmConfig
-from .geometry_views_gap_mllm import is_trainable
+from .geometry_tokens_gap_mllm import TOKENS_OF_HEADS, ViewTokens, repeat_tokens, token_kinds
+from .geometry_views_gap_mllm import group_scenes, is_trainable
 from .hidden_states_gap_mllm import layer_index, read_hidden_states
 from .modeling_gap_mllm import GapMllmForConditionalGeneration
 from .training_heads_gap_mllm import make_training_head
@@ -47,6 +49,25 @@ class GapMllmPreTrainingOutput(ModelOutput):
     point_maps: dict | None = None
     head_outputs: dict | None = None
     encoder_features: dict | None = None
+
+
+@dataclass(frozen=True)
+class _SeenViews:
+    """The views of all images or videos of a batch: their tokens, grids, order in the text, and places there."""
+
+    tokens: ViewTokens
+    grids: list[tuple[int, int]]
+    shown: list[int]
+    is_seen: torch.Tensor
+
+    def states(self, states):
+        """States of the tokens of each view once, by their kind, of `states` (B, S, D).
+
+        Of several documents about a scene the first stands for it: its visual tokens see nothing but the views.
+        """
+        sizes = self.tokens.whole_sizes
+        parts = states[self.is_seen].split([sizes[view] for view in self.shown])
+        return self.tokens.split([parts[self.shown.index(view)] for view in range(len(sizes))])
 
 
 class GapMllmPointMapHead(nn.Module):
@@ -160,6 +181,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         scene_lengths: torch.Tensor | list[int] | None = None,
         scene_repeats: torch.Tensor | None = None,
         geometry_features: torch.Tensor | None = None,
+        head_grids: dict[str, torch.Tensor] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -172,13 +194,16 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             scene_repeats (`torch.Tensor` of shape `(scenes,)`, *optional*): how many documents of a packed row show
                 each scene; it is encoded once and its features are repeated. With labels only.
             geometry_features (`torch.Tensor`, *optional*): features as in `GapMllmModel.get_image_features`.
+            head_grids (`dict[str, torch.Tensor]`, each of shape `(V, 2)`, *optional*): height and width of the grid on
+                which a head of that name tells of each view, in tokens; by default that of the view.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens by which a plain `Trainer`
                 divides; no point maps are made then.
         Returns:
             `CausalLMOutputWithPast` without labels, `GapMllmPreTrainingOutput` with them.
         Raises:
             ValueError: as `GapMllmModel.forward`; with labels also if views come without `input_ids`, which say where
-                their tokens are, or `scene_repeats` without `scene_lengths`.
+                their tokens are, `scene_repeats` without `scene_lengths`, or the text has no tokens for heads that
+                read some of their own (see `insert_geometry_tokens`).
         """
         # All named, since generate() refuses inputs that forward does not name.
         kwargs.update(
@@ -201,12 +226,12 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 mm_encoder_outputs=mm_encoder_outputs,
                 **kwargs,
             )
-        has_views = pixel_values is not None or bool(mm_encoder_outputs)
+        has_views = pixel_values is not None or pixel_values_videos is not None or bool(mm_encoder_outputs)
         if has_views and input_ids is None:
             raise ValueError("Labels and views came without input_ids, so the tokens of the views cannot be found.")
         if scene_repeats is not None and scene_lengths is None:
             raise ValueError("scene_repeats came without scene_lengths. Pass the number of views of each scene too.")
-        encoded, grids = dict(mm_encoder_outputs or {}), image_grid_thw
+        encoded, grids = dict(mm_encoder_outputs or {}), {"image": image_grid_thw, "video": video_grid_thw}
         is_plain_trainer = num_items_in_batch is not None
         reads_heads = len(self.training_heads) > 0 and not is_plain_trainer
         shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
@@ -219,23 +244,26 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 pixel_values, image_grid_thw, geometry_features=geometry_features, **shared
             )
         if pixel_values_videos is not None:
-            encoded["video"] = self.model.get_video_features(pixel_values_videos, video_grid_thw, **shared)
-        features, shown = encoded.get("image"), []
+            types = None if token_kinds(self.config.training_heads) else mm_token_type_ids  # they are no patches
+            encoded["video"] = self.model.get_video_features(
+                pixel_values_videos, video_grid_thw, mm_token_type_ids=types, return_dict=True
+            )
+        features, seen = encoded.get("image"), {}
+        for kind in [kind for kind in encoded if grids[kind] is not None]:
+            seen[kind] = self._seen_views(
+                kind, encoded, grids[kind], input_ids, scene_lengths, scene_repeats, reads_heads
+            )
         if features is not None:
-            shown = list(range(len(features.pooler_output)))
-            if scene_repeats is not None:
-                shown = self._repeated_views(scene_lengths, scene_repeats)
-            encoded["image"], image_grid_thw = self.model.select_views(features, shown), image_grid_thw[shown]
+            image_grid_thw = image_grid_thw[seen["image"].shown]
         kwargs.update(use_cache=False, return_dict=True)  # whatever PEFT and TRL say of them
         with read_hidden_states(self.model.language_model, self._head_layers if reads_heads else ()) as kept:
             states = self.model(image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, **kwargs).last_hidden_state
         is_supervised = labels[:, 1:] != -100
         logits = self.lm_head(states[:, :-1][is_supervised])
-        if is_plain_trainer or features is None:
-            if self.training:  # so that all ranks reduce the same parameters
-                logits = logits + 0 * sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
-                for found in self._run_heads(dict.fromkeys(self._head_layers, states[0, :1]), [(1, 1)], [1]):
-                    logits = logits + 0 * sum(part.sum() for part in found)
+        if self.training and (is_plain_trainer or features is None):  # so that all ranks reduce the same parameters
+            logits = logits + 0 * sum(head(states[:1, :1]).sum() for head in self.point_map_heads.values())
+        if self.training and (is_plain_trainer or not seen):
+            logits = logits + 0 * self._idle_heads(states[0, :1])
         if is_plain_trainer and self.training:
             logger.warning_once(
                 "A plain Trainer trains GapMllmForPreTraining on text alone: its point-map heads learn nothing. Use "
@@ -249,21 +277,119 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             answer_positions=is_supervised.nonzero() + torch.tensor([0, 1], device=labels.device),
         )
         if features is not None and not is_plain_trainer:
-            sizes = [len(tokens) for tokens in features.pooler_output]
-            is_visual = input_ids == self.config.image_token_id
             sources = {"visual": torch.cat(features.pooler_output)}
-            sources["language"] = self._once(states[is_visual], sizes, shown)
+            sources["language"] = seen["image"].states(states)["patches"]
             output.point_maps = {name: head(sources[name]) for name, head in self.point_map_heads.items()}
-        if reads_heads and features is not None:
-            merge = self.config.vision_config.spatial_merge_size
-            sizes_in_tokens = [(height // merge, width // merge) for _, height, width in grids.tolist()]
-            kept = {layer: self._once(value[is_visual], sizes, shown) for layer, value in kept.items()}
-            lengths = [len(sizes)] if scene_lengths is None else [int(length) for length in scene_lengths]
-            found = self._run_heads(kept, sizes_in_tokens, lengths)
+        if reads_heads and seen:
+            kept = {layer: [views.states(value) for views in seen.values()] for layer, value in kept.items()}
+            kept = {
+                layer: {kind: torch.cat([each[kind] for each in found]) for kind in found[0]}
+                for layer, found in kept.items()
+            }
+            lengths = [length for views in seen.values() for length in views.tokens.scene_lengths]
+            found = self._run_heads(
+                kept, [grid for views in seen.values() for grid in views.grids], lengths, head_grids
+            )
             output.head_outputs = dict(zip(self.training_heads, found, strict=True))
             if self._encoder_layers and geometry_features is not None:
-                output.encoder_features = self._over_tokens(geometry_features, sizes_in_tokens)
+                output.encoder_features = self._over_tokens(geometry_features, seen["image"].grids)
         return output
+
+    def insert_geometry_tokens(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Put the tokens that the heads read into a batch as the processor gives it.
+
+        `SceneCollator(teaching=...)` does so by itself. They repeat the last patch of a view: its id, type, attention
+        and position; none is supervised. Shorter rows are filled up on the side where there is padding.
+        Source: GeoVR (arXiv:2606.05833). `Differs:` there left padding is not kept.
+
+        Args:
+            inputs (`Mapping[str, torch.Tensor]`): `input_ids`, `mm_token_type_ids` and grids; perhaps `labels`,
+                `attention_mask`, `scene_lengths` and others, which stay.
+        Returns:
+            `dict[str, torch.Tensor]`: the batch, with `position_ids` `(3, B, S)`, and `scene_lengths` of images. As it
+            was, where no head reads tokens.
+        Raises:
+            ValueError: if `position_ids` are given already, or counts of visual tokens do not agree.
+        """
+        batch, kinds = dict(inputs), token_kinds(self.config.training_heads)
+        if not kinds:
+            return batch
+        if batch.get("position_ids") is not None:
+            raise ValueError(
+                "position_ids came already. Leave them out: they follow from the text without new tokens."
+            )
+        ids, types, mask = batch["input_ids"], batch["mm_token_type_ids"], batch.get("attention_mask")
+        images, videos = batch.get("image_grid_thw"), batch.get("video_grid_thw")
+        positions, _ = self.model.get_rope_index(ids, types, images, videos, mask)
+        repeats = torch.ones_like(ids)
+        if images is not None:
+            sizes = self.model._tokens(images.tolist())
+            lengths = group_scenes(len(sizes), sizes, types, batch.get("scene_lengths"))
+            batch["scene_lengths"] = torch.tensor(lengths)
+            repeats += ViewTokens(sizes, lengths, kinds).repeats(types == 1) - 1
+        if videos is not None:
+            steps = videos[:, 0].tolist()
+            sizes = [
+                size // step
+                for size, step in zip(self.model._tokens(videos.tolist()), steps, strict=True)
+                for _ in range(step)
+            ]
+            repeats += ViewTokens(sizes, steps, kinds).repeats(types == 2) - 1
+        fills = {"input_ids": self.config.text_config.pad_token_id or 0, "labels": -100, "position_ids": 0}
+        fills |= {"mm_token_type_ids": 0, "attention_mask": 0}
+        batch |= {"position_ids": positions, "attention_mask": torch.ones_like(ids) if mask is None else mask}
+        pads_left = mask is not None and not bool(mask[:, 0].all())
+        for name in fills.keys() & batch.keys():
+            batch[name] = repeat_tokens(batch[name], repeats, fills[name], pads_left)
+        return batch
+
+    def _seen_views(self, kind, encoded, grid, input_ids, scene_lengths, scene_repeats, reads_heads):
+        """The views of images or videos, whose features in `encoded` get the tokens that the heads read."""
+        features, merge = encoded[kind], self.config.vision_config.spatial_merge_size
+        steps = [1] * len(grid) if kind == "image" else grid[:, 0].tolist()
+        grids = [
+            (h // merge, w // merge)
+            for (_, h, w), count in zip(grid.tolist(), steps, strict=True)
+            for _ in range(count)
+        ]
+        lengths = steps
+        if kind == "image":
+            lengths = [len(steps)] if scene_lengths is None else [int(length) for length in scene_lengths]
+        shown = list(range(len(grids)))
+        if kind == "image" and scene_repeats is not None:
+            shown = self._repeated_views(scene_lengths, scene_repeats)
+        tokens = ViewTokens(
+            [rows * columns for rows, columns in grids], lengths, token_kinds(self.config.training_heads)
+        )
+        is_seen = input_ids == (self.config.image_token_id if kind == "image" else self.config.video_token_id)
+        if tokens.kinds and int(is_seen.sum()) == sum(tokens.sizes[view] for view in shown):
+            if reads_heads:
+                raise ValueError(
+                    f"Heads read tokens of their own ({', '.join(tokens.kinds)}), but the text has none. Give "
+                    "SceneCollator the teaching that set_training_heads returns, or pass the batch through "
+                    "model.insert_geometry_tokens."
+                )
+            tokens = replace(tokens, kinds=())
+        if tokens.kinds:
+            features = tokens.join(features, self._token_rows(), steps)
+        encoded[kind] = self.model.select_views(features, shown) if kind == "image" else features
+        return _SeenViews(tokens, grids, shown, is_seen)
+
+    def _token_rows(self):
+        """Embeddings of the tokens that the heads read, by kind."""
+        heads = {
+            kind: self.training_heads[head] for head, kind in TOKENS_OF_HEADS.items() if head in self.training_heads
+        }
+        asked = {kind: heads[kind].tokens for kind in token_kinds(self.config.training_heads)}
+        device = self.lm_head.weight.device
+        return {kind: table(torch.arange(table.num_embeddings, device=device)) for kind, table in asked.items()}
+
+    def _idle_heads(self, states):
+        """A sum of what all heads and their tokens give, for a batch without views."""
+        kinds = ["patches", *token_kinds(self.config.training_heads)]
+        found = self._run_heads({layer: dict.fromkeys(kinds, states) for layer in self._head_layers}, [(1, 1)], [1])
+        parts = [part for each in found for part in each]
+        return sum(part.sum() for part in [*parts, *self._token_rows().values()])
 
     @property
     def _head_layers(self):
@@ -278,12 +404,16 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         wanted = (self.config.training_heads or {}).values()
         return list(dict.fromkeys(layer for each in wanted for layer in each.get("encoder_layers") or ()))
 
-    def _run_heads(self, states, grids, scene_lengths):
-        """What each head gives, from the states (T, D) by index."""
+    def _run_heads(self, states, grids, scene_lengths, head_grids=None):
+        """What each head gives, from the states by index of the layer and by kind of the tokens."""
         num_layers, found = self.config.text_config.num_hidden_layers, []
         for name, head in self.training_heads.items():
-            layers = [layer_index(layer, num_layers) for layer in self.config.training_heads[name]["layers"]]
-            found.append(head([states[layer] for layer in layers], grids, scene_lengths))
+            settings = self.config.training_heads[name]
+            kind = TOKENS_OF_HEADS[name] if settings.get("tokens") else "patches"
+            read = [states[layer_index(layer, num_layers)][kind] for layer in settings["layers"]]
+            wanted = (head_grids or {}).get(name)
+            others = [] if wanted is None else [[tuple(grid) for grid in wanted.tolist()]]
+            found.append(head(read, grids, scene_lengths, *others))
         return found
 
     def _own_features(self, pixel_values, image_grid_thw, given, shared):
@@ -357,15 +487,6 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         points = points.unflatten(0, (-1, rows, columns)).permute(0, 1, 3, 2, 4, 5)
         points = points.reshape(-1, rows * side, columns * side, 3)
         return GapMllmVggtReconstruction(world_points=points, world_points_conf=torch.ones_like(points[..., 0]))
-
-    @staticmethod
-    def _once(states, sizes, shown):
-        """States of the visual tokens (T, D) of each view once, in the order of the views.
-
-        Of several documents about a scene the first stands for it: its visual tokens see nothing but the views.
-        """
-        parts = states.split([sizes[view] for view in shown])
-        return torch.cat([parts[shown.index(view)] for view in range(len(sizes))])
 
     @staticmethod
     def _repeated_views(scene_lengths, scene_repeats):

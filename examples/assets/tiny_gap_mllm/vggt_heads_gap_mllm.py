@@ -4,6 +4,7 @@ The aggregator they read is in vggt_gap_mllm.py. Written from the facts of the V
 are the official checkpoint's. Unprojection of depth to points is in the processing package's camera geometry.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -189,27 +190,28 @@ def _sine_cosine_positions(channels, map_size, image_size, device):
 
 
 class _ResidualConvUnit(nn.Module):
-    """Two convolutions with a skip. The skip carries relu(x), as the checkpoint was trained: its ReLU is in place."""
+    """Two convolutions with a skip. VGGT's carries relu(x), as the checkpoint was trained: its ReLU is in place."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, relu_skip: bool = True):
         super().__init__()
+        self.relu_skip = relu_skip
         self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, features: torch.Tensor):
-        features = features.relu()
-        return self.conv2(self.conv1(features).relu()) + features
+        positive = features.relu()
+        return self.conv2(self.conv1(positive).relu()) + (positive if self.relu_skip else features)
 
 
 class _FusionBlock(nn.Module):
     """Adds a level to the coarser result, refines, resizes to the next level, and mixes channels."""
 
-    def __init__(self, channels: int, has_residual: bool):
+    def __init__(self, channels: int, has_residual: bool, relu_skip: bool = True):
         super().__init__()
         self.out_conv = nn.Conv2d(channels, channels, kernel_size=1)
         if has_residual:
-            self.resConfUnit1 = _ResidualConvUnit(channels)
-        self.resConfUnit2 = _ResidualConvUnit(channels)
+            self.resConfUnit1 = _ResidualConvUnit(channels, relu_skip)
+        self.resConfUnit2 = _ResidualConvUnit(channels, relu_skip)
 
     def forward(self, level: torch.Tensor, coarser: torch.Tensor, size: tuple[int, int]):
         if coarser is not None:
@@ -221,30 +223,39 @@ class _FusionBlock(nn.Module):
 class _Scratch(nn.Module):
     """The convolutions of a DPT head after its pyramid, under the name that the checkpoint uses."""
 
-    def __init__(self, config: GapMllmVggtConfig, output_size: int):
+    def __init__(self, channels: Sequence[int], features: int, relu_skip: bool):
         super().__init__()
-        channels, features = config.dpt_out_channels, config.dpt_features
         for level in range(4):
             convolution = nn.Conv2d(channels[level], features, kernel_size=3, padding=1, bias=False)
             self.add_module(f"layer{level + 1}_rn", convolution)
-            self.add_module(f"refinenet{level + 1}", _FusionBlock(features, has_residual=level < 3))
-        self.output_conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
-        self.output_conv2 = nn.Sequential(
-            nn.Conv2d(features // 2, config.dpt_head_hidden_size, kernel_size=3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(config.dpt_head_hidden_size, output_size, kernel_size=1),
-        )
+            self.add_module(f"refinenet{level + 1}", _FusionBlock(features, level < 3, relu_skip))
+
+    def forward(self, levels: list[torch.Tensor], size: tuple[int, int]):
+        """One map (V, features, *size) from levels (V, channels, h, w), the finest first."""
+        levels = [getattr(self, f"layer{index + 1}_rn")(level) for index, level in enumerate(levels)]
+        sizes, fused = [size, *(level.shape[-2:] for level in levels[:-1])], None
+        for index in (3, 2, 1, 0):
+            fused = getattr(self, f"refinenet{index + 1}")(levels[index], fused, sizes[index])
+        return fused
 
 
-class GapMllmVggtDptHead(nn.Module):
-    """Dense prediction from four tapped layers: maps of the image's size, the last channel a confidence."""
+class DptPyramid(nn.Module):
+    """What DPT heads begin with: four levels of 4, 2, 1 and 1/2 times the grid of the patches, fused to one map.
 
-    def __init__(self, config: GapMllmVggtConfig, output_size: int):
+    Args:
+        input_size (`int`): width of the patches.
+        channels (`Sequence[int]`): channels of the levels.
+        features (`int`): channels of the map.
+        eps (`float`, defaults to 1e-5): constant of the norm.
+        relu_skip (`bool`, defaults to True): whether skips of the residual units carry relu(x), as VGGT's do, or x.
+    """
+
+    def __init__(
+        self, input_size: int, channels: Sequence[int], features: int, eps: float = 1e-5, relu_skip: bool = True
+    ):
         super().__init__()
-        self.config = config
-        channels = config.dpt_out_channels
-        self.norm = nn.LayerNorm(config.feature_size, eps=config.layer_norm_eps)
-        self.projects = nn.ModuleList(nn.Conv2d(config.feature_size, c, kernel_size=1) for c in channels)
+        self.norm = nn.LayerNorm(input_size, eps=eps)
+        self.projects = nn.ModuleList(nn.Conv2d(input_size, c, kernel_size=1) for c in channels)
         self.resize_layers = nn.ModuleList(
             [
                 nn.ConvTranspose2d(channels[0], channels[0], kernel_size=4, stride=4),
@@ -253,27 +264,43 @@ class GapMllmVggtDptHead(nn.Module):
                 nn.Conv2d(channels[3], channels[3], kernel_size=3, stride=2, padding=1),
             ]
         )
-        self.scratch = _Scratch(config, output_size)
+        self.scratch = _Scratch(channels, features, relu_skip)
 
-    def _add_positions(self, features, image_size):
-        positions = _sine_cosine_positions(features.shape[1], features.shape[-2:], image_size, features.device)
-        return features + (POSITION_SCALE * positions).to(features.dtype)
+    def fuse(self, taps: Sequence[torch.Tensor], grid: tuple[int, int], scale: int) -> torch.Tensor:
+        """A map (V, features, scale * h, scale * w) from patches (V, h * w, C) of each level."""
+        levels = []
+        for patches, project, resize in zip(taps, self.projects, self.resize_layers, strict=True):
+            tokens = project(self.norm(patches).transpose(1, 2).unflatten(2, grid))
+            levels.append(resize(add_positions(tokens, grid)))
+        return self.scratch(levels, (scale * grid[0], scale * grid[1]))
+
+
+def add_positions(features: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Add a tenth of the sine-cosine positions to a map (V, C, h, w); `shape` is one of the sides of the picture."""
+    positions = _sine_cosine_positions(features.shape[1], features.shape[-2:], shape, features.device)
+    return features + (POSITION_SCALE * positions).to(features.dtype)
+
+
+class GapMllmVggtDptHead(DptPyramid):
+    """Dense prediction from four tapped layers: maps of the image's size, the last channel a confidence."""
+
+    def __init__(self, config: GapMllmVggtConfig, output_size: int):
+        features, hidden = config.dpt_features, config.dpt_head_hidden_size
+        super().__init__(config.feature_size, config.dpt_out_channels, features, config.layer_norm_eps)
+        self.config = config
+        self.scratch.output_conv1 = nn.Conv2d(features, features // 2, kernel_size=3, padding=1)
+        self.scratch.output_conv2 = nn.Sequential(
+            nn.Conv2d(features // 2, hidden, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(hidden, output_size, kernel_size=1),
+        )
 
     def forward(self, tap_features: tuple[torch.Tensor, ...], grid: list[tuple[int, int]]):
         """Raw maps (V, H, W, output_size) of views of one size, from their patches (V, h * w, C) of each level."""
         image_size = tuple(side * self.config.patch_size for side in grid)
-        levels = []
-        for index, patches in enumerate(tap_features):
-            features = self.norm(patches).transpose(1, 2).unflatten(2, grid)
-            features = self._add_positions(self.projects[index](features), image_size)
-            levels.append(getattr(self.scratch, f"layer{index + 1}_rn")(self.resize_layers[index](features)))
-        sizes = [tuple(2 * side for side in levels[0].shape[-2:]), *(level.shape[-2:] for level in levels[:-1])]
-        fused = None
-        for index in (3, 2, 1, 0):
-            fused = getattr(self.scratch, f"refinenet{index + 1}")(levels[index], fused, sizes[index])
-        fused = self.scratch.output_conv1(fused)
+        fused = self.scratch.output_conv1(self.fuse(tap_features, grid, 8))
         fused = F.interpolate(fused, size=image_size, mode="bilinear", align_corners=True)
-        return self.scratch.output_conv2(self._add_positions(fused, image_size)).permute(0, 2, 3, 1)
+        return self.scratch.output_conv2(add_positions(fused, image_size)).permute(0, 2, 3, 1)
 
 
 @dataclass
