@@ -178,7 +178,6 @@ def test_settings_that_cannot_be_are_refused(make_pretraining_model):
         with pytest.raises(ValueError, match=message):
             set_training_heads(make_pretraining_model(), args)
 
-    refused("terms.camera.tokens is 'yes'; expected true or false", camera={"weight": 1.0, "tokens": "yes"})
     refused("fov_activation is 'gelu'", camera={"weight": 1.0, "fov_activation": "gelu"})
     refused("depth.method is 'dtp'; expected one of plain, dpt", depth={"weight": 1.0, "method": "dtp"})
     refused("The depth head 'dpt' has layers .-1.", depth={"weight": 1.0, "method": "dpt"})
