@@ -1,7 +1,8 @@
 """The objects that views show: which visual tokens see each, points on its surface, and its name.
 
-What a pixel shows is read off the instance map of its view, where there is one, else off the boxes of the questions
-about the scene: its 3D point lies in one of them. Frame: camera of the first view, OpenCV axes. Units: metres.
+What a pixel shows is read off the instance map of its view, where there is one, else off the boxes of the scene, or
+of the questions where they were not made from one: its 3D point lies in one of them.
+Frame: camera of the first view, OpenCV axes. Units: metres.
 """
 
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def find_objects(
         told (`TeacherTargets`): depth, intrinsics and poses; boxes need a teacher that tells metres.
         views (`Sequence[View]`): views of the scene.
         grids (`list[tuple[int, int]]`): height and width of each view in visual tokens.
-        samples (`Sequence[SceneSample]`): questions about these views, whose boxes are objects.
+        samples (`Sequence[SceneSample]`): questions about these views, whose `scene_boxes`, else `boxes`, are objects.
     Returns:
         `ObjectTargets`.
     Raises:
@@ -129,10 +130,10 @@ def spread_points(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def _boxes(samples):
-    """Labelled boxes of the questions, each once, the largest first: `(key, label, numbers, order)`."""
+    """Labelled boxes, each once, the largest first: `(key, label, numbers, order)`."""
     found = {}
     for sample in samples:
-        for box in sample.boxes:
+        for box in sample.scene_boxes or sample.boxes:
             if not box.label or box.label in STRUCTURE_NAMES:
                 continue
             try:

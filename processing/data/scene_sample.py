@@ -28,7 +28,7 @@ from .truth import Truth
 
 
 WORLD_FRAMES = ("scan", "aligned")
-NOT_STORED = ("truth", "cross_size")  # fields of a sample that are in no row
+NOT_STORED = ("truth", "cross_size", "scene_boxes")  # fields of a sample that are in no row
 MILLIMETRES = 1000.0  # depth that is in memory in metres is stored so
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange width and height
 
@@ -194,7 +194,8 @@ class SceneSample:
     """One question about the views of one scene; the typed form of a row, from its source to the batch.
 
     `truth` is what the question was made from, `answer` is its text. `cross_size` is how large its crosses are drawn
-    where training varies that; None leaves it to the model. Both are not stored.
+    where training varies that; None leaves it to the model. `scene_boxes` are those of the whole scene that it asks
+    about, `boxes` those of the question. None of these is stored.
 
     Example:
         ```python
@@ -235,6 +236,7 @@ class SceneSample:
     metadata: dict = field(default_factory=dict)
     truth: Truth | None = None
     cross_size: CrossSize | None = None
+    scene_boxes: tuple[Box, ...] = ()
 
     @classmethod
     def open(cls, rows: datasets.Dataset | Sequence, index: int) -> "SceneSample":

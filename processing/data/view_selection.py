@@ -142,6 +142,7 @@ def place_views(sample: SceneSample, keep: list[int]):
         marks=tuple(replace(mark, view=place[mark.view]) for mark in sample.marks),
         points=tuple(replace(point, view=place.get(point.view)) for point in sample.points),
         boxes=tuple(map(place_box, sample.boxes)),
+        scene_boxes=tuple(map(place_box, sample.scene_boxes)),
         target_frame=place.get(sample.target_frame),
     )
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
+from gap_mllm.processing.data.augmentation import flip_horizontally
 from gap_mllm.processing.data.scene_sample import Box
+from gap_mllm.processing.data.view_selection import select_views
+from gap_mllm.training import SceneQuestionDataset
 from gap_mllm.training.losses import SHAPE_WORDS, SPATIAL_RELATIONS, chamfer_loss
 from gap_mllm.training.object_targets import CELLS, find_objects, spread_points
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
@@ -96,13 +99,26 @@ def test_boxes_find_the_objects_of_views_without_maps():
     assert not nothing.labels and nothing.is_known == [False] * len(bare.views) and (nothing.tokens == -1).all()
 
 
+def test_a_question_made_from_a_scene_knows_all_its_boxes():
+    bare = without_maps(RenderedRooms("train", 2, VIEWS, 1)[1])
+    asked = SceneQuestionDataset([bare], tasks=("object_count",))[0]
+    assert len(asked.boxes) < len(bare.boxes) and "scene_boxes" not in asked.to_row()
+    assert objects_of(asked, samples=[asked]).labels == objects_of(bare, samples=[bare]).labels
+    flipped = flip_horizontally(replace(asked, question="How many are there?"))
+    found = objects_of(flipped, samples=[flipped])
+    assert sorted(found.labels) == sorted(objects_of(bare, samples=[bare]).labels)
+    marked = SceneQuestionDataset([bare], tasks=("reconstruction",))[0]
+    fewer = select_views(marked, sorted({0, marked.marks[0].view}))
+    assert len(fewer.scene_boxes) == len(bare.boxes) and objects_of(fewer, samples=[fewer]).labels
+
+
 def test_a_smaller_box_takes_what_lies_in_a_larger_one(rooms):
     bare = without_maps(rooms[0][0])
     points = RecordedTeacher()(bare.views).points()[0].numpy()
     middle = points[64, 64]
     large = Box(np.array([*middle, 9.0, 9.0, 9.0, 0, 0, 0]), "zxy", "camera", 0, "cabinet", "1")
     small = Box(np.array([*middle, 1.0, 1.0, 1.0, 0, 0, 0]), "zxy", "camera", 0, "box", "2")
-    found = objects_of(bare, samples=[replace(bare, boxes=(small, large))])
+    found = objects_of(bare, samples=[replace(bare, boxes=(small, large), scene_boxes=())])
     seen = found.tokens[: GRID[0] * GRID[1]].view(GRID)[2, 2]
     assert found.labels[seen] == "box" and "cabinet" in found.labels
 

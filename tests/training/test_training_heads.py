@@ -344,7 +344,7 @@ def test_published_recipes_read_the_layers_of_the_releases():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["tiny_threedrs", "tiny_geovr"])
+@pytest.mark.parametrize("name", ["tiny_threedrs", "tiny_geovr", "tiny_geometry_levels"])
 def test_twins_train_and_their_heads_are_counted_without_weights(name, tmp_path, capsys):
     flags = ["--geometry_encoder_path", str(ENCODER), "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
     flags += ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false"]

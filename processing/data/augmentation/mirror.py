@@ -71,10 +71,15 @@ def flip_horizontally(sample: SceneSample):
         truth=truth,
         views=tuple(map(_flip_view, sample.views)),
         world_to_aligned=None if sample.world_to_aligned is None else MIRROR @ sample.world_to_aligned @ MIRROR,
-        boxes=tuple(replace(box, numbers=np.asarray(box.numbers) * BOX_SIGNS + 0.0) for box in flipped.boxes),
+        boxes=tuple(map(_flip_box, flipped.boxes)),
+        scene_boxes=tuple(map(_flip_box, sample.scene_boxes)),
         points=tuple(_flip_point(point, sizes) for point in flipped.points),
         marks=tuple(_flip_mark(mark, sizes[mark.view]) for mark in sample.marks),
     )
+
+
+def _flip_box(box):
+    return replace(box, numbers=np.asarray(box.numbers) * BOX_SIGNS + 0.0)
 
 
 def _mirror_truth(truth):

@@ -200,7 +200,7 @@ def _move(step, sample, keep, own_camera):
         return moved
     boxes = tuple(_move_box(sample, *pair, first, own_camera) for pair in zip(sample.boxes, moved.boxes, strict=True))
     points = tuple(_move_point(sample, *pair, first) for pair in zip(sample.points, moved.points, strict=True))
-    moved = replace(moved, boxes=boxes, points=points)
+    moved = replace(moved, boxes=boxes, points=points, scene_boxes=())  # which may be in the camera that was first
     if location_span(sample) is None:
         return moved
     return replace(moved, question=move_location(step, sample, moved.question, _from_first(sample, first)))

@@ -238,6 +238,7 @@ class TaskScene:
             truth=draft.truth,
             references=draft.references,
             boxes=tuple(boxes),
+            scene_boxes=self.sample.boxes,
             points=tuple(_point(mark) for mark in draft.marks),
             marks=tuple(SceneMark(mark.view, "cross", mark.color, mark.pixel, text=mark.text) for mark in draft.marks),
             target_frame=draft.truth.frame,
