@@ -82,7 +82,10 @@ setup(
     python_requires=">=3.11",  # transformers asks for it from 5.21 on
     packages=list(PACKAGES),
     package_dir=PACKAGES,
-    package_data={"gap_mllm.training": ["recipes/*.yaml", "accelerate/*.yaml"]},
+    package_data={
+        "gap_mllm.training": ["recipes/*.yaml", "accelerate/*.yaml"],
+        "gap_mllm.evaluation": ["ablations/*.yaml"],
+    },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["gap-mllm = gap_mllm_cli:main"]},

@@ -15,6 +15,7 @@ from ..processing.scores import (
     read_detections,
 )
 from ..training.curves import plot_curves
+from .ablations import Ablation, paired_difference, read_ablation, run_ablation
 from .baselines import BlindBaselines, fit_baselines
 from .dense_points import (
     evaluate_geometry_encoder,
@@ -62,6 +63,7 @@ from .probing import (
 
 __all__ = [
     "METRICS",
+    "Ablation",
     "AnswerExample",
     "BlindBaselines",
     "CorrespondenceScore",
@@ -103,12 +105,14 @@ __all__ = [
     "mmsi_aggregate",
     "multi3drefer_f1",
     "multi3drefer_score",
+    "paired_difference",
     "plot_curves",
     "point_cloud_errors",
     "pose_auc",
     "pose_errors",
     "probe_model",
     "project_wireframe",
+    "read_ablation",
     "read_detections",
     "read_frame",
     "reconstruction_scene",
@@ -117,6 +121,7 @@ __all__ = [
     "relate_to_task",
     "relative_pose_errors",
     "render_split",
+    "run_ablation",
     "save_metrics",
     "scanqa_aggregate",
     "scanqa_score",

@@ -1,10 +1,12 @@
-"""What `gap-mllm evaluate` (a model, a benchmark, a folder of results; several processes) and `gap-mllm probe` do."""
+"""What `gap-mllm evaluate` (a model, a benchmark, a folder of results; several processes), `probe` and `ablate` do."""
 
 import argparse
 import json
 
 from ..processing.argument_checks import check_count, check_device
 from . import runner
+from .ablations.ablation import read_flags
+from .ablations.arms import run_ablation
 from .runner.card import check_card, update_card
 from .runner.processes import is_launched, launch
 
@@ -56,6 +58,13 @@ def run_probe(args: argparse.Namespace) -> None:
     print(probe_into_folder(**{name: value for name, value in options.items() if name not in names}))
 
 
+def run_ablate(args: argparse.Namespace) -> None:
+    """Train the arms of an ablation and compare them; unknown flags are keys of the recipe."""
+    changes = {"seeds": args.seeds, "arms": args.arms}
+    run_ablation(args.ablation, args.output_dir, read_flags(args.overrides), **changes)
+    print(f"wrote {args.output_dir}/report.md")
+
+
 def _relaunch(args):
     """Run this very command in several processes; the card is written by this one."""
     on_cpu = check_device(args.device).type == "cpu"
@@ -100,4 +109,4 @@ def _option(text):
         return key, value
 
 
-__all__ = ["run_evaluate", "run_probe"]
+__all__ = ["run_ablate", "run_evaluate", "run_probe"]

@@ -88,7 +88,7 @@ def resolve_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequ
     """
     parser.error = _refuse  # argparse would print all flags, and exit
     path = find_recipe(recipe)
-    values = _read_yaml(path.read_bytes(), str(path))
+    values = read_yaml(path.read_bytes(), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a mapping of argument names to values.")
     for action in parser._actions:  # argparse would call dict() on the text
@@ -147,7 +147,8 @@ def _refuse(message):
     raise ValueError(f"{message}. Flags are the keys of a recipe, for example --max_steps 100.")
 
 
-def _read_yaml(text, name):
+def read_yaml(text: str | bytes, name: str):
+    """Read YAML; `name` says in a ValueError whose it was."""
     try:
         return yaml.load(text, _RecipeLoader)
     except yaml.YAMLError as error:
@@ -169,7 +170,7 @@ def _split_dotted(words):
             if not words or words[0].startswith("--"):
                 raise ValueError(f"{word} has no value; give it as {word} VALUE.")
             value = words.pop(0)
-        dotted.append((name, _read_yaml(value, word)))
+        dotted.append((name, read_yaml(value, word)))
     return plain, dotted
 
 
@@ -202,4 +203,4 @@ def _with_entry(entry, keys, value, name):
     return {**entry, key: _with_entry(entry.get(key), rest, value, f"{name}.{key}")}
 
 
-__all__ = ["RECIPE_FOLDER", "find_recipe", "number_keys", "read_recipe", "recipe_text", "resolve_recipe"]
+__all__ = ["RECIPE_FOLDER", "find_recipe", "number_keys", "read_recipe", "read_yaml", "recipe_text", "resolve_recipe"]

@@ -22,6 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     has_options = getattr(args, "has_options", False)  # of a data source: flags that are known now
     if hasattr(args, "folders") and not any(word.startswith("-") for word in rest):
         args.folders += rest  # argparse takes no positional after a flag that stands between two
+    elif getattr(args, "takes_keys", False):
+        args.overrides = rest
     elif rest and not has_options:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:

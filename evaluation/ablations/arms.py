@@ -1,0 +1,141 @@
+"""The runs of an ablation: each arm with each seed in a run folder of its own, then scored, and a report of all."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers.utils import logging
+
+from ...processing.argument_checks import check_output_folder
+from ...processing.metrics_file import save_metrics
+from ...training.run_log import LOG_FILE
+from ...training.terms import LOSS_TERMS
+from ...training.train_geometry_aligned import train_geometry_aligned
+from .ablation import PREVIOUS, Ablation, flags_of, read_ablation
+from .ablation_report import write_ablation_report
+from .room_scores import RoomTest
+
+
+logger = logging.get_logger(__name__)
+
+SCORES_FILE = "scores.json"
+
+
+def run_ablation(
+    ablation: str | Path | Mapping | Ablation,
+    output: str | Path,
+    overrides: Mapping | None = None,
+    measure: Callable | None = None,
+    **changes,
+) -> dict:
+    """Train every arm with every seed, score each, and write report.md, curves.png and ablation.json.
+
+    A run is an ordinary folder of `train_geometry_aligned`, `output/runs/<arm>/seed_<n>` (with `stage_<n>` below it
+    for an arm of several stages): called again, it goes on where it was stopped, and what is finished is neither
+    trained nor scored again. Seeds are the outer loop, so that a run that is stopped has compared whole seeds.
+
+    Args:
+        ablation (`str`, `Path`, `dict` or `Ablation`), overrides (`dict`, *optional*): arguments of `read_ablation`.
+        output (`str` or `Path`): folder to write.
+        measure (`Callable`, *optional*): takes trainer and processor of the last stage, returns figures by name; by
+            default `RoomTest(**ablation.test)`.
+        **changes: arguments of `read_ablation`, as `seeds=[0]` or `arms=["dense"]`.
+    Returns:
+        `dict`: what ablation.json holds; see `write_ablation_report`.
+    Raises:
+        FileNotFoundError, ValueError: as `read_ablation` and `train_geometry_aligned`. FileExistsError: if another
+            process trains one of the runs.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import run_ablation
+        >>> arms = {"plain": {}, "dense": {"point_map_weight": 1.0}}
+        >>> overrides = {"model_path": str(folder), "max_steps": 1, "num_rooms": 2, "save_strategy": "no"}
+        >>> told = {"recipe": "tiny_gap_mllm", "arms": arms, "seeds": [0], "overrides": overrides}
+        >>> def measure(trainer, processor):
+        ...     return {"steps": trainer.state.global_step}
+        >>> report = run_ablation(told, "ablation", measure=measure)
+        group ...
+        >>> report["arms"]["dense"]["steps"]
+        [1]
+
+        ```
+    """
+    if not isinstance(ablation, Ablation):
+        ablation = read_ablation(ablation, overrides, **changes)
+    output = check_output_folder("output", output)
+    measure = measure or RoomTest(**ablation.test)
+    scores, logs = {}, {}
+    for seed in ablation.seeds:
+        for arm in ablation.arms:
+            folder = output / "runs" / arm / f"seed_{seed}"
+            scores[arm, seed], logs[arm, seed] = _run(ablation.stages(arm), folder, seed, measure)
+    smoke = _smoke(ablation, output, logs.values())
+    return write_ablation_report(ablation, output, scores, logs, smoke)
+
+
+def _run(stages, folder, seed, measure):
+    """Train the stages of an arm one after the other, and score the last; returns scores and its log."""
+    previous = None
+    for number, (recipe, values) in enumerate(stages, 1):
+        place = folder if len(stages) == 1 else folder / f"stage_{number}"
+        values = _filled(values, previous)
+        logger.warning(f"{place}: {recipe}")
+        flags = [*flags_of(values), "--output_dir", str(place), "--seed", str(seed)]
+        trainer, processor = train_geometry_aligned(recipe, flags)
+        previous = place
+    key = {"settings": trainer.run.settings_hash, "measure": _described(measure)}
+    file = previous / SCORES_FILE
+    told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if {name: told.get(name) for name in key} != key:
+        trainer.model.eval()
+        told = {**key, "scores": measure(trainer, processor)}
+        save_metrics(told, file)
+        told = json.loads(file.read_text(encoding="utf-8"))
+    return told["scores"], _log(previous)
+
+
+def _filled(values, previous):
+    """The changes of a stage, the folder of the stage before in its place."""
+    text = json.dumps(values)
+    if PREVIOUS not in text:
+        return values
+    if previous is None:
+        raise ValueError(f"The first stage of an arm names {PREVIOUS}, but there is none before it.")
+    return json.loads(text.replace(PREVIOUS, json.dumps(str(previous))[1:-1]))
+
+
+def _described(measure):
+    return asdict(measure) if isinstance(measure, RoomTest) else getattr(measure, "__qualname__", repr(measure))
+
+
+def _smoke(ablation, output, logs):
+    """Each term that no arm weighs, for a few steps on top of one arm: first and last loss of each."""
+    if not ablation.smoke:
+        return {}
+    weighed = {key.removeprefix("loss_") for log in logs for entry in log for key in entry if key.startswith("loss_")}
+    recipe, values = ablation.stages(ablation.smoke.get("arm", next(iter(ablation.arms))))[-1]
+    settings, runs = ablation.smoke.get("terms") or {}, {}
+    for name, term in LOSS_TERMS.items():
+        if name in weighed and name not in settings:
+            continue
+        folder = output / "smoke" / name
+        head = getattr(term, "head", name)  # some read the head of another
+        terms = {f"terms.{each}": settings.get(each, {"weight": 1.0}) for each in dict.fromkeys((head, name))}
+        changed = {**values, **ablation.smoke.get("overrides", {}), **terms}
+        logger.warning(f"{folder}: a few steps with the term {name}")
+        train_geometry_aligned(recipe, [*flags_of(changed), "--output_dir", str(folder)])
+        losses = [float(entry[f"loss_{name}"]) for entry in _log(folder) if f"loss_{name}" in entry]
+        steps = max(entry.get("step", 0) for entry in _log(folder))
+        first, last = (losses[0], losses[-1]) if losses else (math.nan, math.nan)
+        runs[name] = {"steps": steps, "first": first, "last": last, "fell": math.isfinite(last) and last < first}
+    return runs
+
+
+def _log(folder):
+    return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
+
+
+__all__ = ["run_ablation"]

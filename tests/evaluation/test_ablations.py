@@ -1,0 +1,229 @@
+"""Ablations: what is read, which runs are made and not made again, how they are compared, and a real one."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+from transformers import HfArgumentParser
+
+import gap_mllm_cli
+from gap_mllm.evaluation import Ablation, paired_difference, read_ablation, run_ablation
+from gap_mllm.evaluation.ablations import arms as arm_runs
+from gap_mllm.evaluation.ablations.ablation import flags_of, read_flags
+from gap_mllm.evaluation.ablations.ablation_report import draw_arms, write_ablation_report
+from gap_mllm.evaluation.ablations.room_scores import RoomTest
+from gap_mllm.training import LOSS_TERMS
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
+from gap_mllm.training.recipe_sections import check_sections
+from gap_mllm.training.recipes import read_recipe
+from gap_mllm.training.terms import make_terms
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+
+
+ENCODER = Path(__file__).parents[2] / "examples" / "assets" / "tiny_geometry_encoder"
+TWO = {"recipe": "quickstart", "arms": {"a": {}, "b": {"point_map_weight": 1.0}}, "seeds": [0, 1]}
+
+
+def resolved(ablation, arm):
+    parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
+    ((recipe, values),) = ablation.stages(arm)
+    recipe_args, args = read_recipe(parser, recipe, [*flags_of(values), "--use_cpu", "true", "--output_dir", "x"])
+    check_sections(recipe_args)
+    return recipe_args, args
+
+
+def test_the_arms_of_geometry_terms():
+    ablation = read_ablation("geometry_terms")
+    terms, steps, geometry = {}, set(), {}
+    for arm in ablation.arms:
+        recipe_args, args = resolved(ablation, arm)
+        made = make_terms(args, args.terms)
+        terms[arm] = {name for name, term in made.items() if term.weight} - {"text", "readout"}
+        steps.add((args.max_steps, args.per_device_train_batch_size))
+        geometry[arm] = recipe_args.model_config.get("use_geometry", True)
+    dense = {"point_map", "depth", "normals", "camera", "metric_scale"}
+    assert list(terms.values()) == [set(), set(), dense, {"distillation"}, dense | {"distillation"}]
+    assert len(steps) == 1 and list(geometry.values()) == [False, True, True, True, True]
+    assert len(ablation.seeds) == 3 and ablation.references == ["no_geometry", "geometry"]
+
+
+def test_flags_give_the_values_that_they_came_from():
+    values = {"max_steps": 3, "bf16": False, "terms.depth": {"weight": 1.0}, "readout_layers": [1, 2], "data": {}}
+    flags = flags_of({**values, "terms.depth.layers": [1]})
+    assert flags[:4] == ["--max_steps", "3", "--bf16", "false"] and "--readout_layers 1 2 --data" in " ".join(flags)
+    assert flags[-2:] == ["--terms.depth.layers", "[1]"]
+    assert read_flags(["--max_steps", "3", "--readout_layers", "1", "2", "--a.b=c=d"]) == {
+        "max_steps": "3",
+        "readout_layers": ["1", "2"],
+        "a.b": "c=d",
+    }
+    for words, message in (
+        (["3"], "'3' stands alone"),
+        (["--max_steps", "--bf16", "true"], "--max_steps has no value"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_flags(words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arms": {}}, "needs a recipe, and arms"),
+        ({"arms": {"a": 3}}, "The arm 'a' is 3; expected changes"),
+        ({"arms": {"a/b": {}}}, "'a/b' names a folder"),
+        ({"arms": {"a": {"seed": 3}}}, r"'a' changes \['seed'\], which every run has of its own"),
+        ({"seeds": []}, r"seeds is \[\]"),
+        ({"seeds": [1, 1]}, "names one twice"),
+        ({"seeds": [0.5]}, "whole numbers"),
+        ({"compare_to": ["c"]}, "unknown key 'c'"),
+        ({"smoke": {"steps": 3}}, "unknown key 'steps'"),
+        ({"test": {"num_rooms": 1}}, "num_rooms"),
+        ({"test": {"rooms": 1}}, "unknown key 'rooms' .did you mean 'num_rooms'"),
+        ({"arm": {}}, "unknown key 'arm' .did you mean 'arms'"),
+    ],
+)
+def test_bad_ablations(changes, message):
+    with pytest.raises(ValueError, match=message):
+        read_ablation({**TWO, **changes})
+
+
+def test_names_of_files_and_arms(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no ablation 'geometry_term'.*\['geometry_terms'\]"):
+        read_ablation("geometry_term")
+    file = tmp_path / "mine.yaml"
+    file.write_text("recipe: quickstart\narms: {a: {}, b: {max_steps: 1}}\ncompare_to: [a]\n")
+    ablation = read_ablation(file, {"max_steps": 5}, arms=["b"], seeds=[7])
+    assert (ablation.name, ablation.seeds, ablation.references) == ("mine", [7], ["b"])
+    assert ablation.stages("b") == [("quickstart", {"max_steps": 1})]  # an arm beats what is said of all
+    with pytest.raises(ValueError, match="arms has the unknown key 'c'"):
+        read_ablation(file, arms=["c"])
+    file.write_text("- a")
+    with pytest.raises(ValueError, match="must hold a mapping"):
+        read_ablation(file)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Calls of the training, which leaves a log instead of a model."""
+    calls = []
+
+    def train(recipe, flags):
+        told = read_flags(flags)
+        calls.append((recipe, told))
+        folder = Path(told["output_dir"])
+        folder.mkdir(parents=True, exist_ok=True)
+        terms = [key.split(".")[1] for key in told if key.startswith("terms.")]
+        lines = [
+            {"step": step, "loss_text": 4.0 / step, **{f"loss_{t}": 1.0 / step for t in terms}} for step in (1, 2)
+        ]
+        (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = SimpleNamespace(settings_hash=json.dumps(told))
+        model = SimpleNamespace(eval=lambda: None)
+        return SimpleNamespace(run=run, model=model, told=told), None
+
+    monkeypatch.setattr(arm_runs, "train_geometry_aligned", train)
+    return calls
+
+
+def test_runs_go_by_seed_and_are_scored_once(trainings, tmp_path):
+    scored = []
+
+    def measure(trainer, processor):
+        scored.append(trainer.told["output_dir"])
+        seed = int(trainer.told["seed"])
+        error = float("inf") if seed else 2.0 + float(trainer.told.get("point_map_weight", 0))
+        return {"n": 4, "error_m": error, "error_m_ci95": [0, 1], "hit_rate": 0.5, "constant_error_m": 9.0}
+
+    told = run_ablation(TWO, tmp_path, {"max_steps": 2}, measure)
+    places = [Path(told["output_dir"]).relative_to(tmp_path).as_posix() for _, told in trainings]
+    assert places == ["runs/a/seed_0", "runs/b/seed_0", "runs/a/seed_1", "runs/b/seed_1"]
+    assert all(flags["max_steps"] == "2" for _, flags in trainings)
+    assert told["arms"]["b"] == {"error_m": [3.0, float("inf")], "hit_rate": [0.5, 0.5]}
+    assert told["steps"] == {"a": 2, "b": 2} and told["blind"] == {"constant_error_m": 9.0}
+    assert told["differences"]["a"]["b"]["hit_rate"] == {"mean": 0.0, "interval": [0.0, 0.0]}
+    assert json.loads((tmp_path / "ablation.json").read_text())["arms"]["b"]["error_m"] == [3.0, "Infinity"]
+    report = (tmp_path / "report.md").read_text()
+    assert "2 arms of 2 steps, seeds 0, 1" in report and "constant 9.000" in report
+    assert run_ablation(TWO, tmp_path, {"max_steps": 2}, measure)["arms"]["a"]["hit_rate"] == [0.5, 0.5]
+    assert len(scored) == 4 and len(trainings) == 8  # a finished training ends at once, of itself
+    run_ablation(TWO, tmp_path, {"max_steps": 3}, measure, seeds=[0], arms=["b"])
+    assert scored[4:] == [str(tmp_path / "runs/b/seed_0")]  # weights of other settings are scored anew
+
+
+def test_an_arm_of_stages_goes_on_from_the_one_before(trainings, tmp_path):
+    stages = [{"recipe": "geometry_pretraining"}, {"model_path": "{previous}", "max_steps": 3}]
+    told = run_ablation({**TWO, "arms": {"plain": {}, "chain": stages}, "seeds": [4]}, tmp_path, None, lambda *_: {})
+    (_, plain), (first, _), (second, flags) = trainings
+    assert (first, second) == ("geometry_pretraining", "quickstart") and "model_path" not in plain
+    assert flags["model_path"] == str(tmp_path / "runs/chain/seed_4/stage_1")
+    assert flags["output_dir"].endswith("stage_2") and told["spread"] == {"plain": {}, "chain": {}}
+    with pytest.raises(ValueError, match="names {previous}, but there is none"):
+        run_ablation({**TWO, "arms": {"chain": stages[1:]}}, tmp_path, None, lambda *_: {})
+
+
+def test_every_term_that_no_arm_weighs_is_run_once(trainings, tmp_path):
+    arms = {"plain": {}, "dense": {"terms.depth": {"weight": 1.0}}}
+    smoke = {"arm": "plain", "overrides": {"max_steps": 2}, "terms": {"shape": {"weight": 0.5}}}
+    told = run_ablation({**TWO, "arms": arms, "smoke": smoke}, tmp_path, None, lambda *_: {})
+    assert set(told["smoke"]) == set(LOSS_TERMS) - {"text", "depth"}
+    assert told["smoke"]["shape"] == {"steps": 2, "first": 1.0, "last": 0.5, "fell": True}
+    flags = {Path(flags["output_dir"]).name: flags for _, flags in trainings}
+    assert json.loads(flags["shape"]["terms.shape"]) == {"weight": 0.5} and flags["shape"]["max_steps"] == "2"
+    assert json.loads(flags["normals"]["terms.depth"]) == {"weight": 1.0}  # whose head the normals read
+    assert "| shape | 2 | 1 | 0.5 | yes |" in (tmp_path / "report.md").read_text()
+
+
+def test_paired_differences():
+    # Differences 1, 2, 3: mean 2, deviation 1; Student's 97.5 % point for 2 degrees of freedom is 4.302653.
+    told = paired_difference([2, 4, 6], [1, 2, 3])
+    assert told["mean"] == 2 and told["interval"] == pytest.approx([2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5])
+    assert paired_difference([2], [1]) == {"mean": 1.0, "interval": None}
+    assert paired_difference([1, float("inf")], [1, 1])["interval"] is None
+    with pytest.raises(ValueError, match="2 and 1 values"):
+        paired_difference([1, 2], [1])
+
+
+def test_spread_and_curves(tmp_path):
+    arms = {("a", 0): 1.0, ("a", 1): 3.0, ("b", 0): 5.0, ("b", 1): float("nan")}
+    scores = {key: {"error_m": value} for key, value in arms.items()}
+    logs = {
+        key: [{"step": step, "eval_error_m": 1.0 / step, "loss": 1.0, "minutes": 1} for step in (1, 2)] for key in arms
+    }
+    ablation = Ablation("x", "quickstart", {"a": {}, "b": {}}, seeds=[0, 1])
+    told = write_ablation_report(ablation, tmp_path, scores, logs, {})
+    assert told["spread"]["a"]["error_m"] == {"mean": 2.0, "std": pytest.approx(2**0.5)}
+    report = (tmp_path / "report.md").read_text()
+    assert "| error_m (less is better) | 2.000 ± 1.414 | - | - |" in report and "curves.png" in report
+    assert Image.open(tmp_path / "curves.png").size == (520, 360)
+    assert not draw_arms({("a", 0): [{"step": 1, "loss": 2.0}]}, tmp_path / "none.png")
+
+
+def test_a_model_without_geometry_and_one_with_it(tmp_path, capsys):
+    """By the command: two arms of one step each, measured on rooms that neither was trained on."""
+    file = tmp_path / "two.yaml"
+    file.write_text(
+        "recipe: quickstart\nseeds: [3]\narms:\n"
+        "  no_geometry: {model_config.use_geometry: false, frozen_geometry: {}}\n  geometry: {point_map_weight: 1.0}\n"
+        "overrides: {max_steps: 1, point_map_weight: 0.0, save_strategy: 'no', per_device_train_batch_size: 1}\n"
+        "test: {num_rooms: 2, questions_per_room: 1, num_baseline_rooms: 2}\n"
+    )
+    words = ["ablate", str(file), "--output_dir", str(tmp_path / "out"), "--geometry_encoder_path", str(ENCODER)]
+    words += ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false", "--use_cpu", "true"]
+    assert gap_mllm_cli.main(words) == 0
+    told = json.loads((tmp_path / "out" / "ablation.json").read_text())
+    config = json.loads((tmp_path / "out/runs/no_geometry/seed_3/config.json").read_text())
+    plain, fused = told["arms"]["no_geometry"], told["arms"]["geometry"]
+    assert config["use_geometry"] is False and "loss_text" in plain and "dense_point_error_m" not in plain
+    assert fused["shuffled_geometry_dense_point_error_m"] and fused["loss_point_map"][0] > 0
+    assert told["blind"].keys() >= {"constant_point_error_m", "pixel_prior_dense_point_error_m"}
+    assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'out'}/report.md\n")
+    words[words.index("--use_cpu")] = "--use_cpus"
+    assert gap_mllm_cli.main(words) == 2 and "did you mean 'use_cpu'" in capsys.readouterr().err
+
+
+def test_rooms_of_the_test_are_always_the_same():
+    test = RoomTest(num_rooms=2, num_baseline_rooms=2)
+    assert [room.scene_id for room in test.rooms] == ["room_1108000", "room_1108001"]
+    assert not {room.scene_id for room in test.rooms} & test.baselines.scene_ids
