@@ -39,7 +39,7 @@ from .scene_collator import LOSS_FIELDS, SceneCollator
 from .schedule import read_weights, value_at
 from .teaching import set_training_heads
 from .terms import make_terms
-from .train_geometry_aligned import GeometryAlignedModelArguments, new_config, new_processor
+from .train_geometry_aligned import GeometryAlignedModelArguments, check_fusion, new_config, new_processor
 
 
 COMMANDS = ("train", "train-grpo")
@@ -149,6 +149,7 @@ def _config_and_processor(recipe_args, assumptions):
     if recipe_args.model_path:
         folder = model_folder(recipe_args.model_path)
         check_kind(GapMllmForPreTraining, folder)
+        check_fusion(getattr(recipe_args, "model_config", {}), folder)
         return GapMllmConfig.from_pretrained(folder), GapMllmProcessor.from_pretrained(folder)
     model_config = getattr(recipe_args, "model_config", {})
     if recipe_args.data or not model_config:

@@ -107,8 +107,9 @@ def build_model(
     config = new_config(model_config, processor, encoder_config)
     # Not .to(dtype) afterwards, which would round the frequencies of rotary positions as well.
     model = GapMllmForPreTraining._from_config(config, dtype=dtype)
-    encoder = load_pretrained(GEOMETRY_ENCODERS[encoder_config.model_type], folder, dtype="float32")
-    model.model.geometry.load_state_dict(encoder.state_dict())
+    if config.use_geometry:
+        encoder = load_pretrained(GEOMETRY_ENCODERS[encoder_config.model_type], folder, dtype="float32")
+        model.model.geometry.load_state_dict(encoder.state_dict())
     tokenizer = processor.tokenizer
     for target in (model.generation_config, model.config.text_config):
         target.pad_token_id, target.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -133,6 +134,24 @@ def new_config(
         vision_start_token_id=processor.vision_start_token_id,
         vision_end_token_id=processor.vision_end_token_id,
     )
+
+
+def check_fusion(model_config: dict, folder: str | Path):
+    """Refuse a model whose geometry joins otherwise than its recipe says.
+
+    Args:
+        model_config (`dict`): key of a recipe.
+        folder (`str` or `Path`): folder of the model.
+    Raises:
+        ValueError: if `gap_fusion_config.method` differs.
+    """
+    wanted = model_config.get("gap_fusion_config", {}).get("method")
+    method = GapMllmConfig.from_pretrained(folder).gap_fusion_config.method
+    if wanted not in (None, method):
+        raise ValueError(
+            f"model_config.gap_fusion_config.method is {wanted!r}, but {folder} joins geometry by {method!r}. Convert "
+            f"base models with --fusion {wanted}, or give --model_config.gap_fusion_config.method {method}."
+        )
 
 
 def train_geometry_aligned(
@@ -173,6 +192,7 @@ def _train(model_args, args, run, scorer, callbacks):
     """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
+        check_fusion(model_args.model_config, folder)
         processor = load_processor(folder)
         afresh = ("point_map_heads.", "training_heads.")  # inference needs none
         options = {"dtype": model_args.dtype, **quantized_loading(model_args.quantization, args.device)}

@@ -18,7 +18,8 @@ def add_convert(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="convert released weights to a GAP-MLLM folder",
-        usage="gap-mllm convert [--geometry-config FILE] SRC OUT\n       gap-mllm convert --qwen DIR --vggt DIR OUT",
+        usage="gap-mllm convert [--geometry-config FILE] SRC OUT\n"
+        "       gap-mllm convert --qwen DIR --vggt DIR [--fusion NAME] OUT",
         description="Convert a checkpoint of the reference release (SRC OUT), or join Qwen3-VL and VGGT "
         "(--qwen DIR --vggt DIR OUT), to a folder that from_pretrained loads.",
     )
@@ -28,6 +29,7 @@ def add_convert(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--qwen", metavar="DIR", help="folder of Qwen3-VL")
     parser.add_argument("--vggt", metavar="DIR", help="folder or file of VGGT's weights")
+    parser.add_argument("--fusion", metavar="NAME", help="how geometry joins, as spatial_mllm; default: gated")
     parser.set_defaults(run="gap_mllm.conversion.cli:run_convert")
 
 
@@ -165,6 +167,23 @@ def add_probe(subparsers: argparse._SubParsersAction) -> None:
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data source; VALUE is JSON or text"
     )
     parser.set_defaults(run="gap_mllm.evaluation.cli:run_probe")
+
+
+def add_ablate(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm ablate`; see `run_ablation`."""
+    parser = subparsers.add_parser(
+        "ablate",
+        help="train arms of a recipe with several seeds, and compare them on rooms never trained on",
+        description="Train each arm of an ablation with each seed, score all on the same rooms, and write report.md, "
+        "curves.png and ablation.json. The same command again goes on. Further flags are keys of the recipe, for all "
+        "arms.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("ablation", metavar="ABLATION", help="name of an ablation of the package, or a YAML file")
+    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for the runs and the report")
+    parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these; default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the ablation's")
+    parser.set_defaults(run="gap_mllm.evaluation.cli:run_ablate", overrides=[], takes_keys=True)
 
 
 def add_data(subparsers: argparse._SubParsersAction, name: str | None = None) -> None:
@@ -313,6 +332,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
-SUBCOMMANDS += (add_merge, add_evaluate, add_probe, add_data)
+SUBCOMMANDS += (add_merge, add_evaluate, add_ablate, add_probe, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]

@@ -641,6 +641,8 @@ def test_command_converts_checkpoints_and_joins_base_models(tmp_path, base_folde
     qwen, vggt = base_folders
     assert main(["convert", "--qwen", str(qwen), "--vggt", str(vggt), str(tmp_path / "b")]) == 0
     assert load(tmp_path / "b").config.gap_fusion_config.merger_hidden_size == 4096
+    words = ["convert", "--qwen", str(qwen), "--vggt", str(vggt), "--fusion", "vlm3r", str(tmp_path / "c")]
+    assert main(words) == 0 and load(tmp_path / "c").config.gap_fusion_config.method == "vlm3r"
 
 
 @pytest.mark.parametrize(
@@ -650,6 +652,7 @@ def test_command_converts_checkpoints_and_joins_base_models(tmp_path, base_folde
         (["nowhere"], "give SRC OUT"),
         (["--qwen", "a", "out"], "--qwen DIR --vggt DIR OUT"),
         (["--qwen", "a", "--vggt", "b", "out", "more"], "--qwen DIR --vggt DIR OUT"),
+        (["a", "b", "--fusion", "vlm3r"], "which alone takes --fusion"),
         (["--qwen", "a", "--vggt", "b", "--geometry-config", "c", "out"], "no --geometry-config"),
     ],
 )

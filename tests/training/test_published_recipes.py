@@ -9,13 +9,14 @@ import pytest
 import yaml
 from transformers import HfArgumentParser
 
+from gap_mllm.configuration_gap_mllm import FUSION_METHODS
 from gap_mllm.processing.data.task_makers import TASK_MAKERS
 from gap_mllm.training import dry_run_recipe
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipe_sources import read_sources
 from gap_mllm.training.recipes import RECIPE_FOLDER, read_recipe
-from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
 
 
 ROOT = Path(__file__).parents[2]
@@ -53,18 +54,35 @@ SPATIAL = {**STAGE, "learning_rate": 7e-6, "weight_decay": 0.1, "gradient_checkp
         ("geometry_pretraining", STAGE, 2, 12800, 1e-5),
         ("object_finetuning", STAGE, 16, 12800, 1e-5),
         ("sft_spatial_qa", SPATIAL, 48, 8192, 2e-5),
+        ("spatial_mllm", SPATIAL, 48, 8192, 2e-5),
+        ("vlm3r", {"learning_rate": 2e-5, "num_train_epochs": 5}, 128, None, 2e-5),
     ],
 )
 def test_published_values(name, values, items, max_length, fusion_rate):
     recipe, args = read(name)
     assert {key: getattr(args, key) for key in values} == values
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == items
-    assert recipe.collation["max_length"] == max_length
+    assert recipe.collation.get("max_length") == max_length
     rates = {"vision": 0.0, "geometry": 0.0, "mergers": fusion_rate, "fusion": fusion_rate}
     assert {group: args.group_learning_rates[group] for group in rates} == rates
     assert (args.text_weight, args.point_map_weight, args.readout_weight) == (1.0, 0.0, 0.0)
     head = (RECIPE_FOLDER / f"{name}.yaml").read_text()
     assert re.search(r"arXiv:\d{4}\.\d{5}", head) and head.count("# P") >= 8
+    if name in FUSION_METHODS:
+        assert recipe.model_config["gap_fusion_config"] == {"method": name}
+        assert "Qwen3-VL" in head and f"--fusion {name}" in head
+        assert read(f"tiny_{name}")[0].model_config["gap_fusion_config"]["method"] == name
+
+
+def test_a_model_of_another_fusion_is_refused(tmp_path):
+    flags = ["--model_path", TINY_MODEL, "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
+    message = (
+        "method is 'vlm3r', but .*tiny_gap_mllm joins geometry by 'gated'. Convert base models with --fusion vlm3r"
+    )
+    for call in (dry_run_recipe, train_geometry_aligned):
+        with pytest.raises(ValueError, match=message):
+            call("vlm3r", [*flags, "--bf16", "false"])
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_stage_two_mixes_four_sources_by_their_rows():
@@ -175,7 +193,16 @@ def test_published_recipes_are_counted_at_their_size(name):
     flags = ["--per_device_train_batch_size", "2", "--num_generations", "2"] if "grpo" in name else []
     told = dry_run_recipe(name, flags, command)
     assert told["parameters"]["geometry"] == {"total": 909_112_320, "trainable": 0, "learning_rate": 0.0}
-    adapted = "qlora" in name  # rank 64 on the seven linear layers of 28 layers
-    assert told["parameters"]["language"]["trainable"] == (69_730_304 if adapted else 1_720_574_976)
-    assert told["trainable_parameters"] > 2e8 and told["flops"]["per_step"] > 1e13
+    adapters = {
+        "sft_spatial_qlora": 69_730_304,
+        "vlm3r": 139_460_608,
+    }  # ranks 64 and 128 in seven layers of each of 28
+    assert told["parameters"]["language"]["trainable"] == adapters.get(name, 1_720_574_976)
+    joined = {
+        "spatial_mllm": 302_026_752,
+        "vlm3r": 16_799_744,
+    }  # connector and strength; queries, keys, values, output
+    fusion = sum(told["parameters"][group]["trainable"] for group in ("mergers", "fusion"))
+    assert fusion == joined.get(name, fusion)
+    assert told["trainable_parameters"] > (1.5e8 if name == "vlm3r" else 2e8) and told["flops"]["per_step"] > 1e13
     assert told["memory_bytes"]["optimizer"] == 8 * told["trainable_parameters"]
