@@ -19,6 +19,7 @@ from ..geometry_views_gap_mllm import is_trainable
 from ..processing import check_image_statistics
 from ..processing.argument_checks import check_names
 from .evaluation_batches import gathered_model
+from .fusion_gates import GateWatch
 from .module_groups import HEAD_GROUP, MODULE_GROUPS, freeze_groups, groups_of, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
@@ -163,6 +164,8 @@ class GeometryAlignedTrainer(TermTrainer):
             )
         if getattr(self.data_collator, "geometry", None) is not None:
             self.data_collator.geometry.follow(self.model)  # the encoder may be in bfloat16 now
+        self._gates = GateWatch(bare_model(self.model).model.fusion)
+        self.add_callback(self._gates)
         self.terms = make_terms(self.args, self.args.terms)
         own_fields = {field for term in self.terms.values() for field in term.batch_fields}
         self._not_for_model = own_fields.union(LOSS_FIELDS)
@@ -222,14 +225,16 @@ class GeometryAlignedTrainer(TermTrainer):
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
+        self._gates.has_views = "pixel_values" in inputs
         with self._watched(inputs):
             outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
         sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
         return {name: value for name, value in sums.items() if value is not None}, outputs
 
     def log(self, logs: dict[str, float], *args, **kwargs):
-        """As `TermTrainer`'s; with a training loss also the weights that follow the run."""
+        """As `TermTrainer`'s; with a training loss also gates (`GateWatch`) and the weights that follow the run."""
         if "loss" in logs:
+            logs.update(self._gates.take(self._over_processes))
             weights = self._weights_at(self.state.global_step - 1)
             following = [name for name, term in self.terms.items() if isinstance(term.weight, Schedule)]
             logs.update({f"weight_{name}": round(weights[name], 6) for name in following})

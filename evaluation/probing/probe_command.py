@@ -12,9 +12,11 @@ from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...processing.argument_checks import check_count, check_device, check_dtype, check_output_folder
 from ...processing.data.folder_writing import write_atomically
 from ...processing.data.loading import load_multiview
+from ...processing.data.scene_sample import SceneSample
 from ...processing.metrics_file import save_metrics, strict_json
 from ..runner.files import write_jsonl
 from ..runner.models import load_model, model_fingerprint
+from .gate_maps import check_gate_maps, draw_gate_maps, gate_maps
 from .probe_model import probe_model
 from .probe_report import plot_probes, probe_csv, probe_table
 from .run_relation import check_run, relate_run
@@ -35,6 +37,7 @@ def probe_into_folder(
     layers: Sequence[str | int] | None = None,
     untrained: bool = False,
     voxel_size: float = 0.1,
+    gates: int = 0,
     evaluation: str | Path | None = None,
     run_data_dir: str | Path | None = None,
     batch_size: int = 8,
@@ -58,6 +61,7 @@ def probe_into_folder(
         layers (sequence of `int` or of texts of them, *optional*): argument of `probe_model`.
         untrained (`bool`, defaults to False): whether the weights are random ones instead.
         voxel_size (`float`, defaults to 0.1): side of a spot in metres, `voxel_size_m` of `probe_model`.
+        gates (`int`, defaults to 0): scenes to score of which gate maps are drawn, see `gate_maps`.
         evaluation (`str` or path, *optional*), run_data_dir (`str` or path, *optional*): run to relate to, and its
             data, see `relate_run`; it writes correspondence.jsonl.
         batch_size (`int`, defaults to 8), seed (`int`, defaults to 0), **limits (`int`): arguments of `probe_model`.
@@ -82,6 +86,7 @@ def probe_into_folder(
     given = {**({} if cache_dir is None else {"cache_dir": cache_dir}), **(source_options or {})}
     rows = [load_multiview(data, data_dir, split=name, **given) for name in (train_split, split)]
     probed, processor = load_model(folder, device, dtype)
+    meaning = check_gate_maps(probed) if gates else None
     if untrained:
         torch.manual_seed(seed)
         probed = (
@@ -106,8 +111,13 @@ def probe_into_folder(
     write_atomically(output / "probes.csv", probe_csv(found))
     try:
         plot_probes(found, output / "probes.png")
+        for index in range(min(gates, len(rows[1]))):
+            views = SceneSample.open(rows[1], index).views[: limits.get("num_views", 4)]
+            images = [view.image for view in views]
+            path = output / f"gates_{index}.png"
+            draw_gate_maps(gate_maps(probed, processor, images), images, path, meaning)
     except ImportError as error:
-        logger.warning(f"probes.png is not drawn: {error}")
+        logger.warning(f"no picture is drawn: {error}")
     return "\n".join([*lines, f"wrote {output}"])
 
 

@@ -150,6 +150,9 @@ def add_probe(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--untrained", action="store_true", help="probe random weights of the model's config instead")
     parser.add_argument(
+        "--gates", type=int, default=0, metavar="N", help="draw the gates of the fusion over the views of N scenes"
+    )
+    parser.add_argument(
         "--run",
         metavar="DIR",
         dest="evaluation",

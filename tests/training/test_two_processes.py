@@ -127,9 +127,10 @@ def run_case(case, folder, batch):
         losses.append(trainer.evaluate())
     else:
         losses = train_sharded(trainer, sharded, batch)
-    names = ("eval_loss", "grad_norm", "cache_hit_rate")
+    names = ("eval_loss", "grad_norm", "cache_hit_rate", "loss", "gate")
     losses = [
-        {key: value for key, value in entry.items() if key in names or key.startswith("loss")} for entry in losses
+        {key: value for key, value in entry.items() if key in names or key.startswith(("loss", "gate_"))}
+        for entry in losses
     ]
     parameters = {name: whole(parameter) for name, parameter in model.named_parameters()}
     if trainer.is_world_process_zero():
@@ -198,6 +199,12 @@ def test_two_processes_equal_one_for_five_steps(case, results):
         assert theirs == pytest.approx(mine, rel=1e-4)
     for name, parameter in parameters.items():
         torch.testing.assert_close(others[name], parameter, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("case", ["default", "without_views"])
+def test_gates_are_those_of_both_processes(case, results):
+    for losses, _ in results[case]:
+        assert all(0 < entry["gate_std_final"] < 0.5 and entry["gate_strength_final"] == 1.0 for entry in losses[:5])
 
 
 def test_every_term_of_the_heads_is_measured(results):

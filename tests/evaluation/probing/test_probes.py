@@ -154,7 +154,7 @@ def test_scenes_without_depth_are_counted_and_poses_are_not_needed(shipped, room
 def test_command(tmp_path, capsys):
     words = ["probe", str(FOLDER), "--output", str(tmp_path / "out"), "--layers", "0,-1"]
     few = ["--train-limit", "6", "--limit", "3", "--num-views", "2"]
-    assert gap_mllm_cli.main([*words, *few]) == 0
+    assert gap_mllm_cli.main([*words, *few, "--gates", "2"]) == 0
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()] == [
         *("place", "constant", "position", "tower", "fusion", "layer_0", "layer_4", "wrote")
@@ -166,6 +166,7 @@ def test_command(tmp_path, capsys):
     assert float(rows[-1]["depth_error_m_low"]) == found["probes"]["layer_4"]["depth_error_m_ci95"][0]
     with Image.open(tmp_path / "out" / "probes.png") as picture:
         assert picture.width > 800
+    assert sorted(file.name for file in (tmp_path / "out").glob("gates*")) == ["gates_0.png", "gates_1.png"]
     assert gap_mllm_cli.main([*words, *few, "--untrained"]) == 0
     assert json.loads((tmp_path / "out" / "probes.json").read_text())["is_untrained"]
     for wrong, message in (
