@@ -105,9 +105,18 @@ def draw_gate_maps(
         title (`str`, defaults to that of "gated"): what the numbers mean.
     Raises:
         ValueError: if views and maps differ in number. ImportError: without matplotlib.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.evaluation import draw_gate_maps, render_split
+        >>> views = next(render_split("test", 1)).images
+        >>> draw_gate_maps({"final": list(np.random.rand(len(views), 4, 4))}, views, "gates.png")
+
+        ```
     """
     lacking = [level for level, each in maps.items() if len(each) != len(images)]
-    if lacking or not images:
+    if lacking or not len(images):
         raise ValueError(f"there are {len(images)} views, but level {lacking[:1]} has other maps; give those of both.")
     figure = new_figure(2.4 * len(images) + 1.6, 2.3 * len(maps) + 0.7)
     figure.set_layout_engine("constrained")
