@@ -17,6 +17,7 @@ from gap_mllm.training.object_targets import CELLS, find_objects, spread_points
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import RecordedTeacher
 from gap_mllm.training.terms import ConsistencyTerm, CorrespondenceTerm, RegionTextTerm, make_terms
+from gap_mllm.training.terms.shape_term import occupied_cells
 
 
 VIEWS = RoomVariety(sizes=((128, 128),), size_shares=(1.0,), num_views=(3, 2), num_views_shares=(0.5, 0.5))
@@ -265,6 +266,28 @@ def test_a_shape_that_is_no_word_is_refused_with_the_nearest(make_trainer):
     with pytest.raises(ValueError, match="cylindre.*did you mean 'cylinder'"):
         make_terms(None, {"region_text": {"weight": 1.0, "shapes": {"bin": "cylindre"}}})
     assert RegionTextTerm().shapes["bin"] == "cylinder"
+
+
+def test_cells_that_hold_points():
+    points = torch.tensor([[[-0.9, -0.9, 0.9], [0.1, 0.1, 0.1], [3.0, 0.0, 0.0]]])
+    assert occupied_cells(points, 2, 2.0).nonzero()[:, 1].tolist() == [1, 7]  # the third lies outside
+
+
+def test_a_shape_as_occupied_cells(make_pretraining_model, prepare, rooms):
+    terms = {"shape": {"weight": 1.0, "occupancy_side": 4, "extent_m": 3.0}}
+    trainer = prepare(make_pretraining_model(), terms)
+    assert trainer.model.config.training_heads["shape"]["feature_size"] == 64
+    batch = trainer.data_collator(copy.deepcopy(rooms))
+    _, outputs = trainer.compute_terms(trainer.model, batch)
+    targets = batch["teacher_targets"]["shape"]
+    cells = [occupied_cells(points, 4, 3.0) for points in targets["points"]]
+    told = [
+        torch.where(ids[:, None] >= 0, 40.0 * scene[ids.clamp_min(0)] - 20, 0.0)
+        for ids, scene in zip(targets["tokens"], cells, strict=True)
+    ]
+    outputs.head_outputs["shape"] = torch.cat(told)
+    assert float(trainer.terms["shape"].sum(outputs, batch)) == pytest.approx(0, abs=1e-4)
+    assert logged(trainer)[0]["loss_shape"] == pytest.approx(0.7, abs=0.3)  # of a head that knows nothing: ln 2
 
 
 def test_chamfer_of_the_shapes_does_not_know_the_place(make_pretraining_model, prepare, rooms):
