@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer
 
-from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
+from ..configuration_gap_mllm import GapMllmConfig
 from ..model_loading import check_kind, model_folder
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..pretraining_gap_mllm import GapMllmForPreTraining
@@ -25,12 +25,12 @@ from ..processing.data.former_names import task_name
 from ..processing.data.scene_sample import SceneSample, View
 from ..processing.processing_gap_mllm import GapMllmProcessor, default_image_processor
 from ..processing.tiny_tokenizer import build_tiny_tokenizer
-from ..vggt_gap_mllm import GapMllmVggtModel
 from .adapters import add_lora, lora_options
 from .geometry_aligned_trainer import GeometryAlignedTrainingArguments, bare_model, freeze
 from .layouts import PADDING
 from .meta_device import FUSED_ATTENTION, running_on_meta
 from .module_groups import assign_groups
+from .new_encoder import start_encoder_config
 from .patch_embedding import linear_patch_embedding
 from .recipe_data import open_recipe, training_rooms
 from .recipe_sources import read_sources, sections_of, training_questions
@@ -158,8 +158,7 @@ def _config_and_processor(recipe_args, assumptions):
         processor = new_processor(recipe_args)
     encoder, encoder_config = getattr(recipe_args, "geometry_encoder_path", None), None
     if encoder:
-        check_kind(GapMllmVggtModel, model_folder(encoder))
-        encoder_config = GapMllmVggtConfig.from_pretrained(model_folder(encoder))
+        encoder_config = start_encoder_config(model_config.get("geometry_config"), encoder)
     else:
         named = "model_path or geometry_encoder_path" if model_config else "model_path"
         assumptions.append(f"No {named} is given: sizes that model_config does not name are the published ones.")
@@ -275,6 +274,13 @@ def _pass(model, args, batch, is_grpo):
     terms = {name: term for name, term in terms.items() if term.weight}
     unseen = {*LOSS_FIELDS, *(field for term in terms.values() for field in term.batch_fields)}
     inputs = {name: value for name, value in batch.items() if name not in unseen}
+    config = bare_model(model).config
+    encoder, fusion = config.geometry_config, config.gap_fusion_config
+    if encoder.model_type == "gap_mllm_geometry_maps" or fusion.position_levels:  # which depend on what is known
+        grid = batch["image_grid_thw"]
+        rows = int(grid.prod(-1).sum()) + fusion.camera_tokens * len(grid)
+        levels = len(encoder.tap_layers) + fusion.position_levels
+        inputs["geometry_features"] = torch.zeros(levels, rows, encoder.feature_size, device="meta").requires_grad_()
     with FlopCounterMode(display=False) as counter, running_on_meta(model) as noted, ExitStack() as contexts:
         contexts.enter_context(linear_patch_embedding(bare_model(model).model.visual))
         if is_grpo:

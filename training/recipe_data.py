@@ -71,6 +71,13 @@ class QuestionArguments(DataArguments):
         default_factory=dict,
         metadata={"help": "Fields of BitsAndBytesConfig, as {load_in_4bit: true}: frozen weights below lora."},
     )
+    known_geometry: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "What was recorded with the views and the model reads beside their pixels, of intrinsics, poses "
+            "and depth; none by default."
+        },
+    )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
     num_selection_rooms: int = field(

@@ -25,7 +25,8 @@ _ABOUT_DATA = {  # whose arguments they are, but for those that the run itself f
     "scene_tasks": (SceneQuestionDataset, {"rows", "augmentation"}),
     "collation": (
         SceneCollator,
-        {"processor", "layout", "for_pretraining", "point_map_side", "answer_weights", "geometry", "teaching"},
+        {"processor", "layout", "for_pretraining", "point_map_side", "answer_weights", "geometry", "known_geometry"}
+        | {"teaching"},
     ),
     "scenes": (SceneGeometryDataset, {"rows"}),
     "augmentation": (AugmentationConfig, ()),

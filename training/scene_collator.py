@@ -5,13 +5,14 @@ pictures is in scene_groups.py, tokens are made in scene_encoding.py and laid ou
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
+from ..known_geometry_gap_mllm import KNOWN_FIELDS
 from ..processing.answers_gap_mllm import ANSWER_PARTS
-from ..processing.argument_checks import WrongKindError
+from ..processing.argument_checks import WrongKindError, check_names
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
@@ -21,6 +22,7 @@ from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry
 from .layouts import LAYOUTS
 from .point_targets import token_targets
+from .recorded_geometry import join_known, recorded_geometry
 from .scene_encoding import EncodedScene, encode_scene, with_geometry_tokens, write_texts
 from .scene_groups import SceneGroup, are_same_views, group_questions
 from .teachers.teacher_targets import join_targets
@@ -81,11 +83,15 @@ class SceneCollator:
             weight on them lets a small model find the metres sooner.
         geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, or finds
             them in its cache, so that the model need not (`geometry_features` of the batch).
+        known_geometry (`Sequence[str]`, defaults to `()`): what was recorded with the views and the model reads beside
+            their pixels, of "intrinsics", "poses" and "depth" (`geometry_features` of the batch, a `KnownGeometry`, or
+            what `geometry` makes of it).
         teaching (`Teaching`, *optional*): asks the teachers of the loss terms about the views; what
             `set_training_heads` returns, for pre-training.
     Raises:
-        ValueError: on an unknown layout or part of answers, a bound below 1, or pre-training arguments without
-            `for_pretraining`; when called, for a list without questions, or with questions about different views.
+        ValueError: on an unknown layout, part of answers or name of known geometry, a bound below 1, or pre-training
+            arguments without `for_pretraining`; when called, for a list without questions, or with questions about
+            different views.
         TypeError: when called, for an item of another kind.
         RecordError: when called, for a row without answer, with an undecoded video, with views that cannot be made
             as small as they must be, or longer than `max_length`.
@@ -117,6 +123,7 @@ class SceneCollator:
         point_map_side: int | None = None,
         answer_weights: dict[str, float] | None = None,
         geometry: FrozenGeometry | None = None,
+        known_geometry: Sequence[str] = (),
         teaching: Callable | None = None,
     ):
         if layout not in LAYOUTS:
@@ -137,7 +144,8 @@ class SceneCollator:
         self.max_views, self.max_length = max_views, max_length
         self.max_view_pixels, self.max_sample_pixels = max_view_pixels, max_sample_pixels
         self.point_map_side, self.answer_weights, self.geometry = point_map_side, answer_weights, geometry
-        self.teaching = teaching
+        check_names("known_geometry", known_geometry, KNOWN_FIELDS)
+        self.known_geometry, self.teaching = known_geometry, teaching
         self.events = CollationEvents()
 
     @property
@@ -160,10 +168,14 @@ class SceneCollator:
             batch["pixel_values"] = torch.cat([scene.pixel_values for _, scene in shown])
             batch["image_grid_thw"] = torch.cat([scene.image_grid_thw for _, scene in shown])
             batch["scene_lengths"] = torch.tensor([len(scene.image_grid_thw) for _, scene in shown])
+            known = None
+            if self.known_geometry:
+                known = join_known([self._known(*pair) for pair in shown], self.known_geometry)
+                batch["geometry_features"] = known
             if self.geometry is not None:
                 names = ("pixel_values", "image_grid_thw", "scene_lengths")
                 views = {name: batch[name] for name in names}
-                batch["geometry_features"] = self.geometry.look_up(**views, events=self.events)
+                batch["geometry_features"] = self.geometry.look_up(**views, events=self.events, known=known)
             if self.point_map_side is not None:
                 batch["point_map_targets"] = torch.cat([self._point_maps(*pair) for pair in shown])
             if self.teaching is not None:
@@ -239,6 +251,15 @@ class SceneCollator:
                     record_id=sample.id,
                 )
         return scene
+
+    def _known(self, group, scene):
+        patch_size = self.processor.image_processor.patch_size
+        sizes = [(rows * patch_size, columns * patch_size) for _, rows, columns in scene.image_grid_thw.tolist()]
+        known = recorded_geometry(group.samples[0].views, sizes, self.known_geometry)
+        if lacking := sum(depth is None for depth in known.depth or ()):
+            text = f"{lacking} of {len(sizes)} views without depth that is known"
+            self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+        return known
 
     def _teacher_targets(self, group, scene):
         merge_size = self.processor.image_processor.merge_size

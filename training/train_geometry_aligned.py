@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import PreTrainedConfig, TrainerCallback
 
 from ..attention_gap_mllm import set_attention
-from ..configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
-from ..model_loading import check_kind, load_pretrained, load_processor, model_folder
-from ..modeling_gap_mllm import GEOMETRY_ENCODERS
+from ..configuration_gap_mllm import GapMllmConfig
+from ..model_loading import load_pretrained, load_processor, model_folder
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import check_dtype
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
-from ..vggt_gap_mllm import GapMllmVggtModel
 from .adapters import add_lora, lora_options, quantized_loading
 from .answer_scorer import answer_scorer
 from .cold_start import ColdStartQuestions
@@ -26,8 +24,10 @@ from .frozen_geometry import FrozenGeometry
 from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, freeze
 from .layouts import LAYOUTS
 from .marked_pixel_scorer import make_marked_pixel_samples, marked_pixel_scorer
+from .new_encoder import start_encoder, starts_afresh
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
 from .recipe_sources import each_set, evaluation_questions, training_questions
+from .recorded_geometry import check_known_geometry
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .sample_pictures import NUM_SHOWN, SamplePictures
 from .scene_collator import SceneCollator
@@ -43,7 +43,11 @@ class GeometryAlignedModelArguments(QuestionArguments):
         default=None, metadata={"help": "GAP-MLLM folder to start from, with its processor; else model_config."}
     )
     model_config: dict = field(
-        default_factory=dict, metadata={"help": "text_config, vision_config and gap_fusion_config of a new model."}
+        default_factory=dict,
+        metadata={
+            "help": "text_config, vision_config and gap_fusion_config of a new model; geometry_config for an encoder "
+            "of depth and normal maps."
+        },
     )
     geometry_encoder_path: str | None = field(
         default=None, metadata={"help": "Folder of a trained geometry encoder for a new model."}
@@ -86,30 +90,31 @@ class GeometryAlignedModelArguments(QuestionArguments):
 
 
 def build_model(
-    model_config: dict, geometry_encoder_path: str | Path, processor: GapMllmProcessor, dtype: str = "float32"
+    model_config: dict,
+    geometry_encoder_path: str | Path | None,
+    processor: GapMllmProcessor,
+    dtype: str = "float32",
 ):
     """Build a model with random language, vision and fusion weights around a trained geometry encoder.
 
     Args:
         model_config (`dict`): `text_config`, `vision_config`, `gap_fusion_config` and other fields of `GapMllmConfig`;
             token ids, vocabulary size and image statistics follow from the processor.
-        geometry_encoder_path (`str` or `Path`): folder of a `GapMllmVggtForReconstruction` or `GapMllmVggtModel`.
+        geometry_encoder_path (`str` or `Path`, *optional*): folder of a trained encoder, see `start_encoder`; None for
+            a new one of depth and normal maps without a teacher.
         processor (`GapMllmProcessor`)
         dtype (`str`, defaults to "float32"): dtype of the weights, "float32" or "bfloat16".
     Returns:
         `GapMllmForPreTraining`.
     Raises:
-        FileNotFoundError, ValueError: as `model_folder` and `load_pretrained`, for the encoder.
+        FileNotFoundError, ValueError: as `start_encoder`.
     """
-    folder = model_folder(geometry_encoder_path)
-    check_kind(GapMllmVggtModel, folder)
-    encoder_config = GapMllmVggtConfig.from_pretrained(folder)
+    encoder_config, weights = start_encoder(model_config.get("geometry_config"), geometry_encoder_path)
     config = new_config(model_config, processor, encoder_config)
     # Not .to(dtype) afterwards, which would round the frequencies of rotary positions as well.
     model = GapMllmForPreTraining._from_config(config, dtype=dtype)
     if config.use_geometry:
-        encoder = load_pretrained(GEOMETRY_ENCODERS[encoder_config.model_type], folder, dtype="float32")
-        model.model.geometry.load_state_dict(encoder.state_dict())
+        model.model.geometry.load_state_dict({**model.model.geometry.state_dict(), **weights})
     tokenizer = processor.tokenizer
     for target in (model.generation_config, model.config.text_config):
         target.pad_token_id, target.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -117,7 +122,7 @@ def build_model(
 
 
 def new_config(
-    model_config: dict, processor: GapMllmProcessor, encoder_config: GapMllmVggtConfig | None = None
+    model_config: dict, processor: GapMllmProcessor, encoder_config: PreTrainedConfig | None = None
 ) -> GapMllmConfig:
     """Config of a new model: sizes of `model_config`, published ones where it says nothing; ids of the processor."""
     sizes = dict(model_config)
@@ -197,7 +202,7 @@ def _train(model_args, args, run, scorer, callbacks):
         afresh = ("point_map_heads.", "training_heads.")  # inference needs none
         options = {"dtype": model_args.dtype, **quantized_loading(model_args.quantization, args.device)}
         model = load_pretrained(GapMllmForPreTraining, folder, may_lack=afresh, **options)
-    elif model_args.geometry_encoder_path and model_args.lora is None:
+    elif (model_args.geometry_encoder_path or starts_afresh(model_args.model_config)) and model_args.lora is None:
         processor = new_processor(model_args)
         start = model_args.model_config, model_args.geometry_encoder_path
         model = build_model(*start, processor, model_args.dtype)
@@ -205,6 +210,8 @@ def _train(model_args, args, run, scorer, callbacks):
         raise ValueError(
             "Give model_path to go on from a model, as lora must, or geometry_encoder_path for a new one."
         )
+    answers = bool(model_args.num_selection_rooms or model_args.eval_rewards)
+    check_known_geometry(model.config, model_args.known_geometry, answers)
     teaching = set_training_heads(model, args)
     if teaching is not None and model_args.lora is not None:
         raise ValueError(f"lora adapts no heads, which the terms {list(teaching.terms)} need; leave one of them out.")
@@ -213,7 +220,7 @@ def _train(model_args, args, run, scorer, callbacks):
     is_flash = "flash" in model.config.text_config._attn_implementation
     layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
-    shared["teaching"] = teaching
+    shared |= {"teaching": teaching, "known_geometry": model_args.known_geometry}
     if model_args.frozen_geometry:
         shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)
     eval_dataset, shown = None, ()

@@ -12,6 +12,7 @@ from pathlib import Path
 from trl import GRPOConfig, GRPOTrainer
 
 from ..attention_gap_mllm import set_attention
+from ..configuration_gap_mllm import GapMllmConfig
 from ..model_loading import check_kind, load_pretrained, load_processor, model_folder
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..processing.argument_checks import check_dtype, check_names
@@ -22,6 +23,7 @@ from .module_groups import MODULE_GROUPS
 from .prompt_rows import check_references, make_prompt_rows
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
 from .recipe_sources import each_set, evaluation_questions, read_sources, training_questions
+from .recorded_geometry import needs_known_depth
 from .resuming import ResumingMixin
 from .rewards import compose_rewards
 from .rooms import RoomQuestionDataset, RoomQuestions
@@ -105,15 +107,20 @@ def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer
     Raises:
         FileNotFoundError: if there is no such recipe, model or processor. ValueError: as `read_recipe`,
             `check_sections`, `check_evaluation`, `compose_rewards`, `check_references`, `load_pretrained` and
-            `set_attention`, without `model_path`, for streamed data, for an evaluation without rows, or if an item
-            holds several questions. RecordError: as `load_multiview`. ValueError, FileExistsError, SystemExit: as
-            `ResumingMixin.train_and_save`.
+            `set_attention`, without `model_path`, for `known_geometry` or a model that needs it, for streamed data,
+            for an evaluation without rows, or if an item holds several questions. RecordError: as `load_multiview`.
+            ValueError, FileExistsError, SystemExit: as `ResumingMixin.train_and_save`.
     """
     grpo_args, args, run = open_recipe((GrpoArguments, GrpoTrainingArguments), recipe, overrides)
     check_dtype(grpo_args.dtype, ("float32", "bfloat16"))
     functions, args.reward_weights = compose_rewards(grpo_args.rewards)
     if not grpo_args.model_path:
         raise ValueError("model_path is missing: give the folder of a model that was trained to answer.")
+    if grpo_args.known_geometry:
+        raise ValueError(
+            "known_geometry is given, but TRL's trainer hands the model pixels alone. Leave it out (an encoder "
+            "gap_mllm_geometry_maps with a teacher derives its maps), or train with gap-mllm train."
+        )
     if any(source.get("streaming") for source in read_sources(grpo_args.data).values()):
         raise ValueError("data has streaming=True; a prompt is answered several times, so prepare its rows.")
     has_rows = grpo_args.eval_data or grpo_args.num_selection_rooms
@@ -130,6 +137,11 @@ def _train(grpo_args, args, run, functions):
     """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     folder = model_folder(grpo_args.model_path)
     check_kind(GapMllmForConditionalGeneration, folder)
+    if needs_known_depth(GapMllmConfig.from_pretrained(folder)):
+        raise ValueError(
+            f"The model in {folder} needs depth that is known, and TRL's trainer hands it pixels alone. Take a model "
+            "whose encoder gap_mllm_geometry_maps has a teacher, or train with gap-mllm train."
+        )
     processor = load_processor(folder)
     questions, eval_questions = _questions(grpo_args, args)
     check_references(questions, functions)

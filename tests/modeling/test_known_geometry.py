@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import pipeline
 
 from gap_mllm import GapMllmForPreTraining, GapMllmGeometryMapsConfig, KnownGeometry
 from gap_mllm.processing.camera_geometry_gap_mllm import transform_points, unproject_depth, view_to_first_view
@@ -190,6 +191,21 @@ def test_what_cannot_pass_it_refuses_it_by_name(model, maps_model, inputs):
         maps_model.generate(**inputs, **GREEDY)
     with pytest.raises(ValueError, match="KnownGeometry holds nothing"):
         maps_model(**inputs, geometry_features=KnownGeometry())
+
+
+def test_processors_and_pipelines_refuse_it(model, tiny_processor, picture):
+    messages = tiny_processor.build_messages("detection3d", [picture()])
+    depth = torch.ones(1, 64, 64)
+    for options in ({"depth": depth}, {"processor_kwargs": {"depth": depth}}):
+        with pytest.raises(ValueError, match="The processor got depth, but hands on pixels and text alone"):
+            tiny_processor.apply_chat_template(messages, tokenize=True, return_dict=True, **options)
+    with pytest.raises(ValueError, match="The processor got intrinsics, poses, but"):
+        tiny_processor(text="what is it?", intrinsics=[torch.eye(3)], poses=[torch.eye(4)])
+    with pytest.raises(ValueError, match=r"generate\(\) got depth"):
+        tiny_processor.ask(model, [messages], task="detection3d", depth=depth)
+    ask = pipeline("image-text-to-text", model=model, processor=tiny_processor)
+    with pytest.raises(ValueError, match="The processor got depth"):
+        ask(text=messages, max_new_tokens=2, depth=depth)
 
 
 def test_pictures_and_maps_must_meet():

@@ -303,7 +303,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
         Returns:
             `BatchFeature`.
         Raises:
-            ValueError, TypeError, ImportError, FileNotFoundError: as `read_clips`.
+            ValueError, TypeError, ImportError, FileNotFoundError: as `read_clips`. ValueError: for intrinsics, poses
+                or depth, which go into the model.
 
         Example:
             ```python
@@ -322,6 +323,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
             ```
         """
+        _refuse_known_geometry(kwargs)
         nested = dict(kwargs.pop("videos_kwargs", None) or {})
         # Taken out here: a model among them would be copied on the way to the video processor.
         options = {name: part.pop(name) for part in (nested, kwargs) for name in VIDEO_OPTIONS if name in part}
@@ -332,6 +334,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
     def apply_chat_template(self, conversation, *args, **kwargs):
         """As in transformers; warns where a part of a chat asks for frames, which `processor_kwargs` has to do."""
+        _refuse_known_geometry(kwargs)
         if kwargs.get("tokenize"):
             chats = [conversation] if isinstance(conversation[0], dict) else conversation
             parts = [
@@ -577,6 +580,16 @@ def _flat(images) -> list:
 
 def _is_stack(images) -> bool:
     return isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4
+
+
+def _refuse_known_geometry(given):
+    """transformers would leave it aside, with a line in the log."""
+    names = [name for name in ("intrinsics", "poses", "depth") if given.get(name) is not None]
+    if names:
+        raise ValueError(
+            f"The processor got {', '.join(names)}, but hands on pixels and text alone: it would be lost. Give it to "
+            "the model, as geometry_features=model.model.get_geometry_features(...)."
+        )
 
 
 def _check_size(image, name: str):
