@@ -292,9 +292,9 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     geometry = bare_model(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)
-        for name in geometry._keep_in_fp32_modules_strict or ():  # the heads of a teacher inside it
-            if getattr(geometry, "teacher", None) is not None:
-                geometry.get_submodule(name).float()
+        teacher = getattr(geometry, "teacher", None)  # inside an encoder of maps; its heads stay as they are
+        for name in () if teacher is None else type(teacher)._keep_in_fp32_modules_strict:
+            teacher.get_submodule(name).float()
 
 
 def trained_groups(args: GeometryAlignedTrainingArguments) -> list[str]:

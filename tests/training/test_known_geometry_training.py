@@ -184,7 +184,8 @@ def test_recipes_train_it_around_a_teacher_or_without(recipe, tmp_path, encoder_
     teacher = trainer.model.model.geometry.teacher
     assert teacher is not None and not any(each.requires_grad for each in teacher.parameters())
     trainer.model.model.geometry.requires_grad_(False)
-    freeze(trainer.model, replace(trainer.args, bf16=True, module_learning_rates={}))
+    trainer.args.bf16, trainer.args.module_learning_rates["geometry"] = True, 0.0
+    freeze(trainer.model, trainer.args)
     assert teacher.camera_head.embed_pose.weight.dtype == torch.float32
     assert teacher.aggregator.camera_token.dtype == torch.bfloat16
 
