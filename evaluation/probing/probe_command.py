@@ -9,14 +9,18 @@ from transformers.utils import logging
 from ...configuration_gap_mllm import GapMllmConfig
 from ...model_loading import model_folder
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
+from ...pretraining_gap_mllm import GapMllmForPreTraining
 from ...processing.argument_checks import check_count, check_device, check_dtype, check_output_folder
 from ...processing.data.folder_writing import write_atomically
 from ...processing.data.loading import load_multiview
+from ...processing.data.rooms.renderer import render_split
 from ...processing.data.scene_sample import SceneSample
 from ...processing.metrics_file import save_metrics, strict_json
+from ..baselines import fit_baselines
 from ..runner.files import write_jsonl
 from ..runner.models import load_model, model_fingerprint
 from .gate_maps import check_gate_maps, draw_gate_maps, gate_maps
+from .marked_probe import probe_marks
 from .probe_model import probe_model
 from .probe_report import plot_probes, probe_csv, probe_table
 from .run_relation import check_run, relate_run
@@ -25,6 +29,7 @@ from .run_relation import check_run, relate_run
 logger = logging.get_logger(__name__)
 
 ROOMS = "rendered_rooms"
+NUM_BASELINE_ROOMS = 512  # of the training split, for the blind baseline of marked pixels
 
 
 def probe_into_folder(
@@ -35,6 +40,7 @@ def probe_into_folder(
     train_split: str = "train",
     split: str | None = None,
     layers: Sequence[str | int] | None = None,
+    at: str = "tokens",
     untrained: bool = False,
     voxel_size: float = 0.1,
     gates: int = 0,
@@ -59,6 +65,7 @@ def probe_into_folder(
         train_split (`str`, defaults to "train"), split (`str`, *optional*): splits to fit on and to score on, the
             latter by default "test" of rooms, else "val".
         layers (sequence of `int` or of texts of them, *optional*): argument of `probe_model`.
+        at (`str`, defaults to "tokens"): "tokens" for `probe_model`, "marks" for `probe_marks`.
         untrained (`bool`, defaults to False): whether the weights are random ones instead.
         voxel_size (`float`, defaults to 0.1): side of a spot in metres, `voxel_size_m` of `probe_model`.
         gates (`int`, defaults to 0): scenes to score of which gate maps are drawn, see `gate_maps`.
@@ -85,7 +92,7 @@ def probe_into_folder(
     split = split or ("test" if data == ROOMS else "val")
     given = {**({} if cache_dir is None else {"cache_dir": cache_dir}), **(source_options or {})}
     rows = [load_multiview(data, data_dir, split=name, **given) for name in (train_split, split)]
-    probed, processor = load_model(folder, device, dtype)
+    probed, processor = load_model(folder, device, dtype, model_class=_class_of(folder))
     meaning = check_gate_maps(probed) if gates else None
     if untrained:
         torch.manual_seed(seed)
@@ -97,8 +104,13 @@ def probe_into_folder(
     found = {"model": str(model), "fingerprint": model_fingerprint(folder), "is_untrained": untrained}
     found |= {"data": data, "train_split": train_split, "split": split, "options": source_options or {}, "seed": seed}
     shared = {"voxel_size_m": voxel_size, "batch_size": batch_size}
-    found |= {"voxel_size_m": voxel_size}
-    found |= probe_model(probed, processor, *rows, layers, seed=seed, **shared, **limits)
+    if at == "marks":
+        if data == ROOMS and not source_options:
+            limits["baselines"] = fit_baselines(render_split(train_split, NUM_BASELINE_ROOMS))
+        found |= probe_marks(probed, processor, *rows, layers, batch_size=batch_size, seed=seed, **limits)
+    else:
+        found |= {"voxel_size_m": voxel_size}
+        found |= probe_model(probed, processor, *rows, layers, seed=seed, **shared, **limits)
     lines = [probe_table(found)]
     if evaluation is not None:
         found["task_relation"], records = relate_run(
@@ -119,6 +131,12 @@ def probe_into_folder(
     except ImportError as error:
         logger.warning(f"no picture is drawn: {error}")
     return "\n".join([*lines, f"wrote {output}"])
+
+
+def _class_of(folder):
+    """The class of a folder: the heads of pre-training are probed, too, where it holds them."""
+    names = GapMllmConfig.from_pretrained(folder).architectures or ()
+    return GapMllmForPreTraining if GapMllmForPreTraining.__name__ in names else GapMllmForConditionalGeneration
 
 
 def _layer(text):

@@ -14,14 +14,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from ...processing.argument_checks import check_counts
-from ...processing.data.scene_sample import SceneSample
 from ...processing.processing_gap_mllm import GapMllmProcessor
 from ...training.losses import normal_loss
-from ...training.scene_questions import choose_views
 from ..intervals import with_interval
 from .correspondence import correspondence_score
 from .linear_probe import LinearProbe
-from .token_targets import TokenTargets, has_depth, token_targets_of
+from .probed_scenes import unseen_scenes
+from .token_targets import TokenTargets, token_targets_of
 from .visual_states import VisualStates
 
 
@@ -151,16 +150,10 @@ class _SceneReader:
                 bar.update(len(chosen))
 
     def _scenes(self, rows, seen):
-        """Name and views of each scene that has depth; its pictures are not decoded yet."""
-        for index in range(len(rows)):
-            sample = SceneSample.open(rows, index)
-            name = str(sample.scene_id or sample.id)
-            if name in seen:
-                continue
-            seen.add(name)
-            known = tuple(view for view in sample.views if has_depth(view))
-            if known:
-                yield name, choose_views(known, self.num_views, 3, np.random.default_rng([self.seed, index]))
+        """Name and views of each scene that has depth."""
+        for name, scene in unseen_scenes(rows, seen, self.num_views, self.seed):
+            if scene.views:
+                yield name, scene.views
             else:
                 self.num_without_depth += 1
 

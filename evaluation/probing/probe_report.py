@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from ...processing.drawing import new_figure
+from .marked_probe import ANSWER, PIXEL_PRIOR
 from .probe_model import CONSTANT, POSITION, SHUFFLED
 
 
@@ -14,16 +15,28 @@ FIGURES = {  # name of a figure -> heading of its column, label of its axis
     "normal_error_deg": ("normals (deg)", "mean angle between normals (degrees)"),
     "correspondence": ("same spot", "mean cosine of tokens of two views"),
     "any_pair_cosine": ("any pair", "mean cosine of tokens of two views"),
+    "point_error_m": ("point (m)", "median error of the marked point (m)"),
+    "label_accuracy": ("name", "share of names that are right"),
+    "head_point_error_m": ("head (m)", "median error of the marked point (m)"),
 }
-_BLIND = {POSITION: ("#e69f00", "--", "position alone"), CONSTANT: ("#8a8a8a", ":", "constant")}
-_MODEL_COLOR, _SHUFFLED_COLOR = "#1f4e9c", "#cc3311"
+_PANELS = ("depth_error_m", "normal_error_deg", "correspondence", "point_error_m", "label_accuracy")
+_BESIDE = {"correspondence": "any_pair_cosine", "point_error_m": "head_point_error_m"}  # drawn in the same panel
+_LABELS = {"correspondence": "that see one spot", "any_pair_cosine": "whatever they see"}
+_LABELS |= {"head_point_error_m": "heads of pre-training"}
+_LINES = {  # what is no place of the model
+    POSITION: ("#e69f00", "--", "position alone"),
+    CONSTANT: ("#8a8a8a", ":", "constant"),
+    PIXEL_PRIOR: ("#7a3e9d", "--", "median by pixel"),
+    ANSWER: ("#2e8b57", "-", "decoded answer"),
+}
+_COLOR, _BESIDE_COLOR, _SHUFFLED_COLOR = "#1f4e9c", "#56b4e9", "#cc3311"
 
 
 def probe_table(found: dict) -> str:
-    """Write what `probe_model` found as a table: a line for each place, with shuffled depth and normals in brackets.
+    """Write what `probe_model` or `probe_marks` found as a table: a line for each place, shuffled figures in brackets.
 
     Args:
-        found (`dict`): result of `probe_model`.
+        found (`dict`): result of `probe_model` or `probe_marks`.
     Returns:
         `str`.
 
@@ -56,10 +69,10 @@ def _cell(figures, name):
 
 
 def probe_csv(found: dict) -> str:
-    """Write what `probe_model` found as CSV: a line for each place, a column for each figure and end of its interval.
+    """Write what was found as CSV: a line for each place, a column for each figure and end of its interval.
 
     Args:
-        found (`dict`): result of `probe_model`.
+        found (`dict`): result of `probe_model` or `probe_marks`.
     Returns:
         `str`.
 
@@ -89,10 +102,10 @@ def probe_csv(found: dict) -> str:
 
 
 def plot_probes(found: dict, path: str | Path) -> Path:
-    """Draw the errors of probes over the places of the model, beside the blind ones, and how alike tokens are.
+    """Draw what probes found over the places of the model, beside what is told blindly.
 
     Args:
-        found (`dict`): result of `probe_model`.
+        found (`dict`): result of `probe_model` or `probe_marks`.
         path (`str` or path): the PNG file to write.
     Returns:
         `Path`.
@@ -100,21 +113,23 @@ def plot_probes(found: dict, path: str | Path) -> Path:
         ImportError: without matplotlib.
     """
     probes = found["probes"]
-    places = [place for place in probes if place not in _BLIND]
-    panels = ["depth_error_m", "normal_error_deg"]
-    panels += ["correspondence"] if any("correspondence" in probes[place] for place in places) else []
+    places = [place for place in probes if place not in _LINES]
+    panels = [name for name in _PANELS if any(name in probes[place] for place in places)]
     figure = new_figure(max(4.2, 1.2 + 0.34 * len(places)) * len(panels), 4.4)
     for number, name in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)
-        _draw_line(axes, probes, places, name, _MODEL_COLOR, "read off the tokens")
-        if name == "correspondence":
-            _draw_line(axes, probes, places, "any_pair_cosine", "#8a8a8a", "whatever they see", linestyle="--")
-            axes.lines[0].set_label("that see one spot")
-        else:
+        _draw_line(axes, probes, places, name, _COLOR, _LABELS.get(name, "read off the tokens"))
+        beside = _BESIDE.get(name)
+        if any(beside in probes[place] for place in places):
+            style = "none" if beside == "head_point_error_m" else "--"  # heads stand at two places only
+            _draw_line(axes, probes, places, beside, _BESIDE_COLOR, _LABELS[beside], style)
+        if all(SHUFFLED + name in probes[place] for place in places):
             shuffled = [probes[place][SHUFFLED + name] for place in places]
             axes.plot(shuffled, color=_SHUFFLED_COLOR, linewidth=1, marker="x", markersize=4, label="shuffled targets")
-            for place, (color, style, label) in _BLIND.items():
+        for place, (color, style, label) in _LINES.items():
+            if name in probes.get(place, ()):
                 axes.axhline(probes[place][name], color=color, linestyle=style, label=label)
+        if name != "correspondence":
             axes.set_ylim(0, None)
         axes.set_xticks(range(len(places)), places, rotation=60, ha="right", fontsize=8)
         axes.set_title(FIGURES[name][1], fontsize=10)
@@ -133,7 +148,10 @@ def _draw_line(axes, probes, places, name, color, label, linestyle="-"):
     bounds = [probes[place][f"{name}_ci95"] for _, place in known]
     where = [number for number, _ in known]
     axes.plot(where, values, color=color, linestyle=linestyle, marker="o", markersize=4, label=label)
-    axes.fill_between(where, *zip(*bounds, strict=True), color=color, alpha=0.15, linewidth=0)
+    if linestyle == "none":
+        axes.vlines(where, *zip(*bounds, strict=True), color=color, alpha=0.6)
+    else:
+        axes.fill_between(where, *zip(*bounds, strict=True), color=color, alpha=0.15, linewidth=0)
 
 
 __all__ = ["FIGURES", "plot_probes", "probe_csv", "probe_table"]

@@ -13,8 +13,9 @@ from ..runner.plan import PLAN_FILE
 from ..runner.questions import load_questions, question_messages
 from ..runner.results import METRICS_FILE
 from .correspondence import correspondence_score
+from .probed_scenes import has_depth
 from .task_relation import relate_to_task
-from .token_targets import has_depth, token_targets_of
+from .token_targets import token_targets_of
 from .visual_states import VisualStates
 
 

@@ -41,11 +41,6 @@ class TokenTargets:
         return (self.depth_m > 0) & self.normals.isfinite().all(-1)
 
 
-def has_depth(view: View) -> bool:
-    """Whether a view has a depth map and its intrinsics; no picture is decoded."""
-    return view.depth_picture is not None and (view.depth_intrinsics is not None or view.intrinsics is not None)
-
-
 def token_targets_of(views: Sequence[View], grids: Sequence[tuple[int, int]]) -> TokenTargets:
     """Read what the visual tokens of a scene see off the depth maps and cameras of its views.
 
@@ -70,17 +65,17 @@ def token_targets_of(views: Sequence[View], grids: Sequence[tuple[int, int]]) ->
                 depth[centre].flatten(),
                 normals[centre].flatten(0, 1),
                 token_points(points, (rows, columns)).flatten(0, 1),
-                _waves(row, column),
+                position_waves(row, column),
                 torch.full((rows * columns,), view),
             )
         )
     return TokenTargets(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
 
-def _waves(row, column):
-    """Products of cosines of the place in the picture, `(rows * columns, NUM_WAVES**2)`."""
+def position_waves(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
+    """Products of cosines of places in a picture, given in shares of its sides; `(rows * columns, NUM_WAVES**2)`."""
     down, across = ((torch.pi * place[:, None] * torch.arange(NUM_WAVES)).cos() for place in (row, column))
     return (down[:, None, :, None] * across[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
-__all__ = ["NUM_WAVES", "TokenTargets", "has_depth", "token_targets_of"]
+__all__ = ["NUM_WAVES", "TokenTargets", "position_waves", "token_targets_of"]

@@ -49,9 +49,9 @@ class VisualStates:
         check_image_statistics(processor, model.config)
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.processor = processor
-        count = model.config.text_config.num_hidden_layers
-        wanted = range(count + 1) if layers is None else layers
-        self.layers = sorted({layer_index(layer, count) for layer in wanted})
+        self.num_layers = model.config.text_config.num_hidden_layers
+        wanted = range(self.num_layers + 1) if layers is None else layers
+        self.layers = sorted({layer_index(layer, self.num_layers) for layer in wanted})
 
     @property
     def places(self) -> list[str]:

@@ -34,9 +34,10 @@ def load_model(
     device: str | torch.device,
     dtype: str = "auto",
     attn_implementation: str | dict[str, str] | None = None,
+    model_class: type[GapMllmForConditionalGeneration] = GapMllmForConditionalGeneration,
 ):
     """Return model and processor of a folder, in evaluation mode; raises as `load_pretrained` and `set_attention`."""
-    model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
+    model = load_pretrained(model_class, folder, dtype=dtype).to(device).eval()
     set_attention(model, attn_implementation)
     return model, load_processor(folder)
 

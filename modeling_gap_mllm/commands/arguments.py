@@ -148,6 +148,12 @@ def add_probe(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--voxel-size", type=float, default=0.1, metavar="METRES", help="side of one spot, for correspondence"
     )
+    parser.add_argument(
+        "--at",
+        choices=("tokens", "marks"),
+        default="tokens",
+        help="depth and normals of all tokens (default), or point and name at marked tokens, beside the answer",
+    )
     parser.add_argument("--untrained", action="store_true", help="probe random weights of the model's config instead")
     parser.add_argument(
         "--gates", type=int, default=0, metavar="N", help="draw the gates of the fusion over the views of N scenes"
