@@ -10,6 +10,7 @@ from .configuration_gap_mllm import (
     GapMllmFusionConfig,
     GapMllmGeometryMapsConfig,
     GapMllmVggtConfig,
+    GapMllmVggtPointsConfig,
 )
 from .fusion_gap_mllm import GapMllmFusion
 from .geometry_maps_gap_mllm import GapMllmGeometryMapsModel
@@ -20,6 +21,7 @@ from .processing.processing_gap_mllm import GapMllmProcessor
 from .publishing_gap_mllm import AUTO_MAPS
 from .vggt_gap_mllm import GapMllmGeometryOutput, GapMllmVggtModel
 from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction
+from .vggt_points_gap_mllm import GapMllmVggtPointsModel
 from .weights_gap_mllm import QUANTIZATION_SKIP_MODULES
 
 
@@ -50,6 +52,8 @@ __all__ = [
     "GapMllmVggtConfig",
     "GapMllmVggtForReconstruction",
     "GapMllmVggtModel",
+    "GapMllmVggtPointsConfig",
+    "GapMllmVggtPointsModel",
     "KnownGeometry",
     "QUANTIZATION_SKIP_MODULES",
     "best_attn_implementation",

@@ -321,6 +321,13 @@ class GapMllmVggtConfig(PublishedConfig, PreTrainedConfig):
 
 
 @strict
+class GapMllmVggtPointsConfig(GapMllmVggtConfig):
+    """Shape of VGGT as an encoder that also tells points, by its camera and depth heads; see `GapMllmVggtConfig`."""
+
+    model_type = "gap_mllm_vggt_points"
+
+
+@strict
 class GapMllmGeometryMapsConfig(PublishedConfig, PreTrainedConfig):
     """Shape of the encoder of depth and normal maps: layers of attention within views, then over the scene.
 
@@ -506,7 +513,11 @@ class GapMllmFusionConfig(PublishedConfig, PreTrainedConfig):
 
 
 # Geometry encoders by model_type. An explicit dict, since remote code must not dispatch through Auto classes.
-GEOMETRY_CONFIGS = {"gap_mllm_vggt": GapMllmVggtConfig, "gap_mllm_geometry_maps": GapMllmGeometryMapsConfig}
+GEOMETRY_CONFIGS = {
+    "gap_mllm_vggt": GapMllmVggtConfig,
+    "gap_mllm_vggt_points": GapMllmVggtPointsConfig,
+    "gap_mllm_geometry_maps": GapMllmGeometryMapsConfig,
+}
 
 
 def _build_geometry_config(value):
@@ -670,4 +681,10 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
             )
 
 
-__all__ = ["GapMllmConfig", "GapMllmFusionConfig", "GapMllmGeometryMapsConfig", "GapMllmVggtConfig"]
+__all__ = [
+    "GapMllmConfig",
+    "GapMllmFusionConfig",
+    "GapMllmGeometryMapsConfig",
+    "GapMllmVggtConfig",
+    "GapMllmVggtPointsConfig",
+]

@@ -31,6 +31,7 @@ from .geometry_views_gap_mllm import (
 from .known_geometry_gap_mllm import KnownGeometry, refuse_known_geometry
 from .pretrained_gap_mllm import GapMllmPreTrainedModel
 from .vggt_gap_mllm import GapMllmVggtModel
+from .vggt_points_gap_mllm import GapMllmVggtPointsModel
 
 
 with needed_from_transformers():
@@ -46,7 +47,11 @@ with needed_from_transformers():
     from transformers.utils.generic import accepts_precomputed_kwargs
 
 # By model_type. An explicit dict: each remote file has its own copy of the config classes, so Auto classes would fail.
-GEOMETRY_ENCODERS = {"gap_mllm_vggt": GapMllmVggtModel, "gap_mllm_geometry_maps": GapMllmGeometryMapsModel}
+GEOMETRY_ENCODERS = {
+    "gap_mllm_vggt": GapMllmVggtModel,
+    "gap_mllm_vggt_points": GapMllmVggtPointsModel,
+    "gap_mllm_geometry_maps": GapMllmGeometryMapsModel,
+}
 
 TOWER_INPUTS = {"cu_seqlens", "max_seqlen", "position_ids", "interp_indices", "interp_weights"}  # made for all images
 

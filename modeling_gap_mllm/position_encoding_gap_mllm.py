@@ -18,6 +18,34 @@ NUM_TERMS = 3  # numbers of half precision whose sum is one of float32
 POSITION_CHANNELS = 3 * NUM_TERMS + 1
 
 
+def merge_points(
+    known: list[torch.Tensor | None], told: list[torch.Tensor] | None, scene_lengths: list[int]
+) -> list[torch.Tensor | None]:
+    """Points that are known, and for other views those that an encoder tells, at the scale of what is known.
+
+    Frame: that of both. Units: those of the known ones, where there are any in a scene.
+
+    Args:
+        known (`list[torch.Tensor]` of shape `(H, W, 3)`): points of each view, NaN where unknown; None for a view of
+            which none are.
+        told (`list[torch.Tensor]` of shape `(H, W, 3)`, *optional*): points of each view by the encoder.
+        scene_lengths (`list[int]`): views of each scene.
+    Returns:
+        `list[torch.Tensor]`, an entry of each view.
+    """
+    if told is None:
+        return known
+    merged, start = [], 0
+    for length in scene_lengths:
+        pairs = list(zip(known[start : start + length], told[start : start + length], strict=True))
+        ratios = [(points.norm(dim=-1) / own.norm(dim=-1)).flatten() for points, own in pairs if points is not None]
+        ratios = torch.cat([each[each.isfinite()] for each in ratios]) if ratios else torch.zeros(0)
+        factor = ratios.median() if len(ratios) else 1.0
+        merged += [own * factor if points is None else points for points, own in pairs]
+        start += length
+    return merged
+
+
 def position_features(
     points: list[torch.Tensor | None], grid: list[tuple[int, int]], width: int, camera_tokens: int = 0
 ) -> torch.Tensor:
@@ -117,4 +145,4 @@ def position_encoding(points: torch.Tensor, size: int, voxel_size: float = 0.1) 
     return F.pad(encoding, (0, size - encoding.shape[1]))
 
 
-__all__ = ["POSITION_CHANNELS", "position_encoding", "position_features", "token_positions"]
+__all__ = ["POSITION_CHANNELS", "merge_points", "position_encoding", "position_features", "token_positions"]

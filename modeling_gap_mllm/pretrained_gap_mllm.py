@@ -30,7 +30,10 @@ class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel)
     config: GapMllmConfig
     config_class = GapMllmConfig
     _no_split_modules = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock", "GapMllmFusion"]  # and the encoder's own
-    _keep_in_fp32_modules_strict = GapMllmGeometryMapsModel._keep_in_fp32_modules_strict
+    _keep_in_fp32_modules_strict = [  # heads of encoders that have any
+        *GapMllmGeometryMapsModel._keep_in_fp32_modules_strict,
+        *("geometry.camera_head", "geometry.depth_head"),
+    ]
     _modes_of_training = None  # what train() left behind
 
     @classmethod

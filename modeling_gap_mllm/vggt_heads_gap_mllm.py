@@ -337,7 +337,42 @@ class GapMllmVggtReconstruction(ModelOutput):
     geometry: ModelOutput | None = None
 
 
-class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
+class VggtHeads:
+    """Mixin that runs the heads over the features of scenes of any sizes."""
+
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, GapMllmVggtCameraHead):
+            init.zeros_(module.empty_pose_tokens)
+
+    def _cameras(self, geometry):
+        """Pose encodings (iterations, views, 9), the scenes of equal length in one batch."""
+        tokens = geometry.camera_tokens.to(self.camera_head.embed_pose.weight.dtype).split(geometry.scene_lengths)
+        encodings = [None] * len(tokens)
+        for length in set(geometry.scene_lengths):
+            scenes = [index for index, value in enumerate(geometry.scene_lengths) if value == length]
+            batch = self.camera_head(torch.stack([tokens[index] for index in scenes]))
+            for index, encoding in zip(scenes, batch.unbind(1), strict=True):
+                encodings[index] = encoding
+        return torch.cat(encodings, dim=1)
+
+    def _dense(self, head, geometry):
+        """Maps and confidences of each view, in the head's order of views; views of equal size go in chunks."""
+        dtype = head.norm.weight.dtype
+        counts = [height * width for height, width in geometry.grid]
+        taps = [features.split(counts) for features in geometry.tap_features]
+        maps = [None] * len(counts)
+        for grid in set(geometry.grid):
+            views = [index for index, value in enumerate(geometry.grid) if value == grid]
+            for start in range(0, len(views), self.config.frames_chunk_size):
+                chunk = views[start : start + self.config.frames_chunk_size]
+                batch = head([torch.stack([level[i] for i in chunk]).to(dtype) for level in taps], grid)
+                for index, value in zip(chunk, batch, strict=True):
+                    maps[index] = value
+        return [value[..., :-1] for value in maps], [1 + value[..., -1].exp() for value in maps]
+
+
+class GapMllmVggtForReconstruction(VggtHeads, GapMllmVggtPreTrainedModel):
     """VGGT with its camera, depth and point heads.
 
     The heads run in the dtype of their parameters, float32 after from_pretrained whatever dtype is asked for, with
@@ -370,11 +405,6 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
         self.depth_head = GapMllmVggtDptHead(config, output_size=2)
         self.point_head = GapMllmVggtDptHead(config, output_size=4)
         self.post_init()
-
-    def _init_weights(self, module):
-        super()._init_weights(module)
-        if isinstance(module, GapMllmVggtCameraHead):
-            init.zeros_(module.empty_pose_tokens)
 
     def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
         """Reconstruct scenes from their views.
@@ -417,32 +447,6 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
         is_regular = isinstance(images, torch.Tensor) and len(set(lengths)) == 1
         return self._in_batches(output, len(lengths)) if is_regular else output
 
-    def _cameras(self, geometry):
-        """Pose encodings (iterations, views, 9), the scenes of equal length in one batch."""
-        tokens = geometry.camera_tokens.to(self.camera_head.embed_pose.weight.dtype).split(geometry.scene_lengths)
-        encodings = [None] * len(tokens)
-        for length in set(geometry.scene_lengths):
-            scenes = [index for index, value in enumerate(geometry.scene_lengths) if value == length]
-            batch = self.camera_head(torch.stack([tokens[index] for index in scenes]))
-            for index, encoding in zip(scenes, batch.unbind(1), strict=True):
-                encodings[index] = encoding
-        return torch.cat(encodings, dim=1)
-
-    def _dense(self, head, geometry):
-        """Maps and confidences of each view, in the head's order of views; views of equal size go in chunks."""
-        dtype = head.norm.weight.dtype
-        counts = [height * width for height, width in geometry.grid]
-        taps = [features.split(counts) for features in geometry.tap_features]
-        maps = [None] * len(counts)
-        for grid in set(geometry.grid):
-            views = [index for index, value in enumerate(geometry.grid) if value == grid]
-            for start in range(0, len(views), self.config.frames_chunk_size):
-                chunk = views[start : start + self.config.frames_chunk_size]
-                batch = head([torch.stack([level[i] for i in chunk]).to(dtype) for level in taps], grid)
-                for index, value in zip(chunk, batch, strict=True):
-                    maps[index] = value
-        return [value[..., :-1] for value in maps], [1 + value[..., -1].exp() for value in maps]
-
     @staticmethod
     def _in_batches(output, num_scenes):
         """Give every field the shape (scenes, views, ...); iterations stay in front."""
@@ -459,6 +463,7 @@ class GapMllmVggtForReconstruction(GapMllmVggtPreTrainedModel):
 __all__ = [
     "GapMllmVggtForReconstruction",
     "GapMllmVggtReconstruction",
+    "VggtHeads",
     "cameras_to_pose_encoding",
     "pose_encoding_to_cameras",
 ]

@@ -292,9 +292,9 @@ def freeze(model: nn.Module, args: GeometryAlignedTrainingArguments):
     geometry = bare_model(model).model.geometry
     if args.bf16 and geometry is not None and not is_trainable(geometry):
         geometry.to(torch.bfloat16)
-        teacher = getattr(geometry, "teacher", None)  # inside an encoder of maps; its heads stay as they are
-        for name in () if teacher is None else type(teacher)._keep_in_fp32_modules_strict:
-            teacher.get_submodule(name).float()
+        parts = dict(geometry.named_modules())
+        for name in {*(type(geometry)._keep_in_fp32_modules_strict or ())} & parts.keys():  # heads that tell points
+            parts[name].float()
 
 
 def trained_groups(args: GeometryAlignedTrainingArguments) -> list[str]:

@@ -1,4 +1,4 @@
-"""The geometry encoder that a new model begins with: a trained one, or one of depth and normal maps around VGGT."""
+"""The geometry encoder that a new model begins with: a trained one, with its heads, or inside one of depth maps."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,19 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from ..configuration_gap_mllm import GEOMETRY_CONFIGS, GapMllmGeometryMapsConfig, GapMllmVggtConfig
+from ..configuration_gap_mllm import (
+    GEOMETRY_CONFIGS,
+    GapMllmGeometryMapsConfig,
+    GapMllmVggtConfig,
+    GapMllmVggtPointsConfig,
+)
 from ..geometry_maps_gap_mllm import GapMllmGeometryMapsModel
 from ..model_loading import check_kind, load_pretrained, model_folder
 from ..vggt_gap_mllm import GapMllmVggtModel
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
 
-MAPS_TYPE = GapMllmGeometryMapsConfig.model_type
+MAPS_TYPE, POINTS_TYPE = GapMllmGeometryMapsConfig.model_type, GapMllmVggtPointsConfig.model_type
 
 
 def starts_afresh(model_config: dict) -> bool:
@@ -36,8 +41,12 @@ def start_encoder_config(geometry_config: dict | None, path: str | Path | None) 
         return GapMllmGeometryMapsConfig.from_pretrained(folder)
     check_kind(GapMllmVggtModel, folder)
     config = GapMllmVggtConfig.from_pretrained(folder)
-    if settings.pop("model_type", None) == MAPS_TYPE:
+    wanted = settings.pop("model_type", None)
+    if wanted == MAPS_TYPE:
         return GapMllmGeometryMapsConfig(**settings, teacher_config=config)
+    if wanted == POINTS_TYPE:
+        told = {name: getattr(config, name) for name in GapMllmVggtConfig.__annotations__}
+        return GapMllmVggtPointsConfig(**{name: value for name, value in told.items() if not name.startswith("_")})
     return config
 
 
@@ -48,7 +57,8 @@ def start_encoder(
 
     Args:
         geometry_config (`dict`, *optional*): `geometry_config` of the new model's config; with the `model_type`
-            "gap_mllm_geometry_maps" a VGGT at `path` becomes the teacher of such an encoder, which starts at random.
+            "gap_mllm_geometry_maps" a VGGT at `path` becomes the teacher of such an encoder, which starts at random;
+            with "gap_mllm_vggt_points" it is taken with its heads.
         path (`str` or `Path`, *optional*): folder of a `GapMllmVggtForReconstruction`, `GapMllmVggtModel` or
             `GapMllmGeometryMapsModel`, or its name on the Hub; None for an encoder that starts at random.
     Returns:
@@ -63,8 +73,11 @@ def start_encoder(
     if config.model_type == _kind(folder):
         kind = GapMllmGeometryMapsModel if config.model_type == MAPS_TYPE else GapMllmVggtModel
         return config, load_pretrained(kind, folder, dtype="float32").state_dict()
-    teacher = load_pretrained(GapMllmVggtForReconstruction, folder, dtype="float32").state_dict()
-    return config, {f"teacher.{name}": value for name, value in teacher.items()}
+    whole = load_pretrained(GapMllmVggtForReconstruction, folder, dtype="float32").state_dict()
+    if config.model_type == MAPS_TYPE:
+        return config, {f"teacher.{name}": value for name, value in whole.items()}
+    names = {name: name.removeprefix("aggregator.") for name in whole if not name.startswith("point_head.")}
+    return config, {new: whole[name] for name, new in names.items()}
 
 
 def _kind(folder):

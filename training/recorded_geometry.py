@@ -55,7 +55,8 @@ def needs_known_depth(config: GapMllmConfig) -> bool:
     encoder = config.geometry_config
     if encoder.model_type == "gap_mllm_geometry_maps":
         return config.use_geometry and encoder.teacher_config is None
-    return config.use_geometry and bool(config.gap_fusion_config.position_levels)
+    is_told = encoder.model_type != "gap_mllm_vggt"
+    return config.use_geometry and not is_told and bool(config.gap_fusion_config.position_levels)
 
 
 def check_known_geometry(config: GapMllmConfig, names: Sequence[str], answers: bool = False) -> None:
@@ -70,8 +71,7 @@ def check_known_geometry(config: GapMllmConfig, names: Sequence[str], answers: b
     """
     check_names("known_geometry", names, KNOWN_FIELDS)
     encoder, fusion = config.geometry_config, config.gap_fusion_config
-    is_maps = encoder.model_type == "gap_mllm_geometry_maps"
-    if names and not is_maps and not fusion.position_levels and encoder.model_type == "gap_mllm_vggt":
+    if names and not fusion.position_levels and encoder.model_type in ("gap_mllm_vggt", "gap_mllm_vggt_points"):
         raise ValueError(
             "known_geometry is given, but VGGT reads pixels alone, and the fusion has no position_encoding: it would "
             "be lost. Take geometry_config: {model_type: gap_mllm_geometry_maps}, or gap_fusion_config: "
@@ -80,14 +80,14 @@ def check_known_geometry(config: GapMllmConfig, names: Sequence[str], answers: b
     needs_it = needs_known_depth(config)
     if needs_it and "depth" not in names:
         raise ValueError(
-            "The model needs depth that is known. Give known_geometry: [intrinsics, poses, depth], or an encoder "
-            "gap_mllm_geometry_maps with a teacher."
+            "The model needs depth that is known. Give known_geometry: [intrinsics, poses, depth], or an encoder that "
+            "tells depth: gap_mllm_vggt_points, or gap_mllm_geometry_maps with a teacher."
         )
     if needs_it and answers:
         raise ValueError(
             "num_selection_rooms and eval_rewards have the model answer from pixels alone, and it needs depth that is "
-            "known. Leave them out (eval_data gives losses), or give it an encoder gap_mllm_geometry_maps with a "
-            "teacher."
+            "known. Leave them out (eval_data gives losses), or give it an encoder that tells depth: "
+            "gap_mllm_vggt_points, or gap_mllm_geometry_maps with a teacher."
         )
 
 

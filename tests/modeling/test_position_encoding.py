@@ -1,19 +1,27 @@
 """Positions of visual tokens in space: against loops in float64, beside every method, from what is known or told."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+import gap_mllm.training.new_encoder as new_encoder
 from gap_mllm import (
     GapMllmForConditionalGeneration,
     GapMllmForPreTraining,
     GapMllmFusion,
     GapMllmFusionConfig,
     GapMllmGeometryMapsConfig,
+    GapMllmVggtForReconstruction,
+    GapMllmVggtModel,
+    GapMllmVggtPointsConfig,
+    GapMllmVggtPointsModel,
     KnownGeometry,
 )
-from gap_mllm.position_encoding_gap_mllm import position_encoding, position_features, token_positions
+from gap_mllm.hub import save_for_hub
+from gap_mllm.position_encoding_gap_mllm import merge_points, position_encoding, position_features, token_positions
+from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid, transform_points, unproject_depth
 from gap_mllm.training.module_groups import assign_groups
 
 
@@ -151,6 +159,85 @@ def test_from_the_encoders_points(tiny_model, tiny_config, inputs, to_patches):
     pixels, grid = to_patches(torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
     video = model.model.get_video_features(pixels, grid, return_dict=True).pooler_output[0]
     assert video.isfinite().all() and len(video) == 8
+
+
+ENCODER = Path(__file__).parents[2] / "examples/assets/tiny_geometry_encoder"
+
+
+def test_vggt_with_its_heads_tells_points():
+    """The weights of a whole VGGT; the features of its aggregator, and the points of its depth and cameras."""
+    encoder = GapMllmVggtPointsModel.from_pretrained(ENCODER, dtype=torch.float32).eval()
+    whole = GapMllmVggtForReconstruction.from_pretrained(ENCODER, dtype=torch.float32).eval()
+    plain = GapMllmVggtModel.from_pretrained(ENCODER, dtype=torch.float32).eval()
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.rand(3, 56, 84, generator=generator), torch.rand(3, 84, 56, generator=generator)]
+    with torch.no_grad():
+        output, said = encoder([*views, views[0]], [2, 1]), whole([*views, views[0]], [2, 1])
+        assert all(map(torch.equal, output.tap_features, plain([*views, views[0]], [2, 1]).tap_features))
+    last = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    to_world = [invert_rigid(torch.cat([each, last])) for each in said.extrinsics]
+    for view, first in enumerate((0, 0, 2)):
+        seen = unproject_depth(said.depth[view][..., 0], said.intrinsics[view])
+        expected = transform_points(invert_rigid(to_world[first]) @ to_world[view], seen)
+        torch.testing.assert_close(output.points[view], expected, rtol=1e-4, atol=1e-4)
+    trained = {name.split(".")[0] for name, each in encoder.named_parameters() if each.requires_grad}
+    assert not trained & {"camera_head", "depth_head"} and "frame_blocks" in trained
+
+
+@pytest.fixture(scope="module")
+def points_model(tiny_model, tiny_config):
+    sizes = {
+        name: value for name, value in tiny_config().geometry_config.to_diff_dict().items() if name != "model_type"
+    }
+    config = GapMllmVggtPointsConfig(**sizes)
+    model = tiny_model(geometry_config=config, gap_fusion_config={"position_encoding": "position_3d"})
+    with torch.no_grad():  # a usual field of view, and depth of some metres
+        pose = model.model.geometry.camera_head.pose_branch.fc2
+        depth = model.model.geometry.depth_head.scratch.output_conv2[2]
+        pose.weight[3:], depth.weight[:] = 0, depth.weight * 0.01
+        pose.bias[3:] = torch.tensor([0, 0, 0, 1, 0.25, 0.25])
+    return model
+
+
+def test_vggts_own_points_where_nothing_is_known(points_model, inputs, tmp_path, tiny_processor, load_without_package):
+    own = points_model(**inputs).logits
+    with torch.no_grad():
+        points_model.model.fusion.position.strength.zero_()
+        assert (points_model(**inputs).logits - own).abs().max() > 1e-3
+        points_model.model.fusion.position.strength.fill_(1)
+    known = points_model(**inputs, geometry_features=KnownGeometry(**known_views())).logits
+    assert (known - own).abs().max() > 1e-3
+    encoder = points_model.model.geometry
+    encoder.save_pretrained(tmp_path / "encoder")
+    save_for_hub(
+        points_model,
+        tiny_processor,
+        tmp_path / "out",
+        include_geometry_weights=False,
+        geometry_weights=str(tmp_path / "encoder"),
+    )
+    loaded = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+    assert torch.equal(loaded(**inputs).logits, own)
+    half = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "out", dtype=torch.bfloat16).model.geometry
+    assert half.depth_head.norm.weight.dtype == torch.float32 and half.camera_token.dtype == torch.bfloat16
+    found = load_without_package(tmp_path / "encoder", tmp_path / "out")
+    assert found["encoder"]["classes"]["AutoModel"] == "GapMllmVggtPointsModel"
+    assert found["encoder_again"]["sum"] == pytest.approx(found["encoder"]["sum"])
+
+
+def test_points_that_are_told_take_the_scale_of_those_known():
+    told = [torch.full((2, 2, 3), float(value)) for value in (1, 2, 3)]
+    known = [3 * told[0], None, None]
+    known[0][0, 0] = torch.nan
+    merged = merge_points(known, told, [2, 1])
+    assert merged[0] is known[0] and torch.equal(merged[1], 3 * told[1]) and torch.equal(merged[2], told[2])
+    assert merge_points(known, None, [2, 1]) is known
+
+
+def test_a_new_model_begins_with_the_heads_of_a_folder():
+    config, weights = new_encoder.start_encoder({"model_type": "gap_mllm_vggt_points"}, ENCODER)
+    model = GapMllmVggtPointsModel(config)
+    assert config.feature_size == 224 and model.state_dict().keys() == weights.keys()
 
 
 def test_saved_and_loaded_with_remote_code(tiny_model, tiny_processor, inputs, tmp_path, load_without_package):

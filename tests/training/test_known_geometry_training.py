@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from gap_mllm import GapMllmForPreTraining, GapMllmGeometryMapsModel, KnownGeometry
+from gap_mllm import GapMllmForPreTraining, GapMllmGeometryMapsModel, GapMllmVggtPointsModel, KnownGeometry
 from gap_mllm.processing.data import load_multiview, render_room
 from gap_mllm.processing.data.scene_sample import View
 from gap_mllm.training import FrozenGeometry, SceneCollator, SceneQuestionDataset
@@ -199,6 +199,16 @@ def test_positions_train_with_vggt(recipe, tmp_path):
     assert trainer.model.model.fusion.position.strength.abs().sum() > 0
     trained = GapMllmForPreTraining.from_pretrained(tmp_path / "run").model.fusion.position.strength
     assert torch.equal(trained, trainer.model.model.fusion.position.strength)
+
+
+def test_positions_of_vggts_own_points_train_without_anything_known(recipe):
+    fusion = {"method": "gated", "merger_hidden_size": 128, "position_encoding": "position_3d"}
+    config = {"geometry_config": {"model_type": "gap_mllm_vggt_points"}, "gap_fusion_config": fusion}
+    evaluation = {"num_selection_rooms": 1, "eval_strategy": "steps", "eval_steps": 2}
+    path = recipe_of_maps(recipe, known_geometry=[], module_learning_rates={}, model_config=config, **evaluation)
+    trainer, _ = train_geometry_aligned(path, ["--lr_scheduler_type", "constant"])
+    assert isinstance(trainer.model.model.geometry, GapMllmVggtPointsModel)
+    assert trainer.model.model.fusion.position.strength.abs().sum() > 0
 
 
 def test_what_a_recipe_cannot_have_is_refused(recipe, make_pretraining_model, maps_model, tiny_processor, tmp_path):

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from .configuration_gap_mllm import GapMllmConfig
 from .known_geometry_gap_mllm import KnownGeometry
-from .position_encoding_gap_mllm import position_features
+from .position_encoding_gap_mllm import merge_points, position_features
 
 
 def recover_images(
@@ -239,15 +239,15 @@ def encode_scenes(
             ]
         taps.append(torch.cat([parts[index] for index in back]))
     if fusion.position_encoding is not None:
-        points = None if known is None else known.points()
-        if geometry.points is not None:
-            points = [geometry.points[index] for index in back]
+        points = None if geometry.points is None else [geometry.points[index] for index in back]
+        if known is not None and not reads_known:
+            points = merge_points(known.points(), points, scene_lengths)
         if points is None:
             raise ValueError(
                 f"gap_fusion_config.position_encoding={fusion.position_encoding!r} needs the points that pixels see, "
                 f"and {type(encoder).__name__} gives none. Pass intrinsics, poses and depth to get_geometry_features, "
-                "and what it returns as geometry_features; or take "
-                "geometry_config.model_type='gap_mllm_geometry_maps' with a teacher_config."
+                "and what it returns as geometry_features; or take geometry_config.model_type='gap_mllm_vggt_points', "
+                "or 'gap_mllm_geometry_maps' with a teacher_config."
             )
         taps.append(position_features(points, grid, taps[0].shape[-1], fusion.camera_tokens).to(taps[0]))
     return tuple(taps), grid

@@ -34,6 +34,10 @@ AUTO_MAPS = {
         "AutoModel": "vggt_gap_mllm.GapMllmVggtModel",
         "AutoModelForDepthEstimation": "vggt_heads_gap_mllm.GapMllmVggtForReconstruction",
     },
+    "gap_mllm_vggt_points": {
+        "AutoConfig": "configuration_gap_mllm.GapMllmVggtPointsConfig",
+        "AutoModel": "vggt_points_gap_mllm.GapMllmVggtPointsModel",
+    },
     "gap_mllm_geometry_maps": {
         "AutoConfig": "configuration_gap_mllm.GapMllmGeometryMapsConfig",
         "AutoModel": "geometry_maps_gap_mllm.GapMllmGeometryMapsModel",

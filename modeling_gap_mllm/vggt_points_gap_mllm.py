@@ -1,0 +1,76 @@
+"""VGGT as a geometry encoder that also tells where its pixels lie, for encodings of positions in space."""
+
+import torch
+
+from .configuration_gap_mllm import GapMllmVggtPointsConfig
+from .depth_geometry_gap_mllm import camera_points
+from .vggt_gap_mllm import GapMllmVggtModel, as_views
+from .vggt_heads_gap_mllm import (
+    GapMllmVggtCameraHead,
+    GapMllmVggtDptHead,
+    VggtHeads,
+    pose_encoding_to_cameras,
+)
+
+
+class GapMllmVggtPointsModel(VggtHeads, GapMllmVggtModel):
+    """`GapMllmVggtModel` with VGGT's camera and depth heads, which are never trained; the same features, and points.
+
+    Weights have the names of the official checkpoint. Frame of the points: camera of the first view of each scene,
+    OpenCV axes. Units: VGGT's own; metres for an encoder that was trained on metres.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import GapMllmVggtPointsModel
+        >>> encoder = GapMllmVggtPointsModel.from_pretrained(encoder_folder)
+        >>> output = encoder([torch.rand(3, 56, 84)])
+        >>> output.tap_features[0].shape, output.points[0].shape
+        (torch.Size([24, 224]), torch.Size([56, 84, 3]))
+
+        ```
+    """
+
+    config: GapMllmVggtPointsConfig
+    config_class = GapMllmVggtPointsConfig
+    _no_split_modules = ["GapMllmVggtPointsModel", "GapMllmVggtBlock"]
+    _keys_to_ignore_on_load_unexpected = [r"^point_head\.", r"^track_head\."]
+    _keep_in_fp32_modules_strict = ["camera_head", "depth_head"]
+    _supports_flash_attn = False  # the heads attend in float32
+
+    def __init__(self, config: GapMllmVggtPointsConfig):
+        super().__init__(config)
+        self.camera_head = GapMllmVggtCameraHead(config)
+        self.depth_head = GapMllmVggtDptHead(config, output_size=2)
+        for head in (self.camera_head, self.depth_head):
+            head.stays_frozen = True
+            head.requires_grad_(False)
+        self.post_init()
+
+    def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
+        """Encode scenes of views; arguments and errors as of `GapMllmVggtModel.forward`.
+
+        Returns:
+            `GapMllmGeometryOutput`, with `points`.
+        """
+        views, scene_lengths = as_views(images, scene_lengths)
+        output = super().forward(views, scene_lengths)
+        with torch.no_grad(), torch.autocast(output.camera_tokens.device.type, enabled=False):
+            poses = self._cameras(output)[-1].float()
+            depth = [values[..., 0].float().exp() for values in self._dense(self.depth_head, output)[0]]
+            cameras = [
+                pose_encoding_to_cameras(pose, view.shape[-2:]) for pose, view in zip(poses, views, strict=True)
+            ]
+            output.points, start = [], 0
+            for length in scene_lengths:
+                first = cameras[start][0]  # world to camera; the world is the first camera, but for small errors
+                for (extrinsics, intrinsics), values in zip(
+                    cameras[start : start + length], depth[start : start + length], strict=True
+                ):
+                    world = (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
+                    output.points.append(world @ first[:, :3].T + first[:, 3])
+                start += length
+        return output
+
+
+__all__ = ["GapMllmVggtPointsModel"]
