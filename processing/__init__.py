@@ -18,6 +18,7 @@ from .answers_gap_mllm import (
 )
 from .asking_gap_mllm import check_image_statistics
 from .depth_points import world_points_from_depth
+from .focal_lengths_gap_mllm import focal_lengths, focal_text
 from .frame_sampling_gap_mllm import (
     FrameVoxels,
     fps_sample,
@@ -28,6 +29,7 @@ from .frame_sampling_gap_mllm import (
 )
 from .processing_gap_mllm import GapMllmProcessor, default_image_processor
 from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
+from .segmentation import SceneSurface, draw_masks, segment_from_points
 from .several_marks_gap_mllm import name_marks, number_marks
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 from .visual_prompt_gap_mllm import (
@@ -56,6 +58,7 @@ __all__ = [
     "Mark",
     "ParsedAnswer",
     "Rejection",
+    "SceneSurface",
     "apply_visual_prompt",
     "build_messages",
     "build_tiny_processor",
@@ -64,8 +67,11 @@ __all__ = [
     "default_image_processor",
     "draw_box",
     "draw_cross",
+    "draw_masks",
     "draw_point",
     "draw_scene_marks",
+    "focal_lengths",
+    "focal_text",
     "format_box",
     "format_boxes",
     "format_frame",
@@ -82,6 +88,7 @@ __all__ = [
     "parse_points",
     "pixel_to_token",
     "prompt_text",
+    "segment_from_points",
     "space_aware_sample",
     "split_image_tags",
     "to_rgb_image",

@@ -46,10 +46,31 @@ SPARSE_POINTS_PROMPT = (
     "in the camera coordinate system of the first frame.\n"
     "The 3D point format should be [x, y, z]."
 )
+# Not of the release: points on a described object, from which masks grow.
+SEGMENTATION_PROMPT = (
+    "Find the object described in the text, and mark it with points on its surface.\n"
+    "Text: {description}\n"
+    'Output a json list where each entry contains the object name in "label" and a 3D point on the object in '
+    '"pointmap" in the camera coordinate system of the first frame.\n'
+    "The 3D point format should be [x, y, z]."
+)
 # Differs: wording not public for this model; this is the wording of the captioning data that it was trained with.
 CAPTION_PROMPT = "\nCarefully watch the video and describe the object located at {location} in detail."
 
-TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption", "sparse_points")
+TASKS = (
+    "reconstruction",
+    "detection3d",
+    "grounding_frame",
+    "grounding_box",
+    "dense_caption",
+    "sparse_points",
+    "reasoning_segmentation",
+)
+DESCRIBED = {  # what asks for the object of a text
+    "grounding_frame": GROUNDING_FRAME_PROMPT,
+    "grounding_box": GROUNDING_BOX_PROMPT,
+    "reasoning_segmentation": SEGMENTATION_PROMPT,
+}
 
 
 def prompt_text(
@@ -64,7 +85,7 @@ def prompt_text(
 
     Args:
         task (`str`): one of `TASKS`.
-        description (`str`, *optional*): the object, for both grounding tasks.
+        description (`str`, *optional*): the object, for both grounding tasks and `reasoning_segmentation`.
         location (array-like of 3 floats, *optional*): centre of the object of `dense_caption`, in the camera frame of
             the first view, in metres.
         color (`str`, defaults to "red"): name of the mark's colour, for `reconstruction`.
@@ -94,11 +115,10 @@ def prompt_text(
         return SPARSE_POINTS_PROMPT.format(crosses=crosses)
     if task == "detection3d":
         return DETECTION_PROMPT
-    if task in ("grounding_frame", "grounding_box"):
+    if task in DESCRIBED:
         if not description:
             raise ValueError(f"task {task!r} needs `description`, the text that names the object.")
-        template = GROUNDING_FRAME_PROMPT if task == "grounding_frame" else GROUNDING_BOX_PROMPT
-        return template.replace("{description}", description)
+        return DESCRIBED[task].replace("{description}", description)
     if task == "dense_caption":
         if location is None:
             raise ValueError("task 'dense_caption' needs `location`, the [x, y, z] of the object.")
@@ -121,6 +141,7 @@ def build_messages(
     decimals: int = 2,
     system: str | None = SYSTEM_PROMPT,
     crosses: str | None = None,
+    preface: str | None = None,
 ) -> list[dict]:
     """Build the chat messages of one question about one scene.
 
@@ -132,6 +153,7 @@ def build_messages(
         answer (`str`, *optional*): the assistant turn, for training.
         description, location, color, decimals, crosses: arguments of `prompt_text`.
         system (`str`, *optional*): the system turn; None leaves it out.
+        preface (`str`, *optional*): text between the views and the question, as that of focal lengths.
     Returns:
         `list[dict]`: messages whose content is always a list of typed parts.
     Raises:
@@ -157,13 +179,15 @@ def build_messages(
     if num_views < 1:
         raise ValueError(f"task {task!r} needs at least one view, got {num_views}.")
     if prompt is not None and IMAGE_TAG in prompt:
+        head, tag, tail = prompt.rpartition(IMAGE_TAG)
+        prompt = head + tag + (preface or "") + tail
         content = split_image_tags(prompt, images)
     else:
         text = prompt if prompt is not None else prompt_text(task, description, location, color, decimals, crosses)
         content = []
         for index, part in enumerate(_image_parts(images)):
             content += [_text_part(f"Frame-{index}: "), part] if task == "grounding_frame" else [part]
-        content.append(_text_part(text))
+        content.append(_text_part((preface or "") + text))
     messages = [] if system is None else [{"role": "system", "content": [_text_part(system)]}]
     messages.append({"role": "user", "content": content})
     if answer is not None:

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..processing.asking_gap_mllm import ANSWER_FORMS
 from ..processing.data.scene_sample import SceneSample
+from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from .prompt_rows import references_of
 from .rewards import compose_rewards
@@ -73,7 +74,9 @@ def answer_scorer(
 
 def _reward(earned, functions, processor, model, task, samples):
     """Add what the answers to some questions of one task earn."""
-    chats = [sample.messages(sample.marked_images(processor.cross_size), with_answer=False) for sample in samples]
+    shown = [sample.marked_images(processor.cross_size) for sample in samples]
+    pairs = zip(samples, shown, strict=True)
+    chats = [as_trained(sample, processor).messages(images, with_answer=False) for sample, images in pairs]
     texts = processor.ask(model, chats, task=task)
     references = [references_of(sample) for sample in samples]
     columns = {name: [each[name] for each in references] for name in references[0]}

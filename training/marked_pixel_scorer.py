@@ -13,6 +13,7 @@ from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..processing.answers_gap_mllm import POINT_KEY
 from ..processing.asking_gap_mllm import AnswerForm, Asker
 from ..processing.data import CannotAskError, SceneSample, make_tasks
+from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.scores.point_answers import PointAnswer, point_figures, read_point_answer
 from ..processing.visual_prompt_gap_mllm import CrossSize
@@ -99,7 +100,8 @@ def answer_marked_pixels(
     try:
         for start in tqdm(range(0, len(samples), batch_size), desc="answers", disable=not show_progress):
             shown = samples[start : start + batch_size]
-            texts += asker.answer([one.messages(one.marked_images(size), with_answer=False) for one in shown], form)
+            asked = [as_trained(one, processor).messages(one.marked_images(size), with_answer=False) for one in shown]
+            texts += asker.answer(asked, form)
     finally:
         model.train(was_training)
     return texts

@@ -9,6 +9,7 @@ import datasets
 from ..processing.data.answer_texts import holds_numbers, read_truth
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.truth import LETTERS
+from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
 
 
@@ -76,7 +77,7 @@ def question_of(item: SceneSample | Sequence[SceneSample]) -> SceneSample:
 def prompt_of(sample: SceneSample, processor: GapMllmProcessor, instruction: str | None = None) -> tuple:
     """The chat of a question without its answer, with a place for each picture, and the pictures with their marks."""
     images = sample.marked_images(processor.cross_size)
-    prompt = sample.messages(images, with_answer=False)
+    prompt = as_trained(sample, processor).messages(images, with_answer=False)
     if instruction is not None:
         prompt[-1]["content"].append({"type": "text", "text": instruction})
     for part in prompt[-1]["content"]:

@@ -31,6 +31,7 @@ from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import Box, Point, SceneSample
 from ..processing.data.view_overlay import draw_view
 from ..processing.data.view_selection import select_views, spread_views
+from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.scores import box_iou_9dof
 from .evaluation_batches import gathered_model
@@ -106,7 +107,7 @@ class SamplePictures(TrainerCallback):
         was_training, asker, answered = model.training, Asker(model.eval(), self.processor), []
         for sample in self._samples:
             images = [_bounded(image) for image in sample.marked_images(self.processor.cross_size)]
-            chat = sample.messages(images, with_answer=False)
+            chat = as_trained(sample, self.processor).messages(images, with_answer=False)
             form = ANSWER_FORMS.get(sample.task, AnswerForm())
             if self.instruction or "<think>" in (sample.answer or ""):
                 form = AnswerForm(MAX_NEW_TOKENS)  # for thoughts as well

@@ -12,10 +12,11 @@ import torch
 
 from ..known_geometry_gap_mllm import KNOWN_FIELDS
 from ..processing.answers_gap_mllm import ANSWER_PARTS
-from ..processing.argument_checks import WrongKindError, check_names
+from ..processing.argument_checks import WrongKindError, check_flag, check_names
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
+from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.visual_prompt_gap_mllm import Mark
 from .collation_events import CollationEvents
@@ -88,6 +89,8 @@ class SceneCollator:
             what `geometry` makes of it).
         teaching (`Teaching`, *optional*): asks the teachers of the loss terms about the views; what
             `set_training_heads` returns, for pre-training.
+        intrinsics_in_prompt (`bool`, *optional*): whether questions tell the focal lengths of their views
+            (`focal_lengths`), which the processor then remembers; by default what it remembers, else no.
     Raises:
         ValueError: on an unknown layout, part of answers or name of known geometry, a bound below 1, or pre-training
             arguments without `for_pretraining`; when called, for a list without questions, or with questions about
@@ -125,6 +128,7 @@ class SceneCollator:
         geometry: FrozenGeometry | None = None,
         known_geometry: Sequence[str] = (),
         teaching: Callable | None = None,
+        intrinsics_in_prompt: bool | None = None,
     ):
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not known. Choose one of {list(LAYOUTS)}.")
@@ -146,6 +150,8 @@ class SceneCollator:
         self.point_map_side, self.answer_weights, self.geometry = point_map_side, answer_weights, geometry
         check_names("known_geometry", known_geometry, KNOWN_FIELDS)
         self.known_geometry, self.teaching = known_geometry, teaching
+        if intrinsics_in_prompt is not None:
+            processor.intrinsics_in_prompt = check_flag("intrinsics_in_prompt", intrinsics_in_prompt)
         self.events = CollationEvents()
 
     @property
@@ -205,7 +211,8 @@ class SceneCollator:
                 )
             if redrawn := sample.metadata.get("rooms_redrawn"):
                 self.events.add("rooms_redrawn", sample.id, "stood in for one that could not be asked about", redrawn)
-        return [self._thinned(sample) for sample in samples]
+        samples = [self._thinned(sample) for sample in samples]
+        return [self._with_cameras(sample) for sample in samples] if self.processor.intrinsics_in_prompt else samples
 
     def _thinned(self, sample):
         if self.max_views is None or len(sample.views) <= self.max_views:
@@ -213,6 +220,16 @@ class SceneCollator:
         text = f"{len(sample.views)} views, more than max_views={self.max_views}"
         self.events.add("views_dropped", sample.id, text)
         return select_views(sample, spread_views(sample, self.max_views))
+
+    def _with_cameras(self, sample):
+        """The question with its focal lengths, in pixels of the views as the bounds let the model see them."""
+        limits, bounds = (self.max_view_pixels, self.max_sample_pixels), None
+        try:
+            if sample.views and any(limits):
+                bounds, _, _ = fit_views(self.processor.image_processor, [view.size for view in sample.views], *limits)
+            return tell_focal_lengths(sample, self.processor, bounds)
+        except ValueError as error:
+            raise RecordError(str(error), "intrinsics", record_id=sample.id) from None
 
     def _groups(self, items) -> list[SceneGroup]:
         """The questions of a batch by the pictures that they are shown."""

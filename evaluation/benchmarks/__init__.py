@@ -13,6 +13,7 @@ from .gap_mllm_reconstruction_benchmark import GAP_MLLM_RECONSTRUCTION
 from .mmsi_benchmark import MMSI
 from .multi3drefer_benchmark import MULTI3DREFER
 from .nr3d_benchmark import NR3D, NR3D_TWO_STAGE
+from .reasoning_segmentation_benchmark import REASONING_SEGMENTATION, REASONING_SEGMENTATION_BOXES
 from .scanqa_benchmark import SCANQA
 from .scanrefer_benchmark import SCANREFER, SCANREFER_TWO_STAGE
 from .spar_bench_benchmark import SPAR_BENCH
@@ -25,6 +26,8 @@ from .vsibench_benchmark import VSIBENCH
 _ALL = (
     SYNTHETIC_ROOMS,
     SPARSE_POINTS,
+    REASONING_SEGMENTATION,
+    REASONING_SEGMENTATION_BOXES,
     GAP_MLLM_RECONSTRUCTION,
     GAP_MLLM_DETECTION,
     GAP_MLLM_GROUNDING,

@@ -46,7 +46,7 @@ def answer_in_two_stages(
     views = list(samples[0].views[:1] if baseline == "first_view" else samples[0].views)
     others = None if partner is None else partner.views
     shown = [] if baseline == "blind" else views
-    texts = _ask(asker, forms[0], "grounding_frame", shown, others, described, batch_size)
+    texts = ask_for_objects(asker, forms[0], "grounding_frame", shown, others, described, batch_size)
     records = []
     for sample, text in zip(samples, texts, strict=True):
         parsed = parse_frame(text, len(views))
@@ -58,14 +58,32 @@ def answer_in_two_stages(
         if baseline != "blind":
             shown = views if baseline == "first_view" else views_around(samples[0], frame)
         asked = [described[place] for place in members]
-        texts = _ask(asker, forms[1], "grounding_box", shown, others, asked, batch_size)
+        texts = ask_for_objects(asker, forms[1], "grounding_box", shown, others, asked, batch_size)
         for place, text in zip(members, texts, strict=True):
             records[place]["text"] = text
     return records
 
 
-def _ask(asker, form, task, views, others, descriptions, batch_size):
-    """Ask for several objects in the same views, which are encoded once."""
+def ask_for_objects(
+    asker: Asker,
+    form: AnswerForm,
+    task: str,
+    views: Sequence[View],
+    others: Sequence[View] | None,
+    descriptions: Sequence[str],
+    batch_size: int,
+) -> list[str]:
+    """Ask for several objects in the same views, which are encoded once.
+
+    Args:
+        asker (`Asker`), form (`AnswerForm`), batch_size (`int`): arguments of `answer_in_two_stages`, with one form.
+        task (`str`): key of `DESCRIBED`.
+        views (`list[View]`): views that are shown; none for a blind model.
+        others (`list[View]`, *optional*): views that geometry is taken from instead.
+        descriptions (`list[str]`): texts that name the objects.
+    Returns:
+        `list[str]`: one answer each.
+    """
     pictures, encoded = [view.image for view in views], None
     if pictures:
         geometry = None
@@ -117,4 +135,4 @@ def views_around(sample: SceneSample, frame: int) -> list[View]:
     return found
 
 
-__all__ = ["answer_in_two_stages", "views_around"]
+__all__ = ["answer_in_two_stages", "ask_for_objects", "views_around"]

@@ -6,6 +6,7 @@ The model and each baseline turn a batch of questions into texts; "constant" nee
 from collections.abc import Sequence
 
 from ...processing.asking_gap_mllm import AnswerForm, Asker
+from ...processing.focal_lengths_gap_mllm import as_trained
 from .plan import view_set
 from .questions import QuestionSet, question_messages
 
@@ -44,6 +45,7 @@ def answer_batch(
         `list[dict]`: "id" and "text".
     """
     samples = [questions.sample(row_id, with_frames=baseline != "blind") for row_id in ids]
+    samples = [as_trained(sample, asker.processor) for sample in samples]
     if baseline == "blind":
         texts = asker.ask([question_messages(sample, []) for sample in samples], form)
         return [{"id": row_id, "text": text} for row_id, text in zip(ids, texts, strict=True)]

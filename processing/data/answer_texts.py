@@ -23,6 +23,7 @@ _OBJECT = re.compile(r"\{[^{}]*\}")
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 _DECIMALS = re.compile(r"\d\.(\d+)")
 _LOCATION = re.compile(r"located at (\[[^\[\]]*\])")
+_TASK_OF_TEXT = re.compile("Output a json", re.IGNORECASE)  # what follows a description
 USUAL_DECIMALS = 2  # of all released answers
 SLACK = 1e-3  # beyond the rounding of the text: stored numbers are float32
 
@@ -181,7 +182,7 @@ def read_description(sample: SceneSample) -> str:
     """
     if sample.truth is not None and sample.truth.description:
         return sample.truth.description
-    told = (sample.question or "").partition("Text:")[2].partition("Output a JSON")[0].strip()
+    told = _TASK_OF_TEXT.split((sample.question or "").partition("Text:")[2])[0].strip()
     if not told:
         raise ValueError(f"question {sample.id!r} has no 'Text: ...' that describes the object.")
     return told

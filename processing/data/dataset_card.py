@@ -27,6 +27,7 @@ KNOWN_LICENSES = (
 HUB_TASKS = {
     "reconstruction": "image-text-to-text",
     "sparse_points": "image-text-to-text",
+    "reasoning_segmentation": "image-segmentation",
     "detection3d": "object-detection",
     "grounding": "object-detection",
     "grounding_frame": "image-text-to-text",

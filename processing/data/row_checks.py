@@ -14,7 +14,7 @@ from ..answers_gap_mllm import parse_boxes, parse_frame, parse_points
 from ..camera_geometry_gap_mllm import project_points
 from .record_errors import RecordError
 from .scene_sample import SceneSample
-from .schema import MARKED_TASKS
+from .schema import POINT_TASKS
 from .source_files import check_intrinsics, stored_header
 
 
@@ -42,7 +42,7 @@ def check_row(row: dict) -> None:
                 size = None if picture is None else stored_header(picture, f"views[{index}].{kind}")[0]
                 file = None if picture is None or picture["bytes"] is not None else picture["path"]
                 check_intrinsics(view[name], size, f"views[{index}].{name}", file)
-    if row["answer"] is not None and row["task"] in MARKED_TASKS:
+    if row["answer"] is not None and row["task"] in POINT_TASKS:
         known = [(point["xyz"], point["label"]) for point in row["points"] if point["xyz"] is not None]
         said = [(point.point, point.label) for point in parse_points(row["answer"]).items]
         _refuse_other("point", said, known)
@@ -151,7 +151,7 @@ def depth_contradictions(sample: SceneSample) -> list[RecordError]:
     """Find marked points whose depth is not that of the depth map at their pixel. Depth maps are decoded.
 
     Units: metres. The nearest and farthest reading around the pixel bound what is believed, so that a pixel at an edge
-    is none; only rows of `MARKED_TASKS` are looked at, whose points lie on what is seen.
+    is none; only rows of `POINT_TASKS` are looked at, whose points lie on what is seen.
 
     Args:
         sample (`SceneSample`)
@@ -161,7 +161,7 @@ def depth_contradictions(sample: SceneSample) -> list[RecordError]:
         RecordError: if a depth map cannot be decoded.
     """
     found = []
-    for index, point in enumerate(sample.points if sample.task in MARKED_TASKS else ()):
+    for index, point in enumerate(sample.points if sample.task in POINT_TASKS else ()):
         seen = _seen_at(sample, point)
         near_far = None if seen is None else _readings(sample.views[point.view], point.pixel)
         if near_far is None:

@@ -15,6 +15,7 @@ from datasets import Array2D, Features, Image, List, Value
 TASKS = (
     "reconstruction",  # marked pixel -> label and point
     "sparse_points",  # several marked pixels -> label and point of each
+    "reasoning_segmentation",  # description -> points on the object, which masks grow from
     "detection3d",  # all objects as boxes
     "grounding",  # description -> view and box in one answer
     "grounding_frame",  # description -> view
@@ -28,6 +29,7 @@ TASKS = (
 
 
 MARKED_TASKS = ("reconstruction", "sparse_points")  # whose points are what marked pixels see
+POINT_TASKS = (*MARKED_TASKS, "reasoning_segmentation")  # whose answers are points that pixels see
 
 
 def scene_features() -> Features:

@@ -10,12 +10,14 @@ from .detection_answers import SceneDetections, detect_scene, detect_scenes, rea
 from .exact_iou import box_intersection_9dof, box_iou_9dof, box_iou_axis_aligned
 from .grounding_answers import GroundedBox, ground_box
 from .letters import choice_score, extract_choice
+from .mask_overlaps import MaskOverlap, mask_overlap
 from .number_answers import first_number, mean_relative_accuracy, numbers_in
 from .point_answers import PointAnswer, SparsePoints, read_point_answer, read_sparse_points
 
 
 __all__ = [
     "GroundedBox",
+    "MaskOverlap",
     "PointAnswer",
     "SceneDetections",
     "SparsePoints",
@@ -29,6 +31,7 @@ __all__ = [
     "extract_choice",
     "first_number",
     "ground_box",
+    "mask_overlap",
     "match_in_order",
     "mean_relative_accuracy",
     "numbers_in",

@@ -97,4 +97,4 @@ def test_wrong_questions(make_image):
     for views in (0, []):
         with pytest.raises(ValueError, match="needs at least one view, got 0"):
             build_messages("detection3d", views)
-    assert len(TASKS) == 6
+    assert len(TASKS) == 7

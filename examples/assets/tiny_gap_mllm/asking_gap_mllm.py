@@ -42,6 +42,7 @@ class AnswerForm:
 ANSWER_FORMS = {
     "reconstruction": AnswerForm(64, (POINT_KEY,)),
     "sparse_points": AnswerForm(640, (POINT_KEY,), is_list=True),
+    "reasoning_segmentation": AnswerForm(320, (POINT_KEY,), is_list=True),
     "detection3d": AnswerForm(1280, BOX_KEYS, is_list=True),
     "grounding": AnswerForm(100, BOX_KEYS),
     "grounding_frame": AnswerForm(32, (FRAME_KEY,)),

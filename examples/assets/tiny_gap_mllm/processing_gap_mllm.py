@@ -17,6 +17,7 @@ from transformers.video_utils import VideoMetadata, make_batched_videos
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, VIDEO_OPTIONS, AnswerForm, Asker
+from .focal_lengths_gap_mllm import focal_lengths, focal_text
 from .prompts_gap_mllm import build_messages
 from .several_marks_gap_mllm import name_marks, number_marks
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
@@ -29,7 +30,7 @@ MAX_PIXELS = 518 * 392  # 4:3 frames get 24 x 32 patches, the grid of the releas
 MIN_PIXELS = 176 * 32 * 32  # so do small 4:3 frames, which are enlarged
 MAX_ASPECT_RATIO = 200  # Qwen's limit
 
-_TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness")
+_TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness", "intrinsics_in_prompt")
 _UNREAD = ("fps", "nframes", "num_frames", "min_frames", "max_frames", "video_start", "video_end")  # qwen_vl_utils'
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
@@ -154,6 +155,8 @@ class GapMllmProcessor(Qwen3VLProcessor):
             the width; None draws them with the same number of pixels on all.
         mark_arm, mark_half_thickness (`int`, *optional*): size of the crosses that the model was trained on, in pixels
             of such a picture, as for `draw_cross`; default: 10 and 2, as in the published training.
+        intrinsics_in_prompt (`bool`, *optional*): whether its questions told focal lengths; those of evaluations then
+            do as well.
     Raises:
         ValueError: if there is no tokenizer, or the size of views or crosses is none. TypeError: if the video
             processor is neither.
@@ -188,6 +191,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
         training_view_size: dict | None = None,
         mark_arm: int | None = None,
         mark_half_thickness: int | None = None,
+        intrinsics_in_prompt: bool | None = None,
         **kwargs,
     ):
         if tokenizer is None:
@@ -210,6 +214,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
         )
         self.video_processor = self._own_video_processor(video_processor)
         self.set_training_views(training_view_size, mark_arm, mark_half_thickness)
+        self.intrinsics_in_prompt = intrinsics_in_prompt
 
     def set_training_views(
         self,
@@ -416,16 +421,33 @@ class GapMllmProcessor(Qwen3VLProcessor):
 
     # Prompts and answers
 
-    def build_messages(self, task: str, images: int | Sequence, marks: Sequence | None = None, **kwargs) -> list[dict]:
+    def build_messages(
+        self,
+        task: str,
+        images: int | Sequence,
+        marks: Sequence | None = None,
+        intrinsics: Sequence | None = None,
+        **kwargs,
+    ) -> list[dict]:
         """Build the chat messages of one question; see `build_messages` in `prompts_gap_mllm.py`.
 
         With `marks`, as for `apply_visual_prompt`, crosses of the size that the model knows are drawn on the views;
         where all have one colour, the text names it. "reconstruction" asks about one mark, "sparse_points" about any
         number of them, on any views: they are numbered and coloured by `number_marks`, and answered in that order.
 
+        With `intrinsics`, `(3, 3)` or `(V, 3, 3)` in pixels of the given views, a sentence tells the focal length of
+        each view in pixels of what the model sees, after the image processor's resizing (`focal_lengths`). That is
+        for models that were trained so.
+
         Raises:
-            ValueError: also if the number of marks does not fit the task, or as `number_marks`.
+            ValueError: also if the number of marks does not fit the task, or as `number_marks` and `focal_lengths`;
+                for intrinsics without views.
         """
+        if intrinsics is not None:
+            if isinstance(images, int):
+                raise ValueError("intrinsics are told in pixels of the views: give the views, not their number.")
+            sizes = [to_rgb_image(image, f"image {index}").size for index, image in enumerate(images)]
+            kwargs["preface"] = focal_text(focal_lengths(self.image_processor, sizes, intrinsics))
         if marks is not None and task == "sparse_points":
             marks = number_marks(marks, None if isinstance(images, int) else len(images))
             images = self.apply_visual_prompt(images, marks)

@@ -13,7 +13,15 @@ from ..scene_sample import SceneSample
 from ..view_selection import TAGGED, first_frame_number
 
 
-NUMBER_TASKS = ("reconstruction", "sparse_points", "detection3d", "grounding", "grounding_box", "grounding_frame")
+NUMBER_TASKS = (
+    "reconstruction",
+    "sparse_points",
+    "reasoning_segmentation",
+    "detection3d",
+    "grounding",
+    "grounding_box",
+    "grounding_frame",
+)
 TEXT_TASKS = ("dense_caption", "spatial_qa", "scene_qa", "video_qa")
 KNOWN_TASKS = (*NUMBER_TASKS, *TEXT_TASKS, "scene")
 VIEW_WORDS = ("refuse", "keep")

@@ -16,6 +16,7 @@ from .margins import TaskMargins
 from .measurements import MEASUREMENT_MAKERS
 from .objects import OBJECT_MAKERS
 from .pixels import PIXEL_MAKERS
+from .reasoning import REASONING_MAKERS
 from .relations import RELATION_MAKERS
 from .task_scene import CannotAskError, Draft, Labeller, TaskScene
 from .templates import PHRASINGS
@@ -29,6 +30,7 @@ TASK_MAKERS: dict[str, Callable[[TaskScene, np.random.Generator], Draft]] = {
     **RELATION_MAKERS,
     **CAMERA_MAKERS,
     **VISIBILITY_MAKERS,
+    **REASONING_MAKERS,
 }
 REPEATED = "the same question was drawn before"
 _DRAWS = 5  # of one question, before it counts as repeated

@@ -50,9 +50,10 @@ class Draft:
         task (`str`), question_type (`str`): task and kind of question of the row.
         kind (`str`): key of `templates.TEMPLATES`.
         words (`dict`): what the template is filled with.
-        truth (`Truth`): what is answered; its items are the targets, or else the marks, in their order.
+        truth (`Truth`): what is answered; its items are the targets, the marks or the points, in their order.
         targets, inputs (`list[SceneObject]`): objects of the answer, in its order, and objects that the text names.
         marks (`list[Marked]`): crosses, in the order of the text.
+        points (`list[Marked]`): points of the answer that no cross marks.
         named_views (`list[int]`): views that the text names by number; they then carry their numbers in the prompt.
         facts (`dict`): the exact quantities that the answer came from.
         ending (`str`, defaults to ""): follows the text of the template.
@@ -67,6 +68,7 @@ class Draft:
     targets: list[SceneObject] = field(default_factory=list)
     inputs: list[SceneObject] = field(default_factory=list)
     marks: list[Marked] = field(default_factory=list)
+    points: list[Marked] = field(default_factory=list)
     named_views: list[int] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     ending: str = ""
@@ -239,7 +241,7 @@ class TaskScene:
             references=draft.references,
             boxes=tuple(boxes),
             scene_boxes=self.sample.boxes,
-            points=tuple(_point(mark) for mark in draft.marks),
+            points=tuple(_point(mark) for mark in (*draft.marks, *draft.points)),
             marks=tuple(SceneMark(mark.view, "cross", mark.color, mark.pixel, text=mark.text) for mark in draft.marks),
             target_frame=draft.truth.frame,
             choices=draft.choices,

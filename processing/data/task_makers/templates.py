@@ -58,6 +58,14 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "List all objects in view with their 3D bounding boxes. The origin is the camera of the first frame.\n"
         f'Each entry of the json list has the keys "label" and "bbox_3d".\n{_BOX_FORM}',
     ),
+    "reasoning_segmentation": (
+        "Which object does the text describe?\nText: {description}\n"
+        'Output a json list of points on its surface, each with the object name in "label" and the 3D point in '
+        f'"pointmap" in the camera coordinate system of the first frame.\n{_POINT_FORM}',
+        "Mark this object with points on what the frames show of it.\nText: {description}\n"
+        'Output a json list with "label" and "pointmap" of each point, in the camera coordinate system of the first '
+        f"frame.\n{_POINT_FORM}",
+    ),
     "grounding_frame": (
         "\nWhich frame is the first to show the object described in the text clearly?\n"
         'Text: {description}\nOutput a JSON dictionary with the frame index in "frame".\n',
