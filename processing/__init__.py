@@ -29,6 +29,7 @@ from .frame_sampling_gap_mllm import (
 )
 from .processing_gap_mllm import GapMllmProcessor, default_image_processor
 from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
+from .scale_calibration import MetricScale, scale_from_distance, scale_from_size
 from .segmentation import SceneSurface, draw_masks, segment_from_points
 from .several_marks_gap_mllm import name_marks, number_marks
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
@@ -56,6 +57,7 @@ __all__ = [
     "LabelledBox",
     "LabelledPoint",
     "Mark",
+    "MetricScale",
     "ParsedAnswer",
     "Rejection",
     "SceneSurface",
@@ -88,6 +90,8 @@ __all__ = [
     "parse_points",
     "pixel_to_token",
     "prompt_text",
+    "scale_from_distance",
+    "scale_from_size",
     "segment_from_points",
     "space_aware_sample",
     "split_image_tags",

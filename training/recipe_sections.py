@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import fields
 
-from ..processing.argument_checks import check_counts, check_kinds, check_names
+from ..processing.argument_checks import check_counts, check_flag, check_kinds, check_names
 from ..processing.data import RoomVariety
 from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.former_names import task_name
@@ -65,7 +65,9 @@ def check_sections(recipe_args: object) -> None:
     check_names("frozen_geometry", sections.get("frozen_geometry", ()), _parameters(FrozenGeometry, {"model"}))
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     RoomQuestions(**sections.get("questions", {}))
-    check_counts(**{f"collation.{name}": bound for name, bound in sections.get("collation", {}).items()})
+    bounds = {f"collation.{name}": value for name, value in sections.get("collation", {}).items()}
+    check_flag("collation.intrinsics_in_prompt", bounds.pop("collation.intrinsics_in_prompt", False))
+    check_counts(**bounds)
 
 
 def _check_source(name, source, sections, is_weighted):

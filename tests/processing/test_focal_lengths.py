@@ -10,7 +10,7 @@ from gap_mllm.processing import GapMllmProcessor, focal_lengths, focal_text
 from gap_mllm.processing.data import make_question, render_room
 from gap_mllm.processing.data.record_errors import RecordError
 from gap_mllm.processing.focal_lengths_gap_mllm import as_trained, insert_focal_text
-from gap_mllm.training import SceneCollator
+from gap_mllm.training import SceneCollator, dry_run_recipe
 
 
 CAMERA = np.array([[500.0, 0, 319.5], [0, 500.0, 239.5], [0, 0, 1]])
@@ -97,3 +97,10 @@ def test_a_view_without_intrinsics_is_named(processor):
         SceneCollator(processor, intrinsics_in_prompt=True)([replace(question, views=views)])
     with pytest.raises(TypeError, match="intrinsics_in_prompt is 'yes'"):
         SceneCollator(processor, intrinsics_in_prompt="yes")
+
+
+def test_a_recipe_turns_it_on():
+    run = ["tiny_object_finetuning", "--collation.intrinsics_in_prompt"]
+    assert dry_run_recipe(run[0], [run[1], "true"])
+    with pytest.raises(TypeError, match="collation.intrinsics_in_prompt is 2; expected True or False"):
+        dry_run_recipe(run[0], [run[1], "2"])

@@ -33,6 +33,7 @@ IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
 REMOTE_FILES = ("answers", "asking", "json_stopping", "processing", "prompts", "several_marks")
 REMOTE_FILES += (
+    "focal_lengths",
     "frame_choice",
     "frame_sampling",
     "number_checks",

@@ -5,7 +5,7 @@ know (a metric depth network, the height of the camera) is written as another.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Protocol
@@ -15,33 +15,13 @@ from PIL import Image
 
 from ...argument_checks import WrongKindError, check_count, check_number, check_path, check_positive
 from ...camera_geometry_gap_mllm import scale_pixels
+from ...scale_calibration import MetricScale
 from ..record_errors import RecordError
 from ..source_files import check_depth_file
 from .depth_teacher import Reconstruction
 
 
 TEACHER_UNITS = "none: the teacher's own units"
-
-
-@dataclass(frozen=True)
-class MetricScale:
-    """Metres of one unit of the teacher, where that comes from, and what is to be known of it.
-
-    Args:
-        factor (`float`): metres of one unit of the teacher.
-        source (`str`): word for metadata on where it comes from, as "user factor".
-        details (`dict`, defaults to none): numbers for the report, as the spread of the estimate.
-    Raises:
-        ValueError: if the factor is not positive and finite.
-    """
-
-    factor: float
-    source: str
-    details: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        if not (np.isfinite(self.factor) and self.factor > 0):
-            raise ValueError(f"the scale factor ({self.source}) is {self.factor}; expected a positive number.")
 
 
 class ScaleEstimator(Protocol):

@@ -9,7 +9,7 @@ import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_boxes, parse_choice, parse_frame, parse_points
 from gap_mllm.processing.data import RecordError, SceneSample, render_room
-from gap_mllm.processing.data.schema import MARKED_TASKS, TASKS
+from gap_mllm.processing.data.schema import POINT_TASKS, TASKS
 from gap_mllm.processing.data.task_makers import TASK_MAKERS, MadeTasks, TaskMargins, TaskScene, make_tasks
 from gap_mllm.processing.data.task_makers.making import REPEATED
 from tests.processing.data.task_makers.scenes import box_scene, look_at, scene_of_room
@@ -38,7 +38,7 @@ def test_every_answer_reads_back(made):
     for rows in made:
         for row in rows:
             assert row.task in TASKS and row.question_type
-            if row.task in MARKED_TASKS:
+            if row.task in POINT_TASKS:
                 parsed = parse_points(row.answer)
                 assert len(parsed.items) == len(row.points) and not parsed.rejected and not parsed.truncated
             elif row.task in ("detection3d", "grounding_box"):
