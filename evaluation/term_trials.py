@@ -82,7 +82,7 @@ def trial_terms(encoder: str) -> dict[str, dict]:
     return {
         "point_map": {},
         "distillation": {"teacher": {"name": "vggt", "path": encoder}, "feature_size": size},
-        "depth": {"side": 8, "features": 64},
+        "depth": {"side": 4, "features": 16},
         "normals": {},
         "camera": {"head_size": 256},
         "field_of_view": {},
