@@ -4,6 +4,7 @@ A measure reads what the head of a term gives for one room, and the targets of t
 Frame: that of each term. Units: those named.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ Targets = Mapping[str, list]
 
 @dataclass(frozen=True)
 class TermMeasure:
-    """A number for one room, and what the best constant answer gets.
+    """A number for one room, NaN where it has no items, and what the best constant answer gets.
 
     Args:
         name (`str`): what is measured, with its unit.
@@ -34,6 +35,11 @@ class TermMeasure:
     score: Callable[[object, Targets, LossTerm], float]
     constant: Callable[[Sequence[Targets], LossTerm], Callable[[Targets], float]]
     is_error: bool = True
+
+
+def _mean(loss):
+    """The mean of a `LossSum`; NaN for a room without items."""
+    return loss.mean.item() if loss.count else math.nan
 
 
 def _answered(score: Callable, fit: Callable) -> Callable:
@@ -60,6 +66,8 @@ def _normal_angle(normals, told):
     """Mean angle in degrees; `normals` like those of the targets."""
     angles = []
     for found, true in zip(normals, told["normals"], strict=True):
+        if true is None:  # too rough for normals at so few pixels
+            continue
         is_known = true.isfinite().all(-1)
         cosine = F.cosine_similarity(found[is_known], true[is_known], dim=-1)
         angles.append(cosine.clamp(-1, 1).arccos().rad2deg())
@@ -68,13 +76,18 @@ def _normal_angle(normals, told):
 
 def _normal_error(maps, told, term):
     cameras = zip(maps, told["intrinsics"], strict=True)
-    return _normal_angle([normals_from_depth(depth, camera, max_jump=None)[0] for depth, camera in cameras], told)
+    known = [
+        None if camera is None else normals_from_depth(depth, camera, max_jump=None)[0] for depth, camera in cameras
+    ]
+    return _normal_angle(known, told)
 
 
 def _mean_normal(train, term):
-    known = [normals[normals.isfinite().all(-1)].mean(0) for told in train for normals in told["normals"]]
-    mean = torch.stack(known).mean(0)
-    return lambda told: _normal_angle([mean.expand_as(normals) for normals in told["normals"]], told)
+    maps = [normals for told in train for normals in told["normals"] if normals is not None]
+    mean = torch.stack([normals[normals.isfinite().all(-1)].mean(0) for normals in maps]).mean(0)
+    return lambda told: _normal_angle(
+        [each if each is None else mean.expand_as(each) for each in told["normals"]], told
+    )
 
 
 def _rotation_error(encodings, told, term):
@@ -132,7 +145,7 @@ def _median_point(train):
 
 def _shape_error(features, told, term):
     scene = {name: values[0] for name, values in told.items() if name != "views"}
-    return 100 * chamfer_loss(term.shapes(features, scene), scene["points"]).mean.item()
+    return 100 * _mean(chamfer_loss(term.shapes(features, scene), scene["points"]))
 
 
 def _best_shape(train, term, steps: int = 200):
@@ -150,7 +163,7 @@ def _best_shape(train, term, steps: int = 200):
 
     def error(told):
         true = told["points"][0]
-        return 100 * chamfer_loss(points.detach().expand(len(true), -1, -1), true).mean.item()
+        return 100 * _mean(chamfer_loss(points.detach().expand(len(true), -1, -1), true))
 
     return error
 
@@ -166,6 +179,8 @@ def _partners(told):
 
 def _matching(features, told, term):
     is_known, candidates, partners = _partners(told)
+    if not partners.any():
+        return math.nan
     units = F.normalize(features[is_known], dim=-1)
     nearest = (units @ units.T).where(candidates, -torch.inf).argmax(1)
     found = partners.gather(1, nearest[:, None])[:, 0]
@@ -181,7 +196,7 @@ def _matching_by_chance(train, term):
 
 
 def _inconsistency(features, told, term):
-    return term.scene_loss(features, {name: told[name][0] for name in ("tokens", "number")}).mean.item()
+    return _mean(term.scene_loss(features, {name: told[name][0] for name in ("tokens", "number")}))
 
 
 def _naming(features, told, term):
@@ -197,7 +212,7 @@ def _commonest(train, term):
 
     def share(told):
         own = _own_texts(told)
-        return 100 * sum(tuple(text.tolist()) == commonest for text in own) / len(own)
+        return 100 * sum(tuple(text.tolist()) == commonest for text in own) / len(own) if own else math.nan
 
     return share
 

@@ -240,7 +240,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if before.is_file() and (told := json.loads(before.read_text()))["settings"] == of_run:
         rows = told["terms"]
     if missing := [name for name in args.terms if name not in rows]:
-        rooms = make_rooms(args, settings)
+        needed = {other: settings[other] for name in missing for other in terms_alone(name, settings)}
+        rooms = make_rooms(args, needed)
     for name in missing:
         start = time.perf_counter()
         trained, frozen = (train_term(name, settings, rooms, args, is_frozen) for is_frozen in (False, True))

@@ -78,6 +78,18 @@ def test_the_best_shape_is_near_to_all():
     assert error < score("shape", objects[:1].flatten(1).expand(8, -1), told, ShapeTerm())
 
 
+def test_a_room_without_objects_or_pairs_has_no_number():
+    none, nothing = torch.tensor([-1, -1]), torch.zeros(2, 192)
+    told = {"views": [True], "tokens": [none], "points": [torch.zeros(0, 64, 3)], "count": [0]}
+    assert np.isnan(score("shape", nothing, told, ShapeTerm()))
+    told |= {"labels": [torch.zeros(0, dtype=torch.int64)], "texts": [[torch.tensor([1])] * 4]}
+    seen = {**told, "labels": [torch.tensor([0])]}
+    assert np.isnan(MEASURES["region_text"][0].constant([seen], None)(told))
+    pairs = {"tokens": [none], "number": [torch.tensor([0, 1])]}
+    assert np.isnan(score("consistency", nothing, pairs, ConsistencyTerm()))
+    assert np.isnan(score("correspondence", nothing, pairs))
+
+
 def test_a_row_says_what_is_beaten():
     measure = MEASURES["relations"][0]
     trained, frozen = np.array([80.0, 90, 85, np.nan]), np.array([60.0, 70, 60, np.nan])
