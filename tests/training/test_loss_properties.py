@@ -645,3 +645,33 @@ def test_geovr_without_depth_still_has_the_others():
     }
     twice = found["camera"] + found["camera"]
     torch.testing.assert_close(twice.mean, found["camera"].mean)
+
+
+def _known(num_rows, num_known):
+    return (torch.arange(num_rows) < num_known)[:, None].expand(num_rows, 4)
+
+
+NONE_HOLDS = torch.zeros(6, 4, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: point_contrast_loss(x, torch.tensor([1, 1, 2, 2, 3, -1])),
+        lambda x: region_text_sigmoid_loss(x, torch.eye(4), NONE_HOLDS, _known(6, 5)),
+        lambda x: relation_alignment_loss(
+            x, torch.tensor([[0, 1], [2, 5]]), torch.eye(4), NONE_HOLDS[:2], _known(2, 1)
+        ),
+    ],
+    ids=["point_contrast", "region_text_sigmoid", "relation_alignment"],
+)
+def test_rows_that_do_not_count_may_hold_nan_and_others_keep_their_gradient(loss):
+    features = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for filling in (0.5, torch.nan):
+        features[5] = filling
+        leaf = features.clone().requires_grad_()
+        loss(leaf).sum.backward()
+        gradients.append(leaf.grad)
+    assert gradients[0][:5].abs().sum() > 0 and (gradients[1][5] == 0).all()
+    assert torch.equal(gradients[0][:5], gradients[1][:5])

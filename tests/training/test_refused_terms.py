@@ -13,6 +13,7 @@ from gap_mllm.training import GeometryAlignedTrainingArguments, SceneCollator, s
 from gap_mllm.training.losses import chamfer_loss, feature_distillation_loss, scale_invariant_depth_loss
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import RecordedTeacher, TeacherTargets
+from gap_mllm.training.terms import make_terms
 
 
 VIEWS = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,))
@@ -133,6 +134,12 @@ def test_a_frozen_layer_is_not_distilled_into(make_pretraining_model, make_train
 def test_a_weight_without_a_head_is_refused(make_pretraining_model, make_trainer, name):
     with pytest.raises(ValueError, match=f"The term '{name}' has a weight, but the model has no head '{name}'"):
         make_trainer(make_pretraining_model(), terms={name: ON})
+
+
+@pytest.mark.parametrize("weight", [-1, {0: 1.0, 0.5: -0.5}])
+def test_a_weight_below_0_is_refused(weight):
+    with pytest.raises(ValueError, match="terms.depth.weight.* is -"):
+        make_terms(GeometryAlignedTrainingArguments("unused", report_to="none"), {"depth": {"weight": weight}})
 
 
 def test_normalised_lengths_have_a_mean_of_one(room):

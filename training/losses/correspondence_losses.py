@@ -203,7 +203,8 @@ def point_contrast_loss(
     is_other = is_other & same_scene(scenes, len(features), features.device)
     is_known = point_ids >= 0
     positive = is_other & (point_ids[:, None] == point_ids[None, :]) & is_known[:, None]
-    logits = unit(features) @ unit(features).T / temperature
+    features = unit(only_valid(features, is_known))  # before the product, in whose gradient NaN times 0 is NaN
+    logits = features @ features.T / temperature
     counted = positive.any(1)
     others = torch.where(is_other & counted[:, None] & is_known[None, :], logits, -torch.inf)
     others = torch.where(counted, torch.where(counted[:, None], others, 0.0).logsumexp(1), 0.0)

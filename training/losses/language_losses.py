@@ -158,9 +158,9 @@ def region_text_sigmoid_loss(
         ```
     """
     _check_widths(regions, texts)
-    logits = unit(regions) @ unit(texts).T * scale + bias
-    holds = valid_mask(holds, torch.ones_like(logits, dtype=torch.bool))
+    holds = valid_mask(holds, torch.ones(len(regions), len(texts), dtype=torch.bool, device=regions.device))
     known = valid_mask(known, torch.ones_like(holds))
+    logits = unit(only_valid(regions, known.any(1))) @ unit(texts).T * scale + bias
     losses = only_valid(-F.logsigmoid(torch.where(holds, logits, -logits)), known)
     return sum_over_places(losses.sum(1), known.any(1))
 
@@ -245,7 +245,10 @@ def relation_alignment_loss(
         ```
     """
     check_shapes(last=2, pairs=pairs)
-    steps = regions[pairs[:, 1]] - regions[pairs[:, 0]]
+    first, second = regions[pairs[:, 0]], regions[pairs[:, 1]]
+    if known is not None:
+        first, second = only_valid(first, known.any(1)), only_valid(second, known.any(1))
+    steps = second - first
     return region_text_sigmoid_loss(steps, texts, holds, known, scale=scale, bias=bias)
 
 

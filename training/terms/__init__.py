@@ -78,7 +78,7 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
             raise type(error)(f"terms.{name}.{error}") from None
         named = {key: getattr(arguments, f"{name}_{key}") for key in known if hasattr(arguments, f"{name}_{key}")}
         terms[name] = term(**{**named, **given})
-        terms[name].weight = read_weight(f"terms.{name}.weight", terms[name].weight)
+        terms[name].weight = read_weight(f"terms.{name}.weight", terms[name].weight, least=0.0)
     return terms
 
 
