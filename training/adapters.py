@@ -21,7 +21,7 @@ from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing import GapMllmProcessor
 from ..processing.argument_checks import check_kinds, check_names, check_output_folder
 from .geometry_aligned_trainer import trained_groups
-from .module_groups import MODULE_GROUPS
+from .module_groups import groups_of
 from .recipes import number_keys
 
 
@@ -37,8 +37,9 @@ def add_lora(
     Args:
         model (`GapMllmForConditionalGeneration` or `GapMllmForPreTraining`): model that was loaded from a folder or
             repository; its weights are frozen.
-        trained (`Sequence[str]`, defaults to `("mergers", "fusion", "language")`): groups of `MODULE_GROUPS` that
-            learn: those that `target_modules` adapts by their adapters, the others but for "language" whole.
+        trained (`Sequence[str]`, defaults to `("mergers", "fusion", "language")`): groups of `MODULE_GROUPS`, or
+            "heads", that learn: those that `target_modules` adapts by their adapters, the others but for "language"
+            whole.
         **lora: fields of `peft.LoraConfig`; `target_modules` and `modules_to_save` say what is adapted and what is
             trained whole otherwise.
     Returns:
@@ -74,7 +75,8 @@ def lora_config(
     becomes absolute, or what the field `base_model_name_or_path` says.
     """
     check_lora(lora)
-    check_names("trained", trained, MODULE_GROUPS)
+    known = groups_of(model)
+    check_names("trained", trained, known)
     from peft import LoraConfig
     from peft.tuners.tuners_utils import check_target_module_exists
 
@@ -83,14 +85,14 @@ def lora_config(
     config = LoraConfig(**{"target_modules": LANGUAGE_LINEARS, "task_type": "CAUSAL_LM", **lora})
     modules = dict(model.named_modules())
     adapted = [f"{name}." for name in modules if check_target_module_exists(config, name)]
-    groups = {group for group, starts in MODULE_GROUPS.items() if any(name.startswith(starts) for name in adapted)}
+    groups = {group for group, starts in known.items() if any(name.startswith(starts) for name in adapted)}
     if not groups <= set(trained):
         raise ValueError(
             f"lora.target_modules adapts modules of {sorted(groups - set(trained))}, which are not trained; trained "
             f"are {list(trained)}. Give these groups a learning rate (module_learning_rates), or adapt other modules."
         )
     if "modules_to_save" not in lora:
-        starts = [start for group in trained if group not in {*groups, "language"} for start in MODULE_GROUPS[group]]
+        starts = [start for group in trained if group not in {*groups, "language"} for start in known[group]]
         parts = {start: modules[start[:-1]] for start in starts if start[:-1] in modules}
         config.modules_to_save = [name for start, part in parts.items() for name in _saved_names(start, part)] or None
     return config

@@ -149,8 +149,10 @@ def _config_and_processor(recipe_args, assumptions):
     if recipe_args.model_path:
         folder = model_folder(recipe_args.model_path)
         check_kind(GapMllmForPreTraining, folder)
-        check_fusion(getattr(recipe_args, "model_config", {}), folder)
-        return GapMllmConfig.from_pretrained(folder), GapMllmProcessor.from_pretrained(folder)
+        sizes = getattr(recipe_args, "model_config", {})
+        check_fusion(sizes, folder)
+        options = {"use_geometry": sizes["use_geometry"]} if "use_geometry" in sizes else {}
+        return GapMllmConfig.from_pretrained(folder, **options), GapMllmProcessor.from_pretrained(folder)
     model_config = getattr(recipe_args, "model_config", {})
     if recipe_args.data or not model_config:
         processor = GapMllmProcessor(default_image_processor(), build_tiny_tokenizer())

@@ -41,7 +41,7 @@ LOSS_FIELDS = (
     "collation_counts",
 )
 # Fields that only `GeometryAlignedTrainer` takes.
-PRETRAINING_FIELDS = (*LOSS_FIELDS, "scene_repeats")
+PRETRAINING_FIELDS = (*LOSS_FIELDS, "scene_repeats", "head_grids")
 
 
 class SceneCollator:
@@ -186,6 +186,9 @@ class SceneCollator:
                 batch["point_map_targets"] = torch.cat([self._point_maps(*pair) for pair in shown])
             if self.teaching is not None:
                 targets = join_targets([self._teacher_targets(*pair) for pair in shown])
+                grids = {name: told.pop("grid") for name, told in targets.items() if "grid" in told}
+                if grids:
+                    batch["head_grids"] = {name: torch.stack(each) for name, each in grids.items()}
                 batch["teacher_targets"] = targets
         if not self.for_pretraining:
             return {name: value for name, value in batch.items() if name not in PRETRAINING_FIELDS}

@@ -47,11 +47,11 @@ class Teaching:
     ):
         self.terms = {name: term for name, term in terms.items() if isinstance(term, HeadTerm) and term.weight}
         self.head_settings, self.teachers = head_settings, {}
-        for name, term in self.terms.items():
-            key = _key(term)
-            if key in self.teachers or term.teacher == OWN_ENCODER:
+        for name, teacher in ((name, each) for name, term in self.terms.items() for each in term.teachers):
+            key = _key(teacher)
+            if key in self.teachers or teacher == OWN_ENCODER:
                 continue
-            told = _read(name, term)
+            told = _read(name, teacher)
             self.teachers[key] = (teachers or {}).get(told["name"])
             if self.teachers[key] is None:
                 try:
@@ -89,15 +89,17 @@ class Teaching:
             if term.teacher == OWN_ENCODER:
                 targets[name] = term.own_targets(grids)
                 continue
-            key = _key(term)
-            if key not in said:
-                said[key] = self.teachers[key](views)
+            for teacher in term.teachers:
+                if _key(teacher) not in said:
+                    said[_key(teacher)] = self.teachers[_key(teacher)](views)
+            key, *others = map(_key, term.teachers)
             if isinstance(term, ObjectTerm):
                 if key not in objects:
                     objects[key] = find_objects(said[key], views, grids, samples)
                 targets[name] = term.scene_targets(objects[key], tokenizer)
                 continue
-            targets[name] = term.targets(said[key], views, grids, self.head_settings[term.head])
+            others = [said[each] for each in others]
+            targets[name] = term.targets(said[key], views, grids, self.head_settings[term.head], *others)
         return targets
 
 
@@ -141,7 +143,8 @@ def set_training_heads(
     terms, settings = {name: term for name, term in terms.items() if term.weight}, {}
     model = bare_model(model)
     for name, term in terms.items():
-        _read(name, term)
+        for teacher in term.teachers:
+            _read(name, teacher)
         if term.head == name:
             settings[name] = term.head_settings(model.config)
         elif term.head not in terms:
@@ -153,21 +156,21 @@ def set_training_heads(
     return Teaching(terms if teach else {}, settings, teachers) if terms else None
 
 
-def _read(name, term):
-    """Name and settings of the teacher of a term."""
-    told = {"name": term.teacher} if isinstance(term.teacher, str) else dict(term.teacher)
+def _read(name, teacher):
+    """Name and settings of a teacher of a term."""
+    told = {"name": teacher} if isinstance(teacher, str) else dict(teacher)
     known = [*TEACHERS, *([OWN_ENCODER] if name == "distillation" else [])]
     if told.get("name") not in known:
         near = nearest_name(str(told.get("name")), known)
         raise ValueError(
-            f"terms.{name}.teacher is {term.teacher!r}{near}; expected one of {', '.join(known)}, or a mapping of "
+            f"terms.{name}.teacher is {teacher!r}{near}; expected one of {', '.join(known)}, or a mapping of "
             "name and settings."
         )
     return told
 
 
-def _key(term):
-    return json.dumps(term.teacher, sort_keys=True)
+def _key(teacher):
+    return json.dumps(teacher, sort_keys=True)
 
 
 __all__ = ["Teaching", "set_training_heads"]

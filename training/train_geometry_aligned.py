@@ -46,7 +46,7 @@ class GeometryAlignedModelArguments(QuestionArguments):
         default_factory=dict,
         metadata={
             "help": "text_config, vision_config and gap_fusion_config of a new model; geometry_config for an encoder "
-            "of depth and normal maps."
+            "of depth and normal maps. With model_path {use_geometry: false} leaves encoder and fusion away."
         },
     )
     geometry_encoder_path: str | None = field(
@@ -201,6 +201,8 @@ def _train(model_args, args, run, scorer, callbacks):
         processor = load_processor(folder)
         afresh = ("point_map_heads.", "training_heads.")  # inference needs none
         options = {"dtype": model_args.dtype, **quantized_loading(model_args.quantization, args.device)}
+        if "use_geometry" in model_args.model_config:
+            options["use_geometry"] = model_args.model_config["use_geometry"]
         model = load_pretrained(GapMllmForPreTraining, folder, may_lack=afresh, **options)
     elif (model_args.geometry_encoder_path or starts_afresh(model_args.model_config)) and model_args.lora is None:
         processor = new_processor(model_args)
@@ -213,8 +215,6 @@ def _train(model_args, args, run, scorer, callbacks):
     answers = bool(model_args.num_selection_rooms or model_args.eval_rewards)
     check_known_geometry(model.config, model_args.known_geometry, answers)
     teaching = set_training_heads(model, args)
-    if teaching is not None and model_args.lora is not None:
-        raise ValueError(f"lora adapts no heads, which the terms {list(teaching.terms)} need; leave one of them out.")
     freeze(model, args)
     set_attention(model, model_args.attn_implementation, args.device, autocast_dtype(args))
     is_flash = "flash" in model.config.text_config._attn_implementation

@@ -24,6 +24,8 @@ class DepthAnythingTeacher:
     Args:
         model (`depth_anything_3.api.DepthAnything3`): the model, or an object with its `inference`.
         layers (`Sequence[int]`, defaults to none): layers whose features are kept; GeoVR takes 18, 26, 32 and 38.
+        canonical_focal_px (`float`, *optional*): see `TeacherTargets`; 300 for the metric models, which tell neither
+            cameras nor confidence.
         name (`str`, *optional*): how a cache calls it, by default its class.
 
     Example:
@@ -44,12 +46,19 @@ class DepthAnythingTeacher:
         ```
     """
 
-    def __init__(self, model, layers: Sequence[int] = (), name: str | None = None):
+    def __init__(
+        self, model, layers: Sequence[int] = (), canonical_focal_px: float | None = None, name: str | None = None
+    ):
         self.model, self.layers, self.name = model, list(layers), name or type(model).__name__
+        self.canonical_focal_px = canonical_focal_px
 
     @classmethod
     def from_pretrained(
-        cls, path: str, device: str | None = None, layers: Sequence[int] = ()
+        cls,
+        path: str,
+        device: str | None = None,
+        layers: Sequence[int] = (),
+        canonical_focal_px: float | None = None,
     ) -> "DepthAnythingTeacher":
         """Load a model by its folder or its name on the Hub.
 
@@ -65,7 +74,8 @@ class DepthAnythingTeacher:
                 "cache, is often simpler."
             ) from error
         model = DepthAnything3.from_pretrained(path)
-        return cls(model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), layers, str(path))
+        model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return cls(model, layers, canonical_focal_px, str(path))
 
     @torch.no_grad()
     def __call__(self, views: Sequence[View]) -> TeacherTargets:
@@ -82,6 +92,10 @@ class DepthAnythingTeacher:
         if sky is not None:
             depth = torch.where(torch.as_tensor(sky)[..., None] >= SKY, 0.0, depth)
         conf, extrinsics = getattr(found, "conf", None), getattr(found, "extrinsics", None)
+        if self.canonical_focal_px is not None:
+            maps = list(depth[..., 0].float())
+            sure = [torch.ones_like(each) for each in maps]
+            return TeacherTargets(depth=maps, confidence=sure, canonical_focal_px=self.canonical_focal_px)
         answer = SimpleNamespace(
             depth=depth,
             depth_conf=torch.ones_like(depth[..., 0]) if conf is None else conf,

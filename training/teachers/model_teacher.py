@@ -27,8 +27,8 @@ class ModelTeacher:
 
     Args:
         model (`Teacher`): `GapMllmVggtForReconstruction`, or any callable with the same outputs.
-        image_size (`int`, *optional*), patch_size (`int`, *optional*): longer side of its pictures and side of a
-            patch in pixels, by default those of its config.
+        image_size (`int`, *optional*), patch_size (`int`, *optional*): longer side of its pictures, and of what both
+            sides are multiples, in pixels, by default those of its config; GeoVR's are 504 and 28.
         is_metric (`bool`, defaults to False): whether its unit is the metre.
 
     Example:
@@ -56,10 +56,16 @@ class ModelTeacher:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str | None = None, dtype: str = "float32", is_metric: bool = False
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        dtype: str = "float32",
+        is_metric: bool = False,
+        image_size: int | None = None,
+        patch_size: int | None = None,
     ) -> "ModelTeacher":
         """The teacher of a folder, or a name on the Hub; errors as of `load_teacher`."""
-        return cls(load_teacher(path, device, dtype), is_metric=is_metric)
+        return cls(load_teacher(path, device, dtype), image_size, patch_size, is_metric)
 
     @property
     def name(self) -> str:

@@ -39,6 +39,8 @@ class TeacherTargets:
             known; the identity for the first.
         features (`dict[str, list[torch.Tensor]]`): features `(h, w, C)` of each view by the name of their layer.
         is_metric (`bool`, defaults to False): whether lengths are in metres.
+        canonical_focal_px (`float`, *optional*): focal length in pixels of the maps for which depth is in metres,
+            of a teacher that does not know cameras; depth for another is that times its focal length over this one.
     """
 
     depth: list[torch.Tensor] | None = None
@@ -47,6 +49,7 @@ class TeacherTargets:
     camera_to_first: torch.Tensor | None = None
     features: dict[str, list[torch.Tensor]] = field(default_factory=dict)
     is_metric: bool = False
+    canonical_focal_px: float | None = None
 
     @classmethod
     def of_reconstruction(
@@ -96,9 +99,37 @@ class TeacherTargets:
         check_names("the teacher's features", [name], self.features)
         return self.features[name]
 
+    def depth_m(self, cameras: "TeacherTargets") -> "TeacherTargets":
+        """The targets with depth in metres.
+
+        Args:
+            cameras (`TeacherTargets`): those whose intrinsics say what `canonical_focal_px` makes of the same views.
+        Raises:
+            ValueError: if depth is not told, or is in units of the teacher's own.
+        """
+        self._need("depth")
+        if self.canonical_focal_px is None:
+            if not self.is_metric:
+                raise ValueError(
+                    "the teacher's depth is in units of its own; take one that tells metres, or give the "
+                    "canonical_focal_px of one that does so for a focal length."
+                )
+            return self
+        cameras._need("depth", "intrinsics")
+        known = zip(self.depth, cameras.depth, cameras.intrinsics, strict=True)
+        factors = [
+            (camera[0, 0] / size.shape[1] * depth.shape[1] + camera[1, 1] / size.shape[0] * depth.shape[0]) / 2
+            for depth, size, camera in known
+        ]
+        depth = [
+            (each * factor.to(each) / self.canonical_focal_px).nan_to_num(0.0)
+            for each, factor in zip(self.depth, factors, strict=True)
+        ]
+        return replace(self, depth=depth, is_metric=True, canonical_focal_px=None)
+
     def resized(self, sizes: Sequence[tuple[int, int]]) -> "TeacherTargets":
         """The targets with depth and confidence of the nearest pixels at another height and width for each view."""
-        self._need("depth", "confidence", "intrinsics")
+        self._need("depth", "confidence")
         maps, cameras = {"depth": [], "confidence": []}, []
         for view, (height, width) in enumerate(sizes):
             old_height, old_width = self.depth[view].shape
@@ -106,8 +137,9 @@ class TeacherTargets:
             columns = ((torch.arange(width) + 0.5) * old_width / width).long()
             for name, values in maps.items():
                 values.append(getattr(self, name)[view][rows[:, None], columns])
-            cameras.append(scale_intrinsics(self.intrinsics[view], width / old_width, height / old_height))
-        return replace(self, **maps, intrinsics=torch.stack(cameras))
+            if self.intrinsics is not None:
+                cameras.append(scale_intrinsics(self.intrinsics[view], width / old_width, height / old_height))
+        return replace(self, **maps, intrinsics=torch.stack(cameras) if cameras else None)
 
     def to(self, device: torch.device | str) -> "TeacherTargets":
         """The targets on another device."""

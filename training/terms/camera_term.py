@@ -98,21 +98,25 @@ class FieldOfViewTerm(_VectorTerm):
 
 @dataclass
 class MetricScaleTerm(_VectorTerm):
-    """Metres for each unit of a teacher. Items: scenes with recorded depth, by which the unit is measured.
+    """Metres for each unit of a teacher. Items: scenes with depth in metres, by which the unit is measured.
 
-    Source: `metric_scale_target`, `metric_scale_loss`, GeoVR (arXiv:2606.05833), weight 1 there. `Differs:` depth in
-    metres is what was recorded, not that of a second model; for the head see `GapMllmScaleHead`.
+    Of the teacher's depth the less sure half is left out.
+    Source: `metric_scale_target`, `metric_scale_loss`, GeoVR (arXiv:2606.05833), weight 1 there, where
+    `metric_teacher` is a second model; for the head see `GapMllmScaleHead`.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher whose unit is measured, as in `HeadTerm`; that of "recorded", the default,
             is the metre.
+        metric_teacher (`str` or `dict`): teacher of depth in metres, as `{name: depth_anything_3, path: FOLDER,
+            canonical_focal_px: 300}`; "recorded" by default.
         layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
         head_size (`int`, defaults to 512): hidden width of the head.
         tokens (`bool`, defaults to False): whether the head reads a token behind the last view, in training only, as
             in GeoVR; else the mean of the visual tokens of all views.
     """
 
+    metric_teacher: str | dict = "recorded"
     layers: list[int] = field(default_factory=lambda: [-1])
     head_size: int = 512
     tokens: bool = False
@@ -123,12 +127,24 @@ class MetricScaleTerm(_VectorTerm):
     def head_settings(self, config: GapMllmConfig) -> dict:
         return {"layers": _only(self), "head_size": self.head_size, **_tokens(self)}
 
+    @property
+    def teachers(self) -> list[str | dict]:
+        return [self.teacher, self.metric_teacher]
+
     def targets(
-        self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
+        self,
+        told: TeacherTargets,
+        views: Sequence[View],
+        grids: list[tuple[int, int]],
+        settings: dict,
+        metric: TeacherTargets | None = None,
     ) -> dict[str, list]:
-        metric = RecordedTeacher(poses=False)(views).resized([tuple(depth.shape) for depth in told.depth]).depth
-        depth, metric = (torch.cat([each.flatten().cpu() for each in maps])[None] for maps in (told.depth, metric))
-        scale, is_known = metric_scale_target(depth, metric)
+        metric = RecordedTeacher(poses=False)(views) if metric is None else metric
+        maps = metric.depth_m(told).resized([tuple(depth.shape) for depth in told.depth]).depth
+        flat = [
+            torch.cat([each.flatten().cpu() for each in kind])[None] for kind in (told.depth, maps, told.confidence)
+        ]
+        scale, is_known = metric_scale_target(*flat[:2], valid=flat[1] > 0, confidence=flat[2])
         return {"vectors": [scale[0] if is_known[0] else None]}
 
     def compute(self, prediction: torch.Tensor, target: torch.Tensor) -> LossSum:

@@ -7,6 +7,7 @@ import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
 from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
+from ...processing.argument_checks import check_names
 from ...processing.data.scene_sample import View
 from ..losses import (
     LossSum,
@@ -17,7 +18,7 @@ from ..losses import (
     trimmed_depth_loss,
 )
 from ..teachers import TeacherTargets
-from .head_term import HeadTerm
+from .head_term import GRIDS, HeadTerm
 
 
 @dataclass
@@ -36,6 +37,8 @@ class DepthTerm(HeadTerm):
         features (`int`, defaults to 256): channels of the head, a multiple of 4.
         method (`str`, defaults to "plain"): "plain", whose levels all keep the grid of the tokens, or "dpt", the
             pyramid of GeoVR, for four layers and a `side` that is a multiple of 4.
+        grid (`str`, defaults to "tokens"): grid on which the head tells, that of the visual "tokens", or of the
+            "teacher", whose maps have `side` pixels along each side of a cell, as in GeoVR.
         out_channels (`list[int]`): channels of the four levels of "dpt"; [256, 512, 1024, 1024] by default.
         log_weight (`float`, defaults to 1.0), absolute_weight (`float`, defaults to 1.0), gradient_weight (`float`,
             defaults to 1.0): factors of `scale_invariant_depth_loss`, `trimmed_depth_loss` and `depth_gradient_loss`
@@ -46,6 +49,7 @@ class DepthTerm(HeadTerm):
     side: int = 8
     features: int = 256
     method: str = "plain"
+    grid: str = "tokens"
     out_channels: list[int] = field(default_factory=lambda: [256, 512, 1024, 1024])
     log_weight: float = 1.0
     absolute_weight: float = 1.0
@@ -56,6 +60,9 @@ class DepthTerm(HeadTerm):
 
     def head_settings(self, config: GapMllmConfig) -> dict:
         settings = {"layers": list(self.layers), "side": self.side, "features": self.features}
+        check_names("terms.depth.grid", [self.grid], GRIDS)
+        if self.grid == "teacher":
+            settings["grid"] = self.grid
         if self.method == "plain":
             return settings
         return {**settings, "method": self.method, "out_channels": list(self.out_channels)}
@@ -63,8 +70,10 @@ class DepthTerm(HeadTerm):
     def targets(
         self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
     ) -> dict[str, list]:
+        grids = _output_grids(told, grids, settings)
         maps = told.resized(_sizes(grids, settings)).depth
-        return {"depth": [depth.cpu() if (depth > 0).any() else None for depth in maps]}
+        targets = {"depth": [depth.cpu() if (depth > 0).any() else None for depth in maps]}
+        return targets if self.grid == "tokens" else {**targets, "grid": [torch.tensor(grid) for grid in grids]}
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
         return float(len(self.known(inputs, "depth")))
@@ -99,7 +108,8 @@ class NormalsTerm(HeadTerm):
     def targets(
         self, told: TeacherTargets, views: Sequence[View], grids: list[tuple[int, int]], settings: dict
     ) -> dict[str, list]:
-        resized, found = told.resized(_sizes(grids, settings)), {"normals": [], "intrinsics": []}
+        sizes = _sizes(_output_grids(told, grids, settings), settings)
+        resized, found = told.resized(sizes), {"normals": [], "intrinsics": []}
         for depth, camera in zip(resized.depth, resized.intrinsics, strict=True):
             is_known = bool(camera.isfinite().all()) and bool((depth > 0).any())
             normals, valid = normals_from_depth(depth, camera) if is_known else (None, torch.tensor(False))
@@ -117,6 +127,13 @@ class NormalsTerm(HeadTerm):
                 normals = normals_from_depth(depth, camera, max_jump=None)[0]
                 total = LossSum(total.sum + normal_loss(normals, target).sum, total.count)
         return total
+
+
+def _output_grids(told, grids, settings):
+    """Grid of the head for each view, in cells of `side` pixels."""
+    if settings.get("grid") != "teacher":
+        return grids
+    return [tuple(max(1, round(size / settings["side"])) for size in depth.shape) for depth in told.depth]
 
 
 def _sizes(grids, settings):

@@ -9,22 +9,23 @@ from ...configuration_gap_mllm import GapMllmConfig
 from ...geometry_views_gap_mllm import is_trainable
 from ...hidden_states_gap_mllm import layer_index
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
+from ...processing.argument_checks import check_names
 from ...processing.data.scene_sample import View
 from ..losses import LossSum, layer_distillation_loss, pool_features
 from ..teachers import TeacherTargets
-from .head_term import OWN_ENCODER, HeadTerm
+from .head_term import GRIDS, OWN_ENCODER, HeadTerm
 
 
 VGGT_FEATURE_SIZE = 2048
+POOLED_PATCHES = 2  # of the teacher along each side, where its grid is taken
 
 
 @dataclass
 class DistillationTerm(HeadTerm):
     """1 - cosine between projected hidden states and a teacher's features, mean over layers. Items: visual tokens.
 
-    Source: 3DRS (arXiv:2506.01946), last layer; GeoVR (arXiv:2606.05833), four layers with `norm`, `frame_half` and a
-    `projector_size` of the teacher's width. `Differs:` GeoVR resizes the student's tokens to the teacher's grid; here
-    the teacher is averaged over the cells of the student's, as in 3DRS.
+    Source: 3DRS (arXiv:2506.01946), last layer; GeoVR (arXiv:2606.05833), four layers with `norm`, `frame_half`, a
+    `projector_size` of the teacher's width, and the `grid` of the teacher.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
@@ -40,6 +41,8 @@ class DistillationTerm(HeadTerm):
         norm (`bool`, defaults to False): whether the projectors begin with a LayerNorm.
         frame_half (`bool`, defaults to False): whether only the first half of the features is the target: VGGT's
             frame attention.
+        grid (`str`, defaults to "tokens"): "tokens": the teacher's features are averaged over the visual tokens, as in
+            3DRS; "teacher": they are averaged over 2 x 2 patches, and the hidden states resized to these, as in GeoVR.
         squared_distance (`bool`, defaults to False): whether the loss is twice as large, as in the code of 3DRS.
     """
 
@@ -50,6 +53,7 @@ class DistillationTerm(HeadTerm):
     projector_size: int | None = None
     norm: bool = False
     frame_half: bool = False
+    grid: str = "tokens"
     squared_distance: bool = False
 
     name = "distillation"
@@ -61,10 +65,16 @@ class DistillationTerm(HeadTerm):
             raise ValueError(
                 f"terms.distillation has {len(self.layers)} layers and {len(named)} teacher_layers; expected as many."
             )
+        check_names("terms.distillation.grid", [self.grid], GRIDS)
         taps = [f"layer_{layer}" for layer in encoder.tap_layers]
         is_own = self.teacher == OWN_ENCODER
         if is_own and len(self.layers) > len(taps):
             raise ValueError(f"terms.distillation has {len(self.layers)} layers, but the encoder taps {taps}.")
+        if is_own and self.grid == "teacher":
+            raise ValueError(
+                "terms.distillation.grid is 'teacher', but its teacher is the model's own encoder, whose grid is that "
+                "of the tokens. Leave it out."
+            )
         size = encoder.feature_size if is_own else VGGT_FEATURE_SIZE
         return {
             "layers": list(self.layers),
@@ -83,14 +93,18 @@ class DistillationTerm(HeadTerm):
                 f"terms.distillation has {len(self.layers)} layers, but the teacher tells features of "
                 f"{list(told.features)}. Take another teacher, or fewer layers."
             )
+        targets, is_theirs = {}, self.grid == "teacher"
+        if is_theirs:
+            grids = [tuple(side // POOLED_PATCHES for side in view.shape[:2]) for view in told.layer(names[0])]
+            targets["grid"] = [torch.tensor(grid) for grid in grids]
         pooled = [
             [
-                _pooled(index, view, grid)
+                _pooled(index, view, grid, is_theirs)
                 for index, (view, grid) in enumerate(zip(told.layer(name), grids, strict=True))
             ]
             for name in names
         ]
-        return {"features": [torch.stack(layers) for layers in zip(*pooled, strict=True)]}  # (layers, tokens, C)
+        return {"features": [torch.stack(layers) for layers in zip(*pooled, strict=True)], **targets}
 
     def own_targets(self, grids: list[tuple[int, int]]) -> dict[str, list]:
         """As `targets`, of width 0, where the features are those of the forward pass: they only tell how many."""
@@ -128,7 +142,9 @@ class DistillationTerm(HeadTerm):
                 )
 
 
-def _pooled(index, features, grid):
+def _pooled(index, features, grid, by_windows):
+    if by_windows:  # a last odd row or column is left out, as in the release
+        features = features[: POOLED_PATCHES * grid[0], : POOLED_PATCHES * grid[1]]
     if features.shape[0] < grid[0] or features.shape[1] < grid[1]:
         raise ValueError(
             f"view {index} has {grid[0]} x {grid[1]} visual tokens, but the teacher's grid is {features.shape[0]} x "

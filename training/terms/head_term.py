@@ -17,14 +17,17 @@ from .loss_term import LossTerm
 OWN_ENCODER = "encoder"  # the teacher that is the model's own geometry encoder
 
 
+GRIDS = ("tokens", "teacher")  # on which a head tells
+
+
 @dataclass
 class HeadTerm(LossTerm):
     """A term with a head of `GapMllmForPreTraining.training_heads`, and targets that a teacher tells of each view.
 
     A batch has the targets in `teacher_targets`, by the name of the term: lists with an entry for each view, None
-    where the teacher does not tell. Subclasses with a head of their own have `layers`, the hidden states that it
-    reads: 0 are the embeddings, -1 the last layer after its norm. `set_training_heads` makes heads and `Teaching`,
-    which asks the teachers.
+    where the teacher does not tell, and perhaps `grid`, on which the head is to tell of each view. Subclasses with a
+    head of their own have `layers`, the hidden states that it reads: 0 are the embeddings, -1 the last layer after its
+    norm. `set_training_heads` makes heads and `Teaching`, which asks the teachers.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
@@ -37,6 +40,11 @@ class HeadTerm(LossTerm):
     name: ClassVar[str]  # in LOSS_TERMS, and so of the targets
     head: ClassVar[str]  # in TRAINING_HEADS
     module_groups = ("heads",)
+
+    @property
+    def teachers(self) -> list[str | dict]:
+        """All teachers of the term, the one of its targets first."""
+        return [self.teacher]
 
     def head_settings(self, config: GapMllmConfig) -> dict:
         """Settings of the head for `config.training_heads`, of a term whose head has its name."""
