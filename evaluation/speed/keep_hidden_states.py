@@ -2,8 +2,8 @@
 
 Runs the language model of Qwen3-VL, of the published depth and with random weights, over one long row, keeping no
 hidden states, those of the four layers that GeoVR's heads read, or all of them, as `output_hidden_states=True` does.
-Prints the peak memory that each adds to a pass without gradient, and to a training step with activation checkpointing,
-which keeps the input of each layer in any case. On a GPU by torch's allocator, else by the peak of a process each.
+Prints the peak memory of each in a pass without gradient, and in a training step with activation checkpointing, which
+keeps the input of each layer in any case. On a GPU by torch's allocator, else by the peak of a process each (Linux).
 """
 
 import argparse

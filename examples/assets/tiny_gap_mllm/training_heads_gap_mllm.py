@@ -314,7 +314,7 @@ def make_training_head(name: str, config: GapMllmConfig) -> nn.Module:
     Raises:
         ValueError: for a setting that the head does not have.
     """
-    settings = dict(config.training_heads[name])
+    settings = {key: value for key, value in config.training_heads[name].items() if key != "grid"}  # of the targets
     kind = TRAINING_HEAD_CLASSES[name]
     if name == "depth":
         kind = _depth_head(settings.pop("method", "plain"))
