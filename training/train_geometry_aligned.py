@@ -27,7 +27,7 @@ from .marked_pixel_scorer import make_marked_pixel_samples, marked_pixel_scorer
 from .new_encoder import start_encoder, starts_afresh
 from .recipe_data import QuestionArguments, open_recipe, training_rooms
 from .recipe_sources import each_set, evaluation_questions, training_questions
-from .recorded_geometry import check_known_geometry
+from .recorded_geometry import check_known_geometry, needs_known_depth
 from .rooms import RoomQuestionDataset, RoomQuestions
 from .sample_pictures import NUM_SHOWN, SamplePictures
 from .scene_collator import SceneCollator
@@ -212,8 +212,8 @@ def _train(model_args, args, run, scorer, callbacks):
         raise ValueError(
             "Give model_path to go on from a model, as lora must, or geometry_encoder_path for a new one."
         )
-    answers = bool(model_args.num_selection_rooms or model_args.eval_rewards)
-    check_known_geometry(model.config, model_args.known_geometry, answers)
+    answers, config = bool(model_args.num_selection_rooms or model_args.eval_rewards), model.config
+    check_known_geometry(config, model_args.known_geometry, answers)
     teaching = set_training_heads(model, args)
     freeze(model, args)
     set_attention(model, model_args.attn_implementation, args.device, autocast_dtype(args))
@@ -240,6 +240,7 @@ def _train(model_args, args, run, scorer, callbacks):
     collator = SceneCollator(processor, layout, for_pretraining=True, **shared, **model_args.collation)
     if model_args.lora is not None:
         model = add_lora(model, **lora_options(model_args, args))
+    shown = () if needs_known_depth(config) else eval_dataset or shown  # it could not be asked from pixels alone
     trainer = GeometryAlignedTrainer(
         model=model,
         args=args,
@@ -247,7 +248,7 @@ def _train(model_args, args, run, scorer, callbacks):
         eval_dataset=eval_dataset,
         data_collator=collator,
         scorer=scorer,
-        callbacks=[*(callbacks or ()), SamplePictures(run, processor, eval_dataset or shown)],
+        callbacks=[*(callbacks or ()), SamplePictures(run, processor, shown)],
         run=run,
     )
     trainer.train_and_save()  # with the processor, and so ready for the Hub

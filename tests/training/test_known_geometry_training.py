@@ -162,8 +162,12 @@ def recipe_of_maps(recipe, **changes):
 
 
 def test_recipes_train_it_around_a_teacher_or_without(recipe, tmp_path, encoder_folder):
-    path = recipe_of_maps(recipe, geometry_encoder_path=None)
+    rooms = {"data": {"name": "rendered_rooms", "num_rooms": 2}, "eval_data": {"split": "selection", "num_rooms": 1}}
+    rooms |= {"scene_tasks": {"tasks": ["reconstruction"], "num_views": 1}, "variety": {}, "questions": {}}
+    rooms |= {"eval_strategy": "steps", "eval_steps": 2, "collation": {"max_view_pixels": 4096}}
+    path = recipe_of_maps(recipe, geometry_encoder_path=None, **rooms)
     trainer, _ = train_geometry_aligned(path, ["--lr_scheduler_type", "constant"])
+    assert any("eval_loss_point_map" in entry for entry in trainer.state.log_history)
     encoder = trainer.model.model.geometry
     assert isinstance(encoder, GapMllmGeometryMapsModel) and encoder.teacher is None
     loaded = GapMllmForPreTraining.from_pretrained(tmp_path / "run")
