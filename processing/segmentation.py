@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .argument_checks import check_positive
+from .argument_checks import check_count, check_positive
 from .camera_geometry_gap_mllm import invert_rigid, project_points, transform_points, view_to_first_view
 from .depth_points import world_points_from_depth
 from .visual_prompt_gap_mllm import MARK_COLORS, to_rgb_image
@@ -20,6 +20,7 @@ from .visual_prompt_gap_mllm import MARK_COLORS, to_rgb_image
 
 SMOOTH = np.cos(np.deg2rad(20.0))  # cosine of the angle by which normals of one surface differ, at most, in a pixel
 STEP_M, STEP_SHARE = 0.02, 0.01  # a neighbour lies so far off the plane of a pixel, and this share of its depth more
+LIKE_SHARE = 0.03  # depths that differ by less, as a share, are averaged
 JUMP_SHARE = 0.1  # largest difference of depth of neighbours, over the smaller one
 SAME_M, SAME_SHARE = 0.03, 0.02  # two views see one surface where depths agree so far
 # A plane is of the shell (floor, walls, ceiling) if nothing that was measured, but for a share, lies behind it.
@@ -35,6 +36,7 @@ def segment_from_points(
     camera_to_world: np.ndarray,
     reach_m: float | None = 0.5,
     max_radius_m: float = 2.5,
+    smoothing_px: int = 0,
 ) -> np.ndarray:
     """Segment what 3D points are on, in all views.
 
@@ -53,6 +55,8 @@ def segment_from_points(
         reach_m (`float`, defaults to 0.5): largest distance of a point from what was measured, in metres; None takes
             the nearest in any case.
         max_radius_m (`float`, defaults to 2.5): how far a region reaches from its points, in metres.
+        smoothing_px (`int`, defaults to 0): pixels to each side over which noisy depth is averaged within a surface;
+            exact depth needs none.
     Returns:
         `np.ndarray` of shape `(V, H, W)`, bool.
     Raises:
@@ -72,7 +76,8 @@ def segment_from_points(
 
         ```
     """
-    return SceneSurface(depth_m, intrinsics, camera_to_world).segment(points, reach_m, max_radius_m)
+    surface = SceneSurface(depth_m, intrinsics, camera_to_world, smoothing_px)
+    return surface.segment(points, reach_m, max_radius_m)
 
 
 def _as_points(points):
@@ -88,7 +93,7 @@ class SceneSurface:
     """What the views of a scene measured, and which neighbouring pixels are of one surface: for several objects.
 
     Args:
-        depth_m, intrinsics, camera_to_world: arguments of `segment_from_points`, which has the frame and units.
+        depth_m, intrinsics, camera_to_world, smoothing_px: arguments of `segment_from_points`, with frame and units.
     Raises:
         ValueError, TypeError: as there.
 
@@ -105,10 +110,15 @@ class SceneSurface:
         ```
     """
 
-    def __init__(self, depth_m: np.ndarray, intrinsics: np.ndarray, camera_to_world: np.ndarray):
+    def __init__(
+        self, depth_m: np.ndarray, intrinsics: np.ndarray, camera_to_world: np.ndarray, smoothing_px: int = 0
+    ):
+        check_count("smoothing_px", smoothing_px, least=0)
         depth = np.asarray(depth_m)
         self.to_first = None if np.ndim(camera_to_world) != 3 else view_to_first_view(np.asarray(camera_to_world))
         poses = camera_to_world if self.to_first is None else self.to_first  # a wrong shape is refused below
+        if smoothing_px and depth.ndim == 3 and depth.dtype.kind == "f":  # what is neither is refused below
+            depth = _smoothed(depth, smoothing_px)
         self.points, has_reading = world_points_from_depth(depth, np.asarray(intrinsics), poses)
         if not has_reading.any():
             raise ValueError(f"none of {len(depth)} views has a reading of depth; expected metres above 0 somewhere.")
@@ -233,6 +243,22 @@ class SceneSurface:
             )  # smooth, or an edge that sticks out
         is_shell = self.is_shell[first]
         return is_near & (is_shell == self.is_shell[second]) & (is_even | ~is_shell)
+
+
+def _smoothed(depth, reach):
+    """Depth averaged over a window, each pixel with what is about as far; of inverse depth, so that planes stay."""
+    is_known = np.isfinite(depth) & (depth > 0)
+    inverse = np.where(is_known, 1 / np.where(is_known, depth, 1.0), 0.0)
+    padded = np.pad(inverse, ((0, 0), (reach, reach), (reach, reach)))
+    total, count = np.zeros_like(inverse), np.zeros_like(inverse)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, inverse.shape[1:], (1, 2))  # (V, n, n, H, W)
+    for row in range(2 * reach + 1):
+        for column in range(2 * reach + 1):
+            other = windows[:, row, column]
+            is_like = (other > 0) & (np.abs(other - inverse) <= LIKE_SHARE * inverse)
+            total += np.where(is_like, other, 0.0)
+            count += is_like
+    return np.where(is_known, count / np.where(is_known, total, 1.0), 0.0)
 
 
 def _normals(points, depth, centers):

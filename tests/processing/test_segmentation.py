@@ -106,6 +106,18 @@ def test_a_point_whose_pixel_has_no_reading_takes_the_nearest_that_has():
     assert masks[0, 20:28, 20:44].all() and not masks[0, 28:36, 28:36].any()
 
 
+def test_noisy_depth_is_averaged_within_a_surface():
+    depth, intrinsics, poses = scene(wall_with_box())
+    noisy = depth * (1 + 0.003 * np.random.default_rng(0).standard_normal(depth.shape))
+    rough, smooth = (
+        segment_from_points([[0, 0, 2.5]], noisy, intrinsics, poses, smoothing_px=reach)[0] for reach in (0, 1)
+    )
+    truth = depth[0] < 2.9
+    assert mask_overlap(smooth[None], truth[None]).iou > 0.95
+    exact = segment_from_points([[0, 0, 2.5]], depth, intrinsics, poses, smoothing_px=2)[0]
+    assert (exact == truth).all() and not (smooth & ~truth).any() and rough.sum() <= smooth.sum()
+
+
 @pytest.mark.parametrize(
     ("points", "options", "message"),
     [
@@ -114,6 +126,8 @@ def test_a_point_whose_pixel_has_no_reading_takes_the_nearest_that_has():
         ([[1.0, math.nan, 3.0]], {}, "expected finite numbers"),
         ([[0, 0, 2.5]], {"reach_m": 0}, "reach_m is 0; expected a positive finite number"),
         ([[0, 0, 2.5]], {"max_radius_m": math.inf}, "max_radius_m is inf"),
+        ([[0, 0, 2.5]], {"smoothing_px": -1}, "smoothing_px is -1; expected 0 or more"),
+        ([[0, 0, 2.5]], {"smoothing_px": 1, "depth_m": np.ones((64, 64))}, r"depth_m has shape \(64, 64\)"),
         ([[0, 0, 2.5]], {"depth_m": np.zeros((2, 64, 64))}, "none of 2 views has a reading of depth"),
         ([[0, 0, 2.5]], {"depth_m": np.ones((64, 64))}, r"depth_m has shape \(64, 64\)"),
         ([[0, 0, 2.5]], {"camera_to_world": np.eye(4)}, r"camera_to_world has shape \(4, 4\)"),
