@@ -20,7 +20,7 @@ from ..intervals import with_interval
 from ..marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
 from .linear_probe import LinearProbe
 from .probe_model import CONSTANT, HELD_OUT, POSITION
-from .probed_scenes import unseen_scenes
+from .probed_scenes import check_rows, unseen_scenes
 from .token_targets import position_waves
 from .visual_states import FUSION, VisualStates
 
@@ -70,7 +70,7 @@ def probe_marks(
         with its interval over scenes under "_ci95".
     Raises:
         ValueError: if a number is below 1, fewer than two scenes to fit on or none to score on can be asked about, or
-            as `VisualStates` and `score_marked_pixels`.
+            as `VisualStates` and `score_marked_pixels`. TypeError: if rows are streamed.
 
     Example:
         ```python
@@ -89,6 +89,7 @@ def probe_marks(
     """
     check_counts(train_limit=train_limit, limit=limit, num_views=num_views, marks_per_scene=marks_per_scene)
     check_counts(batch_size=batch_size)
+    check_rows(train_rows=train_rows, rows=rows)
     states, was_training, seen = VisualStates(model, processor, layers), model.training, set()
     chosen = [
         _ask(part, seen, most, num_views, marks_per_scene, seed)

@@ -148,11 +148,13 @@ def _layer(text):
 
 def _relation_lines(related):
     """What answers were worth in the quarters of each place, from the least alike tokens to the most."""
-    lines = [f"{related['value']} of {related['benchmark']}, from the least alike tokens of one spot to the most:"]
+    kind = "value_median" if related["value"] == "error_m" else "value"  # a mean of errors is infinite after one miss
+    named = f"{'median' if kind == 'value_median' else 'mean'} {related['value']} of {related['benchmark']}"
+    lines = [f"{named}, from the least alike tokens of one spot to the most:"]
     for place, found in related["places"].items():
-        values = "  ".join(f"{group['value_median']:.3f}" for group in found["groups"])
+        values = "  ".join(f"{group[kind]:.3f}" for group in found["groups"])
         shown = f"Spearman {found['spearman']:.2f} (p {found['spearman_p']:.2g}, {found['num_samples']} samples)"
-        lines.append(f"{place}: medians {values}; {shown}")
+        lines.append(f"{place}: {values}; {shown}")
     return lines
 
 

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from ...processing.argument_checks import check_counts
 from ...processing.processing_gap_mllm import GapMllmProcessor
-from ...training.losses import normal_loss
+from ...training.losses import normal_loss, voxel_indices
 from ..intervals import with_interval
 from .correspondence import correspondence_score
 from .linear_probe import LinearProbe
-from .probed_scenes import unseen_scenes
+from .probed_scenes import check_rows, unseen_scenes
 from .token_targets import TokenTargets, token_targets_of
 from .visual_states import VisualStates
 
@@ -78,8 +78,9 @@ def probe_model(
         `correspondence_score`: means over scenes, each with its interval under "_ci95". Correspondence is missing
         where no poses are known.
     Raises:
-        ValueError: if a number is below 1, there are fewer than two scenes to fit on or none to score on, or as
-            `VisualStates`. RecordError: for a picture or depth map that cannot be read.
+        ValueError: if a number is below 1 or `voxel_size_m` not above 0, there are fewer than two scenes to fit on or
+            none to score on, or as `VisualStates`. TypeError: if rows are streamed. RecordError: for a picture or
+            depth map that cannot be read.
 
     Example:
         ```python
@@ -97,6 +98,8 @@ def probe_model(
         ```
     """
     check_counts(train_limit=train_limit, limit=limit, num_views=num_views, batch_size=batch_size)
+    check_rows(train_rows=train_rows, rows=rows)
+    voxel_indices(torch.zeros(1, 3), voxel_size_m)  # refuses a size before anything is read
     states, was_training = VisualStates(model, processor, layers), model.training
     reader = _SceneReader(states, num_views, batch_size, seed, show_progress)
     probes = {place: LinearProbe(_GROUPS) for place in (CONSTANT, POSITION, *states.places)}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...processing.argument_checks import WrongKindError
 from ...processing.data.scene_sample import SceneSample, View
 from ...training.scene_questions import choose_views
 
@@ -15,6 +16,15 @@ MAX_STRIDE = 3  # views that are shown are neighbours, or up to so many apart
 def has_depth(view: View) -> bool:
     """Whether a view has a depth map and its intrinsics; no picture is decoded."""
     return view.depth_picture is not None and (view.depth_intrinsics is not None or view.intrinsics is not None)
+
+
+def check_rows(**rows: object) -> None:
+    """Refuse streamed rows by the name of their argument. Raises TypeError."""
+    for name, each in rows.items():
+        if not (hasattr(each, "__len__") and hasattr(each, "__getitem__")):
+            raise WrongKindError(
+                f"{name} is a {type(each).__name__}, without number and places; load without streaming."
+            )
 
 
 def unseen_scenes(rows: Sequence, seen: set[str], num_views: int, seed: int) -> Iterator[tuple[str, SceneSample]]:
@@ -38,4 +48,4 @@ def unseen_scenes(rows: Sequence, seen: set[str], num_views: int, seed: int) -> 
             yield name, replace(sample, views=shown)
 
 
-__all__ = ["has_depth", "unseen_scenes"]
+__all__ = ["check_rows", "has_depth", "unseen_scenes"]

@@ -130,6 +130,8 @@ def test_scenes_that_were_fitted_on_are_not_scored(shipped, rooms):
     assert list(again["probes"]) == ["constant", "position", "tower", "fusion"]
     with pytest.raises(ValueError, match="no scene to score on has depth .* none of the 3"):
         probe_model(*shipped, rooms["test"][:3], rooms["test"][:3], **few)
+    with pytest.raises(TypeError, match="rows is a generator, without number and places; load without streaming"):
+        probe_model(*shipped, rooms["test"], (room for room in rooms["test"]), **few)
     with pytest.raises(ValueError, match="train_limit is 0"):
         probe_model(*shipped, rooms["test"], rooms["test"], **{**few, "train_limit": 0})
 
@@ -174,6 +176,7 @@ def test_command(tmp_path, capsys):
         (["--layers", "9"], "layer 9 is none of the language model"),
         (["--data", "roms"], "roms"),
         (["--limit", "0"], "limit is 0"),
+        (["--voxel-size", "0"], "voxel_size_m is 0.0"),
         (["--run", str(tmp_path)], "holds no metrics.json; expected the folder of a finished gap-mllm evaluate"),
     ):
         assert gap_mllm_cli.main([*words, *few, *wrong]) == 2
