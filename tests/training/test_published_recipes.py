@@ -74,6 +74,21 @@ def test_published_values(name, values, items, max_length, fusion_rate):
         assert read(f"tiny_{name}")[0].model_config["gap_fusion_config"]["method"] == name
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spatial_mllm", "vlm3r"])
+def test_twins_of_fusions_train_what_the_dry_run_counts(method, tmp_path):
+    encoder = str(ROOT / "examples" / "assets" / "tiny_geometry_encoder")
+    flags = ["--geometry_encoder_path", encoder, "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
+    flags += ["--dataloader_num_workers", "0", "--dataloader_persistent_workers", "false", "--data.num_rooms", "4"]
+    told = dry_run_recipe(f"tiny_{method}", flags)["parameters"]
+    flags += ["--max_steps", "1", "--eval_strategy", "no", "--eval_on_start", "false", "--eval_data", "{}"]
+    trainer, _ = train_geometry_aligned(f"tiny_{method}", [*flags, "--logging_steps", "1"])
+    fusion = trainer.model.model.fusion
+    assert fusion.config.method == method and all(part.requires_grad for part in fusion.parameters() if part.dim() > 1)
+    assert told["mergers"]["total"] + told["fusion"]["total"] == sum(part.numel() for part in fusion.parameters())
+    assert told["geometry"]["trainable"] == 0 and trainer.state.log_history[0]["loss_text"] > 0
+
+
 def test_a_model_of_another_fusion_is_refused(tmp_path):
     flags = ["--model_path", TINY_MODEL, "--output_dir", str(tmp_path / "run"), "--use_cpu", "true"]
     message = (
