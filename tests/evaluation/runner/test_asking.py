@@ -38,10 +38,8 @@ def test_answers_are_those_of_plain_generate(loaded, questions):
 def test_views_are_encoded_once_for_several_questions(loaded, questions, monkeypatch):
     model, processor = loaded
     asker, images = Asker(model, processor), questions.sample(questions.ids[0]).marked_images()
-    encode, calls = model.model._encode_geometry, []
-    monkeypatch.setattr(
-        model.model, "_encode_geometry", lambda views, lengths: calls.append(lengths) or encode(views, lengths)
-    )
+    encode, calls = model.model._encode_images, []
+    monkeypatch.setattr(model.model, "_encode_images", lambda *given: calls.append(list(given[3])) or encode(*given))
     chats = [
         processor.build_messages("reconstruction", images, prompt=prompt) for prompt in ("What is at the cross?", "?")
     ]
