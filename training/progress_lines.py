@@ -18,6 +18,7 @@ from .run_log import RunLog
 
 
 PARTS = 10  # of the run; there are no more lines than these, and one for each doubling of the steps before
+_MANY = ("gate_",)  # how names of statistics begin of which there are too many for a line
 _HIDDEN = ("step", "epoch", "total_flos", "num_tokens", "num_input_tokens_seen", "frac_reward_zero_std", "step_time")
 
 
@@ -45,7 +46,7 @@ class ProgressLines(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         entry = state.log_history[-1]
-        names = [name for name in entry if "/" not in name and name not in _HIDDEN]
+        names = [name for name in entry if "/" not in name and name not in _HIDDEN and not name.startswith(_MANY)]
         metrics = [name for name in names if is_metric(name)]
         if state.is_world_process_zero and "train_runtime" not in entry and self._is_due(state, bool(metrics)):
             shown = {name: entry[name] for name in metrics or names if isinstance(entry[name], int | float)}

@@ -225,7 +225,7 @@ def test_lines_of_any_run_are_few_and_grow_apart(capsys):
     lines, state = ProgressLines(SimpleNamespace(minutes=1.0)), TrainerState(max_steps=100_000)
     for step in range(1, 100_001):
         state.global_step = step
-        state.log_history = [{"step": step, "loss": 1.0, "rewards/x/mean": 1.0}]
+        state.log_history = [{"step": step, "loss": 1.0, "rewards/x/mean": 1.0, "gate_mean_final": 0.5}]
         lines.on_log(None, state, None)
         state.log_history = [{"step": step, "eval_loss": 1.0}]
         lines.on_log(None, state, None)
