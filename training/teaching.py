@@ -24,7 +24,7 @@ class Teaching:
         teachers (`Mapping[str, SceneTeacher]`, *optional*): teachers by their names in the terms, in place of those
             that `make_teacher` makes.
     Raises:
-        ValueError, TypeError: for a teacher that is not known, and as `make_teacher`.
+        ValueError: for a teacher that is not known, and as `make_teacher`.
 
     Example:
         ```python
@@ -56,9 +56,8 @@ class Teaching:
             if self.teachers[key] is None:
                 try:
                     self.teachers[key] = make_teacher(**told)
-                except TypeError as error:
-                    example = "Give its settings, too, as {name: vggt, path: FOLDER}."
-                    raise TypeError(f"terms.{name}.teacher: {error} {example}") from None
+                except ValueError as error:
+                    raise type(error)(f"terms.{name}.teacher: {error}") from None
 
     @property
     def token_kinds(self) -> list[str]:

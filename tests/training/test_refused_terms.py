@@ -126,7 +126,33 @@ def test_a_frozen_layer_is_not_distilled_into(make_pretraining_model, make_train
     terms, model = {"distillation": {**ON, "layers": [layer]}}, make_pretraining_model()
     options = {"terms": terms, "module_learning_rates": {"language": 0.0}}
     set_training_heads(model, GeometryAlignedTrainingArguments("unused", report_to="none", **copy.deepcopy(options)))
-    with pytest.raises(ValueError, match=rf"distils into layer {layer}, which is frozen: only the projector would"):
+    with pytest.raises(ValueError, match=rf"distils into layer {layer}, which is frozen. Train the language model"):
+        make_trainer(model, **options)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"depth": {"side": 0}}, "terms.depth.side is 0"),
+        ({"depth": {"features": 30}}, "terms.depth.features is 30; expected a multiple of 4"),
+        ({"correspondence": {"voxel_size_m": 0}}, "terms.correspondence.voxel_size_m is 0"),
+        ({"consistency": {"voxel_size_m": -0.1}}, "terms.consistency.voxel_size_m is -0.1"),
+    ],
+)
+def test_settings_without_sense_are_refused_before_any_data(make_pretraining_model, terms, message):
+    terms = {name: {**ON, **settings} for name, settings in terms.items()}
+    args = GeometryAlignedTrainingArguments("unused", report_to="none", terms=terms)
+    with pytest.raises(ValueError, match=message):
+        set_training_heads(make_pretraining_model(), args)
+
+
+def test_fused_tokens_of_a_frozen_language_model_are_distilled_into(make_pretraining_model, make_trainer):
+    terms, model = {"distillation": {**ON, "layers": [0]}}, make_pretraining_model()
+    options = {"terms": terms, "module_learning_rates": {"language": 0.0}}
+    set_training_heads(model, GeometryAlignedTrainingArguments("unused", report_to="none", **copy.deepcopy(options)))
+    make_trainer(model, **copy.deepcopy(options))
+    options["module_learning_rates"] = dict.fromkeys(("language", "fusion", "vision", "mergers"), 0.0)
+    with pytest.raises(ValueError, match="distils into layer 0, which is frozen. Train the vision tower or fusion"):
         make_trainer(model, **options)
 
 

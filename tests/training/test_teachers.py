@@ -165,7 +165,7 @@ def test_teachers_go_by_name(tmp_path, views):
         make_teacher("vgt")
     with pytest.raises(ValueError, match=r"teacher recorded has the unknown key 'pose' \(did you mean 'poses'\?\)"):
         make_teacher("recorded", pose=True)
-    with pytest.raises(TypeError, match="teacher vggt needs path"):
+    with pytest.raises(ValueError, match="teacher vggt needs path; give its settings, too, as .name: vggt, path: ..."):
         make_teacher("vggt")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         make_teacher("vggt", path=tmp_path / "nowhere")
@@ -224,10 +224,42 @@ def test_caches_that_do_not_fit_are_refused(tmp_path, views):
     with pytest.raises(FileNotFoundError, match="holds no targets; give the teacher that makes them"):
         CachedTeacher(tmp_path / "none")
     CachedTeacher(tmp_path / "one", RecordedTeacher())
-    with pytest.raises(ValueError, match="holds results of another run .teacher: .RecordedTeacher. there"):
+    with pytest.raises(ValueError, match="holds results of another run .*teacher: .RecordedTeacher. there"):
         CachedTeacher(tmp_path / "one", ModelTeacher(Encoder()))
-    with pytest.raises(KeyError, match="holds nothing about the views a.png, None, in this order"):
+    with pytest.raises(ValueError, match="another run .normalise: false there, true now"):
+        CachedTeacher(tmp_path / "one", RecordedTeacher(normalise=True))
+    with pytest.raises(TypeError, match="teacher is 3; expected one of make_teacher"):
+        CachedTeacher(tmp_path / "two", 3)
+    with pytest.raises(ValueError, match="holds nothing about these 2 views .a.png., in this order"):
         CachedTeacher(tmp_path / "one")([with_fields(views[0], image_path="a.png"), views[1]])
+
+
+def test_a_cache_knows_weights_settings_and_records(tmp_path, views):
+    class Weighted(Encoder, torch.nn.Module):
+        def __init__(self, weight):
+            torch.nn.Module.__init__(self)
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(weight))
+
+    encoders = [Weighted(1.0), Weighted(2.0)]
+    CachedTeacher(tmp_path / "weights", ModelTeacher(encoders[0]))(views)
+    with pytest.raises(ValueError, match="another run .weights: "):
+        CachedTeacher(tmp_path / "weights", ModelTeacher(encoders[1]))
+    with pytest.raises(ValueError, match="another run .is_metric: false there, true now"):
+        CachedTeacher(tmp_path / "weights", ModelTeacher(encoders[0], is_metric=True))
+    recorded = CachedTeacher(tmp_path / "recorded", RecordedTeacher())
+    recorded(views)
+    nearer = [with_fields(view, depth_picture=view.depth_m / 2) for view in views]
+    for cached in (recorded, CachedTeacher(tmp_path / "recorded", RecordedTeacher())):
+        assert torch.allclose(cached(nearer).depth[0], RecordedTeacher()(views).depth[0] / 2)
+
+
+def test_a_cache_takes_a_teacher_by_its_name(tmp_path, views):
+    for number, teacher in enumerate(("recorded", {"name": "recorded", "normalise": True})):
+        cached = make_teacher("cache", folder=tmp_path / str(number), teacher=teacher)
+        assert cached(views).is_metric == (number == 0)
+    with pytest.raises(ValueError, match="teacher is 'recorder' .did you mean 'recorded'"):
+        make_teacher("cache", folder=tmp_path / "other", teacher="recorder")
 
 
 # Together with the losses

@@ -13,18 +13,20 @@ from transformers import HfArgumentParser
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining
 from gap_mllm.hidden_states_gap_mllm import layer_index, map_layers, read_hidden_states
 from gap_mllm.hub import save_for_hub
-from gap_mllm.processing.data import RenderedRooms, RoomVariety
+from gap_mllm.processing.data import RenderedRooms, RoomVariety, render_room
 from gap_mllm.training import (
     GeometryAlignedTrainingArguments,
     SceneCollator,
     dry_run_recipe,
     set_training_heads,
 )
+from gap_mllm.training.losses import normals_from_depth
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import read_recipe
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
-from gap_mllm.training.teachers import TeacherTargets
-from gap_mllm.training.terms import make_terms
+from gap_mllm.training.teachers import RecordedTeacher, TeacherTargets
+from gap_mllm.training.teachers.teacher_targets import nearest
+from gap_mllm.training.terms import NormalsTerm, make_terms
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
 from gap_mllm.training_heads_gap_mllm import GapMllmDepthHead
 
@@ -190,7 +192,7 @@ def test_what_cannot_be_distilled_is_refused(make_pretraining_model, prepare, ma
     refused(r"terms.distillation.teacher is 'vgtt' \(did you mean 'vggt'\?\)", teacher="vgtt")
     refused("has 1 layers and 2 teacher_layers", teacher_layers=["layer_0", "layer_1"])
     refused(r"encoder has no features \['layer_9'\]", teacher_layers=["layer_9"])
-    with pytest.raises(TypeError, match=r"terms.distillation.teacher: teacher vggt needs path. Give its settings"):
+    with pytest.raises(ValueError, match=r"terms.distillation.teacher: teacher vggt needs path; give its settings"):
         prepare(model, {"distillation": {"weight": 1.0, "teacher": "vggt"}})
     with pytest.raises(ValueError, match="distils into layer -1, which is frozen"):
         prepare(model, {"distillation": {"weight": 1.0}}, module_learning_rates={"language": 0.0})
@@ -367,3 +369,13 @@ def test_camera_tokens_of_the_own_encoder_do_not_teach(make_pretraining_model, p
         found = model._over_tokens(features, [(2, 2), (2, 2)])
     expected = features[2].unflatten(0, (2, 17))[:, 1:].unflatten(1, (2, 2, 2, 2)).mean((2, 4)).flatten(0, 2)
     assert list(found) == list(plain) == ["layer_2", "layer_3"] and torch.allclose(found["layer_2"], expected)
+
+
+def test_maps_of_few_pixels_keep_the_normals_of_slanted_surfaces():
+    views = render_room(3).as_sample().views
+    told, grids = RecordedTeacher()(views), [(3, 3)] * len(views)
+    normals = torch.stack(NormalsTerm(weight=1.0).targets(told, views, grids, {"side": 4})["normals"])
+    counted = normals.isfinite().all(-1)  # of 12 x 12 pixels, of which those at the border have no normal
+    assert (counted.flatten(1).float().mean(1) > 0.2).all() and counted.float().mean() > 0.35
+    whole = nearest(normals_from_depth(told.depth[0], told.intrinsics[0])[0], (12, 12))
+    assert (normals[0] * whole).sum(-1)[counted[0]].median() > 0.95

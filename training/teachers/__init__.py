@@ -25,12 +25,13 @@ def make_teacher(name: str, **settings) -> SceneTeacher:
 
     Args:
         name (`str`): one of `TEACHERS`.
-        settings: arguments of that teacher, as `path` of "vggt".
+        settings: arguments of that teacher, as `path` of "vggt"; the `teacher` of "cache" also by its name, or a
+            mapping of name and settings.
     Returns:
         `SceneTeacher`.
     Raises:
-        ValueError: for a name or setting that is not known; the nearest one is named. TypeError: if a setting that is
-            needed is missing.
+        ValueError: for a name or setting that is not known, where the nearest one is named, or a setting that is
+            needed and missing.
 
     Example:
         ```python
@@ -46,7 +47,11 @@ def make_teacher(name: str, **settings) -> SceneTeacher:
     check_names(f"teacher {name}", settings, parameters)
     needed = [key for key, each in parameters.items() if each.default is each.empty and key not in settings]
     if needed:
-        raise TypeError(f"teacher {name} needs {', '.join(needed)}.")
+        example = ", ".join([f"name: {name}", *(f"{key}: .." for key in needed)])
+        raise ValueError(f"teacher {name} needs {', '.join(needed)}; give its settings, too, as {{{example}}}.")
+    if isinstance(told := settings.get("teacher"), str | dict):
+        told = {"name": told} if isinstance(told, str) else dict(told)
+        settings["teacher"] = make_teacher(told.pop("name", ""), **told)
     return TEACHERS[name](**settings)
 
 

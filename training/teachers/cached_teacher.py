@@ -14,21 +14,26 @@ from ..geometry_cache import GeometryCache, content_key
 from .teacher_targets import SceneTeacher, TeacherTargets
 
 
+READS_RECORDS = "reads_records"  # in what teachers say about themselves: their targets follow from more than pixels
+
+
 class CachedTeacher:
     """Reads what a teacher said of a scene before, or asks it and writes its answer down.
 
     A scene is known by the pixels of its views in their order, so that targets never meet other frames than those
-    that they were made of. Without a teacher the folder is all there is, as for features that another model wrote in
-    another environment. One folder holds one teacher. The files are those of `GeometryCache`, one for each scene.
+    that they were made of; where the teacher is what was recorded, also by depth, intrinsics and poses. Without a
+    teacher the folder is all there is, as for features that another model wrote in another environment. One folder
+    holds one teacher, with its weights and settings. The files are those of `GeometryCache`, one for each scene.
 
     Args:
         folder (`str` or `Path`): where the files are.
-        teacher (`SceneTeacher`, *optional*): teacher that is asked about scenes that are not there.
+        teacher (`SceneTeacher`, *optional*): teacher that is asked about scenes that are not there; its `about`, a
+            `dict` of JSON values, tells it from others of its `name`.
         max_gb (`float`, defaults to 100.0): bound on all files together, in gigabytes; what was not read for the
             longest time goes. Without a teacher nothing goes.
     Raises:
         FileNotFoundError: if there is neither a teacher nor a folder. ValueError: if the folder holds another teacher,
-            or `max_gb` is not above 0.
+            or `max_gb` is not above 0. TypeError: if the teacher cannot be called.
 
     Example:
         ```python
@@ -47,40 +52,53 @@ class CachedTeacher:
     def __init__(self, folder: str | Path, teacher: SceneTeacher | None = None, max_gb: float = 100.0):
         self.folder, self.teacher = check_output_folder("folder", folder), teacher
         known = self.folder / "teacher.json"
+        about = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else None
         if teacher is not None:
-            about = {"teacher": getattr(teacher, "name", type(teacher).__name__)}
-            if known.is_file():
-                check_same_run(self.folder, json.loads(known.read_text(encoding="utf-8")), about)
+            if not callable(teacher):
+                raise TypeError(f"teacher is {teacher!r}; expected one of make_teacher, or any callable of views.")
+            now = {"teacher": getattr(teacher, "name", type(teacher).__name__), **getattr(teacher, "about", {})}
+            if about is not None:
+                check_same_run(self.folder, about, now)
             else:
-                write_atomically(known, json.dumps(about))
+                write_atomically(known, json.dumps(now))
+            about = now
         elif not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder} holds no targets; give the teacher that makes them.")
+        self.reads_records = bool((about or {}).get(READS_RECORDS))
         self.cache = GeometryCache(self.folder, max_gb)
 
     def __call__(self, views: Sequence[View]) -> TeacherTargets:
         """Targets of the views of one scene.
 
         Raises:
-            KeyError: if they are not there and no teacher was given.
+            ValueError: if they are not there and no teacher was given.
         """
-        key = f"targets/{scene_key(views)}"
+        key = f"targets/{scene_key(views, self.reads_records)}"
         found = self.cache.read_tensors(key)
         if found is not None:
             return _unpacked(*found)
         if self.teacher is None:
-            names = ", ".join(str(view.image_path) for view in views)
-            raise KeyError(
-                f"{self.folder} holds nothing about the views {names}, in this order and with these pixels. Give the "
-                "teacher that makes targets, or write them for these views."
+            paths = [str(view.image_path) for view in views if view.image_path]
+            named = f" ({', '.join(paths)})" if paths else ""
+            raise ValueError(
+                f"{self.folder} holds nothing about these {len(views)} views{named}, in this order and with these "
+                "pixels. Give the teacher that makes targets, or write them for these views."
             )
         targets = self.teacher(views)
-        self.cache.write_tensors(key, _packed(targets), {"is_metric": json.dumps(targets.is_metric)})
+        about = {name: json.dumps(getattr(targets, name)) for name in ("is_metric", "canonical_focal_px")}
+        self.cache.write_tensors(key, _packed(targets), about)
         return targets
 
 
-def scene_key(views: Sequence[View]) -> str:
-    """A hash of the pixels of views in their order."""
-    return content_key(*(np.array(view.image) for view in views))
+def scene_key(views: Sequence[View], with_records: bool = False) -> str:
+    """A hash of the pixels of views in their order, perhaps with depth, intrinsics and poses as they were recorded."""
+    arrays = [np.array(view.image) for view in views]
+    if with_records:
+        found = [(view.depth_m, view.intrinsics, view.depth_intrinsics, view.camera_to_world) for view in views]
+        arrays += [
+            np.zeros(0, np.uint8) if each is None else np.asarray(each) for records in found for each in records
+        ]
+    return content_key(*arrays)
 
 
 def _packed(targets):
@@ -105,8 +123,8 @@ def _unpacked(tensors, about):
     listed = {name: [each[view] for view in range(len(each))] or None for name, each in maps.items()}
     features = {name.removeprefix("features/"): each for name, each in listed.items() if name.startswith("features/")}
     cameras = {name: tensors.get(name) for name in ("intrinsics", "camera_to_first")}
-    is_metric = json.loads(about["is_metric"])
-    return TeacherTargets(listed["depth"], listed["confidence"], **cameras, features=features, is_metric=is_metric)
+    units = {name: json.loads(told) for name, told in about.items() if name in ("is_metric", "canonical_focal_px")}
+    return TeacherTargets(listed["depth"], listed["confidence"], **cameras, features=features, **units)
 
 
 __all__ = ["CachedTeacher", "scene_key"]

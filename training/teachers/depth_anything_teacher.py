@@ -77,6 +77,11 @@ class DepthAnythingTeacher:
         model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, layers, canonical_focal_px, str(path))
 
+    @property
+    def about(self) -> dict:
+        """What tells it from others of its name, for a cache."""
+        return {"layers": self.layers, "canonical_focal_px": self.canonical_focal_px}
+
     @torch.no_grad()
     def __call__(self, views: Sequence[View]) -> TeacherTargets:
         """Targets of the views of one scene.

@@ -15,6 +15,7 @@ from ...processing.data.video_labels.depth_teacher import (
     teacher_name,
 )
 from ...processing.frame_choice_gap_mllm import picture_sizes
+from ..geometry_cache import content_key
 from .teacher_targets import TeacherTargets
 
 
@@ -71,6 +72,13 @@ class ModelTeacher:
     def name(self) -> str:
         """How a cache calls it: class and folder of its weights."""
         return teacher_name(self.model)
+
+    @property
+    def about(self) -> dict:
+        """What tells it from others of its name, for a cache: units, pictures and a hash of the weights."""
+        weights = self.model.state_dict().values() if isinstance(self.model, torch.nn.Module) else ()
+        sizes = list(self.picture_sizes)
+        return {"is_metric": self.is_metric, "pictures": sizes, "weights": content_key(*weights)}
 
     def __call__(self, views: Sequence[View]) -> TeacherTargets:
         """Targets of the views of one scene.

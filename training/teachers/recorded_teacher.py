@@ -40,6 +40,11 @@ class RecordedTeacher:
     poses: bool = True
     normalise: bool = False
 
+    @property
+    def about(self) -> dict:
+        """What tells it from others, for a cache."""
+        return {"poses": self.poses, "normalise": self.normalise, "reads_records": True}
+
     def __call__(self, views: Sequence[View]) -> TeacherTargets:
         """Targets of the views of one scene.
 

@@ -133,10 +133,8 @@ class TeacherTargets:
         maps, cameras = {"depth": [], "confidence": []}, []
         for view, (height, width) in enumerate(sizes):
             old_height, old_width = self.depth[view].shape
-            rows = ((torch.arange(height) + 0.5) * old_height / height).long()
-            columns = ((torch.arange(width) + 0.5) * old_width / width).long()
             for name, values in maps.items():
-                values.append(getattr(self, name)[view][rows[:, None], columns])
+                values.append(nearest(getattr(self, name)[view], (height, width)))
             if self.intrinsics is not None:
                 cameras.append(scale_intrinsics(self.intrinsics[view], width / old_width, height / old_height))
         return replace(self, **maps, intrinsics=torch.stack(cameras) if cameras else None)
@@ -156,6 +154,15 @@ class TeacherTargets:
         lacking = [name for name in names if getattr(self, name) is None]
         if lacking:
             raise ValueError(f"the teacher does not tell {', '.join(lacking)}; take one that does for this target.")
+
+
+def nearest(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A map `(H, W, ...)` at another height and width, each pixel the nearest of the old ones."""
+    rows, columns = (
+        ((torch.arange(new, device=values.device) + 0.5) * old / new).long()
+        for new, old in zip(size, values.shape[:2], strict=True)
+    )
+    return values[rows[:, None], columns]
 
 
 def check_map_shape(index: int, map_shape: tuple[int, int], picture_size: tuple[int, int]) -> None:

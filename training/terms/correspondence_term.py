@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
+from ...processing.argument_checks import check_positive
 from ...processing.data.scene_sample import View
 from ..losses import LossSum, point_consistency_loss, point_contrast_loss, voxel_ids
 from ..object_targets import CELLS
@@ -25,6 +26,7 @@ class _PointTerm(TokenTerm):
     voxel_size_m: float = 0.1
 
     def width(self, config: GapMllmConfig) -> int:
+        check_positive(f"terms.{self.name}.voxel_size_m", self.voxel_size_m)
         return self.feature_size
 
     def targets(

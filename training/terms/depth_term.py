@@ -7,7 +7,7 @@ import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
 from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
-from ...processing.argument_checks import check_names
+from ...processing.argument_checks import check_counts, check_names
 from ...processing.data.scene_sample import View
 from ..losses import (
     LossSum,
@@ -18,7 +18,11 @@ from ..losses import (
     trimmed_depth_loss,
 )
 from ..teachers import TeacherTargets
+from ..teachers.teacher_targets import nearest
 from .head_term import GRIDS, HeadTerm
+
+
+LEAST_AGREEMENT = 0.87  # cosine between the normals of a small map and of the whole one, about 30 degrees
 
 
 @dataclass
@@ -61,6 +65,9 @@ class DepthTerm(HeadTerm):
     def head_settings(self, config: GapMllmConfig) -> dict:
         settings = {"layers": list(self.layers), "side": self.side, "features": self.features}
         check_names("terms.depth.grid", [self.grid], GRIDS)
+        check_counts(**{"terms.depth.side": self.side, "terms.depth.features": self.features})
+        if self.features % 4:
+            raise ValueError(f"terms.depth.features is {self.features}; expected a multiple of 4.")
         if self.grid == "teacher":
             settings["grid"] = self.grid
         if self.method == "plain":
@@ -94,6 +101,8 @@ class DepthTerm(HeadTerm):
 class NormalsTerm(HeadTerm):
     """1 - cosine between the normals of the depth that the depth head tells, and the teacher's. Items: pixels.
 
+    Pixels count where the teacher's depth at the size of the head, which may have few pixels, gives the normal of its
+    whole map, within 30 degrees: elsewhere an edge lies between them.
     Frame: camera of each view. It needs the term "depth", whose head it reads.
     Source: `normals_from_depth`, `normal_loss`.
 
@@ -110,11 +119,16 @@ class NormalsTerm(HeadTerm):
     ) -> dict[str, list]:
         sizes = _sizes(_output_grids(told, grids, settings), settings)
         resized, found = told.resized(sizes), {"normals": [], "intrinsics": []}
-        for depth, camera in zip(resized.depth, resized.intrinsics, strict=True):
+        for view, (depth, camera) in enumerate(zip(resized.depth, resized.intrinsics, strict=True)):
             is_known = bool(camera.isfinite().all()) and bool((depth > 0).any())
-            normals, valid = normals_from_depth(depth, camera) if is_known else (None, torch.tensor(False))
-            found["normals"].append(normals.where(valid[..., None], torch.nan).cpu() if valid.any() else None)
-            found["intrinsics"].append(camera.cpu() if valid.any() else None)
+            if is_known:
+                whole = normals_from_depth(told.depth[view], told.intrinsics[view])
+                surface, is_surface = (nearest(each, sizes[view]) for each in whole)
+                normals, valid = normals_from_depth(depth, camera, max_jump=None)
+                valid = valid & is_surface & ((normals * surface).sum(-1) > LEAST_AGREEMENT)
+            is_known = is_known and bool(valid.any())
+            found["normals"].append(normals.where(valid[..., None], torch.nan).cpu() if is_known else None)
+            found["intrinsics"].append(camera.cpu() if is_known else None)
         return found
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:

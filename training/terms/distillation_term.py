@@ -132,13 +132,15 @@ class DistillationTerm(HeadTerm):
 
     def check(self, model: GapMllmForPreTraining) -> None:
         super().check(model)
-        language = model.model.language_model
+        layers = model.model.language_model.layers
         for layer in self.layers:
-            index = layer_index(layer, len(language.layers))
-            if not is_trainable(language.layers[index - 1] if index else language.embed_tokens):
+            index = layer_index(layer, len(layers))
+            makers = [layers[index - 1]] if index else [model.model.visual, model.model.fusion]  # of that state
+            if not any(is_trainable(part) for part in makers if part is not None):
                 raise ValueError(
-                    f"terms.distillation distils into layer {layer}, which is frozen: only the projector would learn. "
-                    "Train the language model (module_learning_rates, or lora), or take another layer."
+                    f"terms.distillation distils into layer {layer}, which is frozen. Train the "
+                    f"{'language model' if index else 'vision tower or fusion'} (module_learning_rates, or lora), or "
+                    "take another layer."
                 )
 
 
