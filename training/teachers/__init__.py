@@ -37,7 +37,7 @@ def make_teacher(name: str, **settings) -> SceneTeacher:
         ```python
         >>> from gap_mllm.training.teachers import make_teacher
         >>> make_teacher("recorded", poses=False)
-        RecordedTeacher(poses=False)
+        RecordedTeacher(poses=False, normalise=False)
 
         ```
     """
