@@ -72,8 +72,9 @@ def run_ablation(
         for arm in ablation.arms:
             folder = output / "runs" / arm / f"seed_{seed}"
             scores[arm, seed], logs[arm, seed] = _run(ablation.stages(arm), folder, seed, measure)
+    told = write_ablation_report(ablation, output, scores, logs, {})  # there also where a smoke run fails
     smoke = _smoke(ablation, output, logs.values())
-    return write_ablation_report(ablation, output, scores, logs, smoke)
+    return write_ablation_report(ablation, output, scores, logs, smoke) if smoke else told
 
 
 def _run(stages, folder, seed, measure):
