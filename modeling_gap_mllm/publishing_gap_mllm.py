@@ -116,8 +116,18 @@ class PublishedModel:
     """For models: a saved one has a card."""
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
-        """As in transformers, with the code, and a README.md where there is none."""
-        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        """As in transformers, with the code, and a README.md where there is none.
+
+        A model without training heads, though it was read from a folder with them, says nothing of them.
+        """
+        heads = getattr(self.config, "training_heads", None)
+        if heads and not hasattr(self, "training_heads"):
+            self.config.training_heads = None
+        try:
+            super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
+        finally:
+            if heads:
+                self.config.training_heads = heads
         # Last, after anything is uploaded: a card that is on the Hub already stays.
         card = Path(save_directory) / "README.md"
         if is_main_process and not card.exists():

@@ -59,6 +59,8 @@ REPORTS = {
     "check_prepared.py",
     "collate_scenes.py",
     "gpu_checks.py",
+    "keep_hidden_states.py",
+    "term_trials.py",
     "embed_patches.py",
     "read_large_json.py",
     "render_rooms.py",

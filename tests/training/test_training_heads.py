@@ -236,7 +236,10 @@ def test_heads_are_kept_by_checkpoints_and_dropped_from_published_folders(
     set_training_heads(again, args)
     assert heads["distillation"] is again.training_heads["distillation"]  # those that fit stay
     caplog.clear()
-    GapMllmForConditionalGeneration.from_pretrained(tmp_path / "kept")
+    plain = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "kept")
+    plain.save_pretrained(tmp_path / "plain")
+    saved = GapMllmForPreTraining.from_pretrained(tmp_path / "plain")
+    assert not saved.training_heads and plain.config.training_heads  # no heads at random
     save_for_hub(model, tiny_processor, tmp_path / "published")
     published = GapMllmForPreTraining.from_pretrained(tmp_path / "published")
     assert "training_heads" not in caplog.text
