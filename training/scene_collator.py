@@ -294,6 +294,8 @@ class SceneCollator:
             if lacking := max(sum(each is None for each in values) for values in told.values()):
                 text = f"{lacking} of {len(grids)} views that the teacher of {name!r} does not know"
                 self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+            if "count" in told and not sum(told["count"]):
+                self.events.add("terms_without_items", group.samples[0].id, f"nothing that {name!r} could learn from")
         return targets
 
     def _point_maps(self, group, scene):

@@ -163,6 +163,10 @@ MIRRORED[:3, 0] *= -1
         (changed("depth", 0, torch.ones(64, 64, dtype=torch.int32)), "depth of view 0 has dtype torch.int32.*metres"),
         (changed("intrinsics", 0, torch.eye(4)), r"intrinsics of view 0 has shape \(4, 4\); expected \(3, 3\)"),
         (changed("intrinsics", 0, -torch.eye(3)), "intrinsics of view 0 is .*focal lengths above 0"),
+        (
+            changed("intrinsics", 0, torch.tensor([[577.0, 0, 319.5], [0, 577, 239.5], [0, 0, 1]])),
+            r"intrinsics of view 0 has its principal point at \(319.5, 239.5\), far from the middle of 64 x 64",
+        ),
         (changed("intrinsics", 1, None), r"The views \[1\] have depth but no intrinsics"),
         (lambda known: {**known, "depth": known["depth"][:1]}, "depth has 1 entries, but there are 2 views"),
         (lambda known: {**known, "poses": torch.eye(4)[None]}, "poses has 1 entries, but there are 2 views"),

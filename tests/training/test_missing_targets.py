@@ -128,6 +128,7 @@ def test_counts_have_the_same_keys_whatever_the_batch(rows, tiny_processor, make
         "encoded_apart",
         "scenes_from_cache",
         "scenes_encoded",
+        "terms_without_items",
     )
 
 

@@ -95,7 +95,7 @@ class KnownGeometry:
                         "pictures that the processor got, and the depth of the whole picture."
                     )
             if camera is not None:
-                _check_camera(f"intrinsics of view {view}", torch.as_tensor(camera), size)
+                _check_camera(f"intrinsics of view {view}", torch.as_tensor(camera), picture, border=0.25)
             cameras.append(None if camera is None else _scaled(camera, picture, size))
             maps.append(None if values is None else _nearest(values, size))
         return cls(cameras, known["poses"], maps)
@@ -235,7 +235,7 @@ def _is_unknown(value):
     return values.is_floating_point() and bool(values.isnan().all())
 
 
-def _check_camera(what, camera, size):
+def _check_camera(what, camera, size, border=0.0):
     if tuple(camera.shape) != (3, 3):
         raise ValueError(f"{what} has shape {tuple(camera.shape)}; expected (3, 3).")
     focal = camera.diagonal()[:2]
@@ -243,6 +243,13 @@ def _check_camera(what, camera, size):
     if not camera.isfinite().all() or not (focal > 0).all() or not is_last_row:
         raise ValueError(
             f"{what} is {camera.tolist()}; expected finite numbers, focal lengths above 0 and a last row of 0 0 1."
+        )
+    across, down = camera[:2, 2].tolist()
+    if not all(border <= at / side <= 1 - border for at, side in ((across, size[1]), (down, size[0]))):
+        raise ValueError(
+            f"{what} has its principal point at ({across:g}, {down:g}), far from the middle of {size[0]} x {size[1]} "
+            "pixels (height x width): that is a camera of another picture size. Give KnownGeometry.from_pictures the "
+            "intrinsics of the pictures as they are, and their sizes."
         )
 
 
