@@ -13,8 +13,8 @@ logger = logging.get_logger(__name__)
 
 # In the order of `collation_counts`: rows that lost views, rows that lost pixels, views that have no dense target,
 # rooms in whose place another was drawn, further encodings of views that questions of one item could not share, and of
-# scenes whose geometry features are kept, those that were found and those that were not, and terms that found nothing in
-# a scene that they could be taught by.
+# scenes whose geometry features are kept, those that were found and those that were not; terms for which a scene
+# has nothing.
 COLLATION_EVENTS = ("views_dropped", "pixels_reduced", "views_without_depth", "rooms_redrawn", "encoded_apart")
 COLLATION_EVENTS += ("scenes_from_cache", "scenes_encoded", "terms_without_items")
 

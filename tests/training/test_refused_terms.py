@@ -121,6 +121,18 @@ def test_a_teacher_that_does_not_tell_depth_is_refused(collate, room):
         collate({"shape": {**ON, "teacher": "vggt"}}, room, {"vggt": blind})
 
 
+def test_a_term_that_a_scene_has_nothing_for_is_counted(collate, room):
+    far = [np.diag([1.0, 1.0, 1.0, 1.0]) for _ in room[0].views]
+    for index, pose in enumerate(far):
+        pose[:3, 3] = 50.0 * index  # no two views see one spot
+    apart = [replace(view, camera_to_world=pose) for view, pose in zip(room[0].views, far, strict=True)]
+    apart = [replace(room[0], views=tuple(apart), boxes=None)]
+    for item, number in ((room, 0), (apart, 1)):
+        batch, counts = collate({"correspondence": {**ON, "voxel_size_m": 2.0}}, item)
+        assert counts["terms_without_items"] == number
+        assert (sum(batch["teacher_targets"]["correspondence"]["count"]) == 0) == bool(number)
+
+
 @pytest.mark.parametrize("layer", [2, -1])
 def test_a_frozen_layer_is_not_distilled_into(make_pretraining_model, make_trainer, layer):
     terms, model = {"distillation": {**ON, "layers": [layer]}}, make_pretraining_model()
