@@ -122,13 +122,11 @@ def test_a_teacher_that_does_not_tell_depth_is_refused(collate, room):
 
 
 def test_a_term_that_a_scene_has_nothing_for_is_counted(collate, room):
-    far = [np.diag([1.0, 1.0, 1.0, 1.0]) for _ in room[0].views]
-    for index, pose in enumerate(far):
-        pose[:3, 3] = 50.0 * index  # no two views see one spot
-    apart = [replace(view, camera_to_world=pose) for view, pose in zip(room[0].views, far, strict=True)]
-    apart = [replace(room[0], views=tuple(apart), boxes=None)]
-    for item, number in ((room, 0), (apart, 1)):
-        batch, counts = collate({"correspondence": {**ON, "voxel_size_m": 2.0}}, item)
+    first, pose = room[0].views[0], room[0].views[0].camera_to_world.copy()
+    pose[:3, 3] += 50.0  # in metres: the second view sees no spot of the first
+    for second, number in ((first, 0), (replace(first, camera_to_world=pose), 1)):
+        item = [replace(room[0], views=(first, second))]
+        batch, counts = collate({"correspondence": {**ON, "voxel_size_m": 0.5}}, item)
         assert counts["terms_without_items"] == number
         assert (sum(batch["teacher_targets"]["correspondence"]["count"]) == 0) == bool(number)
 
