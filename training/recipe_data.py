@@ -22,6 +22,7 @@ from .run_folder import RunFolder
 class DataArguments:
     """What to train and evaluate on: rows of a source, or rooms."""
 
+    variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
     num_rooms: int | None = field(
         default=None,
         metadata={
@@ -79,7 +80,6 @@ class QuestionArguments(DataArguments):
         },
     )
     questions: dict = field(default_factory=dict, metadata={"help": "Fields of RoomQuestions."})
-    variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
     num_selection_rooms: int = field(
         default=0, metadata={"help": "Rooms of the selection split that every evaluation asks about (eval_strategy)."}
     )

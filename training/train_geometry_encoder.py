@@ -86,7 +86,8 @@ def _train(encoder_args, args, run, scorer):
 
         dataset, eval_dataset = (make(encoder_args, args, targets) for make in (training_items, evaluation_items))
     else:
-        dataset = RoomGeometryDataset(training_rooms(encoder_args, args, RoomVariety()), model.config.patch_size)
+        rooms = training_rooms(encoder_args, args, RoomVariety(**encoder_args.variety))
+        dataset = RoomGeometryDataset(rooms, model.config.patch_size)
     trainer = GeometryEncoderTrainer(
         model=model,
         args=args,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .record_errors import RecordError, read_report
     from .rooms.rendered_rooms import RenderedRooms
     from .rooms.room_scenes import ROOM_TASKS, make_question
+    from .rooms.styles import RoomStyle
     from .rooms.synthetic_rooms import SyntheticRooms, SyntheticRoomsConfig
     from .rooms.variety import RoomVariety
     from .scene_sample import SceneSample
@@ -40,6 +41,7 @@ _NEED_DATASETS = {
     "ROOM_TASKS": "rooms.room_scenes",
     "RecordError": "record_errors",
     "RenderedRooms": "rooms.rendered_rooms",
+    "RoomStyle": "rooms.styles",
     "RoomVariety": "rooms.variety",
     "SceneAugmentation": "augmentation",
     "SceneSample": "scene_sample",
@@ -66,6 +68,7 @@ __all__ = [
     "RecordError",
     "RenderedRooms",
     "RoomScene",
+    "RoomStyle",
     "RoomVariety",
     "SceneAugmentation",
     "SceneSample",

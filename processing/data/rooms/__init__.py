@@ -7,11 +7,14 @@ builder in synthetic_rooms.py; these need that package.
 from .layout import SPLIT_SEEDS, make_layout, room_seed
 from .redraw import first_askable
 from .renderer import RoomScene, render_room, render_split
+from .styles import RoomStyle, Walk
 
 
 __all__ = [
     "SPLIT_SEEDS",
     "RoomScene",
+    "RoomStyle",
+    "Walk",
     "first_askable",
     "make_layout",
     "render_room",

@@ -157,10 +157,12 @@ def draw_appearance(layout) -> Appearance:
             rgb[k] = second[k] = np.clip(bright * np.asarray(base), 0.0, 1.0)
             instance_id[k] = number + 1
             k += 1
+    if layout.style is not None:
+        _change_textures(rng, layout, rgb, second, pattern, period)
     warm = rng.uniform(-0.08, 0.12)
     tint = np.array([1.0 + warm, 1.0, 1.0 - warm], np.float32)
     ambient = rng.uniform(0.4, 0.7)
-    return Appearance(
+    look = Appearance(
         rgb=np.ascontiguousarray(rgb.T),
         second_rgb=np.ascontiguousarray(second.T),
         pattern=pattern,
@@ -175,6 +177,35 @@ def draw_appearance(layout) -> Appearance:
         vignette=rng.uniform(0.0, 0.25),
         blur=rng.uniform(0.04, 0.2),
     )
+    return look if layout.style is None else _change_light(rng, layout, look)
+
+
+def _change_textures(rng, layout, rgb, second, pattern, period):
+    """Give surfaces any pattern in any two colours; without walls, what is far away is one plain sky."""
+    changed = np.nonzero(rng.random(len(rgb)) < layout.style.texture_share)[0]
+    rgb[changed], second[changed] = rng.uniform(0.05, 0.95, (2, len(changed), 3))
+    pattern[changed] = rng.choice(list(_PATTERNS), size=len(changed))
+    period[changed] = np.exp(rng.uniform(np.log(0.05), np.log(0.8), len(changed)))
+    if layout.is_open:
+        sky = [0, 1, 2, 3, CEILING]
+        rgb[sky] = second[sky] = rng.uniform(0.3, 0.95, 3)
+        pattern[sky] = PLAIN
+
+
+def _change_light(rng, layout, look):
+    """Another lamp, exposure and sensor in `light_share` of the rooms; without walls a lamp above the shapes."""
+    if layout.is_open:
+        middle = np.mean([piece.center for piece in layout.furniture], 0)
+        look.decorations, look.light = [], (middle + rng.uniform((-4, -4, 3), (4, 4, 6))).astype(np.float32)
+    elif rng.random() < 0.5:
+        look.light = (layout.size * rng.uniform((0.1, 0.1, 0.7), (0.9, 0.9, 0.97))).astype(np.float32)
+    if rng.random() < layout.style.light_share:
+        share = rng.uniform(0.15, 0.85)  # of the light that comes from everywhere
+        look.ambient_rgb = (share * rng.uniform(0.7, 1.1, 3)).astype(np.float32)
+        look.light_rgb = ((1.25 - share) * rng.uniform(0.7, 1.1, 3)).astype(np.float32)
+        look.brightness, look.noise = rng.uniform(0.22, 0.7), rng.uniform(0.0, 10.0) / 255.0
+        look.vignette, look.blur = rng.uniform(0.0, 0.5), rng.uniform(0.0, 0.3)
+    return look
 
 
 def _jitter(rng, rgb, amount):

@@ -288,3 +288,29 @@ def build_furniture(label: str, rng: np.random.Generator) -> tuple[list[Part], n
     shift = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]])
     moved = [part._replace(center=tuple(center)) for part, center in zip(parts, centers - shift, strict=True)]
     return moved, high - low
+
+
+SHAPES = ("box", "cylinder", "ball")
+
+
+def build_shape(label: str, rng: np.random.Generator) -> tuple[Part, np.ndarray]:
+    """Draw a single body of any size, on the floor or above it.
+
+    Args:
+        label (`str`): one of `SHAPES`.
+        rng (`numpy.random.Generator`): source of the draws.
+    Returns:
+        `tuple[Part, numpy.ndarray]`: the body, and its full size `(3,)` in metres.
+    """
+    half = np.exp(rng.uniform(np.log(0.1), np.log(0.6), 3))
+    bottom = rng.uniform(0.0, 1.2) if rng.random() < 0.3 else 0.0
+    if label == "box":
+        half[2] *= rng.uniform(1.0, 2.0)
+    else:
+        half[:2] = half[0]
+    if label == "ball":
+        half[2] = half[0] * rng.uniform(0.6, 1.2)
+    shape = {"box": "box", "cylinder": "frustum", "ball": "ellipsoid"}[label]
+    taper = float(rng.uniform(0.3, 1.0)) if label == "cylinder" and rng.random() < 0.4 else 1.0
+    surface = ("main", "main_cloth", "main_wood", "main_shade")[rng.integers(4)]
+    return Part(shape, (0.0, 0.0, bottom + half[2]), tuple(half), surface, taper), 2 * half

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .furniture import FURNITURE, Part, build_furniture
+from .furniture import FURNITURE, SHAPES, Part, build_furniture, build_shape
+from .styles import USUAL_WALK, RoomStyle
 
 
 # Disjoint seeds: what is trained on, what choices are made on, what is reported.
@@ -22,10 +23,8 @@ COLOR_NAMES = ("red", "yellow", "green", "blue", "purple", "brown", "white", "bl
 LAYOUT_STREAM = 0  # the appearance uses stream 1, questions stream 2
 CAMERA_CLEARANCE = 0.4  # metres between a camera and anything
 GAP = 0.04  # metres between two pieces of furniture
-STEP_METRES = (0.1, 0.5)  # translation between consecutive views
-STEP_DEGREES = (8.0, 22.0)  # rotation between consecutive views
-CAMERA_HEIGHT = (1.2, 1.7)
 MAX_ATTEMPTS = 200
+OPEN_RANGE = 10.0  # metres of z-depth that are known where there are no walls
 
 _CATEGORIES = tuple(FURNITURE)
 _WEIGHTS = (0.08, 0.08, 0.14, 0.17, 0.09, 0.09, 0.1, 0.08, 0.08, 0.09)
@@ -74,6 +73,8 @@ class RoomLayout:
         furniture (`list[Furniture]`): three to seven pieces.
         intrinsics (`numpy.ndarray` of shape `(V, 3, 3)`, float64).
         camera_to_world (`numpy.ndarray` of shape `(V, 4, 4)`, float64).
+        style (`RoomStyle`, *optional*): what it was drawn with.
+        is_open (`bool`, defaults to False): whether its walls stand far away and its depth ends at `OPEN_RANGE`.
     """
 
     seed: int
@@ -82,6 +83,8 @@ class RoomLayout:
     furniture: list[Furniture]
     intrinsics: np.ndarray
     camera_to_world: np.ndarray
+    style: RoomStyle | None = None
+    is_open: bool = False
 
 
 def room_seed(split: str, index: int, attempt: int = 0) -> int:
@@ -113,7 +116,9 @@ def room_seed(split: str, index: int, attempt: int = 0) -> int:
     return seeds[index]
 
 
-def make_layout(seed: int, num_views: int = 4, height: int = 128, width: int = 128) -> RoomLayout:
+def make_layout(
+    seed: int, num_views: int = 4, height: int = 128, width: int = 128, style: RoomStyle | None = None
+) -> RoomLayout:
     """Draw a furnished room with cameras inside.
 
     Frame: world, +z up. Units: metres. Source: our choice (the paper trains on ScanNet; the ranges here are those of
@@ -123,6 +128,7 @@ def make_layout(seed: int, num_views: int = 4, height: int = 128, width: int = 1
         seed (`int`): same seed and same arguments, same room.
         num_views (`int`, defaults to 4): cameras on the path.
         height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
+        style (`RoomStyle`, *optional*): how the room leaves the usual.
     Returns:
         `RoomLayout`.
     Raises:
@@ -147,16 +153,27 @@ def make_layout(seed: int, num_views: int = 4, height: int = 128, width: int = 1
     rng = np.random.default_rng((seed, LAYOUT_STREAM))
     focal = 0.5 / np.tan(np.deg2rad(rng.uniform(55.0, 75.0)) / 2)  # of an image one unit wide
     off_center = rng.uniform(-0.015, 0.015, 2)
+    is_open = False
+    if style is not None:
+        focal = 0.5 / np.tan(np.deg2rad(rng.uniform(*style.fields_of_view)) / 2)
+        is_open = bool(rng.random() < style.open_share)
+    walk = USUAL_WALK if style is None else style.walk
     for _ in range(MAX_ATTEMPTS):
         size, block, furniture = _furnish(rng)
-        path = _camera_path(rng, num_views, size, block, furniture, 0.5 / focal)
+        if style is not None:
+            block = None if is_open else block
+            furniture = _add_shapes(rng, size, block, [] if is_open else furniture, style.num_shapes)
+        path = _camera_path(rng, num_views, size, block, furniture, 0.5 / focal, walk)
         if path is None:
             continue
+        if is_open:
+            size = _open_up(rng, size, furniture, path)
         intrinsics = np.eye(3)
         intrinsics[0, 0] = intrinsics[1, 1] = focal * width
         intrinsics[0, 2] = (width - 1) / 2 + off_center[0] * width
         intrinsics[1, 2] = (height - 1) / 2 + off_center[1] * height
-        return RoomLayout(seed, size, block, furniture, np.repeat(intrinsics[None], num_views, 0), path)
+        intrinsics = np.repeat(intrinsics[None], num_views, 0)
+        return RoomLayout(seed, size, block, furniture, intrinsics, path, style, is_open)
     raise RuntimeError(f"seed {seed}: no path of {num_views} views found in {MAX_ATTEMPTS} rooms; use fewer views.")
 
 
@@ -187,6 +204,31 @@ def _furnish(rng):
         furniture.append(Furniture(label, color, parts, center, extent, float(place[2])))
         taken.add((color, label))
     return size, block, furniture
+
+
+def _add_shapes(rng, size, block, furniture, num_shapes):
+    """Furniture, and boxes, cylinders and balls of any size between, some of them above the floor."""
+    boxes = [] if block is None else [[*(block[:2] + block[3:5]) / 2, *(block[3:5] - block[:2]) / 2, 0.0]]
+    boxes += [[*piece.center[:2], *(piece.size[:2] / 2), piece.yaw] for piece in furniture]
+    footprints, added = np.array(boxes).reshape(-1, 5), []
+    low, high = num_shapes if furniture else (max(num_shapes[0], 6), max(num_shapes[1], 14))
+    for _ in range(rng.integers(low, high + 1)):
+        label, color = SHAPES[rng.integers(len(SHAPES))], COLOR_NAMES[rng.integers(len(COLOR_NAMES))]
+        part, extent = build_shape(label, rng)
+        place = _place(rng, label, extent, size, footprints, furniture)
+        if place is None or (color, label) in {(piece.color, piece.label) for piece in added}:
+            continue
+        footprints = np.concatenate([footprints, [[*place[:2], *(extent[:2] / 2), place[2]]]])
+        added.append(Furniture(label, color, [part], np.array([*place[:2], part.center[2]]), extent, float(place[2])))
+    return furniture + added
+
+
+def _open_up(rng, size, furniture, path):
+    """Move the walls far away, in place for furniture and cameras; the new extent."""
+    margin = rng.uniform(1.5, 2.5) * OPEN_RANGE
+    for moved in (*(piece.center for piece in furniture), *path[:, :3, 3]):
+        moved[:2] += margin
+    return size + np.array([2 * margin, 2 * margin, margin])
 
 
 def _place(rng, label, extent, size, footprints, furniture, num_tries=48):
@@ -246,7 +288,7 @@ def _rectangles_overlap(first, second, gap):
     return overlap
 
 
-def _camera_path(rng, num_views, size, block, furniture, half_width, num_tries=64):
+def _camera_path(rng, num_views, size, block, furniture, half_width, walk, num_tries=64):
     """Walk through the room looking at the furniture: (V, 4, 4) camera-to-world, or None if no start fits."""
     solids = np.array([[*f.center, *(f.size / 2), f.yaw] for f in furniture]).reshape(-1, 7)
     centers = solids[:, :3]
@@ -254,16 +296,16 @@ def _camera_path(rng, num_views, size, block, furniture, half_width, num_tries=6
         solids = np.concatenate([solids, [[*(block[:3] + block[3:]) / 2, *(block[3:] - block[:3]) / 2, 0.0]]])
     if len(centers) < 3:
         return None
-    low = np.array([CAMERA_CLEARANCE, CAMERA_CLEARANCE, CAMERA_HEIGHT[0]])
-    high = np.array([*(size[:2] - CAMERA_CLEARANCE), CAMERA_HEIGHT[1]])
-    pitch = rng.uniform(np.deg2rad(3.0), np.deg2rad(22.0))
+    low = np.array([CAMERA_CLEARANCE, CAMERA_CLEARANCE, walk.height[0]])
+    high = np.array([*(size[:2] - CAMERA_CLEARANCE), walk.height[1]])
+    pitch = rng.uniform(*np.deg2rad(walk.pitch))
     pan = 1.0 if rng.random() < 0.5 else -1.0
     starts = rng.uniform(low, high, (num_tries, 3))
     target = centers[rng.integers(len(centers), size=num_tries)]
     half_sweep = np.deg2rad(14.0) * min(num_views - 1, 6) / 2
     yaws = np.arctan2(target[:, 1] - starts[:, 1], target[:, 0] - starts[:, 0])
     yaws = yaws - pan * half_sweep + rng.normal(0.0, np.deg2rad(12.0), num_tries)
-    rolls = rng.uniform(-1.0, 1.0, num_tries) * np.deg2rad(2.0)
+    rolls = rng.uniform(-1.0, 1.0, num_tries) * np.deg2rad(walk.roll)
     pitches = np.full(num_tries, pitch)
     good = _is_free(starts, yaws, pitches, solids, size)
     good &= np.linalg.norm(target[:, :2] - starts[:, :2], axis=-1) > 1.1
@@ -272,7 +314,7 @@ def _camera_path(rng, num_views, size, block, furniture, half_width, num_tries=6
         state = (starts[start], yaws[start], pitches[start], rolls[start])
         path = [state]
         while len(path) < num_views:
-            state = _step(rng, state, pan, pitch, low, high, solids, size)
+            state = _step(rng, state, pan, pitch, low, high, solids, size, walk)
             if state is None:
                 break
             path.append(state)
@@ -298,24 +340,24 @@ def _sees_furniture(poses, centers, block, half_width):
     return is_inside.any()
 
 
-def _step(rng, state, pan, base_pitch, low, high, solids, size, num_tries=48):
+def _step(rng, state, pan, base_pitch, low, high, solids, size, walk, num_tries=48):
     """One step of the hand-held walk, or None."""
     position, yaw, pitch, roll = state
-    reach = rng.uniform(*STEP_METRES, num_tries)
+    reach = rng.uniform(*walk.step_metres, num_tries)
     heading = rng.uniform(-np.pi, np.pi, num_tries)
     rise = rng.uniform(-0.2, 0.2, num_tries)
     direction = np.stack([np.cos(heading), np.sin(heading), rise], -1)
     positions = position + reach[:, None] * direction / np.linalg.norm(direction, axis=-1, keepdims=True)
     sign = np.where(rng.random(num_tries) < 0.15, -pan, pan)
-    yaws = yaw + sign * np.deg2rad(rng.uniform(8.0, 21.0, num_tries))
+    yaws = yaw + sign * np.deg2rad(rng.uniform(walk.step_degrees[0], walk.step_degrees[1] - 1.0, num_tries))
     pitches = base_pitch + np.deg2rad(rng.normal(0.0, 1.5, num_tries))
-    rolls = rng.uniform(-1.0, 1.0, num_tries) * np.deg2rad(2.0)
+    rolls = rng.uniform(-1.0, 1.0, num_tries) * np.deg2rad(walk.roll)
     good = ((positions > low) & (positions < high)).all(-1) & _is_free(positions, yaws, pitches, solids, size)
     before = _pose(*state)[:3, :3]
     for index in np.nonzero(good)[0]:
         after = _pose(positions[index], yaws[index], pitches[index], rolls[index])[:3, :3]
         turn = np.rad2deg(np.arccos(np.clip((np.sum(before * after) - 1.0) / 2.0, -1.0, 1.0)))
-        if STEP_DEGREES[0] <= turn <= STEP_DEGREES[1]:
+        if walk.step_degrees[0] <= turn <= walk.step_degrees[1]:
             return positions[index], yaws[index], pitches[index], rolls[index]
     return None
 

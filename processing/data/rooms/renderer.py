@@ -1,7 +1,7 @@
 """Renders a furnished room in numpy: colour, depth, normals and instance ids of every view.
 
-The room is closed, so every pixel has a finite depth. Shapes and cameras come from layout.py, hits and shadows
-from rays.py, colours from appearance.py.
+A room is closed, so every pixel has a finite depth, unless its style takes the walls away. Shapes and cameras come
+from layout.py, hits and shadows from rays.py, colours from appearance.py.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,9 @@ from ...camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from . import appearance
-from .layout import make_layout, room_seed
+from .layout import OPEN_RANGE, make_layout, room_seed
 from .rays import cast_rays, cast_shadows, collect_parts, find_surface, ray_directions
+from .styles import RoomStyle
 
 
 @dataclass
@@ -30,7 +31,8 @@ class RoomScene:
     Args:
         seed (`int`): what it was drawn from.
         images (`numpy.ndarray` of shape `(V, H, W, 3)`, uint8): RGB.
-        depth_m (`numpy.ndarray` of shape `(V, H, W)`, float32): z-depth; finite and positive everywhere.
+        depth_m (`numpy.ndarray` of shape `(V, H, W)`, float32): z-depth; finite and positive everywhere, but for rooms
+            without walls, where it is 0 beyond `layout.OPEN_RANGE`.
         normals (`numpy.ndarray` of shape `(V, H, W, 3)`, float32): unit normals towards the camera, camera frame.
         instance_ids (`numpy.ndarray` of shape `(V, H, W)`, int16): i + 1 for piece i of furniture; 0 floor, -1 wall,
             -2 ceiling, -3 door, -4 window, -5 picture, -6 rug (`appearance.STRUCTURE_LABELS`).
@@ -118,7 +120,12 @@ class RoomScene:
 
 
 def render_room(
-    seed: int, num_views: int = 4, height: int = 128, width: int = 128, use_colors: bool = True
+    seed: int,
+    num_views: int = 4,
+    height: int = 128,
+    width: int = 128,
+    use_colors: bool = True,
+    style: RoomStyle | None = None,
 ) -> RoomScene:
     """Render a furnished room from a seed.
 
@@ -129,6 +136,7 @@ def render_room(
         num_views (`int`, defaults to 4): views along a hand-held path.
         height (`int`, defaults to 128), width (`int`, defaults to 128): image size in pixels.
         use_colors (`bool`, defaults to True): False leaves the images black, in half the time.
+        style (`RoomStyle`, *optional*): how the room leaves the usual.
     Returns:
         `RoomScene`.
     Raises:
@@ -144,7 +152,7 @@ def render_room(
 
         ```
     """
-    layout = make_layout(seed, num_views, height, width)
+    layout = make_layout(seed, num_views, height, width, style)
     look = appearance.draw_appearance(layout)
     parts = collect_parts(layout)
     directions = ray_directions(layout, height, width)
@@ -157,11 +165,14 @@ def render_room(
     ids, on_decorations = appearance.identify(look, hit, u, v)
     if use_colors:
         rgb = appearance.paint(look, hit, u, v, on_decorations)
-        is_lit = cast_shadows(layout, parts, look.light, points + np.float32(0.05) * normals)
+        cell = max(0.04, float(layout.size[:2].max()) / 150.0)  # of the shadow map, whose size is bounded
+        is_lit = cast_shadows(layout, parts, look.light, points + np.float32(0.05) * normals, cell)
         rgb = appearance.light_up(look, layout.size, rgb, hit, points, normals, is_lit)
         images = _develop(look, rgb.reshape(3, *shape), seed)
     else:
         images = np.zeros((*shape, 3), np.uint8)
+    if layout.is_open:
+        depth = np.where(depth > np.float32(OPEN_RANGE), np.float32(0.0), depth)
     rotation = layout.camera_to_world[:, :3, :3].astype(np.float32)
     world_normals = np.moveaxis(normals.reshape(3, *shape), 0, -1).reshape(num_views, -1, 3)
     return RoomScene(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...visual_prompt_gap_mllm import CrossSize
+from .styles import RoomStyle
 
 
 @dataclass
@@ -23,8 +24,10 @@ class RoomVariety:
         mark_half_thickness (`int`, *optional*): pixels to each side of the middle line of a cross's bar; by default
             drawn from 0 to a quarter of the arm.
         shuffle_views (`bool`, defaults to True): whether any view may become the first.
+        style (`RoomStyle` or `dict`, *optional*): ranges for the rooms of `style_share`.
+        style_share (`float`, defaults to 0.0): share of rooms drawn in that style.
     Raises:
-        ValueError: if shares are not as many as what they are of, or their sum is not 1.
+        ValueError: if shares are not as many as what they are of, or their sum is not 1; or for `style_share`.
     """
 
     sizes: tuple = ((128, 128), (96, 128), (128, 160))
@@ -36,8 +39,16 @@ class RoomVariety:
     mark_arms: tuple = (2, 7)
     mark_half_thickness: int | None = None
     shuffle_views: bool = True
+    style: RoomStyle | dict | None = None
+    style_share: float = 0.0
 
     def __post_init__(self):
+        if isinstance(self.style, dict):
+            self.style = RoomStyle(**self.style)
+        if not 0 <= self.style_share <= 1 or (self.style is None and self.style_share):
+            raise ValueError(
+                f"style_share is {self.style_share} with style {self.style}; expected 0 to 1, and a style."
+            )
         for name, shares, kinds in (
             ("size_shares", self.size_shares, self.sizes),
             ("num_views_shares", self.num_views_shares, self.num_views),
@@ -49,6 +60,10 @@ class RoomVariety:
         """Draw height, width and number of views of a block."""
         height, width = self.sizes[rng.choice(len(self.sizes), p=self.size_shares)]
         return height, width, int(rng.choice(self.num_views, p=self.num_views_shares))
+
+    def draw_style(self, rng: np.random.Generator) -> RoomStyle | None:
+        """Draw whether a room is one of `style_share`; its style, or None."""
+        return self.style if self.style_share and rng.random() < self.style_share else None
 
     def draw_cross_size(self, rng: np.random.Generator) -> CrossSize:
         """Draw the size of the crosses of one room."""

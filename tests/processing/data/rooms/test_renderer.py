@@ -20,7 +20,8 @@ from gap_mllm.processing.camera_geometry_gap_mllm import (
 )
 from gap_mllm.processing.data import SPLIT_SEEDS, make_layout, render_room, room_seed
 from gap_mllm.processing.data.rooms.furniture import FURNITURE, build_furniture
-from gap_mllm.processing.data.rooms.layout import CAMERA_HEIGHT, COLOR_NAMES, STEP_DEGREES, STEP_METRES
+from gap_mllm.processing.data.rooms.layout import COLOR_NAMES
+from gap_mllm.processing.data.rooms.styles import USUAL_WALK
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +209,16 @@ def test_cameras_are_hand_held_and_clear_of_everything(layouts):
         poses = layout.camera_to_world
         assert is_rigid(poses).all()
         position, forward, right = poses[:, :3, 3], poses[:, :3, 2], poses[:, :3, 0]
-        assert (position[:, 2] >= CAMERA_HEIGHT[0]).all() and (position[:, 2] <= CAMERA_HEIGHT[1]).all()
+        assert (position[:, 2] >= USUAL_WALK.height[0]).all() and (position[:, 2] <= USUAL_WALK.height[1]).all()
         assert (forward[:, 2] < 0.0).all()  # slightly down
         assert (np.abs(np.rad2deg(np.arcsin(right[:, 2]))) < 2.01).all()  # roll
         step = np.linalg.norm(np.diff(position, axis=0), axis=-1)
-        assert (step > STEP_METRES[0] - 1e-9).all() and (step < STEP_METRES[1] + 1e-9).all()
+        assert (step > USUAL_WALK.step_metres[0] - 1e-9).all() and (step < USUAL_WALK.step_metres[1] + 1e-9).all()
         turns = poses[:-1, :3, :3].swapaxes(1, 2) @ poses[1:, :3, :3]
         degrees = np.rad2deg(np.arccos((np.trace(turns, axis1=1, axis2=2) - 1) / 2))
-        assert (degrees >= STEP_DEGREES[0] - 1e-6).all() and (degrees <= STEP_DEGREES[1] + 1e-6).all()
+        assert (degrees >= USUAL_WALK.step_degrees[0] - 1e-6).all() and (
+            degrees <= USUAL_WALK.step_degrees[1] + 1e-6
+        ).all()
         assert (np.minimum(position, layout.size - position)[:, :2] >= 0.4 - 1e-9).all()
         for piece in layout.furniture:
             gap = np.maximum(np.abs(in_box_axes(position, piece.box)) - piece.size / 2, 0.0)
