@@ -9,9 +9,9 @@ class Walk(NamedTuple):
 
     Args:
         step_metres (`tuple[float, float]`), step_degrees (`tuple[float, float]`): movement and turn from view to view.
-        height (`tuple[float, float]`): of the camera above the floor.
+        height (`tuple[float, float]`): height of the camera above the floor.
         pitch (`tuple[float, float]`): downward tilt of the first view.
-        roll (`float`): most turn about the viewing direction, to either side.
+        roll (`float`, defaults to 2.0): most turn about the viewing direction, to either side.
     """
 
     step_metres: tuple = (0.1, 0.5)
