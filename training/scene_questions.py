@@ -27,7 +27,8 @@ from .schedule import Schedule, draw_weighted, is_scheduled, read_weights
 from .streams import rows_of_process, set_round
 
 
-NUM_TRIES = 10  # choices of views and makers, before a scene counts as one that nothing can be asked about
+NUM_TRIES = 24  # choices of views and makers, before a scene counts as one that nothing can be asked about
+MAKERS_A_QUESTION = 10  # drawn for each of several questions about the same views; what cannot be asked goes
 
 
 def read_tasks(
@@ -95,7 +96,7 @@ class _SceneQuestions:
         reasons, count = Counter(), self.questions_per_scene
         for attempt in range(NUM_TRIES):
             chosen = choose_views(scene.views, self.num_views, self.max_stride, rng)
-            makers = self._draw_tasks(rng, 1 if count == 1 else NUM_TRIES * count, done)
+            makers = self._draw_tasks(rng, 1 if count == 1 else MAKERS_A_QUESTION * count, done)
             asked = self._augment(replace(scene, id=f"{scene.id}/{number}-{attempt}", views=chosen), round_index)
             options = {"seed": self.seed, "margins": self.margins, "limit": count, "share_views": count > 1}
             made = make_tasks(asked, [self.tasks[maker] for maker in makers], **options)

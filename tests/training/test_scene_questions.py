@@ -188,7 +188,7 @@ def test_questions_of_a_source_are_kept(tmp_path):
 def test_a_scene_that_allows_no_question_is_named(scenes):
     bare = [{**row, "views": [{**view, "depth": None} for view in row["views"]]} for row in scenes]
     with pytest.raises(
-        RecordError, match=r"no question could be asked about this scene in 10 tries: reconstruction: "
+        RecordError, match=r"no question could be asked about this scene in 24 tries: reconstruction: "
     ):
         SceneQuestionDataset(bare, tasks=("reconstruction",), num_views=2)[0]
 
