@@ -261,7 +261,8 @@ def test_views_without_geometry_are_left_out_and_counted(scenes):
     whole = SceneGeometryDataset([row], num_views=3, max_view_pixels=64 * 64)[0]
     batch = collate_scenes([item, whole])
     assert (
-        batch["collation_counts"].tolist() == [0, 0, 2, 0, 0, 0, 0] and len(batch["images"]) == len(row["views"]) + 1
+        batch["collation_counts"].tolist() == [0, 0, 2, 0, 0, 0, 0, 0]
+        and len(batch["images"]) == len(row["views"]) + 1
     )
     bare = {**row, "views": [{**view, "camera_to_world": None} for view in row["views"]]}
     with pytest.raises(RecordError, match=r"none of its \d+ views has depth, intrinsics and a pose"):
