@@ -1,8 +1,9 @@
 """Each term of the loss alone: trained, beside its head on a frozen random model, and beside a constant answer.
 
 `python -m gap_mllm.evaluation.term_trials --output outputs/term_trials` trains a tiny model without a geometry encoder
-on rendered rooms, by one term at a time and not by text, and measures what its head says of rooms never trained on.
-It writes one table, as JSON and markdown; a term that is in it is not trained again, `--terms` names some.
+(with `--geometry` around the trained one, frozen in both arms) on rendered rooms, by one term at a time and not by
+text, and measures what its head says of rooms never trained on. It writes one table, as JSON and markdown; a term that
+is in it is not trained again, `--terms` names some.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from ..processing.tiny_tokenizer import build_tiny_processor
 from ..training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator, set_training_heads
 from ..training.rooms import RoomQuestionDataset, RoomQuestions
 from ..training.terms import make_terms
-from ..training.train_geometry_aligned import new_config
+from ..training.train_geometry_aligned import build_model, new_config
 from .intervals import bootstrap_interval
 from .term_measures import MEASURES, TermMeasure
 
@@ -46,7 +47,8 @@ MODEL = {
     },
 }
 VARIETY = RoomVariety(((128, 128),), (1.0,), (4,), (1.0,), color_strength=0.0, shuffle_views=False)
-RATES = {"vision": 0.002, "mergers": 0.002, "language": 0.001, "heads": 0.002, "point_maps": 0.002}
+FUSION = {"gap_fusion_config": {"merger_hidden_size": 96, "init": "reference", "initializer_range": 0.08}}
+RATES = {"vision": 0.002, "mergers": 0.002, "language": 0.001, "heads": 0.002, "point_maps": 0.002, "fusion": 0.002}
 OWNERS = {"normals": "depth", "field_of_view": "camera"}  # of the heads that these terms read
 ALMOST_NONE = 1e-6  # weight of a term that is there for its head alone
 NUM_FOR_CONSTANTS = 128  # training rooms
@@ -102,9 +104,11 @@ def terms_alone(name: str, settings: Mapping[str, dict]) -> dict[str, dict]:
     return {**needed, name: {**settings[name], "weight": 1.0}}
 
 
-def make_model(seed: int) -> GapMllmForPreTraining:
-    """The tiny model at random."""
-    set_seed(seed)
+def make_model(args: argparse.Namespace) -> GapMllmForPreTraining:
+    """The tiny model at random, with `geometry` around the trained encoder."""
+    set_seed(args.seed)
+    if args.geometry:
+        return build_model({**MODEL, **FUSION, "use_geometry": True}, args.encoder, build_tiny_processor())
     return GapMllmForPreTraining._from_config(new_config(MODEL, build_tiny_processor()), dtype="float32")
 
 
@@ -130,7 +134,7 @@ def make_arguments(output: Path, terms: dict[str, dict], steps: int, seed: int) 
 def make_rooms(args: argparse.Namespace, settings: Mapping[str, dict]) -> Rooms:
     """Rooms of the splits "train" and "test" with the targets of all terms."""
     terms = {name: {**told, "weight": 1.0} for name, told in settings.items()}
-    model = make_model(args.seed)
+    model = make_model(args)
     teaching = set_training_heads(model, make_arguments(args.output, terms, args.steps, args.seed))
     side = model.config.point_map_side
     collate = SceneCollator(
@@ -160,7 +164,7 @@ def train_term(
     Returns:
         `np.ndarray` of shape `(measures, rooms)`.
     """
-    model = make_model(args.seed)
+    model = make_model(args)
     arguments = make_arguments(args.output, terms_alone(name, settings), args.steps, args.seed)
     set_training_heads(model, arguments, teach=False)
     trainer = GeometryAlignedTrainer(
@@ -221,21 +225,32 @@ def write_table(rows: Mapping[str, list[dict]], settings: Mapping[str, object], 
     return text
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def trial_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the table")
     parser.add_argument("--terms", nargs="+", default=list(MEASURES), help="terms to try, all by default")
-    parser.add_argument("--encoder", default="examples/assets/tiny_geometry_encoder", help="teacher of distillation")
+    parser.add_argument(
+        "--encoder", default="examples/assets/tiny_geometry_encoder", help="encoder that teaches distillation"
+    )
+    parser.add_argument("--geometry", action="store_true", help="whether the model has that encoder, too")
     parser.add_argument("--rooms", type=int, default=600, help="rooms of the split train")
     parser.add_argument("--test-rooms", type=int, default=64, help="rooms of the split test")
     parser.add_argument("--batch-size", type=int, default=4, help="rooms of a step")
     parser.add_argument("--steps", type=int, default=300, help="steps of each training")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and order")
-    args = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    args = trial_arguments(words)
     check_names("--terms", args.terms, MEASURES)
     args.output.mkdir(parents=True, exist_ok=True)
     settings = trial_terms(args.encoder)
-    of_run = {name: getattr(args, name) for name in ("rooms", "test_rooms", "batch_size", "steps", "seed", "encoder")}
+    of_run = {
+        name: getattr(args, name)
+        for name in ("rooms", "test_rooms", "batch_size", "steps", "seed", "encoder", "geometry")
+    }
     rows, before = {}, args.output / "terms.json"
     if before.is_file() and (told := json.loads(before.read_text()))["settings"] == of_run:
         rows = told["terms"]

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from gap_mllm.evaluation.term_measures import MEASURES
-from gap_mllm.evaluation.term_trials import main, make_row, terms_alone, trial_terms
+from gap_mllm.evaluation.term_trials import main, make_model, make_row, terms_alone, trial_arguments, trial_terms
 from gap_mllm.training.losses import SHAPE_WORDS
 from gap_mllm.training.terms import LOSS_TERMS, ConsistencyTerm, ShapeTerm
+from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
 
 
 ENCODER = "examples/assets/tiny_geometry_encoder"
@@ -109,3 +110,14 @@ def test_the_command_writes_a_table_and_goes_on(tmp_path, capsys):
     assert table in capsys.readouterr().out and table.count("\n| `camera` |") == 2
     with pytest.raises(ValueError, match="did you mean 'shape'"):
         main([*words, "--terms", "shpae"])
+
+
+def test_a_model_around_the_trained_encoder_learns_from_its_features(tmp_path):
+    words = ["--output", str(tmp_path), "--encoder", ENCODER, "--rooms", "2", "--test-rooms", "1", "--steps", "1"]
+    args = trial_arguments([*words, "--geometry"])
+    with_encoder, without = make_model(args), make_model(trial_arguments(words))
+    assert with_encoder.model.uses_geometry and not without.model.uses_geometry
+    trained = GapMllmVggtModel.from_pretrained(ENCODER, dtype="float32").state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in with_encoder.model.geometry.state_dict().items())
+    main([*words, "--geometry", "--terms", "field_of_view"])
+    assert json.loads((tmp_path / "terms.json").read_text())["settings"]["geometry"] is True

@@ -12,6 +12,15 @@ class Walk(NamedTuple):
         height (`tuple[float, float]`): height of the camera above the floor.
         pitch (`tuple[float, float]`): downward tilt of the first view.
         roll (`float`, defaults to 2.0): most turn about the viewing direction, to either side.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import RoomStyle
+        >>> from gap_mllm.processing.data.rooms import Walk
+        >>> RoomStyle(walk=Walk(step_metres=(0.3, 1.0))).walk.step_degrees
+        (8.0, 22.0)
+
+        ```
     """
 
     step_metres: tuple = (0.1, 0.5)
@@ -46,8 +55,8 @@ class RoomStyle:
         ```python
         >>> from gap_mllm.processing.data import RoomStyle, render_room
         >>> room = render_room(0, style=RoomStyle(fields_of_view=(90.0, 90.0)))
-        >>> round(2 * 63.5 / room.intrinsics[0, 0, 0], 1)  # twice the tangent of 45 degrees
-        2.0
+        >>> round(float(room.intrinsics[0, 0, 0]), 3)  # half of the 128 pixels, over the tangent of 45 degrees
+        64.0
 
         ```
     """
