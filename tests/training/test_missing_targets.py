@@ -182,6 +182,7 @@ if trainer.is_world_process_zero():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
 def test_a_process_without_depth_beside_one_with_it_equals_one_process(
     tmp_path, make_pretraining_model, tiny_processor, monkeypatch

@@ -112,6 +112,7 @@ def test_both_kinds_have_the_loss_of_all_tokens(make_model, make_plain_trainer, 
                 assert torch.equal(model.point_map_heads.get_parameter(name), before), name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
 def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processor, monkeypatch):
     """Under DDP (gloo), which is told to look for no unused parameters."""

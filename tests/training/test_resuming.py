@@ -57,6 +57,7 @@ def same_weights(folder, other):
 # Kills
 
 
+@pytest.mark.slow
 def test_killed_in_a_step_and_in_a_save_the_same_command_has_the_same_losses(recipe, tmp_path):
     whole, run = tmp_path / "whole", tmp_path / "run"
     run_and_die(recipe(), whole, "never")

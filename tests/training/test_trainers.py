@@ -135,6 +135,7 @@ def test_the_last_step_is_logged_however_few_there_are(
     assert all(entry["loss_text"] > 0 for entry in entries)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
 def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processor):
     """The first step's loss and gradient norm under DDP (gloo), with rooms that carry unlike numbers of tokens."""

@@ -41,6 +41,7 @@ def test_a_run_writes_answers_and_metrics(finished):
     assert metrics["constant_fitted_on"] == "4 of 4 questions of the training split"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes(finished, command_words, tmp_path):
     assert main(command_words(tmp_path, *BASELINES, "--processes", "2")) == 0
     assert json.loads((tmp_path / "timing.json").read_text())["processes"] == 2
