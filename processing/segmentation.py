@@ -119,7 +119,11 @@ class SceneSurface:
         poses = camera_to_world if self.to_first is None else self.to_first  # a wrong shape is refused below
         if smoothing_px and depth.ndim == 3 and depth.dtype.kind == "f":  # what is neither is refused below
             depth = _smoothed(depth, smoothing_px)
-        self.points, has_reading = world_points_from_depth(depth, np.asarray(intrinsics), poses)
+        cameras = np.asarray(intrinsics, np.float64)
+        focal = cameras[..., [0, 1], [0, 1]] if cameras.shape[-2:] == (3, 3) else np.ones(1)  # else refused below
+        if not (np.isfinite(cameras).all() and (focal > 0).all()):
+            raise ValueError(f"intrinsics hold {cameras.tolist()}; expected finite numbers and focal lengths above 0.")
+        self.points, has_reading = world_points_from_depth(depth, cameras, poses)
         if not has_reading.any():
             raise ValueError(f"none of {len(depth)} views has a reading of depth; expected metres above 0 somewhere.")
         self.is_measured, self.shape = has_reading > 0, depth.shape

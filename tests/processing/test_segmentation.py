@@ -177,3 +177,11 @@ def test_overlaps_of_masks():
             mask_overlap(masks, true)
     with pytest.raises(TypeError, match="masks is float64"):
         mask_overlap(half.astype(float), truth)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, np.nan])
+def test_cameras_without_a_focal_length_are_refused(factor):
+    room = render_room(0)
+    seed = room.points_in_first_view()[0, 60, 60]
+    with pytest.raises(ValueError, match="expected finite numbers and focal lengths above 0"):
+        segment_from_points([seed], room.depth_m, room.intrinsics * factor, room.camera_to_world)
