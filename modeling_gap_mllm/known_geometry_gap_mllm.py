@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .depth_geometry_gap_mllm import camera_points
+from .depth_geometry_gap_mllm import camera_points, nearest
 
 
 MAX_SHAPE_DIFFERENCE = 0.05  # of width over height, between a picture and what it was resized to
@@ -97,7 +97,7 @@ class KnownGeometry:
             if camera is not None:
                 _check_camera(f"intrinsics of view {view}", torch.as_tensor(camera), picture, border=0.25)
             cameras.append(None if camera is None else _scaled(camera, picture, size))
-            maps.append(None if values is None else _nearest(values, size))
+            maps.append(None if values is None else nearest(torch.as_tensor(values), size))
         return cls(cameras, known["poses"], maps)
 
     def __call__(self, model, pixel_values, image_grid_thw, scene_lengths):
@@ -166,7 +166,7 @@ class KnownGeometry:
                     "views have one. Give it, or None for all views of the scene."
                 )
             for view, pose in enumerate(scene, start):
-                found["poses"][view] = None if pose is None else (_inverse(world) @ pose).float().to(device)
+                found["poses"][view] = None if pose is None else (rigid_inverse(world) @ pose).float().to(device)
             found["poses"][reference] = torch.eye(4, device=device)
             start += length
         return KnownGeometry(**found)
@@ -176,7 +176,7 @@ class KnownGeometry:
         cameras, maps = [], []
         for camera, depth, size, new in zip(self.intrinsics, self.depth, sizes, new_sizes, strict=True):
             cameras.append(None if camera is None else _scaled(camera, size, new))
-            depth = None if depth is None else _nearest(depth, new)
+            depth = None if depth is None else nearest(depth, new)
             maps.append(None if depth is None or not _is_measured(depth).any() else depth)  # few pixels may be lost
         return KnownGeometry(cameras, self.poses, maps)
 
@@ -288,7 +288,8 @@ def _is_measured(depth):
     return depth.isfinite() & (depth > 0)
 
 
-def _inverse(pose):
+def rigid_inverse(pose: torch.Tensor) -> torch.Tensor:
+    """Inverse `(4, 4)` of a rigid transform `(4, 4)` or `(3, 4)`."""
     inverse = torch.eye(4, dtype=pose.dtype, device=pose.device)
     inverse[:3, :3] = pose[:3, :3].T
     inverse[:3, 3] = -pose[:3, :3].T @ pose[:3, 3]
@@ -304,13 +305,4 @@ def _scaled(camera, size, new_size):
     return scaled
 
 
-def _nearest(depth, new_size):
-    depth = torch.as_tensor(depth)
-    picked = [
-        ((torch.arange(new, device=depth.device) + 0.5) * old / new).long()
-        for new, old in zip(new_size, depth.shape, strict=True)
-    ]
-    return depth[picked[0][:, None], picked[1]]
-
-
-__all__ = ["KNOWN_FIELDS", "KnownGeometry", "in_frame", "refuse_known_geometry"]
+__all__ = ["KNOWN_FIELDS", "KnownGeometry", "in_frame", "refuse_known_geometry", "rigid_inverse"]

@@ -11,6 +11,7 @@ import torch
 from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining
+from gap_mllm.depth_geometry_gap_mllm import nearest
 from gap_mllm.hidden_states_gap_mllm import layer_index, map_layers, read_hidden_states
 from gap_mllm.hub import save_for_hub
 from gap_mllm.processing.data import RenderedRooms, RoomVariety, render_room
@@ -25,7 +26,6 @@ from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import read_recipe
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import RecordedTeacher, TeacherTargets
-from gap_mllm.training.teachers.teacher_targets import nearest
 from gap_mllm.training.terms import NormalsTerm, make_terms
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
 from gap_mllm.training_heads_gap_mllm import GapMllmDepthHead

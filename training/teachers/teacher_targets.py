@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 
+from ...depth_geometry_gap_mllm import nearest
 from ...processing.argument_checks import check_names
 from ...processing.camera_geometry_gap_mllm import (
     invert_rigid,
@@ -154,15 +155,6 @@ class TeacherTargets:
         lacking = [name for name in names if getattr(self, name) is None]
         if lacking:
             raise ValueError(f"the teacher does not tell {', '.join(lacking)}; take one that does for this target.")
-
-
-def nearest(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """A map `(H, W, ...)` at another height and width, each pixel the nearest of the old ones."""
-    rows, columns = (
-        ((torch.arange(new, device=values.device) + 0.5) * old / new).long()
-        for new, old in zip(size, values.shape[:2], strict=True)
-    )
-    return values[rows[:, None], columns]
 
 
 def check_map_shape(index: int, map_shape: tuple[int, int], picture_size: tuple[int, int]) -> None:

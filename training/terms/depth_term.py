@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
+from ...depth_geometry_gap_mllm import nearest
 from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
 from ...processing.argument_checks import check_counts, check_names
 from ...processing.data.scene_sample import View
@@ -18,7 +19,6 @@ from ..losses import (
     trimmed_depth_loss,
 )
 from ..teachers import TeacherTargets
-from ..teachers.teacher_targets import nearest
 from .head_term import GRIDS, HeadTerm
 
 

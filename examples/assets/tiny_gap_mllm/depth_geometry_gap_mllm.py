@@ -72,4 +72,13 @@ def shift_map(maps: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return moved
 
 
-__all__ = ["NEIGHBOUR_STEPS", "camera_points", "shift_map", "surface_normals"]
+def nearest(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A map `(H, W, ...)` at another height and width, each pixel the nearest of the old ones."""
+    rows, columns = (
+        ((torch.arange(new, device=values.device) + 0.5) * old / new).long()
+        for new, old in zip(size, values.shape[:2], strict=True)
+    )
+    return values[rows[:, None], columns]
+
+
+__all__ = ["NEIGHBOUR_STEPS", "camera_points", "nearest", "shift_map", "surface_normals"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from .configuration_gap_mllm import GapMllmGeometryMapsConfig
 from .depth_geometry_gap_mllm import camera_points, surface_normals
-from .known_geometry_gap_mllm import KnownGeometry, in_frame
+from .known_geometry_gap_mllm import KnownGeometry, in_frame, rigid_inverse
 from .vggt_gap_mllm import GapMllmVggtModel, as_views
 from .vggt_heads_gap_mllm import POSE_ENCODING_SIZE, GapMllmVggtForReconstruction, cameras_to_pose_encoding
 
@@ -145,8 +145,8 @@ class GapMllmGeometryMapsModel(GapMllmVggtModel):
         said = self.teacher(views, scene_lengths)
         for length in scene_lengths:
             scene = range(start, start + length)
-            told = {view: _inverse(said.extrinsics[view].float()) for view in scene}
-            told = {view: _inverse(told[start][:3]) @ pose for view, pose in told.items()}
+            told = {view: rigid_inverse(said.extrinsics[view].float()) for view in scene}
+            told = {view: rigid_inverse(told[start]) @ pose for view, pose in told.items()}
             factor = _scale([(depth[view], said.depth[view][..., 0]) for view in scene if depth[view] is not None])
             if factor is None:
                 factor = _pose_scale([(poses[view], told[view]) for view in scene if poses[view] is not None])
@@ -179,18 +179,10 @@ class GapMllmGeometryMapsModel(GapMllmVggtModel):
         device = "cpu" if given is None else given.device
         eye = torch.eye(4, device=device)
         is_known = torch.tensor([float(pose is not None), float(camera is not None)], device=device)
-        extrinsics = _inverse((eye if pose is None else pose)[:3])[:3]
+        extrinsics = rigid_inverse(eye if pose is None else pose)[:3]
         encoding = cameras_to_pose_encoding(extrinsics, eye[:3, :3] if camera is None else camera, size)
         shown = torch.cat([is_known[:1].expand(7), is_known[1:].expand(2)])
         return torch.cat([encoding * shown, is_known])
-
-
-def _inverse(transform):
-    """Inverse (4, 4) of rigid transforms (3, 4)."""
-    inverse = torch.eye(4, device=transform.device)
-    inverse[:3, :3] = transform[:, :3].T
-    inverse[:3, 3] = -transform[:, :3].T @ transform[:, 3]
-    return inverse
 
 
 def _scale(pairs):
