@@ -58,7 +58,7 @@ def test_the_shipped_processor_says_what_its_recipe_says(tmp_path):
 def test_the_encoder_recipe_is_complete(tmp_path):
     both = HfArgumentParser((GeometryEncoderArguments, GeometryEncoderTrainingArguments))
     encoder, args = read_recipe(both, "tiny_geometry_encoder", ["--output_dir", str(tmp_path)])
-    assert encoder.encoder_config["hidden_size"] == 112 and args.max_steps == 5000
+    assert encoder.encoder_config["hidden_size"] == 112 and args.max_steps == 20000
 
 
 def test_unknown_recipes_keys_and_flags_are_named(tmp_path):
