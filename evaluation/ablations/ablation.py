@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 
 from ...processing.argument_checks import check_names
@@ -31,7 +32,10 @@ class Ablation:
         arms (`dict[str, dict | list[dict]]`): changes of each arm; `{}` is the recipe as it is.
         seeds (`list[int]`, defaults to `[0, 1, 2]`): seeds of each arm.
         overrides (`dict`, defaults to `{}`): changes of all arms; those of an arm beat them.
+        variants (`dict[str, dict]`, defaults to `{}`): further changes by name, as amounts of data; every arm is
+            trained with each of them, and beats them, too.
         compare_to (`list[str]`, *optional*): arms that the others are held to; by default the first.
+        only (`list[str]`, *optional*): arms that are trained and compared; by default all.
         test (`dict`, defaults to `{}`): fields of `RoomTest`.
         smoke (`dict`, defaults to `{}`): short runs of all terms that no arm weighs: `arm`, whose changes they begin
             from, `overrides` on top, and `terms` with settings by name.
@@ -55,7 +59,9 @@ class Ablation:
     arms: dict
     seeds: list = field(default_factory=lambda: [0, 1, 2])
     overrides: dict = field(default_factory=dict)
+    variants: dict = field(default_factory=dict)
     compare_to: list = field(default_factory=list)
+    only: list = field(default_factory=list)
     test: dict = field(default_factory=dict)
     smoke: dict = field(default_factory=dict)
 
@@ -68,34 +74,44 @@ class Ablation:
             if len(set(getattr(self, each))) < len(getattr(self, each)):
                 raise ValueError(f"{each} is {getattr(self, each)!r}, which names one twice.")
         check_names("compare_to", self.compare_to, self.arms)
+        check_names("arms", self.only, self.arms)
         check_names("smoke", self.smoke, ("arm", "overrides", "terms"))
         check_names("smoke.arm", [self.smoke["arm"]] if "arm" in self.smoke else [], self.arms)
-        for name in self.arms:
+        if not isinstance(self.variants, Mapping) or not all(isinstance(of, Mapping) for of in self.variants.values()):
+            raise ValueError(f"variants is {self.variants!r}; expected changes by name, as {{few: {{num_rooms: 9}}}}.")
+        for name in (*self.arms, *self.variants):
             if not re.fullmatch(r"[\w.+-]+", str(name)):
-                raise ValueError(f"The arm {name!r} names a folder: give letters, digits, and one of _ . + -.")
-            for _, values in self.stages(name):
+                raise ValueError(f"{name!r} names a folder of runs: give letters, digits, and one of _ . + -.")
+        for arm, variant in product(self.arms, self.variants or [None]):
+            for _, values in self.stages(arm, variant):
                 if taken := [key for key in _OURS if key in values]:
-                    raise ValueError(f"The arm {name!r} changes {taken}, which every run has of its own.")
+                    raise ValueError(f"The arm {arm!r} changes {taken}, which every run has of its own.")
         check_names("test", self.test, [each.name for each in fields(RoomTest)])
         RoomTest(**self.test)
 
     @property
+    def chosen(self) -> list[str]:
+        """Arms that are trained and compared, in the order of `arms`."""
+        return [arm for arm in self.arms if arm in (self.only or self.arms)]
+
+    @property
     def references(self) -> list[str]:
         """Arms that the others are held to."""
-        return self.compare_to or [next(iter(self.arms))]
+        return [arm for arm in self.compare_to if arm in self.chosen] or self.chosen[:1]
 
-    def stages(self, arm: str) -> list[tuple[str, dict]]:
+    def stages(self, arm: str, variant: str | None = None) -> list[tuple[str, dict]]:
         """Recipe and changes of each training of an arm, in order.
 
         Args:
             arm (`str`): name of the arm.
+            variant (`str`, *optional*): name of the variant; none of them by default.
         Returns:
             `list[tuple[str, dict]]`.
         """
         stages = self.arms[arm] if isinstance(self.arms[arm], list) else [self.arms[arm] or {}]
         if not stages or not all(isinstance(stage, Mapping) for stage in stages):
             raise ValueError(f"The arm {arm!r} is {self.arms[arm]!r}; expected changes as {{key: value}}, or a list.")
-        told = [{**self.overrides, **stage} for stage in stages]
+        told = [{**self.overrides, **self.variants.get(variant, {}), **stage} for stage in stages]
         return [(stage.pop("recipe", self.recipe), stage) for stage in told]
 
 
@@ -133,9 +149,7 @@ def read_ablation(ablation: str | Path | Mapping, overrides: Mapping | None = No
     told = {"name": name, "recipe": None, "arms": None, **told}
     arms = changes.pop("arms", None)
     if arms is not None:
-        check_names("arms", arms, told["arms"])
-        told["arms"] = {name: told["arms"][name] for name in told["arms"] if name in arms}
-        told["compare_to"] = [name for name in told.get("compare_to") or () if name in arms]
+        told["only"] = list(arms)
     told |= {key: value for key, value in changes.items() if value is not None}
     told["overrides"] = {**(told.get("overrides") or {}), **(overrides or {})}
     return Ablation(**told)

@@ -1,4 +1,4 @@
-"""report.md, ablation.json and curves.png of an ablation: means and spreads over seeds, and paired differences.
+"""report.md and ablation.json of an ablation: means and spreads over seeds, and paired differences.
 
 A difference is that of two arms with the same seed, so with the same rooms in the same order; its interval is
 Student's over seeds, which holds what chance does in training. With three seeds it is wide, and honest.
@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 
 from ...processing.data.folder_writing import write_atomically
-from ...processing.drawing import new_figure
 from ...processing.metrics_file import save_metrics
-from ...training.curves import MAX_PANELS, is_loss, is_metric, is_more_better
+from ...training.curves import is_more_better
+from .ablation_curves import draw_arms, draw_variants
 
 
 BLIND = ("constant_", "pixel_prior_", "majority_")
 _COUNTS = ("n", "num_")
-_COLORS = ("#7f7f7f", "#1f4e9c", "#e69f00", "#2e8b57", "#cc3311", "#7a3e9d", "#56b4e9", "#8c564b")
 
 
 def paired_difference(values: Sequence[float], reference: Sequence[float], confidence: float = 0.95) -> dict:
@@ -58,23 +57,41 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], confi
 def write_ablation_report(
     ablation: object, output: str | Path, scores: Mapping, logs: Mapping, smoke: Mapping
 ) -> dict:
-    """Write report.md, ablation.json and, with matplotlib, curves.png.
+    """Write report.md, ablation.json and, with matplotlib, curves.png and by_variant.png.
 
     Args:
         ablation (`Ablation`)
         output (`str` or `Path`): folder to write into.
-        scores (`dict[tuple[str, int], dict]`): figures of each arm and seed.
-        logs (`dict[tuple[str, int], list[dict]]`): entries of the log of each.
+        scores (`dict[str | None, dict[tuple[str, int], dict]]`): figures of each arm and seed, by variant (None
+            where there are none).
+        logs (`dict[str | None, dict[tuple[str, int], list[dict]]]`): entries of the log of each.
         smoke (`dict[str, dict]`): "first" and "last" loss of each term that was run for a few steps.
     Returns:
         `dict`: what ablation.json holds: "ablation" (its fields), "arms" (of each arm and metric the values of all
         seeds), "spread" ("mean", and "std", the standard deviation over seeds), "differences" (by reference, arm and
-        metric, as `paired_difference`), "blind" (baselines on the same rooms), "steps" of each arm, and "smoke".
+        metric, as `paired_difference`), "blind" (baselines on the same rooms), "steps" of each arm, those of all its
+        stages, and "smoke". With variants these, but for the first and the last, stand by name in "variants".
     """
-    output = Path(output)
+    output, told = Path(output), {"ablation": asdict(ablation)}
+    compared = {variant: _compare(ablation, scores[variant], logs[variant]) for variant in scores}
+    told |= compared[None] if None in compared else {"variants": compared}
+    told["smoke"] = dict(smoke)
+    save_metrics(told, output / "ablation.json")
+    pictures = {}
+    if draw_arms(logs, output / "curves.png"):
+        pictures["curves.png"] = "Curves of the arms: mean over seeds, band from least to greatest"
+    if len(compared) > 1 and draw_variants(compared, output / "by_variant.png"):
+        pictures["by_variant.png"] = "Scores by variant: mean over seeds, bar from least to greatest"
+    lines = [*_lines(ablation, compared, told["smoke"], pictures), ""]
+    write_atomically(output / "report.md", "\n".join(lines))
+    return told
+
+
+def _compare(ablation, scores, logs):
+    """Arms beside each other: figures, spreads, differences and steps, as `write_ablation_report` returns them."""
     numbers = {key: _numbers(told) for key, told in scores.items()}
     blind = {name: value for told in numbers.values() for name, value in told.items() if name.startswith(BLIND)}
-    arms = {arm: _over_seeds(ablation.seeds, arm, numbers) for arm in ablation.arms}
+    arms = {arm: _over_seeds(ablation.seeds, arm, numbers) for arm in ablation.chosen}
     spread = {arm: {name: _spread(values) for name, values in figures.items()} for arm, figures in arms.items()}
     differences = {
         reference: {
@@ -88,13 +105,8 @@ def write_ablation_report(
         }
         for reference in ablation.references
     }
-    steps = {arm: max(_steps(logs[arm, seed]) for seed in ablation.seeds) for arm in ablation.arms}
-    told = {"ablation": asdict(ablation), "steps": steps, "arms": arms, "spread": spread, "differences": differences}
-    told |= {"blind": blind, "smoke": dict(smoke)}
-    save_metrics(told, output / "ablation.json")
-    has_curves = draw_arms(logs, output / "curves.png")
-    write_atomically(output / "report.md", "\n".join(_lines(ablation, told, has_curves)) + "\n")
-    return told
+    steps = {arm: max(_steps(logs[arm, seed]) for seed in ablation.seeds) for arm in ablation.chosen}
+    return {"steps": steps, "arms": arms, "spread": spread, "differences": differences, "blind": blind}
 
 
 def _numbers(told):
@@ -128,25 +140,47 @@ def _steps(log):
     return max((entry.get("step", 0) for entry in log), default=0)
 
 
-def _lines(ablation, told, has_curves):
-    arms, spread, blind = list(ablation.arms), told["spread"], told["blind"]
-    names = list(dict.fromkeys(name for arm in arms for name in spread[arm]))
+def _lines(ablation, compared, smoke, pictures):
     yield f"# Ablation {ablation.name}"
     yield ""
-    steps = sorted(set(told["steps"].values()))
-    count = f"{steps[0]} steps" if len(steps) == 1 else "**different numbers of steps**"
-    yield f"Recipe `{ablation.recipe}`, {len(arms)} arms of {count}, seeds {', '.join(map(str, ablation.seeds))};"
+    steps = {arm: count for told in compared.values() for arm, count in told["steps"].items()}
+    counts = ", ".join(f"`{arm}` {count}" for arm, count in steps.items())
+    count = f"{next(iter(steps.values()))} steps" if len({*steps.values()}) == 1 else "**different numbers of steps**"
+    yield f"Recipe `{ablation.recipe}`, {len(steps)} arms of {count}, seeds {', '.join(map(str, ablation.seeds))};"
     yield "mean and standard deviation over seeds. Blind answers are about the same rooms."
+    if len({*steps.values()}) > 1:
+        yield f"Steps, those of all stages: {counts}."
+    for variant, told in compared.items():
+        if variant is not None:
+            yield from ("", f"## {variant}")
+        yield from _tables(told, "##" if variant is None else "###")
+    if smoke:
+        yield from ("", "## Smoke: every other term, a few steps", "")
+        yield "That a run with the term ends and its loss falls; no claim about what the term is worth."
+        yield ""
+        yield "| term | steps | loss at first | at last | finite, and fell |"
+        yield "|---|---|---|---|---|"
+        for name, run in smoke.items():
+            fell = "yes" if run["fell"] else "**no**"
+            yield f"| {name} | {run['steps']} | {run['first']:.4g} | {run['last']:.4g} | {fell} |"
+    for file, title in pictures.items():
+        yield from ("", f"![{title}]({file})")
+
+
+def _tables(told, heading):
+    """Tables of the figures of all arms, and of their differences."""
+    spread, blind = told["spread"], told["blind"]
+    names = list(dict.fromkeys(name for figures in spread.values() for name in figures))
     yield ""
-    yield f"| | {' | '.join(arms)} | blind |"
-    yield f"|---|{'---|' * (len(arms) + 1)}"
+    yield f"| | {' | '.join(spread)} | blind |"
+    yield f"|---|{'---|' * (len(spread) + 1)}"
     for name in names:
-        cells = [_cell(spread[arm].get(name)) for arm in arms]
+        cells = [_cell(figures.get(name)) for figures in spread.values()]
         priors = {prefix: blind[prefix + name] for prefix in BLIND if prefix + name in blind}
         beside = ", ".join(f"{prefix.replace('_', ' ')}{value:.3f}" for prefix, value in priors.items())
         yield f"| {_title(name)} | {' | '.join(cells)} | {beside or '-'} |"
     for reference, others in told["differences"].items():
-        yield from ("", f"## Differences to {reference}", "")
+        yield from ("", f"{heading} Differences to {reference}", "")
         yield "Pairs of runs with one seed; in brackets 95 % intervals over seeds (Student)."
         yield ""
         yield f"| | {' | '.join(others)} |"
@@ -155,17 +189,6 @@ def _lines(ablation, told, has_curves):
             cells = [_difference(others[arm].get(name)) for arm in others]
             if any(cell != "-" for cell in cells):
                 yield f"| {_title(name)} | {' | '.join(cells)} |"
-    if told["smoke"]:
-        yield from ("", "## Smoke: every other term, a few steps", "")
-        yield "That a run with the term ends and its loss falls; no claim about what the term is worth."
-        yield ""
-        yield "| term | steps | loss at first | at last | finite, and fell |"
-        yield "|---|---|---|---|---|"
-        for name, run in told["smoke"].items():
-            fell = "yes" if run["fell"] else "**no**"
-            yield f"| {name} | {run['steps']} | {run['first']:.4g} | {run['last']:.4g} | {fell} |"
-    if has_curves:
-        yield from ("", "![Curves of the arms: mean over seeds, band from least to greatest](curves.png)")
 
 
 def _title(name):
@@ -186,57 +209,4 @@ def _difference(told):
     return f"{told['mean']:+.3f}{bounds}"
 
 
-def draw_arms(logs: Mapping, path: str | Path) -> bool:
-    """Draw what all arms log over their steps: the mean over seeds, and a band from the least to the greatest.
-
-    Args:
-        logs (`dict[tuple[str, int], list[dict]]`): entries of the log of each arm and seed.
-        path (`str` or `Path`): PNG file.
-    Returns:
-        `bool`: whether there was anything to draw, and matplotlib to draw with.
-    """
-    arms = list(dict.fromkeys(arm for arm, _ in logs))
-    keys = list(dict.fromkeys(key for log in logs.values() for entry in log for key in entry))
-    evaluated = [key for key in keys if is_metric(key) and is_more_better(key) is not None]
-    losses = [key for key in keys if is_loss(key) and key != "loss"]
-    panels = [key for key in [*evaluated, *losses] if any(len(_mean_and_band(logs, arm, key)[0]) > 1 for arm in arms)]
-    panels = panels[:MAX_PANELS]
-    columns = min(3, len(panels))
-    try:
-        figure = new_figure(5.2 * max(columns, 1), 3.6 * max(-(-len(panels) // 3), 1))
-    except ImportError:
-        return False
-    if not panels:
-        return False
-    for place, key in enumerate(panels, 1):
-        axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
-        for arm, color in zip(arms, _COLORS * len(arms), strict=False):
-            steps, mean, low, high = _mean_and_band(logs, arm, key)
-            axes.plot(steps, mean, color=color, label=arm, linewidth=1.5)
-            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        kind = "rooms of evaluation" if is_metric(key) else "training"
-        better = {True: "more is better", False: "less is better", None: ""}[is_more_better(key)]
-        axes.set(title=key.removeprefix("eval_").replace("_", " "), xlabel="optimiser step")
-        axes.set_ylabel(f"{kind}; {better}")
-        if is_loss(key):
-            axes.set_yscale("log")
-        axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, format="png")
-    return True
-
-
-def _mean_and_band(logs, arm, key):
-    """Steps at which every seed of an arm has a finite value, and mean, least and greatest of these."""
-    series = [
-        {entry["step"]: float(entry[key]) for entry in log if key in entry and np.isfinite(float(entry[key]))}
-        for (name, _), log in logs.items()
-        if name == arm
-    ]
-    steps = sorted(set.intersection(*map(set, series))) if series else []
-    values = np.array([[each[step] for step in steps] for each in series]).reshape(len(series), -1)
-    return steps, values.mean(0), values.min(0), values.max(0)
-
-
-__all__ = ["draw_arms", "paired_difference", "write_ablation_report"]
+__all__ = ["paired_difference", "write_ablation_report"]

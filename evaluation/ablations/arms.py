@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 from transformers.utils import logging
@@ -16,6 +17,7 @@ from ...training.train_geometry_aligned import train_geometry_aligned
 from .ablation import PREVIOUS, Ablation, flags_of, read_ablation
 from .ablation_report import write_ablation_report
 from .room_scores import RoomTest
+from .shared_stages import place_stages
 
 
 logger = logging.get_logger(__name__)
@@ -32,9 +34,11 @@ def run_ablation(
 ) -> dict:
     """Train every arm with every seed, score each, and write report.md, curves.png and ablation.json.
 
-    A run is an ordinary folder of `train_geometry_aligned`, `output/runs/<arm>/seed_<n>` (with `stage_<n>` below it
-    for an arm of several stages): called again, it goes on where it was stopped, and what is finished is neither
-    trained nor scored again. Seeds are the outer loop, so that a run that is stopped has compared whole seeds.
+    A run is an ordinary folder of `train_geometry_aligned`, `output/runs/<arm>/seed_<n>` (with `<variant>` before the
+    seed where there are variants, and `stage_<n>` below it for an arm of several stages): called again, it goes on
+    where it was stopped, and what is finished is neither trained nor scored again. Stages with which several arms
+    begin are trained once, see `place_stages`. Seeds are the outer loop, so that a run that is stopped has compared
+    whole seeds.
 
     Args:
         ablation (`str`, `Path`, `dict` or `Ablation`), overrides (`dict`, *optional*): arguments of `read_ablation`.
@@ -45,8 +49,8 @@ def run_ablation(
     Returns:
         `dict`: what ablation.json holds; see `write_ablation_report`.
     Raises:
-        FileNotFoundError, ValueError: as `read_ablation` and `train_geometry_aligned`. FileExistsError: if another
-            process trains one of the runs.
+        FileNotFoundError, ValueError: as `read_ablation`, `place_stages` and `train_geometry_aligned`.
+            FileExistsError: if another process trains one of the runs.
 
     Example:
         ```python
@@ -65,28 +69,31 @@ def run_ablation(
     """
     if not isinstance(ablation, Ablation):
         ablation = read_ablation(ablation, overrides, **changes)
+    placed = place_stages(ablation)
     output = check_output_folder("output", output)
     measure = measure or RoomTest(**ablation.test)
-    scores, logs = {}, {}
-    for seed in ablation.seeds:
-        for arm in ablation.arms:
-            folder = output / "runs" / arm / f"seed_{seed}"
-            scores[arm, seed], logs[arm, seed] = _run(ablation.stages(arm), folder, seed, measure)
+    scores, logs, ended = {}, {}, set()
+    for seed, ((variant, arm), stages) in product(ablation.seeds, placed.items()):
+        told = scores.setdefault(variant, {}), logs.setdefault(variant, {})
+        told[0][arm, seed], told[1][arm, seed] = _run(stages, output, seed, measure, ended)
     told = write_ablation_report(ablation, output, scores, logs, {})  # there also where a smoke run fails
-    smoke = _smoke(ablation, output, logs.values())
+    smoke = _smoke(ablation, output, [log for each in logs.values() for log in each.values()])
     return write_ablation_report(ablation, output, scores, logs, smoke) if smoke else told
 
 
-def _run(stages, folder, seed, measure):
-    """Train the stages of an arm one after the other, and score the last; returns scores and its log."""
-    previous = None
-    for number, (recipe, values) in enumerate(stages, 1):
-        place = folder if len(stages) == 1 else folder / f"stage_{number}"
-        values = _filled(values, previous)
-        logger.warning(f"{place}: {recipe}")
-        flags = [*flags_of(values), "--output_dir", str(place), "--seed", str(seed)]
-        trainer, processor = train_geometry_aligned(recipe, flags)
-        previous = place
+def _run(stages, output, seed, measure, ended):
+    """Train those stages of an arm that have not ended, and score the last; returns scores, and the log of all."""
+    previous, log, steps = None, [], 0
+    for recipe, values, folder in stages:
+        place = output / folder.format(seed=seed)
+        if place not in ended or folder == stages[-1][-1]:
+            flags = [*flags_of(_filled(values, previous)), "--output_dir", str(place), "--seed", str(seed)]
+            logger.warning(f"{place}: {recipe}")
+            trainer, processor = train_geometry_aligned(recipe, flags)
+            ended.add(place)
+        own, previous = _log(place), place
+        log += [{**entry, "step": entry["step"] + steps} for entry in own if "step" in entry]
+        steps += max((entry.get("step", 0) for entry in own), default=0)
     key = {"settings": trainer.run.settings_hash, "measure": _described(measure)}
     file = previous / SCORES_FILE
     told = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -95,7 +102,7 @@ def _run(stages, folder, seed, measure):
         told = {**key, "scores": measure(trainer, processor)}
         save_metrics(told, file)
         told = json.loads(file.read_text(encoding="utf-8"))
-    return told["scores"], _log(previous)
+    return told["scores"], log
 
 
 def _filled(values, previous):
@@ -117,7 +124,8 @@ def _smoke(ablation, output, logs):
     if not ablation.smoke:
         return {}
     weighed = {key.removeprefix("loss_") for log in logs for entry in log for key in entry if key.startswith("loss_")}
-    recipe, values = ablation.stages(ablation.smoke.get("arm", next(iter(ablation.arms))))[-1]
+    arm, variant = ablation.smoke.get("arm", ablation.chosen[0]), next(iter(ablation.variants), None)
+    recipe, values = ablation.stages(arm, variant)[-1]
     settings, runs = ablation.smoke.get("terms") or {}, {}
     for name, term in LOSS_TERMS.items():
         if name in weighed and name not in settings:

@@ -12,7 +12,8 @@ import gap_mllm_cli
 from gap_mllm.evaluation import Ablation, paired_difference, read_ablation, run_ablation
 from gap_mllm.evaluation.ablations import arms as arm_runs
 from gap_mllm.evaluation.ablations.ablation import flags_of, read_flags
-from gap_mllm.evaluation.ablations.ablation_report import draw_arms, write_ablation_report
+from gap_mllm.evaluation.ablations.ablation_curves import draw_arms
+from gap_mllm.evaluation.ablations.ablation_report import write_ablation_report
 from gap_mllm.evaluation.ablations.room_scores import RoomTest
 from gap_mllm.training import LOSS_TERMS
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
@@ -82,6 +83,10 @@ def test_flags_give_the_values_that_they_came_from():
         ({"test": {"num_rooms": 1}}, "num_rooms"),
         ({"test": {"rooms": 1}}, "unknown key 'rooms' .did you mean 'num_rooms'"),
         ({"arm": {}}, "unknown key 'arm' .did you mean 'arms'"),
+        ({"variants": [1]}, r"variants is \[1\]; expected changes by name"),
+        ({"variants": {"few": 3}}, "variants is {'few': 3}"),
+        ({"variants": {"a/b": {}}}, "'a/b' names a folder"),
+        ({"variants": {"few": {"seed": 1}}}, r"'a' changes \['seed'\]"),
     ],
 )
 def test_bad_ablations(changes, message):
@@ -163,6 +168,73 @@ def test_an_arm_of_stages_goes_on_from_the_one_before(trainings, tmp_path):
         run_ablation({**TWO, "arms": {"chain": stages[1:]}}, tmp_path, None, lambda *_: {})
 
 
+def test_stages_that_are_alike_are_trained_once(trainings, tmp_path):
+    marks = {"recipe": "tiny_geometry_pretraining", "num_rooms": 8}
+    arms = {
+        "pretrained": [marks, {"model_path": "{previous}"}],
+        "direct": {},
+        "longer": [{"max_steps": 900}, {"model_path": "{previous}"}],  # quickstart's own number of steps
+    }
+    variants = {"few": {"num_rooms": 2}, "many": {"num_rooms": 4}}
+    scored = []
+
+    def measure(trainer, _):
+        scored.append(Path(trainer.told["output_dir"]).relative_to(tmp_path).as_posix())
+        return {"hit_rate": float(trainer.told["num_rooms"])}
+
+    ablation = {**TWO, "arms": arms, "variants": variants, "seeds": [5], "compare_to": ["direct"]}
+    told = run_ablation(ablation, tmp_path, None, measure)
+    trained = {Path(flags["output_dir"]).relative_to(tmp_path).as_posix(): flags for _, flags in trainings}
+    assert len(trained) == len(trainings) == 1 + 3 * 2
+    first = "runs/pretrained/few/seed_5/stage_1"
+    assert trained[first]["num_rooms"] == "8" and not any(
+        "pretrained/many/seed_5/stage_1" in place for place in trained
+    )
+    assert trained["runs/pretrained/many/seed_5/stage_2"]["model_path"] == str(tmp_path / first)
+    assert trained["runs/longer/few/seed_5/stage_2"]["model_path"] == str(tmp_path / "runs/direct/few/seed_5")
+    assert scored[:3] == [
+        f"runs/{name}" for name in ("pretrained/few/seed_5/stage_2", "direct/few/seed_5", "longer/few/seed_5/stage_2")
+    ]
+    many = told["variants"]["many"]
+    assert many["arms"]["longer"] == {"hit_rate": [4.0]} and many["steps"] == {
+        "pretrained": 4,
+        "direct": 2,
+        "longer": 4,
+    }
+    assert set(many["differences"]["direct"]) == {"pretrained", "longer"} and "arms" not in told
+    report = (tmp_path / "report.md").read_text()
+    assert "## few" in report and "### Differences to direct" in report and "`pretrained` 4, `direct` 2" in report
+    assert Image.open(tmp_path / "by_variant.png").size == (520, 360)
+    assert Image.open(tmp_path / "curves.png").size == (1040, 360)  # loss_text, a column for each variant
+    trainings.clear()
+    run_ablation(ablation, tmp_path, None, measure, arms=["longer"])  # finds the other's folder
+    assert [Path(flags["output_dir"]).parts[-3:] for _, flags in trainings][0] == ("direct", "few", "seed_5")
+    assert len(scored) == 6
+
+
+@pytest.mark.parametrize(
+    ("arms", "variants", "names"),
+    [
+        ({"a": {}, "b": {"max_steps": 900}}, {}, "'a' and 'b'"),
+        ({"a": {"num_rooms": 3}}, {"few": {"num_rooms": 1}, "many": {}}, "'a' with 'few' and 'a' with 'many'"),
+        ({"a": [{}, {"model_path": "{previous}"}], "b": [{}, {"model_path": "{previous}"}]}, {}, "'a' and 'b'"),
+    ],
+)
+def test_arms_that_are_the_same_training_are_refused(trainings, tmp_path, arms, variants, names):
+    ablation = {**TWO, "arms": arms, "variants": variants}
+    with pytest.raises(ValueError, match=f"The arms {names} resolve to the same settings"):
+        run_ablation(ablation, tmp_path / "out", None, lambda *_: {})
+    assert not trainings and not (tmp_path / "out").exists()
+    if not variants:
+        run_ablation(ablation, tmp_path, None, lambda *_: {}, arms=["b"])
+
+
+def test_a_key_that_a_late_arm_misspells_is_told_before_anything_is_trained(trainings, tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'max_steps'"):
+        run_ablation({**TWO, "arms": {"a": {}, "b": {"max_stepz": 3}}}, tmp_path, None, lambda *_: {})
+    assert not trainings
+
+
 def test_every_term_that_no_arm_weighs_is_run_once(trainings, tmp_path):
     arms = {"plain": {}, "dense": {"terms.depth": {"weight": 1.0}}}
     smoke = {"arm": "plain", "overrides": {"max_steps": 2}, "terms": {"shape": {"weight": 0.5}}}
@@ -192,12 +264,12 @@ def test_spread_and_curves(tmp_path):
         key: [{"step": step, "eval_error_m": 1.0 / step, "loss": 1.0, "minutes": 1} for step in (1, 2)] for key in arms
     }
     ablation = Ablation("x", "quickstart", {"a": {}, "b": {}}, seeds=[0, 1])
-    told = write_ablation_report(ablation, tmp_path, scores, logs, {})
+    told = write_ablation_report(ablation, tmp_path, {None: scores}, {None: logs}, {})
     assert told["spread"]["a"]["error_m"] == {"mean": 2.0, "std": pytest.approx(2**0.5)}
     report = (tmp_path / "report.md").read_text()
     assert "| error_m (less is better) | 2.000 ± 1.414 | - | - |" in report and "curves.png" in report
     assert Image.open(tmp_path / "curves.png").size == (520, 360)
-    assert not draw_arms({("a", 0): [{"step": 1, "loss": 2.0}]}, tmp_path / "none.png")
+    assert not draw_arms({None: {("a", 0): [{"step": 1, "loss": 2.0}]}}, tmp_path / "none.png")
 
 
 def test_a_model_without_geometry_and_one_with_it(tmp_path, capsys):

@@ -1,0 +1,119 @@
+"""Curves of an ablation: each arm as a mean over seeds, with a band from the least to the greatest.
+
+Needs matplotlib (the extras "train" and "eval").
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ...processing.drawing import new_figure
+from ...training.curves import MAX_PANELS, is_loss, is_metric, is_more_better
+
+
+_COLORS = ("#7f7f7f", "#1f4e9c", "#e69f00", "#2e8b57", "#cc3311", "#7a3e9d", "#56b4e9", "#8c564b")
+
+
+def draw_arms(logs: Mapping, path: str | Path) -> bool:
+    """Draw what all arms log over the steps of all their stages; a row of panels for each figure with variants.
+
+    Args:
+        logs (`dict[str | None, dict[tuple[str, int], list[dict]]]`): entries of the log of each arm and seed, by
+            variant (None where there are none).
+        path (`str` or `Path`): PNG file.
+    Returns:
+        `bool`: whether there was anything to draw, and matplotlib to draw with.
+    """
+    everything = [log for runs in logs.values() for log in runs.values()]
+    keys = list(dict.fromkeys(key for log in everything for entry in log for key in entry))
+    evaluated = [key for key in keys if is_metric(key) and is_more_better(key) is not None]
+    losses = [key for key in keys if is_loss(key) and key != "loss"]
+    panels = {}
+    for key in [*evaluated, *losses]:
+        for variant, runs in logs.items():
+            series = {arm: _mean_and_band(runs, arm, key) for arm in dict.fromkeys(arm for arm, _ in runs)}
+            if any(len(steps) > 1 for steps, *_ in series.values()):
+                panels[key, variant] = series
+    shown = list(panels)[: MAX_PANELS if len(logs) == 1 else None]
+
+    def draw(axes, key, variant):
+        for (arm, series), color in zip(panels[key, variant].items(), _COLORS * 9, strict=False):
+            steps, mean, low, high = series
+            axes.plot(steps, mean, color=color, label=arm, linewidth=1.5)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.set_xlabel("optimiser step")
+        if is_loss(key):
+            axes.set_yscale("log")
+
+    return _draw_panels(shown, 3 if len(logs) == 1 else len(logs), draw, path)
+
+
+def draw_variants(compared: Mapping, path: str | Path) -> bool:
+    """Draw the scores of all arms over the variants, with bars from the least to the greatest seed.
+
+    Args:
+        compared (`dict[str, dict]`): "arms" and "blind" by variant, as `write_ablation_report` returns them.
+        path (`str` or `Path`): PNG file.
+    Returns:
+        `bool`: whether there was anything to draw, and matplotlib to draw with.
+    """
+    names = {name for told in compared.values() for figures in told["arms"].values() for name in figures}
+    arms = list(next(iter(compared.values()))["arms"])
+    shown = [(name, None) for name in sorted(names) if is_more_better(name) is not None][:MAX_PANELS]
+
+    def draw(axes, name, _):
+        for place, (arm, color) in enumerate(zip(arms, _COLORS * 9, strict=False)):
+            seeds = {at: told["arms"][arm].get(name) for at, told in enumerate(compared.values())}
+            seeds = {at: values for at, values in seeds.items() if values and np.isfinite(values).all()}
+            values, at = np.array([*seeds.values()]), np.array([*seeds]) + 0.04 * place
+            if len(at):
+                mean = values.mean(1)
+                bars = mean - values.min(1), values.max(1) - mean
+                axes.errorbar(at, mean, bars, color=color, label=arm, marker="o", markersize=4, capsize=3)
+        for blind, style in (("constant_", "--"), ("majority_", ":"), ("pixel_prior_", "-.")):
+            told = next(iter(compared.values()))["blind"]
+            if np.isfinite(told.get(blind + name, np.nan)):
+                axes.axhline(told[blind + name], color="black", linestyle=style, linewidth=1, label=blind.strip("_"))
+        axes.set_xticks(range(len(compared)), list(map(str, compared)))
+
+    return _draw_panels(shown, 3, draw, path)
+
+
+def _draw_panels(panels, columns, draw, path):
+    """Draw each panel, named by a figure and perhaps a variant, and save all as one picture."""
+    columns = min(columns, len(panels))
+    try:
+        figure = new_figure(5.2 * max(columns, 1), 3.6 * max(-(-len(panels) // max(columns, 1)), 1))
+    except ImportError:
+        return False
+    if not panels:
+        return False
+    for place, (key, variant) in enumerate(panels, 1):
+        axes = figure.add_subplot(-(-len(panels) // columns), columns, place)
+        draw(axes, key, variant)
+        title = key.removeprefix("eval_").replace("_", " ")
+        axes.set_title(title if variant is None else f"{title}: {variant}")
+        kind = "training" if is_loss(key) else "rooms of evaluation"
+        better = {True: "more is better", False: "less is better", None: ""}[is_more_better(key)]
+        axes.set_ylabel(f"{kind}; {better}")
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, format="png")
+    return True
+
+
+def _mean_and_band(logs, arm, key):
+    """Steps at which every seed of an arm has a finite value, and mean, least and greatest of these."""
+    series = [
+        {entry["step"]: float(entry[key]) for entry in log if key in entry and np.isfinite(float(entry[key]))}
+        for (name, _), log in logs.items()
+        if name == arm
+    ]
+    steps = sorted(set.intersection(*map(set, series))) if series else []
+    values = np.array([[each[step] for step in steps] for each in series]).reshape(len(series), -1)
+    return steps, values.mean(0), values.min(0), values.max(0)
+
+
+__all__ = ["draw_arms", "draw_variants"]
