@@ -9,6 +9,7 @@ from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.former_names import task_name
 from ..processing.data.loading import source_options
 from ..processing.data.task_makers import TASK_MAKERS
+from ..processing.tiny_tokenizer import build_tiny_processor
 from .cold_start import ColdStartQuestions
 from .frozen_geometry import FrozenGeometry
 from .recipe_sources import LOADING, SECTIONS, SHARES, read_evaluation, read_sources
@@ -31,7 +32,16 @@ _ABOUT_DATA = {  # whose arguments they are, but for those that the run itself f
     "scenes": (SceneGeometryDataset, {"rows"}),
     "augmentation": (AugmentationConfig, ()),
 }
-_SECTIONS = ("data", "eval_data", "questions", "variety", "cold_start", "frozen_geometry", *_ABOUT_DATA)
+_SECTIONS = (
+    "data",
+    "eval_data",
+    "questions",
+    "variety",
+    "cold_start",
+    "frozen_geometry",
+    "tiny_processor",
+    *_ABOUT_DATA,
+)
 
 
 def check_sections(recipe_args: object) -> None:
@@ -42,7 +52,7 @@ def check_sections(recipe_args: object) -> None:
     Raises:
         ValueError: for a key that is not known, with those that are; if `data` or one of its sources names no source,
             or one that is not known; for a weight or limit that is none, or if `data` is missing for a section that is
-            about it, or streamed for a cold start.
+            about it, or streamed for a cold start; for `tiny_processor` beside `model_path`.
     """
     sections = {each.name: getattr(recipe_args, each.name) for each in fields(recipe_args)}
     sections = {name: sections[name] for name in _SECTIONS if name in sections}
@@ -63,6 +73,9 @@ def check_sections(recipe_args: object) -> None:
         if any(source.get("streaming") for source in sources.values()):
             raise ValueError("data has streaming=True, but cold_start looks for the answers that are worth learning.")
     check_names("frozen_geometry", sections.get("frozen_geometry", ()), _parameters(FrozenGeometry, {"model"}))
+    check_names("tiny_processor", sections.get("tiny_processor", ()), _parameters(build_tiny_processor))
+    if sections.get("tiny_processor") and recipe_args.model_path:
+        raise ValueError("tiny_processor is for a new model, and model_path brings its processor: leave one out.")
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     RoomQuestions(**sections.get("questions", {}))
     bounds = {f"collation.{name}": value for name, value in sections.get("collation", {}).items()}

@@ -52,6 +52,10 @@ class GeometryAlignedModelArguments(QuestionArguments):
     geometry_encoder_path: str | None = field(
         default=None, metadata={"help": "Folder of a trained geometry encoder for a new model."}
     )
+    tiny_processor: dict = field(
+        default_factory=dict,
+        metadata={"help": "Arguments of build_tiny_processor (number_pieces, max_pixels, ...), for a new model."},
+    )
     layout: str | None = field(
         default=None,
         metadata={
@@ -281,7 +285,8 @@ def training_views(variety: RoomVariety):
 
 
 def new_processor(model_args):
-    """The tiny processor; a model of rooms gets no view of more pixels than their largest."""
-    if model_args.data:
-        return build_tiny_processor()
-    return build_tiny_processor(max(height * width for height, width in RoomVariety(**model_args.variety).sizes))
+    """The tiny processor; where the recipe says nothing, views of rooms have no more pixels than their largest."""
+    options = {}
+    if not model_args.data:
+        options["max_pixels"] = max(height * width for height, width in RoomVariety(**model_args.variety).sizes)
+    return build_tiny_processor(**{**options, **model_args.tiny_processor})

@@ -21,7 +21,7 @@ from gap_mllm.training.provenance import describe_run
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import find_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions
-from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, training_views
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, new_processor, training_views
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments, train_geometry_encoder
 from gap_mllm_cli import main
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_pictures
@@ -165,6 +165,8 @@ def test_exponents_are_numbers(tmp_path):
             r"scene_tasks has the unknown key 'num_view' \(did you mean 'num_views'\?\)",
         ),
         ({"eval_data": {"splt": "val"}}, r"eval_data has the unknown key 'splt' \(did you mean 'split'\?\)"),
+        ({"tiny_processor": {"numbers": 1}}, r"tiny_processor has the .*'numbers' \(did you mean 'number_pieces'\?\)"),
+        ({"tiny_processor": {"number_pieces": True}, "model_path": "x"}, "model_path brings its processor"),
         ({"data": {}, "augmentation": {"seed": 1}}, "augmentation is for data, and the recipe has none"),
     ],
 )
@@ -172,6 +174,18 @@ def test_misspelt_keys_of_dicts_are_named(sections, message):
     model = GeometryAlignedModelArguments(**{"data": {"name": "scannet_posed", "data_dir": "x"}, **sections})
     with pytest.raises(ValueError, match=message):
         check_sections(model)
+
+
+def test_a_recipe_chooses_the_processor_of_a_new_model():
+    sizes = {"sizes": [[64, 96]], "size_shares": [1.0]}
+    model = GeometryAlignedModelArguments(variety=sizes, tiny_processor={"number_pieces": True})
+    processor = new_processor(model)
+    assert len(processor.tokenizer("1.5").input_ids) == 1 and processor.image_processor.size["longest_edge"] == 64 * 96
+    processor = new_processor(GeometryAlignedModelArguments(tiny_processor={"max_pixels": 128 * 192}))
+    assert len(processor.tokenizer("1.5").input_ids) == 3
+    assert processor.image_processor.size["longest_edge"] == 128 * 192
+    with pytest.raises(ValueError, match="number_pieces is 'yes'"):
+        new_processor(GeometryAlignedModelArguments(tiny_processor={"number_pieces": "yes"}))
 
 
 def test_sections_of_the_recipes_pass():
