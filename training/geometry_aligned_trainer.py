@@ -171,6 +171,7 @@ class GeometryAlignedTrainer(TermTrainer):
         self._not_for_model = own_fields.union(LOSS_FIELDS)
         for name in self.term_names:
             self.terms[name].check(bare_model(self.model))
+            self.terms[name].prepare(getattr(self.data_collator, "processor", None))
         heads = [name for name in self.term_names if isinstance(self.terms[name], HeadTerm)]
         if heads and getattr(self.data_collator, "teaching", self) is None:
             raise ValueError(

@@ -36,12 +36,18 @@ class ObjectTargets:
         labels (`list[str]`): label of each object.
         points (`torch.Tensor` of shape `(O, 64, 3)`): points on what the views see of each.
         is_known (`list[bool]`): whether the objects of each view are known.
+        names (`list[str]`): labels of all that is seen, each once; walls, floors and the like too, where an instance
+            map tells them.
+        places (`torch.Tensor` of shape `(T, 8, 8)`, int64): what each place of a token shows, as index of `names`; -1
+            where it is not known.
     """
 
     tokens: torch.Tensor
     labels: list[str]
     points: torch.Tensor
     is_known: list[bool]
+    names: list[str]
+    places: torch.Tensor
 
     @property
     def centers(self) -> torch.Tensor:
@@ -81,14 +87,17 @@ def find_objects(
     """
     boxes = _boxes(samples) if told.is_metric else []
     resized = told.resized([(rows * CELLS, columns * CELLS) for rows, columns in grids])
-    labels, owners, is_known = {}, [], []  # objects by their key, and what each place shows
+    labels, owners, is_known = {}, [], []  # objects by their key, and which each place shows
+    names, shown = {}, []  # labels of all that is seen, and which each place shows
     points = [each.cpu().numpy() for each in resized.points()]
     for view, seen in zip(views, points, strict=True):
         is_known.append(view.instances is not None or bool(boxes) and bool(np.isfinite(seen).any()))
         if view.instances is not None:
-            owners.append(_from_map(view.instances, seen.shape[:2], labels))
+            owners.append(_from_map(view.instances, seen.shape[:2], labels, names, shown))
         else:
             owners.append(_from_boxes(boxes, seen, labels))
+            numbers = [names.setdefault(label, len(names)) for _, label in labels.values()]
+            shown.append(np.array([*numbers, -1])[owners[-1]])
     tokens, kept, surfaces = [_seen_by_tokens(each, len(labels)) for each in owners], [], []
     places, owner_of_place = (
         np.concatenate([each.reshape(-1, 3) for each in points]),
@@ -102,12 +111,14 @@ def find_objects(
             surfaces.append(spread_points(surface, NUM_SURFACE_POINTS))
     renumbered = np.full(len(labels) + 1, -1)  # the last is of none
     renumbered[kept] = np.arange(len(kept))
-    names = [name for _, name in labels.values()]
+    label_of = [label for _, label in labels.values()]
     return ObjectTargets(
         torch.from_numpy(renumbered[tokens]),
-        [names[number] for number in kept],
+        [label_of[number] for number in kept],
         torch.as_tensor(np.array(surfaces).reshape(-1, NUM_SURFACE_POINTS, 3), dtype=torch.float32),
         is_known,
+        list(names),
+        torch.from_numpy(np.concatenate([_cells(each) for each in shown])).long(),
     )
 
 
@@ -150,14 +161,18 @@ def _number(labels, key, label):
     return labels.setdefault(str(key), (len(labels), label))[0]
 
 
-def _from_map(instances, size, labels):
+def _from_map(instances, size, labels, names, shown):
     height, width = instances.ids.shape
     rows = ((np.arange(size[0]) + 0.5) * height / size[0]).astype(int)
     columns = ((np.arange(size[1]) + 0.5) * width / size[1]).astype(int)
     ids, owners = instances.ids[rows[:, None], columns], np.full(size, -1)
-    for number in np.unique(ids[ids > 0]).tolist():
-        label = instances.label_of(number)
-        if label not in STRUCTURE_NAMES:
+    shown.append(np.full(size, -1))
+    for number in np.unique(ids).tolist():
+        label = instances.labels.get(number)
+        if label is None:
+            continue
+        shown[-1][ids == number] = names.setdefault(label, len(names))
+        if number > 0 and label not in STRUCTURE_NAMES:
             owners[ids == number] = _number(labels, number, label)
     return owners
 
@@ -172,10 +187,15 @@ def _from_boxes(boxes, points, labels):
     return owners
 
 
+def _cells(places):
+    """The places of each token of a view, `(tokens, 8, 8)`."""
+    rows, columns = places.shape[0] // CELLS, places.shape[1] // CELLS
+    return places.reshape(rows, CELLS, columns, CELLS).swapaxes(1, 2).reshape(-1, CELLS, CELLS)
+
+
 def _seen_by_tokens(owners, num_objects):
     """The object that each token of a view sees, `(tokens,)`, -1 for none."""
-    rows, columns = owners.shape[0] // CELLS, owners.shape[1] // CELLS
-    cells = owners.reshape(rows, CELLS, columns, CELLS).swapaxes(1, 2).reshape(rows * columns, -1)
+    cells = _cells(owners).reshape(-1, CELLS * CELLS)
     if not num_objects:
         return np.full(len(cells), -1)
     shares = np.stack([(cells == number).mean(1) for number in range(num_objects)], 1)

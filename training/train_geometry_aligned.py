@@ -285,8 +285,13 @@ def training_views(variety: RoomVariety):
 
 
 def new_processor(model_args):
-    """The tiny processor; where the recipe says nothing, views of rooms have no more pixels than their largest."""
-    options = {}
+    """The tiny processor for the patches of the model; views of rooms have no more pixels than their largest.
+
+    What the recipe says of it beats both.
+    """
+    vision = model_args.model_config.get("vision_config", {})
+    names = {"patch_size": "patch_size", "spatial_merge_size": "merge_size"}
+    options = {ours: vision[name] for name, ours in names.items() if name in vision}
     if not model_args.data:
         options["max_pixels"] = max(height * width for height, width in RoomVariety(**model_args.variety).sizes)
     return build_tiny_processor(**{**options, **model_args.tiny_processor})

@@ -13,6 +13,7 @@ from gap_mllm.training.losses import (
     feature_distillation_loss,
     field_of_view_loss,
     geovr_losses,
+    label_map_loss,
     layer_distillation_loss,
     log_depth_loss,
     metric_scale_loss,
@@ -21,6 +22,7 @@ from gap_mllm.training.losses import (
     normalise_points,
     normals_from_depth,
     normals_from_points,
+    number_loss,
     occupancy_loss,
     point_consistency_loss,
     point_contrast_loss,
@@ -499,6 +501,37 @@ def test_texts_that_hold_are_judged_one_by_one():
         region_text_sigmoid_loss(regions, texts, holds.long())
 
 
+def test_every_label_of_a_map_counts_the_same():
+    features, texts, labels = signed(6, 5), signed(4, 5, seed=1), torch.tensor([0, 0, 0, 2, -1, 0])
+    loss = label_map_loss(features, texts, labels)
+    each = [label_map_loss(features[[index]], texts, labels[[index]]).sum for index in (0, 1, 2, 5)]
+    alone = label_map_loss(features[[3]], texts, labels[[3]]).sum
+    assert loss.count == 2
+    torch.testing.assert_close(loss.sum, sum(each) / 4 + alone)
+    none = label_map_loss(features.requires_grad_(), texts, torch.full((6,), -1))
+    none.mean.backward()
+    assert none.count == 0 and (features.grad == 0).all()
+    with pytest.raises(ValueError, match="labels go up to 4, but there are 4 texts"):
+        label_map_loss(features, texts, labels + 2)
+
+
+def test_near_numbers_cost_less_than_far_ones():
+    numbers = torch.tensor([torch.nan, 1.0, 1.5, 9.0, torch.nan])
+    targets, weights = torch.tensor([1, 1, 1, 4, 0]), torch.tensor([1.0, 1.0, 0.5, 3.0, 3.0])
+    logits = torch.full((5, 6), -40.0)  # a token more than the tokenizer knows, as where embeddings are padded
+    logits[[0, 1, 2], [1, 2, 3]] = 40.0
+    logits[:, 0] = 99.0  # what is no number takes no part
+    total, count = number_loss(logits, targets, numbers, weights)
+    assert count == 2.5 and float(total) == pytest.approx(0 + 0.5 + 0.5 * 8.0)
+    none = number_loss(logits.requires_grad_(), torch.zeros(5, dtype=torch.int64), numbers)
+    none.mean.backward()
+    assert none.count == 0 and (logits.grad == 0).all()
+    with pytest.raises(ValueError, match="tells of 7 tokens, logits of 6"):
+        number_loss(logits, targets, torch.zeros(7))
+    with pytest.raises(ValueError, match="no token that is a number"):
+        number_loss(logits, targets, torch.full((6,), torch.nan))
+
+
 def test_relations_turn_around_with_the_pair():
     centers = torch.tensor([[0.0, 0.0, 2.0], [1.0, 0.05, 3.0], [0.0, 0.0, 2.0]], dtype=torch.float64)
     pairs, holds, known = spatial_relations(centers, torch.tensor([0, 0, 1]))
@@ -607,6 +640,8 @@ UNMASKED = {
     "judgements": lambda a, b: region_text_sigmoid_loss(a, b, HOLDS),
     "relations": lambda a, b: relation_alignment_loss(a, PAIRS, b, HOLDS[:2]),
     "occupancy": lambda a, b: occupancy_loss(a, b > 0),
+    "label_map": lambda a, b: label_map_loss(a, b, IDS),
+    "numbers": lambda a, b: number_loss(a, IDS.clamp_min(0), torch.tensor([1.0, 2.5, torch.nan, -1.0])),
     "text": lambda a, b: text_loss(a, IDS.clamp_min(0)),
     "confidence": lambda a, b: confidence_loss(a.flatten(), b.flatten() + 2, 0.2, weigh_error=True),
     "pose": lambda a, b: pose_loss(a.repeat(2, 1, 2)[..., :9], b.repeat(1, 2)[..., :9]),

@@ -9,6 +9,7 @@ from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training import LOSS_TERMS, GeometryAlignedTrainingArguments, LossTerm, SceneCollator, Schedule
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.terms import make_terms
+from gap_mllm.training.terms.number_term import token_numbers
 from tests.extending import toy_loss_term
 
 
@@ -100,6 +101,30 @@ def test_a_field_of_a_batch_that_is_for_a_term_does_not_reach_the_model(
     expected = outputs.answer_logits.logsumexp(-1).square().sum()
     assert list(sums) == ["text", "logit_size"] and torch.equal(sums["logit_size"], expected)
     assert int(trainer.count_items(batch)["logit_size"]) == len(outputs.answer_logits)
+
+
+def test_numbers_of_answers_are_drawn_to_the_true_ones(rooms, make_pretraining_model, make_trainer, tiny_processor):
+    collate = SceneCollator(tiny_processor, "block_mask", for_pretraining=True, answer_weights={"decimals": 0.25})
+    model = make_pretraining_model()
+    trainer = make_trainer(
+        model, copy.deepcopy(rooms), collate, terms={"number": {"weight": 1.0}}, text_weight=0.0, max_steps=1
+    )
+    batch, tokenizer = collate(copy.deepcopy(rooms)), tiny_processor.tokenizer
+    numbers = token_numbers(tokenizer)
+    assert {tokenizer.decode([index]): value.item() for index, value in enumerate(numbers) if value == value}["7"] == 7
+    told = [(index, row) for row in range(len(batch["labels"])) for index in range(1, batch["labels"].shape[1])]
+    expected = sum(
+        batch["label_weights"][row, index].item()
+        for index, row in told
+        if batch["labels"][row, index] >= 0 and tokenizer.decode(batch["labels"][row, index]).lstrip("-").isdigit()
+    )
+    assert trainer.count_items(batch)["number"].item() == pytest.approx(expected) and expected > 0
+    sums, outputs = trainer.compute_terms(model, batch)
+    sure = torch.nn.functional.one_hot(outputs.answer_targets, outputs.answer_logits.shape[-1]) * 100.0
+    outputs.answer_logits = sure
+    assert trainer.terms["number"].sum(outputs, batch) < 1e-6 < sums["number"]
+    with pytest.raises(ValueError, match="terms.number needs the tokenizer"):
+        make_trainer(model, rooms, lambda items: items, terms={"number": {"weight": 1.0}})
 
 
 # Weights that follow the run

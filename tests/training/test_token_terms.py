@@ -28,6 +28,7 @@ TERMS = {
     "shape": {"weight": 2.0, "layers": [1]},
     "region_text": {"weight": 0.3, "negatives": ["bed", "bin", "sofa"]},
     "relations": {"weight": 1.0, "head_size": 16},
+    "label_map": {"weight": 0.5, "side": 2, "negatives": ["bed", "lamp"]},
 }
 
 
@@ -178,6 +179,13 @@ def test_a_head_that_tells_the_targets_has_no_loss(make_pretraining_model, prepa
     told_text = told("region_text", label_text)
     wrong = told("region_text", lambda scene, ids: -label_text(scene, ids))
     assert told_text < 0.5 * wrong  # shapes have texts of their own
+
+    def label_places(scene, ids):
+        texts = torch.stack([embed(text).mean(0).detach() for text in targets["label_map"]["texts"][scene]])
+        return texts[targets["label_map"]["labels"][scene]].flatten(1)  # -1, the last, where it does not matter
+
+    wrong = told("label_map", lambda scene, ids: label_places(scene, ids).roll(3, 0))
+    assert told("label_map", label_places) < 0.1 * wrong
     voxels = torch.randn(400, 8)
     assert told("consistency", lambda scene, ids: of_object(voxels, ids)) < 1e-5
     assert told("consistency", lambda scene, ids: torch.ones(len(ids), 8)) == 1.0  # one for all is no solution
@@ -199,6 +207,36 @@ def test_texts_are_told_as_words(make_pretraining_model, prepare, rooms, tiny_pr
     assert [words[label] for label in found] == labels
     told = [tiny_processor.tokenizer.decode(text) for text in batch["teacher_targets"]["relations"]["texts"][1]]
     assert tuple(told) == SPATIAL_RELATIONS
+
+
+def test_places_are_named_walls_and_floors_too(make_pretraining_model, prepare, rooms, tiny_processor):
+    trainer = prepare(make_pretraining_model(), TERMS)
+    told, view = trainer.data_collator(copy.deepcopy(rooms))["teacher_targets"]["label_map"], rooms[0][0].views[1]
+    names = [tiny_processor.tokenizer.decode(text) for text in told["texts"][0]]
+    assert names == sorted(names) and {"bed", "lamp", "wall", "floor"} <= set(names)
+    first = 16  # tokens of the view before
+    for token in range(16):
+        for row in range(2):
+            for column in range(2):
+                y, x = 32 * (token // 4) + 16 * row + 8, 32 * (token % 4) + 16 * column + 8
+                name = names[told["labels"][0][first + token, row, column]]
+                near = view.instances.ids[y - 2 : y + 3, x - 2 : x + 3]
+                assert name in {view.instances.label_of(number) for number in np.unique(near)}
+    shown = told["labels"][0].unique()
+    assert told["count"][0] == len(shown[shown >= 0])
+
+
+def test_places_of_boxes_are_named_and_others_are_not():
+    bare = without_maps(RenderedRooms("train", 2, VIEWS, 1)[1])
+    by_box = objects_of(bare, samples=[bare])
+    assert set(by_box.names) == set(by_box.labels) and (by_box.places == -1).any() and (by_box.places >= 0).any()
+    tokens = by_box.tokens.repeat_interleave(CELLS**2).view(by_box.places.shape)
+    both = (tokens >= 0) & (by_box.places >= 0)
+    agree = [
+        by_box.labels[object] == by_box.names[name]
+        for object, name in zip(tokens[both].tolist(), by_box.places[both].tolist(), strict=True)
+    ]
+    assert np.mean(agree) > 0.6  # of a token the object with most of it, of a place its own
 
 
 def test_the_text_is_not_moved_by_the_term(make_pretraining_model, prepare, rooms):

@@ -28,6 +28,7 @@ from .geovr_losses import GEOVR_WEIGHTS, geovr_losses
 from .language_losses import (
     SHAPE_WORDS,
     SPATIAL_RELATIONS,
+    label_map_loss,
     pool_regions,
     region_text_contrast_loss,
     region_text_sigmoid_loss,
@@ -39,7 +40,7 @@ from .metric_scale_losses import metric_scale_loss, metric_scale_target
 from .normal_losses import normal_loss, normals_from_depth, normals_from_points, quadrant_normals
 from .point_losses import confidence_loss, normalise_points, point_loss, point_map_loss
 from .shape_losses import chamfer_loss, occupancy_loss
-from .text_loss import IGNORE_INDEX, text_loss
+from .text_loss import IGNORE_INDEX, number_loss, text_loss
 
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "feature_distillation_loss",
     "field_of_view_loss",
     "geovr_losses",
+    "label_map_loss",
     "layer_distillation_loss",
     "log_depth_loss",
     "metric_scale_loss",
@@ -63,6 +65,7 @@ __all__ = [
     "normalise_points",
     "normals_from_depth",
     "normals_from_points",
+    "number_loss",
     "occupancy_loss",
     "point_consistency_loss",
     "point_contrast_loss",

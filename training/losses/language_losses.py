@@ -121,6 +121,47 @@ def region_text_contrast_loss(
 
 
 @in_full_precision
+def label_map_loss(
+    features: torch.Tensor, texts: torch.Tensor, labels: torch.Tensor, *, temperature: float | torch.Tensor = 0.07
+) -> LossSum:
+    """Each place of the views of a scene finds the text of its label among all. Items: labels that places show.
+
+    The mean over the places of each label, so that a wall does not drown a lamp.
+    Source: dense image features against texts as in LSeg (arXiv:2201.03546); the mean by label is our choice.
+
+    Args:
+        features (`torch.Tensor` of shape `(N, C)`): features of places of one scene; of any length.
+        texts (`torch.Tensor` of shape `(L, C)`): features of the texts; of any length.
+        labels (`torch.Tensor` of shape `(N,)`, int64): text of each place; negative where it is not known.
+        temperature (`float` or `torch.Tensor`, defaults to 0.07): divisor of the cosines; may be learned.
+    Returns:
+        `LossSum`.
+    Raises:
+        ValueError: if shapes do not fit, a label is none of the texts, or a temperature is not positive.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.training.losses import label_map_loss
+        >>> texts, labels = torch.eye(3), torch.tensor([0, 0, 2, -1])
+        >>> total, count = label_map_loss(texts[[0, 1, 2, 2]], texts, labels, temperature=0.1)
+        >>> int(count), round(float(total), 1)  # of label 0 one place is right, and one wrong
+        (2, 5.0)
+
+        ```
+    """
+    _check_widths(features, texts)
+    check_shapes(labels=labels, features=features[:, 0])
+    check_temperature(temperature)
+    if len(labels) and int(labels.max()) >= len(texts):
+        raise ValueError(f"labels go up to {int(labels.max())}, but there are {len(texts)} texts.")
+    features, labels = features[labels >= 0], labels[labels >= 0]
+    losses = F.cross_entropy(unit(features) @ unit(texts).T / temperature, labels, reduction="none")
+    seen = torch.bincount(labels, minlength=len(texts))
+    return LossSum((losses / seen[labels]).sum(), (seen > 0).sum())
+
+
+@in_full_precision
 def region_text_sigmoid_loss(
     regions: torch.Tensor,
     texts: torch.Tensor,
@@ -255,6 +296,7 @@ def relation_alignment_loss(
 __all__ = [
     "SHAPE_WORDS",
     "SPATIAL_RELATIONS",
+    "label_map_loss",
     "pool_regions",
     "region_text_contrast_loss",
     "region_text_sigmoid_loss",

@@ -10,7 +10,9 @@ from .correspondence_term import ConsistencyTerm, CorrespondenceTerm
 from .depth_term import DepthTerm, NormalsTerm
 from .distillation_term import DistillationTerm
 from .head_term import HeadTerm
+from .label_map_term import LabelMapTerm
 from .loss_term import LossTerm
+from .number_term import NumberTerm
 from .point_map_term import PointMapTerm
 from .readout_term import ReadoutTerm
 from .region_text_term import RegionTextTerm
@@ -24,6 +26,7 @@ LOSS_TERMS: dict[str, type[LossTerm]] = {
     "text": TextTerm,
     "point_map": PointMapTerm,
     "readout": ReadoutTerm,
+    "number": NumberTerm,
     "distillation": DistillationTerm,
     "depth": DepthTerm,
     "normals": NormalsTerm,
@@ -35,6 +38,7 @@ LOSS_TERMS: dict[str, type[LossTerm]] = {
     "shape": ShapeTerm,
     "region_text": RegionTextTerm,
     "relations": RelationsTerm,
+    "label_map": LabelMapTerm,
 }
 
 
@@ -91,9 +95,11 @@ __all__ = [
     "DistillationTerm",
     "FieldOfViewTerm",
     "HeadTerm",
+    "LabelMapTerm",
     "LossTerm",
     "MetricScaleTerm",
     "NormalsTerm",
+    "NumberTerm",
     "ObjectTerm",
     "PointMapTerm",
     "ReadoutTerm",

@@ -82,6 +82,15 @@ class LossTerm:
         """
         return nullcontext()
 
+    def prepare(self, processor: object) -> None:
+        """Take what the term needs of the collator's processor, before a training; by default nothing.
+
+        Args:
+            processor (`GapMllmProcessor`): processor of the model; None of a collator that has none.
+        Raises:
+            ValueError: if what the term needs is not there.
+        """
+
     def check(self, model: GapMllmForPreTraining) -> None:
         """Refuse, before a training, a model that the term cannot train; by default none.
 

@@ -55,7 +55,7 @@ FUSION_FIELDS_OF = {
     ("position_encoding", POSITION_ENCODINGS): ("position_voxel_size",),
 }
 FUSION_INITS = ("identity", "reference")
-TOKEN_HEADS = ("correspondence", "consistency", "shape", "region_text", "relations")
+TOKEN_HEADS = ("correspondence", "consistency", "shape", "region_text", "relations", "label_map")
 TRAINING_HEADS = ("distillation", "depth", "camera", "metric_scale", *TOKEN_HEADS)
 REFERENCE_FRAMES = ("first", "last")
 VIDEO_FRAMES = ("mean", "first")
