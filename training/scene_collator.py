@@ -18,7 +18,7 @@ from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
 from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from ..processing.visual_prompt_gap_mllm import Mark
+from .answered_places import answered_places
 from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry
 from .layouts import LAYOUTS
@@ -89,6 +89,8 @@ class SceneCollator:
             what `geometry` makes of it).
         teaching (`Teaching`, *optional*): asks the teachers of the loss terms about the views; what
             `set_training_heads` returns, for pre-training.
+        readout_boxes (`bool`, defaults to False): whether read-out targets are also made of answers with boxes
+            (`answered_places`), not of marked pixels alone; for pre-training.
         intrinsics_in_prompt (`bool`, *optional*): whether questions tell the focal lengths of their views
             (`focal_lengths`), which the processor then remembers; by default what it remembers, else no.
     Raises:
@@ -128,6 +130,7 @@ class SceneCollator:
         geometry: FrozenGeometry | None = None,
         known_geometry: Sequence[str] = (),
         teaching: Callable | None = None,
+        readout_boxes: bool = False,
         intrinsics_in_prompt: bool | None = None,
     ):
         if layout not in LAYOUTS:
@@ -137,9 +140,11 @@ class SceneCollator:
         for name, value in bounds.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more, or None for no bound.")
-        if not for_pretraining and (point_map_side is not None or answer_weights or teaching is not None):
+        own = point_map_side is not None or answer_weights or teaching is not None or readout_boxes
+        if own and not for_pretraining:
             raise ValueError(
-                "point_map_side, answer_weights and teaching are for pre-training: pass for_pretraining=True."
+                "point_map_side, answer_weights, teaching and readout_boxes are for pre-training: pass "
+                "for_pretraining=True."
             )
         unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
         if unknown:
@@ -150,6 +155,7 @@ class SceneCollator:
         self.point_map_side, self.answer_weights, self.geometry = point_map_side, answer_weights, geometry
         check_names("known_geometry", known_geometry, KNOWN_FIELDS)
         self.known_geometry, self.teaching = known_geometry, teaching
+        self.readout_boxes = check_flag("readout_boxes", readout_boxes)
         if intrinsics_in_prompt is not None:
             processor.intrinsics_in_prompt = check_flag("intrinsics_in_prompt", intrinsics_in_prompt)
         self.events = CollationEvents()
@@ -258,7 +264,7 @@ class SceneCollator:
             size, wanted, pixels = fit_views(self.processor.image_processor, sizes, *limits, together.id)
             if pixels < wanted:
                 self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
-        marks = [_answered_marks(sample) for sample in group.samples]
+        marks = [answered_places(sample, self.readout_boxes) for sample in group.samples]
         scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size)
         kinds = getattr(self.teaching, "token_kinds", ())
         scene = with_geometry_tokens(scene, self.processor.image_processor.merge_size, kinds)
@@ -313,13 +319,6 @@ def _from_row(row):
             f"an item of the batch holds a {type(row).__name__}; expected a SceneSample or a row of the schema."
         )
     return SceneSample.from_row(row)
-
-
-def _answered_marks(sample):
-    """The crosses that an answer is about, in its order: the only one, or those of a list with an entry for each."""
-    crosses = [mark for mark in sample.marks if mark.kind == "cross" and mark.unit == "pixel"]
-    is_list = sample.task == "sparse_points" and sample.answer.count("{") == len(crosses)
-    return [Mark(mark.view, mark.xy, mark.color) for mark in crosses] if len(crosses) == 1 or is_list else []
 
 
 __all__ = ["LOSS_FIELDS", "PRETRAINING_FIELDS", "SceneCollator"]
