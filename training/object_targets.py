@@ -40,6 +40,8 @@ class ObjectTargets:
             map tells them.
         places (`torch.Tensor` of shape `(T, 8, 8)`, int64): what each place of a token shows, as index of `names`; -1
             where it is not known.
+        crosses (`list[list]`): crosses that questions draw in views that are known: colour, token, row and column of
+            the place.
     """
 
     tokens: torch.Tensor
@@ -48,6 +50,7 @@ class ObjectTargets:
     is_known: list[bool]
     names: list[str]
     places: torch.Tensor
+    crosses: list[list]
 
     @property
     def centers(self) -> torch.Tensor:
@@ -119,6 +122,7 @@ def find_objects(
         is_known,
         list(names),
         torch.from_numpy(np.concatenate([_cells(each) for each in shown])).long(),
+        [cross for view, *cross in _crosses(samples, views, grids) if is_known[view]],
     )
 
 
@@ -138,6 +142,20 @@ def spread_points(points: np.ndarray, count: int) -> np.ndarray:
         apart = np.linalg.norm(points - points[chosen[-1]], axis=1)
         distance = apart if len(chosen) == 1 else np.minimum(distance, apart)
     return points[chosen]
+
+
+def _crosses(samples, views, grids):
+    """Each cross of the questions once, with the place that it is drawn on."""
+    before = np.cumsum([0, *(rows * columns for rows, columns in grids)])
+    marks = {(mark.view, mark.xy): mark for sample in samples for mark in sample.marks}
+    found = []
+    for mark in marks.values():
+        if mark.kind == "cross" and mark.unit == "pixel" and isinstance(mark.color, str):
+            shares = (np.array(mark.xy) + 0.5) / views[mark.view].size
+            column, row = (shares * grids[mark.view][::-1] * CELLS).astype(int).tolist()
+            token = before[mark.view] + row // CELLS * grids[mark.view][1] + column // CELLS
+            found.append((mark.view, mark.color, int(token), row % CELLS, column % CELLS))
+    return found
 
 
 def _boxes(samples):

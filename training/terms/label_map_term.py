@@ -17,7 +17,8 @@ class LabelMapTerm(ObjectTerm):
 
     A text is the mean of its embeddings in the language model, as in `RegionTextTerm`, which tells the objects of a
     scene apart where this term names every place, walls and floors too. Names come from instance maps, else from boxes
-    and depth. A label counts the same in a scene however little of it is seen. Source: `label_map_loss`.
+    and depth. A label counts the same in a scene however little of it is seen. A cross that a question draws is a
+    "red cross", so that marks are seen before answers follow them. Source: `label_map_loss`.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
@@ -46,9 +47,12 @@ class LabelMapTerm(ObjectTerm):
         return self.side**2 * config.text_config.hidden_size
 
     def object_targets(self, objects: ObjectTargets) -> dict[str, object]:
-        names, step = sorted({*objects.names, *self.negatives}), CELLS // self.side
+        crosses = {f"{color} cross": place for color, *place in objects.crosses}
+        names, step = sorted({*objects.names, *crosses, *self.negatives}), CELLS // self.side
         numbers = torch.tensor([*(names.index(name) for name in objects.names), -1])
         labels = numbers[objects.places[:, step // 2 :: step, step // 2 :: step]]  # -1 is the last
+        for name, (token, row, column) in crosses.items():
+            labels[token, row // step, column // step] = names.index(name)
         return {"count": len(labels[labels >= 0].unique()), "texts": names, "labels": labels}
 
     def scene_loss(self, features: torch.Tensor, scene: Mapping[str, object]) -> LossSum:
