@@ -33,6 +33,7 @@ from .sample_pictures import NUM_SHOWN, SamplePictures
 from .scene_collator import SceneCollator
 from .teaching import set_training_heads
 from .term_trainer import autocast_dtype
+from .terms import make_terms
 
 
 @dataclass
@@ -224,6 +225,7 @@ def _train(model_args, args, run, scorer, callbacks):
     is_flash = "flash" in model.config.text_config._attn_implementation
     layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
+    shared["readout_boxes"] = make_terms(args, args.terms)["readout"].boxes
     shared |= {"teaching": teaching, "known_geometry": model_args.known_geometry}
     if model_args.frozen_geometry:
         shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)

@@ -20,10 +20,13 @@ class ReadoutTerm(LossTerm):
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         layers (`list[int]`): language layers whose attention is supervised, from 0; [1, 2] by default.
         heads (`list[int]`): heads of these layers, from 0; [0] by default.
+        boxes (`bool`, defaults to False): whether answers with boxes look at their objects, too; what a recipe gives
+            `SceneCollator(readout_boxes=...)`, which makes the targets.
     """
 
     layers: list[int] = field(default_factory=lambda: [1, 2])
     heads: list[int] = field(default_factory=lambda: [0])
+    boxes: bool = False
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (inputs["readout_targets"] != PADDING).sum() * (len(self.layers) * len(self.heads))
