@@ -56,15 +56,15 @@ adjacent area arranged arrangement attached axes axis big bigger biggest bottom 
 centers centimeter centimeters centimetre centimetres central centre centred centres clockwise close closer closest
 coordinate coordinates corner corners cuboid deep deeper degree degrees diagonal diameter dimension dimensional
 dimensions direction directions distance distances edge edges extent extents face faced faces facing farther farthest
-feet flat foot front furthest gap gaps geometric geometry ground hanging hangs height high higher highest horizontal
-horizontally huge hung inch inches large larger largest layout lean leaning leans left leftmost length level lie lies
-line lines located long longer longest low lower lowest lying meter meters metre metres metric middle midpoint
-millimetres mounted narrow nearer nearest negative offset orient orientation oriented parallel path placed point
-position positive radians radius reach reaches rear region relationship relationships resting rests right rightmost
-route scale separated separation shape side sides sit sits sitting situated size sized sizes small smaller smallest
-space spatial spatially stacked stands stood supported supporting supports surface surfaces surrounded system systems
-tall taller tallest thick thin tiny top touches touching unit units upright vertical vertically volume wide wider
-widest width world
+feet flat foot front furthest gap gaps geometric geometry greater greatest ground hanging hangs height high higher
+highest horizontal horizontally huge hung inch inches large larger largest layout lean leaning leans left leftmost
+length level lie lies line lines located long longer longest low lower lowest lying meter meters metre metres metric
+middle middles midpoint millimetres mounted narrow nearer nearest negative offset orient orientation oriented parallel
+path placed point position positive radians radius reach reaches rear region relationship relationships resting rests
+right rightmost route scale separated separation shape side sides sit sits sitting situated size sized sizes small
+smaller smallest space spatial spatially spots stacked stands stood supported supporting supports surface surfaces
+surrounded system systems tall taller tallest thick thin tiny top touches touching unit units upright vertical
+vertically volume wide wider widest width world
 """.split(),
     "pictures": """
 angle angles appears arrow arrows beginning block blocked blocking blocks blurry brighter calibration camera cameras
@@ -129,17 +129,18 @@ training unknown update useful various visit wait warm water weight
 }
 SENTENCE_STARTS = """
 a above according across after all also among an and answer answers any are as ask assume at based be before behind
-below beside between both but by calculate can caption carefully choose compare complete compute consider could count
-data describe description detect determine directions do does draw during each estimate every exactly examine explain
-express fill find first focus follow for format frame frames from give given go guess hello help here hey hi how i
-identify if image images imagine in include indicate inside inspect is it its json just keep kindly label let list
-listed localise localize locate look looking make many mark marked match measure measured name near next no not note
-now numbered object objects observe of okay on once one only options or order our out output over perhaps pick picture
-pictures please point position predict print produce provide question read recognise recognize reconstruct refer
-relative reply report respond return say scan search see seen select several share show since some someone sort specify
-spot standing start state suppose survey system take tell text thank thanks that the their then there these they think
-this those three through to try two under use user using view views watch we what when where which while who whose why
-will with within write yes you your
+below beside between both boxes bring but by calculate can caption carefully choices choose compare complete compute
+consider coordinates could count data depth describe description detect determine directions do does draw during each
+estimate every exactly examine explain express fill find first focus follow for format frame frames from give given go
+guess hello help here hey hi how i identify if image images imagine in include indicate inside inspect is it its json
+just keep kindly label let list listed localise localize locate look looking make many mark marked match measure
+measured my name near next no not note now numbered object objects observe of okay on once one only options or order
+our out output over perhaps pick picture pictures place please point points position predict print produce provide put
+question rank read recognise recognize reconstruct recover refer relative reply report respond return run say scan
+search see seen select several share short show since some somebody someone sort specify spot standing start state
+suppose survey system take tell text thank thanks that the their then there these they think this those three through
+to try two under up use user using vertically view views watch we what when where which while who whose why will with
+within would write yes you your
 """.split()
 
 

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, Qwen2Tokenizer
 from gap_mllm.processing import build_tiny_processor, build_tiny_tokenizer, format_boxes, format_point
 from gap_mllm.processing.data.rooms.appearance import STRUCTURE_LABELS
 from gap_mllm.processing.data.rooms.furniture import FURNITURE, SHAPES
-from gap_mllm.processing.data.task_makers.templates import CHOICE_ENDING, COUNT_ENDINGS, NUMBER_ENDINGS, TEMPLATES
+from gap_mllm.processing.data.task_makers.phrasings import CHOICE_ENDINGS, TEMPLATES
+from gap_mllm.processing.data.task_makers.templates import CHOICE_ENDING, COUNT_ENDINGS, NUMBER_ENDINGS, choose_words
 from gap_mllm.processing.prompts_gap_mllm import TASKS, prompt_text
 from gap_mllm.processing.tiny_tokenizer import SPECIAL_TOKENS
 from gap_mllm.processing.tiny_vocabulary import SENTENCE_STARTS, WORDS
@@ -56,7 +57,9 @@ def test_words_are_single_tokens_in_a_line_at_its_start_and_in_quotes():
 
 def test_prompts_have_a_token_a_word_and_none_for_several():
     endings = [*COUNT_ENDINGS, *(ending for ending, _ in NUMBER_ENDINGS), CHOICE_ENDING]
-    templates = [text for texts in TEMPLATES.values() for text in texts] + endings
+    rng = np.random.default_rng(0)
+    templates = [choose_words(text, rng) for texts in TEMPLATES.values() for text in texts for _ in range(20)]
+    templates += [choose_words(text, rng) for text in CHOICE_ENDINGS for _ in range(20)] + endings
     for text in (*PROMPTS, *(re.sub(r"\{\w+\}", "sofa", text) for text in templates)):
         words = re.findall(r"[^\W\d]+|\d|[^\w\s]|\n", text)
         assert len(pieces(text)) <= len(words), (text, pieces(text))
@@ -88,7 +91,7 @@ def test_size_specials_and_determinism():
     assert isinstance(TOKENIZER, Qwen2Tokenizer) and TOKENIZER.padding_side == "left"
     assert (TOKENIZER.pad_token, TOKENIZER.eos_token) == ("<|endoftext|>", "<|im_end|>")
     assert build_tiny_tokenizer().get_vocab() == TOKENIZER.get_vocab()
-    assert sha256(repr(sorted(TOKENIZER.get_vocab().items())).encode()).hexdigest()[:16] == "d440e1b69bb6b8dd"
+    assert sha256(repr(sorted(TOKENIZER.get_vocab().items())).encode()).hexdigest()[:16] == "c08d3d5c0f02eb31"
     assert sorted(TOKENIZER.get_vocab().values()) == list(range(len(TOKENIZER)))
     ids = [TOKENIZER.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS]
     assert len(set(ids)) == 7 and TOKENIZER.decode(ids, skip_special_tokens=True) == ""

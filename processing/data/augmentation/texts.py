@@ -26,10 +26,11 @@ TEXT_TASKS = ("dense_caption", "spatial_qa", "scene_qa", "video_qa")
 KNOWN_TASKS = (*NUMBER_TASKS, *TEXT_TASKS, "scene")
 VIEW_WORDS = ("refuse", "keep")
 
-# Said of the frame of the numbers, which move with it; and the names of a box's numbers.
+# Said of the frame of the numbers, which move with it; the names of a box's numbers; and words to who is asked.
 _HARMLESS = re.compile(
-    r"(?:camera )?(?:coordinate system|coordinates|camera(?: frame)?) (?:of|in) the first (?:frame|view|image)"
-    r"|the frame's coordinates|\[[xyz][\w, ]*\]",
+    r"(?:camera )?(?:coordinate system|coordinates|camera(?: frame)?) (?:of|in) the first"
+    r" (?:frame|view|image|picture|photo|camera)|the first camera(?:'s coordinate)?"
+    r"|the frame's coordinates|\[[xyz][\w, ]*\]|\b(?:can|could|would) you\b|\b(?:tell|give) me\b",
     re.IGNORECASE,
 )
 _FRAME_NAME = re.compile(r"Frame-\d+\b")
@@ -51,7 +52,7 @@ _TIME = re.compile(
     re.IGNORECASE,
 )
 _COORDINATES = r"[\[(]\s*-?\d+(?:\.\d+)?\s*(?:,\s*-?\d+(?:\.\d+)?\s*)+[\])]|\b[xyzuv]\s*[:=]\s*-?\d"
-_FIRST = re.compile(r"\bfirst\b", re.IGNORECASE)
+_FIRST = re.compile(r"\b(?:first|earliest|start|begins?)\b", re.IGNORECASE)
 _NUMBERS = re.compile(_COORDINATES, re.IGNORECASE)
 _PLACE = re.compile(
     rf"{_COORDINATES}|\b0\s*(?:-|to)\s*1000\b|\bnormali[sz]ed\b|\bpixel coordinates?\b"

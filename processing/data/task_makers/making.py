@@ -19,7 +19,7 @@ from .pixels import PIXEL_MAKERS
 from .reasoning import REASONING_MAKERS
 from .relations import RELATION_MAKERS
 from .task_scene import CannotAskError, Draft, Labeller, TaskScene
-from .templates import PHRASINGS
+from .templates import check_phrasings
 from .visibility import VISIBILITY_MAKERS
 
 
@@ -92,8 +92,9 @@ def make_tasks(
         seed (`int`, defaults to 0): same seed and sample id, same questions of a maker, whatever else is asked; the
             first of many are those of few.
         margins (`TaskMargins`, *optional*): how clear a thing must be.
-        phrasings (`str`, defaults to "all"): "first" words every question in the first way, which is the package's
-            own prompt for the tasks of GAP-MLLM.
+        phrasings (`str`, defaults to "all"): "all" draws among many wordings, one time in three the first; "first"
+            words every question in that way, which is the package's own prompt for the tasks of GAP-MLLM;
+            "held_out" draws among wordings that "all" has not, to measure how a model takes them.
         mark_colors (`tuple[str, ...]`, *optional*): colours that crosses may have; None is all that are told apart.
         share_views (`bool`, defaults to False): the questions are to be shown on one set of pictures: no two crosses
             of all of them have one colour or come close, and all carry the views' numbers where one needs them. What
@@ -131,8 +132,7 @@ def make_tasks(
     strange = [color for color in mark_colors or () if color not in MARK_COLORS]
     if strange or mark_colors == ():
         raise ValueError(f"mark_colors is {list(mark_colors)}; expected one or more of {', '.join(MARK_COLORS)}.")
-    if phrasings not in PHRASINGS:
-        raise ValueError(f"phrasings is {phrasings!r}; expected one of {', '.join(PHRASINGS)}.")
+    check_phrasings(phrasings)
     name = sample.id or sample.scene_id
     if not name:
         raise ValueError("the sample has neither id nor scene_id; questions are drawn by it, so give it one.")

@@ -16,7 +16,7 @@ from ..truth import Truth, render_answer, rounded_number
 from .margins import MARGINS, TaskMargins
 from .scene_cameras import SceneCamera, scene_cameras
 from .scene_objects import COMPLETE_TASKS, TRUE_ROLES, SceneObject, SceneObjects, read_objects
-from .templates import phrase
+from .templates import phrase, reword_ending
 
 
 # A picture and a pixel (x, y) of it -> what is seen there, or None where that is not known.
@@ -212,7 +212,7 @@ class TaskScene:
         Args:
             draft (`Draft`)
             rng (`numpy.random.Generator`): chooses among the phrasings.
-            phrasings (`str`, defaults to "all"): "all", or "first" for the first phrasing always.
+            phrasings (`str`, defaults to "all"): "all", "first" or "held_out", as for `make_tasks`.
         Returns:
             `SceneSample`: without id. Boxes are in the camera of view 0, angles "zxy".
         Raises:
@@ -235,7 +235,7 @@ class TaskScene:
         return SceneSample(
             **{name: getattr(self.sample, name) for name in kept},
             task=draft.task,
-            question=text + draft.ending,
+            question=text + reword_ending(draft.ending, draft.choices, rng, phrasings),
             answer=render_answer(draft.truth),
             truth=draft.truth,
             references=draft.references,

@@ -15,8 +15,10 @@ from gap_mllm.processing.data.augmentation import (
     random_order,
     reorder_views,
 )
+from gap_mllm.processing.data.augmentation.texts import asks_first_clear
 from gap_mllm.processing.data.augmentation.visible_boxes import count_box_pixels
 from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample
+from gap_mllm.processing.data.task_makers.templates import phrase
 from gap_mllm.processing.prompts_gap_mllm import prompt_text
 from tests.processing.data.room_samples import (
     NUM_VIEWS,
@@ -230,6 +232,33 @@ def test_captions_move_their_location():
     assert moved.question.startswith("<image>" * NUM_VIEWS) and np.abs(written - center).max() < 0.015
     with refused("is not three numbers"):
         reorder_views(replace(sample, question="An object located at [1, 2]."), [1, 0, 2, 3])
+
+
+@pytest.mark.parametrize("task", ["reconstruction", "detection3d", "grounding_box", "dense_caption"])
+def test_questions_may_be_worded_in_any_of_our_ways(task):
+    sample, rng = room_sample(task, 2), np.random.default_rng(0)
+    words = {"reconstruction": {"color": "red"}, "detection3d": {}, "grounding_box": {"description": "the bed"}}
+    words["dense_caption"] = {"location": sample.boxes[0].numbers[:3] if sample.boxes else None}
+    told = {"answer": "A chair.", "references": ()} if task == "dense_caption" else {}
+    own = reorder_views(replace(sample, **told, question=phrase(task, rng, "first", **words[task])[1]), [2, 1, 0, 3])
+    for text in {phrase(task, rng, **words[task])[1] for _ in range(200)}:
+        moved = reorder_views(replace(sample, **told, question=text), [2, 1, 0, 3])
+        assert moved.answer == own.answer
+        if task == "dense_caption":
+            assert (
+                re.findall(r"\[.*\]", moved.question)
+                == re.findall(r"\[.*\]", own.question)
+                != re.findall(r"\[.*\]", text)
+            )
+        else:
+            assert moved.question == text
+
+
+def test_the_first_clear_view_is_asked_for_in_any_of_our_ways():
+    sample, rng = room_sample("grounding_frame", 2), np.random.default_rng(0)
+    for phrasings in ("all", "held_out"):
+        for text in {phrase("grounding_frame", rng, phrasings, description="the bed")[1] for _ in range(100)}:
+            assert asks_first_clear(replace(sample, question=text)), text
 
 
 def read_location(question):

@@ -12,6 +12,7 @@ from gap_mllm.processing.data import RecordError, SceneSample, render_room
 from gap_mllm.processing.data.schema import POINT_TASKS, TASKS
 from gap_mllm.processing.data.task_makers import TASK_MAKERS, MadeTasks, TaskMargins, TaskScene, make_tasks
 from gap_mllm.processing.data.task_makers.making import REPEATED
+from gap_mllm.processing.data.task_makers.templates import PHRASINGS
 from tests.processing.data.task_makers.scenes import box_scene, look_at, scene_of_room
 
 
@@ -152,6 +153,19 @@ def test_the_first_phrasings_are_the_packages_prompts():
     assert all(row.metadata["template"].endswith("/0") for row in rows)
     (detection,) = [row for row in rows if row.task == "detection3d"]
     assert detection.question.startswith("Detect the 3D bounding boxes in the camera coordinate system of the first")
+
+
+def test_wordings_change_nothing_else():
+    sample, _ = box_scene(BOXES, POSES)
+    drawn, first, held_out = (make_tasks(sample, num_per_task=2, phrasings=each) for each in PHRASINGS)
+    for rows in (drawn, held_out):
+        assert [(row.id, row.answer, row.choices, row.marks) for row in rows] == [
+            (row.id, row.answer, row.choices, row.marks) for row in first
+        ]
+    assert all("/held_out_" in row.metadata["template"] for row in held_out)
+    assert not {row.question for row in held_out} & {row.question for row in (*first, *drawn)}
+    again = make_tasks(sample, num_per_task=2, phrasings="held_out")
+    assert [row.question for row in held_out] == [row.question for row in again]
 
 
 def test_a_row_without_anything_to_ask_gives_no_question_and_says_why():

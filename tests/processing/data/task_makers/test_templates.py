@@ -1,13 +1,17 @@
 """Every phrasing takes its words, and answers read back as the parsers read them."""
 
 import re
+from difflib import SequenceMatcher
 
 import numpy as np
 import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_choice
+from gap_mllm.processing.data.task_makers.held_out_phrasings import HELD_OUT_CHOICE_ENDINGS
 from gap_mllm.processing.data.task_makers.templates import (
+    CHOICE_ENDING,
     COUNT_ENDINGS,
+    HELD_OUT,
     NUMBER_ENDINGS,
     TEMPLATES,
     choice_answer,
@@ -16,6 +20,7 @@ from gap_mllm.processing.data.task_makers.templates import (
     number_answer,
     phrase,
     phrasing_text,
+    reword_ending,
     template_words,
 )
 from gap_mllm.processing.data.truth import render_answer, rounded_number
@@ -49,9 +54,68 @@ def test_every_kind_has_several_different_phrasings_that_hold_all_its_words(kind
                 continue
             assert str(value) in text, (kind, number, name)
         if "location" in words_for(kind):
-            assert "located at [1.0, 0.0, 2.35]" in text or "located at [1.0, 0.0, 2.34]" in text
+            assert "[1.0, 0.0, 2.35]" in text or "[1.0, 0.0, 2.34]" in text
         if "view" in words_for(kind):
             assert "the first frame" in text.lower()
+
+
+GAP_TASKS = ("reconstruction", "detection3d", "grounding_frame", "grounding_box", "dense_caption")
+
+
+def drawn(kind, phrasings, count=400, **words):
+    rng = np.random.default_rng(0)
+    return [phrase(kind, rng, phrasings, **(words or words_for(kind))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("kind", sorted(TEMPLATES))
+def test_alternatives_are_chosen_and_leave_no_signs_behind(kind):
+    texts = {text for _, text in drawn(kind, "all")} | {text for _, text in drawn(kind, "held_out", 40)}
+    for text in texts:
+        assert not re.search(r"[<>|$]|  | [.,?]|[.,?]{2}|None", text.replace(" ->", "")), text
+        assert text[-1] in ".?\n", text
+    if kind in GAP_TASKS:
+        assert num_phrasings(kind) >= 9 and len(texts) > 60
+    elif kind not in ("marked_point", "marked_points", "reasoning_segmentation"):
+        assert num_phrasings(kind) >= 4
+
+
+@pytest.mark.parametrize("kind", sorted(TEMPLATES))
+def test_the_first_phrasing_is_drawn_in_one_case_of_three(kind):
+    numbers = [int(name.split("/")[1]) for name, _ in drawn(kind, "all", 600)]
+    share = min(num_phrasings(kind), 3)
+    assert set(numbers) == set(range(num_phrasings(kind))) and abs(numbers.count(0) / 600 - 1 / share) < 0.06
+
+
+@pytest.mark.parametrize("kind", sorted(TEMPLATES))
+def test_held_out_phrasings_are_none_of_those_to_learn_from(kind):
+    assert set(HELD_OUT) == set(TEMPLATES)
+    assert len(set(HELD_OUT[kind])) == len(HELD_OUT[kind]) >= (6 if kind in GAP_TASKS else 2)
+    words = words_for(kind)
+    known = {text for _, text in drawn(kind, "all")} | {text for _, text in drawn(kind, "first", 1)}
+    for name, text in dict(drawn(kind, "held_out", 100)).items():
+        assert name.startswith(f"{kind}/held_out_") and all(
+            str(value) in text or name in ("location", "view") for name, value in words.items()
+        )
+        assert max(SequenceMatcher(None, text.split(), other.split()).ratio() for other in known) < 0.75, text
+
+
+def test_kinds_of_which_nothing_is_held_out_are_refused(monkeypatch):
+    monkeypatch.delitem(HELD_OUT, "object_size")
+    with pytest.raises(ValueError, match="no phrasing of 'object_size' is held out; add some to HELD_OUT"):
+        phrase("object_size", np.random.default_rng(0), "held_out", name="the sofa")
+
+
+def test_letters_are_asked_for_in_several_ways():
+    choices, rng = ("A. the sofa", "B. the <odd|$x> bed"), np.random.default_rng(0)
+    own = CHOICE_ENDING.format(options="\n".join(choices))
+    assert reword_ending(own, choices, rng, "first") == own and reword_ending("\nMine.", choices, rng) == "\nMine."
+    asked = [reword_ending(own, choices, rng) for _ in range(300)]
+    assert len(set(asked)) > 10 and 0.25 < asked.count(own) / 300 < 0.42
+    held_out = {reword_ending(own, choices, rng, "held_out") for _ in range(40)}
+    assert len(held_out) == len(HELD_OUT_CHOICE_ENDINGS) >= 3 and not held_out & set(asked)
+    for ending in held_out | set(asked):
+        assert ending.startswith("\n") and "\n".join(choices) in ending
+        assert not re.search("[<>|$]", ending.replace(choices[1], ""))
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -64,7 +128,7 @@ def test_the_first_phrasing_of_the_published_tasks_is_the_packages_prompt(kind):
 def test_all_phrasings_are_drawn():
     rng = np.random.default_rng(0)
     names = {phrase("object_size", rng, name="the sofa")[0] for _ in range(40)}
-    assert names == {"object_size/0", "object_size/1", "object_size/2"}
+    assert names == {f"object_size/{number}" for number in range(5)}
 
 
 def test_unknown_kinds_words_and_choices_are_refused():

@@ -199,7 +199,7 @@ def test_a_label_comes_from_the_labeller_only(clip):
     for sample in questions:
         (answer,) = parse_points(sample.answer).items
         assert answer.label == ('a "chair"' if sample in named else None)
-        assert ("label" in sample.question or "name" in sample.question) == (sample in named)
+        assert sample.metadata["template"].startswith("reconstruction/") == (sample in named)
         assert {point.label for point in sample.points} == {answer.label}
 
 
