@@ -84,7 +84,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "gap_mllm.training": ["recipes/*.yaml", "accelerate/*.yaml"],
-        "gap_mllm.evaluation": ["ablations/*.yaml"],
+        "gap_mllm.evaluation": ["ablations/*.yaml", "room_measures/*.json"],
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

@@ -62,6 +62,7 @@ from .probing import (
     relate_to_task,
     token_points,
 )
+from .room_measures import figures_table, measure_rooms
 
 
 __all__ = [
@@ -96,6 +97,7 @@ __all__ = [
     "evaluate_geometry_encoder",
     "evaluate_point_maps",
     "extract_choice",
+    "figures_table",
     "fit_baselines",
     "frame_accuracy",
     "gate_maps",
@@ -107,6 +109,7 @@ __all__ = [
     "load_metric",
     "make_marked_pixel_samples",
     "marked_pixel_scorer",
+    "measure_rooms",
     "mmsi_aggregate",
     "multi3drefer_f1",
     "multi3drefer_score",

@@ -23,8 +23,8 @@ LABEL_GRID = (6, 6)  # coarser: a cell must hold enough marked pixels
 class BlindBaselines:
     """Answers that use no pictures, at best the view and pixel that a question is about.
 
-    All points are medians of each coordinate. Marked pixels lie on furniture more often than pixels do at large
-    (`OBJECT_SHARE` of them), so what is asked about them has its own, stronger, prior.
+    All points are medians of each coordinate, of what was measured. Marked pixels lie on furniture more often than
+    pixels do at large (`OBJECT_SHARE` of them), so what is asked about them has its own, stronger, prior.
     Frame: camera of the first view, OpenCV axes. Units: metres.
 
     Args:
@@ -113,8 +113,9 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
                 "each view needs the same number everywhere."
             )
         rows, columns = _centers(scene.depth_m.shape[1:], grid)
-        points.append(scene.points_in_first_view()[:, rows[:, None], columns])
-        depths.append(scene.depth_m[:, rows[:, None], columns])
+        depth = scene.depth_m[:, rows[:, None], columns]
+        depths.append(np.where(depth > 0, depth, np.nan))  # in the open nothing is measured
+        points.append(np.where(depth[..., None] > 0, scene.points_in_first_view()[:, rows[:, None], columns], np.nan))
         furniture.append(scene.instance_ids[:, rows[:, None], columns] > 0)
         size = scene.images.shape[2], scene.images.shape[1]
         for question in make_questions(scene, "reconstruction", questions_per_scene) if questions_per_scene else ():
@@ -123,17 +124,20 @@ def fit_baselines(scenes: Iterable[RoomScene], questions_per_scene: int = 8, gri
         scene_ids.append(scene.scene_id)
     if not asked:
         raise ValueError("there are no rooms or no questions to fit baselines on.")
-    points, furniture = np.stack(points), np.stack(furniture)  # (N, V, h, w, 3), (N, V, h, w)
+    points, depths, furniture = np.stack(points), np.stack(depths), np.stack(furniture)  # (N, V, h, w, 3), ..
+    dense_point = np.nanmedian(points.reshape(-1, 3), axis=0).astype(np.float64)
+    nowhere = np.isnan(depths).all(0)  # cells of which no room tells anything
+    points[:, nowhere], depths[:, nowhere] = dense_point, np.nanmedian(depths)
     majority = Counter(label for _, label, _ in asked).most_common(1)[0][0]
     label_prior = np.full(LABEL_GRID, majority, dtype=object)
     for cell in {cell for _, _, cell in asked}:
         label_prior[cell] = Counter(label for _, label, where in asked if where == cell).most_common(1)[0][0]
     return BlindBaselines(
         constant_point=np.median([point for point, _, _ in asked], axis=0),
-        constant_dense_point=np.median(points.reshape(-1, 3), axis=0).astype(np.float64),
-        marked_prior_points=_weighted_median(points, _asked_weights(furniture)),
-        prior_points=np.median(points, axis=0),
-        prior_depth_m=np.median(np.stack(depths), axis=0),
+        constant_dense_point=dense_point,
+        marked_prior_points=_weighted_median(points, _asked_weights(furniture) * ~np.isnan(depths)),
+        prior_points=np.nanmedian(points, axis=0),
+        prior_depth_m=np.nanmedian(depths, axis=0),
         majority_label=majority,
         label_prior=label_prior,
         scene_ids=frozenset(scene_ids),

@@ -1,4 +1,4 @@
-"""What `gap-mllm evaluate` (a model, a benchmark, a folder of results; several processes), `probe` and `ablate` do."""
+"""What the commands `gap-mllm evaluate`, `measure-rooms`, `probe` and `ablate` do."""
 
 import argparse
 import json
@@ -47,6 +47,15 @@ def run_evaluate(args: argparse.Namespace) -> None:
     if args.update_card:
         update_card(args.update_card, args.output)
         print(f"wrote the results into {args.update_card}")
+
+
+def run_measure_rooms(args: argparse.Namespace) -> None:
+    """Measure a model or a geometry encoder on rooms, and print its table."""
+    from .room_measures import figures_table, measure_rooms
+
+    options = {name: value for name, value in vars(args).items() if name not in ("run", "model") and value is not None}
+    print(figures_table(measure_rooms(args.model, **options)))
+    print(f"wrote {args.output}/metrics.json")
 
 
 def run_probe(args: argparse.Namespace) -> None:
@@ -109,4 +118,4 @@ def _option(text):
         return key, value
 
 
-__all__ = ["run_ablate", "run_evaluate", "run_probe"]
+__all__ = ["run_ablate", "run_evaluate", "run_measure_rooms", "run_probe"]

@@ -42,7 +42,8 @@ def score_marked_pixels(
         `tuple[dict, list[dict]]`: the metrics: `n`, `num_scenes`, `parse_rate`, `point_error_m` (median; infinite
         where an answer could not be read), `near_share` (within `NEAR_M`), `label_accuracy`; for the baselines
         `constant_point_error_m`, `constant_near_share`, `pixel_prior_point_error_m`, `pixel_prior_near_share`,
-        `majority_label_accuracy` and `pixel_prior_label_accuracy`. And a record for each answer: scene_id, text,
+        `majority_label_accuracy` and `pixel_prior_label_accuracy`, and `point_error_ratio`, the median error over
+        that of the pixel prior. And a record for each answer: scene_id, text,
         view, pixel, true and answered label and point, error_m, and why it was rejected (None if it was not).
     Raises:
         ValueError: if there are no answers, not as many as questions, a question is of another task, or a room was
@@ -84,8 +85,16 @@ def score_marked_pixels(
             raise ValueError(f"rooms {seen[:5]} were used to fit the baselines; score other rooms.")
         marks = [sample.marks[0] for sample in samples]
         guesses, guessed_labels = _ask_blindly(baselines, samples, marks)
+        priors = np.linalg.norm(points - guesses, axis=-1)
         metrics |= distance("constant_", np.linalg.norm(points - baselines.constant_point, axis=-1))
-        metrics |= distance("pixel_prior_", np.linalg.norm(points - guesses, axis=-1))
+        metrics |= distance("pixel_prior_", priors)
+        errors = np.array([answer.error_m for answer in answers])
+
+        def ratio(places: np.ndarray):
+            places = places.astype(int)
+            return np.median(errors[places]) / np.median(priors[places])
+
+        metrics |= with_interval("point_error_ratio", np.arange(len(errors)), ratio, scenes, seed)
         metrics |= rate("majority_label_accuracy", labels == baselines.majority_label)
         metrics |= rate("pixel_prior_label_accuracy", labels == guessed_labels)
         metrics["num_baseline_scenes"] = len(baselines.scene_ids)

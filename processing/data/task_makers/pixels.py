@@ -160,12 +160,17 @@ def ask_reconstruction(scene: TaskScene, rng: np.random.Generator) -> Draft:
         mark = _draw_around(scene, rng, color)
     if mark is None:
         raise CannotAskError(_NO_PIXEL)
+    return draft_of_mark(scene, mark)
+
+
+def draft_of_mark(scene: TaskScene, mark: Marked) -> Draft:
+    """The question about one marked pixel: its point, and its label where that is known."""
     label = scene.label_of(mark)
     return Draft(
         task="reconstruction",
         question_type="reconstruction",
         kind="reconstruction" if label else "marked_point",
-        words={"color": color},
+        words={"color": mark.color},
         truth=Truth("point", answered([mark.xyz], [label])),
         marks=[mark],
         facts={"label": label},
@@ -224,6 +229,7 @@ __all__ = [
     "PIXEL_MAKERS",
     "ask_reconstruction",
     "ask_sparse_points",
+    "draft_of_mark",
     "draw_mark",
     "draw_marks",
     "is_apart",

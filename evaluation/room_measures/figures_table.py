@@ -1,0 +1,157 @@
+"""The figures of `measure_rooms` as tables for people: in a terminal, and in a model card."""
+
+from pathlib import Path
+
+from ...processing.data.folder_writing import write_atomically
+
+
+BEGIN, END = "<!-- figures of metrics.json -->", "<!-- end of figures -->"
+_TASKS = (  # task, figure, its name, and names of the blind figures beside it, with what they are
+    ("points", "parse_rate", "marked pixels: answers that can be read", ()),
+    (
+        "points",
+        "point_error_m",
+        "point at the cross, decoded (m)",
+        (("pixel_prior_point_error_m", "median of each pixel"), ("constant_point_error_m", "constant")),
+    ),
+    ("points", "point_error_ratio", "the same over the median of each pixel", ()),
+    (
+        "points",
+        "label_accuracy",
+        "label at the cross, share right",
+        (("pixel_prior_label_accuracy", "commonest there"), ("majority_label_accuracy", "commonest")),
+    ),
+    ("detection", "parse_rate", "detection: answers that can be read", ()),
+    ("detection", "f1", "detection, F1 at IoU 0.25", (("f1", "one list"),)),
+    ("grounding", "parse_rate", "grounding: answers that can be read", ()),
+    ("grounding", "iou25_share", "grounding, share of IoU 0.25", (("iou25_share", "median box of the label"),)),
+    ("choices", "parse_rate", "multiple choice: answers that can be read", ()),
+    ("choices", "accuracy", "multiple choice, share right", (("accuracy", "commonest"), ("chance", "chance"))),
+    ("captions", "names_object_share", "captions that name the object", (("names_object_share", "commonest"),)),
+    ("captions", "cider", "captions, CIDEr", (("cider", "commonest"),)),
+)
+_DENSE = (
+    ("dense_point_error_m", "dense points, fused visual tokens (m)"),
+    ("language_dense_point_error_m", "dense points, language states (m)"),
+)
+_POINTS = ("parse_rate", "point_error_m", "pixel_prior_point_error_m", "point_error_ratio", "label_accuracy")
+_ENCODER = (
+    ("dense_point_error_m", "points (m)", ("pixel_prior_dense_point_error_m", "constant_dense_point_error_m")),
+    (
+        "dense_point_error_m_later_views",
+        "points of views 1 and later (m)",
+        ("pixel_prior_dense_point_error_m_later_views", "constant_dense_point_error_m_later_views"),
+    ),
+    ("depth_abs_rel", "depth, mean relative error", ("pixel_prior_depth_abs_rel",)),
+    ("pose_rotation_error_deg", "rotation (degrees)", ("no_motion_rotation_error_deg",)),
+    ("pose_translation_error_m", "translation (m)", ("no_motion_translation_error_m",)),
+)
+_BLIND_OF_ENCODER = {"pixel": "median of each pixel", "constant": "constant", "no": "no motion"}
+
+
+def figures_table(metrics: dict) -> str:
+    """Return the figures of a model or a geometry encoder as tables in Markdown, each with its 95 % interval.
+
+    Args:
+        metrics (`dict`): what `measure_rooms` returns, or what its metrics.json holds.
+    Returns:
+        `str`: tables of what was measured, in its order.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import figures_table
+        >>> part = {"n": 4, "parse_rate": 1.0, "point_error_m": 0.5, "point_error_m_ci95": [0.4, 0.7]}
+        >>> print(figures_table({"views": {"2": part}}).splitlines()[-1])
+        | views: 2 | 4 | 1.00 | 0.50 [0.40, 0.70] | - | - | - |
+
+        ```
+    """
+    parts = {group: metrics[group] for group in ("wordings", "views", "styles", "sizes") if group in metrics}
+    if "pose_rotation_error_deg" in metrics:
+        return "\n\n".join(filter(None, [_encoder_table(metrics), _encoder_parts(parts)]))
+    tables = [_task_table(metrics.get("tasks", {}), metrics.get("dense", {})), _part_table(parts)]
+    return "\n\n".join(filter(None, tables))
+
+
+def _task_table(tasks, dense):
+    rows = []
+    for task, name, text, beside in _TASKS:
+        of = tasks.get(task, {})
+        model = of.get("model", {})
+        if name not in model:
+            continue
+        blind = {**model, **of.get("blind", {})}
+        told = ", ".join(f"{what} {_figure(blind, key)}" for key, what in beside if key in blind)
+        given = [_figure(of.get(geometry, {}), name) for geometry in ("model", "other_geometry", "geometry_off")]
+        rows.append([f"{text} (n = {model['n']})", *given, told])
+    for name, text in _DENSE:
+        if name in dense:
+            names = (name, f"shuffled_geometry_{name}", f"geometry_off_{name}")
+            told = f"median of each pixel {_figure(dense, 'pixel_prior_dense_point_error_m')}"
+            rows.append([f"{text} (n = {dense['n']} rooms)", *(_figure(dense, key) for key in names), told])
+    return _table(["", "this model", "geometry of another room", "no geometry", "blind"], rows)
+
+
+def _part_table(groups):
+    rows = [
+        [f"{group}: {name}", part.get("n", "-"), *(_figure(part, key) for key in _POINTS)]
+        for group, parts in groups.items()
+        for name, part in parts.items()
+    ]
+    heads = ["marked pixels", "n", "can be read", "point (m)", "median of each pixel (m)", "ratio", "label right"]
+    return _table(heads, rows)
+
+
+def _encoder_table(metrics):
+    rows = []
+    for name, text, beside in _ENCODER:
+        told = [f"{_BLIND_OF_ENCODER[key.split('_')[0]]} {_figure(metrics, key)}" for key in beside]
+        rows.append([text, _figure(metrics, name), ", ".join(told)])
+    return _table([f"{metrics['n']} rooms", "this encoder", "blind"], rows)
+
+
+def _encoder_parts(groups):
+    names = ("dense_point_error_m", "pixel_prior_dense_point_error_m", "pose_rotation_error_deg")
+    names += ("no_motion_rotation_error_deg", "pose_translation_error_m", "no_motion_translation_error_m")
+    rows = [
+        [f"{group}: {name}", part["n"], *(_figure(part, key) for key in names)]
+        for group, parts in groups.items()
+        for name, part in parts.items()
+    ]
+    heads = ["rooms", "n", "points (m)", "median of each pixel", "rotation (deg)", "no motion", "translation (m)"]
+    return _table([*heads, "no motion"], rows)
+
+
+def _figure(figures, name):
+    """A figure with its interval; metrics.json holds what is not finite as text."""
+    if name not in figures:
+        return "-"
+    text, interval = f"{float(figures[name]):.2f}", figures.get(f"{name}_ci95")
+    return text if interval is None else f"{text} [{float(interval[0]):.2f}, {float(interval[1]):.2f}]"
+
+
+def _table(heads, rows):
+    if not rows:
+        return ""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |".replace("|  |", "| |") for line in lines)
+
+
+def write_figures(card: str | Path, metrics: dict) -> None:
+    """Put the tables of some figures between the two marks of a card, whose other text stays.
+
+    Args:
+        card (`str` or path): Markdown file with a line `BEGIN` and a line `END`.
+        metrics (`dict`): what `measure_rooms` returns, or what its metrics.json holds.
+    Raises:
+        FileNotFoundError: if there is no card. ValueError: if it lacks one of the two lines.
+    """
+    text = Path(card).read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{card} has no lines {BEGIN!r} and {END!r}; figures are written between them.")
+    write_atomically(card, f"{before}{BEGIN}\n\n{figures_table(metrics)}\n\n{END}{after}")
+
+
+__all__ = ["BEGIN", "END", "figures_table", "write_figures"]
