@@ -17,6 +17,7 @@ from ..geometry_views_gap_mllm import resize_to_grid
 from ..processing.data import CannotAskError, SceneSample, first_askable, make_tasks
 from ..processing.data.former_names import task_name
 from ..processing.data.task_makers import REPEATED, TASK_MAKERS
+from ..processing.data.task_makers.templates import check_phrasings
 from ..processing.data.truth import render_answer
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from .collation_events import COLLATION_EVENTS
@@ -75,7 +76,7 @@ def _mark(images, rng, variety):
         view, y, x = (int(rng.integers(side)) for side in images.shape[:3])
         marks.append(Mark(view, (x, y), str(color)))
     size = variety.draw_cross_size(rng)
-    return apply_visual_prompt(list(images), marks, arm=size.arm, half_thickness=size.half_thickness)
+    return apply_visual_prompt(list(images), marks, cross_size=size)
 
 
 @dataclass
@@ -91,12 +92,14 @@ class RoomQuestions:
             `grounding_frame_count` times (less often where the views show fewer objects clearly).
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
         decimals (`int`, defaults to 2): digits after the point of all points and boxes in answers.
+        phrasings (`str`, defaults to "first"): how questions are worded, as for `make_tasks`: "first" with the
+            package's own prompts, "all" with one of many wordings, one time in three the first.
         visits (`int`, defaults to 1): how often a room comes back, `REVISIT_GAP` blocks later and with other questions
             and crosses. One process that makes all batches in their order keeps the picture meanwhile and renders it
             once.
     Raises:
-        ValueError: if a task is unknown, a count is negative, marked pixels are more than their colours, or rooms
-            would be asked nothing at some time; as `Schedule`.
+        ValueError: if a task is unknown, a count is negative, marked pixels are more than their colours, rooms would
+            be asked nothing at some time, or `phrasings` is another word: "held_out" is for measuring; as `Schedule`.
     """
 
     counts: dict = field(default_factory=lambda: {"reconstruction": 6})
@@ -104,6 +107,7 @@ class RoomQuestions:
     grounding_frame_count: int = 4
     mark_colors: list = field(default_factory=lambda: list(MARK_COLORS))
     decimals: int = 2
+    phrasings: str = "first"
     visits: int = 1
 
     def __post_init__(self):
@@ -111,6 +115,7 @@ class RoomQuestions:
         unknown = [name for name in self.counts if name not in TASK_MAKERS]
         if unknown:
             raise ValueError(f"counts names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
+        check_phrasings(self.phrasings, ("all", "first"))
         mappings = {task: count for task, count in self.counts.items() if isinstance(count, dict | Schedule)}
         self.counts |= {task: read_weight(f"counts.{task}", count, least=0.0) for task, count in mappings.items()}
         if self.visits < 1:
@@ -203,7 +208,8 @@ class RoomQuestionDataset(Dataset):
         if self.rooms.variety is not None:
             scene = replace(scene, cross_size=self.rooms.variety.draw_cross_size(rng))
         seed = self.rooms.seed * self.questions.visits + visit
-        made = make_tasks(scene, counts, seed=seed, phrasings="first", mark_colors=colors, share_views=True)
+        phrasings = self.questions.phrasings
+        made = make_tasks(scene, counts, seed=seed, phrasings=phrasings, mark_colors=colors, share_views=True)
         for maker, reason in made.refused:
             if reason != REPEATED:  # few objects may give fewer questions than counted
                 shown = f"{scene.id} in its {len(scene.views)} views"

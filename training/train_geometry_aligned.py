@@ -17,6 +17,7 @@ from ..processing.argument_checks import check_dtype
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
+from ..processing.visual_prompt_gap_mllm import CrossSize
 from .adapters import add_lora, lora_options, quantized_loading
 from .answer_scorer import answer_scorer
 from .cold_start import ColdStartQuestions
@@ -274,7 +275,7 @@ def _rooms(model_args, args, processor, scorer):
 
 
 def training_views(variety: RoomVariety):
-    """What a processor says of a model that was trained on such rooms: the commonest size and the largest cross.
+    """What a processor says of a model that was trained on such rooms: the commonest size and its largest cross.
 
     Args:
         variety (`RoomVariety`)
@@ -283,7 +284,8 @@ def training_views(variety: RoomVariety):
     """
     height, width = variety.sizes[max(range(len(variety.sizes)), key=lambda i: variety.size_shares[i])]
     arm, half_thickness = variety.mark_arms[1], variety.mark_half_thickness
-    return {"height": height, "width": width}, arm, arm // 4 if half_thickness is None else half_thickness
+    half_thickness = arm // 4 if half_thickness is None else half_thickness
+    return {"height": height, "width": width}, *CrossSize(arm, half_thickness, variety.mark_view_width).on_width(width)
 
 
 def new_processor(model_args):

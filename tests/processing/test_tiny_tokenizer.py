@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
+from collections import Counter
 from hashlib import sha256
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from transformers import AutoTokenizer, Qwen2Tokenizer
 
 from gap_mllm.processing import build_tiny_processor, build_tiny_tokenizer, format_boxes, format_point
@@ -109,6 +111,32 @@ def test_size_specials_and_determinism():
 def test_settings_of_the_processor_that_are_none_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         build_tiny_processor(**options)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "sizes"),
+    [
+        ((1, 1), {(128, 128)}),
+        ((4, 3), {(128, 160), (96, 160)}),
+        ((3, 4), {(160, 128), (160, 96)}),
+        ((16, 9), {(96, 192), (96, 160)}),
+        ((9, 16), {(192, 96), (160, 96)}),
+        ((3, 2), {(96, 160), (128, 160)}),
+        ((2, 3), {(160, 96), (160, 128)}),
+    ],
+)
+def test_bounds_bring_pictures_of_any_size_to_a_few_sizes(aspect, sizes):
+    """The bounds that docs/recipes.md names; (height, width), the commonest first."""
+    processor, found = build_tiny_processor(24_000, 96 * 160).image_processor, Counter()
+    for long_side in range(96, 1025, 16):
+        width, height = (max(round(long_side * side / max(aspect)), 1) for side in aspect)
+        if min(width, height) >= 96:
+            grid = processor(Image.new("RGB", (width, height)), return_tensors="pt")["image_grid_thw"][0]
+            found[tuple((grid[1:] * processor.patch_size).tolist())] += 1
+    assert set(found) <= sizes and found.most_common(1)[0][1] > 0.9 * found.total()
+    for height, width in sizes:  # what rooms are rendered in is not resized
+        grid = processor(Image.new("RGB", (width, height)), return_tensors="pt")["image_grid_thw"][0]
+        assert (grid[1:] * processor.patch_size).tolist() == [height, width]
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, WITH_NUMBERS], ids=["digits", "numbers"])

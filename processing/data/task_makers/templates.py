@@ -93,7 +93,7 @@ def choose_words(text: str, rng: np.random.Generator | None = None) -> str:
         >>> import numpy as np
         >>> from gap_mllm.processing.data.task_makers.templates import choose_words
         >>> choose_words("<Find|Locate> the <sofa|<red|blue> bed>.", np.random.default_rng(0))
-        'Locate the sofa.'
+        'Locate the blue bed.'
 
         ```
     """
