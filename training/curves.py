@@ -12,7 +12,7 @@ from ..processing.drawing import VIEW_COLOR, new_figure
 
 
 _SPEEDS = ("_runtime", "_per_second")
-_HIGHER, _LOWER = ("_rate", "_accuracy", "_share", "_iou", "reward", "/mean"), ("_m", "_deg")
+_HIGHER, _LOWER = ("_rate", "_accuracy", "_share", "_iou", "_f1", "reward", "/mean"), ("_m", "_deg")
 _COUNTS = ("num_", "frac_", "step_time", "entropy")  # how names of counts and of TRL's statistics begin
 MAX_PANELS = 12
 

@@ -170,6 +170,7 @@ def train_geometry_aligned(
     overrides: Sequence[str] = (),
     scorer: Callable | None = None,
     callbacks: list[TrainerCallback] | None = None,
+    make_scorer: Callable | None = None,
 ):
     """Pre-train on rooms or on the rows of a source (`data`).
 
@@ -182,6 +183,8 @@ def train_geometry_aligned(
         scorer (`Callable`, *optional*): see `GeometryAlignedTrainer`; by default, with `num_selection_rooms`, marked
             pixels of that many rooms.
         callbacks (`list[TrainerCallback]`, *optional*): further callbacks of the trainer.
+        make_scorer (`Callable`, *optional*): takes the processor and returns `scorer`, where that needs one; not asked
+            without `eval_strategy`.
     Returns:
         `tuple[GeometryAlignedTrainer, GapMllmProcessor]`: after training; both are saved in the output folder.
     Raises:
@@ -196,10 +199,10 @@ def train_geometry_aligned(
     model_args, args, run = open_recipe(kinds, recipe, overrides)
     check_dtype(model_args.dtype, ("float32", "bfloat16"))
     with run.held():
-        return _train(model_args, args, run, scorer, callbacks)
+        return _train(model_args, args, run, scorer, callbacks, make_scorer)
 
 
-def _train(model_args, args, run, scorer, callbacks):
+def _train(model_args, args, run, scorer, callbacks, make_scorer):
     """Train in a folder that is held; what is wrong with it was said before anything is loaded."""
     if model_args.model_path:
         folder = model_folder(model_args.model_path)
@@ -218,6 +221,8 @@ def _train(model_args, args, run, scorer, callbacks):
         raise ValueError(
             "Give model_path to go on from a model, as lora must, or geometry_encoder_path for a new one."
         )
+    if make_scorer is not None and args.eval_strategy != "no":
+        scorer = make_scorer(processor)
     answers, config = bool(model_args.num_selection_rooms or model_args.eval_rewards), model.config
     check_known_geometry(config, model_args.known_geometry, answers)
     teaching = set_training_heads(model, args)

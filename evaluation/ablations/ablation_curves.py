@@ -71,7 +71,12 @@ def draw_variants(compared: Mapping, path: str | Path) -> bool:
                 mean = values.mean(1)
                 bars = mean - values.min(1), values.max(1) - mean
                 axes.errorbar(at, mean, bars, color=color, label=arm, marker="o", markersize=4, capsize=3)
-        for blind, style in (("constant_", "--"), ("majority_", ":"), ("pixel_prior_", "-.")):
+        for blind, style in (
+            ("constant_", "--"),
+            ("majority_", ":"),
+            ("pixel_prior_", "-."),
+            ("category_prior_", ":"),
+        ):
             told = next(iter(compared.values()))["blind"]
             if np.isfinite(told.get(blind + name, np.nan)):
                 axes.axhline(told[blind + name], color="black", linestyle=style, linewidth=1, label=blind.strip("_"))

@@ -17,7 +17,7 @@ from ...training.curves import is_more_better
 from .ablation_curves import draw_arms, draw_variants
 
 
-BLIND = ("constant_", "pixel_prior_", "majority_")
+BLIND = ("constant_", "pixel_prior_", "category_prior_", "majority_")
 _COUNTS = ("n", "num_")
 
 

@@ -89,7 +89,8 @@ def _run(stages, output, seed, measure, ended):
         if place not in ended or folder == stages[-1][-1]:
             flags = [*flags_of(_filled(values, previous)), "--output_dir", str(place), "--seed", str(seed)]
             logger.warning(f"{place}: {recipe}")
-            trainer, processor = train_geometry_aligned(recipe, flags)
+            curves = measure.scorer if getattr(measure, "num_curve_rooms", 0) else None
+            trainer, processor = train_geometry_aligned(recipe, flags, make_scorer=curves)
             ended.add(place)
         own, previous = _log(place), place
         log += [{**entry, "step": entry["step"] + steps} for entry in own if "step" in entry]

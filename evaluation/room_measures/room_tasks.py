@@ -17,7 +17,7 @@ from ..benchmarks import find_benchmark
 from ..benchmarks.gap_mllm_captions_benchmark import constant as commonest_caption
 from ..benchmarks.gap_mllm_detection_benchmark import constant as constant_detection
 from ..benchmarks.marked_points import MARKED_POINTS
-from ..benchmarks.posed_boxes import constant_box
+from ..benchmarks.posed_boxes import aligned_target, constant_box
 from ..intervals import with_interval
 from ..metrics.captions import caption_scores
 
@@ -43,12 +43,20 @@ def score_detection(samples: Sequence[SceneSample], texts: Sequence[str], seed: 
 
 
 def score_grounding(samples: Sequence[SceneSample], texts: Sequence[str], seed: int = 0) -> dict:
-    """Share of boxes that overlap the true one by 0.25 or more, and the mean overlap. Boxes are in view 0."""
+    """Share of boxes that overlap the true one by 0.25 or more, mean overlap, and how far centres are off, in metres.
+
+    The distance is a median, infinite where nothing could be read. Boxes are in view 0.
+    """
     bench = find_benchmark("gap_mllm_grounding_two_stage")  # whose second stage answers in the first view it is shown
     _, records = bench.score(samples, texts, [0] * len(samples), seed=seed)
     ious = np.array([record["iou"] for record in records])
     found = with_interval("iou25_share", ious >= IOU, np.mean, _scenes(samples), seed)
     found |= with_interval("mean_iou", ious, np.mean, _scenes(samples), seed)
+    boxes = [record["parsed"] and record["parsed"]["bbox_3d_aligned"] for record in records]
+    centers = [aligned_target(sample)[0][:3] for sample in samples]
+    pairs = zip(boxes, centers, strict=True)
+    errors = [np.inf if box is None else np.linalg.norm(np.subtract(box[:3], center)) for box, center in pairs]
+    found |= with_interval("center_error_m", errors, np.median, _scenes(samples), seed)
     return _with_parse_rate(found, samples, records, seed)
 
 

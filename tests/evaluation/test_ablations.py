@@ -11,14 +11,16 @@ from transformers import HfArgumentParser
 import gap_mllm_cli
 from gap_mllm.evaluation import Ablation, paired_difference, read_ablation, run_ablation
 from gap_mllm.evaluation.ablations import arms as arm_runs
-from gap_mllm.evaluation.ablations.ablation import flags_of, read_flags
+from gap_mllm.evaluation.ablations import room_scores
+from gap_mllm.evaluation.ablations.ablation import ABLATION_FOLDER, flags_of, read_flags
 from gap_mllm.evaluation.ablations.ablation_curves import draw_arms
 from gap_mllm.evaluation.ablations.ablation_report import write_ablation_report
 from gap_mllm.evaluation.ablations.room_scores import RoomTest
+from gap_mllm.evaluation.ablations.shared_stages import place_stages
 from gap_mllm.training import LOSS_TERMS
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.recipe_sections import check_sections
-from gap_mllm.training.recipes import read_recipe
+from gap_mllm.training.recipes import read_recipe, read_yaml
 from gap_mllm.training.terms import make_terms
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
 
@@ -81,6 +83,9 @@ def test_flags_give_the_values_that_they_came_from():
         ({"compare_to": ["c"]}, "unknown key 'c'"),
         ({"smoke": {"steps": 3}}, "unknown key 'steps'"),
         ({"test": {"num_rooms": 1}}, "num_rooms"),
+        ({"test": {"tasks": ["boxes"]}}, "test.tasks has the unknown key 'boxes'"),
+        ({"test": {"tasks": []}}, "name what is asked"),
+        ({"test": {"num_curve_rooms": 4}}, "num_selection_rooms of the recipe asks"),
         ({"test": {"rooms": 1}}, "unknown key 'rooms' .did you mean 'num_rooms'"),
         ({"arm": {}}, "unknown key 'arm' .did you mean 'arms'"),
         ({"variants": [1]}, r"variants is \[1\]; expected changes by name"),
@@ -95,7 +100,7 @@ def test_bad_ablations(changes, message):
 
 
 def test_names_of_files_and_arms(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no ablation 'geometry_term'.*\['geometry_terms'\]"):
+    with pytest.raises(FileNotFoundError, match=r"no ablation 'geometry_term'.*\['geometry_terms', 'pretraining'\]"):
         read_ablation("geometry_term")
     file = tmp_path / "mine.yaml"
     file.write_text("recipe: quickstart\narms: {a: {}, b: {max_steps: 1}}\ncompare_to: [a]\n")
@@ -114,7 +119,7 @@ def trainings(monkeypatch):
     """Calls of the training, which leaves a log instead of a model."""
     calls = []
 
-    def train(recipe, flags):
+    def train(recipe, flags, make_scorer=None):
         told = read_flags(flags)
         calls.append((recipe, told))
         folder = Path(told["output_dir"])
@@ -293,6 +298,72 @@ def test_a_model_without_geometry_and_one_with_it(tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"wrote {tmp_path / 'out'}/report.md\n")
     words[words.index("--use_cpu")] = "--use_cpus"
     assert gap_mllm_cli.main(words) == 2 and "did you mean 'use_cpu'" in capsys.readouterr().err
+
+
+def test_pretraining_is_shared_and_held_to_equal_steps():
+    ablation = read_ablation("pretraining")
+    placed, counts, rooms = place_stages(ablation), {}, {}
+    parser = HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
+    for (_, arm), stages in placed.items():
+        steps = []
+        for recipe, values, place in stages:
+            recipe_args, args = read_recipe(
+                parser, recipe, [*flags_of(values), "--use_cpu", "true", "--output_dir", "x"]
+            )
+            check_sections(recipe_args)
+            steps.append((args.max_steps * args.per_device_train_batch_size, *recipe_args.questions["counts"]))
+            rooms.setdefault(place, set()).add(recipe_args.num_rooms)
+        counts.setdefault(arm, set()).add(tuple(steps))
+    boxes, marks = (480, "grounding_box", "detection3d"), (480, "reconstruction")
+    arms = {"direct": (boxes,), "direct_longer": (boxes, boxes), "pretrained": (marks, boxes)}
+    arms |= {arm.replace("direct", "no_geometry"): told for arm, told in arms.items() if arm != "pretrained"}
+    assert counts == {arm: {told} for arm, told in {**arms, "no_geometry_pretrained": (marks, boxes)}.items()}
+    assert all(len(numbers) == 1 for numbers in rooms.values()) and len(rooms) == 2 + 2 * 3 * 3
+    assert placed["30_percent", "pretrained"][0] == placed["10_percent", "pretrained"][0]
+    assert placed["30_percent", "direct_longer"][0][2] == placed["30_percent", "direct"][0][2]
+    assert ablation.variants["100_percent"]["num_rooms"] == 10 * ablation.variants["10_percent"]["num_rooms"]
+    assert len(ablation.seeds) == 3
+
+
+def test_boxes_are_scored_beside_blind_answers_and_asked_for_curves(monkeypatch):
+    def answer(asker, samples, form, batch_size):
+        assert form.max_new_tokens <= 100
+        return [sample.answer for sample in samples]
+
+    monkeypatch.setattr(room_scores, "answer_questions", answer)
+    monkeypatch.setattr(room_scores, "Asker", lambda model, processor: None)
+    settings = {"num_rooms": 3, "num_baseline_rooms": 9, "num_curve_rooms": 2, "max_new_tokens": 100}
+    test = RoomTest(**settings, tasks=["grounding", "detection"])
+    trainer = SimpleNamespace(model=None, terms={"point_map": SimpleNamespace(weight=0)}, train_dataset=None)
+    told = test(trainer, None)
+    right = {
+        "grounding_iou25_share": 1.0,
+        "grounding_parse_rate": 1.0,
+        "detection_f1": 1.0,
+        "detection_parse_rate": 1.0,
+    }
+    assert right.items() <= told.items() and told["grounding_center_error_m"] < 0.02  # two decimals
+    assert told["constant_grounding_mean_iou"] != told["category_prior_grounding_mean_iou"] < 0.9
+    assert told["constant_grounding_center_error_m"] > 0.1
+    assert told["constant_detection_f1"] < 1 and "category_prior_detection_f1" not in told
+    curves = test.scorer(None)(None)
+    assert right.items() <= curves.items() and not any("ci95" in name or "constant" in name for name in curves)
+    assert {sample.scene_id for sample in test._curve_questions["detection"]}.isdisjoint(
+        room.scene_id for room in test.rooms
+    )
+
+
+def test_boxes_after_one_step(tmp_path):
+    """An arm whose first stage is another's, with boxes asked at every evaluation; nothing is learnt in a step."""
+    told = read_yaml((ABLATION_FOLDER / "pretraining.yaml").read_bytes(), "pretraining")
+    told["variants"] = {"few": {"num_rooms": 2}}
+    told["test"] |= {"num_rooms": 2, "num_baseline_rooms": 2, "num_curve_rooms": 2, "max_new_tokens": 4}
+    overrides = {"max_steps": 1, "eval_steps": 1, "geometry_encoder_path": str(ENCODER), "use_cpu": True}
+    report = run_ablation(told, tmp_path, overrides, seeds=[1], arms=["direct_longer"])
+    logs = (tmp_path / "runs/direct_longer/few/seed_1/stage_2/log.jsonl").read_text()
+    assert "eval_grounding_iou25_share" in logs and report["variants"]["few"]["steps"] == {"direct_longer": 2}
+    assert "category_prior_grounding_center_error_m" in report["variants"]["few"]["blind"]
+    assert (tmp_path / "runs/direct/few/seed_1/model.safetensors").is_file()
 
 
 def test_rooms_of_the_test_are_always_the_same():
