@@ -40,9 +40,11 @@ def draw_arms(logs: Mapping, path: str | Path) -> bool:
     def draw(axes, key, variant):
         for (arm, series), color in zip(panels[key, variant].items(), _COLORS * 9, strict=False):
             steps, mean, low, high = series
-            axes.plot(steps, mean, color=color, label=arm, linewidth=1.5)
+            above = 2 + 1 / (1 + len(steps))  # a shorter arm may be the beginning of a longer one
+            axes.plot(steps, mean, color=color, label=arm, linewidth=1.5, zorder=above)
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
         axes.set_xlabel("optimiser step")
+        axes.set_ylabel("rooms of evaluation" if is_metric(key) else "training")
         if is_loss(key):
             axes.set_yscale("log")
 
@@ -81,6 +83,7 @@ def draw_variants(compared: Mapping, path: str | Path) -> bool:
             if np.isfinite(told.get(blind + name, np.nan)):
                 axes.axhline(told[blind + name], color="black", linestyle=style, linewidth=1, label=blind.strip("_"))
         axes.set_xticks(range(len(compared)), list(map(str, compared)))
+        axes.set_ylabel("test rooms")
 
     return _draw_panels(shown, 3, draw, path)
 
@@ -99,11 +102,10 @@ def _draw_panels(panels, columns, draw, path):
         draw(axes, key, variant)
         title = key.removeprefix("eval_").replace("_", " ")
         axes.set_title(title if variant is None else f"{title}: {variant}")
-        kind = "training" if is_loss(key) else "rooms of evaluation"
         better = {True: "more is better", False: "less is better", None: ""}[is_more_better(key)]
-        axes.set_ylabel(f"{kind}; {better}")
+        axes.set_ylabel(f"{axes.get_ylabel()}; {better}")
         axes.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, format="png")
     return True
