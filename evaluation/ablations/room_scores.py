@@ -45,7 +45,7 @@ class RoomTest:
         max_new_tokens (`int`, defaults to 384): bound of an answer, below that of its task: a model that has learnt
             nothing goes on for ever.
     Raises:
-        ValueError: for fewer, and for no task or an unknown one.
+        ValueError: for fewer, and for no task or an unknown one; when called, if no room allows a question of one.
     """
 
     num_rooms: int = 128
@@ -107,6 +107,8 @@ class RoomTest:
         for room in (each.as_sample() for each in rooms):
             for task, samples in asked.items():
                 samples += make_tasks(room, ROOM_TASKS[task].counts, phrasings="first", mark_colors=("red",))
+        if empty := [task for task, samples in asked.items() if not samples]:
+            raise ValueError(f"no room allows a question of {empty}: ask more rooms of test, or other tasks.")
         return asked
 
     def __call__(self, trainer: GeometryAlignedTrainer, processor: GapMllmProcessor) -> dict:

@@ -353,6 +353,12 @@ def test_boxes_are_scored_beside_blind_answers_and_asked_for_curves(monkeypatch)
     )
 
 
+def test_tasks_that_no_room_allows_are_told(monkeypatch):
+    monkeypatch.setattr(room_scores, "make_tasks", lambda *args, **options: [])
+    with pytest.raises(ValueError, match=r"no room allows a question of \['choices'\]"):
+        RoomTest(num_rooms=2, num_baseline_rooms=2, tasks=["choices"])(SimpleNamespace(model=None), None)
+
+
 def test_boxes_after_one_step(tmp_path):
     """An arm whose first stage is another's, with boxes asked at every evaluation; nothing is learnt in a step."""
     told = read_yaml((ABLATION_FOLDER / "pretraining.yaml").read_bytes(), "pretraining")
