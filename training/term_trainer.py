@@ -19,6 +19,7 @@ from .collation_events import COLLATION_EVENTS, pop_hit_rate
 from .evaluation_batches import EvenBatches, evaluation_rows_of_process
 from .resuming import ResumingMixin
 from .streams import EndlessRows, rows_of_process
+from .time_budget import TimeBudget
 
 
 @dataclass
@@ -47,8 +48,17 @@ class TermTrainingArguments(DeviceDefaults, TrainingArguments):
     """`TrainingArguments` for batches of views: no column is removed, no batch is cut between processes.
 
     Raises:
-        ValueError: if `max_steps` is 0, which trains nothing, or for `label_smoothing_factor`, which no term reads.
+        ValueError: if `max_steps` is 0, which trains nothing, or for `label_smoothing_factor`, which no term reads; if
+            `max_seconds` is not above 0, or given for several processes, whose clocks differ.
     """
+
+    max_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Seconds of training, without evaluations and saving, after which it ends, if max_steps does not "
+            "end it before; the learning rate follows them."
+        },
+    )
 
     def __post_init__(self):
         if self.max_steps == 0:
@@ -58,8 +68,15 @@ class TermTrainingArguments(DeviceDefaults, TrainingArguments):
                 f"label_smoothing_factor is {self.label_smoothing_factor}, but the terms of the loss do not smooth "
                 "labels. Leave it out."
             )
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"max_seconds is {self.max_seconds}; expected seconds above 0, or nothing.")
         self.remove_unused_columns = False
         super().__post_init__()
+        if self.max_seconds is not None and self.world_size > 1:
+            raise ValueError(
+                f"max_seconds is {self.max_seconds}, but there are {self.world_size} processes, whose clocks differ. "
+                "Give max_steps instead."
+            )
         if self.accelerator_config.dispatch_batches is None:
             self.accelerator_config.dispatch_batches = False
 
@@ -115,6 +132,8 @@ class TermTrainer(ResumingMixin, Trainer):
         self._clear_log()
         self._measured, self._all_events = {}, Counter()
         self.add_callback(_LogLastStep())
+        if self.args.max_seconds is not None:
+            self.add_callback(TimeBudget(self.args.max_seconds))
 
     def _refuse_cut_batches(self):
         config, is_streamed = self.args.accelerator_config, isinstance(self.train_dataset, IterableDataset)
