@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 OUTPUT ?= outputs/quickstart
 RECIPES_OUTPUT ?= outputs/recipes_tiny
 RECIPES ?=
+TINY_OUTPUT ?= outputs/tiny
+SHIP_FLAGS ?=
 SHORT_OUTPUT ?= outputs/quickstart_short
 DEMO_FLAGS ?=
 SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
@@ -38,12 +40,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo demo demo-short recipes-tiny lint links style assets clean
+.PHONY: help install test test-versions test-grpo demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
 	@echo "make demo-short  the same with fewer steps, only as a check"
 	@echo "make recipes-tiny  train every tiny recipe of training/recipes, and see that it improves; table in $(RECIPES_OUTPUT) (RECIPES=... chooses)"
+	@echo "make tiny-encoder  train, measure and ship the geometry encoder of examples/assets; goes on where it was stopped (hours)"
+	@echo "make tiny-model  the same for the model around it (hours)"
 	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
 	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
@@ -104,6 +108,16 @@ demo-short: $(READY)
 
 recipes-tiny: $(READY)
 	$(BIN)/python .ci/tiny_recipes.py $(RECIPES_OUTPUT) $(RECIPES)
+
+# Training goes on from its last checkpoint, a finished one is not repeated, nor are answers that were measured.
+tiny-encoder: $(READY)
+	$(BIN)/gap-mllm train-geometry-encoder tiny_geometry_encoder --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
+
+tiny-model: $(READY)
+	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path examples/assets/tiny_geometry_encoder \
+	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
 
 lint: $(READY) links $(PYRIGHT_READY)
 	$(BIN)/ruff check .

@@ -83,6 +83,8 @@ def evaluate_geometry_encoder(
     pixel_stride: int = 8,
     baselines: BlindBaselines | None = None,
     show_progress: bool = True,
+    first_scene: int = 0,
+    rooms: RenderedRooms | None = None,
 ):
     """Measure a reconstruction model on rooms that it has not seen, next to blind baselines.
 
@@ -99,6 +101,9 @@ def evaluate_geometry_encoder(
         pixel_stride (`int`, defaults to 8): every so many rows and columns are measured; neighbours tell the same.
         baselines (`BlindBaselines`, *optional*): already fitted ones.
         show_progress (`bool`, defaults to True): show a bar.
+        first_scene (`int`, defaults to 0): number of the first room to measure.
+        rooms (`RenderedRooms`, *optional*): rooms of the split in other sizes, numbers of views or styles; baselines
+            should be of such rooms, too.
     Returns:
         `dict`: as `summarize_errors` names them, `dense_point_error_m` and with the prefixes "pixel_prior_" and
         "constant_" those of the baselines; `depth_abs_rel` (mean of |error| / truth), `pose_translation_error_m` and
@@ -121,15 +126,16 @@ def evaluate_geometry_encoder(
     if split == "train":
         raise ValueError("split is 'train', which the baselines are fitted on; measure 'selection' or 'test'.")
     if baselines is None:
-        rooms = render_split("train", num_baseline_scenes)
-        baselines = fit_baselines(_progress(rooms, num_baseline_scenes, show_progress))
-    dataset = RoomGeometryDataset(RenderedRooms(split, num_scenes), model.config.patch_size)
+        fitted_on = render_split("train", num_baseline_scenes)
+        baselines = fit_baselines(_progress(fitted_on, num_baseline_scenes, show_progress))
+    end = first_scene + num_scenes
+    dataset = RoomGeometryDataset(rooms or RenderedRooms(split, end), model.config.patch_size)
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     parts = {}
     try:
-        for start in _progress(range(0, num_scenes, batch_size), None, show_progress):
-            batch = collate_scenes([dataset[index] for index in range(start, min(start + batch_size, num_scenes))])
+        for start in _progress(range(first_scene, end, batch_size), None, show_progress):
+            batch = collate_scenes([dataset[index] for index in range(start, min(start + batch_size, end))])
             output = model(batch["images"].to(device))
             for name, value in _encoder_errors(output, batch, baselines, pixel_stride).items():
                 parts.setdefault(name, []).append(value)
@@ -160,7 +166,7 @@ def _encoder_errors(output, batch, baselines, stride):
     truth = np.moveaxis(np.moveaxis(batch["points"].numpy(), -1, 0)[pick], 0, -1)
     points = np.moveaxis(np.moveaxis(output.world_points.float().cpu().numpy(), -1, 0)[pick], 0, -1)
     prior = np.moveaxis(np.moveaxis(baselines.point_maps(height, width), -1, 0)[pick], 0, -1)
-    true_depth = batch["depth"].numpy()[pick]
+    true_depth = np.where(valid, batch["depth"].numpy()[pick], np.nan)
     depth = output.depth[..., 0].float().cpu().numpy()[pick]
 
     def flat(values: ArrayLike):

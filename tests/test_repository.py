@@ -118,7 +118,7 @@ def test_wheel_holds_every_source_file_under_the_import_name_and_nothing_else(wh
     expected = {
         installed_path(file).as_posix()
         for folder in FOLDERS
-        for pattern in ("*.py", "*.yaml")
+        for pattern in ("*.py", "*.yaml", "*.json")
         for file in (ROOT / folder).rglob(pattern)
     }
     assert names == expected

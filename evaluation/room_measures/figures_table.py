@@ -137,12 +137,35 @@ def _table(heads, rows):
     return "\n".join(f"| {' | '.join(map(str, line))} |".replace("|  |", "| |") for line in lines)
 
 
+def card_text(metrics: dict) -> str:
+    """What a card says of a shipped folder: where it comes from, and its figures.
+
+    Args:
+        metrics (`dict`): what `measure_rooms` returns of the set "test", perhaps with the same of other rooms under
+            "unseen", and with "provenance", texts and numbers by name.
+    Returns:
+        `str`: tables in Markdown.
+    """
+    rows = [[name, told] for name, told in metrics.get("provenance", {}).items()]
+    texts = [_table(["provenance", ""], rows)] if rows else []
+    for given in (metrics, metrics.get("unseen")):
+        if given:
+            last = given["first_room"] + given["num_rooms"] - 1
+            what = f"Rooms {given['first_room']} to {last} of the {given['split']} range"
+            texts += [
+                f"{what}, medians or shares with bootstrap 95 % intervals over rooms; blind answers fitted on "
+                f"{given['num_baseline_rooms']} training rooms; by `{given['command']}`:",
+                figures_table(given),
+            ]
+    return "\n\n".join(texts)
+
+
 def write_figures(card: str | Path, metrics: dict) -> None:
-    """Put the tables of some figures between the two marks of a card, whose other text stays.
+    """Put `card_text` between the two marks of a card, whose other text stays.
 
     Args:
         card (`str` or path): Markdown file with a line `BEGIN` and a line `END`.
-        metrics (`dict`): what `measure_rooms` returns, or what its metrics.json holds.
+        metrics (`dict`): figures, see `card_text`.
     Raises:
         FileNotFoundError: if there is no card. ValueError: if it lacks one of the two lines.
     """
@@ -151,7 +174,7 @@ def write_figures(card: str | Path, metrics: dict) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{card} has no lines {BEGIN!r} and {END!r}; figures are written between them.")
-    write_atomically(card, f"{before}{BEGIN}\n\n{figures_table(metrics)}\n\n{END}{after}")
+    write_atomically(card, f"{before}{BEGIN}\n\n{card_text(metrics)}\n\n{END}{after}")
 
 
-__all__ = ["BEGIN", "END", "figures_table", "write_figures"]
+__all__ = ["BEGIN", "END", "card_text", "figures_table", "write_figures"]

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedConfig
 
-from ...configuration_gap_mllm import GapMllmConfig
-from ...model_loading import model_folder
+from ...configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
+from ...model_loading import load_pretrained, model_folder
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...pretraining_gap_mllm import GapMllmForPreTraining
 from ...processing.argument_checks import check_counts, check_device, check_names, check_output_folder
 from ...processing.asking_gap_mllm import Asker
 from ...processing.data.rooms.renderer import RoomScene
 from ...processing.metrics_file import save_metrics
+from ...vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from ..baselines import BlindBaselines
 from ..dense_points import evaluate_point_maps
 from ..intervals import with_interval
@@ -28,6 +30,7 @@ from ..marked_pixel import score_marked_pixels
 from ..runner.files import read_predictions, write_jsonl
 from ..runner.models import load_model, model_fingerprint
 from ..runner.plan import save_or_check_plan
+from .encoder_measure import NUM_ENCODER_ROOMS, measure_encoder
 from .geometry_answers import OFF, OWN, answer_questions
 from .room_parts import GROUPS, TASKS, AskedPart, plan_parts
 from .room_sets import RoomKind, find_room_set
@@ -46,10 +49,13 @@ def measure_rooms(
     batch_size: int = 16,
     seed: int = 0,
     device: str | None = None,
-    num_baseline_rooms: int = 256,
+    num_baseline_rooms: int | None = None,
     in_second_process: bool = True,
 ) -> dict:
     """Measure a model on rendered rooms: every task, other wordings, sizes, numbers of views, styles.
+
+    Of a geometry encoder with its heads points and poses are measured, see `evaluate_geometry_encoder`, on 256 rooms,
+    and again, on one of four, in other sizes, numbers of views and styles.
 
     Blind answers stand beside every figure. They are fitted on training rooms of the same kind, and see the question,
     of marked pixels their place, and no picture. Each part about sizes, views and styles asks about one room of four.
@@ -66,13 +72,15 @@ def measure_rooms(
         batch_size (`int`, defaults to 16): questions of one call of generate().
         seed (`int`, defaults to 0): seed of the intervals.
         device (`str`, *optional*): where the model runs; CUDA where it is there.
-        num_baseline_rooms (`int`, defaults to 256): training rooms that blind answers are fitted on, 2 or more.
+        num_baseline_rooms (`int`, *optional*): training rooms that blind answers are fitted on, 2 or more; by default
+            256, and 512 for an encoder.
         in_second_process (`bool`, defaults to True): whether rooms are rendered in a process of their own.
     Returns:
         `dict`: what metrics.json holds: by group and task or part the figures of "model", "other_geometry",
         "geometry_off" and "blind", each with its interval under "_ci95". Those of marked pixels are of
         `score_marked_pixels`, with the baselines in them; those of "dense" of `evaluate_point_maps`. `num_refused`
-        counts questions that a room did not allow.
+        counts questions that a room did not allow. Of an encoder the figures of `evaluate_geometry_encoder`, and
+        those of the other groups' parts by their names.
     Raises:
         ValueError: for an unknown set or group, a number out of range, or a folder of another measurement.
             FileNotFoundError: if there is no such model.
@@ -83,22 +91,34 @@ def measure_rooms(
         >>> sizes = {"limit": 2, "num_baseline_rooms": 2, "in_second_process": False}
         >>> metrics = measure_rooms(folder, "rooms", groups=["views"], **sizes)
         >>> list(metrics["views"])
-        ['1', '2', '3', '4', '5', '6', '7', '8', 'all']
+        ['1', '2', '3', '4', '5', '6', '7', '8', 'together']
 
         ```
     """
     room_set, output = find_room_set(rooms), check_output_folder("output", output)
-    num_rooms = room_set.num_rooms if limit is None else min(limit, room_set.num_rooms)
-    check_counts(2, limit=num_rooms, num_baseline_rooms=num_baseline_rooms)
+    check_counts(2, limit=2 if limit is None else limit, num_baseline_rooms=num_baseline_rooms or 2)
     check_counts(batch_size=batch_size)
     check_names("groups", groups, GROUPS)
     device, folder = check_device(device), model_folder(model_path)
-    told = {"model": model_fingerprint(folder), "rooms": rooms, "split": room_set.split, "first_room": room_set.first}
+    is_encoder = PreTrainedConfig.get_config_dict(folder)[0].get("model_type") == GapMllmVggtConfig.model_type
+    first, most, num_fitted = room_set.first, room_set.num_rooms, 256
+    if is_encoder:
+        first, most, num_fitted = room_set.first_of_encoder, NUM_ENCODER_ROOMS, 512
+    num_rooms, num_baseline_rooms = min(limit or most, most), num_baseline_rooms or num_fitted
+    told = {"model": model_fingerprint(folder), "rooms": rooms, "split": room_set.split, "first_room": first}
     told |= {"num_rooms": num_rooms, "num_baseline_rooms": num_baseline_rooms, "seed": seed, "batch_size": batch_size}
     output.mkdir(parents=True, exist_ok=True)
     save_or_check_plan(output, told)
+    chosen = "" if limit is None else f" --limit {limit}"
+    chosen += "" if tuple(groups) == GROUPS else f" --groups {' '.join(groups)}"
+    told |= {"command": f"gap-mllm measure-rooms MODEL --rooms {rooms}{chosen}"}
     if device.type == "cpu":
         torch.set_num_threads(1)
+    if is_encoder:
+        encoder = load_pretrained(GapMllmVggtForReconstruction, folder, dtype="float32").to(device).eval()
+        metrics = told | measure_encoder(encoder, output, room_set, num_rooms, groups, num_baseline_rooms, seed)
+        save_metrics(metrics, output / METRICS_FILE)
+        return metrics
     names = GapMllmConfig.from_pretrained(folder).architectures or ()
     kind = GapMllmForPreTraining if GapMllmForPreTraining.__name__ in names else GapMllmForConditionalGeneration
     measure = RoomMeasure(Asker(*load_model(folder, device, "float32", model_class=kind)), output, batch_size, seed)
@@ -115,8 +135,8 @@ def measure_rooms(
         for group in measure.answers:
             metrics[group] |= measure.sum_up(group)
         if "dense" in groups:
-            baselines = fitted[RoomKind()].result() if fitted else RoomKind().fit_baselines(num_baseline_rooms)
-            usual = RoomKind().rooms(room_set.split)
+            known, usual = fitted.get(RoomKind()), RoomKind().rooms(room_set.split)
+            baselines = known.result() if known else RoomKind().fit_baselines(num_baseline_rooms)
             scenes = [usual.render(index)[0] for index in range(room_set.first, room_set.first + num_rooms)]
             metrics["dense"] = measure.dense(scenes, baselines)
     finally:
@@ -177,18 +197,18 @@ class RoomMeasure:
         records = [record for part in by_part.values() for record in part]
         scenes, is_read = ([record[key] for record in records] for key in ("scene_id", "rejected"))
         figures = with_interval("parse_rate", [why is None for why in is_read], np.mean, scenes, self.seed)
-        figures = {"all": {"n": len(records), **figures}}
+        figures = {"together": {"n": len(records), **figures}}
         for name, part in by_part.items() if group == "wordings" else ():
             for before in list(by_part)[: list(by_part).index(name)]:
                 errors = np.array([[each["error_m"] for each in by_part[which]] for which in (name, before)])
 
                 def ratio(places: np.ndarray, errors: np.ndarray = errors):
                     above, below = np.median(errors[:, places.astype(int)], axis=1)
-                    return above / below
+                    return above / below if np.isfinite(below) else np.inf  # no answer could be read before, either
 
                 scenes = [record["scene_id"] for record in part]
                 places = np.arange(len(part))
-                figures["all"] |= with_interval(f"{name}_error_over_{before}", places, ratio, scenes, self.seed)
+                figures["together"] |= with_interval(f"{name}_error_over_{before}", places, ratio, scenes, self.seed)
         return figures
 
     def dense(self, scenes: list[RoomScene], baselines: BlindBaselines) -> dict:

@@ -65,7 +65,7 @@ class RoomKind:
     style: RoomStyle | None = None
 
     def rooms(self, split: str) -> RenderedRooms:
-        """All rooms of a split in this kind, as they are: no colours are changed, no views shuffled."""
+        """All rooms of a split in this kind, as they are: no colours are changed, no views shuffled or marked."""
         one = {"size_shares": (1.0,), "num_views": (self.num_views,), "num_views_shares": (1.0,), "mark_share": 0.0}
         one |= {"style": self.style, "style_share": float(self.style is not None), "color_strength": 0.0}
         variety = RoomVariety(sizes=((self.height, self.width),), shuffle_views=False, **one)

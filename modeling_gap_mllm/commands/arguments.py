@@ -151,7 +151,10 @@ def add_measure_rooms(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the intervals")
     parser.add_argument("--device", help="such as cpu or cuda:0")
     parser.add_argument(
-        "--num-baseline-rooms", type=int, default=256, metavar="N", help="training rooms to fit blind answers on"
+        "--num-baseline-rooms",
+        type=int,
+        metavar="N",
+        help="training rooms to fit blind answers on; default: 256, of an encoder 512",
     )
     parser.set_defaults(run="gap_mllm.evaluation.cli:run_measure_rooms")
 

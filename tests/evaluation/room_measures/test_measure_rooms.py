@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gap_mllm import GapMllmForConditionalGeneration
-from gap_mllm.evaluation import figures_table, measure_rooms, score_marked_pixels
+from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
+from gap_mllm.evaluation import evaluate_geometry_encoder, figures_table, measure_rooms, score_marked_pixels
 from gap_mllm.evaluation.room_measures import room_measure
 from gap_mllm.evaluation.room_measures.geometry_answers import OFF, OTHER, OWN, answer_questions
 from gap_mllm.evaluation.room_measures.room_parts import plan_parts
@@ -141,7 +141,7 @@ def test_blind_answers_and_intervals_stand_beside_every_figure(measured):
         assert beside <= set(metrics["dense"])
     for part in [str(count) for count in range(1, 9)]:
         assert {"parse_rate", "point_error_m", "pixel_prior_point_error_m"} <= set(metrics["views"][part])
-    assert metrics["views"]["all"]["n"] == sum(metrics["views"][str(count)]["n"] for count in range(1, 9))
+    assert metrics["views"]["together"]["n"] == sum(metrics["views"][str(count)]["n"] for count in range(1, 9))
 
 
 def test_the_same_call_goes_on_without_asking_again(measured, monkeypatch):
@@ -193,3 +193,17 @@ def test_the_table_has_every_task_with_its_interval(measured):
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert main(["measure-rooms", str(MODEL), "--output", str(tmp_path), "--rooms", "tests"]) == 2
     assert "it takes selection, test, unseen" in capsys.readouterr().err
+
+
+def test_a_geometry_encoder_is_measured_as_ever_and_on_other_rooms(tmp_path):
+    encoder = ROOT / "examples/assets/tiny_geometry_encoder"
+    small = {"limit": 4, "num_baseline_rooms": 8, "groups": ["tasks", "styles"]}
+    metrics = measure_rooms(encoder, tmp_path, rooms="test", **small)
+    model = GapMllmVggtForReconstruction.from_pretrained(encoder, dtype="float32")
+    before = evaluate_geometry_encoder(model, "test", 4, 8, show_progress=False)
+    assert {name: metrics[name] for name in before} == before
+    assert list(metrics["styles"]) == ["walls", "open"]
+    beside = {"dense_point_error_m", "pixel_prior_dense_point_error_m", "dense_point_error_m_per_view"}
+    beside |= {"pose_rotation_error_deg", "no_motion_rotation_error_deg", "pose_translation_error_m_ci95"}
+    assert all(beside <= set(part) and part["n"] == 1 for part in metrics["styles"].values())
+    assert "no motion" in figures_table(metrics) and "styles: open" in figures_table(metrics)

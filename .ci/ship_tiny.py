@@ -1,0 +1,105 @@
+"""Make a shipped folder of examples/assets from a finished training: weights in float16, figures, and its card.
+
+Usage: ship_tiny.py RUN FOLDER [--limit N] [--sets test unseen]. RUN is the output folder of `gap-mllm train` or
+`train-geometry-encoder`. What is saved is measured as it lies in FOLDER (RUN/measured_* keeps what was answered, so
+that the same command goes on); metrics.json is written there, and from it the tables between two marks of README.md.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from gap_mllm import GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
+from gap_mllm.evaluation import measure_rooms, save_metrics
+from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, write_figures
+from gap_mllm.hub import save_for_hub
+
+
+RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
+TARGETS = {"tiny_gap_mllm": "make tiny-model", "tiny_geometry_encoder": "make tiny-encoder"}
+ENCODER = "gap_mllm_vggt"
+
+
+def is_encoder(folder: Path) -> bool:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == ENCODER
+
+
+def save_half(run: Path, folder: Path) -> None:
+    """Save the weights of a run in float16; they load in float32, as the config says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_encoder(run):  # without code: examples build models around it, and none loads it alone
+        with tempfile.TemporaryDirectory() as whole:
+            encoder = GapMllmVggtForReconstruction.from_pretrained(run)
+            encoder.half().save_pretrained(whole)  # dtype=float16 would leave its heads in float32
+            for name in ("config.json", "model.safetensors"):
+                shutil.copyfile(Path(whole) / name, folder / name)
+    else:
+        model = GapMllmForPreTraining.from_pretrained(run).half()
+        save_for_hub(model, GapMllmProcessor.from_pretrained(run), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"), object_hook=_in_float32)
+    if is_encoder(run):
+        config.pop("auto_map", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _in_float32(part):
+    return {name: "float32" if name == "dtype" else value for name, value in part.items()}
+
+
+def provenance(run: Path) -> dict:
+    """Where a finished run comes from, for metrics.json and card. Raises SystemExit for one that is not finished."""
+    told = {name: json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("summary", "provenance")}
+    summary, made_by = told["summary"], told["provenance"]
+    if summary["state"] != "finished":
+        raise SystemExit(f"{run} is not finished ({summary['state']}); run its training again, which goes on.")
+    name = made_by["settings"]["recipe"]
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    resolved = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    changed = {key: resolved[key] for key in recipe if resolved.get(key, recipe[key]) != recipe[key]}
+    commit = f"{made_by['git_commit']}{' with changes' if made_by['git_is_dirty'] else ''}"
+    versions = ", ".join(f"{package} {number}" for package, number in made_by["versions"].items())
+    return {
+        "command": TARGETS.get(name, f"training by {name}, then .ci/ship_tiny.py"),
+        "recipe": f"training/recipes/{name}.yaml{f', changed: {json.dumps(changed)}' if changed else ''}",
+        "seed": made_by["settings"]["arguments"]["seed"],
+        "steps": f"{summary['steps']} of {made_by['settings']['items_per_step']} rooms",
+        "minutes": round(summary["minutes"], 1),
+        "git commit": commit,
+        "settings hash": summary["settings_hash"],
+        "versions": versions,
+    }
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, metavar="RUN")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--limit", type=int, help="rooms to measure on, as a check")
+    parser.add_argument("--sets", nargs="+", default=["test", "unseen"], metavar="SET", help="rooms; the first leads")
+    parser.add_argument("--groups", nargs="+", metavar="NAME", help="what is measured; default: all")
+    parser.add_argument("--num-baseline-rooms", type=int, metavar="N", help="training rooms to fit blind answers on")
+    args = parser.parse_args(words)
+    made = provenance(args.run)
+    card = args.folder / "README.md"
+    if not card.is_file() or BEGIN not in card.read_text(encoding="utf-8"):
+        raise SystemExit(f"{card} needs the lines {BEGIN} and {END}: figures are written between them.")
+    save_half(args.run, args.folder)
+    size_mb, most = sum(file.stat().st_size for file in args.folder.iterdir()) / 1e6, MOST_MB.get(args.folder.name)
+    if most and size_mb > most:
+        raise SystemExit(f"{args.folder} takes {size_mb:.1f} MB; expected {most} at most.")
+    options = {name: getattr(args, name) for name in ("limit", "groups", "num_baseline_rooms") if getattr(args, name)}
+    found = [measure_rooms(args.folder, args.run / f"measured_{name}", name, **options) for name in args.sets]
+    metrics = {**found[0], "provenance": made} | dict(zip(args.sets[1:], found[1:], strict=True))
+    save_metrics(metrics, args.folder / "metrics.json")
+    write_figures(card, metrics)
+    print(f"wrote {args.folder}: {size_mb:.1f} MB, metrics.json and the tables of README.md")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Shipped folders: their size, cards whose figures are those of metrics.json, and how they are made from a run."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from gap_mllm import GapMllmVggtForReconstruction
+from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, card_text, write_figures
+
+
+ROOT = Path(__file__).parents[2]
+ASSETS = ROOT / "examples" / "assets"
+FOLDERS = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}  # most MB
+SMALL = ["--limit", "2", "--sets", "selection", "--groups", "tasks", "--num-baseline-rooms", "4"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The module .ci/ship_tiny.py."""
+    spec = importlib.util.spec_from_file_location("ship_tiny", ROOT / ".ci" / "ship_tiny.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def as_run(name, folder, **summary):
+    """A shipped folder in the form of a finished run of its recipe."""
+    shutil.copytree(ASSETS / name, folder)
+    told = {"recipe": name, "arguments": {"seed": 3}, "items_per_step": 4}
+    made_by = {"settings": told, "versions": {"torch": "2.6"}, "git_commit": "abc", "git_is_dirty": False}
+    (folder / "provenance.json").write_text(json.dumps(made_by), encoding="utf-8")
+    summary = {"state": "finished", "steps": 20, "minutes": 1.5, "settings_hash": "0f", **summary}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    recipe = (ROOT / "training" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    (folder / "recipe.yaml").write_text(recipe.replace("warmup_steps: 100", "warmup_steps: 50"), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_shipped_folder_is_small(name):
+    assert sum(file.stat().st_size for file in (ASSETS / name).iterdir()) <= FOLDERS[name] * 1e6
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_figures_of_a_card_are_those_of_metrics_json(name):
+    metrics = json.loads((ASSETS / name / "metrics.json").read_text(encoding="utf-8"))
+    card = (ASSETS / name / "README.md").read_text(encoding="utf-8")
+    assert card.partition(BEGIN)[2].partition(END)[0].strip() == card_text(metrics).strip()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_path):
+    run, folder = as_run(name, tmp_path / "run"), tmp_path / name
+    folder.mkdir()
+    (folder / "README.md").write_text(f"# Mine\n{BEGIN}\nold\n{END}\nkept\n", encoding="utf-8")
+    script.main([str(run), str(folder), *SMALL])
+    weights = load_file(folder / "model.safetensors")
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
+    kind = AutoModel if name == "tiny_gap_mllm" else GapMllmVggtForReconstruction
+    before, loaded = kind.from_pretrained(ASSETS / name), kind.from_pretrained(folder)
+    assert loaded.dtype == torch.float32
+    for key, value in before.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[key]), key  # float16 already
+    assert sorted(file.name for file in folder.iterdir()) == sorted(
+        file.name for file in (ASSETS / name).iterdir() if file.suffix != ".lock"
+    )
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["provenance"]["seed"] == 3 and metrics["provenance"]["git commit"] == "abc"
+    assert "changed: " + json.dumps({"warmup_steps": 50}) in metrics["provenance"]["recipe"]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# Mine") and card.endswith("kept\n") and "old" not in card
+    assert card_text(metrics) in card and "| steps | 20 of 4 rooms |" in card
+
+
+def test_a_run_that_is_not_finished_is_not_shipped(script, tmp_path):
+    run = as_run("tiny_geometry_encoder", tmp_path / "run", state="stopped by SIGTERM")
+    with pytest.raises(SystemExit, match="not finished .stopped by SIGTERM"):
+        script.main([str(run), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_without_marks_is_left_alone(script, tmp_path):
+    run, folder = as_run("tiny_geometry_encoder", tmp_path / "run"), tmp_path / "out"
+    folder.mkdir()
+    (folder / "README.md").write_text("# Mine\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="figures are written between them"):
+        script.main([str(run), str(folder)])
+    with pytest.raises(ValueError, match="figures are written between them"):
+        write_figures(folder / "README.md", {})
+    assert [file.name for file in folder.iterdir()] == ["README.md"]
+
+
+def test_a_card_has_a_table_for_each_set_of_rooms():
+    part = {
+        "n": 2,
+        "num_rooms": 2,
+        "num_baseline_rooms": 4,
+        "split": "test",
+        "command": "gap-mllm measure-rooms MODEL",
+    }
+    views = {"views": {"3": {"n": 2, "point_error_m": 0.25, "point_error_m_ci95": [0.2, 0.3]}}}
+    text = card_text({**part, **views, "first_room": 10, "unseen": {**part, "first_room": 20}})
+    assert "Rooms 10 to 11 of the test range" in text and "Rooms 20 to 21 of the test range" in text
+    assert text.count("by `gap-mllm measure-rooms MODEL`:") == 2
+    assert "| views: 3 | 2 | - | 0.25 [0.20, 0.30] |" in text
