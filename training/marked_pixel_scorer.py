@@ -25,17 +25,21 @@ def read_marked_pixel(sample: SceneSample, text: str) -> PointAnswer:
     return read_point_answer(text, truth.numbers, truth.label)
 
 
-def make_marked_pixel_samples(scenes: Iterable, questions_per_scene: int = 1) -> list[SceneSample]:
+def make_marked_pixel_samples(
+    scenes: Iterable, questions_per_scene: int = 1, phrasings: str = "first"
+) -> list[SceneSample]:
     """Ask questions about marked pixels of rooms, one red cross each.
 
     Args:
         scenes (iterable of `RoomScene` or `SceneSample`): scenes, as `render_split("test", 256)`, or of another source
             with depth and poses.
         questions_per_scene (`int`, defaults to 1): different pixels of each room.
+        phrasings (`str`, defaults to "first"): how they are worded, as for `make_tasks`; "held_out" asks about the
+            same pixels in words that no training has.
     Returns:
         `list[SceneSample]`.
     Raises:
-        CannotAskError: if a scene has no pixel to mark.
+        CannotAskError: if a scene has no pixel to mark. ValueError: if `phrasings` is another word.
 
     Example:
         ```python
@@ -50,7 +54,7 @@ def make_marked_pixel_samples(scenes: Iterable, questions_per_scene: int = 1) ->
     for scene in scenes:
         scene = scene if isinstance(scene, SceneSample) else scene.as_sample()
         asked = {"reconstruction": questions_per_scene}
-        made = make_tasks(scene, asked, phrasings="first", mark_colors=("red",))
+        made = make_tasks(scene, asked, phrasings=phrasings, mark_colors=("red",))
         for _, reason in made.refused:
             raise CannotAskError(f"{scene.id} cannot be asked about a marked pixel: {reason}.", reason)
         samples += made

@@ -68,6 +68,16 @@ def test_one_scene_has_no_interval(test_rooms):
     assert np.isnan(metrics["point_error_m_ci95"]).all()
 
 
+def test_the_same_pixels_are_asked_about_in_words_of_no_training(samples, test_rooms):
+    held_out = make_marked_pixel_samples(test_rooms, questions_per_scene=2, phrasings="held_out")
+    assert [(one.id, one.marks, one.answer) for one in held_out] == [
+        (one.id, one.marks, one.answer) for one in samples
+    ]
+    assert not {one.question for one in held_out} & {one.question for one in samples}
+    with pytest.raises(ValueError, match="phrasings is 'unseen'; expected one of all, first, held_out"):
+        make_marked_pixel_samples(test_rooms, phrasings="unseen")
+
+
 def test_baselines_answer_the_same_questions(samples, baselines):
     metrics, _ = score_marked_pixels([""] * len(samples), samples, baselines)
     answers = [sample.truth.items[0] for sample in samples]
