@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
@@ -207,3 +208,17 @@ def test_a_geometry_encoder_is_measured_as_ever_and_on_other_rooms(tmp_path):
     beside |= {"pose_rotation_error_deg", "no_motion_rotation_error_deg", "pose_translation_error_m_ci95"}
     assert all(beside <= set(part) and part["n"] == 1 for part in metrics["styles"].values())
     assert "no motion" in figures_table(metrics) and "styles: open" in figures_table(metrics)
+
+
+def test_wordings_are_compared_on_the_same_marks(tmp_path):
+    measure = room_measure.RoomMeasure(None, tmp_path, batch_size=1, seed=0)
+
+    def records(*errors):
+        why = [None if np.isfinite(error) else "no JSON" for error in errors]
+        pairs = enumerate(zip(errors, why, strict=True))
+        return [{"scene_id": f"room-{i}", "error_m": error, "rejected": reason} for i, (error, reason) in pairs]
+
+    measure.answers["wordings"] = {"first": records(0.5, 1.0, 2.0), "held_out": records(0.5, 1.2, np.inf)}
+    told = measure.sum_up("wordings")["together"]
+    assert told["held_out_error_over_first"] == pytest.approx(1.2) and told["n"] == 6
+    assert told["parse_rate"] == pytest.approx(5 / 6)
