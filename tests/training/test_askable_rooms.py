@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tests.training.conftest import TINY
 from tests.training.walk_rooms import ENCODER_RECIPE, QUESTION_RECIPES, make_dataset, walk
 
 
+EARLIER_ROOMS = Path(__file__).parents[1] / "fixtures" / "recipes" / "earlier_rooms.yaml"  # of tiny_gap_mllm
 BLOCK = 4
 # One low and wide view: about every fourth room shows no furniture in it.
 BARE = RoomVariety(sizes=((8, 64), (8, 32)), size_shares=(0.7, 0.3), num_views=(1, 2), num_views_shares=(0.8, 0.2))
@@ -29,7 +31,7 @@ REASON = "no object is clearly visible"
 
 
 def recipe_dataset(name, seed=None, **changes):
-    recipe = yaml.safe_load(find_recipe(name).read_text())
+    recipe = yaml.safe_load((EARLIER_ROOMS if name == "earlier" else find_recipe(name)).read_text())
     options = {"block_size": recipe["per_device_train_batch_size"], "seed": recipe["seed"] if seed is None else seed}
     variety = RoomVariety(**recipe["variety"])
     rooms = RenderedRooms("train", 12_000, variety, **options, **changes)
@@ -73,11 +75,11 @@ def is_same(first, second):
 
 
 def test_the_room_that_ended_runs_is_asked_about():
-    """Room 7955 of tiny_gap_mllm with seed 7 shows a bare wall in its only view."""
-    dataset = recipe_dataset("tiny_gap_mllm", seed=7)
+    """Room 7955 of the earlier recipe with seed 7 shows a bare wall in its only view."""
+    dataset = recipe_dataset("earlier", seed=7)
     with pytest.raises(CannotAskError, match="room-train-7955 in its 1 views cannot be asked"):
         dataset.ask(7955)
-    sample = recipe_dataset("tiny_gap_mllm", seed=7)[7955]
+    sample = recipe_dataset("earlier", seed=7)[7955]
     number = room_seed("train", 7955, attempt=1)
     assert name_of(sample) == f"room-train-{number}" and number != 7955
     assert len(sample[0].views) == 1 and len(sample) == 7
@@ -86,9 +88,7 @@ def test_the_room_that_ended_runs_is_asked_about():
     assert dataset.redrawn.total() == num_redrawn(sample) == 1
 
 
-@pytest.mark.parametrize(
-    ("recipe", "digest"), [("quickstart", "a7189b29d7a7c18d"), ("tiny_gap_mllm", "31a92f0a1976d5b6")]
-)
+@pytest.mark.parametrize(("recipe", "digest"), [("quickstart", "a7189b29d7a7c18d"), ("earlier", "31a92f0a1976d5b6")])
 def test_recipes_ask_what_they_always_did(recipe, digest):
     """20 rooms of each variety; the size of crosses is part of the stream."""
     items = [recipe_dataset(recipe, use_colors=False)[index] for index in range(20)]
@@ -213,11 +213,12 @@ def test_an_error_of_a_loader_process_is_one_line_of_the_command(tmp_path, encod
 @pytest.mark.parametrize("recipe", [*QUESTION_RECIPES, ENCODER_RECIPE])
 def test_a_walk_finds_nothing_that_breaks(recipe):
     report = walk(make_dataset(recipe, 100), range(20, 50))
-    assert report["rooms"] == 30 and report["failures"] == [] and len(report["stood_in_for"]) < 3
+    most = 10 if recipe == "tiny_gap_mllm" else 3  # which asks about three objects at once, and of few views
+    assert report["rooms"] == 30 and report["failures"] == [] and len(report["stood_in_for"]) < most
 
 
 def test_a_walk_reports_what_stands_in_and_what_breaks(monkeypatch):
-    dataset = make_dataset("tiny_gap_mllm", 8_000, seed=7)
+    dataset = make_dataset(EARLIER_ROOMS, 8_000, seed=7)
     report = walk(dataset, range(7_954, 7_956))
     assert sum(report["redrawn"].values()) == 1 and report["stood_in_for"] == [7_955]
     monkeypatch.setattr(rooms, "make_tasks", lambda *args, **kwargs: {}["broken"])

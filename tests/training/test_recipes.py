@@ -40,11 +40,12 @@ def parser():
 def test_recipes_of_the_package_are_complete(name, tmp_path):
     model, args = read_recipe(parser(), name, ["--output_dir", str(tmp_path), "--max_steps", "7"])
     assert args.max_steps == 7 and args.output_dir == str(tmp_path)
-    assert args.readout_layers == [1, 2]
+    assert args.readout_layers == {"quickstart": [1, 2], "tiny_gap_mllm": [3, 4]}[name]
     followed = dict.fromkeys(("vision", "mergers", "fusion", "point_maps"), 0.002)
+    followed |= {"tiny_gap_mllm": {"heads": 0.002}}.get(name, {})
     language = {"quickstart": 0.001, "tiny_gap_mllm": 0.002}[name]
     assert args.group_learning_rates == {"geometry": 0, "language": language, **followed}
-    assert RoomQuestions(**model.questions).counts["reconstruction"] == 4
+    assert RoomQuestions(**model.questions).counts["reconstruction"] == {"quickstart": 4, "tiny_gap_mllm": 3}[name]
     RoomVariety(**model.variety)
 
 
