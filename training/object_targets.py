@@ -88,7 +88,8 @@ def find_objects(
 
         ```
     """
-    boxes = _boxes(samples) if told.is_metric else []
+    without_map = any(view.instances is None for view in views)
+    boxes = _boxes(samples) if told.is_metric and without_map else []
     resized = told.resized([(rows * CELLS, columns * CELLS) for rows, columns in grids])
     labels, owners, is_known = {}, [], []  # objects by their key, and which each place shows
     names, shown = {}, []  # labels of all that is seen, and which each place shows
