@@ -11,7 +11,7 @@ TINY_OUTPUT ?= outputs/tiny
 SHIP_FLAGS ?=
 SHORT_OUTPUT ?= outputs/quickstart_short
 DEMO_FLAGS ?=
-SHORT_DEMO_FLAGS ?= --steps 350 --test-rooms 64
+SHORT_DEMO_FLAGS ?= --seconds 20 --test-rooms 16 --shipped-rooms 16
 PYTEST_FLAGS ?=
 TEST_PROCESSES ?= 2
 
@@ -43,8 +43,9 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 .PHONY: help install test test-versions test-grpo demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
-	@echo "make demo        pre-train a tiny GAP-MLLM, measure it, publish it, ask it; results in $(OUTPUT)"
-	@echo "make demo-short  the same with fewer steps, only as a check"
+	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
+	@echo "                 (DEMO_FLAGS=\"--frames my_photos\" asks about your photographs as well)"
+	@echo "make demo-short  the same with shorter trainings, only as a check"
 	@echo "make recipes-tiny  train every tiny recipe of training/recipes, and see that it improves; table in $(RECIPES_OUTPUT) (RECIPES=... chooses)"
 	@echo "make tiny-encoder  train, measure and ship the geometry encoder of examples/assets; goes on where it was stopped (hours)"
 	@echo "make tiny-model  the same for the model around it (hours)"

@@ -51,6 +51,7 @@ from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
+from .photographs import answer_photographs, open_photographs
 from .probing import (
     CorrespondenceScore,
     correspondence_score,
@@ -62,10 +63,17 @@ from .probing import (
     relate_to_task,
     token_points,
 )
+from .room_answers import answer_rooms
 from .room_measures import figures_table, measure_rooms
+from .time_trial import TrialRooms, run_time_trial
 
 
 __all__ = [
+    "answer_rooms",
+    "open_photographs",
+    "answer_photographs",
+    "run_time_trial",
+    "TrialRooms",
     "METRICS",
     "Ablation",
     "AnswerExample",

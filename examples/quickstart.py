@@ -1,248 +1,161 @@
-"""GAP-MLLM in a few minutes on two CPU cores: pre-train a tiny one on rooms, measure it, publish it, ask it.
+"""GAP-MLLM in five minutes on two CPU cores: ask the tiny model that ships here, and train two of your own.
 
     python examples/quickstart.py                      # everything, into outputs/quickstart
     python examples/quickstart.py --frames my_photos   # and ask about a folder of photographs as well
 
-The same command again goes on with a training that was stopped, and does not repeat one that is finished.
-The geometry encoder comes trained (examples/assets); language model, vision tower and fusion start from random
-weights. Rooms of the test are never seen in training; the blind baselines are fitted on training rooms.
+Part 1 loads the shipped model as a stranger would and asks about rooms that it has never seen. Part 2 trains a new
+one for 90 seconds without geometry and for 90 with it, and publishes the second. The same command again goes on with a
+training that was stopped, and does not repeat one that is finished; `make clean`, or another --output, starts anew.
 """
 
 import argparse
-import json
+import math
 import os
+import shutil
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
 
 ASSETS = Path(__file__).parent / "assets"
-ENCODER = ASSETS / "tiny_geometry_encoder"
-FIRST_TEST_ROOM = 5000  # those before it were looked at while the recipe was made
-VIEW = {"height": 96, "width": 96}  # pixels, as in the recipe
-ANSWER_TOKENS = 48  # at most; of a model that has hardly learnt, all of them
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+FIRST_TEST_ROOM = 5000  # those before it were looked at while recipes were made
+COMMAND = "python examples/quickstart.py"
 
 
 def main():
     args = parse_arguments()
+    started = time.perf_counter()
     import torch
+    from transformers.utils import logging
 
     torch.set_num_threads(args.threads)
-    started = time.perf_counter()
-    frames = choose_frames(Path(args.frames)) if args.frames else None
+    if not sys.stdout.isatty():
+        logging.disable_progress_bar()
+    from gap_mllm.evaluation import TrialRooms, run_time_trial, save_metrics
+
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
+    print(
+        "1. The shipped tiny model, loaded as a stranger would load it, and rooms that it has never seen", flush=True
+    )
+    told = {"command": " ".join([COMMAND, *sys.argv[1:]])}
+    told["shipped"] = ask_shipped_model(args.frames, args.shipped_rooms, output)
+    told["shipped"]["seconds"] = round(time.perf_counter() - started, 1)
+    print(f"   Look into {output / 'answers.png'} ({told['shipped']['seconds']:.0f} s).\n", flush=True)
 
-    # A second process makes what the measurement needs during the training, and measures point maps after it.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=give_way) as pool:
-        prepared = pool.submit(prepare_measurement, args.test_rooms)
-        print(f"1. Pre-training on rendered rooms ({args.steps or 'all'} steps; other processes render)", flush=True)
-        trainer, processor = train(args, output)
-        print("2. Saving for the Hub, and loading it back as a stranger would", flush=True)
-        model, processor = publish_and_reload(trainer.model, processor, output / "model")
-        print("3. Asking about rooms that were never seen, and about the same with nothing but a guess", flush=True)
-        rooms, baselines = prepared.result()
-        dense = pool.submit(measure_point_maps, output / "model", args.test_rooms, args.threads)
-        metrics, examples = measure_answers(trainer.model, processor, rooms, baselines)
-        check_reloaded(model, processor, examples)
-        metrics |= {name: value for name, value in dense.result().items() if name != "n"}
-
-    from gap_mllm.evaluation import draw_answers, plot_curves, save_metrics
-
-    plot_curves(trainer.state.log_history, output / "curves.png")
-    draw_answers(examples, output / "answers.png")
-    metrics["seconds"] = round(time.perf_counter() - started, 1)
-    metrics["steps"] = trainer.state.global_step
-    save_metrics(metrics, output / "metrics.json")
-    if frames:
-        print(f"4. Asking about the photographs in {args.frames}", flush=True)
-        ask_about_frames(model, processor, frames, output)
-    report(metrics, output)
+    print(f"2. A new model trained for {args.seconds:g} s without geometry, and one for {args.seconds:g} s with it")
+    trial = run_time_trial(
+        output / "training", ASSETS / "tiny_geometry_encoder", args.seconds, TrialRooms(args.test_rooms)
+    )
+    publish_and_reload(Path(trial["arms"]["with_geometry"]["folder"]), output / "model")
+    shutil.copyfile(output / "training" / "curves_by_seconds.png", output / "curves.png")
+    told |= trial | {"seconds": round(time.perf_counter() - started, 1)}
+    save_metrics(told, output / "metrics.json")
+    report(told, output)
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", default="outputs/quickstart", help="folder for results")
-    parser.add_argument("--frames", help="folder of photographs of one place, to ask about at the end")
-    parser.add_argument("--steps", type=int, help="optimiser steps, instead of the recipe's")
-    parser.add_argument("--test-rooms", type=int, default=256, help="rooms for the final measurement, 2 or more")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads of training; rendering has its own process"
-    )
+    parser.add_argument("--frames", help="folder of photographs of one place, to ask about as well")
+    parser.add_argument("--seconds", type=float, default=90.0, help="seconds of training of each new model")
+    parser.add_argument("--shipped-rooms", type=int, default=32, help="rooms that the shipped model is scored on")
+    parser.add_argument("--test-rooms", type=int, default=96, help="rooms that new models are scored on, 2 or more")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of training, beside a process for rooms")
     args = parser.parse_args()
-    for name, least in (("steps", 1), ("test_rooms", 2), ("threads", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            parser.error(f"--{name.replace('_', '-')} is {value}; expected {least} or more")
+    for name, least in (("seconds", 1), ("shipped_rooms", 2), ("test_rooms", 2), ("threads", 1)):
+        if not least <= getattr(args, name) < math.inf:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected {least} or more")
+    if args.frames and not Path(args.frames).is_dir():
+        parser.error(f"--frames is {args.frames}, which is not a folder")
     return args
 
 
-def train(args, output):
-    """Pre-train on text answers, dense point maps and read-out; see training/recipes/quickstart.yaml."""
-    from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
-
-    overrides = ["--output_dir", str(output / "training"), "--geometry_encoder_path", str(ENCODER)]
-    if args.steps:
-        decay = {"num_decay_steps": round(0.7 * args.steps), "decay_type": "cosine"}
-        overrides += ["--max_steps", str(args.steps), "--lr_scheduler_kwargs", json.dumps(decay)]
-    return train_geometry_aligned("quickstart", overrides)
-
-
-def give_way():
-    """Let training and rendering go first where there are fewer cores than processes."""
-    if hasattr(os, "nice"):  # not on Windows
-        os.nice(10)
-
-
-@cache
-def prepare_measurement(num_rooms):
-    """Test rooms, and blind baselines fitted on training rooms; made once in a process."""
-    from gap_mllm.evaluation import fit_baselines, render_split
-
-    test_rooms = render_split("test", num_rooms, first_scene=FIRST_TEST_ROOM, **VIEW)
-    return list(test_rooms), fit_baselines(render_split("train", 256, **VIEW))
-
-
-def measure_answers(model, processor, rooms, baselines):
-    """Decoded point errors on test rooms, next to blind baselines; and a few answers to draw."""
-    from gap_mllm.evaluation import AnswerExample, answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
-    from gap_mllm.processing.data import SPLIT_SEEDS
-
-    samples = make_marked_pixel_samples(rooms, questions_per_scene=2)
-    texts = answer_marked_pixels(model, processor, samples, batch_size=32, max_new_tokens=ANSWER_TOKENS)
-    metrics, _ = score_marked_pixels(texts, samples, baselines)
-    metrics["seeds"] = {split: f"{seeds[0]} to {seeds[-1]}" for split, seeds in SPLIT_SEEDS.items()}
-    by_id = {room.scene_id: room for room in rooms}
-    chosen = range(0, min(6, len(samples)), 2)
-    examples = [AnswerExample(by_id[samples[i].scene_id], samples[i], texts[i]) for i in chosen]
-    return metrics, examples + [ask_for_box(model, processor, rooms[0])]
-
-
-def measure_point_maps(folder, num_rooms, threads):
-    """Dense point errors of a saved model on the same rooms."""
-    import torch
-
-    from gap_mllm import GapMllmForPreTraining
-    from gap_mllm.evaluation import evaluate_point_maps
-    from gap_mllm.processing import GapMllmProcessor
-
-    torch.set_num_threads(threads)
-    model = GapMllmForPreTraining.from_pretrained(folder, dtype="float32")
-    processor = GapMllmProcessor.from_pretrained(folder)
-    return evaluate_point_maps(model, processor, *prepare_measurement(num_rooms), show_progress=False)
-
-
-def ask_for_box(model, processor, room):
-    """Let the model give the box of an object that is described in words."""
-    from PIL import Image
-
-    from gap_mllm.evaluation import AnswerExample
-    from gap_mllm.processing.data import make_question
-
-    question = make_question(room, "grounding_box")
-    views = [Image.fromarray(image) for image in room.images]
-    messages = processor.build_messages("grounding_box", views, description=question.truth.description)
-    text = processor.ask(model, [messages], "grounding_box")[0]
-    return AnswerExample(room, question, text)
-
-
-def publish_and_reload(model, processor, folder):
-    """Save with code and weights, and load with the Auto classes alone."""
+def ask_shipped_model(frames, num_rooms, output):
+    """Draw some answers about unseen rooms and about photographs, and score marked pixels of more rooms."""
     from transformers import AutoModel, AutoProcessor
 
-    from gap_mllm.hub import save_for_hub
-
-    save_for_hub(model, processor, folder)
-    return (
-        AutoModel.from_pretrained(folder, trust_remote_code=True).eval(),
-        AutoProcessor.from_pretrained(folder, trust_remote_code=True),
+    from gap_mllm.evaluation import (
+        answer_marked_pixels,
+        answer_photographs,
+        answer_rooms,
+        draw_answers,
+        fit_baselines,
+        make_marked_pixel_samples,
+        open_photographs,
+        render_split,
+        score_marked_pixels,
     )
 
-
-def check_reloaded(model, processor, examples):
-    """The model from disk must give the answers of the one in memory."""
-
-    for example in examples[:2]:
-        views = example.question.marked_images(processor.cross_size)
-        messages = example.question.messages(views, with_answer=False)
-        answer = processor.ask(model, [messages], "reconstruction", max_new_tokens=ANSWER_TOKENS)[0]
-        if answer != example.text:
-            raise RuntimeError(f"The reloaded model answers {answer!r} instead of {example.text!r}.")
-
-
-def choose_frames(folder, num_views=4):
-    """Up to four photographs spread over a folder, those that cannot be read left out and named."""
-    from gap_mllm.processing.visual_prompt_gap_mllm import to_rgb_image
-
-    if not folder.is_dir():
-        raise SystemExit(f"{folder} is not a folder.")
-    frames = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
-        try:
-            frames[path.name] = to_rgb_image(path)
-        except ValueError as error:
-            print(f"   left out: {error}")
-    if not frames:
-        raise SystemExit(f"{folder} holds no pictures that can be read ({', '.join(IMAGE_SUFFIXES)}).")
-    names = list(frames)
-    count = min(num_views, len(names))
-    names = [names[round(i * (len(names) - 1) / max(count - 1, 1))] for i in range(count)]
-    return {name: frames[name] for name in names}
+    folder = ASSETS / "tiny_gap_mllm"
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    rooms = list(render_split("test", max(num_rooms, 12), FIRST_TEST_ROOM))
+    training_rooms = list(render_split("train", 96))
+    examples = answer_rooms(model, processor, rooms, training_rooms)
+    if frames:
+        photographs, left_out = open_photographs(frames)
+        print("".join(f"   {line}\n" for line in left_out), end="")
+        asked = answer_photographs(model, processor, photographs)
+        examples += asked
+        for name, example in zip(photographs, asked, strict=True):
+            print(f"   {name}: {' '.join(example.text.split())}")
+        print("   (The tiny model has only ever seen rendered rooms: expect poor answers about photographs.)")
+    draw_answers(examples, output / "answers.png")
+    samples = make_marked_pixel_samples(rooms[:num_rooms])
+    texts = answer_marked_pixels(model, processor, samples, show_progress=False)
+    told, _ = score_marked_pixels(texts, samples, fit_baselines(training_rooms))
+    constant, by_pixel = (told[f"{kind}_point_error_m"] for kind in ("constant", "pixel_prior"))
+    print(f"   {num_rooms} marked pixels of as many unseen rooms, with 95 % intervals over rooms:")
+    print(f"   point off by {figure(told, 'point_error_m')} m; blind {by_pixel:.2f} by pixel, {constant:.2f} constant")
+    print(f"   name right in {figure(told, 'label_accuracy')}; blind {told['majority_label_accuracy']:.2f}, commonest")
+    print(f"   answers that can be read: {figure(told, 'parse_rate')}")
+    return told
 
 
-def ask_about_frames(model, processor, frames, output):
-    """Mark the middle of the first photograph and ask what is there. Expect poor answers: the tiny model has only
-    ever seen rendered rooms."""
-    from gap_mllm.processing.visual_prompt_gap_mllm import Mark
+def publish_and_reload(trained, folder):
+    """Save a trained model with its code, load it with the Auto classes alone, and compare weights."""
+    import torch
+    from transformers import AutoModel, AutoProcessor
 
-    views = list(frames.values())
-    width, height = views[0].size
-    mark = Mark(0, (width // 2, height // 2), "red")
-    marked = processor.apply_visual_prompt(views, [mark])
-    text = processor.ask(model, [processor.build_messages("reconstruction", marked)], "reconstruction")[0]
-    parsed = processor.post_process_points([text])[0]
-    marked[0].save(output / "frame.png")
-    answer = {
-        "frames": list(frames),
-        "answer": text,
-        "read_as": None if not parsed.items else vars(parsed.first),
-        "note": "The tiny model has only seen rendered rooms: expect a poor answer.",
-    }
-    (output / "frames.json").write_text(json.dumps(answer, indent=2) + "\n")
-    print(f"   {text.strip()!r}  (a tiny model that never saw a photograph: expect a poor answer)")
+    from gap_mllm import GapMllmForPreTraining
+    from gap_mllm.hub import save_for_hub
+    from gap_mllm.processing import GapMllmProcessor
+
+    model = GapMllmForPreTraining.from_pretrained(trained)
+    save_for_hub(model, GapMllmProcessor.from_pretrained(trained), folder)
+    reloaded = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    expected = model.state_dict()
+    if not all(torch.equal(weight, expected[name]) for name, weight in reloaded.state_dict().items()):
+        raise RuntimeError(f"{folder} does not load the weights of {trained}.")
 
 
-def report(metrics, output):
-    """Print the figures beside what a blind guess reaches."""
-    rows = [
-        ("answers that could be read", f"{metrics['parse_rate']:.3f}", ""),
-        (
-            "decoded point, median error (m)",
-            f"{metrics['point_error_m']:.2f}",
-            f"constant {metrics['constant_point_error_m']:.2f}, per pixel {metrics['pixel_prior_point_error_m']:.2f}",
-        ),
-        (
-            "dense points, median error (m)",
-            f"{metrics['dense_point_error_m']:.2f}",
-            f"per pixel {metrics['pixel_prior_dense_point_error_m']:.2f}, with another room's geometry "
-            f"{metrics['shuffled_geometry_dense_point_error_m']:.2f}",
-        ),
-        (
-            "label at the cross",
-            f"{metrics['label_accuracy']:.2f}",
-            f"always the commonest {metrics['majority_label_accuracy']:.2f}",
-        ),
-    ]
-    print()
-    for name, value, blind in rows:
-        print(f"   {name:<34}{value:>7}   {'blind: ' + blind if blind else ''}")
-    print(f"\n   {metrics['n']} answers, {metrics['seconds']:.0f} s. Look into {output}:")
-    print("   answers.png, curves.png, metrics.json, model/")
+def figure(told, name):
+    """A figure with its interval; JSON holds the infinite error of answers that cannot be read as a word."""
+    value, low, high = (float(each) for each in (told[name], *told[f"{name}_ci95"]))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def report(told, output):
+    """Print the figures of the new models beside what a blind guess reaches."""
+    arms, figures = told["arms"], ("parse_rate", "point_error_m", "label_accuracy", "dense_point_error_m")
+    names = ("answers that can be read", "decoded point off by, m", "name right", "dense points off by, m")
+    print(f"\n   {'':<26}{'without geometry':<22}{'with geometry':<22}blind")
+    print(f"   {'optimiser steps':<26}" + "".join(f"{arm['steps']:<22}" for arm in arms.values()))
+    for name, shown_name in zip(figures, names, strict=True):
+        shown = "".join(f"{figure(arm, name):<22}" for arm in arms.values())
+        guesses = {
+            kind: arms["with_geometry"].get(f"{kind}_{name}") for kind in ("pixel_prior", "constant", "majority")
+        }
+        blind = ", ".join(f"{kind.split('_')[0]} {value:.2f}" for kind, value in guesses.items() if value is not None)
+        print(f"   {shown_name:<26}{shown}{blind}")
+    print("   Blind: the median (or commonest name) of training rooms at the pixel, or of all. One seed: brackets say")
+    print("   what other rooms would change, not another seed. So few steps show that learning sets in, and not how")
+    print("   good such models become; differences may be chance. docs/experiments.md has three seeds.")
+    print(f"   {told['seconds']:.0f} s in all. Look into {output}: answers.png, curves.png, metrics.json, model/")
 
 
 if __name__ == "__main__":

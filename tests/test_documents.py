@@ -122,7 +122,7 @@ def test_recipes_in_documents_are_read(block, tmp_path):
 def test_the_model_card_has_the_figures_of_the_readme():
     figures = [line for line in (ROOT / "README.md").read_text().splitlines() if line.endswith("| `make demo` |")]
     card = re.findall(r"^\| .*\d \[.*\|$", (ROOT / "model_card.md").read_text(), re.MULTILINE)
-    assert len(card) == 4 and all(any(figure.startswith(line) for figure in figures) for line in card)
+    assert len(card) == 3 and all(any(figure.startswith(line) for figure in figures) for line in card)
 
 
 def test_model_card_is_one_that_the_hub_reads():

@@ -68,7 +68,7 @@ class TermTrainingArguments(DeviceDefaults, TrainingArguments):
                 f"label_smoothing_factor is {self.label_smoothing_factor}, but the terms of the loss do not smooth "
                 "labels. Leave it out."
             )
-        if self.max_seconds is not None and not self.max_seconds > 0:
+        if self.max_seconds is not None and not 0 < self.max_seconds < float("inf"):
             raise ValueError(f"max_seconds is {self.max_seconds}; expected seconds above 0, or nothing.")
         self.remove_unused_columns = False
         super().__post_init__()

@@ -15,13 +15,20 @@ from ...training.curves import MAX_PANELS, is_loss, is_metric, is_more_better
 _COLORS = ("#7f7f7f", "#1f4e9c", "#e69f00", "#2e8b57", "#cc3311", "#7a3e9d", "#56b4e9", "#8c564b")
 
 
-def draw_arms(logs: Mapping, path: str | Path) -> bool:
+_BLIND = (("constant_", "--"), ("majority_", ":"), ("pixel_prior_", "-."), ("category_prior_", ":"))
+
+
+def draw_arms(logs: Mapping, path: str | Path, over: str = "step", blind: Mapping | None = None) -> bool:
     """Draw what all arms log over the steps of all their stages; a row of panels for each figure with variants.
 
     Args:
         logs (`dict[str | None, dict[tuple[str, int], list[dict]]]`): entries of the log of each arm and seed, by
             variant (None where there are none).
         path (`str` or `Path`): PNG file.
+        over (`str`, defaults to "step"): entry of the log that they are drawn over: "step" or, of arms with
+            `max_seconds`, "seconds".
+        blind (`dict[str, float]`, *optional*): blind figures, as `score_marked_pixels` names them, drawn as lines;
+            only evaluations that have one, and shares of answers that could be read, are then drawn.
     Returns:
         `bool`: whether there was anything to draw, and matplotlib to draw with.
     """
@@ -29,26 +36,43 @@ def draw_arms(logs: Mapping, path: str | Path) -> bool:
     keys = list(dict.fromkeys(key for log in everything for entry in log for key in entry))
     evaluated = [key for key in keys if is_metric(key) and is_more_better(key) is not None]
     losses = [key for key in keys if is_loss(key) and key != "loss"]
+    if blind is not None:
+        told = {name.removeprefix(kind) for name in blind for kind, _ in _BLIND}
+        evaluated, losses = [key for key in evaluated if key[5:] in told or key.endswith("parse_rate")], []
     panels = {}
     for key in [*evaluated, *losses]:
         for variant, runs in logs.items():
-            series = {arm: _mean_and_band(runs, arm, key) for arm in dict.fromkeys(arm for arm, _ in runs)}
+            series = {arm: _mean_and_band(runs, arm, key, over) for arm in dict.fromkeys(arm for arm, _ in runs)}
             if any(len(steps) > 1 for steps, *_ in series.values()):
                 panels[key, variant] = series
     shown = list(panels)[: MAX_PANELS if len(logs) == 1 else None]
+    label = {"step": "optimiser step", "seconds": "seconds of training"}[over]
+    columns = 3 if len(logs) == 1 and blind is None else 2 if blind is not None else len(logs)
 
     def draw(axes, key, variant):
         for (arm, series), color in zip(panels[key, variant].items(), _COLORS * 9, strict=False):
             steps, mean, low, high = series
             above = 2 + 1 / (1 + len(steps))  # a shorter arm may be the beginning of a longer one
-            axes.plot(steps, mean, color=color, label=arm, linewidth=1.5, zorder=above)
+            marker = None if blind is None else "o"
+            axes.plot(steps, mean, color=color, label=arm, linewidth=1.5, marker=marker, zorder=above)
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-        axes.set_xlabel("optimiser step")
+        _draw_blind(axes, blind or {}, key.removeprefix("eval_"))
+        if blind is not None:
+            axes.set_ylim(0, max(axes.get_ylim()[1], 0.1))
+        axes.set_xlabel(label)
         axes.set_ylabel("rooms of evaluation" if is_metric(key) else "training")
         if is_loss(key):
             axes.set_yscale("log")
 
-    return _draw_panels(shown, 3 if len(logs) == 1 else len(logs), draw, path)
+    return _draw_panels(shown, columns, draw, path)
+
+
+def _draw_blind(axes, blind, name):
+    """What blind answers reach in a figure, as lines."""
+    for kind, style in _BLIND:
+        if np.isfinite(blind.get(kind + name, np.nan)):
+            label = f"blind, {kind.strip('_').replace('_', ' ')}: {blind[kind + name]:.2f}"
+            axes.axhline(blind[kind + name], color="black", linestyle=style, linewidth=1, label=label)
 
 
 def draw_variants(compared: Mapping, path: str | Path) -> bool:
@@ -73,15 +97,7 @@ def draw_variants(compared: Mapping, path: str | Path) -> bool:
                 mean = values.mean(1)
                 bars = mean - values.min(1), values.max(1) - mean
                 axes.errorbar(at, mean, bars, color=color, label=arm, marker="o", markersize=4, capsize=3)
-        for blind, style in (
-            ("constant_", "--"),
-            ("majority_", ":"),
-            ("pixel_prior_", "-."),
-            ("category_prior_", ":"),
-        ):
-            told = next(iter(compared.values()))["blind"]
-            if np.isfinite(told.get(blind + name, np.nan)):
-                axes.axhline(told[blind + name], color="black", linestyle=style, linewidth=1, label=blind.strip("_"))
+        _draw_blind(axes, next(iter(compared.values()))["blind"], name)
         axes.set_xticks(range(len(compared)), list(map(str, compared)))
         axes.set_ylabel("test rooms")
 
@@ -105,16 +121,20 @@ def _draw_panels(panels, columns, draw, path):
         better = {True: "more is better", False: "less is better", None: ""}[is_more_better(key)]
         axes.set_ylabel(f"{axes.get_ylabel()}; {better}")
         axes.grid(alpha=0.3)
-    max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=8)
+    for axes in figure.axes:
+        if any(label.startswith("blind") for label in axes.get_legend_handles_labels()[1]):
+            axes.legend(fontsize=8)
+    if not any(axes.get_legend() for axes in figure.axes):
+        max(figure.axes, key=lambda axes: len(axes.get_legend_handles_labels()[1])).legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, format="png")
     return True
 
 
-def _mean_and_band(logs, arm, key):
-    """Steps at which every seed of an arm has a finite value, and mean, least and greatest of these."""
+def _mean_and_band(logs, arm, key, over="step"):
+    """Steps (or seconds) at which every seed of an arm has a finite value, and mean, least and greatest of these."""
     series = [
-        {entry["step"]: float(entry[key]) for entry in log if key in entry and np.isfinite(float(entry[key]))}
+        {entry[over]: float(entry[key]) for entry in log if {key, over} <= {*entry} and np.isfinite(float(entry[key]))}
         for (name, _), log in logs.items()
         if name == arm
     ]

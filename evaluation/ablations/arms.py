@@ -144,8 +144,20 @@ def _smoke(ablation, output, logs):
     return runs
 
 
+def read_run(folder: str | Path) -> tuple[dict, list[dict]]:
+    """Scores and log of a run that `run_ablation` has ended.
+
+    Args:
+        folder (`str` or `Path`): folder of the run.
+    Returns:
+        `tuple[dict, list[dict]]`: figures by name, and entries of the log.
+    """
+    told = json.loads(Path(folder, SCORES_FILE).read_text(encoding="utf-8"))
+    return told["scores"], _log(Path(folder))
+
+
 def _log(folder):
     return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
 
 
-__all__ = ["run_ablation"]
+__all__ = ["read_run", "run_ablation"]

@@ -9,7 +9,17 @@ from PIL import Image
 from gap_mllm.evaluation import AnswerExample, draw_answers, plot_curves, project_wireframe
 from gap_mllm.processing import format_boxes, format_point
 from gap_mllm.processing.data import make_question
-from gap_mllm.processing.drawing import ANSWER_COLOR, TRUE_COLOR, VIEW_COLOR, _convex_hull, _Level, _words
+from gap_mllm.processing.drawing import (
+    ANSWER_COLOR,
+    BLIND_COLOR,
+    TRUE_COLOR,
+    VIEW_COLOR,
+    _convex_hull,
+    _draw_words,
+    _Level,
+    _main_view,
+    _words,
+)
 
 
 INTRINSICS = np.array([[100.0, 0, 50], [0, 100, 40], [0, 0, 1]])
@@ -72,6 +82,24 @@ def test_answers_are_drawn(test_rooms, tmp_path):
     assert count_pixels(read, ANSWER_COLOR) > 3 * count_pixels(unread, ANSWER_COLOR) > 0
     # An answer far outside of the room is put on the border of the plan.
     draw_answers([AnswerExample(room, point, format_point("lamp", [1e6, 0, -1e6]))], unread)
+
+
+def test_blind_guesses_and_answers_in_words_are_drawn(test_rooms, tmp_path):
+    room = test_rooms[0]
+    point, box = make_question(room, "reconstruction", 1), make_question(room, "grounding_box")
+    number = make_question(room, "object_count")
+    guess = format_point("wall", np.array(point.truth.items[0].numbers) + 0.5)
+    for example, blind in ((point, guess), (box, box.answer), (number, number.answer)):
+        draw_answers([AnswerExample(room, example, "nothing", blind)], tmp_path / "with.png")
+        draw_answers([AnswerExample(room, example, "nothing")], tmp_path / "without.png")
+        assert count_pixels(tmp_path / "with.png", BLIND_COLOR) > count_pixels(tmp_path / "without.png", BLIND_COLOR)
+    lines = _draw_words(AnswerExample(room, number, number.answer, "99"), None, None)
+    assert lines[1:] == [
+        f"Truth: {number.answer}", f"Model: {number.answer} (right)", "Blind guess: 99 (wrong)"
+    ]  # fmt: skip
+    assert _main_view(AnswerExample(room, point, "")) == point.marks[0].view
+    seen = [(room.instance_ids[view] == int(box.boxes[0].instance_id)).sum() for view in range(len(room.images))]
+    assert seen[_main_view(AnswerExample(room, box, ""))] == max(seen) > 0
 
 
 def test_answers_that_cannot_be_drawn(test_rooms, tmp_path):

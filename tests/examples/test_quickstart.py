@@ -1,18 +1,16 @@
-"""The quickstart's way with a folder of photographs, and with a stopped training; `make demo` runs the rest."""
+"""The quickstart's flags, and its way with a folder of photographs; `make demo-short` runs the whole."""
 
 import importlib.util
-import json
-import signal
+import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from transformers import AutoModel, AutoProcessor, TrainerCallback
+from transformers import AutoModel, AutoProcessor
 
-from gap_mllm.training import train_geometry_aligned as by_recipe
+from gap_mllm.evaluation import answer_photographs, answer_rooms, draw_answers, open_photographs, render_split
 from gap_mllm.training.recipes import find_recipe
 
 
@@ -38,60 +36,76 @@ def save(folder, name, size, mode="RGB", **kwargs):
     Image.fromarray(pixels, "RGBA").convert(mode).save(folder / name, **kwargs)
 
 
-def test_frames_of_any_kind_are_asked_about(quickstart, shipped, tmp_path):
-    frames, output = tmp_path / "frames", tmp_path / "out"
-    frames.mkdir()
-    output.mkdir()
+def test_photographs_of_any_kind_are_asked_about_and_drawn(shipped, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter
-    save(frames, "0.jpg", (200, 90), exif=exif)
-    save(frames, "1.png", (64, 64), "RGBA")
-    save(frames, "2.png", (640, 480), "L")
-    Image.fromarray(np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) * 13).save(frames / "3.png")
-    (frames / "notes.txt").write_text("no picture")
-    quickstart.ask_about_frames(*shipped, quickstart.choose_frames(frames), output)
-    result = json.loads((output / "frames.json").read_text())
-    assert result["frames"] == ["0.jpg", "1.png", "2.png", "3.png"] and isinstance(result["answer"], str)
-    assert Image.open(output / "frame.png").size == (90, 200)
+    save(tmp_path, "0.jpg", (200, 90), exif=exif)
+    save(tmp_path, "1.png", (64, 64), "RGBA")
+    save(tmp_path, "2.png", (640, 480), "L")
+    Image.fromarray(np.arange(60 * 80, dtype=np.uint16).reshape(60, 80) * 13).save(tmp_path / "3.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    photographs, told = open_photographs(tmp_path)
+    assert {name: picture.size for name, picture in photographs.items()} == {
+        "0.jpg": (90, 200), "1.png": (64, 64), "2.png": (640, 480), "3.png": (80, 60)
+    }  # fmt: skip
+    assert told == ["left out, no pictures that can be opened: notes.txt"]
+    examples = answer_photographs(*shipped, photographs)
+    assert [(each.question.marks[0].view, each.question.marks[0].xy) for each in examples] == [
+        (0, (45, 100)), (1, (32, 32)), (2, (320, 240)), (3, (40, 30))
+    ]  # fmt: skip
+    draw_answers(examples, tmp_path / "answers.png")
+    assert min(Image.open(tmp_path / "answers.png").size) > 1000
 
 
-def test_one_frame_is_enough_and_none_is_said(quickstart, shipped, tmp_path):
-    with pytest.raises(SystemExit, match="holds no pictures"):
-        quickstart.choose_frames(tmp_path)
-    with pytest.raises(SystemExit, match="is not a folder"):
-        quickstart.choose_frames(tmp_path / "nowhere")
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    save(frames, "only.jpg", (48, 33))
-    quickstart.ask_about_frames(*shipped, quickstart.choose_frames(frames), tmp_path)
-    assert json.loads((tmp_path / "frames.json").read_text())["frames"] == ["only.jpg"]
+def test_one_photograph_is_enough_and_none_is_said(shipped, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+        open_photographs(tmp_path)
+    with pytest.raises(NotADirectoryError, match="is not a folder"):
+        open_photographs(tmp_path / "nowhere")
+    save(tmp_path, "only.jpg", (48, 33))
+    assert len(answer_photographs(*shipped, open_photographs(tmp_path)[0])) == 1
 
 
-def test_a_broken_photograph_is_named_and_left_out(quickstart, tmp_path, capsys):
-    save(tmp_path, "whole.jpg", (80, 60))
-    (tmp_path / "broken.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:600])
-    assert list(quickstart.choose_frames(tmp_path)) == ["whole.jpg"]
-    assert "left out" in (said := capsys.readouterr().out) and "broken.jpg" in said
+def test_a_broken_photograph_is_named_and_gives_way(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"):
+        save(tmp_path, name, (80, 60))
+    (tmp_path / "e.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:600])
+    photographs, told = open_photographs(tmp_path)
+    assert list(photographs) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert len(told) == 1 and told[0].startswith("left out: e.jpg") and "cannot be read" in told[0]
 
 
-def test_frames_are_spread_over_the_folder(quickstart, tmp_path):
-    for count, chosen in ((2, [0, 1]), (3, [0, 1, 2]), (7, [0, 2, 4, 6])):
+def test_a_huge_photograph_is_made_smaller_or_named(tmp_path, monkeypatch):
+    save(tmp_path, "huge.jpg", (5000, 2500))
+    assert open_photographs(tmp_path)[0]["huge.jpg"].size == (1024, 512)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000 * 1000)  # twice of it is an error of Pillow's
+    with pytest.raises(FileNotFoundError, match="huge.jpg.*exceeds limit"):
+        open_photographs(tmp_path)
+
+
+def test_photographs_are_spread_over_the_folder(tmp_path):
+    for count, chosen in ((2, [0, 1]), (3, [0, 1, 2]), (7, [0, 2, 4, 6]), (30, [0, 10, 19, 29])):
         folder = tmp_path / str(count)
         folder.mkdir()
         for index in range(count):
-            save(folder, f"{index}.png", (32, 32))
-        assert list(quickstart.choose_frames(folder)) == [f"{index}.png" for index in chosen]
+            save(folder, f"{index:02}.png", (32, 32))
+        photographs, told = open_photographs(folder)
+        assert list(photographs) == [f"{index:02}.png" for index in chosen]
+        assert told == ([] if count < 5 else [f"4 of {count} pictures are taken, spread over the folder"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--steps", "0"], "--steps is 0; expected 1 or more"),
+        (["--seconds", "0"], "--seconds is 0.0; expected 1 or more"),
+        (["--seconds", "nan"], "--seconds is nan; expected 1 or more"),
         (["--test-rooms", "1"], "--test-rooms is 1; expected 2 or more"),
+        (["--shipped-rooms", "1"], "--shipped-rooms is 1; expected 2 or more"),
         (["--threads", "0"], "--threads is 0; expected 1 or more"),
+        (["--frames", "nowhere"], "--frames is nowhere, which is not a folder"),
     ],
 )
-def test_too_few_are_refused_before_any_work(words, message, quickstart, monkeypatch, capsys, tmp_path):
+def test_wrong_flags_are_refused_before_any_work(words, message, quickstart, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["quickstart.py", "--output", str(tmp_path / "out"), *words])
     with pytest.raises(SystemExit) as ended:
         quickstart.main()
@@ -99,44 +113,14 @@ def test_too_few_are_refused_before_any_work(words, message, quickstart, monkeyp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_training_that_was_stopped_goes_on_and_is_not_repeated(quickstart, tmp_path, monkeypatch):
-    train = by_recipe.train_geometry_aligned
-
-    def losses(folder):
-        log = json.loads((folder / "training" / "trainer_state.json").read_text())["log_history"]
-        return {entry["step"]: entry["loss"] for entry in log if "loss" in entry}
-
-    def shorter(recipe, overrides, **kwargs):
-        return train(recipe, [*overrides, "--logging_steps", "1", *QUICK], **kwargs)
-
-    def stopped(recipe, overrides):
-        return shorter(recipe, overrides, callbacks=[StopAt(2)])
-
-    whole, output, args = tmp_path / "whole", tmp_path / "output", SimpleNamespace(steps=4)
-    monkeypatch.setattr(by_recipe, "train_geometry_aligned", shorter)
-    quickstart.train(args, whole)
-    monkeypatch.setattr(by_recipe, "train_geometry_aligned", stopped)
-    with pytest.raises(SystemExit):
-        quickstart.train(args, output)
-    assert (output / "training" / "checkpoint-2").is_dir()
-    monkeypatch.setattr(by_recipe, "train_geometry_aligned", shorter)
-    trainer, _ = quickstart.train(args, output)
-    assert losses(output) == losses(whole) and list(losses(output)) == [1, 2, 3, 4] and not trainer.was_finished
-    assert quickstart.train(args, output)[0].was_finished
+def test_answers_about_rooms_stand_beside_blind_ones(shipped):
+    examples = answer_rooms(*shipped, list(render_split("test", 9, 5000)), list(render_split("train", 4)))
+    tasks = [each.question.question_type for each in examples]
+    assert tasks == ["reconstruction"] * 3 + ["grounding_box", "left_right", "detection3d"]
+    assert len({each.scene.scene_id for each in examples}) == 6 and all(each.blind for each in examples)
+    assert all("pointmap" in each.blind for each in examples[:3]) and re.match("[AB]", examples[4].blind)
 
 
 def test_the_quickstart_saves_while_it_trains():
     recipe = yaml.safe_load(find_recipe("quickstart").read_text())
     assert recipe["save_steps"] <= recipe["max_steps"] / 4 and "save_strategy" not in recipe
-
-
-QUICK = ["--per_device_train_batch_size", "1", "--questions", '{"counts": {"reconstruction": 1}}']
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        if state.global_step + 1 == self.step:
-            signal.raise_signal(signal.SIGTERM)

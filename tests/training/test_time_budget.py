@@ -83,7 +83,7 @@ def test_steps_end_it_where_they_are_fewer(tmp_path, clock):
 
 
 def test_wrong_seconds_are_refused(tmp_path, monkeypatch):
-    for wrong in (0, -1.0, float("nan")):
+    for wrong in (0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="expected seconds above 0"):
             GeometryAlignedTrainingArguments(str(tmp_path), max_seconds=wrong)
     monkeypatch.setattr(GeometryAlignedTrainingArguments, "world_size", 2)
