@@ -17,8 +17,8 @@ Reached so far, with the seeds of the recipes:
 
 Of those of tiny_gap_mllm, every fifteenth of 60,000, most were for questions about three objects (406 draws) and about
 which is nearer to a camera (179). Before questions came from the task makers and rooms had styles 128,000 and 125,000
-rooms of the two recipes were walked, the first 13,000 and every hundredth of the others asked in full: 0 and 15 show no
-furniture in their views, none broke.
+rooms of the two recipes were walked, the first 13,000 and every hundredth of the others asked in full: 0 and 15 show
+no furniture in their views, none broke.
 """
 
 import argparse
