@@ -52,7 +52,7 @@ def check_sections(recipe_args: object) -> None:
     Raises:
         ValueError: for a key that is not known, with those that are; if `data` or one of its sources names no source,
             or one that is not known; for a weight or limit that is none, or if `data` is missing for a section that is
-            about it, or streamed for a cold start; for `tiny_processor` beside `model_path`.
+            about it, or streamed for a cold start.
     """
     sections = {each.name: getattr(recipe_args, each.name) for each in fields(recipe_args)}
     sections = {name: sections[name] for name in _SECTIONS if name in sections}
@@ -74,8 +74,6 @@ def check_sections(recipe_args: object) -> None:
             raise ValueError("data has streaming=True, but cold_start looks for the answers that are worth learning.")
     check_names("frozen_geometry", sections.get("frozen_geometry", ()), _parameters(FrozenGeometry, {"model"}))
     check_names("tiny_processor", sections.get("tiny_processor", ()), _parameters(build_tiny_processor))
-    if sections.get("tiny_processor") and recipe_args.model_path:
-        raise ValueError("tiny_processor is for a new model, and model_path brings its processor: leave one out.")
     check_names("questions.counts", map(task_name, sections.get("questions", {}).get("counts", ())), TASK_MAKERS)
     RoomQuestions(**sections.get("questions", {}))
     bounds = {f"collation.{name}": value for name, value in sections.get("collation", {}).items()}

@@ -56,7 +56,10 @@ class GeometryAlignedModelArguments(QuestionArguments):
     )
     tiny_processor: dict = field(
         default_factory=dict,
-        metadata={"help": "Arguments of build_tiny_processor (number_pieces, max_pixels, ...), for a new model."},
+        metadata={
+            "help": "Arguments of build_tiny_processor (number_pieces, max_pixels, ...), for a new model; model_path "
+            "brings its processor, as it brings the sizes of model_config."
+        },
     )
     layout: str | None = field(
         default=None,

@@ -57,7 +57,7 @@ def run_ablation(
         >>> from gap_mllm.evaluation import run_ablation
         >>> arms = {"plain": {}, "dense": {"point_map_weight": 1.0}}
         >>> overrides = {"model_path": str(folder), "max_steps": 1, "num_rooms": 2, "save_strategy": "no"}
-        >>> told = {"recipe": "tiny_gap_mllm", "arms": arms, "seeds": [0], "overrides": overrides}
+        >>> told = {"recipe": "quickstart", "arms": arms, "seeds": [0], "overrides": overrides}
         >>> def measure(trainer, processor):
         ...     return {"steps": trainer.state.global_step}
         >>> report = run_ablation(told, "ablation", measure=measure)

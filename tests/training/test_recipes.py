@@ -167,7 +167,6 @@ def test_exponents_are_numbers(tmp_path):
         ),
         ({"eval_data": {"splt": "val"}}, r"eval_data has the unknown key 'splt' \(did you mean 'split'\?\)"),
         ({"tiny_processor": {"numbers": 1}}, r"tiny_processor has the .*'numbers' \(did you mean 'number_pieces'\?\)"),
-        ({"tiny_processor": {"number_pieces": True}, "model_path": "x"}, "model_path brings its processor"),
         ({"data": {}, "augmentation": {"seed": 1}}, "augmentation is for data, and the recipe has none"),
     ],
 )
