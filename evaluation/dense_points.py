@@ -165,7 +165,8 @@ def _encoder_errors(output, batch, baselines, stride):
     valid = batch["valid"].numpy()[pick]
     truth = np.moveaxis(np.moveaxis(batch["points"].numpy(), -1, 0)[pick], 0, -1)
     points = np.moveaxis(np.moveaxis(output.world_points.float().cpu().numpy(), -1, 0)[pick], 0, -1)
-    prior = np.moveaxis(np.moveaxis(baselines.point_maps(height, width), -1, 0)[pick], 0, -1)
+    prior = np.moveaxis(np.moveaxis(baselines.point_maps(height, width), -1, 0)[pick], 0, -1)[: valid.shape[1]]
+    prior_depth = baselines.depth_maps(height, width)[pick][: valid.shape[1]]  # fitted on as many views or more
     true_depth = np.where(valid, batch["depth"].numpy()[pick], np.nan)
     depth = output.depth[..., 0].float().cpu().numpy()[pick]
 
@@ -177,7 +178,7 @@ def _encoder_errors(output, batch, baselines, stride):
         f"pixel_prior_{NAME}": flat(_distance(prior, truth)),
         f"constant_{NAME}": flat(_distance(baselines.constant_dense_point, truth)),
         "depth_abs_rel": flat(np.abs(depth - true_depth) / true_depth),
-        "pixel_prior_depth_abs_rel": flat(np.abs(baselines.depth_maps(height, width)[pick] - true_depth) / true_depth),
+        "pixel_prior_depth_abs_rel": flat(np.abs(prior_depth - true_depth) / true_depth),
     }
     true_poses = _relative_poses(batch["pose_enc"], (height, width))
     poses = _relative_poses(output.pose_enc.float().cpu(), (height, width))

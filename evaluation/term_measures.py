@@ -221,6 +221,18 @@ def _own_texts(told):
     return [told["texts"][0][label] for label in told["labels"][0]]
 
 
+def _naming_places(features, told, term):
+    labels = told["labels"][0].flatten()
+    places = features.unflatten(1, (term.side**2, -1)).flatten(0, 1)
+    named = (F.normalize(places, dim=-1) @ F.normalize(term.text_features[0], dim=-1).T).argmax(1)
+    right = [(named[labels == label] == label).float().mean() for label in labels[labels >= 0].unique()]
+    return 100 * torch.stack(right).mean().item()
+
+
+def _one_label(train, term):
+    return lambda told: 100 / told["count"][0]  # of the labels that are seen one is right, wherever it is
+
+
 def _relating(features, told, term):
     regions = pool_regions(features, told["tokens"][0], int(told["tokens"][0].max()) + 1)
     pairs, holds, known = (told[name][0] for name in ("pairs", "holds", "known"))
@@ -250,6 +262,7 @@ MEASURES: dict[str, tuple[TermMeasure, ...]] = {
     "consistency": (TermMeasure("1 - cosine", _inconsistency, lambda train, term: lambda told: 1.0),),
     "shape": (TermMeasure("Chamfer, cm", _shape_error, _best_shape),),
     "region_text": (TermMeasure("named of ten, %", _naming, _commonest, False),),
+    "label_map": (TermMeasure("places named, mean over labels, %", _naming_places, _one_label, False),),
     "relations": (TermMeasure("right, %", _relating, _one_of_two, False),),
 }
 

@@ -94,6 +94,7 @@ def trial_terms(encoder: str) -> dict[str, dict]:
         "shape": {},
         "region_text": {"negatives": sorted(FURNITURE)},
         "relations": {},
+        "label_map": {"negatives": sorted(FURNITURE)},
     }
 
 

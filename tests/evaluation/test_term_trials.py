@@ -22,7 +22,7 @@ def score(name, prediction, told, term=None, index=0):
 
 
 def test_every_term_with_a_geometric_target_is_tried():
-    assert set(MEASURES) == set(LOSS_TERMS) - {"text", "readout"} == set(trial_terms(ENCODER))
+    assert set(MEASURES) == set(LOSS_TERMS) - {"text", "readout", "number"} == set(trial_terms(ENCODER))
     alone = terms_alone("normals", {"normals": {}, "depth": {"side": 4}})
     assert alone == {"depth": {"side": 4, "weight": 1e-6}, "normals": {"weight": 1.0}}
 
@@ -63,6 +63,13 @@ def test_objects_are_named_and_related():
     told |= {"texts": [[torch.tensor([number]) for number in (7, 8, 1, 2, 3)]]}
     constant = MEASURES["region_text"][0].constant([told, {**told, "labels": [torch.tensor([1, 1])]}], None)
     assert constant(told) == 50  # the commonest, 8, is one of the two
+    places = {"labels": [torch.tensor([[[0, 2]], [[2, -1]]])], "count": [2]}
+    term = SimpleNamespace(text_features=[texts], side=1)
+    named = torch.stack([texts[0], texts[2], texts[1], texts[4]])
+    wide = SimpleNamespace(text_features=[texts], side=2)
+    assert score("label_map", named, {**places, "labels": [places["labels"][0].flatten()]}, term) == 75  # 1, and 1 / 2
+    assert score("label_map", named.view(1, 20), {**places, "labels": [torch.tensor([[[0, 2], [1, 4]]])]}, wide) == 100
+    assert MEASURES["label_map"][0].constant([], None)(places) == 50
     pair = {"pairs": [torch.tensor([[0, 1]])], "holds": [torch.tensor([[True, False]])]}
     pair |= {"known": [torch.tensor([[True, True]])], "tokens": told["tokens"]}
     sides = SimpleNamespace(text_features=[torch.tensor([[1.0], [-1.0]])])
