@@ -85,7 +85,7 @@ def device_maps(size):
         "dict": {"device_map": on_cpu},
         "encoder on disk": {"device_map": on_cpu | {"model.geometry": "disk"}},
         "all on disk": {"device_map": {"": "disk"}},
-        "half in memory": {"device_map": "auto", "max_memory": {"cpu": size // 2}},
+        "some in memory": {"device_map": "auto", "max_memory": {"cpu": size * 2 // 3}},
         "most in memory": {"device_map": "auto", "max_memory": {"cpu": size * 4 // 5}},
     }
 
