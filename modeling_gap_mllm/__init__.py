@@ -18,6 +18,7 @@ from .known_geometry_gap_mllm import KnownGeometry
 from .modeling_gap_mllm import GEOMETRY_ENCODERS, GapMllmForConditionalGeneration, GapMllmModel
 from .pretraining_gap_mllm import GapMllmForPreTraining
 from .processing.processing_gap_mllm import GapMllmProcessor
+from .processing.scene_session_gap_mllm import SceneSession
 from .publishing_gap_mllm import AUTO_MAPS
 from .vggt_gap_mllm import GapMllmGeometryOutput, GapMllmVggtModel
 from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction
@@ -56,5 +57,6 @@ __all__ = [
     "GapMllmVggtPointsModel",
     "KnownGeometry",
     "QUANTIZATION_SKIP_MODULES",
+    "SceneSession",
     "best_attn_implementation",
 ]

@@ -4,6 +4,7 @@ The one generate loop of the package: `GapMllmProcessor.ask`, the demo, the eval
 it. Only what depends on the batch alone enters a number: a batch gives the same texts whatever ran before it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import ModelOutput
 
 from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
-from .json_stopping_gap_mllm import JsonStopping, cut_after_json
+from .json_stopping_gap_mllm import JsonEnd, JsonStopping
+from .model_lock_gap_mllm import model_lock
+from .prompt_prefixes_gap_mllm import PromptPrefixes, can_reuse
 from .video_processing_gap_mllm import CHOICE_OPTIONS
 from .visual_prompt_gap_mllm import to_rgb_image
 
@@ -51,6 +54,14 @@ ANSWER_FORMS = {
 }
 
 
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """The text of an answer, and whether generation was cut off before its end (`truncated`)."""
+
+    text: str
+    truncated: bool = False
+
+
 class EncodedScenes:
     """Scenes that the model has seen; made by `Asker.encode`.
 
@@ -58,10 +69,18 @@ class EncodedScenes:
         features (`ModelOutput`): what `get_image_features` gave for all views.
         grid (`torch.Tensor` of shape `(N, 3)`): temporal patches, rows and columns of each view.
         lengths (`list[int]`): views of each scene.
+        prefixes (`PromptPrefixes`, *optional*): keeps what the language model made of the prompts' beginnings; None
+            reads each prompt anew.
     """
 
-    def __init__(self, features: ModelOutput, grid: torch.Tensor, lengths: list[int]):
-        self.features, self.grid, self.lengths = features, grid, lengths
+    def __init__(
+        self,
+        features: ModelOutput,
+        grid: torch.Tensor,
+        lengths: list[int],
+        prefixes: PromptPrefixes | None = None,
+    ):
+        self.features, self.grid, self.lengths, self.prefixes = features, grid, lengths, prefixes
 
     def views(self, scene: int) -> list[int]:
         """Return the places of one scene's views among all."""
@@ -142,7 +161,10 @@ class Asker:
 
     @torch.no_grad()
     def encode(
-        self, view_sets: list[list[Image.Image]], geometry_sets: list[list[Image.Image]] | None = None
+        self,
+        view_sets: list[list[Image.Image]],
+        geometry_sets: list[list[Image.Image]] | None = None,
+        known: Callable[[torch.Tensor], dict] | None = None,
     ) -> EncodedScenes:
         """Encode sets of views, each as one scene.
 
@@ -150,16 +172,21 @@ class Asker:
             view_sets (`list[list[PIL.Image.Image]]`): pictures of each scene.
             geometry_sets (`list[list[PIL.Image.Image]]`, *optional*): pictures that geometry is taken from instead,
                 of equal sizes.
+            known (`Callable`, *optional*): function of the grid `(N, 3)` that tells what is known of the views,
+                `intrinsics`, `poses` and `depth` of `get_geometry_features` by name.
         Returns:
             `EncodedScenes`.
         """
-        pixels, lengths = self._pixels(view_sets), [len(views) for views in view_sets]
-        base, geometry = self.model.model, None
-        if geometry_sets is not None:
-            geometry = base.get_geometry_features(**self._pixels(geometry_sets), scene_lengths=lengths)
-        features = base.get_image_features(
-            **pixels, scene_lengths=lengths, geometry_features=geometry, return_dict=True
-        )
+        with model_lock(self.model):
+            pixels, lengths = self._pixels(view_sets), [len(views) for views in view_sets]
+            base, geometry = self.model.model, None
+            if geometry_sets is not None or known is not None:
+                seen = pixels if geometry_sets is None else self._pixels(geometry_sets)
+                told = {} if known is None else known(pixels["image_grid_thw"].cpu())
+                geometry = base.get_geometry_features(**seen, scene_lengths=lengths, **told)
+            features = base.get_image_features(
+                **pixels, scene_lengths=lengths, geometry_features=geometry, return_dict=True
+            )
         return EncodedScenes(features, pixels["image_grid_thw"].cpu(), lengths)
 
     def _pixels(self, view_sets):
@@ -167,7 +194,6 @@ class Asker:
         pixels = self.processor.image_processor(images=images, return_tensors="pt")
         return {name: pixels[name].to(self.model.device) for name in ("pixel_values", "image_grid_thw")}
 
-    @torch.no_grad()
     def ask(
         self,
         chats: list[list[dict]],
@@ -189,38 +215,81 @@ class Asker:
         Raises:
             ValueError: if a chat shows another number of pictures than its scene has.
         """
+        return [answer.text for answer in self.generate_answers(chats, form, encoded, scenes, **options)]
+
+    @torch.no_grad()
+    def generate_answers(
+        self,
+        chats: list[list[dict]],
+        form: AnswerForm,
+        encoded: EncodedScenes | None = None,
+        scenes: list[int] | None = None,
+        **options,
+    ) -> list[GeneratedAnswer]:
+        """As `ask`, and tells which answers were cut off.
+
+        With `encoded.prefixes` the part of the prompts up to the last view is read once, where all chats begin alike
+        and the options allow it (`can_reuse`); the answers are the same.
+        """
         texts = [
             self.processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False) for chat in chats
         ]
-        inputs = {}
-        if encoded is not None:
+        with model_lock(self.model):
+            if encoded is None:
+                return self._generate(self._padded(texts), form, options)
             shown = [encoded.views(scene) for scene in scenes]
             pairs = zip(texts, shown, strict=True)
             texts = [self._with_image_tokens(text, encoded.grid[views]) for text, views in pairs]
+            if encoded.prefixes is not None and len(set(scenes)) == 1 and can_reuse(self.model, options):
+                image = self._image_inputs(encoded, shown[0])
+                inputs = encoded.prefixes.inputs(self.model, self.processor.tokenizer, texts, image, options)
+                if inputs is not None:
+                    return self._generate(inputs, form, options)
             flat = [view for views in shown for view in views]
-            features = self.model.model.select_views(encoded.features, flat)
-            inputs = {"mm_encoder_outputs": {"image": features}, "image_grid_thw": encoded.grid[flat]}
-            inputs["image_grid_thw"] = inputs["image_grid_thw"].to(self.model.device)
+            return self._generate(self._padded(texts) | self._image_inputs(encoded, flat), form, options)
+
+    def _image_inputs(self, encoded, views):
+        features = self.model.model.select_views(encoded.features, views)
+        grid = encoded.grid[views].to(self.model.device)
+        return {"mm_encoder_outputs": {"image": features}, "image_grid_thw": grid}
+
+    def _padded(self, texts):
         tokens = self.processor.tokenizer(texts, add_special_tokens=False, return_tensors="pt", **_PADDED)
         tokens = tokens.to(self.model.device)
-        inputs |= {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-        inputs["mm_token_type_ids"] = (tokens["input_ids"] == self.model.config.image_token_id).int()
-        return self._generate(inputs, form, options)
+        types = (tokens["input_ids"] == self.model.config.image_token_id).int()
+        return {
+            "input_ids": tokens["input_ids"],
+            "attention_mask": tokens["attention_mask"],
+            "mm_token_type_ids": types,
+        }
 
     def _generate(self, inputs, form, options):
         """The answers to a padded batch of inputs."""
         tokenizer, length = self.processor.tokenizer, inputs["input_ids"].shape[1]
+        options = {"max_new_tokens": form.max_new_tokens, "do_sample": False, **options}
+        criteria = [*(options.pop("stopping_criteria", None) or ())]
         if form.keys:
-            inputs["stopping_criteria"] = [JsonStopping(tokenizer, length, form.keys, form.is_list)]
+            criteria.append(JsonStopping(tokenizer, length, form.keys, form.is_list))
         if "stop_strings" in options:
-            inputs["tokenizer"] = tokenizer
-        output = self.model.generate(
-            **inputs, **{"max_new_tokens": form.max_new_tokens, "do_sample": False, **options}
-        )
-        answers = self.processor.batch_decode(output[:, length:], skip_special_tokens=True)
+            options["tokenizer"] = tokenizer
+        output = self.model.generate(**inputs, stopping_criteria=criteria, **options)[:, length:]
+        texts = self.processor.batch_decode(output, skip_special_tokens=True)
+        return [self._answer(text, row, form, options) for text, row in zip(texts, output.tolist(), strict=True)]
+
+    def _answer(self, text, tokens, form, options):
+        """The answer up to where it ends, and whether that end came."""
+        config = self.model.generation_config
+        eos, pad = (options.get(name, getattr(config, name)) for name in ("eos_token_id", "pad_token_id"))
+        ends = {*(eos if isinstance(eos, list | tuple) else [eos]), self.processor.tokenizer.eos_token_id}
+        stops = options.get("stop_strings") or []
+        stops = [stops] if isinstance(stops, str) else stops
+        is_ended = not tokens or tokens[-1] == pad or any(token in ends for token in tokens)
+        is_ended = is_ended or any(text.rstrip().endswith(stop.rstrip()) for stop in stops)
         if form.keys:
-            answers = [cut_after_json(answer, form.keys, form.is_list) for answer in answers]
-        return answers
+            reader = JsonEnd(form.keys, form.is_list)
+            reader.read(text)
+            is_ended, text = is_ended or reader.end is not None, text[: reader.end]
+        return GeneratedAnswer(text, not is_ended)
 
     def answer(self, chats: list[list[dict]], form: AnswerForm, **options) -> list[str]:
         """Answer chats that hold their pictures or videos; pictures that several chats share are encoded once.
@@ -236,7 +305,7 @@ class Asker:
                 `GapMllmProcessor` for videos. ImportError, FileNotFoundError: as there.
         """
         chosen = {name: options.pop(name) for name in VIDEO_OPTIONS if name in options}
-        if any(part["type"] == "video" for chat in chats for part in _parts(chat)):
+        if any(part["type"] == "video" for chat in chats for part in chat_parts(chat)):
             inputs = self.processor.apply_chat_template(
                 chats,
                 add_generation_prompt=True,
@@ -245,7 +314,8 @@ class Asker:
                 return_tensors="pt",
                 processor_kwargs={**_PADDED, **chosen},
             )
-            return self._generate(inputs.to(self.model.device), form, options)
+            with model_lock(self.model), torch.no_grad():
+                return [answer.text for answer in self._generate(inputs.to(self.model.device), form, options)]
         shown = [_pictures(chat) for chat in chats]
         if not any(shown):
             return self.ask(chats, form, **options)
@@ -270,20 +340,36 @@ class Asker:
         return parts[0] + "".join(token * count + part for count, part in zip(counts, parts[1:], strict=True))
 
 
-def _parts(chat):
+def chat_parts(chat: list[dict]) -> list[dict]:
+    """All parts of the turns of a chat, in their order; turns of plain text have none."""
     return [part for turn in chat if not isinstance(turn["content"], str) for part in turn["content"]]
 
 
 def _pictures(chat):
     """The pictures of a chat, in their order."""
     pictures = []
-    for part in _parts(chat):
+    for part in chat_parts(chat):
         if part["type"] in ("image", "image_url"):
-            given = [part[key] for key in ("image", "path", "url", "image_url") if part.get(key) is not None]
-            if not given:
+            picture = picture_of(part)
+            if picture is None:
                 raise ValueError(f"an image part of a chat holds no picture: {part}. Build it with build_messages.")
-            pictures.append(given[0])
+            pictures.append(picture)
     return pictures
 
 
-__all__ = ["ANSWER_FORMS", "VIDEO_OPTIONS", "AnswerForm", "Asker", "EncodedScenes", "check_image_statistics"]
+def picture_of(part: dict):
+    """The picture of an image part of a chat, None of a placeholder."""
+    return next((part[key] for key in ("image", "path", "url", "image_url") if part.get(key) is not None), None)
+
+
+__all__ = [
+    "ANSWER_FORMS",
+    "VIDEO_OPTIONS",
+    "AnswerForm",
+    "Asker",
+    "EncodedScenes",
+    "GeneratedAnswer",
+    "chat_parts",
+    "check_image_statistics",
+    "picture_of",
+]

@@ -19,6 +19,7 @@ from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_fra
 from .asking_gap_mllm import ANSWER_FORMS, VIDEO_OPTIONS, AnswerForm, Asker
 from .focal_lengths_gap_mllm import focal_lengths, focal_text
 from .prompts_gap_mllm import build_messages
+from .scene_session_gap_mllm import SceneSession
 from .several_marks_gap_mllm import name_marks, number_marks
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
@@ -518,6 +519,19 @@ class GapMllmProcessor(Qwen3VLProcessor):
         if task is not None and task not in ANSWER_FORMS:
             raise ValueError(f"unknown task {task!r}; known are {', '.join(ANSWER_FORMS)}, or None for free text.")
         return Asker(model, self).answer(chats, ANSWER_FORMS[task] if task else AnswerForm(), **options)
+
+    def open_scene(self, model: PreTrainedModel, views, **options) -> SceneSession:
+        """Open a scene that is encoded once and can be asked many things.
+
+        Args:
+            model (`GapMllmForConditionalGeneration`), views (list, `str` or `Path`): arguments of `SceneSession`.
+            **options: its further arguments, as `intrinsics` and `poses`.
+        Returns:
+            `SceneSession`.
+        Raises:
+            ValueError, FileNotFoundError, TypeError: as there.
+        """
+        return SceneSession(model, self, views, **options)
 
     def post_process_points(self, texts: list[str]) -> list[ParsedAnswer]:
         """Read labelled 3D points from answers; see `parse_points`.

@@ -1,0 +1,253 @@
+"""Typed answers about a scene: what was found, in which frame and convention, the raw text, and what was refused.
+
+They print, go to dict and JSON and to the forms of others, and draw themselves where the package is installed.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib import import_module
+
+import numpy as np
+
+from .answers_gap_mllm import Rejection
+from .camera_geometry_gap_mllm import transform_box, transform_points
+from .scene_views_gap_mllm import SceneViews
+
+
+CONVENTION = "gap_mllm"  # centre, full sizes, yaw, pitch, roll; metres, radians
+EULER_ORDER = "zxy"  # extrinsic
+AXES = "OpenCV: +x right, +y down, +z forward"
+
+
+class _Plain:
+    """What a result is as plain values."""
+
+    def to_dict(self) -> dict:
+        """Return it as dicts, lists, texts and numbers; the pictures are left out."""
+        return {"kind": type(self).__name__, **_plain(self)}
+
+    def to_json(self, **options) -> str:
+        """Return `to_dict()` as JSON; options are those of `json.dumps`."""
+        return json.dumps(self.to_dict(), **{"ensure_ascii": False, **options})
+
+
+class _Placed:
+    """What lies in the camera of a view, or in the world."""
+
+    @property
+    def frame(self) -> str:
+        """The frame of its coordinates, in words."""
+        return "world of the given poses" if self.view is None else f"camera of view {self.view} ({AXES})"
+
+    def _pose(self):
+        if self.view is None:
+            return np.eye(4)
+        if self.camera_to_world is None:
+            raise ValueError(
+                f"the pose of view {self.view} is not known, so that where this lies in the world is not either; open "
+                "the scene with poses (camera to world)."
+            )
+        return np.array(self.camera_to_world)
+
+
+@dataclass(frozen=True)
+class SceneBox(_Plain, _Placed):
+    """One 9-DoF box: centre, full sizes, yaw, pitch, roll (Euler order "zxy", extrinsic).
+
+    Frame: camera of `view`, OpenCV axes; the world where `view` is None. Units: metres and radians.
+
+    Args:
+        label (`str`, *optional*): name of the object, None where the answer says none.
+        box (`tuple[float, ...]`): the nine numbers.
+        view (`int`, *optional*): view whose camera is the frame, counted from 0; None for the world.
+        convention (`str`, defaults to "gap_mllm"): how the numbers are meant.
+        camera_to_world (`tuple`, *optional*): pose of that view, rows of `(4, 4)`, where it is known.
+    """
+
+    label: str | None
+    box: tuple[float, ...]
+    view: int | None = 0
+    convention: str = CONVENTION
+    camera_to_world: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+
+    @property
+    def center(self) -> tuple[float, float, float]:
+        return tuple(self.box[:3])
+
+    @property
+    def size(self) -> tuple[float, float, float]:
+        return tuple(self.box[3:6])
+
+    def in_world(self) -> "SceneBox":
+        """The same box in the world of the given poses. Raises ValueError where the pose is not known."""
+        box = transform_box(np.array(self.box), self._pose(), EULER_ORDER)
+        return replace(self, box=tuple(box.tolist()), view=None)
+
+    def __str__(self):
+        center, size, angles = (", ".join(f"{value:.2f}" for value in self.box[i : i + 3]) for i in (0, 3, 6))
+        where = "world" if self.view is None else f"camera {self.view}"
+        return f"{self.label or 'object'}: centre ({center}) m, size ({size}) m, angles ({angles}) rad, {where}"
+
+
+@dataclass(frozen=True)
+class ScenePoint(_Plain, _Placed):
+    """One point. Frame: camera of `view`, OpenCV axes; the world where it is None. Units: metres.
+
+    Args:
+        label (`str`, *optional*): name of the object there.
+        point (`tuple[float, float, float]`): x, y, z.
+        mark (`tuple`, *optional*): view, x and y of the marked pixel that it answers.
+        view (`int`, *optional*): view whose camera is the frame, counted from 0; None for the world.
+        camera_to_world (`tuple`, *optional*): pose of that view, rows of `(4, 4)`, where it is known.
+    """
+
+    label: str | None
+    point: tuple[float, float, float]
+    mark: tuple[int, float, float] | None = None
+    view: int | None = 0
+    camera_to_world: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
+
+    def in_world(self) -> "ScenePoint":
+        """The same point in the world of the given poses. Raises ValueError where the pose is not known."""
+        point = transform_points(self._pose(), np.array([self.point]))[0]
+        return replace(self, point=tuple(point.tolist()), view=None)
+
+    def __str__(self):
+        where = "world" if self.view is None else f"camera {self.view}"
+        at = "" if self.mark is None else f" at pixel ({self.mark[1]:g}, {self.mark[2]:g}) of view {self.mark[0]}"
+        return f"{self.label or 'object'}{at}: ({', '.join(f'{value:.2f}' for value in self.point)}) m, {where}"
+
+
+@dataclass(frozen=True)
+class SceneAnswer(_Plain):
+    """The answer to one question about a scene; results of other questions add what they found.
+
+    Args:
+        question (`str`): what was asked.
+        text (`str`): the raw answer.
+        rejected (`tuple[Rejection, ...]`): parts of it that could not be used, and why.
+        truncated (`bool`, defaults to False): whether it was cut off, by `max_new_tokens` or within an object.
+        views (`SceneViews`, *optional*): views that it is about, in the order of the session.
+    """
+
+    question: str
+    text: str
+    rejected: tuple[Rejection, ...] = ()
+    truncated: bool = False
+    views: SceneViews | None = field(default=None, repr=False, compare=False)
+
+    def _lines(self):
+        return [self.text]
+
+    def __str__(self):
+        lines = self._lines() + [f"rejected: {each.reason}: {each.text}" for each in self.rejected]
+        return "\n".join(lines + ["(cut off)"] * self.truncated)
+
+    def plot(self, path: str | None = None):
+        """Draw it into its views.
+
+        Args:
+            path (`str`, *optional*): file to save the picture in.
+        Returns:
+            a matplotlib figure, which notebooks show.
+        Raises:
+            ImportError: without the package, or without matplotlib.
+        """
+        try:
+            draw = import_module("gap_mllm.processing.result_drawing").draw_result  # not part of the remote code
+        except ImportError as error:
+            raise ImportError(
+                f"plot() needs the package and matplotlib: pip install gap-mllm[eval] ({error}). Without it, draw "
+                "from to_dict()."
+            ) from error
+        return draw(self, path)
+
+
+@dataclass(frozen=True)
+class ScenePoints(SceneAnswer):
+    """The answer about marked pixels: a point for each mark, in their order, None where none could be read.
+
+    Args:
+        points (`tuple[ScenePoint | None, ...]`): points, see there.
+    """
+
+    points: tuple[ScenePoint | None, ...] = ()
+
+    @property
+    def first(self) -> ScenePoint | None:
+        """The point of the first mark."""
+        return self.points[0] if self.points else None
+
+    def __iter__(self) -> Iterator:
+        return iter(self.points)
+
+    def __len__(self):
+        return len(self.points)
+
+    def _lines(self):
+        return ["no point could be read" if point is None else str(point) for point in self.points]
+
+
+@dataclass(frozen=True)
+class SceneBoxes(SceneAnswer):
+    """The objects of a scene with their boxes, in the order of the answer.
+
+    Args:
+        boxes (`tuple[SceneBox, ...]`): boxes, see there.
+        labels (`tuple[str, ...]`, *optional*): labels that were asked for; None for all.
+    """
+
+    boxes: tuple[SceneBox, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    def __iter__(self) -> Iterator:
+        return iter(self.boxes)
+
+    def __len__(self):
+        return len(self.boxes)
+
+    def _lines(self):
+        return [str(box) for box in self.boxes] or ["no boxes"]
+
+
+@dataclass(frozen=True)
+class GroundedObject(SceneBoxes):
+    """A described object: the view that shows it, and its box in the camera of that view.
+
+    Args:
+        view (`int`, defaults to 0): view that the first stage chose, counted from 0; 0 where its answer names none.
+        frame_text (`str`, defaults to ""): raw answer of the first stage.
+    """
+
+    view: int = 0
+    frame_text: str = ""
+
+    @property
+    def box(self) -> SceneBox | None:
+        """The box, None where none could be read."""
+        return self.boxes[0] if self.boxes else None
+
+    def _lines(self):
+        return [f"view {self.view}", *super()._lines()]
+
+
+def _plain(value):
+    if is_dataclass(value):
+        told = {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name != "views"}
+        return told | ({"frame": value.frame} if isinstance(value, _Placed) else {})
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+__all__ = [
+    "CONVENTION",
+    "EULER_ORDER",
+    "GroundedObject",
+    "SceneAnswer",
+    "SceneBox",
+    "SceneBoxes",
+    "ScenePoint",
+    "ScenePoints",
+]

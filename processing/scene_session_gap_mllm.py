@@ -1,0 +1,398 @@
+"""`SceneSession`: a scene that is encoded once and asked many things, by the generate loop of asking_gap_mllm.py.
+
+Results are in scene_results_gap_mllm.py, how views are opened in scene_views_gap_mllm.py, and what is kept of a
+prompt in prompt_prefixes_gap_mllm.py.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from PIL import ImageChops
+from transformers import PreTrainedModel, ProcessorMixin
+from transformers.utils import logging
+
+from .answers_gap_mllm import BOX_LENGTH, ParsedAnswer, Rejection, parse_boxes, parse_frame, parse_points
+from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker, GeneratedAnswer, chat_parts, picture_of
+from .camera_geometry_gap_mllm import scale_intrinsics
+from .model_lock_gap_mllm import model_lock
+from .prompt_prefixes_gap_mllm import PromptPrefixes
+from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
+from .scene_views_gap_mllm import MAX_VIEWS, open_views
+from .several_marks_gap_mllm import number_marks
+from .visual_prompt_gap_mllm import as_marks, to_rgb_image
+
+
+logger = logging.get_logger(__name__)
+
+MAX_BOX_VIEWS = 19  # of the second stage of grounding, as the evaluation shows it
+
+
+class SceneSession:
+    """A scene that can be asked: its views are encoded once, and so is the beginning of the prompts.
+
+    Answers are those of `processor.ask` about the same chats. A few sets of views are kept: as they are, with marks,
+    or in another order, as the second stage of grounding shows them. None is kept while the model is in training mode,
+    and weights or adapters that changed in between are noticed. One model may have any number of sessions, in several
+    threads: a lock of the model lets one ask at a time.
+    Frame: boxes and points in the camera of the first view, unless a result says otherwise; OpenCV axes. Units: metres
+    and radians; pixels of the pictures as given, upright.
+
+    Args:
+        model (`GapMllmForConditionalGeneration`, or a `PeftModel` of one): model in evaluation mode.
+        processor (`GapMllmProcessor`): its processor.
+        views (list, `str`, `Path`, or one picture): pictures of one scene, the first of which is the reference; a
+            folder of pictures; or a video file. A scene of one view works: depth then comes from that picture alone.
+        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, or list, *optional*): intrinsics in pixels of the pictures.
+        poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world; results can then be told in it. The
+            model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
+            not, and only the results know them.
+        max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
+        max_view_sets (`int`, defaults to 4): sets of views that are kept.
+    Raises:
+        ValueError: if there is no view, or intrinsics or poses are none, or the processor normalises pixels otherwise
+            than the model expects. FileNotFoundError, TypeError: as `open_views`.
+
+    Example:
+        ```python
+        >>> from gap_mllm import GapMllmForConditionalGeneration, SceneSession
+        >>> from gap_mllm.processing import GapMllmProcessor
+        >>> from gap_mllm.processing.data import render_room
+        >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> with SceneSession(model, processor, list(render_room(0).images)) as scene:
+        ...     answers = scene.ask_many(["How many chairs are there?", "Is there a bed?"], max_new_tokens=8)
+        ...     located = scene.locate(0, 64, 96)
+        >>> len(answers), len(located.first.point)
+        (2, 3)
+
+        ```
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        views,
+        intrinsics=None,
+        poses=None,
+        max_views: int = MAX_VIEWS,
+        max_view_sets: int = 4,
+    ):
+        self._asker = Asker(model, processor)
+        self.model, self.processor = self._asker.model, processor
+        self.views = open_views(views, intrinsics, poses, max_views)
+        self._max_view_sets, self._kept, self._state = max_view_sets, OrderedDict(), None
+        self._known = self._known_names()
+        self.is_closed = False
+
+    def __repr__(self):
+        known = [name for name in ("intrinsics", "camera_to_world") if any(x is not None for x in self._all(name))]
+        told = f", {' and '.join(known)} known" if known else ""
+        return f"SceneSession({len(self.views)} views{told}{', closed' if self.is_closed else ''})"
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all that is kept; the session cannot be asked any more, the model can."""
+        with model_lock(self.model):
+            self.is_closed = True
+            self._kept.clear()
+
+    # Questions
+
+    def ask(self, question: str | list[dict], **options) -> SceneAnswer:
+        """Ask one question in words, or go on with a chat; see `ask_many`."""
+        return self.ask_many([question], **options)[0]
+
+    def ask_many(
+        self, questions: Sequence[str | list[dict]], batch_size: int | None = None, **options
+    ) -> list[SceneAnswer]:
+        """Ask several questions, in one batch unless `batch_size` says otherwise; greedily unless the options do.
+
+        Args:
+            questions (list of `str`, or of chats): questions. A chat, a list of messages, shows each view of the
+                session once, in order, as placeholders or as the pictures themselves.
+            batch_size (`int`, *optional*): most questions of one call of generate(); all by default.
+            **options: arguments of generate(), as `max_new_tokens` (64) or `do_sample`.
+        Returns:
+            `list[SceneAnswer]`: one each; with `num_return_sequences`, so many each.
+        Raises:
+            TypeError: if `questions` is one text, or holds anything else. ValueError: for an empty question, a chat
+                about other pictures, or a closed session.
+        """
+        if isinstance(questions, str) or any(isinstance(question, dict) for question in questions):
+            raise TypeError("questions must be a list; for a single one call ask().")
+        chats = [self._chat(question) for question in questions]
+        words = [question if isinstance(question, str) else _last_words(question) for question in questions]
+        answers = self._answers(chats, None, batch_size=batch_size, **options)
+        words = [word for word in words for _ in range(len(answers) // max(len(words), 1))]
+        return [
+            SceneAnswer(word, answer.text, truncated=answer.truncated, views=self.views)
+            for word, answer in zip(words, answers, strict=True)
+        ]
+
+    def detect(self, labels: Sequence[str] | None = None, **options) -> SceneBoxes:
+        """Ask for all objects with their boxes, in the camera of the first view.
+
+        Args:
+            labels (list of `str`, *optional*): labels to keep, in any case; those that the answer does not name are
+                told as rejected.
+            **options: arguments of generate().
+        Returns:
+            `SceneBoxes`.
+        """
+        labels = None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
+        chat = self._messages("detection3d")
+        return self._boxes(self._answers([chat], "detection3d", **options)[0], labels)
+
+    def ground(self, description: str, **options) -> GroundedObject:
+        """Find a described object: first the view that shows it, then its box in the camera of that view.
+
+        Args:
+            description (`str`): what to find, as "the red chair by the window".
+            **options: arguments of generate().
+        Returns:
+            `GroundedObject`.
+        """
+        chat = self._messages("grounding_frame", description=description)
+        first = self._answers([chat], "grounding_frame", **options)[0]
+        found = parse_frame(first.text, len(self.views))
+        rejected = found.rejected
+        if found.first is None and not rejected:
+            rejected = (Rejection(first.text[:200], "no view is named, the first is taken"),)
+        view = found.first or 0
+        order = self._order_from(view)
+        chat = self._messages("grounding_box", order, description=description)
+        second = self._answers([chat], "grounding_box", order, **options)[0]
+        parsed = parse_boxes(second.text)
+        boxes = tuple(replace(box, label=box.label or description) for box in self._placed(parsed, view)[:1])
+        rejected += parsed.rejected
+        truncated = first.truncated or second.truncated or parsed.truncated
+        return GroundedObject(description, second.text, rejected, truncated, self.views, boxes, None, view, first.text)
+
+    def locate(self, view, x: float | None = None, y: float | None = None, **options) -> ScenePoints:
+        """Ask what is at marked pixels, and where: label and point, in the camera of the first view.
+
+        Args:
+            view (`int`, or list of marks): view of the pixel, counted from 0; or several marks, each a `Mark` or
+                [view, x, y], which are asked about in one question.
+            x, y (`float`, *optional*): pixel of the upright picture, whole numbers.
+            **options: arguments of generate().
+        Returns:
+            `ScenePoints`: a point for each mark.
+        Raises:
+            ValueError: for a pixel outside of its view, a view that there is not, or no mark.
+        """
+        marks, task = as_marks(view if x is None else [[view, x, y]]), "reconstruction"
+        if len(marks) != 1:
+            marks, task = number_marks(view, len(self.views)), "sparse_points"
+        chat = self._messages(task, marks=marks)
+        key = tuple((mark.view, *mark.pixel, mark.color, mark.text) for mark in marks)
+        answer = self._answers([chat], task, marks=key, **options)[0]
+        parsed, points = parse_points(answer.text), []
+        for place, mark in enumerate(marks):
+            item = parsed.entries[place] if place < len(parsed.entries) else None
+            where = (mark.view, *mark.pixel)
+            found = hasattr(item, "point")
+            points.append(ScenePoint(item.label, item.point, where, 0, self._pose(0)) if found else None)
+        rejected, extra = parsed.rejected, [each for each in parsed.entries[len(marks) :] if hasattr(each, "point")]
+        rejected += tuple(Rejection(str(item), f"there are only {len(marks)} marks") for item in extra)
+        truncated = answer.truncated or parsed.truncated
+        return ScenePoints(_last_words(chat), answer.text, rejected, truncated, self.views, tuple(points))
+
+    def describe(self, place, **options) -> SceneAnswer:
+        """Ask for a sentence about the object at a point, or in a box.
+
+        Args:
+            place (`SceneBox`, `ScenePoint`, or sequence of 3 or 9 floats): where the object is; numbers in the camera
+                of the first view. The view of a result is shown first, since its camera is the frame.
+            **options: arguments of generate().
+        Returns:
+            `SceneAnswer`.
+        Raises:
+            ValueError: if it is neither a point nor a box, or lies in the world.
+        """
+        if getattr(place, "view", 0) is None:
+            raise ValueError("place lies in the world; give it in the camera of a view, as the session found it.")
+        numbers = next((getattr(place, name) for name in ("box", "bbox_3d", "point") if hasattr(place, name)), place)
+        if np.ndim(numbers) != 1 or len(numbers) not in (3, BOX_LENGTH):
+            raise ValueError(f"place is {place!r}; expected a point of 3 numbers, or a box of {BOX_LENGTH}.")
+        view = getattr(place, "view", 0)
+        order = None if view == 0 else self._order_from(view)
+        chat = self._messages("dense_caption", order, location=list(numbers[:3]))
+        answer = self._answers([chat], "dense_caption", order, **options)[0]
+        return SceneAnswer(_last_words(chat), answer.text, truncated=answer.truncated, views=self.views)
+
+    # Chats
+
+    def messages(self, question: str) -> list[dict]:
+        """The chat that `ask` sends: system turn, views, question; `processor.ask` gives the same answer to it."""
+        if not isinstance(question, str):
+            raise TypeError(f"a question is a text or a list of messages, got {type(question).__name__}.")
+        if not question.strip():
+            raise ValueError("the question is empty.")
+        return self._messages("reconstruction", prompt=question)
+
+    def _messages(self, task, order=None, **arguments):
+        self._check_open()
+        order = range(len(self.views)) if order is None else order
+        if self.processor.intrinsics_in_prompt and None not in self._all("intrinsics"):
+            arguments["intrinsics"] = [self.views.intrinsics[view] for view in order]
+        return self.processor.build_messages(task, [self.views.pictures[view] for view in order], **arguments)
+
+    def _chat(self, question):
+        if not isinstance(question, list | tuple):
+            return self.messages(question)
+        parts = [part for part in chat_parts(question) if part["type"] != "text"]
+        if any(part["type"] not in ("image", "image_url") for part in parts) or len(parts) != len(self.views):
+            raise ValueError(
+                f"the chat shows {len(parts)} pictures or videos, but this session has {len(self.views)} views, which "
+                "every chat shows once, as pictures. Open another session for other views."
+            )
+        for view, part in enumerate(parts):
+            own, shown = self.views.pictures[view], picture_of(part)
+            if shown is None or shown is own:
+                continue
+            shown = to_rgb_image(shown, f"picture {view} of the chat")
+            if shown.size != own.size or ImageChops.difference(shown, own).getbbox() is not None:
+                raise ValueError(
+                    f"picture {view} of the chat is not view {view} of this session ({self.views.names[view]}): a "
+                    "session is about one scene. Open another for other views, or leave placeholders "
+                    "({'type': 'image'})."
+                )
+        return list(question)
+
+    def _order_from(self, view):
+        """A view first, those behind it, then those before it backwards; as many as the second stage shows."""
+        return [view, *range(view + 1, len(self.views)), *reversed(range(view))][:MAX_BOX_VIEWS]
+
+    # Encoding
+
+    def _answers(self, chats, task, order=None, marks=(), batch_size=None, **options) -> list[GeneratedAnswer]:
+        """Answers about a set of views: all in order or some in another, as they are or with marks."""
+        order = tuple(range(len(self.views))) if order is None else tuple(order)
+        form, answers = ANSWER_FORMS[task] if task else AnswerForm(), []
+        with model_lock(self.model):
+            self._check_open()
+            encoded = self._encoded(chats, order, marks)
+            for start in range(0, len(chats), batch_size or len(chats) or 1):
+                batch = chats[start : start + (batch_size or len(chats))]
+                answers += self._asker.generate_answers(batch, form, encoded, [0] * len(batch), **options)
+        return answers
+
+    def _encoded(self, chats, order, marks):
+        """The encoded set of views, from what is kept where the model is as it was."""
+        state = _state(self.model)
+        if state != self._state or state is None:
+            self._kept.clear()
+            self._state = state
+        key = order, marks
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        pictures = [self.views.pictures[view] for view in order]
+        if marks:
+            pictures = [part["image"] for part in chat_parts(chats[0]) if part["type"] == "image"]
+        known = (lambda grid: self._known_geometry(grid, order)) if self._known else None
+        encoded = self._asker.encode([pictures], known=known)
+        if state is not None:
+            encoded.prefixes = PromptPrefixes()
+            while len(self._kept) >= self._max_view_sets:
+                self._kept.popitem(last=False)
+            if self._max_view_sets:
+                self._kept[key] = encoded
+        return encoded
+
+    def _known_names(self):
+        """Which fields of known geometry the model gets."""
+        given = [name for name in _KNOWN if any(value is not None for value in self._all(_KNOWN[name]))]
+        base, fusion = self.model.model, self.model.config.gap_fusion_config
+        reads = getattr(base.geometry, "reads_known_geometry", False) or fusion.position_encoding is not None
+        if given and not (base.geometry is not None and reads):
+            encoder = "no geometry encoder" if base.geometry is None else type(base.geometry).__name__
+            logger.warning(
+                f"{' and '.join(given)} were given, but this model ({encoder}) reads pixels alone: they change no "
+                "answer, only the frames that results are told and drawn in (docs/known_geometry.md)."
+            )
+            return []
+        return given
+
+    def _known_geometry(self, grid, order):
+        """Intrinsics and poses of the views as the model gets them."""
+        patch, known = self.model.config.vision_config.patch_size, {}
+        for name in self._known:
+            values = [getattr(self.views, _KNOWN[name])[view] for view in order]
+            if name == "intrinsics":
+                sizes = [self.views.pictures[view].size for view in order]
+                values = [
+                    None if camera is None else scale_intrinsics(camera, columns * patch / w, rows * patch / h)
+                    for camera, (w, h), (_, rows, columns) in zip(values, sizes, grid.tolist(), strict=True)
+                ]
+            known[name] = values
+        return known
+
+    # Results
+
+    def _all(self, name):
+        return list(getattr(self.views, name))
+
+    def _pose(self, view):
+        pose = self.views.camera_to_world[view]
+        return None if pose is None else tuple(tuple(row) for row in pose.tolist())
+
+    def _placed(self, parsed: ParsedAnswer, view=0) -> list[SceneBox]:
+        pose = self._pose(view)
+        return [SceneBox(item.label, item.bbox_3d, view, camera_to_world=pose) for item in parsed.items]
+
+    def _boxes(self, answer, labels):
+        parsed = parse_boxes(answer.text, require_label=True)
+        boxes, rejected = self._placed(parsed), parsed.rejected
+        if labels is not None:
+            wanted = {label.casefold() for label in labels}
+            named = {box.label.casefold() for box in boxes}
+            boxes = [box for box in boxes if box.label.casefold() in wanted]
+            others = ", ".join(sorted(named - wanted)) or "nothing else"
+            reason = f"the answer names no such object, but {others}"
+            rejected += tuple(Rejection(label, reason) for label in labels if label.casefold() not in named)
+        truncated = answer.truncated or parsed.truncated
+        return SceneBoxes("detection3d", answer.text, rejected, truncated, self.views, tuple(boxes), labels)
+
+    def _check_open(self):
+        if self.is_closed:
+            raise ValueError("this session is closed; open another: SceneSession(model, processor, views).")
+
+
+_KNOWN = {"intrinsics": "intrinsics", "poses": "camera_to_world"}  # name of the model -> of SceneViews
+
+
+def _last_words(chat) -> str:
+    """The text of the last user turn."""
+    turn = [turn for turn in chat if turn["role"] == "user"][-1]
+    content = turn["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content).strip()
+
+
+def _state(model):
+    """What answers depend on beside the question; None while the model is trained, so that nothing is kept."""
+    if model.training:
+        return None
+    weights = tuple((id(each), 0 if each.is_inference() else each._version) for each in model.parameters())
+    adapters = tuple(
+        (
+            getattr(part, "disable_adapters", None),
+            tuple(part.active_adapters),
+            tuple(getattr(part, "merged_adapters", ())),
+        )
+        for part in model.modules()
+        if hasattr(part, "active_adapters") and not isinstance(part, PreTrainedModel)
+    )
+    return model.model.uses_geometry, weights, adapters
+
+
+__all__ = ["SceneSession"]
