@@ -54,8 +54,8 @@ def open_views(
     Args:
         views (list, `str`, `Path`, or one picture): pictures of any kind that `to_rgb_image` takes, all of which are
             views; a folder of pictures, in order of their names; or a video file.
-        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, or list, *optional*): in pixels of the pictures; of a
-            folder or video for the views that are taken, or for all its pictures or frames.
+        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, or list, *optional*): intrinsics in pixels of the
+            pictures; of a folder or video for the views that are taken, or for all its pictures or frames.
         poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world, for as many.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
     Returns:
