@@ -40,7 +40,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-versions test-grpo test-notebooks demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -52,6 +52,7 @@ help:
 	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
 	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
+	@echo "make test-notebooks  run the notebooks of examples/notebooks on the CPU (two minutes)"
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
@@ -87,6 +88,9 @@ test-versions: $(VERSIONS:%=.venv-versions/%/.ready)
 
 test-grpo: $(READY)
 	$(BIN)/pytest -m slow -s $(PYTEST_FLAGS) tests/training/test_grpo_learning.py
+
+test-notebooks: $(READY)
+	$(BIN)/pytest -m "slow or not slow" $(PYTEST_FLAGS) tests/examples/test_notebook.py
 
 # An environment over that of $(VENV), whose packages it sees; pip adds this transformers, and what else it needs.
 .venv-versions/%/.ready: $(READY)
