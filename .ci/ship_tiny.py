@@ -2,7 +2,8 @@
 
 Usage: ship_tiny.py RUN FOLDER [--limit N] [--sets test unseen]. RUN is the output folder of `gap-mllm train` or
 `train-geometry-encoder`. What is saved is measured as it lies in FOLDER (RUN/measured_* keeps what was answered, so
-that the same command goes on); metrics.json is written there, and from it the tables between two marks of README.md.
+that the same command goes on); metrics.json is written there, and from it the tables between two marks of README.md,
+and the model-index of its metadata.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import yaml
 from gap_mllm import GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
 from gap_mllm.evaluation import measure_rooms, save_metrics
 from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, write_figures
+from gap_mllm.evaluation.runner import update_card
 from gap_mllm.hub import save_for_hub
 
 
@@ -98,7 +100,8 @@ def main(words: list[str] | None = None) -> None:
     metrics = {**found[0], "provenance": made} | dict(zip(args.sets[1:], found[1:], strict=True))
     save_metrics(metrics, args.folder / "metrics.json")
     write_figures(card, metrics)
-    print(f"wrote {args.folder}: {size_mb:.1f} MB, metrics.json and the tables of README.md")
+    update_card(card, args.folder)
+    print(f"wrote {args.folder}: {size_mb:.1f} MB, metrics.json, the tables of README.md and its model-index")
 
 
 if __name__ == "__main__":

@@ -52,6 +52,7 @@ MODEL_CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-text-to-text
+language: en
 tags: [gap-mllm, geometry, 3d, qwen3_vl, vggt]
 ---
 

@@ -6,7 +6,7 @@ from ...processing.data.folder_writing import write_atomically
 
 
 BEGIN, END = "<!-- figures of metrics.json -->", "<!-- end of figures -->"
-_TASKS = (  # task, figure, its name, and names of the blind figures beside it, with what they are
+TASKS = (  # task, figure, its name, and names of the blind figures beside it, with what they are
     ("points", "parse_rate", "marked pixels: answers that can be read", ()),
     (
         "points",
@@ -30,12 +30,12 @@ _TASKS = (  # task, figure, its name, and names of the blind figures beside it, 
     ("captions", "names_object_share", "captions that name the object", (("names_object_share", "commonest"),)),
     ("captions", "cider", "captions, CIDEr", (("cider", "commonest"),)),
 )
-_DENSE = (
+DENSE = (
     ("dense_point_error_m", "dense points, fused visual tokens (m)"),
     ("language_dense_point_error_m", "dense points, language states (m)"),
 )
 _POINTS = ("parse_rate", "point_error_m", "pixel_prior_point_error_m", "point_error_ratio", "label_accuracy")
-_ENCODER = (
+ENCODER = (
     ("dense_point_error_m", "points (m)", ("pixel_prior_dense_point_error_m", "constant_dense_point_error_m")),
     (
         "dense_point_error_m_later_views",
@@ -75,7 +75,7 @@ def figures_table(metrics: dict) -> str:
 
 def _task_table(tasks, dense):
     rows = []
-    for task, name, text, beside in _TASKS:
+    for task, name, text, beside in TASKS:
         of = tasks.get(task, {})
         model = of.get("model", {})
         if name not in model:
@@ -84,7 +84,7 @@ def _task_table(tasks, dense):
         told = ", ".join(f"{what} {_figure(blind, key)}" for key, what in beside if key in blind)
         given = [_figure(of.get(geometry, {}), name) for geometry in ("model", "other_geometry", "geometry_off")]
         rows.append([f"{text} (n = {model['n']})", *given, told])
-    for name, text in _DENSE:
+    for name, text in DENSE:
         if name in dense:
             names = (name, f"shuffled_geometry_{name}", f"geometry_off_{name}")
             told = f"median of each pixel {_figure(dense, 'pixel_prior_dense_point_error_m')}"
@@ -104,8 +104,8 @@ def _part_table(groups):
 
 def _encoder_table(metrics):
     rows = []
-    for name, text, beside in _ENCODER:
-        told = [f"{_BLIND_OF_ENCODER[key.split('_')[0]]} {_figure(metrics, key)}" for key in beside]
+    for name, text, beside in ENCODER:
+        told = [f"{blind_of_encoder(key)} {_figure(metrics, key)}" for key in beside]
         rows.append([text, _figure(metrics, name), ", ".join(told)])
     return _table([f"{metrics['n']} rooms", "this encoder", "blind"], rows)
 
@@ -120,6 +120,11 @@ def _encoder_parts(groups):
     ]
     heads = ["rooms", "n", "points (m)", "median of each pixel", "rotation (deg)", "no motion", "translation (m)"]
     return _table([*heads, "no motion"], rows)
+
+
+def blind_of_encoder(name: str) -> str:
+    """What a blind figure of an encoder is, for people."""
+    return _BLIND_OF_ENCODER[name.split("_")[0]]
 
 
 def _figure(figures, name):
@@ -177,4 +182,5 @@ def write_figures(card: str | Path, metrics: dict) -> None:
     write_atomically(card, f"{before}{BEGIN}\n\n{card_text(metrics)}\n\n{END}{after}")
 
 
-__all__ = ["BEGIN", "END", "card_text", "figures_table", "write_figures"]
+__all__ = ["BEGIN", "DENSE", "ENCODER", "END", "TASKS"]
+__all__ += ["blind_of_encoder", "card_text", "figures_table", "write_figures"]

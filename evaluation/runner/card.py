@@ -20,11 +20,12 @@ def update_card(card_path: str | Path, output: str | Path) -> list[EvalResult]:
     """Put the model's figures of a run into a model card; the text below the metadata stays as it is.
 
     Results of the same benchmark, split and subset are replaced, others are kept. Every figure that has an interval
-    is written, with the interval and what the baselines reach as arguments of the metric.
+    is written, of rooms every one of their table, with the interval and what the baselines reach as arguments of the
+    metric.
 
     Args:
         card_path (`str` or path): the Markdown file.
-        output (`str` or path): the folder of a finished run.
+        output (`str` or path): the folder of a finished run of `evaluate_model` or `measure_rooms`.
     Returns:
         `list[EvalResult]`: those that were written.
     Raises:
@@ -87,12 +88,26 @@ def eval_results(metrics: dict) -> list[EvalResult]:
     """The model's figures of metrics.json as `EvalResult`.
 
     Args:
-        metrics (`dict`): result of `evaluate_model`.
+        metrics (`dict`): result of `evaluate_model` or of `measure_rooms`.
     Returns:
         `list[EvalResult]`: the headline first; figures that are not finite are left out.
     Raises:
-        ValueError: if no figure is finite.
+        ValueError: if no figure is finite, or it is the result of neither.
     """
+    if isinstance(metrics, dict) and "headline" in metrics:
+        results, what = _benchmark_results(metrics), f"the run of {metrics['benchmark']!r}"
+    elif isinstance(metrics, dict) and "first_room" in metrics:
+        from ..room_measures.room_eval_results import room_eval_results  # which stands on this package
+
+        results, what = room_eval_results(metrics), "the measurement of rooms"
+    else:
+        raise ValueError(f"{METRICS_FILE} holds no figures of `gap-mllm evaluate` or `gap-mllm measure-rooms`.")
+    if not results:
+        raise ValueError(f"{what} has no finite figure to write into a card.")
+    return results
+
+
+def _benchmark_results(metrics):
     headline, all_scores = metrics["headline"], metrics.get("scores") or metrics["arms"]  # its name in earlier runs
     scores = all_scores[MODEL]
     names = [headline, *(name.removesuffix("_ci95") for name in scores if name.endswith("_ci95"))]
@@ -120,8 +135,6 @@ def eval_results(metrics: dict) -> list[EvalResult]:
             metric_args={**arguments, **({"baselines": others} if others else {})} or None,
         )
         results.append(result)
-    if not results:
-        raise ValueError(f"the run of {metrics['benchmark']!r} has no finite figure to write into a card.")
     return results
 
 

@@ -232,6 +232,25 @@ def add_ablate(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run="gap_mllm.evaluation.cli:run_ablate", overrides=[], takes_keys=True)
 
 
+def add_push(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm push`; see `push_folder`."""
+    parser = subparsers.add_parser(
+        "push",
+        help="check a folder and put it on the Hub",
+        description="List what of a folder would go up and what would stay, check its card, and load it where this "
+        "package is not installed. Only --yes uploads.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="of a model, of a part of one, or of adapters")
+    parser.add_argument("repo", metavar="REPO", help="repository of the Hub, OWNER/NAME; made if need be")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--dry-run", action="store_true", help="upload nothing (the default)")
+    choice.add_argument("--yes", action="store_true", help="upload")
+    parser.add_argument("--private", action="store_true", help="make a private repository; a public one is refused")
+    parser.add_argument("--revision", metavar="BRANCH", help="branch to write to, made if need be; default: main")
+    parser.add_argument("--message", metavar="TEXT", help="message of the commit")
+    parser.set_defaults(run="gap_mllm.pushing.cli:run_push")
+
+
 def add_data(subparsers: argparse._SubParsersAction, name: str | None = None) -> None:
     """Declare `gap-mllm data list|inspect|convert|label`.
 
@@ -378,6 +397,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
-SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_data)
+SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]

@@ -12,7 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments, files or machine."""
     parser = argparse.ArgumentParser(
         prog="gap-mllm",
-        description="Convert, train, evaluate and probe GAP-MLLM, and read data for it. Commands have --help, too.",
+        description="Convert, train, evaluate, probe and publish GAP-MLLM, and read data for it. "
+        "Commands have --help, too.",
     )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:

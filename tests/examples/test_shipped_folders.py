@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from gap_mllm import GapMllmVggtForReconstruction
 from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, card_text, write_figures
+from gap_mllm.evaluation.runner.card import eval_results
+from gap_mllm.pushing.folder_checks import card_problems
 
 
 ROOT = Path(__file__).parents[2]
@@ -55,10 +58,21 @@ def test_the_figures_of_a_card_are_those_of_metrics_json(name):
 
 
 @pytest.mark.parametrize("name", FOLDERS)
+def test_the_metadata_of_a_card_is_complete_and_has_the_figures_of_metrics_json(name):
+    problems, notes = card_problems(ASSETS / name)
+    assert not problems and notes == ["README.md names no base_model; right, if there are none"]
+    card = ModelCard.load(ASSETS / name / "README.md")
+    metrics = json.loads((ASSETS / name / "metrics.json").read_text(encoding="utf-8"))
+    assert [vars(each) for each in card.data.eval_results] == [vars(each) for each in eval_results(metrics)]
+    assert card.data.model_name == name
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_path):
     run, folder = as_run(name, tmp_path / "run"), tmp_path / name
     folder.mkdir()
-    (folder / "README.md").write_text(f"# Mine\n{BEGIN}\nold\n{END}\nkept\n", encoding="utf-8")
+    before = f"---\nlicense: apache-2.0\n---\n# Mine\n{BEGIN}\nold\n{END}\nkept\n"
+    (folder / "README.md").write_text(before, encoding="utf-8")
     script.main([str(run), str(folder), *SMALL])
     weights = load_file(folder / "model.safetensors")
     assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
@@ -73,8 +87,11 @@ def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_pa
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["provenance"]["seed"] == 3 and metrics["provenance"]["git commit"] == "abc"
     assert "changed: " + json.dumps({"warmup_steps": 50}) in metrics["provenance"]["recipe"]
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("# Mine") and card.endswith("kept\n") and "old" not in card
+    loaded = ModelCard.load(folder / "README.md")
+    assert loaded.data.license == "apache-2.0" and loaded.data.model_name == "Mine"
+    assert [vars(each) for each in loaded.data.eval_results] == [vars(each) for each in eval_results(metrics)]
+    card = loaded.text
+    assert card.lstrip().startswith("# Mine") and card.endswith("kept\n") and "old" not in card
     assert card_text(metrics) in card and "| steps | 20 of 4 rooms |" in card
 
 

@@ -111,3 +111,41 @@ def test_metrics_of_earlier_runs_are_read():
         result.metric_value for result in eval_results(now)
     ]
     assert eval_results(then)[0].metric_value == 0.9
+
+
+def test_figures_of_rooms_are_groups_by_task_with_intervals_and_what_is_told_blindly():
+    model = {"n": 2, "point_error_m": 0.5, "point_error_m_ci95": [0.4, 0.7], "parse_rate": 1.0}
+    model |= {"label_accuracy": "NaN", "constant_point_error_m": 2.0}
+    detection = {"model": {"n": 2, "f1": 0.25}, "blind": {"f1": 0.125}}
+    rooms = {"first_room": 10, "num_rooms": 2, "split": "test", "rooms": "test"}
+    dense = {"n": 2, "dense_point_error_m": 0.75, "pixel_prior_dense_point_error_m": 1.0}
+    tasks = {"points": {"model": model}, "detection": detection}
+    unseen = {**rooms, "first_room": 20, "rooms": "unseen", "dense": dense}
+    found = eval_results({**rooms, "tasks": tasks, "unseen": unseen})
+    assert [(each.dataset_config, each.metric_type, each.metric_value) for each in found] == [
+        ("points", "parse_rate", 1.0),
+        ("points", "point_error_m", 0.5),
+        ("detection", "f1", 0.25),
+        ("dense", "dense_point_error_m", 0.75),
+    ]
+    assert found[1].metric_args == {"ci95": [0.4, 0.7], "baselines": {"constant": 2.0}}
+    assert found[2].metric_args == {"baselines": {"one list": 0.125}}
+    assert found[3].metric_args == {"baselines": {"median of each pixel": 1.0}}
+    assert [(each.dataset_name, each.dataset_split) for each in found[2:]] == [
+        ("rendered rooms 10 to 11 of the test range", "test"),
+        ("rendered rooms 20 to 21 of the test range", "unseen"),
+    ]
+
+
+def test_figures_of_an_encoder_are_those_of_its_table():
+    figures = {"pose_rotation_error_deg": 6.0, "no_motion_rotation_error_deg": 20.0, "depth_abs_rel": "Infinity"}
+    found = eval_results({"first_room": 0, "num_rooms": 2, "split": "test", "rooms": "test", "n": 2, **figures})
+    assert [(each.task_type, each.metric_type, each.metric_args) for each in found] == [
+        ("depth-estimation", "pose_rotation_error_deg", {"baselines": {"no motion": 20.0}})
+    ]
+
+
+@pytest.mark.parametrize("held", [{"accuracy": 1.0}, [1.0]])
+def test_figures_of_nothing_that_we_measure_are_refused(held):
+    with pytest.raises(ValueError, match="metrics.json holds no figures of `gap-mllm evaluate` or"):
+        eval_results(held)
