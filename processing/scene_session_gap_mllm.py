@@ -13,7 +13,8 @@ from PIL import ImageChops
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from .answers_gap_mllm import BOX_LENGTH, ParsedAnswer, Rejection, parse_boxes, parse_frame, parse_points
+from .answer_streams_gap_mllm import AnswerStream, closed_objects, stream_text
+from .answers_gap_mllm import BOX_LENGTH, Rejection, parse_boxes, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker, GeneratedAnswer, chat_parts, picture_of
 from .camera_geometry_gap_mllm import scale_intrinsics
 from .model_lock_gap_mllm import model_lock
@@ -129,13 +130,42 @@ class SceneSession:
         if isinstance(questions, str) or any(isinstance(question, dict) for question in questions):
             raise TypeError("questions must be a list; for a single one call ask().")
         chats = [self._chat(question) for question in questions]
-        words = [question if isinstance(question, str) else _last_words(question) for question in questions]
         answers = self._answers(chats, None, batch_size=batch_size, **options)
-        words = [word for word in words for _ in range(len(answers) // max(len(words), 1))]
-        return [
-            SceneAnswer(word, answer.text, truncated=answer.truncated, views=self.views)
-            for word, answer in zip(words, answers, strict=True)
-        ]
+        asked = [chat for chat in chats for _ in range(len(answers) // max(len(chats), 1))]
+        return [self._said(chat, answer) for chat, answer in zip(asked, answers, strict=True)]
+
+    def stream(self, question: str | list[dict], **options) -> AnswerStream:
+        """Ask one question, and read the answer while it is generated.
+
+        Args:
+            question (`str` or `list[dict]`): question, as for `ask`.
+            **options: arguments of generate(), without beams.
+        Returns:
+            `AnswerStream` of `str`: pieces that together are the text of `ask`; its `result` is what that returns.
+        Raises:
+            ValueError, TypeError: as `ask_many`; ValueError for several answers at once.
+
+        Example:
+            ```python
+            >>> from gap_mllm import GapMllmForConditionalGeneration, SceneSession
+            >>> from gap_mllm.processing import GapMllmProcessor
+            >>> from gap_mllm.processing.data import render_room
+            >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
+            >>> processor = GapMllmProcessor.from_pretrained(folder)
+            >>> scene = SceneSession(model, processor, list(render_room(0).images))
+            >>> stream = scene.stream("How many chairs are there?", max_new_tokens=8)
+            >>> "".join(stream) == stream.result.text  # or: for piece in stream: print(piece, end="")
+            True
+
+            ```
+        """
+        chat = self._chat(question)
+
+        def steps():
+            return self._said(chat, (yield from self._streamed(chat, None, options)))
+
+        _check_single(options)
+        return AnswerStream(steps())
 
     def detect(self, labels: Sequence[str] | None = None, **options) -> SceneBoxes:
         """Ask for all objects with their boxes, in the camera of the first view.
@@ -147,9 +177,32 @@ class SceneSession:
         Returns:
             `SceneBoxes`.
         """
-        labels = None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
-        chat = self._messages("detection3d")
-        return self._boxes(self._answers([chat], "detection3d", **options)[0], labels)
+        answer = self._answers([self._messages("detection3d")], "detection3d", **options)[0]
+        return self._boxes(answer, _as_labels(labels))
+
+    def stream_boxes(self, labels: Sequence[str] | None = None, **options) -> AnswerStream:
+        """As `detect`, with each box as soon as its object closes.
+
+        Args:
+            labels (list of `str`, *optional*), **options: arguments of `detect`, without beams.
+        Returns:
+            `AnswerStream` of `SceneBox`: those of `detect`, in their order; its `result` is what that returns.
+        Raises:
+            ValueError: for several answers at once.
+        """
+        labels, chat = _as_labels(labels), self._messages("detection3d")
+        wanted = None if labels is None else {label.casefold() for label in labels}
+
+        def make(item):
+            return self._box(item) if wanted is None or item.label.casefold() in wanted else None
+
+        def steps():
+            pieces = self._streamed(chat, "detection3d", options)
+            answer = yield from closed_objects(pieces, lambda text: parse_boxes(text, require_label=True), make)
+            return self._boxes(answer, labels)
+
+        _check_single(options)
+        return AnswerStream(steps())
 
     def ground(self, description: str, **options) -> GroundedObject:
         """Find a described object: first the view that shows it, then its box in the camera of that view.
@@ -171,7 +224,7 @@ class SceneSession:
         chat = self._messages("grounding_box", order, description=description)
         second = self._answers([chat], "grounding_box", order, **options)[0]
         parsed = parse_boxes(second.text)
-        boxes = tuple(replace(box, label=box.label or description) for box in self._placed(parsed, view)[:1])
+        boxes = tuple(replace(self._box(item, view), label=item.label or description) for item in parsed.items[:1])
         rejected += parsed.rejected
         truncated = first.truncated or second.truncated or parsed.truncated
         return GroundedObject(description, second.text, rejected, truncated, self.views, boxes, None, view, first.text)
@@ -227,7 +280,7 @@ class SceneSession:
         order = None if view == 0 else self._order_from(view)
         chat = self._messages("dense_caption", order, location=list(numbers[:3]))
         answer = self._answers([chat], "dense_caption", order, **options)[0]
-        return SceneAnswer(_last_words(chat), answer.text, truncated=answer.truncated, views=self.views)
+        return self._said(chat, answer)
 
     # Chats
 
@@ -285,6 +338,11 @@ class SceneSession:
                 batch = chats[start : start + (batch_size or len(chats))]
                 answers += self._asker.generate_answers(batch, form, encoded, [0] * len(batch), **options)
         return answers
+
+    def _streamed(self, chat, task, options):
+        """Pieces of the answer to a chat about all views; returns the answer."""
+        form = ANSWER_FORMS[task] if task else AnswerForm()
+        return stream_text(self.processor.tokenizer, form, lambda **o: self._answers([chat], task, **o)[0], options)
 
     def _encoded(self, chats, order, marks):
         """The encoded set of views, from what is kept where the model is as it was."""
@@ -346,13 +404,15 @@ class SceneSession:
         pose = self.views.camera_to_world[view]
         return None if pose is None else tuple(tuple(row) for row in pose.tolist())
 
-    def _placed(self, parsed: ParsedAnswer, view=0) -> list[SceneBox]:
-        pose = self._pose(view)
-        return [SceneBox(item.label, item.bbox_3d, view, camera_to_world=pose) for item in parsed.items]
+    def _said(self, chat, answer: GeneratedAnswer):
+        return SceneAnswer(_last_words(chat), answer.text, truncated=answer.truncated, views=self.views)
+
+    def _box(self, item, view=0):
+        return SceneBox(item.label, item.bbox_3d, view, camera_to_world=self._pose(view))
 
     def _boxes(self, answer, labels):
         parsed = parse_boxes(answer.text, require_label=True)
-        boxes, rejected = self._placed(parsed), parsed.rejected
+        boxes, rejected = [self._box(item) for item in parsed.items], parsed.rejected
         if labels is not None:
             wanted = {label.casefold() for label in labels}
             named = {box.label.casefold() for box in boxes}
@@ -376,6 +436,16 @@ def _last_words(chat) -> str:
     turn = [turn for turn in chat if turn["role"] == "user"][-1]
     content = turn["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content).strip()
+
+
+def _as_labels(labels):
+    return None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
+
+
+def _check_single(options):
+    for name in ("num_beams", "num_return_sequences"):
+        if (options.get(name) or 1) != 1:
+            raise ValueError(f"{name} is {options[name]}; what is streamed is one answer, as it grows: leave it out.")
 
 
 def _state(model):

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmGeometryMapsConfig, KnownGeometry, SceneSession
-from gap_mllm.processing import Mark
+from gap_mllm.processing import LabelledBox, Mark
 from tests.modeling.test_known_geometry import MAPS
 
 
@@ -191,15 +191,13 @@ def test_given_poses_tell_results_in_the_world(model, tiny_processor, views):
     turn[:3, 3] = [10, 20, 1]
     camera = np.array([[90.0, 0, 47.5], [0, 90, 31.5], [0, 0, 1]])
     scene = SceneSession(model, tiny_processor, views, intrinsics=camera, poses=[turn] * 3)
-    box = scene._placed(
-        type("P", (), {"items": [type("B", (), {"label": "a", "bbox_3d": (0, 0, 2, 1, 1, 1, 0, 0, 0)})]})
-    )
-    world = box[0].in_world()
+    told = LabelledBox("bed", (0, 0, 2, 1, 1, 1, 0, 0, 0))
+    world = scene._box(told).in_world()
     assert world.view is None and np.allclose(world.center, (12, 20, 1)) and "world" in world.frame
     with pytest.raises(ValueError, match="place lies in the world"):
         scene.describe(world)
-    alone = SceneSession(model, tiny_processor, views)._placed(type("P", (), {"items": []}))
-    assert alone == []
+    with pytest.raises(ValueError, match="the pose of view 0 is not known"):
+        SceneSession(model, tiny_processor, views)._box(told).in_world()
 
 
 def test_a_model_that_reads_cameras_gets_them(tiny_model, tiny_config, tiny_processor, views):
