@@ -8,6 +8,7 @@ from .vggt_gap_mllm import GapMllmVggtModel, as_views
 from .vggt_heads_gap_mllm import (
     GapMllmVggtCameraHead,
     GapMllmVggtDptHead,
+    GapMllmVggtReconstruction,
     VggtHeads,
     pose_encoding_to_cameras,
 )
@@ -55,22 +56,58 @@ class GapMllmVggtPointsModel(VggtHeads, GapMllmVggtModel):
         """
         views, scene_lengths = as_views(images, scene_lengths)
         output = super().forward(views, scene_lengths)
-        with torch.no_grad(), torch.autocast(output.camera_tokens.device.type, enabled=False):
+        depth, _, cameras = self._depth_and_cameras(output, views)
+        output.points, start = [], 0
+        for length in scene_lengths:
+            first = cameras[start][0]  # world to camera; the world is the first camera, but for small errors
+            for (extrinsics, intrinsics), values in zip(
+                cameras[start : start + length], depth[start : start + length], strict=True
+            ):
+                world = (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
+                output.points.append(world @ first[:, :3].T + first[:, 3])
+            start += length
+        return output
+
+    @torch.no_grad()
+    def _depth_and_cameras(self, output, views):
+        """Depth `(H, W)` and its confidence of each view, and its extrinsics and intrinsics."""
+        with torch.autocast(output.camera_tokens.device.type, enabled=False):
             poses = self._cameras(output)[-1].float()
-            depth = [values[..., 0].float().exp() for values in self._dense(self.depth_head, output)[0]]
+            depth, confidence = self._dense(self.depth_head, output)
             cameras = [
                 pose_encoding_to_cameras(pose, view.shape[-2:]) for pose, view in zip(poses, views, strict=True)
             ]
-            output.points, start = [], 0
-            for length in scene_lengths:
-                first = cameras[start][0]  # world to camera; the world is the first camera, but for small errors
-                for (extrinsics, intrinsics), values in zip(
-                    cameras[start : start + length], depth[start : start + length], strict=True
-                ):
-                    world = (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
-                    output.points.append(world @ first[:, :3].T + first[:, 3])
-                start += length
-        return output
+        return [values[..., 0].float().exp() for values in depth], confidence, cameras
+
+    @torch.no_grad()
+    def predict_points(self, images: torch.Tensor | list[torch.Tensor]) -> GapMllmVggtReconstruction:
+        """Tell what the views of one scene see, and from where.
+
+        Frame: camera of the first view, OpenCV axes. Units: VGGT's own; metres for an encoder that was trained on
+        metres.
+
+        Args:
+            images (`torch.Tensor` of shape `(V, 3, H, W)`, or `list[torch.Tensor]` of `(3, H, W)`): RGB in 0..1; sides
+                multiples of the patch size.
+        Returns:
+            `GapMllmVggtReconstruction`: `world_points` and `world_points_conf` (that of the depth), a list with an
+            entry `(H, W, 3)` or `(H, W)` of each view, `extrinsics` `(V, 3, 4)` and `intrinsics` `(V, 3, 3)`.
+        Raises:
+            TypeError, ValueError: as `GapMllmVggtModel.forward`.
+        """
+        views, lengths = as_views(images)
+        output = GapMllmVggtModel.forward(self, views, lengths)
+        depth, confidence, cameras = self._depth_and_cameras(output, views)
+        points = [
+            (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
+            for values, (extrinsics, intrinsics) in zip(depth, cameras, strict=True)
+        ]
+        return GapMllmVggtReconstruction(
+            world_points=points,
+            world_points_conf=confidence,
+            extrinsics=torch.stack([extrinsics for extrinsics, _ in cameras]),
+            intrinsics=torch.stack([intrinsics for _, intrinsics in cameras]),
+        )
 
 
 __all__ = ["GapMllmVggtPointsModel"]

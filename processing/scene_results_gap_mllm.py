@@ -15,7 +15,7 @@ from .camera_geometry_gap_mllm import transform_box, transform_points
 from .scene_views_gap_mllm import SceneViews
 
 
-CONVENTION = "gap_mllm"  # centre, full sizes, yaw, pitch, roll; metres, radians
+CONVENTION = "ours"  # centre, full sizes, yaw, pitch, roll; metres, radians
 EULER_ORDER = "zxy"  # extrinsic
 AXES = "OpenCV: +x right, +y down, +z forward"
 
@@ -61,7 +61,7 @@ class SceneBox(_Plain, _Placed):
         label (`str`, *optional*): name of the object, None where the answer says none.
         box (`tuple[float, ...]`): the nine numbers.
         view (`int`, *optional*): view whose camera is the frame, counted from 0; None for the world.
-        convention (`str`, defaults to "gap_mllm"): how the numbers are meant.
+        convention (`str`, defaults to "ours"): how the numbers are meant, by name.
         camera_to_world (`tuple`, *optional*): pose of that view, rows of `(4, 4)`, where it is known.
     """
 

@@ -5,10 +5,11 @@ prompt in prompt_prefixes_gap_mllm.py.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from PIL import ImageChops
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
@@ -16,9 +17,11 @@ from transformers.utils import logging
 from .answer_streams_gap_mllm import AnswerStream, closed_objects, stream_text
 from .answers_gap_mllm import BOX_LENGTH, Rejection, parse_boxes, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker, GeneratedAnswer, chat_parts, picture_of
-from .camera_geometry_gap_mllm import scale_intrinsics
+from .camera_geometry_gap_mllm import scale_intrinsics, view_to_first_view
+from .frame_choice_gap_mllm import check_points_source
 from .model_lock_gap_mllm import model_lock
 from .prompt_prefixes_gap_mllm import PromptPrefixes
+from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, reconstruct
 from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
@@ -49,6 +52,8 @@ class SceneSession:
         poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world; results can then be told in it. The
             model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
             not, and only the results know them.
+        points_from (`Callable`, *optional*): model that tells points and cameras, as `GapMllmVggtForReconstruction`;
+            by default the model's own encoder or heads, where it has any for that.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
         max_view_sets (`int`, defaults to 4): sets of views that are kept.
     Raises:
@@ -78,14 +83,17 @@ class SceneSession:
         views,
         intrinsics=None,
         poses=None,
+        points_from: Callable | None = None,
         max_views: int = MAX_VIEWS,
         max_view_sets: int = 4,
     ):
+        if points_from is not None:
+            check_points_source(points_from)
         self._asker = Asker(model, processor)
         self.model, self.processor = self._asker.model, processor
         self.views = open_views(views, intrinsics, poses, max_views)
         self._max_view_sets, self._kept, self._state = max_view_sets, OrderedDict(), None
-        self._known = self._known_names()
+        self._known, self._points_from, self._seen = self._known_names(), points_from, None
         self.is_closed = False
 
     def __repr__(self):
@@ -104,6 +112,7 @@ class SceneSession:
         with model_lock(self.model):
             self.is_closed = True
             self._kept.clear()
+            self._seen = None
 
     # Questions
 
@@ -282,6 +291,54 @@ class SceneSession:
         answer = self._answers([chat], "dense_caption", order, **options)[0]
         return self._said(chat, answer)
 
+    # Geometry
+
+    def points(self) -> ScenePointMaps:
+        """Tell what each pixel of each view sees, in the camera of the first view.
+
+        Returns:
+            `ScenePointMaps`: of `points_from`, else of the geometry encoder's heads (`gap_mllm_vggt_points`, or the
+            teacher of `gap_mllm_geometry_maps`), else of the heads of pre-training (`GapMllmForPreTraining`).
+        Raises:
+            ValueError: if there is none of these, or the session is closed.
+        """
+        return self._reconstructed()[0]
+
+    def cameras(self) -> SceneCameras:
+        """Tell the cameras of the views: those that were given, else those of what tells the points.
+
+        Returns:
+            `SceneCameras`.
+        Raises:
+            ValueError: if a camera or pose was not given, and nothing tells it, or the session is closed.
+        """
+        self._check_open()
+        given, poses = self._all("intrinsics"), self._all("camera_to_world")
+        cameras, relative, source = given, None, ["given", "given"]
+        if all(pose is not None for pose in poses):
+            relative = list(view_to_first_view(np.stack(poses)))
+        if relative is None or any(camera is None for camera in given):
+            maps, told, told_poses = self._reconstructed()
+            if told is None:
+                raise ValueError(f"{maps.source} tells points, but no cameras. {_WHO_TELLS}")
+            if relative is None:
+                relative, source[1] = list(told_poses), maps.source
+            if any(camera is None for camera in given):
+                source[0] = maps.source if all(camera is None for camera in given) else f"given, else {maps.source}"
+            cameras = [own if own is not None else other for own, other in zip(given, told, strict=True)]
+        return SceneCameras(tuple(cameras), tuple(relative), tuple(source), tuple(poses))
+
+    def _reconstructed(self):
+        with model_lock(self.model), torch.no_grad():
+            self._check_open()
+            self._check_state()
+            source = points_source(self.model, self._points_from)
+            if source is None:
+                raise ValueError(f"This model ({type(self.model).__name__}) tells no points. {_WHO_TELLS}")
+            if self._seen is None:
+                self._seen = reconstruct(source, self.views)
+            return self._seen
+
     # Chats
 
     def messages(self, question: str) -> list[dict]:
@@ -346,11 +403,7 @@ class SceneSession:
 
     def _encoded(self, chats, order, marks):
         """The encoded set of views, from what is kept where the model is as it was."""
-        state = _state(self.model)
-        if state != self._state or state is None:
-            self._kept.clear()
-            self._state = state
-        key = order, marks
+        state, key = self._check_state(), (order, marks)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -366,6 +419,14 @@ class SceneSession:
             if self._max_view_sets:
                 self._kept[key] = encoded
         return encoded
+
+    def _check_state(self):
+        """What answers depend on; what was kept of another model is gone."""
+        state = _state(self.model)
+        if state != self._state or state is None:
+            self._kept.clear()
+            self._state, self._seen = state, None
+        return state
 
     def _known_names(self):
         """Which fields of known geometry the model gets."""
@@ -428,6 +489,11 @@ class SceneSession:
             raise ValueError("this session is closed; open another: SceneSession(model, processor, views).")
 
 
+_WHO_TELLS = (
+    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads; or "
+    "load the model with AutoModelForPreTraining, if its folder holds heads for points (which tell no cameras), or "
+    "with an encoder of the type 'gap_mllm_vggt_points'."
+)
 _KNOWN = {"intrinsics": "intrinsics", "poses": "camera_to_world"}  # name of the model -> of SceneViews
 
 

@@ -87,7 +87,7 @@ def open_views(
     if not views:
         raise ValueError("there are no views; give one picture of the scene or more.")
     pictures = tuple(to_rgb_image(view, f"view {index}") for index, view in enumerate(views))
-    if intrinsics is not None and np.ndim(intrinsics) == 2:
+    if intrinsics is not None and len(intrinsics) == 3 and all(np.ndim(row) == 1 for row in intrinsics):
         intrinsics = [intrinsics] * len(pictures)
     cameras = _entries("intrinsics", intrinsics, chosen, total, _check_camera, pictures)
     poses = _entries("poses", poses, chosen, total, _check_pose, pictures)

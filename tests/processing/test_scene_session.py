@@ -182,7 +182,7 @@ def test_results_are_plain_values_without_pictures(scene, say):
     say('[{"label": "bed", "bbox_3d": [0, 0, 2, 1, 1, 1, 0, 0, 0]}]')
     told = json.loads(scene.detect().to_json())
     assert told["kind"] == "SceneBoxes" and "views" not in told
-    assert told["boxes"][0]["convention"] == "gap_mllm" and told["boxes"][0]["frame"].startswith("camera of view 0")
+    assert told["boxes"][0]["convention"] == "ours" and told["boxes"][0]["frame"].startswith("camera of view 0")
 
 
 def test_given_poses_tell_results_in_the_world(model, tiny_processor, views):

@@ -284,7 +284,7 @@ class Asker:
         stops = options.get("stop_strings") or []
         stops = [stops] if isinstance(stops, str) else stops
         is_ended = not tokens or tokens[-1] == pad or any(token in ends for token in tokens)
-        is_ended = is_ended or any(text.rstrip().endswith(stop.rstrip()) for stop in stops)
+        is_ended = is_ended or any(stop in text for stop in stops)
         if form.keys:
             reader = JsonEnd(form.keys, form.is_list)
             reader.read(text)

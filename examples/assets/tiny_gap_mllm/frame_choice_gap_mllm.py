@@ -141,15 +141,22 @@ def predict_points(
     sizes = sorted({image.size for image in images})
     if len(sizes) > 1:
         raise ValueError(f"the frames have {len(sizes)} sizes, as {sizes[0]} and {sizes[1]}; 'space_aware' needs one.")
-    views = torch.stack(teacher_inputs(images, *picture_sizes(model, image_size, patch_size)))
-    if hasattr(model, "parameters"):
-        views = views.to(next(model.parameters()).device)
-    with torch.no_grad():
-        output = getattr(model, "predict_points", model)(views)
+    output = run_on_pictures(model, teacher_inputs(images, *picture_sizes(model, image_size, patch_size)))
     points, confidence = (getattr(output, name, None) for name in ("world_points", "world_points_conf"))
     if points is None or confidence is None:
         raise TypeError(f"points_from ({type(model).__name__}) gives no world_points and world_points_conf.")
+    if isinstance(points, list):
+        points, confidence = torch.stack(points), torch.stack(confidence)
     return (points[0], confidence[0]) if points.ndim == 5 else (points, confidence)
+
+
+def run_on_pictures(model: Callable, views: list[torch.Tensor]) -> Any:
+    """What a model that tells points gives for the views `(3, h, w)` of one scene, stacked where they are alike."""
+    if hasattr(model, "parameters"):
+        views = [view.to(next(model.parameters()).device) for view in views]
+    with torch.no_grad():
+        same = len({view.shape for view in views}) == 1
+        return getattr(model, "predict_points", model)(torch.stack(views) if same else views)
 
 
 def picture_sizes(model: object, image_size: int | None = None, patch_size: int | None = None) -> tuple[int, int]:
@@ -197,6 +204,7 @@ __all__ = [
     "check_sampling",
     "picture_sizes",
     "predict_points",
+    "run_on_pictures",
     "teacher_inputs",
     "teacher_size",
 ]

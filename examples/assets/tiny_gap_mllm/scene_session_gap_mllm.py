@@ -5,19 +5,23 @@ prompt in prompt_prefixes_gap_mllm.py.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from PIL import ImageChops
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from .answers_gap_mllm import BOX_LENGTH, ParsedAnswer, Rejection, parse_boxes, parse_frame, parse_points
+from .answer_streams_gap_mllm import AnswerStream, closed_objects, stream_text
+from .answers_gap_mllm import BOX_LENGTH, Rejection, parse_boxes, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker, GeneratedAnswer, chat_parts, picture_of
-from .camera_geometry_gap_mllm import scale_intrinsics
+from .camera_geometry_gap_mllm import scale_intrinsics, view_to_first_view
+from .frame_choice_gap_mllm import check_points_source
 from .model_lock_gap_mllm import model_lock
 from .prompt_prefixes_gap_mllm import PromptPrefixes
+from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, reconstruct
 from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
@@ -48,6 +52,8 @@ class SceneSession:
         poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world; results can then be told in it. The
             model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
             not, and only the results know them.
+        points_from (`Callable`, *optional*): model that tells points and cameras, as `GapMllmVggtForReconstruction`;
+            by default the model's own encoder or heads, where it has any for that.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
         max_view_sets (`int`, defaults to 4): sets of views that are kept.
     Raises:
@@ -77,14 +83,17 @@ class SceneSession:
         views,
         intrinsics=None,
         poses=None,
+        points_from: Callable | None = None,
         max_views: int = MAX_VIEWS,
         max_view_sets: int = 4,
     ):
+        if points_from is not None:
+            check_points_source(points_from)
         self._asker = Asker(model, processor)
         self.model, self.processor = self._asker.model, processor
         self.views = open_views(views, intrinsics, poses, max_views)
         self._max_view_sets, self._kept, self._state = max_view_sets, OrderedDict(), None
-        self._known = self._known_names()
+        self._known, self._points_from, self._seen = self._known_names(), points_from, None
         self.is_closed = False
 
     def __repr__(self):
@@ -103,6 +112,7 @@ class SceneSession:
         with model_lock(self.model):
             self.is_closed = True
             self._kept.clear()
+            self._seen = None
 
     # Questions
 
@@ -129,13 +139,42 @@ class SceneSession:
         if isinstance(questions, str) or any(isinstance(question, dict) for question in questions):
             raise TypeError("questions must be a list; for a single one call ask().")
         chats = [self._chat(question) for question in questions]
-        words = [question if isinstance(question, str) else _last_words(question) for question in questions]
         answers = self._answers(chats, None, batch_size=batch_size, **options)
-        words = [word for word in words for _ in range(len(answers) // max(len(words), 1))]
-        return [
-            SceneAnswer(word, answer.text, truncated=answer.truncated, views=self.views)
-            for word, answer in zip(words, answers, strict=True)
-        ]
+        asked = [chat for chat in chats for _ in range(len(answers) // max(len(chats), 1))]
+        return [self._said(chat, answer) for chat, answer in zip(asked, answers, strict=True)]
+
+    def stream(self, question: str | list[dict], **options) -> AnswerStream:
+        """Ask one question, and read the answer while it is generated.
+
+        Args:
+            question (`str` or `list[dict]`): question, as for `ask`.
+            **options: arguments of generate(), without beams.
+        Returns:
+            `AnswerStream` of `str`: pieces that together are the text of `ask`; its `result` is what that returns.
+        Raises:
+            ValueError, TypeError: as `ask_many`; ValueError for several answers at once.
+
+        Example:
+            ```python
+            >>> from gap_mllm import GapMllmForConditionalGeneration, SceneSession
+            >>> from gap_mllm.processing import GapMllmProcessor
+            >>> from gap_mllm.processing.data import render_room
+            >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
+            >>> processor = GapMllmProcessor.from_pretrained(folder)
+            >>> scene = SceneSession(model, processor, list(render_room(0).images))
+            >>> stream = scene.stream("How many chairs are there?", max_new_tokens=8)
+            >>> "".join(stream) == stream.result.text  # or: for piece in stream: print(piece, end="")
+            True
+
+            ```
+        """
+        chat = self._chat(question)
+
+        def steps():
+            return self._said(chat, (yield from self._streamed(chat, None, options)))
+
+        _check_single(options)
+        return AnswerStream(steps())
 
     def detect(self, labels: Sequence[str] | None = None, **options) -> SceneBoxes:
         """Ask for all objects with their boxes, in the camera of the first view.
@@ -147,9 +186,32 @@ class SceneSession:
         Returns:
             `SceneBoxes`.
         """
-        labels = None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
-        chat = self._messages("detection3d")
-        return self._boxes(self._answers([chat], "detection3d", **options)[0], labels)
+        answer = self._answers([self._messages("detection3d")], "detection3d", **options)[0]
+        return self._boxes(answer, _as_labels(labels))
+
+    def stream_boxes(self, labels: Sequence[str] | None = None, **options) -> AnswerStream:
+        """As `detect`, with each box as soon as its object closes.
+
+        Args:
+            labels (list of `str`, *optional*), **options: arguments of `detect`, without beams.
+        Returns:
+            `AnswerStream` of `SceneBox`: those of `detect`, in their order; its `result` is what that returns.
+        Raises:
+            ValueError: for several answers at once.
+        """
+        labels, chat = _as_labels(labels), self._messages("detection3d")
+        wanted = None if labels is None else {label.casefold() for label in labels}
+
+        def make(item):
+            return self._box(item) if wanted is None or item.label.casefold() in wanted else None
+
+        def steps():
+            pieces = self._streamed(chat, "detection3d", options)
+            answer = yield from closed_objects(pieces, lambda text: parse_boxes(text, require_label=True), make)
+            return self._boxes(answer, labels)
+
+        _check_single(options)
+        return AnswerStream(steps())
 
     def ground(self, description: str, **options) -> GroundedObject:
         """Find a described object: first the view that shows it, then its box in the camera of that view.
@@ -171,7 +233,7 @@ class SceneSession:
         chat = self._messages("grounding_box", order, description=description)
         second = self._answers([chat], "grounding_box", order, **options)[0]
         parsed = parse_boxes(second.text)
-        boxes = tuple(replace(box, label=box.label or description) for box in self._placed(parsed, view)[:1])
+        boxes = tuple(replace(self._box(item, view), label=item.label or description) for item in parsed.items[:1])
         rejected += parsed.rejected
         truncated = first.truncated or second.truncated or parsed.truncated
         return GroundedObject(description, second.text, rejected, truncated, self.views, boxes, None, view, first.text)
@@ -227,7 +289,55 @@ class SceneSession:
         order = None if view == 0 else self._order_from(view)
         chat = self._messages("dense_caption", order, location=list(numbers[:3]))
         answer = self._answers([chat], "dense_caption", order, **options)[0]
-        return SceneAnswer(_last_words(chat), answer.text, truncated=answer.truncated, views=self.views)
+        return self._said(chat, answer)
+
+    # Geometry
+
+    def points(self) -> ScenePointMaps:
+        """Tell what each pixel of each view sees, in the camera of the first view.
+
+        Returns:
+            `ScenePointMaps`: of `points_from`, else of the geometry encoder's heads (`gap_mllm_vggt_points`, or the
+            teacher of `gap_mllm_geometry_maps`), else of the heads of pre-training (`GapMllmForPreTraining`).
+        Raises:
+            ValueError: if there is none of these, or the session is closed.
+        """
+        return self._reconstructed()[0]
+
+    def cameras(self) -> SceneCameras:
+        """Tell the cameras of the views: those that were given, else those of what tells the points.
+
+        Returns:
+            `SceneCameras`.
+        Raises:
+            ValueError: if a camera or pose was not given, and nothing tells it, or the session is closed.
+        """
+        self._check_open()
+        given, poses = self._all("intrinsics"), self._all("camera_to_world")
+        cameras, relative, source = given, None, ["given", "given"]
+        if all(pose is not None for pose in poses):
+            relative = list(view_to_first_view(np.stack(poses)))
+        if relative is None or any(camera is None for camera in given):
+            maps, told, told_poses = self._reconstructed()
+            if told is None:
+                raise ValueError(f"{maps.source} tells points, but no cameras. {_WHO_TELLS}")
+            if relative is None:
+                relative, source[1] = list(told_poses), maps.source
+            if any(camera is None for camera in given):
+                source[0] = maps.source if all(camera is None for camera in given) else f"given, else {maps.source}"
+            cameras = [own if own is not None else other for own, other in zip(given, told, strict=True)]
+        return SceneCameras(tuple(cameras), tuple(relative), tuple(source), tuple(poses))
+
+    def _reconstructed(self):
+        with model_lock(self.model), torch.no_grad():
+            self._check_open()
+            self._check_state()
+            source = points_source(self.model, self._points_from)
+            if source is None:
+                raise ValueError(f"This model ({type(self.model).__name__}) tells no points. {_WHO_TELLS}")
+            if self._seen is None:
+                self._seen = reconstruct(source, self.views)
+            return self._seen
 
     # Chats
 
@@ -286,13 +396,14 @@ class SceneSession:
                 answers += self._asker.generate_answers(batch, form, encoded, [0] * len(batch), **options)
         return answers
 
+    def _streamed(self, chat, task, options):
+        """Pieces of the answer to a chat about all views; returns the answer."""
+        form = ANSWER_FORMS[task] if task else AnswerForm()
+        return stream_text(self.processor.tokenizer, form, lambda **o: self._answers([chat], task, **o)[0], options)
+
     def _encoded(self, chats, order, marks):
         """The encoded set of views, from what is kept where the model is as it was."""
-        state = _state(self.model)
-        if state != self._state or state is None:
-            self._kept.clear()
-            self._state = state
-        key = order, marks
+        state, key = self._check_state(), (order, marks)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -308,6 +419,14 @@ class SceneSession:
             if self._max_view_sets:
                 self._kept[key] = encoded
         return encoded
+
+    def _check_state(self):
+        """What answers depend on; what was kept of another model is gone."""
+        state = _state(self.model)
+        if state != self._state or state is None:
+            self._kept.clear()
+            self._state, self._seen = state, None
+        return state
 
     def _known_names(self):
         """Which fields of known geometry the model gets."""
@@ -346,13 +465,15 @@ class SceneSession:
         pose = self.views.camera_to_world[view]
         return None if pose is None else tuple(tuple(row) for row in pose.tolist())
 
-    def _placed(self, parsed: ParsedAnswer, view=0) -> list[SceneBox]:
-        pose = self._pose(view)
-        return [SceneBox(item.label, item.bbox_3d, view, camera_to_world=pose) for item in parsed.items]
+    def _said(self, chat, answer: GeneratedAnswer):
+        return SceneAnswer(_last_words(chat), answer.text, truncated=answer.truncated, views=self.views)
+
+    def _box(self, item, view=0):
+        return SceneBox(item.label, item.bbox_3d, view, camera_to_world=self._pose(view))
 
     def _boxes(self, answer, labels):
         parsed = parse_boxes(answer.text, require_label=True)
-        boxes, rejected = self._placed(parsed), parsed.rejected
+        boxes, rejected = [self._box(item) for item in parsed.items], parsed.rejected
         if labels is not None:
             wanted = {label.casefold() for label in labels}
             named = {box.label.casefold() for box in boxes}
@@ -368,6 +489,11 @@ class SceneSession:
             raise ValueError("this session is closed; open another: SceneSession(model, processor, views).")
 
 
+_WHO_TELLS = (
+    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads; or "
+    "load the model with AutoModelForPreTraining, if its folder holds heads for points (which tell no cameras), or "
+    "with an encoder of the type 'gap_mllm_vggt_points'."
+)
 _KNOWN = {"intrinsics": "intrinsics", "poses": "camera_to_world"}  # name of the model -> of SceneViews
 
 
@@ -376,6 +502,16 @@ def _last_words(chat) -> str:
     turn = [turn for turn in chat if turn["role"] == "user"][-1]
     content = turn["content"]
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content).strip()
+
+
+def _as_labels(labels):
+    return None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
+
+
+def _check_single(options):
+    for name in ("num_beams", "num_return_sequences"):
+        if (options.get(name) or 1) != 1:
+            raise ValueError(f"{name} is {options[name]}; what is streamed is one answer, as it grows: leave it out.")
 
 
 def _state(model):
