@@ -9,7 +9,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -19,6 +19,7 @@ BOX_KEYS = ("bbox_3d", "box_3d")  # the detection prompt says box_3d, the releas
 FRAME_KEY = "frame"
 LABEL_KEY = "label"
 BOX_LENGTH = 9
+OUR_CONVENTIONS = ("ours", "gap-release")  # of `CONVENTIONS`; the others are read by other_answers_gap_mllm.py
 
 _MAX_OBJECT_CHARS = 8192  # one object; the longest released one has about 150 characters
 _MAX_LITERAL_CHARS = 2048
@@ -287,17 +288,21 @@ def _object_text(label: str | None, key: str, numbers: list[float], decimals: in
 # Text to numbers
 
 
-def parse_points(text: str) -> ParsedAnswer[LabelledPoint]:
-    """Read every `{"label", "pointmap"}` object of an answer; the label may be absent.
+def parse_points(text: str, convention: str = "ours", **pictures: object) -> ParsedAnswer:
+    """Read every `{"label", "pointmap"}` object of an answer, the label may be absent; or another's points.
 
-    Frame: camera of the first view, OpenCV axes. Units: metres.
+    Frame: camera of the first view, OpenCV axes. Units: metres. Conventions that point into a picture give its pixels,
+    and with depth and intrinsics 3D points.
 
     Args:
         text (`str`): a generated answer, whatever it holds.
+        convention (`str`, defaults to "ours"): key of `CONVENTIONS` in which the answer is written.
+        **pictures: fields of `Pictures`: what is known of the pictures, `image_size` at least for other conventions.
     Returns:
-        `ParsedAnswer[LabelledPoint]`: points with 3 finite coordinates, and the rest with reasons.
+        `ParsedAnswer`: `LabelledPoint`s with 3 finite coordinates, or `ImagePoint`s, and the rest with reasons.
     Raises:
-        TypeError: if `text` is not a string (no string raises).
+        TypeError: if `text` is not a string. ValueError: on an unknown convention, or one that needs more of the
+            pictures (no string raises).
 
     Example:
         ```python
@@ -308,14 +313,21 @@ def parse_points(text: str) -> ParsedAnswer[LabelledPoint]:
         ```
     """
 
+    if convention not in OUR_CONVENTIONS or pictures:
+        from .other_answers_gap_mllm import parse_other_points  # which imports this file
+
+        return parse_other_points(text, convention, **pictures)
+
     def read(record: dict) -> LabelledPoint:
-        return LabelledPoint(_label(record), tuple(_numbers(record[POINT_KEY], 3, POINT_KEY)))
+        return LabelledPoint(read_label(record), tuple(read_numbers(record[POINT_KEY], 3, POINT_KEY)))
 
-    return _parse_objects(text, (POINT_KEY,), read)
+    return read_objects(text, (POINT_KEY,), read)
 
 
-def parse_boxes(text: str, require_label: bool = False) -> ParsedAnswer[LabelledBox]:
-    """Read every object that holds a `bbox_3d` (or `box_3d`), as detection and grounding write them.
+def parse_boxes(
+    text: str, require_label: bool = False, convention: str = "ours", **pictures: object
+) -> ParsedAnswer[LabelledBox]:
+    """Read every object that holds a `bbox_3d` (or `box_3d`), as detection and grounding write them; or another's.
 
     Frame: camera of the first view, OpenCV axes. Units: metres and radians (order as in `LabelledBox`).
 
@@ -323,10 +335,13 @@ def parse_boxes(text: str, require_label: bool = False) -> ParsedAnswer[Labelled
         text (`str`): a generated answer, whatever it holds.
         require_label (`bool`, defaults to False): refuse boxes without a label (detection); grounding answers have
             none.
+        convention (`str`, defaults to "ours"): key of `CONVENTIONS` in which the answer is written.
+        **pictures: fields of `Pictures`: what is known of the pictures, where a convention needs it.
     Returns:
-        `ParsedAnswer[LabelledBox]`: boxes of 9 finite numbers with positive sizes, and the rest with reasons.
+        `ParsedAnswer[LabelledBox]`: our boxes, of 9 finite numbers with positive sizes, and the rest with reasons.
     Raises:
-        TypeError: if `text` is not a string (no string raises).
+        TypeError: if `text` is not a string. ValueError: on an unknown convention, or one that needs more of the
+            pictures (no string raises).
 
     Example:
         ```python
@@ -334,21 +349,27 @@ def parse_boxes(text: str, require_label: bool = False) -> ParsedAnswer[Labelled
         >>> answer = parse_boxes('[{"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}, {"bbox_3d": [1, 2]}]')
         >>> answer.first.label, answer.rejected[0].reason
         ('bed', 'bbox_3d holds 2 entries, expected 9')
+        >>> parse_boxes("<3dbbox>0 0 2 1 2 1 0 0 0.5</3dbbox>", convention="seed1.5-vl").first.bbox_3d[6:]
+        (1.5707963267948966, 0.0, 0.0)
 
         ```
     """
+    if convention not in OUR_CONVENTIONS or pictures:
+        from .other_answers_gap_mllm import parse_other_boxes  # which imports this file
+
+        return parse_other_boxes(text, convention, require_label, **pictures)
 
     def read(record: dict) -> LabelledBox:
         key = next(key for key in BOX_KEYS if key in record)
-        numbers = _numbers(record[key], BOX_LENGTH, key)
+        numbers = read_numbers(record[key], BOX_LENGTH, key)
         if min(numbers[3:6]) <= 0:
             raise _RejectedError(f"{key} has a size that is not positive: {numbers[3:6]}")
-        label = _label(record)
+        label = read_label(record)
         if require_label and label is None:
             raise _RejectedError("label is missing")
         return LabelledBox(label, tuple(numbers))
 
-    return _parse_objects(text, BOX_KEYS, read)
+    return read_objects(text, BOX_KEYS, read)
 
 
 def parse_frame(text: str, num_frames: int | None = None) -> ParsedAnswer[int]:
@@ -380,7 +401,7 @@ def parse_frame(text: str, num_frames: int | None = None) -> ParsedAnswer[int]:
             raise _RejectedError(f"{FRAME_KEY} is outside 0..{limit - 1}")
         return frame
 
-    return _parse_objects(text, (FRAME_KEY,), read)
+    return read_objects(text, (FRAME_KEY,), read)
 
 
 _OPEN_TAG, _CLOSE_TAG = (re.compile(tag, re.IGNORECASE) for tag in ("<answer>", "</answer>"))
@@ -410,7 +431,7 @@ def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
 
         ```
     """
-    _check_text(text)
+    check_text(text)
     if not re.fullmatch("[A-Z]+", letters):
         raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
     # Cut at the tags, not matched in pairs: that takes quadratic time where many stay open.
@@ -437,14 +458,26 @@ class _RejectedError(Exception):
     """An object that cannot be used; the message is the reason."""
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str) -> None:
+    """Raise TypeError unless an answer is a string."""
     if not isinstance(text, str):
         raise TypeError(f"text must be one generated answer as str, got {type(text).__name__}.")
 
 
-def _parse_objects(text: str, keys: tuple[str, ...], read) -> ParsedAnswer:
-    """Give every object that holds one of `keys` to `read`; an outer object without the key is looked into."""
-    _check_text(text)
+def read_objects(text: str, keys: tuple[str, ...], read: Callable) -> ParsedAnswer:
+    """Give every JSON object that holds one of `keys` to `read`; an outer object without the key is looked into.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+        keys (`tuple[str, ...]`): keys of which an object needs one.
+        read (`Callable`): function from such an object, a `dict`, to an item; its ValueError is the reason of a
+            rejection.
+    Returns:
+        `ParsedAnswer`.
+    Raises:
+        TypeError: if `text` is not a string (no string raises).
+    """
+    check_text(text)
     spans, truncated = _find_objects(text)
     entries, taken_until = [], -1
     for start, end, height in sorted(spans, key=lambda span: (span[0], -span[1])):  # outer before inner
@@ -457,13 +490,23 @@ def _parse_objects(text: str, keys: tuple[str, ...], read) -> ParsedAnswer:
                 raise _RejectedError(f"has no {' or '.join(keys)}")
         except _RejectedError as error:
             if height == 1:
-                entries.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
+                entries.append(rejection(fragment, error))
             continue
         taken_until = end
         try:
             entries.append(read(record))
-        except _RejectedError as error:
-            entries.append(Rejection(fragment[:_REPORTED_CHARS], str(error)))
+        except (_RejectedError, ValueError) as error:
+            entries.append(rejection(fragment, error))
+    return as_answer(entries, truncated)
+
+
+def rejection(text: str, reason: object) -> Rejection:
+    """What is kept of a part that was refused."""
+    return Rejection(text[:_REPORTED_CHARS], str(reason))
+
+
+def as_answer(entries: Sequence, truncated: bool = False) -> ParsedAnswer:
+    """Items and rejections in text order as an answer."""
     items = tuple(entry for entry in entries if not isinstance(entry, Rejection))
     rejected = tuple(entry for entry in entries if isinstance(entry, Rejection))
     return ParsedAnswer(items, rejected, truncated, tuple(entries))
@@ -532,7 +575,8 @@ def _unique(pairs: list) -> dict:
     return record
 
 
-def _label(record: dict) -> str | None:
+def read_label(record: dict) -> str | None:
+    """The label of a decoded object, None without one; what is no text is refused."""
     if LABEL_KEY not in record:
         return None
     if not isinstance(record[LABEL_KEY], str):
@@ -540,7 +584,7 @@ def _label(record: dict) -> str | None:
     return record[LABEL_KEY]
 
 
-def _numbers(value, length: int, name: str) -> list[float]:
+def read_numbers(value: object, length: int, name: str) -> list[float]:
     """Exactly `length` finite real numbers (no bool, no text) from a decoded list."""
     if not isinstance(value, list | tuple):
         raise _RejectedError(f"{name} is not a list")

@@ -533,31 +533,37 @@ class GapMllmProcessor(Qwen3VLProcessor):
         """
         return SceneSession(model, self, views, **options)
 
-    def post_process_points(self, texts: list[str]) -> list[ParsedAnswer]:
+    def post_process_points(
+        self, texts: list[str], convention: str = "ours", **pictures: object
+    ) -> list[ParsedAnswer]:
         """Read labelled 3D points from answers; see `parse_points`.
 
         Args:
             texts (`list[str]`): decoded answers.
+            convention (`str`, defaults to "ours"), **pictures: arguments of `parse_points`, for answers of others.
         Returns:
-            `list[ParsedAnswer]`: per text, `LabelledPoint` items and what was rejected; of an answer about several
-            marks, `entries` are both in the order of the marks.
+            `list[ParsedAnswer]`: per text, `LabelledPoint` (or `ImagePoint`) items and what was rejected; of an answer
+            about several marks, `entries` are both in the order of the marks.
         Raises:
-            TypeError: if `texts` is one string, or holds anything but strings.
+            TypeError: if `texts` is one string, or holds anything but strings. ValueError: as `parse_points`.
         """
-        return [parse_points(text) for text in _as_texts(texts)]
+        return [parse_points(text, convention, **pictures) for text in _as_texts(texts)]
 
-    def post_process_boxes(self, texts: list[str], require_label: bool = False) -> list[ParsedAnswer]:
+    def post_process_boxes(
+        self, texts: list[str], require_label: bool = False, convention: str = "ours", **pictures: object
+    ) -> list[ParsedAnswer]:
         """Read 9-DoF boxes from answers; see `parse_boxes`.
 
         Args:
             texts (`list[str]`): decoded answers.
             require_label (`bool`, defaults to False): refuse boxes without a label, as detection does.
+            convention (`str`, defaults to "ours"), **pictures: arguments of `parse_boxes`, for answers of others.
         Returns:
             `list[ParsedAnswer]`: per text, `LabelledBox` items and what was rejected.
         Raises:
-            TypeError: if `texts` is one string, or holds anything but strings.
+            TypeError: if `texts` is one string, or holds anything but strings. ValueError: as `parse_boxes`.
         """
-        return [parse_boxes(text, require_label) for text in _as_texts(texts)]
+        return [parse_boxes(text, require_label, convention, **pictures) for text in _as_texts(texts)]
 
     def post_process_frame(self, texts: list[str], num_frames: int | None = None) -> list[ParsedAnswer]:
         """Read the chosen frame from answers; see `parse_frame`.
