@@ -11,6 +11,7 @@ from importlib import import_module
 import numpy as np
 
 from .answers_gap_mllm import Rejection
+from .box_conventions_gap_mllm import convert
 from .camera_geometry_gap_mllm import (
     box_corners,
     invert_rigid,
@@ -196,6 +197,19 @@ class ScenePoints(SceneAnswer):
     def __len__(self):
         return len(self.points)
 
+    def to_qwen3vl(self) -> list[dict]:
+        """Return the marked pixels as Qwen3-VL writes points: `{"point_2d": [x, y], "label": ..}`, in thousandths.
+
+        Qwen3-VL knows one picture; "view" says which.
+        """
+        told = []
+        for point in filter(None, self.points):
+            view, *pixel = point.mark
+            sizes = self.views.pictures[view].size
+            place = [round(1000 * value / size) for value, size in zip(pixel, sizes, strict=True)]
+            told.append({"point_2d": place, "label": _name(point), "view": view})
+        return told
+
     def _lines(self):
         return ["no point could be read" if point is None else str(point) for point in self.points]
 
@@ -253,6 +267,16 @@ class SceneBoxes(SceneAnswer):
                 annotations.append(annotation | ({} if span is None else {"area": span[2] * span[3]}))
         categories = [{"id": place, "name": name} for place, name in enumerate(names)]
         return {"images": images, "categories": categories, "annotations": annotations}
+
+    def to_qwen3vl(self, convention: str = "qwen3-vl-text") -> list[dict]:
+        """Return the boxes as Qwen3-VL writes them: `{"bbox_3d": [9 numbers], "label": ..}`, each in its own camera.
+
+        Args:
+            convention (`str`, defaults to "qwen3-vl-text"): that of its prompts, or "qwen3-vl-code", that of its
+                drawing code; see `gap_mllm.processing.boxes`.
+        """
+        numbers = [convert(box.box, box.convention, convention).tolist() for box in self.boxes]
+        return [{"bbox_3d": each, "label": _name(box)} for each, box in zip(numbers, self.boxes, strict=True)]
 
     def _lines(self):
         return [str(box) for box in self.boxes] or ["no boxes"]

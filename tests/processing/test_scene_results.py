@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gap_mllm.processing.boxes import convert
 from gap_mllm.processing.camera_geometry_gap_mllm import transform_box
 from gap_mllm.processing.scene_results_gap_mllm import (
     GroundedObject,
@@ -55,6 +56,16 @@ def test_coco_without_cameras_has_the_frame_alone():
     assert [(each["image_id"], each["bbox"], each["bbox_3d"]) for each in told] == [(1, None, list(BOX))]
     behind = SceneBox("bed", (0, 0, 0.5, 1, 1, 2, 0, 0, 0))
     assert boxes(views(), behind).to_coco()["annotations"][0]["bbox"] is None
+
+
+def test_forms_of_qwen():
+    turned = SceneBox("bed", (*BOX[:6], 0.1, 0.2, 0.3))
+    (told,) = boxes(views(), turned).to_qwen3vl()
+    assert told["label"] == "bed" and np.allclose(convert(told["bbox_3d"], "qwen3-vl-text", "ours"), turned.box)
+    (code,) = boxes(views(), turned).to_qwen3vl("qwen3-vl-code")
+    assert np.allclose(convert(code["bbox_3d"], "qwen3-vl-code", "ours"), turned.box)
+    found = ScenePoints("what?", "raw", views=views(), points=(None, ScenePoint("bed", (0, 0, 2), (1, 25, 50))))
+    assert found.to_qwen3vl() == [{"point_2d": [250, 500], "label": "bed", "view": 1}]
 
 
 def test_pictures_show_boxes_where_cameras_are_known(tmp_path):

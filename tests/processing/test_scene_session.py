@@ -1,5 +1,6 @@
 """`SceneSession`: one encoding of the views for all questions, and the answers of the plain path."""
 
+import copy
 import json
 import threading
 
@@ -10,6 +11,8 @@ from PIL import Image
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmGeometryMapsConfig, KnownGeometry, SceneSession
 from gap_mllm.processing import LabelledBox, Mark
+from gap_mllm.processing.asking_gap_mllm import GeneratedAnswer
+from gap_mllm.processing.model_lock_gap_mllm import model_lock
 from tests.modeling.test_known_geometry import MAPS
 
 
@@ -33,8 +36,6 @@ def say(scene, monkeypatch):
     """A function (*texts) that makes these the raw answers, in turn."""
 
     def answers(*texts, truncated=False):
-        from gap_mllm.processing.asking_gap_mllm import GeneratedAnswer
-
         left = [GeneratedAnswer(text, truncated) for text in texts]
         monkeypatch.setattr(scene._asker, "generate_answers", lambda chats, *a, **k: [left.pop(0) for _ in chats])
 
@@ -344,3 +345,49 @@ def test_questions_that_are_none(scene):
 def test_a_session_from_the_processor(model, tiny_processor, views):
     assert isinstance(tiny_processor.open_scene(model, views[:1]), SceneSession)
     assert tiny_processor.open_scene(model, views[0]).locate(0, 3, 4, max_new_tokens=2).truncated
+
+
+WITHOUT_PACKAGE = """
+from PIL import Image
+
+folder, out = sys.argv[1:]
+model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
+processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+views = [Image.effect_noise((96, 64), 60 + 20 * index).convert("RGB") for index in range(2)]
+with processor.open_scene(model, views) as scene:
+    answer = scene.ask("What is there?", max_new_tokens=6)
+    found = scene.locate([[0, 5, 5], [1, 9, 9]], max_new_tokens=6)
+    result = {
+        "text": answer.text,
+        "plain": processor.ask(model, [scene.messages("What is there?")], max_new_tokens=6)[0],
+        "streamed": "".join(scene.stream("What is there?", max_new_tokens=6)),
+        "found": found.to_dict(),
+        "boxes": scene.detect(max_new_tokens=4).to_coco()["images"],
+    }
+    try:
+        answer.plot()
+    except ImportError as error:
+        result["plot"] = str(error)
+    try:
+        scene.points()
+    except ValueError as error:
+        result["points"] = str(error)
+json.dump(result, open(out, "w"))
+"""
+
+
+def test_without_the_package(model, tiny_processor, tmp_path, run_without_package):
+    model.generation_config.pad_token_id = tiny_processor.tokenizer.pad_token_id
+    model.save_pretrained(tmp_path)
+    tiny_processor.save_pretrained(tmp_path)
+    told = run_without_package(WITHOUT_PACKAGE, tmp_path)
+    assert told["text"] == told["plain"] == told["streamed"] != ""
+    assert told["found"]["kind"] == "ScenePoints" and len(told["found"]["points"]) == 2 and len(told["boxes"]) == 2
+    assert "plot() needs the package with matplotlib" in told["plot"] and "tells no points" in told["points"]
+
+
+def test_a_copy_of_a_model_has_a_lock_of_its_own(scene):
+    scene.ask(QUESTIONS[0], max_new_tokens=2)
+    other = copy.deepcopy(scene.model)
+    assert model_lock(other) is not model_lock(scene.model) is model_lock(scene.model)
+    assert SceneSession(other, scene.processor, scene.views.pictures).ask(QUESTIONS[0], max_new_tokens=2).text

@@ -11,12 +11,22 @@ from importlib import import_module
 import numpy as np
 
 from .answers_gap_mllm import Rejection
-from .camera_geometry_gap_mllm import transform_box, transform_points
+from .box_conventions_gap_mllm import convert
+from .camera_geometry_gap_mllm import (
+    box_corners,
+    invert_rigid,
+    project_points,
+    transform_box,
+    transform_points,
+    view_to_first_view,
+)
+from .scene_points_gap_mllm import SceneCameras
 from .scene_views_gap_mllm import SceneViews
 
 
 CONVENTION = "ours"  # centre, full sizes, yaw, pitch, roll; metres, radians
 EULER_ORDER = "zxy"  # extrinsic
+_NEAR_M = 0.05  # corners nearer to the camera plane have no sensible pixel
 AXES = "OpenCV: +x right, +y down, +z forward"
 
 
@@ -144,24 +154,26 @@ class SceneAnswer(_Plain):
         lines = self._lines() + [f"rejected: {each.reason}: {each.text}" for each in self.rejected]
         return "\n".join(lines + ["(cut off)"] * self.truncated)
 
-    def plot(self, path: str | None = None):
-        """Draw it into its views.
+    def plot(self, path: str | None = None, cameras: SceneCameras | None = None):
+        """Draw it: views with marks, points and boxes, where their cameras are known, and all from above.
 
         Args:
-            path (`str`, *optional*): file to save the picture in.
+            path (`str`, *optional*): picture file to write.
+            cameras (`SceneCameras`, *optional*): what the session's `cameras()` tells; by default the cameras that
+                were given to it.
         Returns:
-            a matplotlib figure, which notebooks show.
+            a matplotlib figure.
         Raises:
             ImportError: without the package, or without matplotlib.
         """
         try:
             draw = import_module("gap_mllm.processing.result_drawing").draw_result  # not part of the remote code
+            return draw(self, path, cameras)
         except ImportError as error:
             raise ImportError(
-                f"plot() needs the package and matplotlib: pip install gap-mllm[eval] ({error}). Without it, draw "
+                f"plot() needs the package with matplotlib: pip install gap-mllm[eval] ({error}). Without it, draw "
                 "from to_dict()."
             ) from error
-        return draw(self, path)
 
 
 @dataclass(frozen=True)
@@ -185,6 +197,19 @@ class ScenePoints(SceneAnswer):
     def __len__(self):
         return len(self.points)
 
+    def to_qwen3vl(self) -> list[dict]:
+        """Return the marked pixels as Qwen3-VL writes points: `{"point_2d": [x, y], "label": ..}`, in thousandths.
+
+        Qwen3-VL knows one picture; "view" says which.
+        """
+        told = []
+        for point in filter(None, self.points):
+            view, *pixel = point.mark
+            sizes = self.views.pictures[view].size
+            place = [round(1000 * value / size) for value, size in zip(pixel, sizes, strict=True)]
+            told.append({"point_2d": place, "label": _name(point), "view": view})
+        return told
+
     def _lines(self):
         return ["no point could be read" if point is None else str(point) for point in self.points]
 
@@ -206,6 +231,52 @@ class SceneBoxes(SceneAnswer):
 
     def __len__(self):
         return len(self.boxes)
+
+    def to_coco(self, cameras: SceneCameras | None = None) -> dict:
+        """Return the boxes as COCO lays out its files: "images", "categories", "annotations".
+
+        An annotation has the box in the camera of its picture ("bbox_3d", as `convention` says), and in "bbox" what it
+        spans in the picture, [x, y, width, height] in pixels, where intrinsics are known and the box lies wholly in
+        front of the camera; else None. Where poses are known each picture that a box reaches into has its own, else
+        only the picture whose camera is the frame.
+
+        Args:
+            cameras (`SceneCameras`, *optional*): as for `plot`.
+        """
+        views, told = self.views, cameras or known_cameras(self.views)
+        names = sorted({_name(box) for box in self.boxes})
+        images = [
+            {"id": view, "file_name": name, "width": picture.width, "height": picture.height}
+            for view, (name, picture) in enumerate(zip(views.names, views.pictures, strict=True))
+        ]
+        annotations = []
+        for box in self.boxes:
+            for view in range(len(views)):
+                numbers = _seen_from(box, view, told)
+                if numbers is None:
+                    continue
+                span = _span(numbers, told.intrinsics[view], views.pictures[view].size)
+                if span is None and view != box.view:
+                    continue
+                annotation = {
+                    "id": len(annotations),
+                    "image_id": view,
+                    "category_id": names.index(box.label or "object"),
+                }
+                annotation |= {"bbox": span, "bbox_3d": list(numbers), "convention": box.convention, "iscrowd": 0}
+                annotations.append(annotation | ({} if span is None else {"area": span[2] * span[3]}))
+        categories = [{"id": place, "name": name} for place, name in enumerate(names)]
+        return {"images": images, "categories": categories, "annotations": annotations}
+
+    def to_qwen3vl(self, convention: str = "qwen3-vl-text") -> list[dict]:
+        """Return the boxes as Qwen3-VL writes them: `{"bbox_3d": [9 numbers], "label": ..}`, each in its own camera.
+
+        Args:
+            convention (`str`, defaults to "qwen3-vl-text"): that of its prompts, or "qwen3-vl-code", that of its
+                drawing code; see `gap_mllm.processing.boxes`.
+        """
+        numbers = [convert(box.box, box.convention, convention).tolist() for box in self.boxes]
+        return [{"bbox_3d": each, "label": _name(box)} for each, box in zip(numbers, self.boxes, strict=True)]
 
     def _lines(self):
         return [str(box) for box in self.boxes] or ["no boxes"]
@@ -232,6 +303,42 @@ class GroundedObject(SceneBoxes):
         return [f"view {self.view}", *super()._lines()]
 
 
+def known_cameras(views: SceneViews) -> SceneCameras:
+    """The cameras that were given with the views; poses only if all are known."""
+    poses, relative = views.camera_to_world, (None,) * len(views)
+    if all(pose is not None for pose in poses):
+        relative = tuple(view_to_first_view(np.stack(poses)))
+    return SceneCameras(views.intrinsics, relative, ("given", "given"), poses)
+
+
+def frame_to_view(frame: int, view: int, cameras: SceneCameras) -> np.ndarray | None:
+    """The transform `(4, 4)` from the camera of one view to that of another, None where it is not known."""
+    if frame == view:
+        return np.eye(4)
+    poses = cameras.view_to_first_view[frame], cameras.view_to_first_view[view]
+    return None if any(pose is None for pose in poses) else invert_rigid(poses[1]) @ poses[0]
+
+
+def _name(place):
+    return place.label or "object"
+
+
+def _seen_from(box, view, cameras):
+    """The numbers of a box in the camera of a view, None where they are not known."""
+    transform = None if box.view is None else frame_to_view(box.view, view, cameras)
+    return None if transform is None else tuple(transform_box(np.array(box.box), transform, EULER_ORDER).tolist())
+
+
+def _span(box, intrinsics, size):
+    """What a box spans in a picture."""
+    corners = box_corners(np.array(box), EULER_ORDER)
+    if intrinsics is None or corners[:, 2].min() < _NEAR_M:
+        return None
+    pixels = project_points(corners, intrinsics)[0]
+    low, high = (np.clip(edge, -0.5, np.array(size) - 0.5) for edge in (pixels.min(0), pixels.max(0)))
+    return None if (high <= low).any() else [float(value) for value in (*low + 0.5, *high - low)]
+
+
 def _plain(value):
     if is_dataclass(value):
         told = {each.name: _plain(getattr(value, each.name)) for each in fields(value) if each.name != "views"}
@@ -250,4 +357,6 @@ __all__ = [
     "SceneBoxes",
     "ScenePoint",
     "ScenePoints",
+    "frame_to_view",
+    "known_cameras",
 ]

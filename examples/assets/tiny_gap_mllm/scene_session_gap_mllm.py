@@ -482,7 +482,8 @@ class SceneSession:
             reason = f"the answer names no such object, but {others}"
             rejected += tuple(Rejection(label, reason) for label in labels if label.casefold() not in named)
         truncated = answer.truncated or parsed.truncated
-        return SceneBoxes("detection3d", answer.text, rejected, truncated, self.views, tuple(boxes), labels)
+        question = "all objects" if labels is None else ", ".join(labels)
+        return SceneBoxes(question, answer.text, rejected, truncated, self.views, tuple(boxes), labels)
 
     def _check_open(self):
         if self.is_closed:
