@@ -478,8 +478,7 @@ class SceneSession:
             wanted = {label.casefold() for label in labels}
             named = {box.label.casefold() for box in boxes}
             boxes = [box for box in boxes if box.label.casefold() in wanted]
-            others = ", ".join(sorted(named - wanted)) or "nothing else"
-            reason = f"the answer names no such object, but {others}"
+            reason = f"no such object in the answer, which names {', '.join(sorted(named)) or 'none'}"
             rejected += tuple(Rejection(label, reason) for label in labels if label.casefold() not in named)
         truncated = answer.truncated or parsed.truncated
         question = "all objects" if labels is None else ", ".join(labels)

@@ -149,10 +149,10 @@ def test_a_label_that_the_answer_does_not_name(scene, say):
     found = scene.detect(["Bed", "unicorn"])
     assert [box.label for box in found] == ["bed"] and not found.truncated
     assert [(each.text, each.reason) for each in found.rejected[1:]] == [
-        ("unicorn", "the answer names no such object, but nothing else")
+        ("unicorn", "no such object in the answer, which names bed")
     ]
     assert "bbox_3d holds 1 entries" in found.rejected[0].reason
-    assert scene.detect("lamp").rejected[1].reason == "the answer names no such object, but bed"
+    assert scene.detect("lamp").rejected[1].reason == "no such object in the answer, which names bed"
     assert len(scene.detect()) == 1
     assert scene.detect().truncated  # and the session goes on
 
