@@ -64,6 +64,7 @@ REPORTS = {
     "embed_patches.py",
     "read_large_json.py",
     "render_rooms.py",
+    "session.py",
     "sample_frames.py",
     "profile_step.py",
     "train_from_cache.py",

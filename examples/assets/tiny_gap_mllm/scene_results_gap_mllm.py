@@ -241,7 +241,7 @@ class SceneBoxes(SceneAnswer):
         only the picture whose camera is the frame.
 
         Args:
-            cameras (`SceneCameras`, *optional*): as for `plot`.
+            cameras (`SceneCameras`, *optional*): argument of `plot`.
         """
         views, told = self.views, cameras or known_cameras(self.views)
         names = sorted({_name(box) for box in self.boxes})
