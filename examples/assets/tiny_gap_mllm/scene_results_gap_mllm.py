@@ -272,7 +272,7 @@ class SceneBoxes(SceneAnswer):
         """Return the boxes as Qwen3-VL writes them: `{"bbox_3d": [9 numbers], "label": ..}`, each in its own camera.
 
         Args:
-            convention (`str`, defaults to "qwen3-vl-text"): that of its prompts, or "qwen3-vl-code", that of its
+            convention (`str`, defaults to "qwen3-vl-text"): convention of its prompts, or "qwen3-vl-code", of its
                 drawing code; see `gap_mllm.processing.boxes`.
         """
         numbers = [convert(box.box, box.convention, convention).tolist() for box in self.boxes]
