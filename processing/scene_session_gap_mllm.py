@@ -55,7 +55,7 @@ class SceneSession:
         points_from (`Callable`, *optional*): model that tells points and cameras, as `GapMllmVggtForReconstruction`;
             by default the model's own encoder or heads, where it has any for that.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
-        max_view_sets (`int`, defaults to 4): sets of views that are kept.
+        max_view_sets (`int`, defaults to 4): sets of views that are kept; 0 keeps none.
     Raises:
         ValueError: if there is no view, or intrinsics or poses are none, or the processor normalises pixels otherwise
             than the model expects. FileNotFoundError, TypeError: as `open_views`.
@@ -136,6 +136,7 @@ class SceneSession:
             TypeError: if `questions` is one text, or holds anything else. ValueError: for an empty question, a chat
                 about other pictures, or a closed session.
         """
+        questions = questions if isinstance(questions, str) else list(questions)
         if isinstance(questions, str) or any(isinstance(question, dict) for question in questions):
             raise TypeError("questions must be a list; for a single one call ask().")
         chats = [self._chat(question) for question in questions]
@@ -414,10 +415,9 @@ class SceneSession:
         encoded = self._asker.encode([pictures], known=known)
         if state is not None:
             encoded.prefixes = PromptPrefixes()
-            while len(self._kept) >= self._max_view_sets:
+            self._kept[key] = encoded
+            while len(self._kept) > self._max_view_sets:
                 self._kept.popitem(last=False)
-            if self._max_view_sets:
-                self._kept[key] = encoded
         return encoded
 
     def _check_state(self):

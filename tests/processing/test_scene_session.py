@@ -322,6 +322,12 @@ def test_what_is_kept_is_bounded_and_let_go(scene):
         scene.ask("What?")
 
 
+def test_a_session_that_keeps_nothing(scene):
+    bare = SceneSession(scene.model, scene.processor, scene.views.pictures, max_view_sets=0)
+    answers = bare.ask_many((question for question in QUESTIONS), max_new_tokens=5)
+    assert answers == scene.ask_many(QUESTIONS, max_new_tokens=5) and not bare._kept
+
+
 def test_questions_that_are_none(scene):
     with pytest.raises(TypeError, match="questions must be a list; for a single one call ask"):
         scene.ask_many("What?")
