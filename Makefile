@@ -40,7 +40,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo test-notebooks demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-versions test-grpo test-notebooks test-docs demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -53,6 +53,7 @@ help:
 	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
 	@echo "make test-notebooks  run the notebooks of examples/notebooks on the CPU (two minutes)"
+	@echo "make test-docs   run the code of README.md and docs/ on the CPU"
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
@@ -61,8 +62,7 @@ help:
 
 install: $(READY)
 
-# torch comes first and alone, so that nothing else decides which build of it is installed; xgrammar last and alone,
-# since its metadata asks for triton, which it needs on GPUs only.
+# torch comes first and alone, so that nothing else decides which build of it is installed.
 $(READY): setup.py pyproject.toml constraints.txt
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
@@ -76,7 +76,6 @@ $(READY): setup.py pyproject.toml constraints.txt
 	@echo "Installing the versions of constraints.txt; the first time this takes some minutes"
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,demo,eval]"
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt xgrammar apache-tvm-ffi
 	@touch $@
 
 test: $(READY)
@@ -90,6 +89,9 @@ test-versions: $(VERSIONS:%=.venv-versions/%/.ready)
 
 test-grpo: $(READY)
 	$(BIN)/pytest -m slow -s $(PYTEST_FLAGS) tests/training/test_grpo_learning.py
+
+test-docs: $(READY)
+	$(BIN)/pytest -m "docs or not docs" $(PYTEST_FLAGS) tests/test_document_code.py
 
 test-notebooks: $(READY)
 	$(BIN)/pytest -m "slow or not slow" $(PYTEST_FLAGS) tests/examples/test_notebook.py

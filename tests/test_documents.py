@@ -19,6 +19,7 @@ from gap_mllm.training import GeometryAlignedTrainingArguments
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import read_recipe
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+from gap_mllm_cli.arguments import SUBCOMMANDS
 from tests.test_repository import DOCUMENTS, FOLDERS, ROOT, short
 
 
@@ -103,13 +104,13 @@ def test_names_that_documents_import_exist():
                     assert all(hasattr(module, alias.name) for alias in node.names)
 
 
-def test_the_readme_names_every_source_and_benchmark():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_documents_name_every_source_and_benchmark():
+    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("data.md", "evaluation.md"))
     names = {*SOURCES, *RENDERED, *(name.removesuffix("_two_stage") for name in BENCHMARKS)}
     assert not [name for name in sorted(names) if f"`{name}`" not in text]
 
 
-@pytest.mark.parametrize("block", code_blocks(ROOT / "README.md", "yaml"))
+@pytest.mark.parametrize("block", code_blocks(ROOT / "docs" / "data.md", "yaml"))
 def test_recipes_in_documents_are_read(block, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(block + "geometry_encoder_path: encoder\noutput_dir: outputs\n", encoding="utf-8")
@@ -119,8 +120,9 @@ def test_recipes_in_documents_are_read(block, tmp_path):
     assert set(arguments.scene_tasks["tasks"]) <= set(TASK_MAKERS)
 
 
-def test_the_model_card_has_the_figures_of_the_readme():
-    figures = [line for line in (ROOT / "README.md").read_text().splitlines() if line.endswith("| `make demo` |")]
+def test_the_model_card_has_the_figures_of_the_documents():
+    table = (ROOT / "docs" / "performance.md").read_text()
+    figures = [line for line in table.splitlines() if line.endswith("| `make demo` |")]
     card = re.findall(r"^\| .*\d \[.*\|$", (ROOT / "model_card.md").read_text(), re.MULTILINE)
     assert len(card) == 3 and all(any(figure.startswith(line) for figure in figures) for line in card)
 
@@ -134,6 +136,15 @@ def test_model_card_is_one_that_the_hub_reads():
     assert {"gap-mllm", "qwen3_vl", "vggt", "custom_code"} <= set(data.tags)
     for word in ("CC BY-NC 4.0", "Apache-2.0", "2603.16461", "Limits", "Training data"):
         assert word in card.text
+
+
+def test_the_index_names_every_page_and_the_readme_every_command():
+    index, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/README.md", "README.md"))
+    pages = [file.name for file in (ROOT / "docs").glob("*.md") if file.name != "README.md"]
+    assert not [name for name in pages if f"({name})" not in index]
+    commands = [add.__name__.removeprefix("add_").replace("_", "-") for add in SUBCOMMANDS]
+    assert not [name for name in commands if f"`{name}`" not in readme]
+    assert len(readme.splitlines()) <= 130, "what a newcomer needs in five minutes; the rest is a page of docs/"
 
 
 def test_changelog_names_this_version():
