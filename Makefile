@@ -62,7 +62,8 @@ help:
 
 install: $(READY)
 
-# torch comes first and alone, so that nothing else decides which build of it is installed.
+# torch comes first and alone, so that nothing else decides which build of it is installed; xgrammar last and alone,
+# since its metadata asks for triton, which it needs on GPUs only.
 $(READY): setup.py pyproject.toml constraints.txt
 	@set -e; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
@@ -76,6 +77,7 @@ $(READY): setup.py pyproject.toml constraints.txt
 	@echo "Installing the versions of constraints.txt; the first time this takes some minutes"
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)" -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,demo,eval]"
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt xgrammar apache-tvm-ffi
 	@touch $@
 
 test: $(READY)

@@ -51,6 +51,7 @@ EXTRAS = {
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
     "tensorboard": ["tensorboardX>=2.6"],  # for report_to; the package tensorboard serves as well
     "quantization": ["bitsandbytes>=0.46.1"],  # QLoRA, beside train
+    "grammar": ["xgrammar>=0.2.8"],  # constrained answers; its metadata asks for triton, which it needs on GPUs alone
     "lint": ["pyright[nodejs]>=1.1.414"],  # not in dev: it brings node, and only `make lint` needs it
 }
 EXTRAS["dev"] = sorted(

@@ -13,7 +13,8 @@ from PIL import Image
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import ModelOutput
 
-from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, POINT_KEY
+from .answer_grammar_gap_mllm import GrammarLogits, answer_grammar
+from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, LABEL_KEY, POINT_KEY
 from .json_stopping_gap_mllm import JsonEnd, JsonStopping
 from .model_lock_gap_mllm import model_lock
 from .prompt_prefixes_gap_mllm import PromptPrefixes, can_reuse
@@ -34,22 +35,26 @@ class AnswerForm:
         keys (`tuple[str, ...]`, defaults to none): a JSON value that holds one of these keys ends the answer, see
             `JsonEnd`; none for free text.
         is_list (`bool`, defaults to False): whether only a JSON list ends it.
+        written (`tuple[str, ...]`, defaults to none): keys of an object in the order in which we write them, for
+            constrained answers; see `answer_grammar`.
     """
 
     max_new_tokens: int = 64
     keys: tuple[str, ...] = ()
     is_list: bool = False
+    written: tuple[str, ...] = ()
 
 
+_POINT = (LABEL_KEY, POINT_KEY)
 # How the answers of the package's own tasks end; as long as the longest ones of the released data.
 ANSWER_FORMS = {
-    "reconstruction": AnswerForm(64, (POINT_KEY,)),
-    "sparse_points": AnswerForm(640, (POINT_KEY,), is_list=True),
-    "reasoning_segmentation": AnswerForm(320, (POINT_KEY,), is_list=True),
-    "detection3d": AnswerForm(1280, BOX_KEYS, is_list=True),
-    "grounding": AnswerForm(100, BOX_KEYS),
-    "grounding_frame": AnswerForm(32, (FRAME_KEY,)),
-    "grounding_box": AnswerForm(128, BOX_KEYS),
+    "reconstruction": AnswerForm(64, (POINT_KEY,), written=_POINT),
+    "sparse_points": AnswerForm(640, (POINT_KEY,), True, _POINT),
+    "reasoning_segmentation": AnswerForm(320, (POINT_KEY,), True, _POINT),
+    "detection3d": AnswerForm(1280, BOX_KEYS, True, (LABEL_KEY, BOX_KEYS[0])),
+    "grounding": AnswerForm(100, BOX_KEYS, written=(FRAME_KEY, BOX_KEYS[0])),
+    "grounding_frame": AnswerForm(32, (FRAME_KEY,), written=(FRAME_KEY,)),
+    "grounding_box": AnswerForm(128, BOX_KEYS, written=(BOX_KEYS[0],)),
     "dense_caption": AnswerForm(100),
 }
 
@@ -131,6 +136,8 @@ class Asker:
     Args:
         model (`GapMllmForConditionalGeneration`, or a `PeftModel` of one): model in evaluation mode.
         processor (`GapMllmProcessor`): makes its inputs.
+        constrained (`bool`, defaults to False): whether answers of a known form are constrained to it, where a call
+            says nothing; free text never is.
     Raises:
         ValueError: if the processor normalises pixels otherwise than the model's config says.
 
@@ -153,11 +160,11 @@ class Asker:
         ```
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, constrained: bool = False):
         check_image_statistics(processor, model.config)
         if hasattr(model, "get_base_model"):  # of PEFT: its attribute `model` is another; the adapters lie in the base
             model = model.get_base_model()
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.constrained = model, processor, constrained
 
     @torch.no_grad()
     def encode(
@@ -209,11 +216,13 @@ class Asker:
             form (`AnswerForm`): when to stop.
             encoded (`EncodedScenes`, *optional*): None for chats without pictures.
             scenes (`list[int]`, *optional*): scene of `encoded` that each chat is about.
-            **options: further arguments of generate(), such as `do_sample=True` or `stop_strings=[...]`.
+            **options: further arguments of generate(), such as `do_sample=True` or `stop_strings=[...]`; and
+                `constrained=True`, which allows only tokens of a valid answer (the extra "grammar").
         Returns:
             `list[str]`: one answer each, without special tokens; JSON answers are cut where they end.
         Raises:
-            ValueError: if a chat shows another number of pictures than its scene has.
+            ValueError: if a chat shows another number of pictures than its scene has, or free text is to be
+                constrained. ImportError: for constrained answers without xgrammar.
         """
         return [answer.text for answer in self.generate_answers(chats, form, encoded, scenes, **options)]
 
@@ -268,6 +277,13 @@ class Asker:
         tokenizer, length = self.processor.tokenizer, inputs["input_ids"].shape[1]
         options = {"max_new_tokens": form.max_new_tokens, "do_sample": False, **options}
         criteria = [*(options.pop("stopping_criteria", None) or ())]
+        if self._is_constrained(form, options.pop("constrained", None)):
+            grammar = answer_grammar(form.written, form.is_list)
+            config = self.model.generation_config
+            ends = options.get("eos_token_id", config.eos_token_id)
+            ends = {*(ends if isinstance(ends, list | tuple) else [ends]), tokenizer.eos_token_id} - {None}
+            masked = GrammarLogits(tokenizer, grammar, length, options["max_new_tokens"], sorted(ends))
+            options["logits_processor"] = [*(options.get("logits_processor") or ()), masked]
         if form.keys:
             criteria.append(JsonStopping(tokenizer, length, form.keys, form.is_list))
         if "stop_strings" in options:
@@ -275,6 +291,14 @@ class Asker:
         output = self.model.generate(**inputs, stopping_criteria=criteria, **options)[:, length:]
         texts = self.processor.batch_decode(output, skip_special_tokens=True)
         return [self._answer(text, row, form, options) for text, row in zip(texts, output.tolist(), strict=True)]
+
+    def _is_constrained(self, form, wanted):
+        if wanted and not form.written:
+            raise ValueError(
+                "constrained=True needs an answer of a known form: one of the tasks "
+                f"{', '.join(task for task, known in ANSWER_FORMS.items() if known.written)}, not free text."
+            )
+        return wanted or (wanted is None and self.constrained and bool(form.written))
 
     def _answer(self, text, tokens, form, options):
         """The answer up to where it ends, and whether that end came."""

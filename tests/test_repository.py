@@ -45,6 +45,7 @@ REPORTS = {
     "ask_questions.py",
     "box_iou.py",
     "check_prepared.py",
+    "constrain_answers.py",
     "collate_scenes.py",
     "gpu_checks.py",
     "keep_hidden_states.py",
@@ -131,6 +132,7 @@ def test_wheel_metadata(wheel):
             "video",
             "depth-anything",
             "flash",
+            "grammar",
             "lint",
             "dev",
         )

@@ -140,7 +140,7 @@ MULTI3DREFER = Benchmark(
     constant=constant,
     check=check,
     headline="f1_25",
-    forms=(AnswerForm(640, BOX_KEYS, is_list=True),),
+    forms=(AnswerForm(640, BOX_KEYS, is_list=True, written=BOX_KEYS[:1]),),
     draw=draw_aligned,
     options={"prompt_style": "gap_mllm"},
 )

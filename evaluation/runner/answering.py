@@ -30,6 +30,7 @@ class Job:
         output (`Path`): the folder of the run.
         device (`torch.device`), dtype (`str`), attn_implementation (`str` or `dict`, *optional*): arguments of
             `load_model`.
+        constrained (`bool`, defaults to False): argument of `Asker`.
     """
 
     benchmark: Benchmark
@@ -42,6 +43,7 @@ class Job:
     device: torch.device
     dtype: str
     attn_implementation: str | dict | None = None
+    constrained: bool = False
 
 
 def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_progress: bool = True):
@@ -61,7 +63,8 @@ def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_pr
         folder = job.folders[baseline if baseline in job.folders else MODEL]
         if pending and loaded != folder:
             asker, loaded = None, folder  # one model at a time in memory
-            asker = Asker(*load_model(folder, job.device, job.dtype, job.attn_implementation))
+            model, processor = load_model(folder, job.device, job.dtype, job.attn_implementation)
+            asker = Asker(model, processor, job.constrained)
         mine = pending[processes.rank :: processes.count]
         for number in tqdm(mine, desc=baseline, unit="batch", disable=not (show_progress and processes.is_main)):
             write_jsonl(batch_file(job.output, baseline, number), _answer(job, baseline, asker, job.batches[number]))

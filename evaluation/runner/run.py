@@ -20,6 +20,7 @@ from .baseline_answers import BASELINES, MODEL
 from .constants import constant_answers
 from .files import has_answers, read_predictions
 from .models import load_points_source, model_fingerprint
+from .other_words import check_other_words, in_our_words
 from .plan import PLAN_FILE, choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
@@ -47,6 +48,9 @@ def evaluate_model(
     attn_implementation: str | dict[str, str] | None = None,
     sampling: str | None = None,
     points_from: str | Path | None = None,
+    answer_convention: str | None = None,
+    duplicates_iou: float | None = None,
+    constrained: bool = False,
     cache_dir: str | Path | None = None,
     refresh: bool = False,
     with_report: bool = True,
@@ -79,6 +83,12 @@ def evaluate_model(
             taken, "uniform" (the default) or "space_aware", and for that the folder of a `GapMllmForPreTraining` or
             `GapMllmVggtForReconstruction`, which tells what each frame sees, see `FrameChoice`; by default that of
             the model itself, loaded a second time with its heads.
+        answer_convention (`str`, *optional*): key of `CONVENTIONS` in which the model, or the file, writes boxes or
+            points; by default ours.
+        duplicates_iou (`float`, *optional*): overlap from which a box of a list is removed as a duplicate of an
+            earlier one; by default all count. predictions.jsonl has what was removed.
+        constrained (`bool`, defaults to False): whether answers of a known form are constrained to it while they are
+            generated (the extra "grammar").
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
@@ -88,9 +98,10 @@ def evaluate_model(
     Raises:
         ValueError: on an unknown benchmark, baseline, device or dtype, attention that does not fit (`set_attention`),
             threads below 1, neither model nor predictions, another plan in the folder, damaged weights or weights that
-            do not fit (`load_pretrained`), predictions that do not fit, or a sampling that does not (`FrameChoice`) or
-            where no question shows a video. ImportError: for attention that is not installed. FileNotFoundError,
-            RecordError: on a missing model, and on missing or bad data, before any model is loaded.
+            do not fit (`load_pretrained`), predictions that do not fit, a convention that does not
+            (`check_other_words`), or a sampling that does not (`FrameChoice`) or where no question shows a video.
+            ImportError: for attention that is not installed, or constrained answers without xgrammar.
+            FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any model is loaded.
 
     Example:
         ```python
@@ -106,6 +117,9 @@ def evaluate_model(
     bench = find_benchmark(benchmark)
     if (model_path is None) == (predictions is None):
         raise ValueError("give either model_path, or predictions to score.")
+    check_other_words(bench, answer_convention, duplicates_iou)
+    if constrained and not any(form.written for form in bench.forms):
+        raise ValueError(f"answers to {benchmark!r} are free text, which cannot be constrained.")
     if threads is not None:
         check_count("threads", threads)
     device, dtype = check_device(device), check_dtype(dtype)
@@ -128,6 +142,9 @@ def evaluate_model(
     threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
     run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size, **frames}
+    words = {"answer_convention": answer_convention, "duplicates_iou": duplicates_iou}
+    run |= {name: value for name, value in words.items() if value is not None}
+    run |= {"constrained": True} if constrained else {}
     if processes.is_main:
         run |= asked.fingerprints()
     texts, timing = {}, {}
@@ -160,7 +177,7 @@ def evaluate_model(
             raise ValueError(problem)
         run["models"] = plan["models"]
         torch.set_num_threads(threads)
-        kinds = device, dtype, attn_implementation
+        kinds = device, dtype, attn_implementation, constrained
         job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), *kinds)
         try:
             texts, timing = answer_all(
@@ -173,6 +190,8 @@ def evaluate_model(
     if not processes.is_main:
         processes.wait()
         return {}
+    if any(value is not None for value in words.values()):
+        texts = {name: _in_our_words(bench, asked, answers, words) for name, answers in texts.items()}
     if "constant" in beside:
         texts["constant"], note = constant_answers(bench, asked, data_dir, split, cache_dir, refresh, **options)
         run["constant_fitted_on"] = note
@@ -181,6 +200,16 @@ def evaluate_model(
     metrics = save_results(output, bench, asked, texts, run, total, left_out, timing, with_report)
     processes.wait()
     return metrics
+
+
+def _in_our_words(bench, asked, answers, words):
+    """Answers by id with texts of our spelling, beside what was answered."""
+    written = {}
+    for row_id, answer in answers.items():
+        sample = asked.sample(row_id, with_frames=True)
+        text, removed = in_our_words(bench, sample, answer["text"], *words.values())
+        written[row_id] = {**answer, "text": text, "answered": answer["text"], "removed": removed}
+    return written
 
 
 def choose_baselines(

@@ -92,6 +92,20 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--model", metavar="MODEL", help="folder, or repository of the Hub")
     parser.add_argument("--predictions", metavar="FILE", help="score these answers (JSON lines: id, text) instead")
+    parser.add_argument(
+        "--answer-convention",
+        metavar="NAME",
+        help="in which boxes or points are answered, as qwen3-vl-text; default: ours",
+    )
+    parser.add_argument(
+        "--remove-duplicates",
+        type=float,
+        metavar="IOU",
+        help="leave out boxes that overlap an earlier one of their label so far; default: all count",
+    )
+    parser.add_argument(
+        "--constrained", action="store_true", help="allow only tokens of a valid answer (needs the extra grammar)"
+    )
     parser.add_argument("--benchmark", default="synthetic_rooms", help="name; an unknown one lists them")
     parser.add_argument("--data-dir", metavar="DIR", help="the benchmark's data; synthetic_rooms needs none")
     parser.add_argument("--output", default="outputs/evaluation", metavar="DIR", help="folder for the results")

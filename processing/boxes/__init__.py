@@ -3,6 +3,7 @@
 
 from ..answers_gap_mllm import LabelledBox, LabelledPoint, parse_boxes, parse_points
 from ..box_conventions_gap_mllm import CONVENTIONS, BoxForm, Convention, Pictures, PointForm, convert, find_convention
+from ..duplicate_boxes import remove_duplicates
 from ..other_answers_gap_mllm import ImageBox, ImagePoint, format_answer, parse_image_boxes
 
 
@@ -22,4 +23,5 @@ __all__ = [
     "parse_boxes",
     "parse_image_boxes",
     "parse_points",
+    "remove_duplicates",
 ]

@@ -41,8 +41,9 @@ REMOTE_FILES += (
     "video_processing",
     "visual_prompt",
 )
-REMOTE_FILES += ("box_conventions", "camera_geometry", "other_answers")
-REMOTE_FILES += ("model_lock", "prompt_prefixes", "scene_results", "scene_session", "scene_views")
+REMOTE_FILES += ("answer_grammar", "box_conventions", "camera_geometry", "other_answers")
+REMOTE_FILES += ("answer_streams", "model_lock", "prompt_prefixes", "scene_points")
+REMOTE_FILES += ("scene_results", "scene_session", "scene_views")
 KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
 CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 

@@ -6,6 +6,7 @@ The model rebuilds its geometry image from `pixel_values`, so there is no second
 
 import json
 from collections.abc import Sequence
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -491,13 +492,15 @@ class GapMllmProcessor(Qwen3VLProcessor):
             task (`str`, *optional*): key of `ANSWER_FORMS`; generation then stops where the JSON answer is complete,
                 and text behind it is cut off. Free text by default.
             **options: further arguments of generate(), as `max_new_tokens` (64 for free text) or `do_sample`; for
-                videos also those by which the processor chooses frames, as `num_frames`.
+                videos also those by which the processor chooses frames, as `num_frames`. `constrained=True` allows
+                only tokens with which the answer to a task stays valid (the extra "grammar").
         Returns:
             `list[str]`: one answer each, for `post_process_points` and its like.
         Raises:
             TypeError: if `chats` is one conversation. ValueError: if the task is unknown, an image part holds no
                 picture, some chats show pictures and others none (but beside videos), or the model expects pixels that
-                are normalised otherwise. ImportError, FileNotFoundError, ValueError: for videos as when called.
+                are normalised otherwise. ImportError, FileNotFoundError, ValueError: for videos as when called, and
+                ImportError for constrained answers without xgrammar.
 
         Example:
             ```python
@@ -550,7 +553,12 @@ class GapMllmProcessor(Qwen3VLProcessor):
         return [parse_points(text, convention, **pictures) for text in _as_texts(texts)]
 
     def post_process_boxes(
-        self, texts: list[str], require_label: bool = False, convention: str = "ours", **pictures: object
+        self,
+        texts: list[str],
+        require_label: bool = False,
+        convention: str = "ours",
+        duplicates_iou: float | None = None,
+        **pictures: object,
     ) -> list[ParsedAnswer]:
         """Read 9-DoF boxes from answers; see `parse_boxes`.
 
@@ -558,12 +566,22 @@ class GapMllmProcessor(Qwen3VLProcessor):
             texts (`list[str]`): decoded answers.
             require_label (`bool`, defaults to False): refuse boxes without a label, as detection does.
             convention (`str`, defaults to "ours"), **pictures: arguments of `parse_boxes`, for answers of others.
+            duplicates_iou (`float`, *optional*): overlap from which a box is a duplicate of an earlier one of its
+                label, and rejected as such; see `remove_duplicates`. By default all are kept.
         Returns:
             `list[ParsedAnswer]`: per text, `LabelledBox` items and what was rejected.
         Raises:
             TypeError: if `texts` is one string, or holds anything but strings. ValueError: as `parse_boxes`.
+            ImportError: for duplicates where this package is not installed.
         """
-        return [parse_boxes(text, require_label, convention, **pictures) for text in _as_texts(texts)]
+        answers = [parse_boxes(text, require_label, convention, **pictures) for text in _as_texts(texts)]
+        if duplicates_iou is None:
+            return answers
+        try:
+            boxes = import_module("gap_mllm.processing.boxes")  # exact overlaps are not part of the remote code
+        except ImportError as error:
+            raise ImportError(f"duplicates_iou needs the package: pip install gap-mllm ({error}).") from error
+        return [boxes.remove_duplicates(answer, duplicates_iou) for answer in answers]
 
     def post_process_frame(self, texts: list[str], num_frames: int | None = None) -> list[ParsedAnswer]:
         """Read the chosen frame from answers; see `parse_frame`.

@@ -15,7 +15,15 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 REUSABLE_OPTIONS = {
     *("max_new_tokens", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "num_beams"),
     *("num_return_sequences", "length_penalty", "early_stopping", "eos_token_id", "pad_token_id", "bos_token_id"),
-    *("stop_strings", "stopping_criteria", "tokenizer", "streamer", "repetition_penalty", "logits_processor"),
+    *(
+        "stop_strings",
+        "stopping_criteria",
+        "tokenizer",
+        "streamer",
+        "repetition_penalty",
+        "logits_processor",
+        "constrained",
+    ),
 }
 _SAYS_NOTHING = {"transformers_version", "_from_model_config", "use_cache", "max_length"}
 

@@ -158,11 +158,11 @@ def test_vsibench_by_three_evaluators(ask):
 
 
 READERS = {  # what reads an answer by our rule, and how often an answer needs it: view and box are two objects
-    "gap_mllm_reconstruction": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 1),
-    "gap_mllm_detection": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 1),
-    "gap_mllm_grounding": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 2),
-    "scanrefer": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 2),
-    "multi3drefer": ("gap_mllm.processing.answers_gap_mllm._parse_objects", 1),
+    "gap_mllm_reconstruction": ("gap_mllm.processing.answers_gap_mllm.read_objects", 1),
+    "gap_mllm_detection": ("gap_mllm.processing.answers_gap_mllm.read_objects", 1),
+    "gap_mllm_grounding": ("gap_mllm.processing.answers_gap_mllm.read_objects", 2),
+    "scanrefer": ("gap_mllm.processing.answers_gap_mllm.read_objects", 2),
+    "multi3drefer": ("gap_mllm.processing.answers_gap_mllm.read_objects", 1),
     "blink": ("gap_mllm.processing.scores.letters.parse_choice", 1),
     "vsibench": ("gap_mllm.evaluation.metrics.vsibench._first_word", 2),  # of the official and the lenient rule
     "spar_bench": ("gap_mllm.evaluation.metrics.spar_bench.last_answer_tag", 1),
