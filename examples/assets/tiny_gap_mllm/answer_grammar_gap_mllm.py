@@ -43,8 +43,8 @@ def answer_grammar(keys: Sequence[str], is_list: bool = False) -> str:
     Example:
         ```python
         >>> from gap_mllm.processing.answer_grammar_gap_mllm import answer_grammar
-        >>> answer_grammar(("frame",)).splitlines()[1]
-        'object ::= "{\\"frame\\": " index "}"'
+        >>> print(answer_grammar(("frame",)).splitlines()[1])
+        object ::= "{\\"frame\\": " index "}"
 
         ```
     """
