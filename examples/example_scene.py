@@ -84,8 +84,11 @@ def make_parser(description: str, name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def open_scene(parser: argparse.ArgumentParser, args: argparse.Namespace) -> ExampleScene:
-    """Open what the flags name; a flag that cannot be followed ends the program with one line."""
+def open_scene(parser: argparse.ArgumentParser, args: argparse.Namespace, pictures=None, camera=None) -> ExampleScene:
+    """Open what the flags name, or pictures in place of a room; a flag that cannot be followed ends the program.
+
+    `camera` are the intrinsics `(3, 3)` of all views, where they are known.
+    """
     from transformers import AutoModel, AutoProcessor
     from transformers.utils import logging
 
@@ -96,11 +99,13 @@ def open_scene(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Exa
     if not np.linalg.norm(args.up) > 0 or not np.isfinite(args.up).all():
         parser.error(f"--up is {args.up}; expected a direction")
     try:
-        room = None if args.photos else render_room(room_seed("test", args.room), args.views)
-        views = room.images if room else args.photos[0] if len(args.photos) == 1 else [Path(p) for p in args.photos]
+        room = None if args.photos or pictures is not None else render_room(room_seed("test", args.room), args.views)
+        views = room.images if room else pictures
+        if args.photos:
+            views = args.photos[0] if len(args.photos) == 1 else [Path(photo) for photo in args.photos]
         model = AutoModel.from_pretrained(args.model, trust_remote_code=True).eval()
         processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=True)
-        session = SceneSession(model, processor, views)
+        session = SceneSession(model, processor, views, camera)
     except (ValueError, TypeError, OSError) as error:
         parser.error(str(error))
     up = np.array(args.up, float) if room is None else room.camera_to_world[0, 2, :3]  # rooms have +z up

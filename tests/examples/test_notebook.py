@@ -67,12 +67,13 @@ def run_notebook(tmp_path, monkeypatch):
 
 
 @needs_models
-def test_a_room_is_asked(run_notebook):
-    ran = run_notebook("inference")
-    for name in ("ask-point", "ask-box"):
-        assert all(word in ran.text(name) for word in ("answer:", "read as:", "truth:"))
-    assert ran.num_pictures("render", "draw-answers") == 5
-    assert (ran.folder / "answers.png").stat().st_size > 10_000
+def test_photos_are_asked(run_notebook):
+    ran = run_notebook("ask_your_photos")
+    for name in ("ask-point", "ask-objects", "ask-box"):
+        assert ran.text(name).count("answer:") == ran.text(name).count("truth:") == 1
+    assert "SceneSession(4 views" in str(ran.outputs["open"][0]["data"])
+    assert ran.text("ask-words").count(" -> ") == 2
+    assert ran.num_pictures("render", "draw-answers") == 6
 
 
 @needs_models

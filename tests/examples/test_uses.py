@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gap_mllm.processing import parse_boxes
 from gap_mllm.processing.data import render_room, room_seed
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NAMES = [
     "ar_anchor",
+    "driving_distances",
+    "edit_layout",
     "robot_pick_point",
     "room_inventory",
     "route_between_objects",
@@ -261,3 +264,91 @@ def test_a_route_in_a_room(run):
     assert f"true: from {room.labels[0]} to {room.labels[1]}: {told['true']['length_m']:.2f} m" in said
     said, _ = run("route_between_objects", "--goal", "piano", "--radius", "0.1")
     assert "true: no route, since piano are not among" in said
+
+
+# Distances on a street
+
+
+def test_a_street_is_seen_by_the_camera_of_kitti(example):
+    driving = example("driving_distances")
+    pictures, depth, piece = driving.render_street()
+    assert pictures.shape == (2, 375, 1242, 3) and depth.shape == piece.shape == (2, 375, 1242)
+    _, fy, _, cy = driving.KITTI
+    column = np.flatnonzero(piece[0, 374] == -1)[0]  # road
+    assert depth[0, 374, column] == pytest.approx(driving.level_road_depth(374, fy, cy, 1.65), rel=1e-4)
+    assert driving.level_road_depth(cy + 1, fy, cy, 1.65) == pytest.approx(1.65 * fy)
+    assert driving.level_road_depth(cy, fy, cy, 1.65) is None
+    marks = driving.marks_of_things(piece)
+    assert [number for number, *_ in marks] == list(range(len(driving.THINGS)))
+    for number, x, y in marks:
+        label, _, along, _ = driving.THINGS[number]
+        front = along - max(half[1] for half, _ in driving.SHAPES[label])
+        assert depth[0, y, x] == pytest.approx(front, abs=1e-3)  # its side towards the camera
+        assert depth[0, y, x] == pytest.approx(driving.level_road_depth(y + 0.5, fy, cy, 1.65), rel=0.02)
+    assert depth[1][piece[1] == 0].min() == pytest.approx(depth[0][piece[0] == 0].min() - driving.STEP_M, abs=1e-3)
+
+
+def test_distances_have_their_truth_beside(run, refused, tmp_path):
+    said, output = run("driving_distances", "--at", "1,463,262", "--at", "0,20,20")
+    road, wall = read_json(output / "distances.json")["things"]
+    assert (
+        road["mark"] == [1, 463, 262]
+        and road["level_road_m"] == pytest.approx(1.65 * 721.5377 / (262 - 172.854), abs=0.006)
+        and wall["level_road_m"] is None
+    )
+    assert wall["true_m"] > 1 and "true" in said and Image.open(output / "distances.png").width > 1000
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    assert "--photos needs --at" in refused("driving_distances", "--photos", tmp_path / "a.png")
+
+
+# A layout
+
+
+LAYOUT = np.array([box(0, 3, 0.3, 2, 1, 0.6), box(2, 1, 0.4, 0.5, 0.5, 0.8), box(-1.5, 3, 0.2, 0.4, 0.4, 0.4)])
+LABELS, WALLS = ["bed", "chair", "stool"], np.array([[-4.0, 0], [4, 0], [4, 6], [-4, 6]])
+
+
+def edited(example, text):
+    layout = example("example_layout")
+    return layout.solve(LAYOUT, layout.parse_edits(text, LABELS), level_scene().level, WALLS)
+
+
+def test_edits_are_constraints_that_are_solved_without_overlaps(example):
+    volume = example("edit_layout").shared_volume
+    after = edited(example, "put the chair left of the bed, 0.5 m")  # the stool stands in the way: to its side
+    assert after[1, 0] == pytest.approx(-1 - 0.5 - 0.25, abs=1e-3) and volume(after) == 0
+    np.testing.assert_array_equal(after[[0, 2]], LAYOUT[[0, 2]])
+    after = edited(example, "Move the chair in front of the bed, 0.2m; place the stool behind the bed")
+    np.testing.assert_allclose(after[1:, 2], [2.5 - 0.2 - 0.25, 3.5 + 0.1 + 0.2], atol=1e-3)
+    np.testing.assert_allclose(after[:, [1, 3, 4, 5, 6, 7, 8]], LAYOUT[:, [1, 3, 4, 5, 6, 7, 8]], atol=1e-9)
+    assert volume(LAYOUT) == volume(after) == 0
+    turned = edited(example, "turn the bed by 90 degrees")
+    corners = example("example_geometry").footprint(turned[0], level_scene().level)
+    np.testing.assert_allclose([corners.min(0), corners.max(0)], [[-0.5, 2], [0.5, 4]], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("put the lamp left of the bed", "there is no 'lamp' among"),
+        ("put the chair 2 left of the bed", "there is no 'chair 2' among"),
+        ("make it nice", "'make it nice' is no edit; expected as"),
+        ("put the chair left of the chair", "puts an object beside itself"),
+        ("put the bed left of the chair, 9 m", "no place is free"),
+    ],
+)
+def test_edits_that_cannot_be_are_refused(text, message, example):
+    with pytest.raises(ValueError, match=message):
+        edited(example, text)
+
+
+def test_the_layout_of_a_room_is_edited(run, refused, tmp_path):
+    said, output = run("edit_layout")
+    told = read_json(output / "layout.json")
+    before, after = np.array(told["before"]), np.array(told["after"])
+    assert told["boxes_are"] == "true" and "True boxes: " in said and told["edit"] in said
+    changed = ~np.isclose(before, after).all(1)
+    assert changed.sum() == 1 and "moved by" in said
+    np.testing.assert_allclose(before[:, 3:], after[:, 3:], atol=1e-9)
+    assert [item.label for item in parse_boxes(told["answer"]).items] == told["labels"]
+    assert "there is no 'piano'" in refused("edit_layout", "--edit", "turn the piano by 5 degrees")
