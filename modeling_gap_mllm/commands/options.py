@@ -1,6 +1,7 @@
 """Fields of a dataclass as flags of a command line: `--frame-step 5` for `frame_step: int`."""
 
 import argparse
+import json
 import types
 import typing
 
@@ -37,6 +38,17 @@ def read_words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
+def read_option(text: str) -> tuple[str, object]:
+    """KEY=VALUE of `--option`; VALUE is JSON or text. Raises ValueError if it is neither."""
+    key, found, value = text.partition("=")
+    if not found or not key.isidentifier():
+        raise ValueError(f"--option {text!r} is not KEY=VALUE.")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
 def _kind(hint):
     """The type that a flag's text becomes: of `str | tuple | None`, the last that is not None."""
     is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
@@ -61,4 +73,4 @@ def _counts(text):
 
 _READERS = {str: str, int: int, float: float, tuple: _tuple, dict: _counts}
 
-__all__ = ["add_option_flags", "given_options", "read_words"]
+__all__ = ["add_option_flags", "given_options", "read_option", "read_words"]

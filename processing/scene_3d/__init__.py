@@ -5,7 +5,7 @@ from .glb_writer import write_glb
 from .live_viewers import serve_viser, write_rerun
 from .point_files import read_colmap, write_colmap, write_ply
 from .scene_files import load_scene, save_scene, write_scene
-from .scene_sources import place_results, scene_from_points, scene_from_sample
+from .scene_sources import place_results, scene_from_points, scene_from_sample, scene_from_session
 from .scene_values import Box3D, Mark3D, Scene3D, View3D
 from .web_page import write_html
 
@@ -21,6 +21,7 @@ __all__ = [
     "save_scene",
     "scene_from_points",
     "scene_from_sample",
+    "scene_from_session",
     "serve_viser",
     "write_colmap",
     "write_glb",

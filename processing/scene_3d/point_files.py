@@ -45,7 +45,11 @@ def write_ply(scene: Scene3D, path: str | Path) -> Path:
             vertices[name] = columns[:, axis]
     vertices["confidence"] = np.concatenate([view.confidence for view in scene.views])
     vertices["view"] = np.repeat(np.arange(len(scene.views)), [len(view.points) for view in scene.views])
-    lines = ["ply", "format binary_little_endian 1.0", "comment camera of the reference view, +x right +y down, metres"]
+    lines = [
+        "ply",
+        "format binary_little_endian 1.0",
+        "comment camera of the reference view, +x right +y down, metres",
+    ]
     lines += [f"element vertex {len(vertices)}", *(f"property {_PLY_TYPES[kind]} {name}" for name, kind in _VERTEX)]
     path = Path(path)
     path.write_bytes("\n".join([*lines, "end_header\n"]).encode("ascii") + vertices.tobytes())
@@ -110,7 +114,7 @@ def write_colmap(scene: Scene3D, folder: str | Path) -> Path:
 
 
 def _words(numbers):
-    return " ".join(f"{value:.12g}" for value in numbers)
+    return " ".join(f"{value + 0.0:.12g}" for value in numbers)
 
 
 def read_colmap(folder: str | Path) -> Scene3D:

@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..camera_geometry_gap_mllm import (
     euler_to_matrix,
-    invert_rigid,
     matrix_to_euler,
-    scale_intrinsics,
     transform_box,
     transform_points,
     unproject_depth,
 )
 from ..data.scene_sample import WORLD_FRAMES, SceneSample
+from ..scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source
+from ..scene_results_gap_mllm import known_cameras
+from ..scene_session_gap_mllm import SceneSession
+from ..scene_views_gap_mllm import SceneViews
 from .scene_values import Box3D, Mark3D, Scene3D, View3D
 
 
@@ -105,84 +105,84 @@ def _up(sample, view):
     return tuple(sample.camera_to("aligned", view)[2, :3].tolist())
 
 
-def scene_from_points(
-    pictures: Sequence[Image.Image],
-    points: Any,
-    confidence: Any = None,
-    intrinsics: Any = None,
-    world_to_camera: Any = None,
-    names: Sequence[str] | None = None,
-    title: str = "scene",
-) -> Scene3D:
-    """Return point maps of a model or encoder as a scene, as `GapMllmVggtForReconstruction` tells them.
+def scene_from_session(session: SceneSession, title: str = "scene") -> Scene3D:
+    """Return the views of a session with the points and cameras that are given or told, as far as there are any.
 
-    Frame: world of the points, which is brought to the camera of view 0 where cameras are given. Units: those of the
-    model, metres where it was trained on metres.
+    Frame: camera of the first view, OpenCV axes. Units: metres; of points of a model that was not trained on metres,
+    its own.
 
     Args:
-        pictures (list of `PIL.Image.Image`): pictures of the views, of any size.
-        points (array or tensor of shape `(V, h, w, 3)`, or list of `(h, w, 3)`): `world_points`.
-        confidence (array or tensor of shape `(V, h, w)`, or list, *optional*): `world_points_conf`; 1 by default.
-        intrinsics (array or tensor of shape `(V, 3, 3)`, *optional*): intrinsics in pixels of the point maps.
-        world_to_camera (array or tensor of shape `(V, 3, 4)` or `(V, 4, 4)`, *optional*): `extrinsics`. Without them
-            the points are taken to be in the camera of view 0, and other cameras are not known.
-        names (list of `str`, *optional*): names of the views.
+        session (`SceneSession`): open session; `session.points()` and `session.cameras()` are asked.
         title (`str`, defaults to "scene"): heading.
     Returns:
-        `Scene3D`.
+        `Scene3D`: without points where nothing tells them.
     Raises:
-        ValueError: if numbers of views differ, there are none, or shapes do not fit.
+        ValueError: if the session is closed, and something tells points.
 
     Example:
         ```python
-        >>> import torch
-        >>> from gap_mllm import GapMllmVggtForReconstruction
+        >>> from gap_mllm import GapMllmForConditionalGeneration, SceneSession
+        >>> from gap_mllm.processing import GapMllmProcessor
         >>> from gap_mllm.processing.data import render_room
-        >>> from gap_mllm.processing.scene_3d import scene_from_points
-        >>> encoder, room = GapMllmVggtForReconstruction.from_pretrained(encoder_folder).eval(), render_room(0)
-        >>> pixels = torch.tensor(room.images[:2, :112, :112]).permute(0, 3, 1, 2)[None] / 255
-        >>> with torch.no_grad():
-        ...     told = encoder(pixels)
-        >>> pictures = [room.as_sample().views[view].image.crop((0, 0, 112, 112)) for view in range(2)]
-        >>> scene = scene_from_points(
-        ...     pictures, told.world_points[0], told.world_points_conf[0], told.intrinsics[0], told.extrinsics[0]
-        ... )
-        >>> scene.num_points
-        25088
+        >>> from gap_mllm.processing.scene_3d import scene_from_session
+        >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
+        >>> processor = GapMllmProcessor.from_pretrained(folder)
+        >>> with SceneSession(model, processor, list(render_room(0).images)) as asked:
+        ...     scene = scene_from_session(asked)
+        >>> len(scene.views)
+        4
 
         ```
     """
-    maps = [_array(each) for each in points]
-    given = {"confidence": confidence, "intrinsics": intrinsics, "world_to_camera": world_to_camera, "names": names}
-    for name, values in {"points": maps, **given}.items():
-        if values is not None and len(values) != len(pictures):
-            raise ValueError(f"{name} has {len(values)} entries, but there are {len(pictures)} pictures.")
-    poses = [np.eye(4), *[None] * (len(pictures) - 1)]
-    move = np.eye(4)
-    if world_to_camera is not None:
-        matrices = np.tile(np.eye(4), (len(pictures), 1, 1))
-        matrices[:, :3] = np.stack([_array(each)[:3] for each in world_to_camera])
-        move = _nearest_rigid(matrices[0])
-        poses = [move @ invert_rigid(_nearest_rigid(matrix)) for matrix in matrices]
-        poses[0] = np.eye(4)
-    views = []
-    for index, (picture, values) in enumerate(zip(pictures, maps, strict=True)):
-        if values.ndim != 3 or values.shape[-1] != 3:
-            raise ValueError(f"points of view {index} have shape {values.shape}; expected (h, w, 3).")
-        camera = None if intrinsics is None else _array(intrinsics[index])
-        if camera is not None:
-            camera = scale_intrinsics(
-                camera, picture.width / values.shape[1], picture.height / values.shape[0]
-            )
-        view = View3D(f"view {index}" if names is None else names[index], picture, camera, poses[index])
-        sure = None if confidence is None else _array(confidence[index])
-        views.append(_with_points(view, transform_points(move, values), sure))
-    return Scene3D(tuple(views), title=title)
+    maps, cameras = None, known_cameras(session.views)
+    if points_source(session.model, session._points_from) is not None:
+        maps = session.points()
+        try:
+            cameras = session.cameras()
+        except ValueError:  # what tells the points tells no cameras
+            pass
+    return scene_from_points(session.views, maps, cameras, title)
 
 
-def _array(values):
-    values = values.detach().float().cpu().numpy() if hasattr(values, "detach") else values
-    return np.asarray(values, np.float64)
+def scene_from_points(
+    views: SceneViews, maps: ScenePointMaps | None, cameras: SceneCameras, title: str = "scene"
+) -> Scene3D:
+    """Return what a model or encoder tells of views as a scene.
+
+    Frame: camera of the first view, OpenCV axes. Units: metres; of a model that was not trained on metres, its own.
+
+    Args:
+        views (`SceneViews`): views.
+        maps (`ScenePointMaps`, *optional*): point maps of these views; without them, only cameras.
+        cameras (`SceneCameras`): cameras of these views, as far as they are known.
+        title (`str`, defaults to "scene"): heading.
+    Returns:
+        `Scene3D`.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> from gap_mllm.processing.scene_3d import scene_from_points
+        >>> from gap_mllm.processing.scene_points_gap_mllm import SceneCameras, ScenePointMaps
+        >>> from gap_mllm.processing.scene_views_gap_mllm import open_views
+        >>> views = open_views([Image.new("RGB", (4, 3))])
+        >>> maps = ScenePointMaps((np.ones((3, 4, 3)),), None, "an encoder", views)
+        >>> scene_from_points(views, maps, SceneCameras((None,), (np.eye(4),), ("given", "given"), (None,))).num_points
+        12
+
+        ```
+    """
+    told = []
+    for index, picture in enumerate(views.pictures):
+        pose = cameras.view_to_first_view[index]
+        pose = np.eye(4) if index == 0 else None if pose is None else _nearest_rigid(np.asarray(pose, np.float64))
+        view = View3D(views.names[index], picture, cameras.intrinsics[index], pose)
+        if maps is not None:
+            sure = None if maps.confidence is None else maps.confidence[index]
+            view = _with_points(view, np.asarray(maps.points[index], np.float64), sure)
+        told.append(view)
+    return Scene3D(tuple(told), title=title)
 
 
 def _nearest_rigid(matrix):
@@ -223,7 +223,9 @@ def place_results(scene: Scene3D, results: Sequence) -> tuple[Scene3D, list[str]
         for item in found:
             pose = None if item.view is None else scene.views[item.view].camera_to_reference
             if pose is None:
-                frame = "the world" if item.view is None else f"the camera of view {item.view}, whose pose is not known"
+                frame = (
+                    "the world" if item.view is None else f"the camera of view {item.view}, whose pose is not known"
+                )
                 left_out.append(f"{item.label or 'object'} is in {frame}, and is not shown in 3D")
             elif hasattr(item, "box"):
                 moved = item.box if item.view == 0 else transform_box(np.array(item.box, float), pose, "zxy").tolist()

@@ -140,7 +140,9 @@ class Scene3D:
     def reach(self) -> tuple[np.ndarray, float]:
         """Middle of what there is to see and the radius that holds nine tenths of it; far outliers do not count."""
         places = [view.points for view in self.views] + [box.corners for box in self.boxes]
-        places += [view.camera_to_reference[None, :3, 3] for view in self.views if view.camera_to_reference is not None]
+        places += [
+            view.camera_to_reference[None, :3, 3] for view in self.views if view.camera_to_reference is not None
+        ]
         places = np.concatenate([*places, np.reshape([mark.point for mark in self.marks], (-1, 3)), np.zeros((1, 3))])
         middle = np.median(places, 0)
         return middle, max(float(np.quantile(np.linalg.norm(places - middle, axis=1), 0.9)), 1e-3)
@@ -152,7 +154,9 @@ def frustum_corners(view: View3D, depth: float) -> np.ndarray:
     Frame: that of the scene. Units: metres.
     """
     width, height = view.picture.size
-    pixels = np.array([[-0.5, -0.5, 1], [width - 0.5, -0.5, 1], [width - 0.5, height - 0.5, 1], [-0.5, height - 0.5, 1]])
+    pixels = np.array(
+        [[-0.5, -0.5, 1], [width - 0.5, -0.5, 1], [width - 0.5, height - 0.5, 1], [-0.5, height - 0.5, 1]]
+    )
     rays = pixels @ np.linalg.inv(view.intrinsics).T
     return depth * rays @ view.camera_to_reference[:3, :3].T + view.camera_to_reference[:3, 3]
 
