@@ -17,6 +17,7 @@ from example_scene import make_parser, open_scene
 
 from gap_mllm.evaluation import box_intersection_9dof
 from gap_mllm.processing import format_boxes
+from gap_mllm.processing.scene_3d import Box3D, Scene3D, View3D, scene_from_sample, write_glb
 
 
 def usual_edit(labels: list[str], boxes: np.ndarray) -> str:
@@ -66,7 +67,24 @@ def main():
     told |= {"before": boxes.tolist(), "after": after.tolist(), "answer": format_boxes(labels, after)}
     scene.save_json("layout.json", told)
     draw(scene, labels, boxes, after, walls)
-    print(f"wrote layout.json and layout.png into {scene.output}")
+    save_glb(scene, labels, boxes, after, is_true)
+    print(f"wrote layout.json, layout.png and layout.glb (edited boxes orange) into {scene.output}")
+
+
+def save_glb(scene, labels, before, after, is_true):
+    """What stood where, and the moved boxes; with the true points of a room."""
+    if scene.room is None:
+        seen = scene.session.views
+        views = tuple(View3D(name, picture) for name, picture in zip(seen.names, seen.pictures, strict=True))
+    else:
+        views = scene_from_sample(scene.room.as_sample()).views
+    kind = "true" if is_true else "predicted"
+    boxes = [Box3D(label, tuple(box), kind) for label, box in zip(labels, before, strict=True)]
+    changed = [
+        Box3D(f"{label} (edited)", tuple(new)) for label, old, new in zip(labels, before, after, strict=True)
+        if not np.allclose(old, new)
+    ]  # fmt: skip
+    write_glb(Scene3D(views, (*boxes, *changed), title="layout", up=tuple(scene.up)), scene.output / "layout.glb")
 
 
 def draw(scene, labels, before, after, walls):

@@ -109,7 +109,7 @@ def test_wheel_holds_every_source_file_under_the_import_name_and_nothing_else(wh
     expected = {
         installed_path(file).as_posix()
         for folder in FOLDERS
-        for pattern in ("*.py", "*.yaml", "*.json")
+        for pattern in ("*.py", "*.yaml", "*.json", "*.html")
         for file in (ROOT / folder).rglob(pattern)
     }
     assert names == expected
@@ -131,6 +131,9 @@ def test_wheel_metadata(wheel):
             "caption",
             "demo",
             "video",
+            "view",
+            "rerun",
+            "viser",
             "depth-anything",
             "flash",
             "grammar",

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from gap_mllm.processing import parse_boxes
@@ -345,6 +346,8 @@ def test_edits_that_cannot_be_are_refused(text, message, example):
 def test_the_layout_of_a_room_is_edited(run, refused, tmp_path):
     said, output = run("edit_layout")
     told = read_json(output / "layout.json")
+    named = trimesh.load_scene(output / "layout.glb").geometry
+    assert any("(edited)" in name for name in named), list(named)
     before, after = np.array(told["before"]), np.array(told["after"])
     assert told["boxes_are"] == "true" and "True boxes: " in said and told["edit"] in said
     changed = ~np.isclose(before, after).all(1)
