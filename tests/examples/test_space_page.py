@@ -1,0 +1,149 @@
+"""The Space in a real browser: upload, click, answer, 3D drawn, errors as messages. `make test-space` runs it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gap_mllm.evaluation import render_split
+
+
+pytestmark = pytest.mark.slow
+APP = Path(__file__).parents[2] / "examples" / "space" / "app.py"
+PORT = 7977
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PICTURES = os.environ.get("SPACE_SCREENSHOTS")  # folder to keep screenshots in
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    pytest.importorskip("gradio", reason="the page needs gradio: make test-space")
+    folder = tmp_path_factory.mktemp("space")
+    settings = {"GRADIO_SERVER_PORT": str(PORT), "GRADIO_TEMP_DIR": str(folder / "files"), "MAX_NEW_TOKENS": "128"}
+    with open(folder / "log.txt", "w") as log:
+        app = subprocess.Popen(
+            [sys.executable, str(APP)], env=os.environ | settings, cwd=folder, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        for _ in range(240):
+            time.sleep(0.5)
+            if app.poll() is not None:
+                pytest.fail((folder / "log.txt").read_text())
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{PORT}/", timeout=2)
+                break
+            except OSError:
+                continue
+        yield f"http://127.0.0.1:{PORT}/"
+        assert "Traceback" not in (folder / "log.txt").read_text()
+    finally:
+        app.terminate()
+        app.wait(20)
+
+
+@pytest.fixture
+def page(url):
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
+    if BROWSER is None:
+        pytest.skip("no chromium is installed: apt-get install chromium")
+    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
+        page = browser.new_page(viewport={"width": 1400, "height": 1500})
+        page.set_default_timeout(40_000)
+        page.goto(url)
+        page.wait_for_selector("#rooms img")
+        yield page
+        keep(page, "last")
+        browser.close()
+
+
+@pytest.fixture
+def photos(tmp_path):
+    paths = []
+    for number, image in enumerate(next(render_split("test", 1)).images):
+        paths.append(str(tmp_path / f"photo_{number}.png"))
+        Image.fromarray(image).save(paths[-1])
+    return paths
+
+
+def upload(page, files):
+    page.set_input_files("#files input[type=file]", files)
+
+
+def wait_for_text(page, place, text):
+    page.wait_for_function("([at, text]) => document.querySelector(at)?.innerText.includes(text)", arg=[place, text])
+
+
+def keep(page, name):
+    if PICTURES:
+        page.screenshot(path=f"{PICTURES}/{name}.png", full_page=True)
+
+
+def test_photos_are_uploaded_clicked_and_answered_and_the_scene_is_drawn(page, photos):
+    upload(page, photos)
+    wait_for_text(page, "#answer", "4 views are open")
+    page.wait_for_selector("#glb canvas")
+    page.locator("#views img").nth(2).click()
+    page.wait_for_timeout(1500)
+    place = page.locator("#large img").bounding_box()
+    page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+    page.wait_for_timeout(1500)
+    page.click("#ask")
+    wait_for_text(page, "#answer", "of view 2")
+    page.wait_for_timeout(4000)
+    keep(page, "answered")
+    canvas = Image.open(BytesIO(page.locator("#glb canvas").screenshot()))
+    pixels = np.asarray(canvas.convert("RGB")).reshape(-1, 3)
+    assert len(np.unique(pixels // 16, axis=0)) > 20  # points and boxes, no empty scene
+    for tab, place in (("Annotated views", "#drawn img"), ("Gate maps", "#gates img")):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_selector(place)
+        page.wait_for_timeout(500)
+        keep(page, tab.split()[0].lower())
+
+
+def test_a_room_is_chosen_and_asked_in_words(page):
+    page.locator("#rooms img").nth(1).click()
+    wait_for_text(page, "#answer", "4 views are open")
+    page.get_by_label("Find objects").click()
+    page.click("#ask")
+    page.wait_for_function("document.querySelector('#answer').innerText.includes(' m')")
+    page.get_by_label("Ask a question").click()
+    page.fill("#words textarea", "How many chairs are there?")
+    page.click("#ask")
+    page.get_by_role("tab", name="Raw text").click()
+    page.wait_for_function("!document.querySelector('#raw textarea').value.includes('bbox')")
+    keep(page, "asked")
+
+
+def test_what_goes_wrong_is_told_and_the_page_goes_on(page, photos, tmp_path):
+    page.click("#ask")
+    wait_for_text(page, "#answer", "There is no scene yet")
+    page.locator("#rooms img").first.click()
+    wait_for_text(page, "#answer", "4 views are open")
+    page.click("#ask")
+    wait_for_text(page, "#answer", "Click into the large picture")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    upload(page, [str(broken)])
+    wait_for_text(page, "#answer", "None of the files is a photo")
+    keep(page, "told")
+    assert page.locator("#views img").count() == 4  # the scene stays
+    page.get_by_label("Find objects").click()
+    page.click("#ask")
+    page.wait_for_function("document.querySelector('#answer').innerText.includes(' m')")
+    large = tmp_path / "large.jpg"
+    large.write_bytes(b"0" * 51_000_000)
+    page.locator("#files button[aria-label='Clear']").first.click()
+    upload(page, [str(large)])
+    wait_for_text(page, "#answer", "large.jpg has 51 MB, more than 50 MB")
+    keep(page, "too_large")
