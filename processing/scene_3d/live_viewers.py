@@ -24,6 +24,14 @@ def write_rerun(scene: Scene3D, path: str | Path) -> Path:
         `Path`: the file.
     Raises:
         ImportError: without rerun-sdk.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import render_room
+        >>> from gap_mllm.processing.scene_3d import scene_from_sample, write_rerun
+        >>> file = write_rerun(scene_from_sample(render_room(0).as_sample()), "scene.rrd")  # doctest: +SKIP
+
+        ```
     """
     try:
         import rerun
@@ -67,6 +75,15 @@ def serve_viser(scene: Scene3D, port: int = 8080) -> Any:
         `viser.ViserServer`.
     Raises:
         ImportError: without viser.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import render_room
+        >>> from gap_mllm.processing.scene_3d import scene_from_sample, serve_viser
+        >>> server = serve_viser(scene_from_sample(render_room(0).as_sample()))  # doctest: +SKIP
+        >>> server.stop()  # doctest: +SKIP
+
+        ```
     """
     try:
         import viser

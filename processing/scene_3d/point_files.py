@@ -129,6 +129,16 @@ def read_colmap(folder: str | Path) -> Scene3D:
         `Scene3D`.
     Raises:
         FileNotFoundError: if a file or picture is missing. ValueError: on another camera model, or no picture.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import render_room
+        >>> from gap_mllm.processing.scene_3d import read_colmap, scene_from_sample, write_colmap
+        >>> scene = scene_from_sample(render_room(0).as_sample())
+        >>> len(read_colmap(write_colmap(scene, "colmap")).views) == len(scene.views)
+        True
+
+        ```
     """
     from PIL import Image
     from scipy.spatial.transform import Rotation

@@ -117,6 +117,15 @@ def load_scene(path: str | Path) -> Scene3D:
         `Scene3D`.
     Raises:
         FileNotFoundError: if there is no such file. ValueError: if it is another one.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.data import render_room
+        >>> from gap_mllm.processing.scene_3d import load_scene, save_scene, scene_from_sample
+        >>> load_scene(save_scene(scene_from_sample(render_room(0).as_sample()), "scene.npz")).title
+        'room_0000000'
+
+        ```
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
