@@ -83,6 +83,11 @@ def wait_for_text(page, place, text):
     page.wait_for_function("([at, text]) => document.querySelector(at)?.innerText.includes(text)", arg=[place, text])
 
 
+def wait_for_answer(page):
+    """Wait for what a model, even a poor one, says of a point or boxes: coordinates, or that there are none."""
+    page.wait_for_function(r"/\) m|no boxes|no point/.test(document.querySelector('#answer').innerText)")
+
+
 def keep(page, name):
     if PICTURES:
         page.screenshot(path=f"{PICTURES}/{name}.png", full_page=True)
@@ -98,7 +103,7 @@ def test_photos_are_uploaded_clicked_and_answered_and_the_scene_is_drawn(page, p
     page.mouse.click(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
     page.wait_for_timeout(1500)
     page.click("#ask")
-    wait_for_text(page, "#answer", "of view 2")
+    wait_for_answer(page)
     page.wait_for_timeout(4000)
     keep(page, "answered")
     canvas = Image.open(BytesIO(page.locator("#glb canvas").screenshot()))
@@ -116,7 +121,7 @@ def test_a_room_is_chosen_and_asked_in_words(page):
     wait_for_text(page, "#answer", "4 views are open")
     page.get_by_label("Find objects").click()
     page.click("#ask")
-    page.wait_for_function("document.querySelector('#answer').innerText.includes(' m')")
+    wait_for_answer(page)
     page.get_by_label("Ask a question").click()
     page.fill("#words textarea", "How many chairs are there?")
     page.click("#ask")
@@ -140,7 +145,7 @@ def test_what_goes_wrong_is_told_and_the_page_goes_on(page, photos, tmp_path):
     assert page.locator("#views img").count() == 4  # the scene stays
     page.get_by_label("Find objects").click()
     page.click("#ask")
-    page.wait_for_function("document.querySelector('#answer').innerText.includes(' m')")
+    wait_for_answer(page)
     large = tmp_path / "large.jpg"
     large.write_bytes(b"0" * 51_000_000)
     page.locator("#files button[aria-label='Clear']").first.click()
