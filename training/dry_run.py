@@ -81,7 +81,7 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
         >>> from gap_mllm.training import dry_run_recipe
         >>> told = dry_run_recipe("quickstart", ["--model_path", str(folder)])
         >>> told["total_parameters"], told["parameters"]["geometry"]["trainable"]
-        (4160800, 0)
+        (5263648, 0)
 
         ```
     """
