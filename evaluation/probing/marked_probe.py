@@ -83,7 +83,7 @@ def probe_marks(
         >>> processor, sizes = GapMllmProcessor.from_pretrained(folder), {"train_limit": 4, "limit": 2}
         >>> found = probe_marks(model, processor, rooms, unseen, layers=[-1], **sizes, show_progress=False)
         >>> list(found["probes"])
-        ['constant', 'position', 'tower', 'fusion', 'layer_4', 'answer']
+        ['constant', 'position', 'tower', 'fusion', 'layer_6', 'answer']
 
         ```
     """

@@ -93,7 +93,7 @@ def probe_model(
         >>> processor, sizes = GapMllmProcessor.from_pretrained(folder), {"train_limit": 8, "limit": 4}
         >>> found = probe_model(model, processor, rooms, unseen, layers=[-1], **sizes, show_progress=False)
         >>> list(found["probes"])
-        ['constant', 'position', 'tower', 'fusion', 'layer_4']
+        ['constant', 'position', 'tower', 'fusion', 'layer_6']
 
         ```
     """

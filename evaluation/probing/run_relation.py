@@ -64,7 +64,7 @@ def relate_run(
         >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
         >>> processor = GapMllmProcessor.from_pretrained(folder)
         >>> related, records = relate_run(model, processor, "run", voxel_size_m=0.5, show_progress=False)
-        >>> related["value"], len(records), len(related["places"]["layer_4"]["groups"])
+        >>> related["value"], len(records), len(related["places"]["layer_6"]["groups"])
         ('error_m', 8, 4)
 
         ```

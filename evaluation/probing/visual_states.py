@@ -38,7 +38,7 @@ class VisualStates:
         >>> views = list(render_room(0).images)
         >>> read, grids = states([views])
         >>> {place: tuple(tokens[0].shape) for place, tokens in read.items()}
-        {'tower': (64, 128), 'fusion': (64, 128), 'layer_0': (64, 128), 'layer_4': (64, 128)}
+        {'tower': (64, 128), 'fusion': (64, 128), 'layer_0': (64, 128), 'layer_6': (64, 128)}
         >>> grids[0]
         [(4, 4), (4, 4), (4, 4), (4, 4)]
 

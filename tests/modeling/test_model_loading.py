@@ -54,7 +54,7 @@ def test_a_cut_file_is_named(cut):
 
 
 def test_weights_of_other_shapes_are_named(misshapen):
-    message = r"12 weights .*layers.0.mlp.down_proj.weight \(128, 384\) instead of \(128, 256\)"
+    message = r"18 weights .*layers.0.mlp.down_proj.weight \(128, 384\) instead of \(128, 256\)"
     with pytest.raises(ValueError, match=message):
         load_pretrained(GapMllmForConditionalGeneration, misshapen)
 

@@ -517,7 +517,7 @@ def test_the_shipped_model_knows_its_rooms(make_image):
     shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
     assert shipped.cross_size.on_width(128) == (10, 2) and shipped.cross_size.on_width(640) == (50, 10)
     out = encode(shipped, shipped.build_messages("reconstruction", [make_image(640, 480)], marks=[0, 320, 240]))
-    assert out["image_grid_thw"].tolist() == [[1, 6, 10]]  # 160 x 96
+    assert out["image_grid_thw"].tolist() == [[1, 8, 10]]  # 160 x 128
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_adapters_and_what_is_merged_of_them_answer_alike_here_and_remotely(
     model = add_lora(GapMllmForConditionalGeneration.from_pretrained(TINY_MODEL, dtype="float32"), r=4)
     plain = model(**inputs).logits
     expected = change_adapters(model)(**inputs).logits
-    assert (expected - plain).abs().max() > 1
+    assert (expected - plain).abs().max() > 0.5
     model.save_pretrained(adapter)
     GapMllmProcessor.from_pretrained(TINY_MODEL).save_pretrained(adapter)
     assert main(["merge", str(adapter), "--output", str(merged)]) == 0

@@ -63,7 +63,7 @@ class ScenePointMaps:
         keep = np.isfinite(points).all(-1)
         if self.confidence is not None and least_sure > 0:
             sure = np.concatenate([each.ravel() for each in self.confidence])
-            keep &= sure >= np.quantile(sure, least_sure)
+            keep[np.argsort(sure, kind="stable")[: round(least_sure * len(sure))]] = False
         return points[keep], colors[keep]
 
 

@@ -35,11 +35,11 @@ def test_marked_tokens_and_heads_are_those_of_training(model, shipped, rooms):
         with torch.no_grad():
             states = model.model(**{name: inputs[name] for name in names if name != "labels"}).last_hidden_state
             maps = model(**inputs).point_maps
-        torch.testing.assert_close(features["layer_4"][number], states[0, target], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(features["layer_6"][number], states[0, target], atol=1e-4, rtol=1e-4)
         token = int((batch["input_ids"][0, :target] == model.config.image_token_id).sum())
         x, y = sample.marks[0].xy
         cell = maps["language"][token][y % 32 // 8, x % 32 // 8]  # tokens of 32 pixels, 4 x 4 cells each
-        torch.testing.assert_close(heads["layer_4"][number], cell, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(heads["layer_6"][number], cell, atol=1e-4, rtol=1e-4)
         assert features["position"][number].reshape(4, -1).any(1).nonzero().item() == sample.marks[0].view
 
 
@@ -47,13 +47,13 @@ def test_figures_stand_beside_the_answer_of_the_model(model, shipped, rooms):
     options = {"train_limit": 24, "limit": 4, "marks_per_scene": 3, "layers": [-1], "show_progress": False}
     found = probe_marks(model, shipped[1], rooms["train"], rooms["test"], **options)
     assert (found["num_train_marks"], found["num_marks"], found["scenes_without_marks"]) == (72, 12, 0)
-    assert list(found["probes"]) == ["constant", "position", "tower", "fusion", "layer_4", "answer"]
+    assert list(found["probes"]) == ["constant", "position", "tower", "fusion", "layer_6", "answer"]
     samples = make_marked_pixel_samples(rooms["test"][:4], 3)
     texts = answer_marked_pixels(model, shipped[1], samples, batch_size=8, show_progress=False)
     scores, _ = score_marked_pixels(texts, samples)
     assert found["probes"]["answer"]["point_error_m"] == pytest.approx(scores["point_error_m"], abs=1e-6)
     assert {place for place, figures in found["probes"].items() if "head_point_error_m" in figures} == {
-        *("fusion", "layer_4")
+        *("fusion", "layer_6")
     }
     truth = np.array([sample.truth.items[0].numbers for sample in samples])
     seen = make_marked_pixel_samples(rooms["train"][:24], 3)
@@ -81,7 +81,7 @@ def test_command_at_marks(tmp_path, capsys, monkeypatch):
     assert gap_mllm_cli.main([*words, "--limit", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == [
-        *("constant", "position", "tower", "fusion", "layer_4", "answer", "pixel_prior")
+        *("constant", "position", "tower", "fusion", "layer_6", "answer", "pixel_prior")
     ]
     found = json.loads((tmp_path / "probes.json").read_text())
-    assert found["probes"]["layer_4"]["head_point_error_m"] > 0 and (tmp_path / "probes.png").is_file()
+    assert found["probes"]["layer_6"]["head_point_error_m"] > 0 and (tmp_path / "probes.png").is_file()

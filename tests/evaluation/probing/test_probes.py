@@ -84,19 +84,19 @@ def test_states_are_those_of_the_model_in_any_batch(shipped, rooms):
     views = [[view.image for view in rooms["test"][index].views] for index in (0, 1)]
     views[1] = views[1][:3]
     read, grids = VisualStates(model, processor)(views)
-    assert list(read) == ["tower", "fusion", *(f"layer_{layer}" for layer in range(5))]
+    assert list(read) == ["tower", "fusion", *(f"layer_{layer}" for layer in range(7))]
     assert grids == [[(4, 4)] * 4, [(4, 4)] * 3]
     chat = processor.build_messages("detection3d", views[1])
     inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
     with torch.no_grad():  # the whole question behind the views
         output = model(**inputs, output_hidden_states=True)
     visual = inputs["input_ids"][0] == model.config.image_token_id
-    for layer in range(5):
+    for layer in range(7):
         torch.testing.assert_close(read[f"layer_{layer}"][1], output.hidden_states[layer][0, visual])
     torch.testing.assert_close(read["fusion"][1], read["layer_0"][1])
     assert not torch.allclose(read["tower"][1], read["fusion"][1])
     some = VisualStates(model, processor, layers=[-1, 2])
-    assert some.places == ["tower", "fusion", "layer_2", "layer_4"]
+    assert some.places == ["tower", "fusion", "layer_2", "layer_6"]
     with model.geometry_disabled():
         assert "fusion" not in some(views)[0]
     with pytest.raises(ValueError, match="layer 7 is none of the language model"):
@@ -113,13 +113,13 @@ def test_probes_tell_a_trained_model_from_an_untrained_one_and_from_blind_ones(s
     random = probe_model(untrained, shipped[1], rooms["train"], rooms["test"], layers=[1, -1], **SMALL)["probes"]
     probes = found["probes"]
     for name, margin in (("depth_error_m", 0.85), ("normal_error_deg", 0.85)):
-        for place in ("layer_1", "layer_4"):
+        for place in ("layer_1", "layer_6"):
             assert probes[place][name] < margin * random[place][name]
             assert probes[place][name] < margin * probes["position"][name] < margin * probes["constant"][name]
         assert probes["constant"][name] == random["constant"][name]
         for place, figures in probes.items():  # on the targets of other tokens nothing is learnt
             assert figures[f"shuffled_{name}"] > 0.95 * probes["constant"][name], place
-    last = probes["layer_4"]
+    last = probes["layer_6"]
     assert last["correspondence"] > last["any_pair_cosine"] and found["scenes_with_pairs"] > 8
 
 
@@ -159,13 +159,13 @@ def test_command(tmp_path, capsys):
     assert gap_mllm_cli.main([*words, *few, "--gates", "2"]) == 0
     printed = capsys.readouterr().out
     assert [line.split()[0] for line in printed.splitlines()] == [
-        *("place", "constant", "position", "tower", "fusion", "layer_0", "layer_4", "wrote")
+        *("place", "constant", "position", "tower", "fusion", "layer_0", "layer_6", "wrote")
     ]
     found = json.loads((tmp_path / "out" / "probes.json").read_text())
     with open(tmp_path / "out" / "probes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["place"] for row in rows] == list(found["probes"])
-    assert float(rows[-1]["depth_error_m_low"]) == found["probes"]["layer_4"]["depth_error_m_ci95"][0]
+    assert float(rows[-1]["depth_error_m_low"]) == found["probes"]["layer_6"]["depth_error_m_ci95"][0]
     with Image.open(tmp_path / "out" / "probes.png") as picture:
         assert picture.width > 800
     assert sorted(file.name for file in (tmp_path / "out").glob("gates*")) == ["gates_0.png", "gates_1.png"]
@@ -192,10 +192,10 @@ def test_a_run_is_related_to_its_own_data_only(shipped, tmp_path):
     related, records = relate_run(*shipped, tmp_path / "run", **options)
     errors = [float(json.loads(line)["error_m"]) for line in open(tmp_path / "run" / "predictions.jsonl")]
     assert [record["value"] for record in records] == errors
-    found = related["places"]["layer_4"]
-    known = [record for record in records if record["layer_4"] == record["layer_4"]]
+    found = related["places"]["layer_6"]
+    known = [record for record in records if record["layer_6"] == record["layer_6"]]
     assert found["num_samples"] == len(known) == 8 - found["num_left_out"]
-    ranked = sorted(known, key=lambda record: record["layer_4"])
+    ranked = sorted(known, key=lambda record: record["layer_6"])
     first = found["groups"][0]
     assert first["value"] == np.mean([record["value"] for record in ranked[: first["n"]]])
     assert not np.isnan(found["spearman"])
@@ -211,4 +211,4 @@ def test_code_of_the_document_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (block,) = code_blocks(ROOT / "docs" / "probing.md", "python")
     exec(compile(block, "probing.md", "exec"), {})
-    assert "layer_4" in capsys.readouterr().out
+    assert "layer_6" in capsys.readouterr().out
