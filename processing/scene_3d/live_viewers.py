@@ -34,7 +34,7 @@ def write_rerun(scene: Scene3D, path: str | Path) -> Path:
         ```
     """
     try:
-        import rerun
+        import rerun  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("recordings need rerun-sdk, which is not installed: pip install gap-mllm[rerun]") from error
     recording = rerun.RecordingStream("gap_mllm")
@@ -86,8 +86,8 @@ def serve_viser(scene: Scene3D, port: int = 8080) -> Any:
         ```
     """
     try:
-        import viser
-        from viser.transforms import SO3
+        import viser  # pyright: ignore[reportMissingImports]
+        from viser.transforms import SO3  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("the server needs viser, which is not installed: pip install gap-mllm[viser]") from error
     _, radius = scene.reach()
