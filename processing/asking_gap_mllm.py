@@ -283,6 +283,8 @@ class Asker:
             ends = options.get("eos_token_id", config.eos_token_id)
             ends = {*(ends if isinstance(ends, list | tuple) else [ends]), tokenizer.eos_token_id} - {None}
             masked = GrammarLogits(tokenizer, grammar, length, options["max_new_tokens"], sorted(ends))
+            # What the grammar takes for an end must be one for generate() too, or text follows a whole answer.
+            options |= {"eos_token_id": sorted(ends), "pad_token_id": tokenizer.pad_token_id}
             options["logits_processor"] = [*(options.get("logits_processor") or ()), masked]
         if form.keys:
             criteria.append(JsonStopping(tokenizer, length, form.keys, form.is_list))
