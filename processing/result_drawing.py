@@ -44,7 +44,7 @@ def draw_result(result: SceneAnswer, path: str | None = None, cameras: SceneCame
     words = 0.9 + 0.2 * len(lines)
     figure = new_figure(3.2 * columns, 3 * rows + words)
     grid = figure.add_gridspec(rows, columns, top=1 - 0.5 / (3 * rows + words), bottom=words / (3 * rows + words))
-    title = textwrap.shorten(" ".join(result.question.split()), 36 * columns, placeholder=" ...")
+    title = textwrap.shorten(" ".join(result.question.split()), 28 * columns, placeholder=" ...")
     figure.suptitle(title, fontsize=12, parse_math=False)
     for place, view in enumerate(shown):
         axes = figure.add_subplot(grid[place // columns, place % columns])

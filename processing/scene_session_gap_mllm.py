@@ -5,7 +5,7 @@ prompt in prompt_prefixes_gap_mllm.py.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker, GeneratedAnswer, c
 from .camera_geometry_gap_mllm import scale_intrinsics, view_to_first_view
 from .frame_choice_gap_mllm import check_points_source
 from .model_lock_gap_mllm import model_lock
+from .number_checks_gap_mllm import check_count
 from .prompt_prefixes_gap_mllm import PromptPrefixes
 from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, reconstruct
 from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
@@ -92,7 +93,8 @@ class SceneSession:
         self._asker = Asker(model, processor)
         self.model, self.processor = self._asker.model, processor
         self.views = open_views(views, intrinsics, poses, max_views)
-        self._max_view_sets, self._kept, self._state = max_view_sets, OrderedDict(), None
+        self._max_view_sets = check_count("max_view_sets", max_view_sets, least=0)
+        self._kept, self._state = OrderedDict(), None
         self._known, self._points_from, self._seen = self._known_names(), points_from, None
         self.is_closed = False
 
@@ -134,11 +136,14 @@ class SceneSession:
             `list[SceneAnswer]`: one each; with `num_return_sequences`, so many each.
         Raises:
             TypeError: if `questions` is one text, or holds anything else. ValueError: for an empty question, a chat
-                about other pictures, or a closed session.
+                about other pictures, a `batch_size` below 1, or a closed session.
         """
-        questions = questions if isinstance(questions, str) else list(questions)
-        if isinstance(questions, str) or any(isinstance(question, dict) for question in questions):
+        listed = isinstance(questions, Iterable) and not isinstance(questions, str)
+        questions = list(questions) if listed else None
+        if questions is None or any(isinstance(question, dict) for question in questions):
             raise TypeError("questions must be a list; for a single one call ask().")
+        if batch_size is not None:
+            check_count("batch_size", batch_size)
         chats = [self._chat(question) for question in questions]
         answers = self._answers(chats, None, batch_size=batch_size, **options)
         asked = [chat for chat in chats for _ in range(len(answers) // max(len(chats), 1))]
@@ -505,7 +510,14 @@ def _last_words(chat) -> str:
 
 
 def _as_labels(labels):
-    return None if labels is None else (labels,) if isinstance(labels, str) else tuple(labels)
+    labels = (labels,) if isinstance(labels, str) else labels
+    if labels is None:
+        return None
+    labels = tuple(labels) if isinstance(labels, Iterable) else (labels,)
+    for label in labels:
+        if not isinstance(label, str):
+            raise TypeError(f"labels must be texts, as ['chair', 'table']; got {label!r}.")
+    return labels
 
 
 def _check_single(options):

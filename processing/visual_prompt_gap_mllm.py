@@ -4,7 +4,7 @@ Pixels are (x, y) = (column, row) of the upright picture, integer at pixel centr
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -133,6 +133,8 @@ def _open(source: str | os.PathLike, name: str) -> tuple[Image.Image, str]:
         raise FileNotFoundError(f"{name} does not exist; check the path, or pass a URL or a PIL image.")
     try:
         return (load_image(text) if is_remote or not os.path.isfile(text) else Image.open(text)), name
+    except Image.DecompressionBombError as error:  # neither of the errors below
+        raise ValueError(f"{name} is too large, or damaged; give a smaller picture: {error}") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise ValueError(f"{name} cannot be read as a picture: {error}") from error
 
@@ -515,7 +517,7 @@ def _check_box(box, size: tuple[int, int], where: str) -> tuple[float, ...]:
 def as_marks(marks: Sequence) -> list[Mark]:
     """Marks in any of the forms that `apply_visual_prompt` takes, as a list."""
     # By attribute: a processor loaded as remote code has its own copy of the class.
-    entries = [marks] if hasattr(marks, "pixel") else list(marks)
+    entries = list(marks) if isinstance(marks, Iterable) and not hasattr(marks, "pixel") else [marks]
     if entries and not any(hasattr(entry, "pixel") or np.ndim(entry) for entry in entries):
         entries = [entries]  # one released `pixel_coords`
     return [entry if hasattr(entry, "pixel") else _as_mark(entry) for entry in entries]

@@ -87,7 +87,11 @@ def test_pictures_show_boxes_where_cameras_are_known(tmp_path):
     assert np.allclose(figure.axes[1].lines[1].get_xydata(), [[24.5, 49.5]])
     grounded = GroundedObject("the bed", "raw", views=seen, boxes=(SceneBox("bed", BOX, view=1),), view=1)
     assert len(grounded.plot().axes[1].lines) == 12
-    assert len(SceneAnswer("how many?", "two", views=seen).plot().axes) == 2
+    asked = SceneAnswer("Which of them is wide? " * 20, "two", views=seen).plot()
+    assert len(asked.axes) == 2
+    extent = asked._suptitle.get_window_extent()
+    room = 0.1 * asked.bbox.width  # to each side, where pages put their labels and buttons
+    assert room < extent.x0 and extent.x1 < asked.bbox.width - room
 
 
 def test_plots_say_what_they_need(monkeypatch):

@@ -326,11 +326,21 @@ def test_a_session_that_keeps_nothing(scene):
     bare = SceneSession(scene.model, scene.processor, scene.views.pictures, max_view_sets=0)
     answers = bare.ask_many((question for question in QUESTIONS), max_new_tokens=5)
     assert answers == scene.ask_many(QUESTIONS, max_new_tokens=5) and not bare._kept
+    with pytest.raises(ValueError, match="max_view_sets is -1; expected 0 or more"):
+        SceneSession(scene.model, scene.processor, scene.views.pictures, max_view_sets=-1)
 
 
 def test_questions_that_are_none(scene):
     with pytest.raises(TypeError, match="questions must be a list; for a single one call ask"):
         scene.ask_many("What?")
+    with pytest.raises(TypeError, match="questions must be a list"):
+        scene.ask_many(None)
+    for batch_size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size is {batch_size}; expected 1 or more"):
+            scene.ask_many(["What?"], batch_size=batch_size)
+    for labels in (5, ["chair", 5]):
+        with pytest.raises(TypeError, match="labels must be texts.*got 5"):
+            scene.detect(labels)
     with pytest.raises(TypeError, match="a question is a text or a list of messages, got int"):
         scene.ask(5)
     with pytest.raises(ValueError, match="the question is empty"):

@@ -60,6 +60,8 @@ def test_views_that_are_none(tmp_path, folder):
     (empty / "a.txt").write_text("")
     with pytest.raises(ValueError, match="holds no pictures .* but 1 other files"):
         open_views(empty)
+    with pytest.raises(ValueError, match="max_views is 0; expected 1 or more"):
+        open_views(folder, max_views=0)
     with pytest.raises(FileNotFoundError, match="missing.png"):
         open_views("missing.png")
     with pytest.raises(FileNotFoundError, match="missing.png"):

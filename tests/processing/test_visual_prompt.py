@@ -125,6 +125,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path, make_image):
     for name in ("text.jpg", "empty.jpg"):
         with pytest.raises(ValueError, match=rf"{name}'\) cannot be read as a picture"):
             to_rgb_image(tmp_path / name)
+    Image.new("1", (20000, 12000)).save(tmp_path / "huge.png")
+    with pytest.raises(ValueError, match=r"view \('.*huge.png'\) is too large, or damaged; give a smaller picture"):
+        to_rgb_image(tmp_path / "huge.png", "view")
     for missing in (str(tmp_path / "none.jpg"), tmp_path / "none.jpg"):
         with pytest.raises(FileNotFoundError, match="none.jpg'\\) does not exist"):
             to_rgb_image(missing)
@@ -199,7 +202,7 @@ def test_other_wrong_marks(make_image):
     for marks in ([0, 12.5, 3], [[0, 12.5, 3]], [[0, math.nan, 3]]):
         with pytest.raises(ValueError, match="^view 0: pixel .* is no pair of whole numbers"):
             apply_visual_prompt([make_image()], marks)
-    for marks in ([[5, 5]], [5, 5], "abc", ["x"], [[0, None, 1]]):
+    for marks in ([[5, 5]], [5, 5], 5, "abc", ["x"], [[0, None, 1]]):
         with pytest.raises(ValueError, match="is no mark; expected a Mark, or view, x and y"):
             apply_visual_prompt([make_image()], marks)
     with pytest.raises(ValueError, match="its view must be a whole number"):

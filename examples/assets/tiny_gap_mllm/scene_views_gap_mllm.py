@@ -13,6 +13,7 @@ from PIL import Image
 from .camera_geometry_gap_mllm import check_rigid
 from .frame_choice_gap_mllm import FrameChoice
 from .frame_sampling_gap_mllm import uniform_sample
+from .number_checks_gap_mllm import check_count
 from .video_decoding_gap_mllm import VideoFile
 from .visual_prompt_gap_mllm import to_rgb_image
 
@@ -61,10 +62,11 @@ def open_views(
     Returns:
         `SceneViews`.
     Raises:
-        ValueError: if there is no view, a file is none, or intrinsics or poses are none or differ in number.
+        ValueError: if there is no view, a file is none, `max_views` is below 1, or intrinsics or poses are none or
+            differ in number.
         FileNotFoundError: if a path does not exist. TypeError: if something is no picture.
     """
-    total = None
+    total, max_views = None, check_count("max_views", max_views)
     if isinstance(views, str | os.PathLike) and not str(views).startswith(("http:", "https:", "data:")):
         path = Path(views)
         if path.is_dir():
