@@ -202,6 +202,8 @@ CONVENTIONS = {
     )
 }
 
+OURS = CONVENTIONS["ours"]
+
 
 def find_convention(name: str, kind: str | None = None) -> Convention:
     """Return a convention by its name; case, blanks and underscores do not matter.
@@ -420,4 +422,4 @@ def _nearest_rotation(matrix, why):
     return left @ right
 
 
-__all__ = ["CONVENTIONS", "BoxForm", "Convention", "Pictures", "PointForm", "convert", "find_convention"]
+__all__ = ["CONVENTIONS", "OURS", "BoxForm", "Convention", "Pictures", "PointForm", "convert", "find_convention"]

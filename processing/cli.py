@@ -1,4 +1,4 @@
-"""What `gap-mllm data` and `gap-mllm show` do: list, inspect and convert sources, label videos, show scenes in 3D.
+"""What `gap-mllm data`, `ask` and `show` do: sources are listed and converted, photos asked, scenes shown in 3D.
 
 Arguments are in `gap_mllm_cli`.
 """
@@ -14,6 +14,7 @@ import torch
 
 from gap_mllm_cli.options import given_options, read_option
 
+from .argument_checks import check_counts, check_device, check_dtype, check_output_folder
 from .data import SOURCES
 from .data.inspection import inspect_source
 from .data.loading import source_builder_class, source_options
@@ -112,6 +113,57 @@ def run_label(args: argparse.Namespace) -> None:
     print(f"wrote {output}: {report['num_rows']} rows of {report['num_views']} views{units}; look at labels.png")
 
 
+def run_ask(args: argparse.Namespace) -> None:
+    """Ask about photos, a folder of them or a video, and write the answers; see `ask_session` and `write_answers`.
+
+    Raises ValueError before anything is loaded if there are no views, or a mark, text or number is none.
+    """
+    from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction, SceneSession
+    from gap_mllm.attention_gap_mllm import set_attention
+    from gap_mllm.model_loading import load_pretrained, load_processor, model_folder
+
+    from .answer_folder import write_answers
+    from .photo_questions import ask_session, read_cameras, read_mark, read_places
+    from .scene_3d.scene_files import check_forms
+    from .scene_views_gap_mllm import open_views
+    from .visual_prompt_gap_mllm import apply_visual_prompt
+
+    device, dtype = check_device(args.device), check_dtype(args.dtype)
+    for name in ("max_views", "max_new_tokens", "max_points"):
+        check_counts(**{f"--{name.replace('_', '-')}": getattr(args, name)})
+    check_output_folder("--output", args.output)
+    check_forms(args.forms or ())
+    if not all(text.strip() for text in (*args.question, *args.find)) or args.labels == []:
+        raise ValueError("a question, description or label is empty; write what you want to know.")
+    cameras = [read_cameras(f"--{name}", getattr(args, name)) for name in ("intrinsics", "poses")]
+    views = open_views(read_places(args.photos), *cameras, args.max_views)
+    marks = [read_mark(text) for text in args.at]
+    apply_visual_prompt(views.pictures, marks)  # refuses those outside of their view
+    folder, source = model_folder(args.model), args.points_from and model_folder(args.points_from)
+    print(f"{len(views)} view{'s' * (len(views) > 1)}; loading {args.model}", flush=True)
+    model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
+    set_attention(model)
+    if source is not None:
+        source = load_pretrained(GapMllmVggtForReconstruction, source).to(device).eval()
+    options = {} if args.max_new_tokens is None else {"max_new_tokens": args.max_new_tokens}
+    asked, answers = (args.question, marks, args.find, args.detect, args.labels, args.constrained), []
+    with SceneSession(model, load_processor(folder), views, points_from=source) as session:
+        for told in ask_session(session, *asked, **options):
+            if isinstance(told, str):
+                print(told, end="", flush=True)
+            else:
+                answers.append(told)
+        title = Path(args.photos[0]).name
+        written, notes = write_answers(session, answers, args.output, args.forms, args.max_points, title)
+    if len(views) == 1:
+        notes.append("with one view there is no parallax: all distances come from that picture alone")
+    if any(answer.truncated for answer in answers):
+        notes.append("an answer was cut off; --max-new-tokens N allows longer ones")
+    print("".join(f"\nnote: {note}" for note in notes))
+    for path in written:
+        print(f"wrote {path}")
+
+
 def run_show(args: argparse.Namespace) -> None:
     """Write a scene in 3D; see `write_scene`. ValueError if there is no such row, or nothing to show of it."""
     from .scene_3d import load_scene, serve_viser, write_scene
@@ -197,4 +249,4 @@ def _options(args):
     return {**shared, **given_options(args)}
 
 
-__all__ = ["run_convert", "run_inspect", "run_label", "run_list", "run_show"]
+__all__ = ["run_ask", "run_convert", "run_inspect", "run_label", "run_list", "run_show"]

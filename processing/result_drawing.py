@@ -7,11 +7,12 @@ import textwrap
 
 import numpy as np
 
+from .box_conventions_gap_mllm import OURS
 from .camera_geometry_gap_mllm import box_corners, project_points, transform_points
 from .data.box_projection import BOX_EDGES
 from .drawing import MARK_COLOR, new_figure, project_wireframe
 from .scene_points_gap_mllm import SceneCameras
-from .scene_results_gap_mllm import EULER_ORDER, SceneAnswer, frame_to_view, known_cameras
+from .scene_results_gap_mllm import SceneAnswer, frame_to_view, known_cameras
 
 
 MAX_PICTURES, COLUMNS = 9, 5
@@ -35,7 +36,8 @@ def draw_result(result: SceneAnswer, path: str | None = None, cameras: SceneCame
     cameras = cameras or known_cameras(result.views)
     boxes = list(getattr(result, "boxes", ()))
     points = [point for point in getattr(result, "points", ()) if point is not None]
-    shown = _shown_views(result, boxes, points)
+    marks = getattr(result, "marks", ()) or [point.mark for point in points if point.mark]
+    shown = _shown_views(result, boxes, marks)
     has_plan = bool(boxes or points)
     cells = len(shown) + has_plan
     columns = min(COLUMNS, cells)
@@ -43,12 +45,14 @@ def draw_result(result: SceneAnswer, path: str | None = None, cameras: SceneCame
     rows = -(-cells // columns)
     words = 0.9 + 0.2 * len(lines)
     figure = new_figure(3.2 * columns, 3 * rows + words)
-    grid = figure.add_gridspec(rows, columns, top=1 - 0.5 / (3 * rows + words), bottom=words / (3 * rows + words))
+    grid = figure.add_gridspec(
+        rows, columns, top=1 - 0.5 / (3 * rows + words), bottom=words / (3 * rows + words), wspace=0.3
+    )
     title = textwrap.shorten(" ".join(result.question.split()), 28 * columns, placeholder=" ...")
     figure.suptitle(title, fontsize=12, parse_math=False)
     for place, view in enumerate(shown):
         axes = figure.add_subplot(grid[place // columns, place % columns])
-        _draw_view(axes, result, view, boxes, points, cameras)
+        _draw_view(axes, result, view, boxes, points, marks, cameras)
     if has_plan:
         _draw_plan(figure.add_subplot(grid[(cells - 1) // columns, (cells - 1) % columns]), boxes, points)
     figure.text(0.03, (words - 0.7) / (3 * rows + words), "\n".join(lines), va="top", fontsize=9, parse_math=False)
@@ -57,14 +61,14 @@ def draw_result(result: SceneAnswer, path: str | None = None, cameras: SceneCame
     return figure
 
 
-def _shown_views(result, boxes, points):
+def _shown_views(result, boxes, marks):
     """All views, or of many those that something is said of, then the first others."""
     views = range(len(result.views))
-    named = {each.view for each in boxes} | {point.mark[0] for point in points if point.mark}
+    named = {each.view for each in boxes} | {mark[0] for mark in marks}
     return sorted(sorted(views, key=lambda view: view not in named)[:MAX_PICTURES])
 
 
-def _draw_view(axes, result, view, boxes, points, cameras):
+def _draw_view(axes, result, view, boxes, points, marks, cameras):
     picture, camera = result.views.pictures[view], cameras.intrinsics[view]
     width, height = picture.size
     axes.imshow(picture)
@@ -73,15 +77,17 @@ def _draw_view(axes, result, view, boxes, points, cameras):
     for number, box in enumerate(boxes):
         transform = None if box.view is None else frame_to_view(box.view, view, cameras)
         if camera is not None and transform is not None:
-            segments = project_wireframe(box.box, camera, transform, EULER_ORDER)
+            segments = project_wireframe(box.box, camera, transform, OURS.box.euler_order)
             for segment in segments:
                 axes.plot(*segment.T, color=_color(number), linewidth=1.6)
             if len(segments):
                 _name(axes, segments.reshape(-1, 2).mean(0), box.label, _color(number), picture.size)
+    for mark in marks:
+        if mark[0] == view:
+            axes.plot(*mark[1:], "+", color=MARK_COLOR, markersize=14, markeredgewidth=2.5)
     for number, point in enumerate(points):
         if point.mark and point.mark[0] == view:
-            axes.plot(*point.mark[1:], "+", color=MARK_COLOR, markersize=14, markeredgewidth=2.5)
-            _name(axes, point.mark[1:], point.label, _color(number), picture.size)
+            _name(axes, point.mark[1:], point.label, _color(number), picture.size, 7)
         transform = None if point.view is None else frame_to_view(point.view, view, cameras)
         if camera is not None and transform is not None:
             place = transform_points(transform, np.array([point.point]))
@@ -94,7 +100,7 @@ def _draw_plan(axes, boxes, points):
     """Places in the frame of the answer from above: right and ahead of the camera."""
     axes.plot(0, 0, "k^", markersize=9)
     for number, box in enumerate(boxes):
-        corners = box_corners(np.array(box.box), EULER_ORDER)[:, [0, 2]]
+        corners = box_corners(np.array(box.box), OURS.box.euler_order)[:, [0, 2]]
         for first, second, _ in BOX_EDGES:
             axes.plot(*corners[[first, second]].T, color=_color(number), linewidth=1.2)
         axes.annotate(box.label or "object", (box.box[0], box.box[2]), fontsize=7, parse_math=False)
@@ -112,10 +118,12 @@ def _draw_plan(axes, boxes, points):
     axes.margins(0.2)
 
 
-def _name(axes, place, label, color, size):
-    x, y = np.clip(place, 0, np.array(size) - 1)
-    box = {"facecolor": "white", "alpha": 0.75, "edgecolor": color, "pad": 1.0}
-    axes.text(x, y, label or "object", color=color, fontsize=7, bbox=box, clip_on=True, parse_math=False)
+def _name(axes, place, label, color, size, offset=0):
+    """A label at a pixel, so many points to its upper right."""
+    place = np.clip(place, 0, np.array(size) - 1)
+    style = {"facecolor": "white", "alpha": 0.75, "edgecolor": color, "pad": 1.0}
+    beside = {"xytext": (offset, offset), "textcoords": "offset points", "clip_on": True, "parse_math": False}
+    axes.annotate(label or "object", place, color=color, fontsize=7, bbox=style, **beside)
 
 
 def _color(number):

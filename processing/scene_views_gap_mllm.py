@@ -53,8 +53,8 @@ def open_views(
     """Open the views of one scene.
 
     Args:
-        views (list, `str`, `Path`, or one picture): pictures of any kind that `to_rgb_image` takes, all of which are
-            views; a folder of pictures, in order of their names; or a video file.
+        views (list, `str`, `Path`, one picture, or `SceneViews`): pictures of any kind that `to_rgb_image` takes, all
+            of which are views; a folder of pictures, in order of their names; a video file; or views that are open.
         intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, or list, *optional*): intrinsics in pixels of the
             pictures; of a folder or video for the views that are taken, or for all its pictures or frames.
         poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world, for as many.
@@ -66,6 +66,8 @@ def open_views(
             differ in number.
         FileNotFoundError: if a path does not exist. TypeError: if something is no picture.
     """
+    if isinstance(views, SceneViews):
+        return views
     total, max_views = None, check_count("max_views", max_views)
     if isinstance(views, str | os.PathLike) and not str(views).startswith(("http:", "https:", "data:")):
         path = Path(views)

@@ -30,7 +30,7 @@ def add_convert(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--qwen", metavar="DIR", help="folder of Qwen3-VL")
     parser.add_argument("--vggt", metavar="DIR", help="folder or file of VGGT's weights")
     parser.add_argument("--fusion", metavar="NAME", help="how geometry joins, as spatial_mllm; default: gated")
-    parser.set_defaults(run="gap_mllm.conversion.cli:run_convert")
+    parser.set_defaults(run="gap_mllm.conversion.cli:run_convert", takes_more="folders")
 
 
 def add_train(subparsers: argparse._SubParsersAction) -> None:
@@ -286,6 +286,54 @@ def add_show(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run="gap_mllm.processing.cli:run_show")
 
 
+def add_ask(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm ask`; see `SceneSession` and `write_answers`."""
+    parser = subparsers.add_parser(
+        "ask",
+        help="ask a model about your photos: answers, views with boxes and marks, the scene in 3D",
+        description="Ask about pictures of one place, which are encoded once. Answers are printed as they come; "
+        "answers.json, pictures of what was found, GLB, PLY, COLMAP text and an HTML page that opens offline are "
+        "written. Questions, marks and descriptions can be given several times; without any, all objects are asked "
+        "for.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, or repository of the Hub")
+    parser.add_argument(
+        "photos", nargs="+", metavar="PHOTO", help="pictures of one place, a folder of them, or a video"
+    )
+    parser.add_argument("--question", action="append", default=[], metavar="TEXT", help="ask in your words")
+    parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="VIEW,X,Y",
+        help="what is at this pixel of a view, and where",
+    )
+    parser.add_argument("--detect", action="store_true", help="all objects, with their boxes")
+    parser.add_argument("--labels", type=read_words, metavar="A,B", help="of all objects, these alone")
+    parser.add_argument(
+        "--find", action="append", default=[], metavar="TEXT", help="one object, as 'the red chair by the window'"
+    )
+    parser.add_argument(
+        "--intrinsics", metavar="FX,FY,CX,CY", help="of all pictures, in pixels; or a JSON file of 3 x 3 numbers"
+    )
+    parser.add_argument(
+        "--poses", metavar="FILE", help="JSON: 4 x 4 numbers for each picture, camera to world, metres"
+    )
+    parser.add_argument("--points-from", metavar="DIR", help="VGGT that tells points and cameras")
+    parser.add_argument("--max-views", type=int, default=32, metavar="N", help="of a folder or video; default: 32")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="of an answer; default: enough for its kind")
+    parser.add_argument(
+        "--constrained",
+        action="store_true",
+        help="allow only tokens of a valid answer, but for questions in your words (needs the extra grammar)",
+    )
+    parser.add_argument("--device", help="such as cpu or cuda:0")
+    parser.add_argument("--dtype", default="auto", help="of the model, such as bfloat16; default: the checkpoint's")
+    _add_scene_output(parser, "outputs/answers")
+    parser.set_defaults(run="gap_mllm.processing.cli:run_ask", takes_more="photos")
+
+
 def _add_scene_output(parser, folder):
     parser.add_argument("--output", default=folder, metavar="DIR", help=f"folder to write; default: {folder}")
     parser.add_argument(
@@ -442,6 +490,7 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
-SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push, add_show, add_data)
+SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push)
+SUBCOMMANDS += (add_ask, add_show, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]

@@ -21,8 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     args, rest = parser.parse_known_args(words)
     has_options = getattr(args, "has_options", False)  # of a data source: flags that are known now
-    if hasattr(args, "folders") and not any(word.startswith("-") for word in rest):
-        args.folders += rest  # argparse takes no positional after a flag that stands between two
+    if hasattr(args, "takes_more") and not any(word.startswith("-") for word in rest):
+        # argparse takes no positional after a flag that stands between two
+        getattr(args, args.takes_more).extend(rest)
     elif getattr(args, "takes_keys", False):
         args.overrides = rest
     elif rest and not has_options:

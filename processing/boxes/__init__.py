@@ -4,7 +4,7 @@
 from ..answers_gap_mllm import LabelledBox, LabelledPoint, parse_boxes, parse_points
 from ..box_conventions_gap_mllm import CONVENTIONS, BoxForm, Convention, Pictures, PointForm, convert, find_convention
 from ..duplicate_boxes import remove_duplicates
-from ..other_answers_gap_mllm import ImageBox, ImagePoint, format_answer, parse_image_boxes
+from ..other_answers_gap_mllm import ImageBox, ImagePoint, answer_records, format_answer, parse_image_boxes
 
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LabelledPoint",
     "Pictures",
     "PointForm",
+    "answer_records",
     "convert",
     "find_convention",
     "format_answer",

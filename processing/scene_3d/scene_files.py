@@ -57,9 +57,7 @@ def write_scene(
 
         ```
     """
-    unknown = [form for form in forms if form not in WRITERS]
-    if unknown:
-        raise ValueError(f"unknown form {unknown[0]!r}; known are {', '.join(WRITERS)}.")
+    check_forms(forms)
     scene, folder = scene.sample_points(max_points), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
@@ -70,6 +68,13 @@ def write_scene(
         name, write = WRITERS[form]
         written[form] = write(scene, folder / name)
     return written
+
+
+def check_forms(forms: Sequence[str]) -> None:
+    """Raise ValueError for a form that is none of `WRITERS`."""
+    unknown = [form for form in forms if form not in WRITERS]
+    if unknown:
+        raise ValueError(f"unknown form {unknown[0]!r}; known are {', '.join(WRITERS)}.")
 
 
 def save_scene(scene: Scene3D, path: str | Path) -> Path:
@@ -149,4 +154,4 @@ def load_scene(path: str | Path) -> Scene3D:
         raise ValueError(f"{path} is no scene that `gap-mllm ask` or `show` wrote: {error}") from None
 
 
-__all__ = ["SCENE_FILE", "WRITERS", "load_scene", "save_scene", "write_scene"]
+__all__ = ["SCENE_FILE", "WRITERS", "check_forms", "load_scene", "save_scene", "write_scene"]

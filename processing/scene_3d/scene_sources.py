@@ -13,7 +13,7 @@ from ..camera_geometry_gap_mllm import (
     unproject_depth,
 )
 from ..data.scene_sample import WORLD_FRAMES, SceneSample
-from ..scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source
+from ..scene_points_gap_mllm import SceneCameras, ScenePointMaps
 from ..scene_results_gap_mllm import known_cameras
 from ..scene_session_gap_mllm import SceneSession
 from ..scene_views_gap_mllm import SceneViews
@@ -105,7 +105,7 @@ def _up(sample, view):
     return tuple(sample.camera_to("aligned", view)[2, :3].tolist())
 
 
-def scene_from_session(session: SceneSession, title: str = "scene") -> Scene3D:
+def scene_from_session(session: SceneSession, title: str = "scene", cameras: SceneCameras | None = None) -> Scene3D:
     """Return the views of a session with the points and cameras that are given or told, as far as there are any.
 
     Frame: camera of the first view, OpenCV axes. Units: metres; of points of a model that was not trained on metres,
@@ -114,6 +114,7 @@ def scene_from_session(session: SceneSession, title: str = "scene") -> Scene3D:
     Args:
         session (`SceneSession`): open session; `session.points()` and `session.cameras()` are asked.
         title (`str`, defaults to "scene"): heading.
+        cameras (`SceneCameras`, *optional*): cameras to show instead.
     Returns:
         `Scene3D`: without points where nothing tells them.
     Raises:
@@ -134,13 +135,12 @@ def scene_from_session(session: SceneSession, title: str = "scene") -> Scene3D:
 
         ```
     """
-    maps, cameras = None, known_cameras(session.views)
-    if points_source(session.model, session._points_from) is not None:
-        maps = session.points()
+    maps = None if session.points_from is None else session.points()
+    if cameras is None:
         try:
             cameras = session.cameras()
-        except ValueError:  # what tells the points tells no cameras
-            pass
+        except ValueError:  # nothing tells all of them
+            cameras = known_cameras(session.views)
     return scene_from_points(session.views, maps, cameras, title)
 
 

@@ -343,6 +343,21 @@ def format_answer(
     return _points_text(items, found, decimals, known)
 
 
+def answer_records(items: Sequence, convention: str, decimals: int | None = None, **pictures: object) -> list[dict]:
+    """Return the JSON objects of an answer in a convention that writes JSON; see `format_answer`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.boxes import ImagePoint, answer_records
+        >>> answer_records([ImagePoint("bed", 0, (320, 120))], "qwen3-vl-text", image_size=(640, 480))
+        [{'point_2d': [500, 250], 'label': 'bed'}]
+
+        ```
+    """
+    text = format_answer(items, convention, decimals, **pictures)
+    return json.loads(text.removeprefix("```json\n").removesuffix("\n```"))
+
+
 def _boxes_text(items, convention, decimals, lossy, pictures):
     form = convention.box
     if form is None:  # only for no items
@@ -462,4 +477,4 @@ def _image_boxes_text(items, convention, decimals, pictures):
     return _json_text(records)
 
 
-__all__ = ["Convention", "ImageBox", "ImagePoint", "format_answer", "parse_image_boxes"]
+__all__ = ["Convention", "ImageBox", "ImagePoint", "answer_records", "format_answer", "parse_image_boxes"]

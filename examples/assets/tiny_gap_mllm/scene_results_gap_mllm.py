@@ -10,8 +10,8 @@ from importlib import import_module
 
 import numpy as np
 
-from .answers_gap_mllm import Rejection
-from .box_conventions_gap_mllm import convert
+from .answers_gap_mllm import LabelledBox, Rejection
+from .box_conventions_gap_mllm import OURS
 from .camera_geometry_gap_mllm import (
     box_corners,
     invert_rigid,
@@ -20,12 +20,12 @@ from .camera_geometry_gap_mllm import (
     transform_points,
     view_to_first_view,
 )
+from .other_answers_gap_mllm import ImagePoint, answer_records
 from .scene_points_gap_mllm import SceneCameras
 from .scene_views_gap_mllm import SceneViews
 
 
-CONVENTION = "ours"  # centre, full sizes, yaw, pitch, roll; metres, radians
-EULER_ORDER = "zxy"  # extrinsic
+_QWEN = "qwen3-vl-text"
 _NEAR_M = 0.05  # corners nearer to the camera plane have no sensible pixel
 AXES = "OpenCV: +x right, +y down, +z forward"
 
@@ -78,7 +78,7 @@ class SceneBox(_Plain, _Placed):
     label: str | None
     box: tuple[float, ...]
     view: int | None = 0
-    convention: str = CONVENTION
+    convention: str = OURS.name
     camera_to_world: tuple[tuple[float, ...], ...] | None = field(default=None, repr=False)
 
     @property
@@ -91,7 +91,7 @@ class SceneBox(_Plain, _Placed):
 
     def in_world(self) -> "SceneBox":
         """The same box in the world of the given poses. Raises ValueError where the pose is not known."""
-        box = transform_box(np.array(self.box), self._pose(), EULER_ORDER)
+        box = transform_box(np.array(self.box), self._pose(), OURS.box.euler_order)
         return replace(self, box=tuple(box.tolist()), view=None)
 
     def __str__(self):
@@ -182,9 +182,11 @@ class ScenePoints(SceneAnswer):
 
     Args:
         points (`tuple[ScenePoint | None, ...]`): points, see there.
+        marks (`tuple`): view, x and y of each marked pixel.
     """
 
     points: tuple[ScenePoint | None, ...] = ()
+    marks: tuple[tuple[int, float, float], ...] = ()
 
     @property
     def first(self) -> ScenePoint | None:
@@ -205,9 +207,8 @@ class ScenePoints(SceneAnswer):
         told = []
         for point in filter(None, self.points):
             view, *pixel = point.mark
-            sizes = self.views.pictures[view].size
-            place = [round(1000 * value / size) for value, size in zip(pixel, sizes, strict=True)]
-            told.append({"point_2d": place, "label": _name(point), "view": view})
+            place, size = ImagePoint(_name(point), view, tuple(pixel)), self.views.pictures[view].size
+            told += [each | {"view": view} for each in answer_records([place], _QWEN, image_size=size, view=view)]
         return told
 
     def _lines(self):
@@ -268,15 +269,14 @@ class SceneBoxes(SceneAnswer):
         categories = [{"id": place, "name": name} for place, name in enumerate(names)]
         return {"images": images, "categories": categories, "annotations": annotations}
 
-    def to_qwen3vl(self, convention: str = "qwen3-vl-text") -> list[dict]:
+    def to_qwen3vl(self, convention: str = _QWEN) -> list[dict]:
         """Return the boxes as Qwen3-VL writes them: `{"bbox_3d": [9 numbers], "label": ..}`, each in its own camera.
 
         Args:
             convention (`str`, defaults to "qwen3-vl-text"): convention of its prompts, or "qwen3-vl-code", of its
                 drawing code; see `gap_mllm.processing.boxes`.
         """
-        numbers = [convert(box.box, box.convention, convention).tolist() for box in self.boxes]
-        return [{"bbox_3d": each, "label": _name(box)} for each, box in zip(numbers, self.boxes, strict=True)]
+        return answer_records([LabelledBox(_name(box), box.box) for box in self.boxes], convention, decimals=12)
 
     def _lines(self):
         return [str(box) for box in self.boxes] or ["no boxes"]
@@ -326,12 +326,14 @@ def _name(place):
 def _seen_from(box, view, cameras):
     """The numbers of a box in the camera of a view, None where they are not known."""
     transform = None if box.view is None else frame_to_view(box.view, view, cameras)
-    return None if transform is None else tuple(transform_box(np.array(box.box), transform, EULER_ORDER).tolist())
+    if transform is None:
+        return None
+    return tuple(transform_box(np.array(box.box), transform, OURS.box.euler_order).tolist())
 
 
 def _span(box, intrinsics, size):
     """What a box spans in a picture."""
-    corners = box_corners(np.array(box), EULER_ORDER)
+    corners = box_corners(np.array(box), OURS.box.euler_order)
     if intrinsics is None or corners[:, 2].min() < _NEAR_M:
         return None
     pixels = project_points(corners, intrinsics)[0]
@@ -349,8 +351,6 @@ def _plain(value):
 
 
 __all__ = [
-    "CONVENTION",
-    "EULER_ORDER",
     "GroundedObject",
     "SceneAnswer",
     "SceneBox",

@@ -95,7 +95,7 @@ class SceneSession:
         self.views = open_views(views, intrinsics, poses, max_views)
         self._max_view_sets = check_count("max_view_sets", max_view_sets, least=0)
         self._kept, self._state = OrderedDict(), None
-        self._known, self._points_from, self._seen = self._known_names(), points_from, None
+        self._known, self._given_source, self._seen = self._known_names(), points_from, None
         self.is_closed = False
 
     def __repr__(self):
@@ -262,17 +262,17 @@ class SceneSession:
             marks, task = number_marks(view, len(self.views)), "sparse_points"
         chat = self._messages(task, marks=marks)
         key = tuple((mark.view, *mark.pixel, mark.color, mark.text) for mark in marks)
+        places = tuple((mark.view, *mark.pixel) for mark in marks)
         answer = self._answers([chat], task, marks=key, **options)[0]
         parsed, points = parse_points(answer.text), []
-        for place, mark in enumerate(marks):
+        for place, where in enumerate(places):
             item = parsed.entries[place] if place < len(parsed.entries) else None
-            where = (mark.view, *mark.pixel)
             found = hasattr(item, "point")
             points.append(ScenePoint(item.label, item.point, where, 0, self._pose(0)) if found else None)
         rejected, extra = parsed.rejected, [each for each in parsed.entries[len(marks) :] if hasattr(each, "point")]
         rejected += tuple(Rejection(str(item), f"there are only {len(marks)} marks") for item in extra)
         truncated = answer.truncated or parsed.truncated
-        return ScenePoints(_last_words(chat), answer.text, rejected, truncated, self.views, tuple(points))
+        return ScenePoints(_last_words(chat), answer.text, rejected, truncated, self.views, tuple(points), places)
 
     def describe(self, place, **options) -> SceneAnswer:
         """Ask for a sentence about the object at a point, or in a box.
@@ -298,6 +298,11 @@ class SceneSession:
         return self._said(chat, answer)
 
     # Geometry
+
+    @property
+    def points_from(self) -> Callable | None:
+        """What `points()` asks: what was given, else encoder or heads of the model; None where nothing tells any."""
+        return points_source(self.model, self._given_source)
 
     def points(self) -> ScenePointMaps:
         """Tell what each pixel of each view sees, in the camera of the first view.
@@ -338,7 +343,7 @@ class SceneSession:
         with model_lock(self.model), torch.no_grad():
             self._check_open()
             self._check_state()
-            source = points_source(self.model, self._points_from)
+            source = self.points_from
             if source is None:
                 raise ValueError(f"This model ({type(self.model).__name__}) tells no points. {_WHO_TELLS}")
             if self._seen is None:

@@ -100,7 +100,8 @@ def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
         `PIL.Image.Image`: mode RGB; the very object that was given where nothing had to be done.
     Raises:
         FileNotFoundError: if a path does not exist.
-        ValueError: if the file cannot be decoded, or the array has no shape or values of a picture.
+        ValueError: if the file cannot be decoded or is larger than Pillow opens, or the array has no shape or values
+            of a picture.
         TypeError: if it is none of the kinds above.
 
     Example:
