@@ -87,14 +87,17 @@ class GeometryCache:
     def read_tensors(self, key: str) -> tuple[dict[str, torch.Tensor], dict[str, str]] | None:
         """Return what `write_tensors` kept under a key, on the CPU; None if nothing was, or it is damaged."""
         path = self._path(key)
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-                told = file.metadata() or {}
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if not path.exists():  # or another process removed it while it was being opened
+        for is_last in (False, True):  # another process may remove a file while it is opened, and write it anew
+            try:
+                with safe_open(path, framework="pt") as file:
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+                    told = file.metadata() or {}
+                break
+            except FileNotFoundError:
                 return None
-            return self._warn("damaged", f"{path} cannot be read ({error}); such scenes are encoded again.")
+            except (OSError, RuntimeError, SafetensorError) as error:
+                if is_last:
+                    return self._warn("damaged", f"{path} cannot be read ({error}); such scenes are encoded again.")
         description = _description(key, tensors)
         if told | description != told:
             return self._warn(
