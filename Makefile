@@ -41,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo test-notebooks test-docs space test-space space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-versions test-grpo test-notebooks test-docs space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -57,6 +57,7 @@ help:
 	@echo "make test-docs   run the code of README.md and docs/ on the CPU"
 	@echo "make space       the model in a browser: photos, clicks, answers, 3D (MODEL=FOLDER_OR_REPOSITORY chooses another)"
 	@echo "make test-space  upload, click and answer in a real chromium (a minute)"
+	@echo "make test-view   the 3D page in a real chromium, and rerun, viser and pycolmap (a minute)"
 	@echo "make space-folder  $(SPACE_OUTPUT): the same, ready for a Space on the Hub"
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
@@ -108,6 +109,9 @@ space: .venv-space/.ready
 test-space: .venv-space/.ready
 	.venv-space/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/examples/test_space.py tests/examples/test_space_page.py
 
+test-view: .venv-view/.ready
+	.venv-view/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/processing/scene_3d
+
 space-folder: $(READY)
 	@rm -rf $(SPACE_OUTPUT) build
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-compile --target $(SPACE_OUTPUT) .
@@ -115,25 +119,34 @@ space-folder: $(READY)
 	cp examples/space/*.py examples/space/README.md examples/space/requirements.txt $(SPACE_OUTPUT)
 	cp -r examples/assets/tiny_gap_mllm examples/assets/tiny_geometry_encoder $(SPACE_OUTPUT)
 
-# An environment over that of $(VENV), with gradio, and the older pillow that it asks for.
-.venv-space/.ready: $(READY) examples/space/README.md
+# An environment over that of $(VENV), whose packages it sees.
+define environment_over
 	@rm -rf $(@D)
 	@$(BIN)/python -m venv --without-pip $(@D)
 	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
 	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
 	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth
+endef
+
+# With gradio, and the older pillow that it asks for.
+.venv-space/.ready: $(READY) examples/space/README.md
+	$(environment_over)
 	@grep -v '^pillow==' constraints.txt > $(@D)/constraints.txt
 	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet -c $(@D)/constraints.txt playwright \
 	    "gradio==$$(sed -n 's/^sdk_version: //p' examples/space/README.md)"
 	@touch $@
 
-# An environment over that of $(VENV), whose packages it sees; pip adds this transformers, and what else it needs.
+# With the viewers of the 3D view, and the older rich that viser asks for.
+.venv-view/.ready: $(READY)
+	$(environment_over)
+	@grep -v '^rich==' constraints.txt > $(@D)/constraints.txt
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet -c $(@D)/constraints.txt \
+	    playwright pycolmap "rerun-sdk>=0.24" "viser>=1.0"
+	@touch $@
+
+# pip adds this transformers, and what else it needs.
 .venv-versions/%/.ready: $(READY)
-	@rm -rf $(@D)
-	@$(BIN)/python -m venv --without-pip $(@D)
-	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
-	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
-	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth
+	$(environment_over)
 	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet transformers==$*
 	@$(BIN)/python -m pip --python $(@D)/bin/python check
 	@touch $@
@@ -183,5 +196,5 @@ assets: $(READY)
 	for kind in (GapMllmConfig, GapMllmProcessor)]"
 
 clean:
-	rm -rf $(VENV) .venv-versions .venv-space build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-versions .venv-space .venv-view build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

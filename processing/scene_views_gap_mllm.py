@@ -63,10 +63,12 @@ def open_views(
         `SceneViews`.
     Raises:
         ValueError: if there is no view, a file is none, `max_views` is below 1, or intrinsics or poses are none or
-            differ in number.
+            differ in number, or come with views that are open.
         FileNotFoundError: if a path does not exist. TypeError: if something is no picture.
     """
     if isinstance(views, SceneViews):
+        if intrinsics is not None or poses is not None:
+            raise ValueError("these views are open already; give intrinsics and poses when they are opened.")
         return views
     total, max_views = None, check_count("max_views", max_views)
     if isinstance(views, str | os.PathLike) and not str(views).startswith(("http:", "https:", "data:")):

@@ -90,9 +90,15 @@ def serve_viser(scene: Scene3D, port: int = 8080) -> Any:
         from viser.transforms import SO3  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("the server needs viser, which is not installed: pip install gap-mllm[viser]") from error
-    _, radius = scene.reach()
+    middle, radius = scene.reach()
     server = viser.ViserServer(port=port)
     server.scene.set_up_direction(tuple(scene.up))
+
+    @server.on_client_connect
+    def look(client):  # from behind and above the first camera
+        client.camera.position = np.array(scene.up) * radius - np.array([0, 0, 1.5 * radius])
+        client.camera.look_at = middle
+
     for index, view in enumerate(scene.views):
         if len(view.points):
             server.scene.add_point_cloud(f"/points/{index}", view.points, view.colors, point_size=0.004 * radius)

@@ -110,12 +110,14 @@ def _views(scene, radius):
     for view, picture in zip(scene.views, pictures, strict=True):
         entry = {"name": view.name, "picture": f"data:image/jpeg;base64,{base64.b64encode(picture).decode('ascii')}"}
         if has_camera(view):
-            pose, height = view.camera_to_reference, view.picture.height
+            pose, (width, height), k = view.camera_to_reference, view.picture.size, view.intrinsics
+            aside = (k[0, 2] + 0.5 - width / 2, height / 2 - 0.5 - k[1, 2])  # of the principal point, upwards
             entry |= {
                 "center": pose[:3, 3].tolist(),
                 "forward": pose[:3, 2].tolist(),
                 "frustum": frustum_corners(view, FRUSTUM_SHARE * radius).tolist(),
-                "angle": float(2 * np.arctan(height / 2 / view.intrinsics[1, 1])),
+                "angle": float(2 * np.arctan(height / 2 / k[1, 1])),
+                "shift": [float(2 * pixels / height) for pixels in aside],
             }
         told.append(entry)
     return told

@@ -1,7 +1,6 @@
 """The Space in a real browser: upload, click, answer, 3D drawn, errors as messages. `make test-space` runs it."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -14,12 +13,12 @@ import pytest
 from PIL import Image
 
 from gap_mllm.evaluation import render_split
+from tests.browser import open_page
 
 
 pytestmark = pytest.mark.slow
 APP = Path(__file__).parents[2] / "examples" / "space" / "app.py"
 PORT = 7977
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PICTURES = os.environ.get("SPACE_SCREENSHOTS")  # folder to keep screenshots in
 
 
@@ -51,19 +50,12 @@ def url(tmp_path_factory):
 
 @pytest.fixture
 def page(url):
-    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
-    if BROWSER is None:
-        pytest.skip("no chromium is installed: apt-get install chromium")
-    flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=flags)
-        page = browser.new_page(viewport={"width": 1400, "height": 1500})
+    with open_page(1400, 1500) as page:
         page.set_default_timeout(40_000)
         page.goto(url)
         page.wait_for_selector("#rooms img")
         yield page
         keep(page, "last")
-        browser.close()
 
 
 @pytest.fixture

@@ -22,6 +22,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_open_views_stay_as_they_are(folder):
+    views = open_views(folder)
+    assert open_views(views) is views
+    with pytest.raises(ValueError, match="open already; give intrinsics and poses when they are opened"):
+        open_views(views, CAMERA)
+
+
 def test_a_folder_in_order_of_names_and_spread(folder):
     assert open_views(folder).names == tuple(f"{index}.png" for index in range(6))
     poses = np.stack([np.eye(4)] * 6)
