@@ -15,7 +15,7 @@ from .scene_points_gap_mllm import SceneCameras
 from .scene_results_gap_mllm import SceneAnswer, frame_to_view, known_cameras
 
 
-MAX_PICTURES, COLUMNS = 9, 5
+MAX_PICTURES, COLUMNS, WIDTH = 9, 5, 16  # inches
 COLORS = ("#e65100", "#1f4e9c", "#008f30", "#8e24aa", "#00838f", "#c2185b", "#6d4c41", "#455a64")
 
 
@@ -41,21 +41,22 @@ def draw_result(result: SceneAnswer, path: str | None = None, cameras: SceneCame
     has_plan = bool(boxes or points)
     cells = len(shown) + has_plan
     columns = min(COLUMNS, cells)
-    lines = [line for text in str(result).splitlines()[:12] for line in textwrap.wrap(text, 36 * columns) or [""]]
+    side = float(np.clip(WIDTH / columns, 3.2, 6.4))  # inches
+    letters = int(11 * side * columns)
+    lines = [line for text in str(result).splitlines()[:12] for line in textwrap.wrap(text, letters) or [""]]
     rows = -(-cells // columns)
     words = 0.9 + 0.2 * len(lines)
-    figure = new_figure(3.2 * columns, 3 * rows + words)
-    grid = figure.add_gridspec(
-        rows, columns, top=1 - 0.5 / (3 * rows + words), bottom=words / (3 * rows + words), wspace=0.3
-    )
-    title = textwrap.shorten(" ".join(result.question.split()), 28 * columns, placeholder=" ...")
+    height = 0.94 * side * rows + words
+    figure = new_figure(side * columns, height)
+    grid = figure.add_gridspec(rows, columns, top=1 - 0.5 / height, bottom=words / height, wspace=0.3)
+    title = textwrap.shorten(" ".join(result.question.split()), int(0.77 * letters), placeholder=" ...")
     figure.suptitle(title, fontsize=12, parse_math=False)
     for place, view in enumerate(shown):
         axes = figure.add_subplot(grid[place // columns, place % columns])
         _draw_view(axes, result, view, boxes, points, marks, cameras)
     if has_plan:
         _draw_plan(figure.add_subplot(grid[(cells - 1) // columns, (cells - 1) % columns]), boxes, points)
-    figure.text(0.03, (words - 0.7) / (3 * rows + words), "\n".join(lines), va="top", fontsize=9, parse_math=False)
+    figure.text(0.03, (words - 0.7) / height, "\n".join(lines), va="top", fontsize=9, parse_math=False)
     if path is not None:
         figure.savefig(path)
     return figure
