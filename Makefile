@@ -148,7 +148,7 @@ endef
 .venv-versions/%/.ready: $(READY)
 	$(environment_over)
 	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet transformers==$*
-	@$(BIN)/python -m pip --python $(@D)/bin/python check
+	@! $(BIN)/python -m pip --python $(@D)/bin/python check | grep -v "^No broken\|^xgrammar .* requires triton"  # see above
 	@touch $@
 
 demo: $(READY)
