@@ -316,7 +316,8 @@ def test_bad_requests_say_what_to_do(running, still_answers, prompts, change, me
 
 def test_a_video_between_views_is_refused(running, still_answers, prompts, processor):
     first, second = map(view, prompts["2 views"].pictures)
-    between = Prompt(processor, [first, {"type": "video", "video": prompts["video"].videos[0]}, second, text("Where?")])
+    video = {"type": "video", "video": prompts["video"].videos[0]}
+    between = Prompt(processor, [first, video, second, text("Where?")])
     with pytest.raises(ValueError, match="between the pictures of a scene"):
         ask(running, {"between": between})
 

@@ -641,7 +641,8 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
         if "vllm" in asked.values():
             raise ValueError(
                 "attn_implementation='vllm' is that of vLLM's transformers backend, which encodes each view alone and "
-                "drops DeepStack, so that answers would be wrong. Generate with this model itself."
+                "drops DeepStack, so that answers would be wrong. In vLLM the plug-in of examples/vllm has the model; "
+                "elsewhere generate with this model itself."
             )
 
     @classmethod

@@ -69,8 +69,7 @@ class SceneMultiModalProcessor(Qwen3VLMultiModalProcessor):
             inputs = self._as_scene(inputs, list(images.data))
         elif images is not None and not isinstance(images, SceneItems):
             raise ValueError(
-                "Embeddings came in the place of pictures, but geometry is made from pixels. Send the pictures, or "
-                "serve the folder of gap_mllm.to_serving, which takes embeddings."
+                "Embeddings came in the place of pictures, but geometry is made from pixels. Send the pictures."
             )
         return super().apply(inputs, timing_ctx)
 
