@@ -51,6 +51,7 @@ EXTRAS = {
     "view": [*DATA, "scipy>=1.11", "trimesh>=4.4"],  # GLB and COLMAP; the page and PLY need the data extra alone
     "rerun": [*DATA, "rerun-sdk>=0.24"],
     "viser": [*DATA, "viser>=1.0"],
+    "serving": ["transformers[serving]>=5.19.0,<6"],
     "space": [*EVAL, "gradio>=6.0", "trimesh>=4.4"],  # gradio 6.31 asks for pillow below 13, constraints.txt has 13
     "depth-anything": ["depth-anything-3>=0.1.1"],  # brings torchvision, and asks for numpy below 2
     "flash": ["flash-attn>=2.7; platform_system == 'Linux'"],
@@ -65,6 +66,7 @@ EXTRAS["dev"] = sorted(
         *EXTRAS["eval"],
         *EXTRAS["caption"],
         *EXTRAS["demo"],
+        *EXTRAS["serving"],
         *EXTRAS["tensorboard"],
         *EXTRAS["view"],
         "hypothesis>=6.100",

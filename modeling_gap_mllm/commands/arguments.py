@@ -265,6 +265,25 @@ def add_push(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run="gap_mllm.pushing.cli:run_push")
 
 
+def add_serve(subparsers: argparse._SubParsersAction) -> None:
+    """Declare `gap-mllm serve`; see `gap_mllm.serving.serve`."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="answer OpenAI's chat API on this machine",
+        description="Serve a model by OpenAI's chat API with transformers' server, until Ctrl-C. All pictures of a "
+        "request are views of one scene.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, or repository of the Hub; requests name it so")
+    parser.add_argument("--host", default="localhost", help="address to listen at; default: localhost")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument("--device", default="auto", help="such as cpu or cuda:0; default: the best there is")
+    parser.add_argument("--dtype", default="auto", help="such as bfloat16; default: the checkpoint's")
+    parser.add_argument("--attn-implementation", metavar="NAME", help="such as sdpa; default: the best")
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", default="warning", choices=levels, help="of transformers; default: warning")
+    parser.set_defaults(run="gap_mllm.serving.cli:run_serve")
+
+
 def add_show(subparsers: argparse._SubParsersAction) -> None:
     """Declare `gap-mllm show`; see `write_scene`."""
     parser = subparsers.add_parser(
@@ -491,6 +510,6 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
 
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
 SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push)
-SUBCOMMANDS += (add_ask, add_show, add_data)
+SUBCOMMANDS += (add_ask, add_show, add_serve, add_data)
 
 __all__ = ["SUBCOMMANDS", "parse_with_options"]
