@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process, as transformers has
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports]
 
     variety = RoomVariety(num_views=(args.views,), num_views_shares=(1.0,))
     rooms = RenderedRooms("test", 2 * args.prompts, variety)
