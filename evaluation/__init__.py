@@ -35,6 +35,7 @@ from .metrics import METRICS, load_metric
 from .metrics.answer_cleaning import clean_answer
 from .metrics.average_precision import average_precision
 from .metrics.blink import blink_aggregate
+from .metrics.ca_vqa import ca_vqa_aggregate, ca_vqa_rate, ca_vqa_read
 from .metrics.camera_pose import camera_pose_score, pose_auc, relative_pose_errors
 from .metrics.captions import caption_scores
 from .metrics.cv_bench import cv_bench_aggregate
@@ -51,6 +52,7 @@ from .metrics.scanqa import scanqa_aggregate, scanqa_score
 from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, spar_bench_score
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
+from .metrics.vstibench import vstibench_aggregate, vstibench_rate, vstibench_read
 from .photographs import answer_photographs, open_photographs
 from .probing import (
     CorrespondenceScore,
@@ -157,4 +159,10 @@ __all__ = [
     "vsibench_overall",
     "vsibench_score",
     "with_interval",
+    "ca_vqa_aggregate",
+    "ca_vqa_rate",
+    "ca_vqa_read",
+    "vstibench_aggregate",
+    "vstibench_rate",
+    "vstibench_read",
 ]

@@ -5,6 +5,7 @@
 
 from .benchmark import Benchmark
 from .blink_benchmark import BLINK
+from .ca_vqa_benchmark import CA_VQA
 from .cv_bench_benchmark import CV_BENCH
 from .gap_mllm_captions_benchmark import GAP_MLLM_CAPTIONS
 from .gap_mllm_detection_benchmark import GAP_MLLM_DETECTION
@@ -21,6 +22,7 @@ from .sparse_points_benchmark import SPARSE_POINTS
 from .sqa3d_benchmark import SQA3D
 from .synthetic_rooms_benchmark import SYNTHETIC_ROOMS
 from .vsibench_benchmark import VSIBENCH
+from .vstibench_benchmark import VSTIBENCH
 
 
 _ALL = (
@@ -39,10 +41,12 @@ _ALL = (
     MULTI3DREFER,
     GAP_MLLM_CAPTIONS,
     VSIBENCH,
+    VSTIBENCH,
     SPAR_BENCH,
     CV_BENCH,
     BLINK,
     MMSI,
+    CA_VQA,
     SCANQA,
     SQA3D,
 )

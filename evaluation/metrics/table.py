@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .blink import blink_metric
+from .ca_vqa import ca_vqa_metric
 from .camera_pose import camera_pose_score
 from .captions import caption_scores
 from .cv_bench import cv_bench_metric
@@ -23,6 +24,7 @@ from .scanqa import scanqa_metric
 from .spar_bench import spar_bench_metric
 from .sqa3d import sqa3d_metric
 from .vsibench import vsibench_metric
+from .vstibench import vstibench_metric
 
 
 # Forms of values: a list is a list of its one entry, a dict has these keys.
@@ -66,6 +68,9 @@ TABLE = {
         {"captions": [TEXT], "iou": NUMBER},
         columns={"captions": "references", "iou": "ious"},
         optional=("iou",),
+    ),
+    "ca_vqa": _questions(
+        ca_vqa_metric, "Daxberger et al.: MM-Spatial, ICCV 2025, arXiv:2503.13111", answer="answers", task="tasks"
     ),
     "camera_pose": MetricLine(camera_pose_score, "Wang et al.: VGGT, CVPR 2025, arXiv:2503.11651", [MATRIX], [MATRIX]),
     "cv_bench": _questions(
@@ -118,6 +123,12 @@ TABLE = {
     "vsibench": _questions(
         vsibench_metric,
         "Yang et al.: Thinking in Space, arXiv:2412.14171",
+        answer="answers",
+        question_type="question_types",
+    ),
+    "vstibench": _questions(
+        vstibench_metric,
+        "Fan et al.: VLM-3R, arXiv:2505.20279",
         answer="answers",
         question_type="question_types",
     ),

@@ -7,9 +7,10 @@ from pathlib import Path
 from ...processing.data.folder_writing import write_atomically
 from ...processing.metrics_file import save_metrics
 from ..benchmarks import Benchmark
-from .baseline_answers import DAMAGE_NOTE, MODEL
+from .baseline_answers import DAMAGE_NOTE
 from .files import write_jsonl
 from .questions import QuestionSet
+from .receipt import make_receipt, predictions_file
 
 
 METRICS_FILE, TIMING_FILE = "metrics.json", "timing.json"
@@ -54,11 +55,11 @@ def save_results(
             "num_unreadable": sum(record["rejected"] is not None for record in of_samples),
             **scores,
         }
-        name = "predictions.jsonl" if baseline == MODEL else f"predictions.{baseline}.jsonl"
-        write_jsonl(output / name, [_plain(record) for record in records[baseline]])
+        write_jsonl(output / predictions_file(baseline), [_plain(record) for record in records[baseline]])
     metrics = {**run, "title": benchmark.title, "headline": benchmark.headline, "n": len(samples)}
     metrics |= {"num_in_benchmark": total, "num_scenes": len({sample.scene_id for sample in samples})}
     metrics["is_subset"] = len(samples) < total
+    metrics["receipt"] = make_receipt(benchmark, asked, samples, records, run)
     metrics |= {"scores": all_scores, "left_out": left_out, "notes": [DAMAGE_NOTE] if len(all_scores) > 1 else []}
     save_metrics(metrics, output / METRICS_FILE)
     write_atomically(output / TIMING_FILE, json.dumps(timing, indent=2) + "\n")

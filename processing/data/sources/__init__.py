@@ -28,6 +28,8 @@ _FAMILIES = {
     "spar": {"spar": "SparSource"},
     "bench": {
         "vsibench": "VsiBenchSource",
+        "vstibench": "VstiBenchSource",
+        "ca_vqa": "CaVqaSource",
         "cv_bench": "CvBenchSource",
         "blink": "BlinkSource",
         "mmsi": "MmsiSource",

@@ -38,8 +38,9 @@ def parquet_errors(path: Path):
     try:
         yield progress
     except (pyarrow.ArrowException, OSError) as error:
+        kind = Path(path).suffix.removeprefix(".") or "parquet"
         raise RecordError(
-            f"no whole parquet file, after {progress['rows']} rows: {error}. Is the download complete?", file=str(path)
+            f"no whole {kind} file, after {progress['rows']} rows: {error}. Is the download complete?", file=str(path)
         ) from None
 
 

@@ -4,6 +4,7 @@ POSES = [[[1.0, 0, 0, x], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]] for x 
 BOX = [0.0, 0, 2, 1, 1, 1, 0, 0, 0]
 GOOD = {  # a right prediction and its reference
     "blink": ("B", {"answer": "(B)", "task": "Relative_Depth"}),
+    "ca_vqa": ("2.5 m", {"answer": "2.5", "task": "regression"}),
     "camera_pose": (POSES, POSES),
     "captions": ("a brown chair", {"captions": ["a brown chair"], "iou": 0.7}),
     "cv_bench": ("B", {"answer": "(B)", "source": "COCO", "task": "Count"}),
@@ -22,4 +23,5 @@ GOOD = {  # a right prediction and its reference
     "spar_bench": ("2.5 m", {"answer": "2.5", "task": "depth_prediction_oc"}),
     "sqa3d": ("two", {"answer": "two", "question": "How many?"}),
     "vsibench": ("B", {"answer": "B", "question_type": "route_planning"}),
+    "vstibench": ("B", {"answer": "B", "question_type": "camera_movement_direction"}),
 }

@@ -8,13 +8,14 @@ import sys
 import pytest
 
 from gap_mllm.evaluation.benchmarks import BENCHMARKS, find_benchmark
+from gap_mllm.evaluation.metrics.captions import caption_scores
 from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.processing.answers_gap_mllm import format_boxes, format_point
 
 
 FOLDERS = {name: name for name in ("vsibench", "spar_bench", "scanqa", "sqa3d", "scanrefer", "nr3d", "multi3drefer")}
-FOLDERS |= {name: name for name in ("cv_bench", "blink", "mmsi")}
+FOLDERS |= {name: name for name in ("cv_bench", "blink", "mmsi", "vstibench", "ca_vqa")}
 FOLDERS |= {name: name.removesuffix("_two_stage") for name in ("scanrefer_two_stage", "nr3d_two_stage")}
 SPLITS = {"sqa3d": "val"}  # the fixture has no test questions
 ON_SCANNET = ("scanqa", "sqa3d", "scanrefer", "scanrefer_two_stage", "nr3d", "nr3d_two_stage", "multi3drefer")
@@ -103,6 +104,22 @@ def test_letters_are_read_by_each_rule(ask):
     assert [record["parsed"] for record in records] == ["C", "A", "B", "A", None]
     assert "several letters" in records[4]["rejected"] and metrics["mean_score_ci95"][0] < 0.8
     assert metrics["vgllm_overall"] == (0.5 * (1 + 0) + 0.5) / 2
+
+
+def test_scanqa_has_the_caption_scores(ask, monkeypatch):
+    benchmark, asked = ask("scanqa")
+    samples = list(asked)
+    texts = [sample.references[0] for sample in samples]
+    metrics, _ = benchmark.score(samples, texts)
+    references = [list(sample.references) for sample in samples]
+    expected = caption_scores(texts, references, mode="scanqa", meteor=False)
+    names = ("cider", "bleu_1", "bleu_2", "bleu_3", "bleu_4", "rouge_l")
+    assert {name: metrics[name] for name in names} == {name: expected[name] for name in names}
+    assert metrics["rouge_l"] == 1 and metrics["bleu_1"] == pytest.approx(1)  # every answer is a true one
+    assert metrics["meteor"] is None and "no command java" in metrics["meteor_missing"]
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.bleu.bleu", None)
+    without, _ = benchmark.score(samples, texts)
+    assert without["em"] == 1 and "gap-mllm[caption]" in without["captions_missing"] and "cider" not in without
 
 
 def test_mmsi_and_blink_by_type(ask):

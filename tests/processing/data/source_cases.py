@@ -6,6 +6,7 @@ import pickle
 import shutil
 from dataclasses import dataclass, field
 
+import pyarrow.ipc
 import pyarrow.parquet
 
 from gap_mllm.processing.data import load_multiview
@@ -47,6 +48,8 @@ CASES = {
     "vgllm": SourceCase("vgllm", "train", "data/train/spar_7m.jsonl", {"media_dir": "gap_mllm/data/media"}),
     "spar": SourceCase("spar", "train", "spar/scannet/qa_jsonl/train/depth_prediction_oc/fill/fill_1.jsonl"),
     "vsibench": SourceCase("vsibench", "test", "test.jsonl"),
+    "vstibench": SourceCase("vstibench", "test", "test.json"),
+    "ca_vqa": SourceCase("ca_vqa", "val", "binary/data-00000-of-00001.arrow"),
     "vsi590k": SourceCase("vsi590k", "train", "vsi_590k.jsonl", options={"max_views": 2}),
     "chat": SourceCase("chat", "train", "mine_train.json", {"media_dir": "vsi590k"}, {"max_views": 2}),
     "cv_bench": SourceCase("cv_bench", "test", "test_3d.parquet"),
@@ -100,6 +103,10 @@ def edit(file):
     elif file.suffix == ".parquet":
         table = pyarrow.parquet.read_table(file)
         pyarrow.parquet.write_table(table.slice(0, len(table) - 1), file)
+    elif file.suffix == ".arrow":
+        table = pyarrow.ipc.open_stream(file.read_bytes()).read_all()
+        with pyarrow.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table.slice(1))
     elif file.suffix == ".pkl":
         content = pickle.loads(file.read_bytes())
         content["data_list"] = content["data_list"][1:]
