@@ -140,7 +140,10 @@ def _entries(name, values, chosen, total, check, pictures):
 
 
 def _as_matrix(value, what, size):
-    matrix = np.asarray(torch.as_tensor(value).detach().cpu() if isinstance(value, torch.Tensor) else value, float)
+    try:
+        matrix = np.asarray(torch.as_tensor(value).detach().cpu() if isinstance(value, torch.Tensor) else value, float)
+    except ValueError:  # rows of different lengths, or text
+        raise ValueError(f"{what} is {value!r}; expected ({size}, {size}) numbers.") from None
     if matrix.shape != (size, size):
         raise ValueError(f"{what} has shape {matrix.shape}; expected ({size}, {size}).")
     return matrix

@@ -89,6 +89,8 @@ def test_cameras_that_are_none():
         open_views(pictures, intrinsics=[None] * 3)
     with pytest.raises(ValueError, match="intrinsics of view 1 is .* expected finite numbers, focal lengths above 0"):
         open_views(pictures, intrinsics=[CAMERA, np.zeros((3, 3))])
+    with pytest.raises(ValueError, match=r"intrinsics of view 0 is \[\[90.0, 0\], .*; expected \(3, 3\) numbers"):
+        open_views(pictures[:1], intrinsics=[[[90.0, 0], [0, 90, 31.5], [0, 0, 1]]])
     with pytest.raises(ValueError, match=r"poses of view 0 has shape \(3, 4\); expected \(4, 4\)"):
         open_views(pictures, poses=np.zeros((2, 3, 4)))
     mirrored = np.diag([1.0, 1, -1, 1])
