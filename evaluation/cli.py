@@ -37,6 +37,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
         "answer_convention": args.answer_convention,
         "duplicates_iou": args.remove_duplicates,
         "constrained": args.constrained,
+        "engine": args.engine,
+        "engine_options": dict(read_option(text) for text in args.engine_option),
         "attn_implementation": _name_or_parts(args.attn_implementation),
         "cache_dir": args.cache_dir,
         "refresh": args.refresh,

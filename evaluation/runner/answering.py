@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from .files import batch_file, pending_batches, read_answers, write_jsonl
 from .models import load_model
 from .processes import Processes
 from .questions import QuestionSet
+from .vllm_engine import VllmAsker
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Job:
         device (`torch.device`), dtype (`str`), attn_implementation (`str` or `dict`, *optional*): arguments of
             `load_model`.
         constrained (`bool`, defaults to False): argument of `Asker`.
+        engine (`str`, defaults to "transformers"), engine_options (`dict`, defaults to none): what generates, and
+            arguments of `vllm.LLM`.
     """
 
     benchmark: Benchmark
@@ -44,6 +47,8 @@ class Job:
     dtype: str
     attn_implementation: str | dict | None = None
     constrained: bool = False
+    engine: str = "transformers"
+    engine_options: dict = field(default_factory=dict)
 
 
 def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_progress: bool = True):
@@ -63,16 +68,29 @@ def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_pr
         folder = job.folders[baseline if baseline in job.folders else MODEL]
         if pending and loaded != folder:
             asker, loaded = None, folder  # one model at a time in memory
-            model, processor = load_model(folder, job.device, job.dtype, job.attn_implementation)
-            asker = Asker(model, processor, job.constrained)
+            asker = _load_asker(job, folder)
+        asking, answered = time.perf_counter(), 0
         mine = pending[processes.rank :: processes.count]
         for number in tqdm(mine, desc=baseline, unit="batch", disable=not (show_progress and processes.is_main)):
-            write_jsonl(batch_file(job.output, baseline, number), _answer(job, baseline, asker, job.batches[number]))
+            answers = _answer(job, baseline, asker, job.batches[number])
+            write_jsonl(batch_file(job.output, baseline, number), answers)
+            answered += len(answers)
+        asking = time.perf_counter() - asking
         processes.wait()
         timing[baseline] = {"seconds": round(time.perf_counter() - started, 3), "batches": len(pending), "of": count}
+        if answered:  # of this process, loading left out
+            timing[baseline]["questions_per_second"] = round(answered / asking, 3)
     if not processes.is_main:
         return {}, {}
     return {baseline: read_answers(job.output, baseline, job.batches) for baseline in baselines}, timing
+
+
+def _load_asker(job, folder):
+    if job.engine == "vllm":
+        max_views = max(len(sample.views) or job.questions.frames.num_frames for sample in job.questions)
+        return VllmAsker(folder, job.dtype, job.batch_size, max_views, job.engine_options)
+    model, processor = load_model(folder, job.device, job.dtype, job.attn_implementation)
+    return Asker(model, processor, job.constrained)
 
 
 def _answer(job, baseline, asker, ids):

@@ -50,6 +50,9 @@ def _facts(metrics, timing):
     else:
         yield "- The answers were read from a file."
     yield f"- Time of the last call: {timing['seconds']:.0f} s, {timing['processes']} process(es); see timing.json."
+    rate = timing.get(MODEL, {}).get("questions_per_second")
+    if rate:
+        yield f"- Throughput of the model by {timing['engine']}: {rate:.2f} questions a second in a process."
 
 
 def _table(all_scores, benchmark):

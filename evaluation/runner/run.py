@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ...model_loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device, check_dtype
+from ...processing.scores.reference_checks import check_choice
 from ..benchmarks import Benchmark, find_benchmark
 from .answering import Job, answer_all
 from .baseline_answers import BASELINES, MODEL
@@ -25,6 +26,7 @@ from .plan import PLAN_FILE, choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
 from .results import save_results
+from .vllm_engine import ENGINES, check_vllm
 
 
 logger = logging.get_logger(__name__)
@@ -51,6 +53,8 @@ def evaluate_model(
     answer_convention: str | None = None,
     duplicates_iou: float | None = None,
     constrained: bool = False,
+    engine: str = "transformers",
+    engine_options: dict | None = None,
     cache_dir: str | Path | None = None,
     refresh: bool = False,
     with_report: bool = True,
@@ -89,6 +93,9 @@ def evaluate_model(
             earlier one; by default all count. predictions.jsonl has what was removed.
         constrained (`bool`, defaults to False): whether answers of a known form are constrained to it while they are
             generated (the extra "grammar").
+        engine (`str`, defaults to "transformers"): what generates; "vllm" with the plug-in of examples/vllm, greedy
+            texts in float32 being the same, without the baseline "other_geometry".
+        engine_options (`dict`, *optional*): arguments of `vllm.LLM`, such as `{"tensor_parallel_size": 2}`.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
@@ -122,9 +129,12 @@ def evaluate_model(
         raise ValueError(f"answers to {benchmark!r} are free text, which cannot be constrained.")
     if threads is not None:
         check_count("threads", threads)
+    _check_engine(engine, engine_options, constrained, attn_implementation)
     device, dtype = check_device(device), check_dtype(dtype)
     processes = Processes(on_cpu=device.type == "cpu")
     device = processes.device or device
+    if engine == "vllm" and processes.count > 1:
+        raise ValueError("vLLM starts its own processes: give processes 1, and tensor_parallel_size to the engine.")
     if not processes.is_main:
         processes.wait()  # the main process prepares the data, the others find it
     refresh = refresh and processes.is_main
@@ -164,8 +174,12 @@ def evaluate_model(
         if "other_geometry" in beside and partners is None:
             beside.remove("other_geometry")
             left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"
+        if "other_geometry" in beside and engine == "vllm":
+            beside.remove("other_geometry")
+            left_out["other_geometry"] = "vLLM shows each scene with its own geometry alone"
         plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": dtype}
         plan["attn_implementation"] = attn_implementation
+        plan |= {"engine": engine, "engine_options": engine_options} if engine == "vllm" else {}
         if processes.is_main:
             plan["models"] = {name: model_fingerprint(folder) for name, folder in folders.items()}
             batches = make_batches(asked, batch_size, by_scene=bench.ask is not None)
@@ -177,7 +191,7 @@ def evaluate_model(
             raise ValueError(problem)
         run["models"] = plan["models"]
         torch.set_num_threads(threads)
-        kinds = device, dtype, attn_implementation, constrained
+        kinds = device, dtype, attn_implementation, constrained, engine, engine_options or {}
         job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), *kinds)
         try:
             texts, timing = answer_all(
@@ -196,10 +210,22 @@ def evaluate_model(
         texts["constant"], note = constant_answers(bench, asked, data_dir, split, cache_dir, refresh, **options)
         run["constant_fitted_on"] = note
     timing["seconds"] = round(time.perf_counter() - started, 3)
-    timing["processes"] = processes.count
+    timing |= {"processes": processes.count, "engine": engine}
     metrics = save_results(output, bench, asked, texts, run, total, left_out, timing, with_report)
     processes.wait()
     return metrics
+
+
+def _check_engine(engine, engine_options, constrained, attn_implementation):
+    check_choice(engine, "engine", ENGINES)
+    if engine == "vllm":
+        if constrained or attn_implementation is not None:
+            raise ValueError(
+                "constrained answers and attn_implementation are of the engine transformers, not of vllm."
+            )
+        check_vllm()
+    elif engine_options:
+        raise ValueError(f"engine_options {sorted(engine_options)} are of the engine vllm; give engine='vllm', too.")
 
 
 def _in_our_words(bench, asked, answers, words):

@@ -106,6 +106,14 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--constrained", action="store_true", help="allow only tokens of a valid answer (needs the extra grammar)"
     )
+    parser.add_argument("--engine", default="transformers", help="what generates: transformers (default) or vllm")
+    parser.add_argument(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of vllm.LLM, as tensor_parallel_size=2; VALUE is JSON or text",
+    )
     parser.add_argument("--benchmark", default="synthetic_rooms", help="name; an unknown one lists them")
     parser.add_argument("--data-dir", metavar="DIR", help="the benchmark's data; synthetic_rooms needs none")
     parser.add_argument("--output", default="outputs/evaluation", metavar="DIR", help="folder for the results")
