@@ -83,13 +83,20 @@ def save_for_hub(
         model.save_pretrained(folder, state_dict=state_dict)
     finally:
         model.config = config
-    processor.save_pretrained(folder)
     if stock_processor:
-        for file in (folder / "processor_config.json", folder / "tokenizer_config.json"):
-            settings = json.loads(file.read_text(encoding="utf-8")) | {"processor_class": "Qwen3VLProcessor"}
-            settings.pop("auto_map", None)
-            file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_stock_processor(processor, folder)
+    else:
+        processor.save_pretrained(folder)
     return folder
+
+
+def save_stock_processor(processor: GapMllmProcessor, folder: str | Path) -> None:
+    """Save a processor under the name of Qwen3-VL's own; see `stock_processor` of `save_for_hub`."""
+    processor.save_pretrained(folder)
+    for file in (Path(folder) / "processor_config.json", Path(folder) / "tokenizer_config.json"):
+        settings = json.loads(file.read_text(encoding="utf-8")) | {"processor_class": "Qwen3VLProcessor"}
+        settings.pop("auto_map", None)
+        file.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def remote_code_files() -> list[Path]:
@@ -99,4 +106,4 @@ def remote_code_files() -> list[Path]:
     return sorted(files, key=lambda file: file.name)
 
 
-__all__ = ["remote_code_files", "save_for_hub"]
+__all__ = ["remote_code_files", "save_for_hub", "save_stock_processor"]
