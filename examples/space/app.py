@@ -4,12 +4,18 @@ Only the page is here; opening is in space_scenes.py, the model in space_answers
 another model than the shipped one, POINTS_FROM what tells points and cameras.
 """
 
+import ctypes
 import logging
 import shutil
 import tempfile
 from collections import deque
 from pathlib import Path
 
+
+try:  # before there are threads: of glibc each would keep what it freed for itself, of requests that take turns
+    ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
+except (OSError, TypeError, AttributeError):  # another C library
+    pass
 
 try:
     from spaces import GPU  # before torch, as ZeroGPU wants it
