@@ -96,8 +96,8 @@ def _words(args):
         flag = f"--{name.replace('_', '-')}"
         if name in ("run", "processes", "update_card") or value is None or value is False:
             continue
-        if name == "option":
-            words += [f"--option={text}" for text in value]
+        if name in ("option", "engine_option"):
+            words += [f"{flag}={text}" for text in value]
         elif isinstance(value, list):
             words += [flag, *value]
         else:
