@@ -73,6 +73,10 @@ class QuestionSet:
         selected.frames = self.frames
         return selected
 
+    def save(self, folder: str | Path) -> None:
+        """Write the rows as `datasets.load_from_disk` reads them; pictures that are paths stay where they are."""
+        self._rows.with_format(None).save_to_disk(str(folder))
+
     def choose_frames(self, sampling: str | None, points_from: Callable | None = None) -> None:
         """Take the frames of videos by another rule; arguments and errors are those of `FrameChoice`.
 

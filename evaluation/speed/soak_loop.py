@@ -1,14 +1,14 @@
-"""What soak_sessions.py and soak_space.py share: mixed requests by several threads, a tenth of them damaged."""
+"""What the soaks of sessions, Space and vLLM share: mixed requests by several threads, a tenth of them damaged."""
 
-import os
 import random
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def soak(
             the answer is still the same.
         count (`int`): requests of all threads, those of `check` not counted.
         seed (`int`): seed of the choice.
-        pid (`int`): process whose resident memory is told.
+        pid (`int`): process whose resident memory is told, with that of its children.
     Returns:
         `bool`: whether all went as expected.
     """
@@ -74,6 +74,6 @@ def soak(
 
 
 def resident_megabytes(pid: int) -> float:
-    """Resident memory of a process of this machine (Linux)."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    """Resident memory of a process of this machine and of those that it started."""
+    process = psutil.Process(pid)
+    return sum(each.memory_info().rss for each in (process, *process.children(recursive=True))) / 1e6

@@ -39,7 +39,7 @@ from gap_mllm.processing.data.video_frames import read_video_frames, video_info
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "lmms_eval"
-TASK = EXAMPLE / "tasks" / "vsibench_local"
+TASK = EXAMPLE / "gap_mllm_lmms_eval" / "tasks" / "vsibench_local"
 MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
 VIDEOS = ROOT / "tests" / "fixtures" / "formats" / "vsibench"
 SCENES = (("scannet", "scene9001_00"), ("arkitscenes", "99000001"), ("scannetpp", "99ab12cd34"))
