@@ -110,7 +110,7 @@ class Conversations:
 
     Args:
         folder (`str`): folder of the model.
-        number (`int`): number of rooms.
+        number (`int`, defaults to 12): number of rooms.
     """
 
     def __init__(self, folder: str, number: int = 12):
