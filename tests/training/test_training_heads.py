@@ -12,7 +12,7 @@ from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining
 from gap_mllm.depth_geometry_gap_mllm import nearest
-from gap_mllm.hidden_states_gap_mllm import layer_index, map_layers, read_hidden_states
+from gap_mllm.hidden_states_gap_mllm import TOWER_INDEX, layer_index, map_layers, read_hidden_states
 from gap_mllm.hub import save_for_hub
 from gap_mllm.processing.data import RenderedRooms, RoomVariety, render_room
 from gap_mllm.training import (
@@ -91,10 +91,40 @@ def test_layers_that_are_not_read_are_not_kept(pretraining_model):
 
 
 def test_layers_by_index_and_by_depth():
-    assert [layer_index(layer, 4) for layer in (0, 4, -1, -2, -5)] == [0, 4, 4, 3, 0]
+    assert [layer_index(layer, 4) for layer in (0, 4, -1, -2, -5, "tower")] == [0, 4, 4, 3, 0, TOWER_INDEX]
     for wrong in (5, -6, 1.0, True, "last"):
         with pytest.raises(ValueError, match="none of the language model; expected 0, its embeddings, to 4"):
             layer_index(wrong, 4)
+
+
+@pytest.mark.parametrize("layer", ["tower", 0])
+def test_a_head_on_the_tower_reads_tokens_that_know_no_geometry(make_pretraining_model, prepare, layer):
+    model = make_pretraining_model()
+    trainer = prepare(model, {"label_map": {"weight": 1.0, "layers": [layer]}})
+    batch = trainer.data_collator([trainer.train_dataset[0]])
+    seen = []
+    head = model.training_heads["label_map"]
+    head.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].detach()))
+    given = model.model.get_geometry_features(
+        batch["pixel_values"], batch["image_grid_thw"], scene_lengths=batch["scene_lengths"]
+    )
+    names = (
+        "input_ids",
+        "labels",
+        "position_ids",
+        "attention_mask",
+        "pixel_values",
+        "image_grid_thw",
+        "scene_lengths",
+    )
+    inputs = {name: batch[name] for name in names}
+    with torch.no_grad():
+        for scale in (1.0, -3.0):
+            model(**inputs, geometry_features=scale * given)
+        plain = model.model.visual(batch["pixel_values"], batch["image_grid_thw"]).pooler_output
+    assert torch.equal(*seen) == (layer == "tower") == torch.equal(seen[0], plain)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss_label_map"] > 0
 
 
 # Of GeoVR's code: teacher, decoder layers of the language model, its layers that stand for the teacher's.

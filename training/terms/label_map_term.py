@@ -23,7 +23,8 @@ class LabelMapTerm(ObjectTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of depth and poses, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, or "tower": visual tokens before
+            geometry joins them; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
         side (`int`, defaults to 4): places along each side of a token, 1, 2, 4 or 8.
         negatives (`list[str]`): labels that every place is held against, beside those of its scene; none by default.

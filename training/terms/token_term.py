@@ -25,11 +25,12 @@ class TokenTerm(HeadTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of the targets, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, or "tower": visual tokens before
+            geometry joins them; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
     """
 
-    layers: list[int] = field(default_factory=lambda: [-1])
+    layers: list[int | str] = field(default_factory=lambda: [-1])
     head_size: int | None = None
 
     def width(self, config: GapMllmConfig) -> int:

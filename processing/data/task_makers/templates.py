@@ -10,6 +10,7 @@ from string import Formatter
 import numpy as np
 
 from ...prompts_gap_mllm import TASKS, prompt_text
+from ...tiny_vocabulary import WORDS
 from ..truth import LETTERS, Truth
 from .held_out_phrasings import HELD_OUT, HELD_OUT_CHOICE_ENDINGS
 from .phrasings import CHOICE_ENDINGS, PHRASES, TEMPLATES
@@ -22,9 +23,12 @@ NUMBER_ENDINGS = (  # how a number is asked for, and whether its unit is written
 )
 COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one number.")
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
-PHRASINGS = ("all", "first", "held_out")
+PHRASINGS = ("all", "first", "held_out", "swapped")
 OWN_SHARE = 3  # one question in three is worded in the first way
+SWAPPED_SHARE = 0.25  # of the words of a phrasing whose words are swapped
 _PHRASE, _ALTERNATIVES = re.compile(r"\$([a-z_]+)"), re.compile("<([^<>]*)>")  # the innermost first
+_PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in braces nor a key of JSON
+_ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
 
 
 def num_phrasings(kind: str) -> int:
@@ -43,8 +47,9 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
     Args:
         kind (`str`): key of `TEMPLATES`.
         rng (`numpy.random.Generator`): chooses the phrasing, and among its alternatives.
-        phrasings (`str`, defaults to "all"): "all", the first in one case of three; "first" for the first always; or
-            "held_out" for those of `HELD_OUT`, which nothing is trained on.
+        phrasings (`str`, defaults to "all"): "all", the first in one case of three; "first" for the first always;
+            "swapped" as "all", but half of the others with words swapped (`swap_words`); or "held_out" for those of
+            `HELD_OUT`, which nothing is trained on.
         **words: words for the braces; `location` of captions as 3 numbers.
     Returns:
         `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
@@ -64,6 +69,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         number = 0
     elif number and count > OWN_SHARE:
         number = 1 + int(rng.integers(count - 1))
+    if phrasings == "swapped" and number and rng.integers(2):
+        return f"{kind}/{number}", _fill(swap_words(_template(kind, number, rng), rng), words)
     return f"{kind}/{number}", phrasing_text(kind, number, rng, **words)
 
 
@@ -78,11 +85,38 @@ def phrasing_text(kind: str, number: int, rng: np.random.Generator | None = None
 
     Without `rng` each alternative is the first.
     """
-    if kind in TASKS:
-        if number == 0:
-            return prompt_text(kind, **words)
-        number -= 1
-    return _fill(choose_words(TEMPLATES[kind][number], rng), words)
+    if kind in TASKS and number == 0:
+        return prompt_text(kind, **words)
+    return _fill(_template(kind, number, rng), words)
+
+
+def _template(kind, number, rng):
+    """A phrasing but the package's own prompt, before words are filled in."""
+    return choose_words(TEMPLATES[kind][number - (kind in TASKS)], rng)
+
+
+def swap_words(text: str, rng: np.random.Generator) -> str:
+    """Put other words in the place of a quarter of a phrasing's, so that a model does not rely on each.
+
+    What stands in braces, and keys of JSON in quotes, stay; so do words below three letters.
+
+    Example:
+        ```python
+        >>> import numpy as np
+        >>> from gap_mllm.processing.data.task_makers.templates import swap_words
+        >>> swap_words('Where is the {label} in these pictures? Answer with "bbox_3d".', np.random.default_rng(3))
+        'Complete is the {label} in these detecting? Answer with "bbox_3d".'
+
+        ```
+    """
+
+    def swap(found):
+        if rng.random() >= SWAPPED_SHARE:
+            return found[0]
+        word = _ANY_WORDS[int(rng.integers(len(_ANY_WORDS)))]
+        return word.capitalize() if found[0][0].isupper() else word
+
+    return _PLAIN_WORD.sub(swap, text)
 
 
 def choose_words(text: str, rng: np.random.Generator | None = None) -> str:
@@ -122,7 +156,7 @@ def reword_ending(ending: str, choices: tuple[str, ...], rng: np.random.Generato
     options = "\n".join(choices)
     if phrasings == "first" or not choices or ending != CHOICE_ENDING.format(options=options):
         return ending
-    if phrasings == "all" and rng.integers(OWN_SHARE) == 0:
+    if phrasings in ("all", "swapped") and rng.integers(OWN_SHARE) == 0:
         return ending
     others = HELD_OUT_CHOICE_ENDINGS if phrasings == "held_out" else CHOICE_ENDINGS
     return choose_words(others[int(rng.integers(len(others)))], rng).format(options=options)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gap_mllm.processing.answers_gap_mllm import parse_choice
+from gap_mllm.processing.data.task_makers import templates
 from gap_mllm.processing.data.task_makers.held_out_phrasings import HELD_OUT_CHOICE_ENDINGS
 from gap_mllm.processing.data.task_makers.templates import (
     CHOICE_ENDING,
@@ -21,6 +22,7 @@ from gap_mllm.processing.data.task_makers.templates import (
     phrase,
     phrasing_text,
     reword_ending,
+    swap_words,
     template_words,
 )
 from gap_mllm.processing.data.truth import render_answer, rounded_number
@@ -97,6 +99,28 @@ def test_held_out_phrasings_are_none_of_those_to_learn_from(kind):
             str(value) in text or name in ("location", "view") for name, value in words.items()
         )
         assert max(SequenceMatcher(None, text.split(), other.split()).ratio() for other in known) < 0.75, text
+
+
+@pytest.mark.parametrize("kind", ["reconstruction", "detection3d", "object_size"])
+def test_swapped_words_leave_what_the_answer_needs(kind, monkeypatch):
+    words, swapped = words_for(kind), []
+    monkeypatch.setattr(
+        templates, "swap_words", lambda text, rng: swapped.append(swap_words(text, rng)) or swapped[-1]
+    )
+    texts = [text for _, text in drawn(kind, "swapped", 300)]
+    own = 1 / min(num_phrasings(kind), 3)
+    assert abs(len(swapped) / 300 - (1 - own) / 2) < 0.1
+    assert all(str(value) in text for text in texts for name, value in words.items() if name != "location")
+    keys = [set(re.findall('"[a-z_0-9]+"', text)) for text in swapped]
+    assert set().union(*keys) <= {'"label"', '"pointmap"', '"bbox_3d"'}
+    text = 'Name what the {color} cross marks in "label".'
+    rng = np.random.default_rng(0)
+    changed = [swap_words(text, rng).split() for _ in range(200)]
+    assert all(
+        len(each) == 8 and each[3] == "{color}" and each[7] == '"label".' and each[6] == "in" for each in changed
+    )
+    share = np.mean([each[place] != text.split()[place] for each in changed for place in (0, 1, 2, 4, 5)])
+    assert abs(share - 0.25) < 0.05
 
 
 def test_kinds_of_which_nothing_is_held_out_are_refused(monkeypatch):
