@@ -1,4 +1,4 @@
-"""Hidden states of chosen language layers: read where they arise, so that those of the others are not kept."""
+"""States of chosen layers: read where they arise, so that those of the others are not kept."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,21 +7,27 @@ import torch
 from torch import nn
 
 
-def layer_index(layer: int, num_layers: int) -> int:
+TOWER, TOWER_INDEX = "tower", -1
+
+
+def layer_index(layer: int | str, num_layers: int) -> int:
     """Return the index of hidden states from 0: of the embeddings 0, of the last layer, after its norm, `num_layers`.
 
     Args:
-        layer (`int`): index of hidden states; -1 is the last layer, -2 the one before, and so on.
+        layer (`int` or `str`): index of hidden states; -1 is the last layer, -2 the one before, and so on. "tower" are
+            the visual tokens as the vision tower makes them, before geometry joins: `TOWER_INDEX`.
         num_layers (`int`): decoder layers of the language model.
     Returns:
         `int`.
     Raises:
         ValueError: if there is no such layer.
     """
+    if layer == TOWER:
+        return TOWER_INDEX
     if not isinstance(layer, int) or isinstance(layer, bool) or not -num_layers - 1 <= layer <= num_layers:
         raise ValueError(
             f"layer {layer!r} is none of the language model; expected 0, its embeddings, to {num_layers}, its last "
-            "layer, or -1 for that."
+            f"layer, or -1 for that; or {TOWER!r}."
         )
     return layer % (num_layers + 1)
 
@@ -88,4 +94,24 @@ def read_hidden_states(language_model: nn.Module, layers: Sequence[int]) -> Iter
             handle.remove()
 
 
-__all__ = ["layer_index", "map_layers", "read_hidden_states"]
+@contextmanager
+def read_tower(visual: nn.Module, wanted: bool = True) -> Iterator[list[torch.Tensor]]:
+    """Keep what the vision tower makes of pictures inside a `with` block.
+
+    Args:
+        visual (`nn.Module`): Qwen3-VL's vision tower.
+        wanted (`bool`, defaults to True): whether anything is kept.
+    Yields:
+        `list[torch.Tensor]`: merged tokens `(T, D)` of each call, in its order.
+    """
+    kept = []
+    handle = visual.register_forward_hook(lambda module, args, output: kept.append(output.pooler_output))
+    try:
+        if not wanted:
+            handle.remove()
+        yield kept
+    finally:
+        handle.remove()
+
+
+__all__ = ["TOWER_INDEX", "layer_index", "map_layers", "read_hidden_states", "read_tower"]

@@ -12,7 +12,7 @@ from .answer_loss_gap_mllm import answer_loss
 from .configuration_gap_mllm import GapMllmConfig
 from .geometry_tokens_gap_mllm import TOKENS_OF_HEADS, ViewTokens, repeat_tokens, token_kinds
 from .geometry_views_gap_mllm import group_scenes, is_trainable
-from .hidden_states_gap_mllm import layer_index, read_hidden_states
+from .hidden_states_gap_mllm import TOWER_INDEX, layer_index, read_hidden_states, read_tower
 from .modeling_gap_mllm import GapMllmForConditionalGeneration
 from .training_heads_gap_mllm import make_training_head
 from .vggt_heads_gap_mllm import GapMllmVggtReconstruction
@@ -235,19 +235,21 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         is_plain_trainer = num_items_in_batch is not None
         reads_heads = len(self.training_heads) > 0 and not is_plain_trainer
         shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
-        if pixel_values is not None:
-            if self.model.uses_geometry:
-                self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
-            if reads_heads and self._encoder_layers:
-                geometry_features = self._own_features(pixel_values, image_grid_thw, geometry_features, shared)
-            encoded["image"] = self.model.get_image_features(
-                pixel_values, image_grid_thw, geometry_features=geometry_features, **shared
-            )
-        if pixel_values_videos is not None:
-            types = None if token_kinds(self.config.training_heads) else mm_token_type_ids  # they are no patches
-            encoded["video"] = self.model.get_video_features(
-                pixel_values_videos, video_grid_thw, mm_token_type_ids=types, return_dict=True
-            )
+        layers = self._head_layers if reads_heads else []
+        with read_tower(self.model.visual, TOWER_INDEX in layers) as tower:
+            if pixel_values is not None:
+                if self.model.uses_geometry:
+                    self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))
+                if reads_heads and self._encoder_layers:
+                    geometry_features = self._own_features(pixel_values, image_grid_thw, geometry_features, shared)
+                encoded["image"] = self.model.get_image_features(
+                    pixel_values, image_grid_thw, geometry_features=geometry_features, **shared
+                )
+            if pixel_values_videos is not None:
+                types = None if token_kinds(self.config.training_heads) else mm_token_type_ids  # they are no patches
+                encoded["video"] = self.model.get_video_features(
+                    pixel_values_videos, video_grid_thw, mm_token_type_ids=types, return_dict=True
+                )
         features, seen = encoded.get("image"), {}
         for kind in [kind for kind in encoded if grids[kind] is not None]:
             seen[kind] = self._seen_views(
@@ -256,7 +258,7 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         if features is not None:
             image_grid_thw = image_grid_thw[seen["image"].shown]
         kwargs.update(use_cache=False, return_dict=True)  # whatever PEFT and TRL say of them
-        with read_hidden_states(self.model.language_model, self._head_layers if reads_heads else ()) as kept:
+        with read_hidden_states(self.model.language_model, [layer for layer in layers if layer >= 0]) as kept:
             states = self.model(image_grid_thw=image_grid_thw, mm_encoder_outputs=encoded, **kwargs).last_hidden_state
         is_supervised = labels[:, 1:] != -100
         logits = self.lm_head(states[:, :-1][is_supervised])
@@ -286,6 +288,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
                 layer: {kind: torch.cat([each[kind] for each in found]) for kind in found[0]}
                 for layer, found in kept.items()
             }
+            if TOWER_INDEX in layers:
+                kept[TOWER_INDEX] = {"patches": torch.cat(tower)}
             lengths = [length for views in seen.values() for length in views.tokens.scene_lengths]
             found = self._run_heads(
                 kept, [grid for views in seen.values() for grid in views.grids], lengths, head_grids
