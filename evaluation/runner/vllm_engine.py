@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from ...model_loading import load_processor
 from ...processing.asking_gap_mllm import AnswerForm
-from ...processing.json_stopping_gap_mllm import JsonEnd
+from ...processing.json_stopping_gap_mllm import cut_after_json
 
 
 ENGINES = ("transformers", "vllm")
@@ -70,7 +70,7 @@ class VllmAsker:
         outputs = self.engine.generate(prompts, sampling, use_tqdm=False)
         tokens = [output.outputs[0].token_ids for output in outputs]
         texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
-        return [_up_to_the_end(text, form) for text in texts]
+        return [cut_after_json(text, form.keys, form.is_list) if form.keys else text for text in texts]
 
 
 def check_vllm() -> None:
@@ -86,14 +86,6 @@ def check_vllm() -> None:
         )
     if "gap_mllm" not in entry_points(group="vllm.general_plugins").names:
         raise ImportError("vLLM lacks the plug-in for this model: pip install --no-deps examples/vllm")
-
-
-def _up_to_the_end(text, form):
-    if not form.keys:
-        return text
-    reader = JsonEnd(form.keys, form.is_list)
-    reader.read(text)
-    return text[: reader.end]
 
 
 __all__ = ["ENGINES", "VllmAsker", "check_vllm"]

@@ -2,14 +2,6 @@
 
 import base64
 import io
-import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +12,7 @@ import torch
 from PIL import Image
 
 from gap_mllm import GapMllmForConditionalGeneration
+from gap_mllm.evaluation.speed.soak_vllm import vllm_server
 from gap_mllm.processing import GapMllmProcessor
 from gap_mllm.processing.data import render_room
 
@@ -33,29 +26,9 @@ FIND = {"type": "text", "text": "Detect all objects as 3D boxes in JSON."}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The address of a server of its own, and the file of what it says."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = ["--dtype", "float32", "--max-model-len", "2048", "--max-num-seqs", "8", "--enforce-eager"]
-    flags += ["--limit-mm-per-prompt", json.dumps({"image": 8, "video": 1}), "--port", str(port)]
-    flags += ["--host", "127.0.0.1", "--served-model-name", "gap-mllm"]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    environment |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(MODEL), *flags]
-    said, address = tmp_path_factory.mktemp("server") / "log", f"http://127.0.0.1:{port}"
-    with said.open("w") as log, subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process:
-        try:
-            for _ in range(600):
-                assert process.poll() is None, said.read_text()[-4000:]
-                try:
-                    urllib.request.urlopen(f"{address}/health", timeout=2)
-                    break
-                except OSError:
-                    time.sleep(0.5)
-            yield f"{address}/v1"
-        finally:
-            process.terminate()
+    """The address of a server of its own."""
+    with vllm_server(str(MODEL), str(tmp_path_factory.mktemp("server") / "log")) as (address, _):
+        yield f"{address}/v1"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import datasets
 from gap_mllm.evaluation.benchmarks import Benchmark, find_benchmark
 from gap_mllm.evaluation.runner.questions import QuestionSet, drop_tags, question_messages
 from gap_mllm.processing.data.scene_sample import SceneSample
-from gap_mllm.processing.json_stopping_gap_mllm import JsonEnd
+from gap_mllm.processing.json_stopping_gap_mllm import cut_after_json
 
 
 DOCUMENTS, QUESTIONS, SETTINGS = "documents.jsonl", "questions", "benchmark.json"
@@ -48,11 +48,8 @@ def doc_to_target(doc: Mapping) -> str:
 def process_results(doc: Mapping, results: Sequence[str]) -> dict[str, dict]:
     """Keep the answer of a question for every figure of its benchmark, cut where `gap-mllm evaluate` stops."""
     benchmark, _ = open_questions(doc["folder"])
-    text, form = results[0], benchmark.forms[0]
-    if form.keys:
-        reader = JsonEnd(form.keys, form.is_list)
-        reader.read(text)
-        text = text[: reader.end]
+    form = benchmark.forms[0]
+    text = cut_after_json(results[0], form.keys, form.is_list) if form.keys else results[0]
     return {name: {"folder": doc["folder"], "id": doc["id"], "text": text} for name in FIGURES[benchmark.name]}
 
 
