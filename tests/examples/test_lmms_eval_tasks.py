@@ -135,6 +135,19 @@ def test_what_is_wrong_is_named(write, plugin, tmp_path):
         plugin.doc_to_text(documents[0])
 
 
+def test_the_command_says_what_was_wrong_and_what_to_run_next(tmp_path, capsys, monkeypatch):
+    module = importlib.import_module("gap_mllm_lmms_eval.write_task")
+    given = ["write_task", "scanrefer", "--data-dir", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 1 and "nowhere" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    given[3] = str(FORMATS / "scanrefer")
+    monkeypatch.setattr(sys, "argv", [*given, "--option", f"posed_root={POSED['posed_root']}", "--limit", "2"])
+    module.main()
+    assert f"2 questions. lmms-eval --tasks scanrefer --include_path {tmp_path / 'out'}" in capsys.readouterr().out
+
+
 def test_every_task_is_packed():
     module = importlib.import_module("gap_mllm_lmms_eval.write_task")
     tasks = EXAMPLE / "gap_mllm_lmms_eval" / "tasks"

@@ -73,8 +73,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="an even subset of so many questions")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the source")
     args = parser.parse_args()
-    options = dict(read_option(text) for text in args.option)
-    count = write_task(args.task, args.data_dir, args.output, args.split, args.limit, **options)
+    try:
+        options = dict(read_option(text) for text in args.option)
+        count = write_task(args.task, args.data_dir, args.output, args.split, args.limit, **options)
+    except (OSError, ValueError) as error:  # what was given does not fit, and the message says what
+        parser.exit(1, f"write_task: error: {error}\n")
     print(f"wrote {args.output}: {count} questions. lmms-eval --tasks {args.task} --include_path {args.output}")
 
 
