@@ -277,6 +277,7 @@ def test_spread_and_curves(tmp_path):
     assert not draw_arms({None: {("a", 0): [{"step": 1, "loss": 2.0}]}}, tmp_path / "none.png")
 
 
+@pytest.mark.slow
 def test_a_model_without_geometry_and_one_with_it(tmp_path, capsys):
     """By the command: two arms of one step each, measured on rooms that neither was trained on."""
     file = tmp_path / "two.yaml"
@@ -359,6 +360,7 @@ def test_tasks_that_no_room_allows_are_told(monkeypatch):
         RoomTest(num_rooms=2, num_baseline_rooms=2, tasks=["choices"])(SimpleNamespace(model=None), None)
 
 
+@pytest.mark.slow
 def test_boxes_after_one_step(tmp_path):
     """An arm whose first stage is another's, with boxes asked at every evaluation; nothing is learnt in a step."""
     told = read_yaml((ABLATION_FOLDER / "pretraining.yaml").read_bytes(), "pretraining")

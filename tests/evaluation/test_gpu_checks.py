@@ -40,6 +40,7 @@ def machine(script):
     return script.Machine(torch.device("cpu"), is_dry=True)
 
 
+@pytest.mark.slow
 def test_every_step_runs_dry(script, run, tmp_path):
     steps = [name for name in script.STEPS if name != "marked_tests"]
     assert run("--dry-run", "--output", tmp_path, "--steps", *steps) == 0

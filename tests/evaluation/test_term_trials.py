@@ -105,6 +105,7 @@ def test_a_row_says_what_is_beaten():
     assert row["rooms"] == 3 and row["trained"] == 85 and row["beats_frozen"] and not row["beats_constant"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_goes_on(tmp_path, capsys):
     words = ["--output", str(tmp_path), "--encoder", ENCODER, "--rooms", "4", "--test-rooms", "2", "--steps", "2"]
     main([*words, "--terms", "normals"])
@@ -119,6 +120,7 @@ def test_the_command_writes_a_table_and_goes_on(tmp_path, capsys):
         main([*words, "--terms", "shpae"])
 
 
+@pytest.mark.slow
 def test_a_model_around_the_trained_encoder_learns_from_its_features(tmp_path):
     words = ["--output", str(tmp_path), "--encoder", ENCODER, "--rooms", "2", "--test-rooms", "1", "--steps", "1"]
     args = trial_arguments([*words, "--geometry"])

@@ -13,6 +13,7 @@ ENCODER = "examples/assets/tiny_geometry_encoder"
 FEW = {"max_steps": 2, "per_device_train_batch_size": 1, "dataloader_num_workers": 0, "eval_steps": 1}
 
 
+@pytest.mark.slow
 def test_two_arms_are_trained_measured_and_not_trained_again(tmp_path, capsys):
     told = run_time_trial(tmp_path, ENCODER, 60, TrialRooms(2, 2, 2), **FEW)
     with_geometry, without = told["arms"]["with_geometry"], told["arms"]["without_geometry"]

@@ -66,6 +66,7 @@ def run_notebook(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 @needs_models
 def test_photos_are_asked(run_notebook):
     ran = run_notebook("ask_your_photos")

@@ -67,6 +67,7 @@ def test_the_metadata_of_a_card_is_complete_and_has_the_figures_of_metrics_json(
     assert card.data.model_name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_path):
     run, folder = as_run(name, tmp_path / "run"), tmp_path / name

@@ -135,6 +135,7 @@ def test_a_click_is_the_pixel_that_is_shown_there(space, room):
         space.clicked_pixel(room, 1, (640, 10))
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_a_session_and_are_shown(space, guide, room, tmp_path):
     trimesh = pytest.importorskip("trimesh", reason="the extra space has it")
     seen, cameras, gates = guide.look(room)

@@ -99,6 +99,7 @@ def test_a_view_without_intrinsics_is_named(processor):
         SceneCollator(processor, intrinsics_in_prompt="yes")
 
 
+@pytest.mark.slow
 def test_a_recipe_turns_it_on():
     run = ["tiny_object_finetuning", "--collation.intrinsics_in_prompt"]
     assert dry_run_recipe(run[0], [run[1], "true"])

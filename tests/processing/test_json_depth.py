@@ -54,6 +54,7 @@ def test_a_hundred_deep_is_read_and_one_more_is_not():
     check_json_depth("[]" * 5000)
 
 
+@pytest.mark.slow
 def test_a_deep_file_takes_no_memory(tmp_path):
     """In a process of its own that may not grow by more than 64 MB; the streaming parser took gigabytes."""
     code = f"""

@@ -330,6 +330,7 @@ def test_a_session_that_keeps_nothing(scene):
         SceneSession(scene.model, scene.processor, scene.views.pictures, max_view_sets=-1)
 
 
+@pytest.mark.slow
 def test_questions_that_are_none(scene):
     with pytest.raises(TypeError, match="questions must be a list; for a single one call ask"):
         scene.ask_many("What?")

@@ -73,6 +73,7 @@ def test_rewards_that_no_question_has_a_reference_for_are_refused(questions):
         answer_scorer(processor, questions, {"frame": 1.0})
 
 
+@pytest.mark.slow
 def test_a_recipe_has_the_questions_of_its_evaluation_answered(tmp_path, capsys):
     recipe = {"model_path": TINY_MODEL, "data": {**ROOMS, "num_rooms": 4}, "eval_data": {"num_rooms": 2}}
     recipe |= {"scene_tasks": {"tasks": ["object_count"], "num_views": 2}, "eval_rewards": {"relative_accuracy": 1.0}}

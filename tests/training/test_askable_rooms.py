@@ -185,6 +185,7 @@ def command(folder, encoder_folder, variety, *flags):
     return main(["train", str(folder / "mine.yaml"), *flags])
 
 
+@pytest.mark.slow
 def test_a_run_passes_such_a_room_and_logs_it_and_so_does_a_resumed_one(tmp_path, encoder_folder, capsys):
     """Room 6, of the second step, shows no furniture in a single view of 32 x 128 pixels."""
     variety = {"sizes": [[32, 128]], "num_views": [1]}

@@ -23,6 +23,7 @@ def run_rooms(folder, *flags):
     return train_geometry_aligned("quickstart", [*ROOM_RUN, str(TINY_MODEL), "--output_dir", str(folder), *flags])[0]
 
 
+@pytest.mark.slow
 def test_a_recipe_names_attention_dtype_and_layout(tmp_path):
     flags = ["--attn_implementation.text_config", "eager", "--layout", "packed", "--dtype", "bfloat16"]
     trainer = run_rooms(tmp_path / "named", *flags, "--frozen_geometry", "{}")

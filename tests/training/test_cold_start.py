@@ -98,6 +98,7 @@ def test_a_thought_about_a_marked_pixel_names_what_it_is_on():
     assert write_thought(sample) == f"<think>The mark is on: {label}.</think>\n<answer>{sample.answer}</answer>"
 
 
+@pytest.mark.slow
 def test_questions_of_a_cold_start(questions, tiny_processor):
     def write(sample):
         """Nothing about the third question, and a wrong number about the fourth."""
@@ -137,6 +138,7 @@ def test_grpo_asks_as_the_cold_start_did(questions, tiny_processor):
     assert torch.equal(batch["pixel_values"], asked["pixel_values"])
 
 
+@pytest.mark.slow
 def test_a_cold_start_from_the_command_line_is_where_grpo_begins(tmp_path):
     start, out = tmp_path / "start", tmp_path / "out"
     rooms = {"name": "rendered_rooms", "num_rooms": 4, "variety": VARIETY.__dict__}

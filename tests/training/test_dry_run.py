@@ -35,6 +35,7 @@ def write_recipe(tmp_path):
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -77,6 +78,7 @@ def test_activations_are_what_a_linear_layer_keeps():
     assert noted.peak >= 4 * 100 * 1000
 
 
+@pytest.mark.slow
 def test_published_sizes(capsys):
     """Those of the checkpoints; the fusion: four mergers of 41,951,232 and four gates of 8,400,896 with strength."""
     told = dry_run_recipe(
@@ -104,6 +106,7 @@ def test_bfloat16_halves_the_frozen_encoder(write_recipe):
     assert (told["computes_in"], half["computes_in"], half["dtype"]) == ("float32", "bfloat16", "float32")
 
 
+@pytest.mark.slow
 def test_a_step_of_rewards(write_recipe):
     """Answering writes as many tokens as are learned from; the passes with gradients are those of TRL."""
     changes = {"questions": {"counts": {"reconstruction": 1}}, "rewards": {"point_distance": 1.0}}
@@ -120,6 +123,7 @@ def test_a_step_of_rewards(write_recipe):
     assert dry_run_recipe(recipe, ["--beta", "0.1"], "train-grpo")["flops"]["reference"] == told["flops"]["forward"]
 
 
+@pytest.mark.slow
 def test_data_that_is_not_there_is_stood_in_for(write_recipe):
     data = {"name": "scannet_posed", "data_dir": "/nowhere"}
     tasks = {"tasks": ["object_count"], "num_views": 3, "questions_per_scene": 2}
@@ -159,6 +163,7 @@ def test_what_a_training_refuses_is_refused(write_recipe, changes, message, caps
     assert capsys.readouterr().err.splitlines()[-1] == said.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_the_counts(write_recipe, capsys, tmp_path):
     recipe = write_recipe(questions={"counts": {"reconstruction": 1}})
     for words in (["train", recipe, "--dry_run", "--max_steps", "3"], ["train", "--dry-run", recipe]):

@@ -111,6 +111,7 @@ def test_it_trains_from_raw_video_and_leaves_a_plain_model(flags, metric_model, 
     assert not [name for name in plain.state_dict() if "heads" in name or ".tokens." in name]
 
 
+@pytest.mark.slow
 def test_its_sizes_are_the_published_ones():
     told = dry_run_recipe("geovr", ["--data.vsi590k.max_views", "2", "--data.vlm3r.max_views", "2"])
     assert told["parameters"]["geometry"]["total"] == 0 and told["parameters"]["heads"]["learning_rate"] == 1e-4
@@ -176,6 +177,7 @@ HEADS = ["--terms.camera.weight", "1.0", "--terms.camera.tokens", "true", "--ter
 HEADS += ["--terms.depth.weight", "1.0", "--terms.depth.features", "8", "--terms.depth.side", "4"]
 
 
+@pytest.mark.slow
 def test_heads_are_trained_and_saved_beside_adapters(recipe, base, tmp_path, capsys):
     path = recipe(model_path=str(base), geometry_encoder_path=None, model_config={}, max_steps=4)
     flags = [*HEADS, "--lora.r", "2", "--lora.target_modules", r".*language_model.*\.(q_proj|v_proj)"]

@@ -180,6 +180,7 @@ def test_recipes_are_complete(name, tmp_path):
     assert trained == {"mergers", "fusion", "language"} and not args.bf16
 
 
+@pytest.mark.slow
 def test_a_run_on_rooms(tmp_path):
     flags = [*SHORT, "--output_dir", str(tmp_path), "--max_steps", "2", "--num_selection_rooms", "2"]
     flags += ["--eval_steps", "1", "--per_device_eval_batch_size", "4", "--logging_steps", "1"]
@@ -214,6 +215,7 @@ def test_the_reference_model_sees_geometry_as_well(tmp_path):
     assert first == 0 < second  # the same weights at first
 
 
+@pytest.mark.slow
 def test_a_run_on_data_stops_and_goes_on(tmp_path):
     flags = [*SHORT, "--output_dir", str(tmp_path), "--data", '{"name": "rendered_rooms", "num_rooms": 2}']
     flags += ["--scene_tasks", '{"tasks": ["object_count", "left_right"], "num_views": 2}', "--variety", "{}"]

@@ -219,6 +219,7 @@ def run(make_trainer, model, collator, dataset, **options):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "workers"), [("loader", 2), ("model", 0), ("model", 1)])
 def test_training_has_the_same_losses_and_encodes_once(
     make_trainer, model, collator, questions, tmp_path, where, workers

@@ -117,6 +117,7 @@ def test_the_cache_knows_scenes_by_what_is_known(maps_model, questions, tiny_pro
     assert (fewer.counts["scenes_encoded"], fewer.counts["scenes_from_cache"]) == (2, 0)
 
 
+@pytest.mark.slow
 def test_a_tiny_encoder_of_maps_learns_from_known_depth(maps_model, make_trainer, tiny_processor):
     rooms = load_multiview("rendered_rooms", split="train", num_rooms=2)
     dataset = SceneQuestionDataset(rooms, tasks=("reconstruction",), num_views=2)
@@ -161,6 +162,7 @@ def recipe_of_maps(recipe, **changes):
     return recipe(**changes)
 
 
+@pytest.mark.slow
 def test_recipes_train_it_around_a_teacher_or_without(recipe, tmp_path, encoder_folder):
     rooms = {"data": {"name": "rendered_rooms", "num_rooms": 2}, "eval_data": {"split": "selection", "num_rooms": 1}}
     rooms |= {"scene_tasks": {"tasks": ["reconstruction"], "num_views": 1}, "variety": {}, "questions": {}}

@@ -152,6 +152,7 @@ def test_missing_packages_are_named(monkeypatch, make_pretraining_model):
 # Recipes
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_saves_and_resumes_adapters(recipe, tmp_path):
     trainer, _ = train_geometry_aligned(recipe(), ["--lora.r", "3", "--module_learning_rates.mergers", "0"])
     run, again = tmp_path / "run", tmp_path / "again"
@@ -250,6 +251,7 @@ def test_rewards_train_adapters(beta, recipe, tmp_path):
 # Loading and merging
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_adapters_and_what_is_merged_of_them_answer_alike_here_and_remotely(
     inputs, tmp_path, run_without_package, capsys
@@ -338,6 +340,7 @@ def test_adapters_over_4_bits_are_trained_and_merged(recipe, tiny_model, tiny_pr
 # The document
 
 
+@pytest.mark.slow
 def test_the_scripts_of_the_document_run(tmp_path, monkeypatch):
     """In a folder with the repository's examples; what the command would have trained, the script does first."""
     (tmp_path / "examples").symlink_to(TINY_MODEL.parents[1])

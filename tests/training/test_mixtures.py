@@ -214,6 +214,7 @@ def test_a_worker_without_rows_is_named():
 # What is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -100,6 +100,7 @@ def test_a_model_of_another_fusion_is_refused(tmp_path):
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_stage_two_mixes_four_sources_by_their_rows():
     recipe, _ = read("object_finetuning")
     sources = read_sources(recipe.data)
@@ -119,6 +120,7 @@ def test_stage_two_mixes_four_sources_by_their_rows():
     assert told["detection"]["share"] == pytest.approx(144164 / (144164 + 3 * 36665), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_mixture_takes_the_mean_of_its_sources():
     told = dry_run_recipe("object_finetuning", ["--model_path", TINY_MODEL, "--collation.max_view_pixels", "4096"])
     sources = told["sources"].values()

@@ -54,6 +54,7 @@ def sources(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_several_sources_train_in_one_run(write_recipe, sources, tmp_path):
     recipe = write_recipe(data=sources, scene_tasks={"num_views": 2}, augmentation={"flip_probability": 0.5})
     trainer, _ = train_geometry_aligned(recipe)
@@ -80,6 +81,7 @@ def test_several_sources_train_in_one_run(write_recipe, sources, tmp_path):
     assert min(count.values()) > 5 and len(questions) == 2
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_with_the_same_items(write_recipe, sources, tmp_path):
     recipe = write_recipe(data=sources, scene_tasks={"num_views": 2}, save_strategy="steps", save_steps=2, max_steps=4)
     flags = ["--output_dir", str(tmp_path / "whole")]
@@ -129,6 +131,7 @@ def test_the_encoder_trains_on_several_sources(tmp_path, encoder_config):
 # Evaluation sets
 
 
+@pytest.mark.slow
 def test_evaluation_sets_have_names(write_recipe, sources):
     recipe = write_recipe(
         data=sources,

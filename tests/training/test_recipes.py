@@ -200,6 +200,7 @@ def test_sections_of_the_recipes_pass():
     check_sections(GeometryAlignedModelArguments(data=data, **sections))
 
 
+@pytest.mark.slow
 def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config, capsys):
     """Two steps each; the model's frozen encoder is the one that was trained just before."""
     encoder = {

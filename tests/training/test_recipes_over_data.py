@@ -68,6 +68,7 @@ def scenes(tmp_path):
 # Epochs
 
 
+@pytest.mark.slow
 def test_rooms_train_for_epochs(write_recipe):
     questions = {"counts": {"reconstruction": 1}}
     recipe = write_recipe(variety=ROOMS, questions=questions, max_steps=-1, num_train_epochs=2, num_rooms=4)

@@ -47,6 +47,7 @@ class At(TrainerCallback):
             self.what()
 
 
+@pytest.mark.slow
 def test_the_resolved_recipe_gives_the_same_run(recipe, tmp_path):
     flags = ["--max_steps", "3", "--module_learning_rates.fusion", "1e-3", "--eval_strategy", "no"]
     first, _ = train_geometry_aligned(recipe(save_strategy="no"), flags)
@@ -70,6 +71,7 @@ def test_texts_that_look_like_numbers_stay_texts(tmp_path):
     assert yaml.safe_load(recipe_text(values)) == values and '"1e-4"' in recipe_text(values).replace("'", '"')
 
 
+@pytest.mark.slow
 def test_log_and_summary_of_a_run(recipe, tmp_path):
     trainer, _ = train_geometry_aligned(recipe(**EVALUATED, eval_on_start=True))
     run, log = tmp_path / "run", read_log(tmp_path / "run")
@@ -93,6 +95,7 @@ def test_log_and_summary_of_a_run(recipe, tmp_path):
     assert summary["versions"] == provenance["versions"] and summary["git_commit"] == provenance["git_commit"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_says_so_and_its_log_goes_on(recipe, tmp_path):
     path, run = recipe(save_strategy="no"), tmp_path / "run"
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -113,6 +116,7 @@ def test_a_stopped_run_says_so_and_its_log_goes_on(recipe, tmp_path):
     assert log[3]["minutes"] >= minutes and 9.0 not in [line.get("loss") for line in log]
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_why(recipe, tmp_path, monkeypatch):
     def fail():
         raise FloatingPointError("The loss\nis nan.")
@@ -188,6 +192,7 @@ def test_sums_of_a_log():
 # Curves, and lines
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_with_learning_rate_and_evaluations(recipe, tmp_path):
     train_geometry_aligned(recipe(max_steps=2, save_strategy="no"))
     plain = Image.open(tmp_path / "run" / "curves.png").size
@@ -249,6 +254,7 @@ def scalars_in(folder):
     return found
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_losses_by_name_and_evaluations(recipe, tmp_path):
     path = recipe(**EVALUATED, max_steps=3, logging_steps=1, report_to="tensorboard")
     train_geometry_aligned(path)

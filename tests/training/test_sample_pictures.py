@@ -78,6 +78,7 @@ def test_first_questions_of_several_sets_in_turn(rooms):
     assert [one.id for one in first_samples(sets)] == [samples[0].id, samples[1].id, samples[2].id]
 
 
+@pytest.mark.slow
 def test_a_run_draws_them_at_every_evaluation_and_has_the_same_losses(recipe, tmp_path, monkeypatch):
     titles, draw = [], sample_pictures.draw_answered
 

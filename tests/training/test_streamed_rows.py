@@ -186,6 +186,7 @@ json.dump([seen, losses], open(f"{folder}/rank{args.process_index}.json", "w"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
 def test_two_processes_train_on_different_rows(stream, tmp_path, make_pretraining_model, tiny_processor):
     """More steps than either has rows: neither waits for the other, and none sees the other's rows."""

@@ -59,6 +59,7 @@ def test_the_clock_ends_it_and_leads_the_learning_rate(tmp_path, clock):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_seconds_that_are_left(tmp_path, clock, monkeypatch):
     folder, end_step = tmp_path / "run", time_budget.TimeBudget.on_step_end
 

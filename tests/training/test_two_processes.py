@@ -17,7 +17,10 @@ from gap_mllm.processing.data.rooms.room_scenes import scene_row, scene_views
 from tests.training.processes import run_here, run_in_two
 
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in"),
+]
 
 TERMS = {"point_map_weight": 1.0, "readout_weight": 1.0}
 ALL = {"module_learning_rates": dict.fromkeys(("vision", "mergers", "fusion", "language", "point_maps"), 0.02)}

@@ -43,6 +43,7 @@ def test_marked_tokens_and_heads_are_those_of_training(model, shipped, rooms):
         assert features["position"][number].reshape(4, -1).any(1).nonzero().item() == sample.marks[0].view
 
 
+@pytest.mark.slow
 def test_figures_stand_beside_the_answer_of_the_model(model, shipped, rooms):
     options = {"train_limit": 24, "limit": 4, "marks_per_scene": 3, "layers": [-1], "show_progress": False}
     found = probe_marks(model, shipped[1], rooms["train"], rooms["test"], **options)

@@ -108,6 +108,7 @@ def found(shipped, rooms):
     return probe_model(*shipped, rooms["train"], rooms["test"], **SMALL)
 
 
+@pytest.mark.slow
 def test_probes_tell_a_trained_model_from_an_untrained_one_and_from_blind_ones(shipped, untrained, rooms, found):
     assert (found["num_train_scenes"], found["num_scenes"], found["scenes_without_depth"]) == (48, 16, 0)
     random = probe_model(untrained, shipped[1], rooms["train"], rooms["test"], layers=[1, -1], **SMALL)["probes"]
@@ -153,6 +154,7 @@ def test_scenes_without_depth_are_counted_and_poses_are_not_needed(shipped, room
         probe_model(*shipped, without, unposed, **options)
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
     words = ["probe", str(FOLDER), "--output", str(tmp_path / "out"), "--layers", "0,-1"]
     few = ["--train-limit", "6", "--limit", "3", "--num-views", "2"]

@@ -49,6 +49,7 @@ def test_two_processes_give_the_same_bytes(finished, command_words, tmp_path):
         assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(finished, start_command, tmp_path, model_path, rooms):
     process = start_command(tmp_path, *BASELINES)
     first = tmp_path / "batches" / "model" / "000000.jsonl"

@@ -81,6 +81,7 @@ with hold_folder(sys.argv[1], "writing"):
 """
 
 
+@pytest.mark.slow
 def test_workers_that_outlive_a_killed_process_hold_nothing(tmp_path):
     command = [sys.executable, "-c", FORKED, str(tmp_path / "out")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

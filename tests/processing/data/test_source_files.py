@@ -219,6 +219,7 @@ def test_a_missing_file_is_a_missing_file(read, tmp_path):
         read(tmp_path / "none")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="resident memory is read from /proc")
 def test_a_large_array_is_read_without_being_held(tmp_path):
     """60 MB of records, in a process of its own: its memory grows by a small part of that."""

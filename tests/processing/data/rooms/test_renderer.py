@@ -262,6 +262,7 @@ def digest(seed):
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_in_another_process():
     code = """
 import hashlib

@@ -135,6 +135,7 @@ def test_wrong_configurations_raise(change, message):
         SyntheticRoomsConfig(**change)
 
 
+@pytest.mark.slow
 def test_rendering_works_without_datasets():
     code = """
 import sys

@@ -45,6 +45,7 @@ def test_shares_are_those_of_the_maps_and_boxes_say_nearly_the_same(rooms, mappe
     assert counted > 150 and surely > 0.9 * counted
 
 
+@pytest.mark.slow
 def test_answers_agree_with_those_from_depth_and_boxes(mapped):
     """Of questions that need no drawing among pixels: where both ways ask the same, they answer the same."""
     makers = ("detection3d", "object_count", "grounding_box", "object_distance", "object_height", "camera_motion")

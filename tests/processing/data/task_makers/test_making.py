@@ -113,6 +113,7 @@ def test_a_makers_questions_do_not_depend_on_other_makers_or_on_how_many_are_ask
     assert same(few, [by_id[row.id] for row in few])
 
 
+@pytest.mark.slow
 def test_questions_are_the_same_in_another_process(tmp_path):
     program = (
         "import sys; sys.path.insert(0, '.')\n"
