@@ -1,5 +1,8 @@
 """What `engine` of `evaluate_model` refuses before any data is read; that vLLM answers is in tests/examples."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from gap_mllm.evaluation.runner import evaluate_model, vllm_engine
@@ -30,7 +33,17 @@ def test_what_is_missing_is_named(model_path, tmp_path, monkeypatch):
         evaluate_model(model_path, output=tmp_path, engine="vllm")
 
 
-def test_an_answer_ends_where_transformers_stops():
-    form = AnswerForm(8, ("point_3d",))
-    assert vllm_engine._up_to_the_end('a {"point_3d": [1, 2, 3]} and more', form).endswith("3]}")
-    assert vllm_engine._up_to_the_end("free text", AnswerForm(8)) == "free text"
+def test_an_answer_ends_where_transformers_stops(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    asker, said = object.__new__(vllm_engine.VllmAsker), ['a {"point_3d": [1, 2, 3]} and more', "free text"]
+    asker.processor = SimpleNamespace(
+        apply_chat_template=lambda chat, **_: chat, batch_decode=lambda tokens, **_: [said[each] for each in tokens]
+    )
+    given = []
+    outputs = [SimpleNamespace(outputs=[SimpleNamespace(token_ids=number)]) for number in range(2)]
+    asker.penalty, asker.engine = 1.0, SimpleNamespace(generate=lambda *args, **_: given.append(args) or outputs)
+    assert asker.ask(["one", "two"], AnswerForm(8, ("point_3d",))) == ['a {"point_3d": [1, 2, 3]}', "free text"]
+    assert asker.ask(["one", "two"], AnswerForm(8)) == said
+    (prompts, sampling), _ = given
+    assert prompts == [{"prompt": "one"}, {"prompt": "two"}]
+    assert sampling["temperature"] == 0 and sampling["max_tokens"] == 8
