@@ -256,6 +256,7 @@ def test_rewards_train_adapters(beta, recipe, tmp_path):
 def test_adapters_and_what_is_merged_of_them_answer_alike_here_and_remotely(
     inputs, tmp_path, run_without_package, capsys
 ):
+    torch.manual_seed(1)
     adapter, merged = tmp_path / "adapter", tmp_path / "merged"
     model = add_lora(GapMllmForConditionalGeneration.from_pretrained(TINY_MODEL, dtype="float32"), r=4)
     plain = model(**inputs).logits
