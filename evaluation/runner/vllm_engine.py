@@ -70,7 +70,7 @@ class VllmAsker:
         outputs = self.engine.generate(prompts, sampling, use_tqdm=False)
         tokens = [output.outputs[0].token_ids for output in outputs]
         texts = self.processor.batch_decode(tokens, skip_special_tokens=True)
-        return [cut_after_json(text, form.keys, form.is_list) if form.keys else text for text in texts]
+        return [cut_after_json(text, form.keys, form.is_list) for text in texts]
 
 
 def check_vllm() -> None:

@@ -3,19 +3,15 @@
 Most tests put a small stand-in in the place of lmms-eval's classes; the last ones need the harness itself.
 """
 
-import glob
 import importlib
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tomllib
 import types
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -35,12 +31,11 @@ from gap_mllm.evaluation.metrics.vsibench import (
 from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.processing.data.sources.wordings import vsibench_prompt
 from gap_mllm.processing.data.video_frames import read_video_frames, video_info
+from tests.examples.harness_run import EXAMPLE, MODEL, run_harness
+from tests.test_structure import ROOT
 
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "lmms_eval"
 TASK = EXAMPLE / "gap_mllm_lmms_eval" / "tasks" / "vsibench_local"
-MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
 VIDEOS = ROOT / "tests" / "fixtures" / "formats" / "vsibench"
 SCENES = (("scannet", "scene9001_00"), ("arkitscenes", "99000001"), ("scannetpp", "99ab12cd34"))
 GREEDY = {"max_new_tokens": 16, "temperature": 0.0, "do_sample": False, "until": ["\n\n"]}
@@ -363,35 +358,13 @@ def test_the_entry_point_names_a_chat_model(wrapper, harness_model):
 # With lmms-eval itself
 
 
-def run_harness(folder, output):
-    """Run the command in a process of its own, with the plug-in as an install would leave it; return its log."""
-    plugin = output / "plugin"
-    info = plugin / "gap_mllm_lmms_eval-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    entry = project["entry-points"]["lmms_eval.models"]["gap_mllm"]
-    (info / "entry_points.txt").write_text(f"[lmms_eval.models]\ngap_mllm = {entry}\n")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(output / "hf")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(plugin), str(EXAMPLE), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "lmms_eval", "--model", "gap_mllm", "--model_args", f"pretrained={MODEL}"]
-    command += ["--tasks", "vsibench_local", "--include_path", str(folder), "--batch_size", "4", "--device", "cpu"]
-    command += ["--log_samples", "--output_path", str(output / "results")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=output)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @NEEDS_HARNESS
 def test_texts_and_score_of_the_harness_are_ours(benchmark, ours, tmp_path):
-    run_harness(benchmark, tmp_path)
-    (samples,) = glob.glob(f"{tmp_path}/results/**/*_samples_vsibench_local.jsonl", recursive=True)
-    answers = [json.loads(line) for line in Path(samples).read_text().splitlines()]
+    theirs, answers = run_harness("vsibench_local", benchmark, tmp_path, batch_size=4)
     raw = {str(answer["doc_id"]): answer.get("resps", answer["filtered_resps"]) for answer in answers}
     assert raw == ours  # "resps" is written only where it differs from what is scored
     scored = {str(answer["doc_id"]): answer["filtered_resps"] for answer in answers}
     assert scored == {name: answer.strip() for name, answer in ours.items()}
-    (results,) = glob.glob(f"{tmp_path}/results/**/*_results.json", recursive=True)
-    theirs = json.loads(Path(results).read_text())["results"]["vsibench_local"]
     rows = question_rows()
     kinds = [row["question_type"] for row in rows]
     scores = [

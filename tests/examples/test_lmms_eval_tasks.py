@@ -3,26 +3,22 @@
 The last test needs lmms-eval itself; all others call what the YAML files name.
 """
 
-import glob
 import importlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import yaml
 
 from gap_mllm.evaluation.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner import evaluate_model
+from tests.examples.harness_run import EXAMPLE, MODEL, run_harness
+from tests.test_structure import ROOT
 
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE, FORMATS = ROOT / "examples" / "lmms_eval", ROOT / "tests" / "fixtures" / "formats"
-MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
+FORMATS = ROOT / "tests" / "fixtures" / "formats"
 POSED = {"posed_root": str(FORMATS / "scannet_posed_images"), "num_views": 2}
 CASES = {  # task: data, split, options of the source, and the figure that stands for all
     "scanrefer": ("scanrefer", "val", POSED, "acc25"),
@@ -161,20 +157,7 @@ def test_every_task_is_packed():
 @pytest.mark.parametrize("name", ["scanrefer", "detection_9dof", "sqa3d"])
 def test_the_harness_gives_our_texts_and_figures(name, write, tmp_path):
     folder, _, _ = write(name)
-    info = tmp_path / "plugin" / "gap_mllm_lmms_eval-0.1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gap-mllm-lmms-eval\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text("[lmms_eval.models]\ngap_mllm = gap_mllm_lmms_eval:manifest\n")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(info.parent), str(EXAMPLE), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "lmms_eval", "--model", "gap_mllm", "--model_args", f"pretrained={MODEL}"]
-    command += ["--tasks", name, "--include_path", str(folder), "--batch_size", "16", "--device", "cpu"]
-    command += ["--log_samples", "--output_path", str(tmp_path / "results")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = glob.glob(f"{tmp_path}/results/**/*_results.json", recursive=True)
-    assert len(found) == 1, done.stdout + done.stderr  # it ends with 0 where a task fails
-    theirs = json.loads(Path(found[0]).read_text())["results"][name]
+    theirs, samples = run_harness(name, folder, tmp_path, batch_size=16)
     data, split, options, _ = CASES[name]
     asked = {"data_dir": FORMATS / data, "split": split, **options}
     benchmark = json.loads((folder / "benchmark.json").read_text())["benchmark"]
@@ -185,6 +168,5 @@ def test_the_harness_gives_our_texts_and_figures(name, write, tmp_path):
     assert figures and figures == {figure: pytest.approx(ours[figure]) for figure in figures}
     lines = (tmp_path / "evaluation" / "predictions.jsonl").read_text().splitlines()
     texts = {line["id"]: line["text"] for line in map(json.loads, lines)}
-    (samples,) = glob.glob(f"{tmp_path}/results/**/*_samples_{name}.jsonl", recursive=True)
-    kept = [json.loads(line)[next(iter(figures))] for line in Path(samples).read_text().splitlines()]
+    kept = [sample[next(iter(figures))] for sample in samples]
     assert {answer["id"]: answer["text"] for answer in kept} == {name: text.strip() for name, text in texts.items()}

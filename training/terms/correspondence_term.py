@@ -52,7 +52,7 @@ class CorrespondenceTerm(_PointTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of depth and poses, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, as in `TokenTerm`; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
         feature_size (`int`, defaults to 128): width of the features that are compared.
         voxel_size_m (`float`, defaults to 0.1): side of a voxel in metres, or in units of the teacher; tokens of few
@@ -79,7 +79,7 @@ class ConsistencyTerm(_PointTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of depth and poses, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, as in `TokenTerm`; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
         feature_size (`int`, defaults to 128): width of the features that are compared.
         voxel_size_m (`float`, defaults to 0.1): side of a voxel in metres, as of "correspondence".

@@ -30,7 +30,7 @@ class RegionTextTerm(ObjectTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of depth and poses, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, as in `TokenTerm`; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
         negatives (`list[str]`): labels that every object is held against, beside those of its scene; none by default.
         temperature (`float`, defaults to 0.07): divisor of the cosines.

@@ -21,7 +21,7 @@ class RelationsTerm(ObjectTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of depth and poses, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, as in `TokenTerm`; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
         margin_m (`float`, defaults to 0.2): least difference along an axis in metres.
         scale (`float`, defaults to 10.0): factor of the cosines.

@@ -23,7 +23,7 @@ class ShapeTerm(ObjectTerm):
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
         teacher (`str` or `dict`): teacher of depth and poses, as in `HeadTerm`; "recorded" by default.
-        layers (`list[int]`): hidden states that the head reads, one; [-1] by default.
+        layers (`list[int | str]`): hidden states that the head reads, one, as in `TokenTerm`; [-1] by default.
         head_size (`int`, *optional*): hidden width of the head, twice that of the language model by default.
         squared (`bool`, defaults to False): whether distances are squared.
         occupancy_side (`int`, *optional*): cells along each side of a cube around the mean of the true points; the

@@ -95,23 +95,20 @@ def read_hidden_states(language_model: nn.Module, layers: Sequence[int]) -> Iter
 
 
 @contextmanager
-def read_tower(visual: nn.Module, wanted: bool = True) -> Iterator[list[torch.Tensor]]:
+def read_tower(visual: nn.Module) -> Iterator[list[torch.Tensor]]:
     """Keep what the vision tower makes of pictures inside a `with` block.
 
     Args:
         visual (`nn.Module`): Qwen3-VL's vision tower.
-        wanted (`bool`, defaults to True): whether anything is kept.
     Yields:
         `list[torch.Tensor]`: merged tokens `(T, D)` of each call, in its order.
     """
     kept = []
     handle = visual.register_forward_hook(lambda module, args, output: kept.append(output.pooler_output))
     try:
-        if not wanted:
-            handle.remove()
         yield kept
     finally:
         handle.remove()
 
 
-__all__ = ["TOWER_INDEX", "layer_index", "map_layers", "read_hidden_states", "read_tower"]
+__all__ = ["TOWER", "TOWER_INDEX", "layer_index", "map_layers", "read_hidden_states", "read_tower"]

@@ -1,6 +1,7 @@
 """GAP-MLLM with the heads of geometry-aligned pre-training. The heads are dropped for inference."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -236,7 +237,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         reads_heads = len(self.training_heads) > 0 and not is_plain_trainer
         shared = {"mm_token_type_ids": mm_token_type_ids, "scene_lengths": scene_lengths, "return_dict": True}
         layers = self._head_layers if reads_heads else []
-        with read_tower(self.model.visual, TOWER_INDEX in layers) as tower:
+        reads_tower = read_tower(self.model.visual) if TOWER_INDEX in layers else nullcontext([])
+        with reads_tower as tower:
             if pixel_values is not None:
                 if self.model.uses_geometry:
                     self.model._check_packing(position_ids, attention_mask, scene_lengths, kwargs.get("cu_seq_lens_q"))

@@ -49,7 +49,7 @@ def process_results(doc: Mapping, results: Sequence[str]) -> dict[str, dict]:
     """Keep the answer of a question for every figure of its benchmark, cut where `gap-mllm evaluate` stops."""
     benchmark, _ = open_questions(doc["folder"])
     form = benchmark.forms[0]
-    text = cut_after_json(results[0], form.keys, form.is_list) if form.keys else results[0]
+    text = cut_after_json(results[0], form.keys, form.is_list)
     return {name: {"folder": doc["folder"], "id": doc["id"], "text": text} for name in FIGURES[benchmark.name]}
 
 
