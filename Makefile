@@ -195,7 +195,9 @@ tiny-encoder: $(READY)
 tiny-model: $(READY)
 	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path examples/assets/tiny_geometry_encoder \
 	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm
-	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
+	$(BIN)/gap-mllm train tiny_gap_mllm_names --model_path $(TINY_OUTPUT)/tiny_gap_mllm \
+	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_names
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_names examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
 
 lint: $(READY) links $(PYRIGHT_READY)
 	$(BIN)/ruff check .

@@ -24,7 +24,11 @@ from gap_mllm.hub import save_for_hub
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
-TARGETS = {"tiny_gap_mllm": "make tiny-model", "tiny_geometry_encoder": "make tiny-encoder"}
+TARGETS = {
+    "tiny_gap_mllm": "make tiny-model",
+    "tiny_gap_mllm_names": "make tiny-model",
+    "tiny_geometry_encoder": "make tiny-encoder",
+}
 ENCODER = "gap_mllm_vggt"
 
 
@@ -66,6 +70,7 @@ def provenance(run: Path) -> dict:
     changed = {key: resolved[key] for key in recipe if resolved.get(key, recipe[key]) != recipe[key]}
     commit = f"{made_by['git_commit']}{' with changes' if made_by['git_is_dirty'] else ''}"
     versions = ", ".join(f"{package} {number}" for package, number in made_by["versions"].items())
+    begins_from = made_by["settings"].get("model_path")
     return {
         "command": TARGETS.get(name, f"training by {name}, then .ci/ship_tiny.py"),
         "recipe": f"training/recipes/{name}.yaml{f', changed: {json.dumps(changed)}' if changed else ''}",
@@ -75,7 +80,18 @@ def provenance(run: Path) -> dict:
         "git commit": commit,
         "settings hash": summary["settings_hash"],
         "versions": versions,
+        **({"begins from": _told_of(Path(begins_from))} if begins_from else {}),
     }
+
+
+def _told_of(start: Path) -> str:
+    """Where the model comes from that a run began from: a finished run, or a folder that was shipped."""
+    if (start / "metrics.json").is_file():
+        made = json.loads((start / "metrics.json").read_text(encoding="utf-8"))["provenance"]
+        made["weights"] = "as shipped, in float16"
+    else:
+        made = provenance(start)
+    return "; ".join(f"{name}: {made[name]}" for name in made if name not in ("command", "versions"))
 
 
 def main(words: list[str] | None = None) -> None:

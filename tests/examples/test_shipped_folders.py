@@ -96,6 +96,18 @@ def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_pa
     assert card_text(metrics) in card and "| steps | 20 of 4 rooms |" in card
 
 
+def test_provenance_tells_of_the_training_before(script, tmp_path):
+    runs = [as_run("tiny_gap_mllm", tmp_path / name) for name in ("first", "second")]
+    made_by = json.loads((runs[1] / "provenance.json").read_text(encoding="utf-8"))
+    for start, told in ((ASSETS / "tiny_gap_mllm", "in float16"), (runs[0], "git commit: abc")):
+        made_by["settings"]["model_path"] = str(start)
+        (runs[1] / "provenance.json").write_text(json.dumps(made_by), encoding="utf-8")
+        (runs[0] / "metrics.json").unlink(missing_ok=True)
+        before = script.provenance(runs[1])["begins from"]
+        assert before.startswith("recipe: training/recipes/tiny_gap_mllm") and "seed: " in before and told in before
+    assert "begins from" not in script.provenance(runs[0])
+
+
 def test_a_run_that_is_not_finished_is_not_shipped(script, tmp_path):
     run = as_run("tiny_geometry_encoder", tmp_path / "run", state="stopped by SIGTERM")
     with pytest.raises(SystemExit, match="not finished .stopped by SIGTERM"):
