@@ -194,7 +194,20 @@ def _save(tiny_model, processor, folder, **changes):
     text = {"head_dim": 32, "rope_parameters": {"mrope_section": [6, 5, 5]}}  # what vLLM's attention has on processors
     model = tiny_model(seed=1, text_config=text, **changes)
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    if changes.get("gap_fusion_config") == POSITIONS:
+        _bring_near(model.model.geometry)
     return model, save_for_hub(model, processor, folder)
+
+
+@torch.no_grad()
+def _bring_near(encoder):
+    """Points within metres: random ones are kilometres away, where rounding moves them to other voxels."""
+    last = encoder.camera_head.pose_branch.fc2
+    last.weight.mul_(0.01)
+    last.bias.copy_(
+        torch.tensor([0.0] * 6 + [1.0, 0.25, 0.25])
+    )  # no turn, and a field of view, summed over iterations
+    encoder.depth_head.scratch.output_conv2[-1].weight.mul_(0.1)
 
 
 def _random_prompts(processor, make_image):
