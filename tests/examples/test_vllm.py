@@ -204,9 +204,7 @@ def _bring_near(encoder):
     """Points within metres: random ones are kilometres away, where rounding moves them to other voxels."""
     last = encoder.camera_head.pose_branch.fc2
     last.weight.mul_(0.01)
-    last.bias.copy_(
-        torch.tensor([0.0] * 6 + [1.0, 0.25, 0.25])
-    )  # no turn, and a field of view, summed over iterations
+    last.bias.copy_(torch.tensor([0.0] * 6 + [1.0, 0.25, 0.25]))  # no turn, and a field of view (over iterations)
     encoder.depth_head.scratch.output_conv2[-1].weight.mul_(0.1)
 
 
