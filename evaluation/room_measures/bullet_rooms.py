@@ -87,9 +87,9 @@ def render_bullet_room(seed: int, num_views: int = 4, height: int = 240, width: 
 @contextmanager
 def _simulation():
     try:
-        import pybullet
-        import pybullet_data
-        from pybullet_utils.bullet_client import BulletClient
+        import pybullet  # pyright: ignore[reportMissingImports]
+        import pybullet_data  # pyright: ignore[reportMissingImports]
+        from pybullet_utils.bullet_client import BulletClient  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("Rooms of PyBullet need it: pip install pybullet") from error
     bullet = BulletClient(pybullet.DIRECT)
