@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...processing.asking_gap_mllm import ANSWER_FORMS, Asker
 from ...processing.data.rooms.renderer import RoomScene
-from ...processing.processing_gap_mllm import GapMllmProcessor
 from ..baselines import fit_baselines
 from ..marked_pixel import make_marked_pixel_samples, score_marked_pixels
+from ..runner.models import load_model
 from .geometry_answers import GEOMETRIES, answer_questions
 
 
@@ -171,10 +170,9 @@ def measure_bullet_rooms(model_folder: str | Path, num_rooms: int = 64, num_base
         `dict`: for each geometry the figures of `score_marked_pixels`. Labels are those of the things, most of which
         rooms of ours do not have.
     """
-    model = GapMllmForConditionalGeneration.from_pretrained(model_folder).eval()
-    asker = Asker(model, GapMllmProcessor.from_pretrained(model_folder))
     baselines = fit_baselines(render_bullet_room(num_rooms + seed) for seed in range(num_baseline_rooms))
     samples = make_marked_pixel_samples(map(render_bullet_room, range(num_rooms)), questions_per_scene=4)
+    asker = Asker(*load_model(model_folder, "cpu"))
     form, found = ANSWER_FORMS["reconstruction"], {}
     for geometry in GEOMETRIES:
         found[geometry], _ = score_marked_pixels(answer_questions(asker, samples, form, geometry), samples, baselines)

@@ -181,6 +181,7 @@ def vllm_kinds(known: Conversations) -> list[Kind]:
     whole = [sent(picture) for picture in known.scenes[1]]
     no_picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,bm90aGluZw=="}}
     empty_film = {"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}
+    token_too_many = "2 pictures came, but the prompt has 3 image tokens"
     token = {"type": "text", "text": "<|vision_start|><|image_pad|><|vision_end|>"}
     mean = {"extra_body": {"mm_processor_kwargs": {"image_mean": [0.1, 0.1, 0.1]}}}
     return [
@@ -195,7 +196,7 @@ def vllm_kinds(known: Conversations) -> list[Kind]:
         Kind("a line", refused([sent(Image.new("RGB", (1, 400))), FIND]), "aspect ratio"),
         Kind("ten views", refused([*whole * 5, FIND]), "At most 8 image"),
         Kind("image tokens alone", refused([token, FIND]), "no pictures came"),
-        Kind("an image token too many", refused([*whole, token]), "2 pictures came, .* 3 image tokens"),
+        Kind("an image token too many", refused([*whole, token]), token_too_many),
         Kind("a video of nothing", refused([empty_film, FIND]), "video"),
         Kind("another mean", refused([*whole, FIND], **mean), "mm_processor_kwargs"),
         Kind("another model", refused([*whole, FIND], model="gpt"), "does not exist"),
