@@ -226,9 +226,12 @@ class GeometryAlignedTrainer(TermTrainer):
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
-        self._gates.has_views = "pixel_values" in inputs
+        has_views = "pixel_values" in inputs
+        tower_only = has_views and all(self.terms[name].reads_tower_only for name in self.term_names)
+        self._gates.has_views = has_views and not tower_only
         with self._watched(inputs):
-            outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
+            shown = {name: value for name, value in inputs.items() if name not in self._not_for_model}
+            outputs = model(**shown, **({"tower_only": True} if tower_only else {}))
         sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
         return {name: value for name, value in sums.items() if value is not None}, outputs
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
+from ...hidden_states_gap_mllm import TOWER
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
 from ..losses import LossSum
 from ..object_targets import ObjectTargets
@@ -32,6 +33,10 @@ class TokenTerm(HeadTerm):
 
     layers: list[int | str] = field(default_factory=lambda: [-1])
     head_size: int | None = None
+
+    @property
+    def reads_tower_only(self) -> bool:
+        return list(self.layers) == [TOWER]
 
     def width(self, config: GapMllmConfig) -> int:
         """Width of the features; that of the language model, in which texts are embedded, by default."""
@@ -67,13 +72,15 @@ class TokenTerm(HeadTerm):
             yield
             return
 
-        def embed(language, args, kwargs):  # here, since the embeddings of a sharded model are whole while it runs
+        language = model.model.language_model
+
+        def embed(visual, args, kwargs):  # here, since the embeddings of a sharded model are whole while it runs
             with torch.no_grad():
                 self.text_features = [
                     torch.stack([language.embed_tokens(text).float().mean(0) for text in scene]) for scene in texts
                 ]
 
-        handle = model.model.language_model.register_forward_pre_hook(embed, with_kwargs=True)
+        handle = model.model.visual.register_forward_pre_hook(embed, with_kwargs=True)
         try:
             yield
         finally:
