@@ -1,4 +1,6 @@
-"""Where the views show what an answer is about: marked pixels, or the objects whose boxes are answered."""
+"""Where the views show what an answer is about, marked pixels or objects whose boxes are answered, or a question names."""
+
+from collections import Counter
 
 import numpy as np
 
@@ -31,6 +33,20 @@ def answered_places(sample: SceneSample, with_boxes: bool = False) -> list[Mark]
     views = range(len(sample.views)) if frame is None else [frame]
     places = [_place_of(sample, box, views) for box in sample.boxes]
     return [] if None in places else places
+
+
+def mentioned_places(sample: SceneSample) -> dict[str, Mark]:
+    """Where the objects are seen that a question may mention, by their label; in the views that it names, if any.
+
+    Args:
+        sample (`SceneSample`): question whose `boxes` are what it asks about.
+    Returns:
+        `dict[str, Mark]`: without labels that several objects share, and objects whose place is not known.
+    """
+    views = sample.metadata.get("named_views") or range(len(sample.views))
+    labels = Counter(box.label for box in sample.boxes)
+    found = {box.label: _place_of(sample, box, views) for box in sample.boxes if box.label and labels[box.label] == 1}
+    return {label: place for label, place in found.items() if place is not None}
 
 
 def _place_of(sample: SceneSample, box: Box, views) -> Mark | None:
@@ -74,4 +90,4 @@ def _in_picture(sample, box, view):
     return -float(np.linalg.norm(share - 0.5)), share
 
 
-__all__ = ["answered_places"]
+__all__ = ["answered_places", "mentioned_places"]

@@ -160,6 +160,8 @@ def _question(scene, index, first_position, views_start, document):
     question, answer = scene.questions[index], scene.answers[index]
     length = len(question) + len(answer)
     readout = [PADDING] * length
+    for token, column in scene.mentions[index].items():
+        readout[token] = views_start + column
     if scene.targets[index] is not None:
         # The rows that predict the answer are those before each of its tokens.
         readout[len(question) - 1 : length - 1] = [views_start + column for column in scene.targets[index]]

@@ -18,7 +18,7 @@ from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
 from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from .answered_places import answered_places
+from .answered_places import answered_places, mentioned_places
 from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry
 from .layouts import LAYOUTS
@@ -91,6 +91,8 @@ class SceneCollator:
             `set_training_heads` returns, for pre-training.
         readout_boxes (`bool`, defaults to False): whether read-out targets are also made of answers with boxes
             (`answered_places`), not of marked pixels alone; for pre-training.
+        readout_mentions (`bool`, defaults to False): whether read-out targets are also made of the words of questions
+            that name an object (`mentioned_places`); for pre-training.
         intrinsics_in_prompt (`bool`, *optional*): whether questions tell the focal lengths of their views
             (`focal_lengths`), which the processor then remembers; by default what it remembers, else no.
     Raises:
@@ -131,6 +133,7 @@ class SceneCollator:
         known_geometry: Sequence[str] = (),
         teaching: Callable | None = None,
         readout_boxes: bool = False,
+        readout_mentions: bool = False,
         intrinsics_in_prompt: bool | None = None,
     ):
         if layout not in LAYOUTS:
@@ -140,10 +143,10 @@ class SceneCollator:
         for name, value in bounds.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more, or None for no bound.")
-        own = point_map_side is not None or answer_weights or teaching is not None or readout_boxes
+        own = point_map_side is not None or answer_weights or teaching is not None or readout_boxes or readout_mentions
         if own and not for_pretraining:
             raise ValueError(
-                "point_map_side, answer_weights, teaching and readout_boxes are for pre-training: pass "
+                "point_map_side, answer_weights, teaching, readout_boxes and readout_mentions are for pre-training: pass "
                 "for_pretraining=True."
             )
         unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
@@ -156,6 +159,7 @@ class SceneCollator:
         check_names("known_geometry", known_geometry, KNOWN_FIELDS)
         self.known_geometry, self.teaching = known_geometry, teaching
         self.readout_boxes = check_flag("readout_boxes", readout_boxes)
+        self.readout_mentions = check_flag("readout_mentions", readout_mentions)
         if intrinsics_in_prompt is not None:
             processor.intrinsics_in_prompt = check_flag("intrinsics_in_prompt", intrinsics_in_prompt)
         self.events = CollationEvents()
@@ -265,7 +269,8 @@ class SceneCollator:
             if pixels < wanted:
                 self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
         marks = [answered_places(sample, self.readout_boxes) for sample in group.samples]
-        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size)
+        mentions = [mentioned_places(sample) for sample in group.samples] if self.readout_mentions else None
+        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size, mentions)
         kinds = getattr(self.teaching, "token_kinds", ())
         scene = with_geometry_tokens(scene, self.processor.image_processor.merge_size, kinds)
         for index, sample in enumerate(group.samples):

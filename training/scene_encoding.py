@@ -1,6 +1,7 @@
 """A scene and the questions about it as tokens: the views once, and what is asked and answered behind them."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -42,6 +43,8 @@ class EncodedScene:
         weights (`list[list[float]]`): weight of each token of the answers in the loss.
         targets (`list[list[int] | None]`): tokens of the prefix that show what each token of an answer is about; None
             for a question about no mark.
+        mentions (`list[dict[int, int]]`): tokens of each question that name what the views show, and the token of the
+            prefix that shows it.
     """
 
     prefix: list[int]
@@ -52,6 +55,7 @@ class EncodedScene:
     answers: list[list[int]]
     weights: list[list[float]]
     targets: list[list[int] | None]
+    mentions: list[dict[int, int]]
 
     def length(self, index: int) -> int:
         """Number of tokens of a question with the views before it and the answer behind it."""
@@ -83,6 +87,7 @@ def encode_scene(
     marks: list[list[Mark]],
     answer_weights: dict[str, float] | None = None,
     size: dict[str, int] | None = None,
+    mentions: list[dict[str, Mark]] | None = None,
 ) -> EncodedScene:
     """Encode the views of a scene once, and all questions about them.
 
@@ -94,6 +99,7 @@ def encode_scene(
             about none.
         answer_weights (`dict[str, float]`, *optional*): weight of each part of an answer, see `SceneCollator`.
         size (`dict[str, int]`, *optional*): bounds on the pixels of a view, instead of the image processor's own.
+        mentions (`list[dict[str, Mark]]`, *optional*): words of each question, and where the views show what they mean.
     Returns:
         `EncodedScene`.
     """
@@ -116,16 +122,30 @@ def encode_scene(
         elif columns:
             columns = [columns[part] for part in _parts_of_list(tokenizer, text.answer, len(columns))]
         targets.append(columns or None)
+    questions = [_question_tokens(tokenizer, text.question, bool(mentions)) for text in texts]
+    mentioned = [{} for _ in texts]
+    for (_, ends), text, places, columns in zip(questions, texts, mentions or (), mentioned, strict=False):
+        tokens = marks_to_tokens(list(places.values()), sizes, grids, merge_size)
+        for word, token in zip(places, tokens, strict=True):
+            for match in re.finditer(rf"\b{re.escape(word)}\b", text.question):
+                columns[bisect_left(ends, match.end())] = image_tokens[token]
     return EncodedScene(
         prefix=prefix,
         token_types=types,
         pixel_values=pixel_values,
         image_grid_thw=grids,
-        questions=[tokenizer(text.question, add_special_tokens=False)["input_ids"] for text in texts],
+        questions=[ids for ids, _ in questions],
         answers=[ids for ids, _ in answers],
         weights=[weights for _, weights in answers],
         targets=targets,
+        mentions=mentioned,
     )
+
+
+def _question_tokens(tokenizer, text, with_ends):
+    """Tokens of a question, and where each ends in its text, where that is asked for."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=with_ends)
+    return encoded["input_ids"], [end for _, end in encoded["offset_mapping"]] if with_ends else []
 
 
 def _parts_of_list(tokenizer, text, count):
@@ -156,6 +176,7 @@ def with_geometry_tokens(scene: EncodedScene, merge_size: int, kinds: Sequence[s
         prefix=torch.tensor(scene.prefix).repeat_interleave(repeats).tolist(),
         token_types=types.repeat_interleave(repeats).tolist(),
         targets=[None if columns is None else starts[columns].tolist() for columns in scene.targets],
+        mentions=[{token: int(starts[column]) for token, column in words.items()} for words in scene.mentions],
     )
 
 

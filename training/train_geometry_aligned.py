@@ -234,7 +234,8 @@ def _train(model_args, args, run, scorer, callbacks, make_scorer):
     is_flash = "flash" in model.config.text_config._attn_implementation
     layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
-    shared["readout_boxes"] = make_terms(args, args.terms)["readout"].boxes
+    readout = make_terms(args, args.terms)["readout"]
+    shared |= {"readout_boxes": readout.boxes, "readout_mentions": readout.mentions}
     shared |= {"teaching": teaching, "known_geometry": model_args.known_geometry}
     if model_args.frozen_geometry:
         shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)

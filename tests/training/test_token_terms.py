@@ -340,3 +340,33 @@ def test_chamfer_of_the_shapes_does_not_know_the_place(make_pretraining_model, p
     assert points.mean(1).abs().max() < 1e-5
     assert torch.allclose(points, (lambda found: found.points - found.centers[:, None])(objects_of(rooms[0][0])))
     assert float(chamfer_loss(points, points).mean) == 0
+
+
+def test_where_the_tower_is_all_that_is_read_nothing_else_runs(make_pretraining_model, prepare, rooms):
+    terms = {"label_map": {"weight": 1.0, "layers": ["tower"], "negatives": ["bed", "lamp"]}}
+    frozen = {"vision": 0.01, "heads": 0.01, "mergers": 0.0, "fusion": 0.0, "language": 0.0, "point_maps": 0.0}
+
+    def trained(**options):
+        torch.manual_seed(0)
+        model, ran = make_pretraining_model(), set()
+        trainer = prepare(model, terms, module_learning_rates=frozen, **options)
+        parts = {"language": model.model.language_model, "geometry": model.model.geometry, "tower": model.model.visual}
+        for name, part in parts.items():
+            part.register_forward_hook(lambda *_, name=name: ran.add(name))
+        return model, logged(trainer), ran
+
+    model, log, ran = trained(text_weight=0.0)
+    whole, logged_whole, ran_whole = trained(text_weight=1e-30)
+    assert ran == {"tower"} and ran_whole == {"tower", "language", "geometry"}
+    assert [entry["loss_label_map"] for entry in log] == [entry["loss_label_map"] for entry in logged_whole]
+    for (name, value), other in zip(model.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(value, other, msg=name)
+
+
+def test_heads_on_other_layers_are_not_read_from_the_tower_alone(make_pretraining_model, prepare, rooms):
+    model = make_pretraining_model()
+    trainer = prepare(model, {"label_map": {"weight": 1.0, "layers": [1]}}, text_weight=0.0)
+    batch = trainer.data_collator(copy.deepcopy(rooms))
+    names = ("labels", "input_ids", "pixel_values", "image_grid_thw", "scene_lengths")
+    with pytest.raises(ValueError, match=r"heads \['label_map'\] read the layers \[1\]"):
+        model(**{name: batch[name] for name in names}, tower_only=True)

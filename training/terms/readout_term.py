@@ -22,11 +22,14 @@ class ReadoutTerm(LossTerm):
         heads (`list[int]`): heads of these layers, from 0; [0] by default.
         boxes (`bool`, defaults to False): whether answers with boxes look at their objects, too; what a recipe gives
             `SceneCollator(readout_boxes=...)`, which makes the targets.
+        mentions (`bool`, defaults to False): whether words of a question that name an object look at it, too; what a
+            recipe gives `SceneCollator(readout_mentions=...)`.
     """
 
     layers: list[int] = field(default_factory=lambda: [1, 2])
     heads: list[int] = field(default_factory=lambda: [0])
     boxes: bool = False
+    mentions: bool = False
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (inputs["readout_targets"] != PADDING).sum() * (len(self.layers) * len(self.heads))
