@@ -1,4 +1,4 @@
-"""Where the views show what an answer is about, marked pixels or objects whose boxes are answered, or a question names."""
+"""Where the views show what an answer is about, marked pixels or objects with boxes, or what a question names."""
 
 from collections import Counter
 

@@ -146,8 +146,8 @@ class SceneCollator:
         own = point_map_side is not None or answer_weights or teaching is not None or readout_boxes or readout_mentions
         if own and not for_pretraining:
             raise ValueError(
-                "point_map_side, answer_weights, teaching, readout_boxes and readout_mentions are for pre-training: pass "
-                "for_pretraining=True."
+                "point_map_side, answer_weights, teaching, readout_boxes and readout_mentions are for pre-training: "
+                "pass for_pretraining=True."
             )
         unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
         if unknown:

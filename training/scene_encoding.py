@@ -99,7 +99,7 @@ def encode_scene(
             about none.
         answer_weights (`dict[str, float]`, *optional*): weight of each part of an answer, see `SceneCollator`.
         size (`dict[str, int]`, *optional*): bounds on the pixels of a view, instead of the image processor's own.
-        mentions (`list[dict[str, Mark]]`, *optional*): words of each question, and where the views show what they mean.
+        mentions (`list[dict[str, Mark]]`, *optional*): words of each question, and where views show what they mean.
     Returns:
         `EncodedScene`.
     """

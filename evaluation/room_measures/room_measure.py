@@ -4,6 +4,7 @@ Parts are asked one after the other, while a second process renders the rooms of
 come, so that the same call goes on where it was stopped.
 """
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -64,7 +65,7 @@ def measure_rooms(
     Args:
         model_path (`str` or path): folder, or repository of the Hub.
         output (`str` or path, defaults to "outputs/rooms"): folder for plan.json, answers/ and metrics.json; the same
-            call again goes on.
+            call again goes on, or reads what it found.
         rooms (`str`, defaults to "selection"): key of `ROOM_SETS`: "selection" to choose by, "test" with its frozen
             marks, "unseen" for last figures alone.
         limit (`int`, *optional*): the first rooms of the set, 2 or more; all by default.
@@ -112,6 +113,10 @@ def measure_rooms(
     chosen = "" if limit is None else f" --limit {limit}"
     chosen += "" if tuple(groups) == GROUPS else f" --groups {' '.join(groups)}"
     told |= {"command": f"gap-mllm measure-rooms MODEL --rooms {rooms}{chosen}"}
+    if (output / METRICS_FILE).is_file():
+        finished = json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
+        if told.items() <= finished.items():
+            return finished
     if device.type == "cpu":
         torch.set_num_threads(1)
     if is_encoder:

@@ -77,7 +77,7 @@ class ParsedAnswer(Generic[T]):
 
 # Parts of an answer
 
-ANSWER_PARTS = ("words", "label", "number", "decimals", "frame_of_json")
+ANSWER_PARTS = ("words", "letter", "label", "number", "decimals", "frame_of_json")
 _JSON_PART = re.compile(r'"label": "(?P<label>[^"]*)"|-?(?P<number>\d+)(?:\.(?P<decimals>\d+))?')
 
 
@@ -87,9 +87,12 @@ def answer_parts(text: str) -> list[str]:
     Args:
         text (`str`): an answer as the functions below write it, or a plain sentence.
     Returns:
-        `list[str]`: for every character "words" (all of a plain sentence), "label", "number" (sign, whole digits and
-        point), "decimals" (digits after the point) or "frame_of_json" (fences, keys, brackets).
+        `list[str]`: for every character "words" (all of a plain sentence), "letter" (of an answer that is one capital
+        letter), "label", "number" (sign, whole digits and point), "decimals" (digits after the point) or
+        "frame_of_json" (fences, keys, brackets).
     """
+    if re.fullmatch("[A-Z]", text):
+        return ["letter"]
     if not text.startswith("```"):
         return ["words"] * len(text)
     parts = ["frame_of_json"] * len(text)
