@@ -122,17 +122,23 @@ def region_text_contrast_loss(
 
 @in_full_precision
 def label_map_loss(
-    features: torch.Tensor, texts: torch.Tensor, labels: torch.Tensor, *, temperature: float | torch.Tensor = 0.07
+    features: torch.Tensor,
+    texts: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    *,
+    temperature: float | torch.Tensor = 0.07,
 ) -> LossSum:
     """Each place of the views of a scene finds the text of its label among all. Items: labels that places show.
 
-    The mean over the places of each label, so that a wall does not drown a lamp.
+    The mean over the places of each label, so that a wall does not drown a lamp, or over all by their weights.
     Source: dense image features against texts as in LSeg (arXiv:2201.03546); the mean by label is our choice.
 
     Args:
         features (`torch.Tensor` of shape `(N, C)`): features of places of one scene; of any length.
         texts (`torch.Tensor` of shape `(L, C)`): features of the texts; of any length.
         labels (`torch.Tensor` of shape `(N,)`, int64): text of each place; negative where it is not known.
+        weights (`torch.Tensor` of shape `(N,)`, *optional*): weight of each place; items are their sum, then.
         temperature (`float` or `torch.Tensor`, defaults to 0.07): divisor of the cosines; may be learned.
     Returns:
         `LossSum`.
@@ -155,8 +161,12 @@ def label_map_loss(
     check_temperature(temperature)
     if len(labels) and int(labels.max()) >= len(texts):
         raise ValueError(f"labels go up to {int(labels.max())}, but there are {len(texts)} texts.")
-    features, labels = features[labels >= 0], labels[labels >= 0]
+    is_known = labels >= 0
+    features, labels = features[is_known], labels[is_known]
     losses = F.cross_entropy(unit(features) @ unit(texts).T / temperature, labels, reduction="none")
+    if weights is not None:
+        check_shapes(weights=weights, is_known=is_known)
+        return LossSum((losses * weights[is_known]).sum(), weights[is_known].sum())
     seen = torch.bincount(labels, minlength=len(texts))
     return LossSum((losses / seen[labels]).sum(), (seen > 0).sum())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
+from ...processing.data.task_makers.margins import STRUCTURE_NAMES
 from ..losses import LossSum, label_map_loss
 from ..object_targets import CELLS, ObjectTargets
 from .token_term import ObjectTerm
@@ -17,8 +18,9 @@ class LabelMapTerm(ObjectTerm):
 
     A text is the mean of its embeddings in the language model, as in `RegionTextTerm`, which tells the objects of a
     scene apart where this term names every place, walls and floors too. Names come from instance maps, else from boxes
-    and depth. A label counts the same in a scene however little of it is seen. A cross that a question draws is a
-    "red cross", so that marks are seen before answers follow them. Source: `label_map_loss`.
+    and depth. A label counts the same in a scene however little of it is seen, unless `structure_weight` is given. A
+    cross that a question draws is a "red cross", so that marks are seen before answers follow them. Source:
+    `label_map_loss`.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
@@ -29,13 +31,19 @@ class LabelMapTerm(ObjectTerm):
         side (`int`, defaults to 4): places along each side of a token, 1, 2, 4 or 8.
         negatives (`list[str]`): labels that every place is held against, beside those of its scene; none by default.
         temperature (`float`, defaults to 0.07): divisor of the cosines.
+        structure_weight (`float`, *optional*): weight of a place of a wall, a floor or the like where every place of
+            an object weighs 1, and a cross as many as a token has. By default labels weigh the same.
+        names_crosses (`bool`, defaults to False): whether a cross is a "red cross bed", told from those on all other
+            labels of the list, so that what is marked is known, too.
     Raises:
-        ValueError: for another side.
+        ValueError: for another side, or a weight that is not above 0.
     """
 
     side: int = 4
     negatives: list[str] = field(default_factory=list)
     temperature: float = 0.07
+    structure_weight: float | None = None
+    names_crosses: bool = False
 
     name = "label_map"
     head = "label_map"
@@ -43,22 +51,45 @@ class LabelMapTerm(ObjectTerm):
     def __post_init__(self):
         if self.side not in (1, 2, 4, 8):
             raise ValueError(f"terms.label_map.side is {self.side}; expected 1, 2, 4 or 8.")
+        if self.structure_weight is not None and not self.structure_weight > 0:
+            raise ValueError(f"terms.label_map.structure_weight is {self.structure_weight}; expected more than 0.")
 
     def width(self, config: GapMllmConfig) -> int:
         return self.side**2 * config.text_config.hidden_size
 
     def object_targets(self, objects: ObjectTargets) -> dict[str, object]:
-        crosses = {f"{color} cross": place for color, *place in objects.crosses}
-        names, step = sorted({*objects.names, *crosses, *self.negatives}), CELLS // self.side
+        step, seen = CELLS // self.side, {*objects.names, *self.negatives}
+        numbers = torch.tensor([*range(len(objects.names)), -1])  # -1 is the last
+        labels = numbers[objects.places[:, step // 2 :: step, step // 2 :: step]]
+        crosses = {}  # what each is called, by its place
+        for color, token, row, column in objects.crosses:
+            place = token, row // step, column // step
+            beneath = int(labels[place])
+            named = self.names_crosses and beneath >= 0
+            crosses[place] = f"{color} cross {objects.names[beneath]}" if named else f"{color} cross"
+        colors = {color for color, *_ in objects.crosses} if self.names_crosses else ()
+        names = sorted({*seen, *crosses.values(), *(f"{color} cross {name}" for color in colors for name in seen)})
         numbers = torch.tensor([*(names.index(name) for name in objects.names), -1])
-        labels = numbers[objects.places[:, step // 2 :: step, step // 2 :: step]]  # -1 is the last
-        for name, (token, row, column) in crosses.items():
-            labels[token, row // step, column // step] = names.index(name)
-        return {"count": len(labels[labels >= 0].unique()), "texts": names, "labels": labels}
+        labels = numbers[labels]
+        for place, name in crosses.items():
+            labels[place] = names.index(name)
+        weights = self._weights(labels, names)
+        for place in crosses if self.structure_weight is not None else ():
+            weights[place] = self.side**2
+        return {"count": float(weights.sum()), "texts": names, "labels": labels, "weights": weights}
+
+    def _weights(self, labels, names):
+        """Weight of each place in the loss."""
+        if self.structure_weight is None:
+            seen = torch.bincount(labels[labels >= 0], minlength=len(names))
+            return torch.where(labels >= 0, 1 / seen[labels].clamp_min(1), 0.0)
+        kinds = [self.structure_weight if name in STRUCTURE_NAMES else 1.0 for name in names]
+        return torch.tensor([*kinds, 0.0])[labels]
 
     def scene_loss(self, features: torch.Tensor, scene: Mapping[str, object]) -> LossSum:
         places = features.unflatten(1, (self.side**2, -1)).flatten(0, 1)
-        return label_map_loss(places, scene["texts"], scene["labels"].flatten(), temperature=self.temperature)
+        labels, weights = scene["labels"].flatten(), scene["weights"].flatten()
+        return label_map_loss(places, scene["texts"], labels, weights, temperature=self.temperature)
 
 
 __all__ = ["LabelMapTerm"]
