@@ -508,6 +508,11 @@ def test_every_label_of_a_map_counts_the_same():
     alone = label_map_loss(features[[3]], texts, labels[[3]]).sum
     assert loss.count == 2
     torch.testing.assert_close(loss.sum, sum(each) / 4 + alone)
+    weighed = label_map_loss(features, texts, labels, torch.tensor([1.0, 1.0, 2.0, 0.5, 9.0, 0.0]))
+    assert weighed.count == 4.5
+    torch.testing.assert_close(weighed.sum, (each[0] + each[1] + 2 * each[2] + alone / 2).to(weighed.sum))
+    with pytest.raises(ValueError, match="weights"):
+        label_map_loss(features, texts, labels, torch.ones(5))
     none = label_map_loss(features.requires_grad_(), texts, torch.full((6,), -1))
     none.mean.backward()
     assert none.count == 0 and (features.grad == 0).all()

@@ -17,6 +17,7 @@ from gap_mllm.training.object_targets import CELLS, find_objects, spread_points
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import RecordedTeacher
 from gap_mllm.training.terms import ConsistencyTerm, CorrespondenceTerm, RegionTextTerm, make_terms
+from gap_mllm.training.terms.label_map_term import LabelMapTerm
 from gap_mllm.training.terms.shape_term import occupied_cells
 
 
@@ -230,6 +231,31 @@ def test_places_are_named_walls_and_floors_too(make_pretraining_model, prepare, 
         assert names[told["labels"][0][token, y % 32 // 16, x % 32 // 16]] == f"{mark.color} cross"
     shown = told["labels"][0].unique()
     assert told["count"][0] == len(shown[shown >= 0])
+
+
+def test_places_of_objects_outweigh_walls_and_what_a_cross_marks_is_named(rooms):
+    term = LabelMapTerm(1.0, side=4, negatives=["lamp"], structure_weight=0.25, names_crosses=True)
+    sample = rooms[0][0]
+    objects = objects_of(sample, samples=rooms[0])
+    told, plain = term.object_targets(objects), LabelMapTerm(1.0, side=4).object_targets(objects)
+    names, labels, weights = told["texts"], told["labels"], told["weights"]
+    assert told["count"] == pytest.approx(float(weights.sum())) and (weights[labels < 0] == 0).all()
+    places = {(token, row // 2, column // 2): color for color, token, row, column in objects.crosses}
+    assert len(places) == 2 and all(weights[place] == 16 for place in places)
+    for place, color in places.items():
+        token, row, column = place
+        y, x = 32 * (token % 16 // 4) + 8 * row + 6, 32 * (token % 4) + 8 * column + 6
+        instances = sample.views[token // 16].instances
+        assert names[labels[place]] == f"{color} cross {instances.label_of(int(instances.ids[y, x]))}"
+        assert f"{color} cross lamp" in names and plain["texts"][plain["labels"][place]] == f"{color} cross"
+    is_plain = torch.ones_like(labels, dtype=torch.bool)
+    for place in places:
+        is_plain[place] = False
+    for label in labels[is_plain & (labels >= 0)].unique().tolist():
+        expected = 0.25 if names[label] in ("wall", "floor", "ceiling") else 1.0
+        assert (weights[is_plain & (labels == label)] == expected).all()
+    with pytest.raises(ValueError, match="structure_weight is 0.0; expected more than 0"):
+        LabelMapTerm(structure_weight=0.0)
 
 
 def test_places_of_boxes_are_named_and_others_are_not():

@@ -76,7 +76,7 @@ class LabelMapTerm(ObjectTerm):
         weights = self._weights(labels, names)
         for place in crosses if self.structure_weight is not None else ():
             weights[place] = self.side**2
-        return {"count": float(weights.sum()), "texts": names, "labels": labels, "weights": weights}
+        return {"count": round(float(weights.sum()), 4), "texts": names, "labels": labels, "weights": weights}
 
     def _weights(self, labels, names):
         """Weight of each place in the loss."""
