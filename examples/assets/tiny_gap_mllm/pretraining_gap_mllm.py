@@ -198,8 +198,8 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             geometry_features (`torch.Tensor`, *optional*): features as in `GapMllmModel.get_image_features`.
             head_grids (`dict[str, torch.Tensor]`, each of shape `(V, 2)`, *optional*): height and width of the grid on
                 which a head of that name tells of each view, in tokens; by default that of the view.
-            tower_only (`bool`, defaults to False): with labels and views, whether to run nothing but the vision tower
-                and the heads, which read only it, then: the output has `head_outputs` alone.
+            tower_only (`bool`, defaults to False): whether the vision tower and the heads, which then read nothing
+                else, are all that runs; for labels and images. The output has `head_outputs` alone.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens by which a plain `Trainer`
                 divides; no point maps are made then.
         Returns:
