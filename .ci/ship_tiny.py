@@ -25,7 +25,8 @@ from gap_mllm.hub import save_for_hub
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
 TARGETS = {
-    **{f"tiny_gap_mllm{part}": "make tiny-model" for part in ("", "_names", "_tower", "_answers")},
+    "tiny_gap_mllm": "make tiny-model",
+    "tiny_gap_mllm_names": "make tiny-model",
     "tiny_geometry_encoder": "make tiny-encoder",
 }
 ENCODER = "gap_mllm_vggt"

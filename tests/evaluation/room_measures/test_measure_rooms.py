@@ -154,6 +154,8 @@ def test_the_same_call_goes_on_without_asking_again(measured, monkeypatch):
     monkeypatch.setattr(room_measure, "answer_questions", refuse)
     again = measure_rooms(MODEL, folder, groups=["tasks"], **SMALL)
     assert again["tasks"] == metrics["tasks"]
+    monkeypatch.setattr(room_measure, "plan_parts", refuse)  # rooms are not even rendered
+    assert measure_rooms(MODEL, folder, groups=["tasks"], **SMALL) == again
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rooms"] == "selection"
 
 
