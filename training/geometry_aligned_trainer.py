@@ -226,8 +226,9 @@ class GeometryAlignedTrainer(TermTrainer):
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
-        has_views = "pixel_values" in inputs
-        tower_only = has_views and all(self.terms[name].reads_tower_only for name in self.term_names)
+        has_views, has_videos = "pixel_values" in inputs, "pixel_values_videos" in inputs
+        terms = [self.terms[name] for name in self.term_names]
+        tower_only = has_views and not has_videos and bool(terms) and all(term.reads_tower_only for term in terms)
         self._gates.has_views = has_views and not tower_only
         with self._watched(inputs):
             shown = {name: value for name, value in inputs.items() if name not in self._not_for_model}

@@ -59,18 +59,17 @@ class LabelMapTerm(ObjectTerm):
 
     def object_targets(self, objects: ObjectTargets) -> dict[str, object]:
         step, seen = CELLS // self.side, {*objects.names, *self.negatives}
-        numbers = torch.tensor([*range(len(objects.names)), -1])  # -1 is the last
-        labels = numbers[objects.places[:, step // 2 :: step, step // 2 :: step]]
+        shown = objects.places[:, step // 2 :: step, step // 2 :: step]
         crosses = {}  # what each is called, by its place
         for color, token, row, column in objects.crosses:
             place = token, row // step, column // step
-            beneath = int(labels[place])
+            beneath = int(shown[place])
             named = self.names_crosses and beneath >= 0
             crosses[place] = f"{color} cross {objects.names[beneath]}" if named else f"{color} cross"
         colors = {color for color, *_ in objects.crosses} if self.names_crosses else ()
         names = sorted({*seen, *crosses.values(), *(f"{color} cross {name}" for color in colors for name in seen)})
         numbers = torch.tensor([*(names.index(name) for name in objects.names), -1])
-        labels = numbers[labels]
+        labels = numbers[shown]  # -1 is the last
         for place, name in crosses.items():
             labels[place] = names.index(name)
         weights = self._weights(labels, names)
