@@ -72,23 +72,18 @@ class LabelMapTerm(ObjectTerm):
         labels = numbers[shown]  # -1 is the last
         for place, name in crosses.items():
             labels[place] = names.index(name)
-        weights = self._weights(labels, names)
-        for place in crosses if self.structure_weight is not None else ():
+        if self.structure_weight is None:  # labels weigh the same
+            return {"count": len(labels[labels >= 0].unique()), "texts": names, "labels": labels}
+        kinds = [self.structure_weight if name in STRUCTURE_NAMES else 1.0 for name in names]
+        weights = torch.tensor([*kinds, 0.0])[labels]
+        for place in crosses:
             weights[place] = self.side**2
         return {"count": round(float(weights.sum()), 4), "texts": names, "labels": labels, "weights": weights}
 
-    def _weights(self, labels, names):
-        """Weight of each place in the loss."""
-        if self.structure_weight is None:
-            seen = torch.bincount(labels[labels >= 0], minlength=len(names))
-            return torch.where(labels >= 0, 1 / seen[labels].clamp_min(1), 0.0)
-        kinds = [self.structure_weight if name in STRUCTURE_NAMES else 1.0 for name in names]
-        return torch.tensor([*kinds, 0.0])[labels]
-
     def scene_loss(self, features: torch.Tensor, scene: Mapping[str, object]) -> LossSum:
         places = features.unflatten(1, (self.side**2, -1)).flatten(0, 1)
-        labels, weights = scene["labels"].flatten(), scene["weights"].flatten()
-        return label_map_loss(places, scene["texts"], labels, weights, temperature=self.temperature)
+        weights = scene["weights"].flatten() if "weights" in scene else None
+        return label_map_loss(places, scene["texts"], scene["labels"].flatten(), weights, temperature=self.temperature)
 
 
 __all__ = ["LabelMapTerm"]
