@@ -474,7 +474,7 @@ def test_a_cross_is_as_large_as_training_showed_it(trained_processor, tiny_proce
     photo, room = make_image(640, 480), make_image(128, 128)
     marked = trained_processor.apply_visual_prompt([photo, room], [[0, 320, 240], [1, 64, 64]])
     assert red_columns(marked[0], 240) == (280, 360) and red_columns(marked[1], 64) == (56, 72)
-    assert red_columns(marked[0], 240 + 6) == (315, 325)  # only the upright bar, 5 to each side of its middle
+    assert red_columns(marked[0], 240 + 9) == (313, 327)  # only the upright bar, three pixels of 128 are 15 of 640
     published = tiny_processor.apply_visual_prompt([photo, room], [[0, 320, 240], [1, 64, 64]])
     assert red_columns(published[0], 240) == (310, 330) and red_columns(published[1], 64) == (54, 74)
     narrow = trained_processor.apply_visual_prompt([make_image(8, 8)], [0, 4, 4])  # half a pixel is one
@@ -505,7 +505,7 @@ def test_the_folder_says_how_the_model_was_trained(trained_processor, tiny_proce
     assert saved["training_view_size"] == {"height": 128, "width": 128}
     assert (saved["mark_arm"], saved["mark_half_thickness"]) == (8, 1)
     loaded = GapMllmProcessor.from_pretrained(tmp_path / "trained")
-    assert loaded.cross_size.on_width(640) == (40, 5)
+    assert loaded.cross_size.on_width(640) == (40, 7)
     tiny_processor.save_pretrained(tmp_path / "silent")
     saved = json.loads((tmp_path / "silent" / "processor_config.json").read_text())
     assert not {"training_view_size", "mark_arm", "mark_half_thickness"} & set(saved)
@@ -515,7 +515,7 @@ def test_the_folder_says_how_the_model_was_trained(trained_processor, tiny_proce
 def test_the_shipped_model_knows_its_rooms(make_image):
     """Rooms of 128 pixels with arms of 10; larger pictures become views of at most that many pixels and a quarter."""
     shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
-    assert shipped.cross_size.on_width(128) == (10, 2) and shipped.cross_size.on_width(640) == (50, 10)
+    assert shipped.cross_size.on_width(128) == (10, 2) and shipped.cross_size.on_width(640) == (50, 12)
     out = encode(shipped, shipped.build_messages("reconstruction", [make_image(640, 480)], marks=[0, 320, 240]))
     assert out["image_grid_thw"].tolist() == [[1, 8, 10]]  # 160 x 128
 

@@ -229,7 +229,7 @@ def test_encoder_and_model_train_from_the_command_line(tmp_path, encoder_config,
     assert f"wrote {tmp_path / 'model'}" in output and "eval_parse_rate" in output
     processor = GapMllmProcessor.from_pretrained(tmp_path / "model")
     assert processor.training_view_size == {"height": 64, "width": 64}
-    assert processor.cross_size.on_width(640) == (70, 10)  # the largest of the variety: 7 of 64, 7 // 4 thick
+    assert processor.cross_size.on_width(640) == (70, 15)  # the largest of the variety: 7 of 64, 7 // 4 thick
     assert processor.image_processor.size["longest_edge"] == 64 * 64
     model = GapMllmForConditionalGeneration.from_pretrained(tmp_path / "model")
     for name, value in model.model.geometry.state_dict().items():

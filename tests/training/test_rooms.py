@@ -171,7 +171,7 @@ def test_crosses_grow_with_the_view_as_the_processors():
     assert not np.array_equal(narrow, shown([sample]))
     view, arm, half_thickness = training_views(replace(by_width, sizes=((64, 192),), mark_half_thickness=2))
     assert (view, arm, half_thickness) == ({"height": 64, "width": 192}, 12, 3)
-    assert training_views(by_width)[1:] == (2, 1)
+    assert training_views(by_width)[1:] == (2, 0)
     with pytest.raises(ValueError, match="mark_view_width is 0"):
         replace(SMALL, mark_view_width=0)
 

@@ -76,11 +76,15 @@ class CrossSize:
             check_whole("view_width", self.view_width, at_least=1)
 
     def on_width(self, width: int) -> tuple[int, int]:
-        """Arm and half thickness on a picture of this width, in its pixels; an arm is never less than 1."""
+        """Arm and half thickness on a picture of this width, in its pixels; an arm is never less than 1.
+
+        The whole thickness of a bar grows, 2 * half_thickness + 1, so that a line of one pixel does not fade away
+        where a large picture is made smaller for the model.
+        """
         if self.view_width is None:
             return self.arm, self.half_thickness
-        arm, half_thickness = (int(px * width / self.view_width + 0.5) for px in (self.arm, self.half_thickness))
-        return max(arm, 1), half_thickness
+        scale = width / self.view_width
+        return max(int(self.arm * scale + 0.5), 1), int((2 * self.half_thickness + 1) * scale / 2)
 
 
 # Pictures
