@@ -94,7 +94,7 @@ class RoomQuestions:
         decimals (`int`, defaults to 2): digits after the point of all points and boxes in answers.
         phrasings (`str`, defaults to "first"): how questions are worded, as for `make_tasks`: "first" with the
             package's own prompts, "all" with one of many wordings, one time in three the first, "swapped" as that with
-            words of some questions swapped for others.
+            words of some questions swapped for others or left out.
         visits (`int`, defaults to 1): how often a room comes back, `REVISIT_GAP` blocks later and with other questions
             and crosses. One process that makes all batches in their order keeps the picture meanwhile and renders it
             once.

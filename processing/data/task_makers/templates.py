@@ -25,7 +25,7 @@ COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one numbe
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
 PHRASINGS = ("all", "first", "held_out", "swapped")
 OWN_SHARE = 3  # one question in three is worded in the first way
-SWAPPED_SHARE = 0.25  # of the words of a phrasing whose words are swapped
+MOST_SWAPPED = 0.75  # of the words of a phrasing whose words are swapped
 _PHRASE, _ALTERNATIVES = re.compile(r"\$([a-z_]+)"), re.compile("<([^<>]*)>")  # the innermost first
 _PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in braces nor a key of JSON
 _ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
@@ -48,8 +48,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         kind (`str`): key of `TEMPLATES`.
         rng (`numpy.random.Generator`): chooses the phrasing, and among its alternatives.
         phrasings (`str`, defaults to "all"): "all", the first in one case of three; "first" for the first always;
-            "swapped" as "all", but half of the others with words swapped (`swap_words`); or "held_out" for those of
-            `HELD_OUT`, which nothing is trained on.
+            "swapped" as "all", but half of the others with words swapped or left out (`swap_words`); or "held_out" for
+            those of `HELD_OUT`, which nothing is trained on.
         **words: words for the braces; `location` of captions as 3 numbers.
     Returns:
         `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
@@ -96,27 +96,31 @@ def _template(kind, number, rng):
 
 
 def swap_words(text: str, rng: np.random.Generator) -> str:
-    """Put other words in the place of a quarter of a phrasing's, so that a model does not rely on each.
+    """Put other words in the place of some of a phrasing's, and leave some out, so that a model relies on none alone.
 
-    What stands in braces, and keys of JSON in quotes, stay; so do words below three letters.
+    How many is drawn: from none to three quarters; half of them are left out. What stands in braces, and keys of JSON
+    in quotes, stay; so do words below three letters.
 
     Example:
         ```python
         >>> import numpy as np
         >>> from gap_mllm.processing.data.task_makers.templates import swap_words
-        >>> swap_words('Where is the {label} in these pictures? Answer with "bbox_3d".', np.random.default_rng(3))
-        'Complete is the {label} in these detecting? Answer with "bbox_3d".'
+        >>> swap_words('Where is the {label} in these pictures? Answer with "bbox_3d".', np.random.default_rng(5))
+        'Where is {label} in ends cause? Choices with "bbox_3d".'
 
         ```
     """
+    share = rng.uniform(0, MOST_SWAPPED)
 
     def swap(found):
-        if rng.random() >= SWAPPED_SHARE:
+        if rng.random() >= share:
             return found[0]
+        if rng.integers(2):
+            return ""
         word = _ANY_WORDS[int(rng.integers(len(_ANY_WORDS)))]
         return word.capitalize() if found[0][0].isupper() else word
 
-    return _PLAIN_WORD.sub(swap, text)
+    return re.sub(" {2,}", " ", _PLAIN_WORD.sub(swap, text)).strip(" ")
 
 
 def choose_words(text: str, rng: np.random.Generator | None = None) -> str:
