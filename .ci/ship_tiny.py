@@ -20,6 +20,7 @@ from gap_mllm.evaluation import measure_rooms, save_metrics
 from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, write_figures
 from gap_mllm.evaluation.runner import update_card
 from gap_mllm.hub import save_for_hub
+from gap_mllm.training.recipes import load_recipe
 
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
@@ -68,7 +69,7 @@ def provenance(run: Path) -> dict:
     if summary["state"] != "finished":
         raise SystemExit(f"{run} is not finished ({summary['state']}); run its training again, which goes on.")
     name = made_by["settings"]["recipe"]
-    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe = load_recipe(RECIPES / f"{name}.yaml")
     resolved = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     changed = {key: resolved[key] for key in recipe if resolved.get(key, recipe[key]) != recipe[key]}
     commit = f"{made_by['git_commit']}{' with changes' if made_by['git_is_dirty'] else ''}"

@@ -14,9 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from gap_mllm.processing.metrics_file import strict_json
+from gap_mllm.training.recipes import load_recipe
 
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
@@ -25,7 +24,7 @@ RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 def tiny_recipes() -> dict[str, dict]:
     """Recipes that are run here, by name."""
     files = sorted(RECIPES.glob("tiny_*.yaml"))
-    recipes = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+    recipes = {file.stem: load_recipe(file) for file in files}
     return {name: recipe for name, recipe in recipes.items() if recipe.get("eval_on_start")}
 
 

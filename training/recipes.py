@@ -1,4 +1,4 @@
-"""Recipes: one YAML file holds one run. Read by name from the package, or by path; flags override."""
+"""Recipes: one YAML file holds one run, or what it changes of another's. Read by name or path; flags override."""
 
 import json
 import re
@@ -44,6 +44,41 @@ def find_recipe(recipe: str | Path):
     raise FileNotFoundError(f"There is no recipe {str(recipe)!r}. Give the path of a YAML file, or one of {names}.")
 
 
+def load_recipe(path: str | Path) -> dict:
+    """The values of a recipe's file, with those of the recipe that it names in `base` beneath them.
+
+    A key takes the place of the base's whole value; one with a dot sets an entry of a dict, as flags do:
+    `variety.mark_arms: [3, 4]`. A base may have a base.
+
+    Args:
+        path (`str` or `Path`): a file, see `find_recipe`.
+    Returns:
+        `dict`: values by key, without `base`.
+    Raises:
+        FileNotFoundError: if there is no such base. ValueError: if a file is no YAML (with its line) or no mapping, or
+            a recipe is built on itself.
+    """
+    return _load_recipe(Path(path), ())
+
+
+def _load_recipe(path, above):
+    if path.resolve() in above:
+        raise ValueError(f"{path} is its own base, by {' and '.join(each.name for each in above)}.")
+    own = read_yaml(path.read_bytes(), str(path))
+    if not isinstance(own, dict):
+        raise ValueError(f"{path} must hold a mapping of argument names to values.")
+    base = own.pop("base", None)
+    if base is not None and not isinstance(base, str):
+        raise ValueError(f"{path} has the base {base!r}; expected the name of a recipe, or the path of a YAML file.")
+    beside = path.parent / f"{base}"
+    found = base and (beside if beside.is_file() else find_recipe(base))
+    values = _load_recipe(found, (*above, path.resolve())) if found else {}
+    for name, value in own.items():
+        first, *keys = str(name).split(".")
+        values[first] = _with_entry(values.get(first), keys, value, first)
+    return values
+
+
 def _mapping(text):
     """The value of a flag that is a dict, in one line of JSON or YAML."""
     try:
@@ -82,15 +117,13 @@ def resolve_recipe(parser: HfArgumentParser, recipe: str | Path, overrides: Sequ
     Returns:
         `dict`: values by key, as `parser.parse_dict` and `recipe_text` take them.
     Raises:
-        FileNotFoundError: see `find_recipe`. ValueError: if the file is no YAML (with its line), a key or flag is in
-            none of the dataclasses (with the nearest one), a value does not fit, a dotted flag is about no dict, or
+        FileNotFoundError: see `find_recipe`. ValueError: as `load_recipe`, and if a key or flag is in none of the
+            dataclasses (with the nearest one), a value does not fit, a dotted flag is about no dict, or
             epochs are asked for that the recipe's max_steps would overrule.
     """
     parser.error = _refuse  # argparse would print all flags, and exit
     path = find_recipe(recipe)
-    values = read_yaml(path.read_bytes(), str(path))
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a mapping of argument names to values.")
+    values = load_recipe(path)
     for action in parser._actions:  # argparse would call dict() on the text
         action.type = _mapping if action.type is dict else action.type
     known = {action.dest for action in parser._actions}
@@ -203,4 +236,13 @@ def _with_entry(entry, keys, value, name):
     return {**entry, key: _with_entry(entry.get(key), rest, value, f"{name}.{key}")}
 
 
-__all__ = ["RECIPE_FOLDER", "find_recipe", "number_keys", "read_recipe", "read_yaml", "recipe_text", "resolve_recipe"]
+__all__ = [
+    "RECIPE_FOLDER",
+    "find_recipe",
+    "load_recipe",
+    "number_keys",
+    "read_recipe",
+    "read_yaml",
+    "recipe_text",
+    "resolve_recipe",
+]

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from transformers import HfArgumentParser
 
 from gap_mllm.configuration_gap_mllm import FUSION_METHODS
@@ -15,7 +14,7 @@ from gap_mllm.training import dry_run_recipe
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipe_sources import read_sources
-from gap_mllm.training.recipes import RECIPE_FOLDER, read_recipe
+from gap_mllm.training.recipes import RECIPE_FOLDER, load_recipe, read_recipe
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
 
 
@@ -163,7 +162,7 @@ def test_the_table_of_recipes_is_that_of_the_folder():
 def test_commands_in_the_heads_of_recipes(name, script):
     words = script.command_of(name)
     assert words[0] == "gap-mllm" and words[2] == name and "--output_dir" in words
-    recipe = yaml.safe_load((RECIPE_FOLDER / f"{name}.yaml").read_text())
+    recipe = load_recipe(RECIPE_FOLDER / f"{name}.yaml")
     command = "train-grpo" if "rewards" in recipe else "train-geometry-encoder" if "encoder_config" in recipe else None
     assert words[1] == (command or words[1]) and words[1].startswith(command or "train")
     table = (ROOT / "docs" / "recipes.md").read_text()

@@ -19,7 +19,7 @@ from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingAr
 from gap_mllm.training.geometry_encoder_trainer import GeometryEncoderTrainingArguments
 from gap_mllm.training.provenance import describe_run
 from gap_mllm.training.recipe_sections import check_sections
-from gap_mllm.training.recipes import find_recipe, read_recipe
+from gap_mllm.training.recipes import find_recipe, load_recipe, read_recipe
 from gap_mllm.training.rooms import RoomQuestions
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, new_processor, training_views
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments, train_geometry_encoder
@@ -76,6 +76,41 @@ def test_unknown_recipes_keys_and_flags_are_named(tmp_path):
         read_recipe(parser(), "quickstart", ["--max_step", "3"])
     with pytest.raises(ValueError, match=r"Unknown flags \['--colour', 'red', 'colour'\]"):
         read_recipe(parser(), "quickstart", ["--colour", "red"])
+
+
+def test_recipes_build_on_others(tmp_path):
+    """A key takes the place of the base's, one with a dot that of an entry; a base is found by name, or beside it."""
+    (tmp_path / "first.yaml").write_text("base: quickstart\nvariety.mark_arms: [3, 4]\nseed: 7\n")
+    (tmp_path / "second.yaml").write_text(
+        "base: first.yaml\nquestions: {counts: {reconstruction: 2}}\nvariety.color_strength: 0.25\nseed: 8\n"
+    )
+    quickstart, first, second = (
+        load_recipe(path) for path in (find_recipe("quickstart"), *sorted(tmp_path.iterdir()))
+    )
+    assert first == {**quickstart, "variety": {**quickstart["variety"], "mark_arms": [3, 4]}, "seed": 7}
+    assert second["variety"] == {**first["variety"], "color_strength": 0.25}
+    assert second["questions"] == {"counts": {"reconstruction": 2}} and second["seed"] == 8
+    assert {key for key in first if first[key] != second[key]} == {"variety", "questions", "seed"}
+    model, args = read_recipe(parser(), tmp_path / "second.yaml", ["--output_dir", "unused", "--seed", "9"])
+    assert model.variety["mark_arms"] == [3, 4] and model.questions["counts"] == {"reconstruction": 2}
+    assert args.seed == 9 and args.module_learning_rates == quickstart["module_learning_rates"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("base: nothing", FileNotFoundError, "no recipe 'nothing'"),
+        ("base: [quickstart]", ValueError, r"mine.yaml has the base \['quickstart'\]; expected the name of a recipe"),
+        ("base: mine.yaml", ValueError, "mine.yaml is its own base, by mine.yaml"),
+        ("base: quickstart\nmax_step: 3", ValueError, r"unknown keys \['max_step'\]"),
+        ("base: quickstart\nseed.x: 3", ValueError, "seed is 0, which has no key 'x'"),
+        ("base: quickstart\nmax_steps.x: 3", ValueError, "max_steps is [0-9]+, which has no key 'x'"),
+    ],
+)
+def test_bases_that_cannot_be_are_refused(text, error, message, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(error, match=message):
+        read_recipe(parser(), tmp_path / "mine.yaml", ["--output_dir", "unused"])
 
 
 def test_keys_of_dicts_are_flags_with_a_dot():
