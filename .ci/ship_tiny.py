@@ -28,9 +28,6 @@ MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
 TARGETS = {
     "tiny_gap_mllm": "make tiny-model",
     "tiny_gap_mllm_names": "make tiny-model",
-    "tiny_gap_mllm_tower": "make tiny-model",
-    "tiny_gap_mllm_crosses": "make tiny-model",
-    "tiny_gap_mllm_answers": "make tiny-model",
     "tiny_geometry_encoder": "make tiny-encoder",
 }
 ENCODER = "gap_mllm_vggt"

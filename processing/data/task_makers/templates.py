@@ -25,7 +25,7 @@ COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one numbe
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
 PHRASINGS = ("all", "first", "held_out", "swapped")
 OWN_SHARE = 3  # one question in three is worded in the first way
-MOST_SWAPPED = 0.75  # of the words of a phrasing whose words are swapped
+UNSWAPPED_SHARE = 4  # of the other wordings one in four keeps its words, where words are swapped
 _PHRASE, _ALTERNATIVES = re.compile(r"\$([a-z_]+)"), re.compile("<([^<>]*)>")  # the innermost first
 _PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in braces nor a key of JSON
 _ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
@@ -48,8 +48,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         kind (`str`): key of `TEMPLATES`.
         rng (`numpy.random.Generator`): chooses the phrasing, and among its alternatives.
         phrasings (`str`, defaults to "all"): "all", the first in one case of three; "first" for the first always;
-            "swapped" as "all", but half of the others with words swapped or left out (`swap_words`); or "held_out" for
-            those of `HELD_OUT`, which nothing is trained on.
+            "swapped" as "all", but three quarters of the others with words swapped or left out (`swap_words`); or
+            "held_out" for those of `HELD_OUT`, which nothing is trained on.
         **words: words for the braces; `location` of captions as 3 numbers.
     Returns:
         `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
@@ -69,7 +69,7 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         number = 0
     elif number and count > OWN_SHARE:
         number = 1 + int(rng.integers(count - 1))
-    if phrasings == "swapped" and number and rng.integers(2):
+    if phrasings == "swapped" and number and rng.integers(UNSWAPPED_SHARE):
         return f"{kind}/{number}", _fill(swap_words(_template(kind, number, rng), rng), words)
     return f"{kind}/{number}", phrasing_text(kind, number, rng, **words)
 
@@ -98,7 +98,7 @@ def _template(kind, number, rng):
 def swap_words(text: str, rng: np.random.Generator) -> str:
     """Put other words in the place of some of a phrasing's, and leave some out, so that a model relies on none alone.
 
-    How many is drawn: from none to three quarters; half of them are left out. What stands in braces, and keys of JSON
+    How many is drawn: from none to all; half of them are left out. What stands in braces, and keys of JSON
     in quotes, stay; so do words below three letters.
 
     Example:
@@ -106,11 +106,11 @@ def swap_words(text: str, rng: np.random.Generator) -> str:
         >>> import numpy as np
         >>> from gap_mllm.processing.data.task_makers.templates import swap_words
         >>> swap_words('Where is the {label} in these pictures? Answer with "bbox_3d".', np.random.default_rng(5))
-        'Where is {label} in ends cause? Choices with "bbox_3d".'
+        'Where is {label} in ends cause? Choices "bbox_3d".'
 
         ```
     """
-    share = rng.uniform(0, MOST_SWAPPED)
+    share = rng.random()
 
     def swap(found):
         if rng.random() >= share:

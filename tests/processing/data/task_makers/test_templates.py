@@ -110,7 +110,7 @@ def test_swapped_words_leave_what_the_answer_needs(kind, monkeypatch):
     )
     texts = [text for _, text in drawn(kind, "swapped", 300)]
     own = 1 / min(num_phrasings(kind), 3)
-    assert abs(len(swapped) / 300 - (1 - own) / 2) < 0.1
+    assert abs(len(swapped) / 300 - (1 - own) * 3 / 4) < 0.1
     assert all(str(value) in text for text in texts for name, value in words.items() if name != "location")
     keys = [set(re.findall('"[a-z_0-9]+"', text)) for text in swapped]
     assert set().union(*keys) <= {'"label"', '"pointmap"', '"bbox_3d"'}
@@ -120,9 +120,9 @@ def test_swapped_words_leave_what_the_answer_needs(kind, monkeypatch):
     assert all(each[-2:] == ["in", '"label".'] and "{color}" in each for each in changed)
     kept = np.mean([sum(word in each for word in ("Name", "what", "the", "cross", "marks")) / 5 for each in changed])
     left = np.mean([(len(each) - 3) / 5 for each in changed])
-    assert abs(kept - (1 - 0.75 / 2)) < 0.03 and abs(left - (1 - 0.75 / 4)) < 0.03
+    assert abs(kept - 1 / 2) < 0.04 and abs(left - 3 / 4) < 0.04
     counts = Counter(len(each) for each in changed)
-    assert counts[8] > 100 and counts[5] > 10  # some have all, some few
+    assert counts[8] > 80 and counts[5] > 20  # some have all, some few
 
 
 def test_kinds_of_which_nothing_is_held_out_are_refused(monkeypatch):
