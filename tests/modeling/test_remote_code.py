@@ -133,8 +133,8 @@ def test_every_auto_class_loads_without_the_package(fresh_process):
 
 
 def test_the_processor_knows_its_cross_without_the_package(fresh_process):
-    """Arms of 6 and bars of 3 on a view of 160 pixels are 12 and 5 on one of 320."""
-    assert fresh_process["cross"] == [2 * 12 + 1, 2 * 2 + 1]
+    """Arms of 6 and bars of 3 pixels on a view of 160 are 12 and 7 on one of 320: a bar has a middle line."""
+    assert fresh_process["cross"] == [2 * 12 + 1, 2 * 3 + 1]
 
 
 @torch.no_grad()

@@ -109,6 +109,6 @@ def test_crosses_are_those_that_the_processor_says(loaded, questions, monkeypatc
         monkeypatch.setattr(processor, "training_view_size", size)
         answer_batch("model", Asker(model, processor), FORM, questions, questions.ids[:1])
     plain, same, large = (np.asarray(images[mark.view]) for images in shown)
-    expected = draw_cross(sample.views[mark.view].image, mark.xy, mark.color, arm=20, half_thickness=4)
+    expected = draw_cross(sample.views[mark.view].image, mark.xy, mark.color, arm=20, half_thickness=5)
     assert np.array_equal(plain, same) and not np.array_equal(plain, large)
     assert np.array_equal(large, np.asarray(expected))
