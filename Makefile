@@ -197,7 +197,15 @@ tiny-model: $(READY)
 	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm
 	$(BIN)/gap-mllm train tiny_gap_mllm_names --model_path $(TINY_OUTPUT)/tiny_gap_mllm \
 	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_names
-	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_names examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
+	$(BIN)/gap-mllm train tiny_gap_mllm_tower --model_path $(TINY_OUTPUT)/tiny_gap_mllm_names \
+	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_tower
+	$(BIN)/gap-mllm train tiny_gap_mllm_crosses --model_path $(TINY_OUTPUT)/tiny_gap_mllm_tower \
+	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_crosses
+	$(BIN)/gap-mllm train tiny_gap_mllm_answers --model_path $(TINY_OUTPUT)/tiny_gap_mllm_crosses \
+	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_answers
+	$(BIN)/gap-mllm train tiny_gap_mllm_wordings --model_path $(TINY_OUTPUT)/tiny_gap_mllm_answers \
+	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_wordings
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_wordings examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
 
 lint: $(READY) links $(PYRIGHT_READY)
 	$(BIN)/ruff check .

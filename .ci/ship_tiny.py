@@ -25,11 +25,7 @@ from gap_mllm.training.recipes import load_recipe
 
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
-TARGETS = {
-    "tiny_gap_mllm": "make tiny-model",
-    "tiny_gap_mllm_names": "make tiny-model",
-    "tiny_geometry_encoder": "make tiny-encoder",
-}
+TARGETS = {"tiny_gap_mllm": "make tiny-model", "tiny_geometry_encoder": "make tiny-encoder"}  # by the folder shipped
 ENCODER = "gap_mllm_vggt"
 
 
@@ -73,7 +69,7 @@ def provenance(run: Path) -> dict:
     versions = ", ".join(f"{package} {number}" for package, number in made_by["versions"].items())
     begins_from = made_by["settings"].get("model_path")
     return {
-        "command": TARGETS.get(name, f"training by {name}, then .ci/ship_tiny.py"),
+        "command": next(target for folder, target in TARGETS.items() if name.startswith(folder)),
         "recipe": f"training/recipes/{name}.yaml{f', changed: {json.dumps(changed)}' if changed else ''}",
         "seed": made_by["settings"]["arguments"]["seed"],
         "steps": f"{summary['steps']} of {made_by['settings']['items_per_step']} rooms",

@@ -3,7 +3,7 @@
 
 from ..processing.data.rooms.renderer import render_split
 from ..processing.drawing import AnswerExample, draw_answers, project_wireframe
-from ..processing.metrics_file import save_metrics
+from ..processing.metrics_file import load_metrics, save_metrics
 from ..processing.scores import (
     GroundedBox,
     box_intersection_9dof,
@@ -117,6 +117,7 @@ __all__ = [
     "grounding_of_texts",
     "grounding_score",
     "load_metric",
+    "load_metrics",
     "make_marked_pixel_samples",
     "marked_pixel_scorer",
     "measure_rooms",

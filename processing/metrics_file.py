@@ -44,4 +44,34 @@ def strict_json(value: object) -> object:
     return value
 
 
-__all__ = ["save_metrics", "strict_json"]
+def load_metrics(path: str | Path) -> dict:
+    """Read what `save_metrics` wrote, infinities and NaN as numbers again.
+
+    Args:
+        path (`str` or path): the file.
+    Returns:
+        `dict`: the metrics.
+    Raises:
+        FileNotFoundError: without the file. json.JSONDecodeError: if it holds no JSON.
+
+    Example:
+        ```python
+        >>> from gap_mllm.evaluation import load_metrics, save_metrics
+        >>> save_metrics({"point_error_m": float("inf"), "parse_rate": 0.0}, "metrics.json")
+        >>> load_metrics("metrics.json")
+        {'point_error_m': inf, 'parse_rate': 0.0}
+
+        ```
+    """
+    return _with_numbers(json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _with_numbers(value):
+    if isinstance(value, dict):
+        return {key: _with_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(entry) for entry in value]
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
+__all__ = ["load_metrics", "save_metrics", "strict_json"]

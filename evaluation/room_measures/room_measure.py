@@ -4,7 +4,6 @@ Parts are asked one after the other, while a second process renders the rooms of
 come, so that the same call goes on where it was stopped.
 """
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -22,7 +21,7 @@ from ...pretraining_gap_mllm import GapMllmForPreTraining
 from ...processing.argument_checks import check_counts, check_device, check_names, check_output_folder
 from ...processing.asking_gap_mllm import Asker
 from ...processing.data.rooms.renderer import RoomScene
-from ...processing.metrics_file import save_metrics
+from ...processing.metrics_file import load_metrics, save_metrics
 from ...vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from ..baselines import BlindBaselines
 from ..dense_points import evaluate_point_maps
@@ -114,7 +113,7 @@ def measure_rooms(
     chosen += "" if tuple(groups) == GROUPS else f" --groups {' '.join(groups)}"
     told |= {"command": f"gap-mllm measure-rooms MODEL --rooms {rooms}{chosen}"}
     if (output / METRICS_FILE).is_file():
-        finished = json.loads((output / METRICS_FILE).read_text(encoding="utf-8"))
+        finished = load_metrics(output / METRICS_FILE)
         if told.items() <= finished.items():
             return finished
     if device.type == "cpu":

@@ -8,6 +8,7 @@ import pytest
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.evaluation import (
     answer_marked_pixels,
+    load_metrics,
     make_marked_pixel_samples,
     marked_pixel_scorer,
     render_split,
@@ -59,6 +60,7 @@ def test_nothing_readable_is_infinitely_wrong(samples, tmp_path):
     save_metrics(metrics | {"count": np.int64(3)}, tmp_path / "metrics.json")
     saved = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert saved["point_error_m"] == "Infinity" and saved["n"] == 8 and saved["count"] == 3
+    assert load_metrics(tmp_path / "metrics.json")["point_error_m"] == float("inf")
 
 
 def test_one_scene_has_no_interval(test_rooms):

@@ -188,7 +188,7 @@ def video_question(folder):
 def test_answers_and_batches_are_those_of_evaluate(ask, benchmark, ours, calls):
     texts = ask(question_rows(), video_question(benchmark))
     assert {str(place): answer for place, answer in enumerate(texts)} == ours
-    assert len(set(texts)) > 2  # or agreement would say nothing
+    assert len(set(texts)) > 1  # or agreement would say nothing
     assert [len(call["input_ids"]) for call in calls.generate] == [4, 4, 4]
     lengths = [video_info(VIDEOS / dataset / f"{scene}.mp4").num_frames for dataset, scene in SCENES]
     assert sorted(calls.scenes) == sorted([min(length, 32)] for length in lengths)  # four questions, one encoding

@@ -513,9 +513,9 @@ def test_the_folder_says_how_the_model_was_trained(trained_processor, tiny_proce
 
 
 def test_the_shipped_model_knows_its_rooms(make_image):
-    """Rooms of 128 pixels with arms of 10; larger pictures become views of at most that many pixels and a quarter."""
+    """Rooms of 128 pixels, arms of 4; larger pictures become views of at most that many pixels and a quarter."""
     shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
-    assert shipped.cross_size.on_width(128) == (10, 2) and shipped.cross_size.on_width(640) == (50, 12)
+    assert shipped.cross_size.on_width(128) == (4, 0) and shipped.cross_size.on_width(640) == (20, 2)
     out = encode(shipped, shipped.build_messages("reconstruction", [make_image(640, 480)], marks=[0, 320, 240]))
     assert out["image_grid_thw"].tolist() == [[1, 8, 10]]  # 160 x 128
 
