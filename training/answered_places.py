@@ -1,4 +1,4 @@
-"""Where the views show what an answer is about, marked pixels or objects with boxes, or what a question names."""
+"""What an answer is about: where the views show it, or what a question names, and the option that is right."""
 
 from collections import Counter
 
@@ -8,6 +8,7 @@ from ..processing.camera_geometry_gap_mllm import project_points
 from ..processing.data.box_projection import NEAR_M, is_hidden
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import Box, SceneSample
+from ..processing.data.truth import LETTERS
 from ..processing.visual_prompt_gap_mllm import Mark
 
 
@@ -47,6 +48,18 @@ def mentioned_places(sample: SceneSample) -> dict[str, Mark]:
     labels = Counter(box.label for box in sample.boxes)
     found = {box.label: _place_of(sample, box, views) for box in sample.boxes if box.label and labels[box.label] == 1}
     return {label: place for label, place in found.items() if place is not None}
+
+
+def right_option(sample: SceneSample) -> str | None:
+    """The option whose letter is the answer, as the question has it ("B. to the left").
+
+    Args:
+        sample (`SceneSample`): question with its answer.
+    Returns:
+        `str`: None where there are no options, or the answer is more than the letter.
+    """
+    index = sample.choice_index
+    return None if index is None or sample.answer != LETTERS[index] else sample.choices[index]
 
 
 def _place_of(sample: SceneSample, box: Box, views) -> Mark | None:
@@ -90,4 +103,4 @@ def _in_picture(sample, box, view):
     return -float(np.linalg.norm(share - 0.5)), share
 
 
-__all__ = ["answered_places", "mentioned_places"]
+__all__ = ["answered_places", "mentioned_places", "right_option"]

@@ -18,7 +18,7 @@ from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
 from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from .answered_places import answered_places, mentioned_places
+from .answered_places import answered_places, mentioned_places, right_option
 from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry
 from .layouts import LAYOUTS
@@ -35,6 +35,7 @@ LOSS_FIELDS = (
     "sample_ids",
     "document_ids",
     "readout_targets",
+    "option_targets",
     "label_weights",
     "point_map_targets",
     "teacher_targets",
@@ -270,7 +271,8 @@ class SceneCollator:
                 self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
         marks = [answered_places(sample, self.readout_boxes) for sample in group.samples]
         mentions = [mentioned_places(sample) for sample in group.samples] if self.readout_mentions else None
-        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size, mentions)
+        options = [right_option(sample) for sample in group.samples] if self.for_pretraining else None
+        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size, mentions, options)
         kinds = getattr(self.teaching, "token_kinds", ())
         scene = with_geometry_tokens(scene, self.processor.image_processor.merge_size, kinds)
         for index, sample in enumerate(group.samples):

@@ -45,6 +45,7 @@ class EncodedScene:
             for a question about no mark.
         mentions (`list[dict[int, int]]`): tokens of each question that name what the views show, and the token of the
             prefix that shows it.
+        options (`list[int | None]`): token of each question that ends its right option, where the answer is a letter.
     """
 
     prefix: list[int]
@@ -56,6 +57,7 @@ class EncodedScene:
     weights: list[list[float]]
     targets: list[list[int] | None]
     mentions: list[dict[int, int]]
+    options: list[int | None]
 
     def length(self, index: int) -> int:
         """Number of tokens of a question with the views before it and the answer behind it."""
@@ -88,6 +90,7 @@ def encode_scene(
     answer_weights: dict[str, float] | None = None,
     size: dict[str, int] | None = None,
     mentions: list[dict[str, Mark]] | None = None,
+    options: list[str | None] | None = None,
 ) -> EncodedScene:
     """Encode the views of a scene once, and all questions about them.
 
@@ -100,14 +103,15 @@ def encode_scene(
         answer_weights (`dict[str, float]`, *optional*): weight of each part of an answer, see `SceneCollator`.
         size (`dict[str, int]`, *optional*): bounds on the pixels of a view, instead of the image processor's own.
         mentions (`list[dict[str, Mark]]`, *optional*): words of each question, and where views show what they mean.
+        options (`list[str | None]`, *optional*): right option of each question as it stands there, "B. to the left".
     Returns:
         `EncodedScene`.
     """
     pixel_values, grids = None, torch.zeros(0, 3, dtype=torch.long)
     prefix, types = [], []
     if images:
-        options = {} if size is None else {"size": size}
-        inputs = processor(images=[images], text=[texts[0].prefix], return_tensors="pt", **options)
+        bounds = {} if size is None else {"size": size}
+        inputs = processor(images=[images], text=[texts[0].prefix], return_tensors="pt", **bounds)
         pixel_values, grids = inputs["pixel_values"], inputs["image_grid_thw"]
         prefix, types = inputs["input_ids"][0].tolist(), inputs["mm_token_type_ids"][0].tolist()
     image_tokens = [index for index, kind in enumerate(types) if kind == 1]
@@ -122,7 +126,11 @@ def encode_scene(
         elif columns:
             columns = [columns[part] for part in _parts_of_list(tokenizer, text.answer, len(columns))]
         targets.append(columns or None)
-    questions = [_question_tokens(tokenizer, text.question, bool(mentions)) for text in texts]
+    options = options or [None] * len(texts)
+    questions = [
+        _question_tokens(tokenizer, text.question, bool(mentions) or option is not None)
+        for text, option in zip(texts, options, strict=True)
+    ]
     mentioned = [{} for _ in texts]
     for (_, ends), text, places, columns in zip(questions, texts, mentions or (), mentioned, strict=False):
         tokens = marks_to_tokens(list(places.values()), sizes, grids, merge_size)
@@ -139,6 +147,10 @@ def encode_scene(
         weights=[weights for _, weights in answers],
         targets=targets,
         mentions=mentioned,
+        options=[
+            None if option is None else _end_of_option(text.question, option, ends)
+            for text, option, (_, ends) in zip(texts, options, questions, strict=True)
+        ],
     )
 
 
@@ -146,6 +158,12 @@ def _question_tokens(tokenizer, text, with_ends):
     """Tokens of a question, and where each ends in its text, where that is asked for."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=with_ends)
     return encoded["input_ids"], [end for _, end in encoded["offset_mapping"]] if with_ends else []
+
+
+def _end_of_option(question, option, ends):
+    """The token that ends an option in a question, None where the option does not stand there."""
+    found = [match.end() for match in re.finditer(rf"{re.escape(option)}(?!\w)", question)]
+    return bisect_left(ends, found[-1]) if found else None
 
 
 def _parts_of_list(tokenizer, text, count):

@@ -1,19 +1,12 @@
 """The read-out term: named attention heads learn to look at the marked place. Ours, optional; see ../readout.py."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import torch
-
-from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
-from ..layouts import PADDING
-from ..readout import record_readout
-from .loss_term import LossTerm
+from .attention_term import AttentionTerm
 
 
 @dataclass
-class ReadoutTerm(LossTerm):
+class ReadoutTerm(AttentionTerm):
     """Negative log-probability that an answer's tokens attend to the marked place, for each layer and head.
 
     Args:
@@ -26,25 +19,11 @@ class ReadoutTerm(LossTerm):
             recipe gives `SceneCollator(readout_mentions=...)`.
     """
 
-    layers: list[int] = field(default_factory=lambda: [1, 2])
-    heads: list[int] = field(default_factory=lambda: [0])
     boxes: bool = False
     mentions: bool = False
 
-    def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return (inputs["readout_targets"] != PADDING).sum() * (len(self.layers) * len(self.heads))
-
-    def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        loss, self._recording = self._recording.loss, None  # not held, as it holds the graph
-        return loss if torch.is_tensor(loss) else 0.0 * outputs.answer_logits[:1].float().sum()  # no row is watched
-
-    @contextmanager
-    def watch(self, model: GapMllmForPreTraining, inputs: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
-        with record_readout(model.model.language_model, self.layers, self.heads) as recording:
-            if inputs is not None:
-                recording.watch(inputs["document_ids"], inputs["readout_targets"])
-                self._recording = recording
-            yield
+    name = "readout"
+    targets = "readout_targets"
 
 
 __all__ = ["ReadoutTerm"]
