@@ -35,7 +35,9 @@ def test_what_predicts_a_letter_looks_at_the_end_of_its_option(tiny_processor, s
     assert len(found) == len(asked)
     for sample in asked:
         option = sample.choices[sample.choice_index]
-        ((text, (letter, after)),) = [each for each in found.items() if option.endswith(each[0].split(". ")[-1].strip())]
+        ends = [text for text in found if option.endswith(text.split(". ")[-1].strip())]
+        assert len(ends) == 1
+        letter, after = found[ends[0]]
         assert letter == sample.answer and after.startswith("\n")
 
 

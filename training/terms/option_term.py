@@ -1,4 +1,4 @@
-"""The option term: a letter that is the answer looks at the option that is right. Ours, optional; see ../readout.py."""
+"""The option term: a letter that is the answer looks at the right option. Ours, optional; see ../readout.py."""
 
 from dataclasses import dataclass
 
