@@ -192,20 +192,18 @@ tiny-encoder: $(READY)
 	$(BIN)/gap-mllm train-geometry-encoder tiny_geometry_encoder --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder
 	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
 
+# The first training starts around the shipped encoder, each further one from what the one before wrote.
+TINY_STAGES := names tower crosses answers wordings sight choices
+
 tiny-model: $(READY)
 	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path examples/assets/tiny_geometry_encoder \
 	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm
-	$(BIN)/gap-mllm train tiny_gap_mllm_names --model_path $(TINY_OUTPUT)/tiny_gap_mllm \
-	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_names
-	$(BIN)/gap-mllm train tiny_gap_mllm_tower --model_path $(TINY_OUTPUT)/tiny_gap_mllm_names \
-	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_tower
-	$(BIN)/gap-mllm train tiny_gap_mllm_crosses --model_path $(TINY_OUTPUT)/tiny_gap_mllm_tower \
-	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_crosses
-	$(BIN)/gap-mllm train tiny_gap_mllm_answers --model_path $(TINY_OUTPUT)/tiny_gap_mllm_crosses \
-	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_answers
-	$(BIN)/gap-mllm train tiny_gap_mllm_wordings --model_path $(TINY_OUTPUT)/tiny_gap_mllm_answers \
-	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_wordings
-	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_wordings examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
+	@set -e; before=$(TINY_OUTPUT)/tiny_gap_mllm; for stage in $(TINY_STAGES); do \
+	    $(BIN)/gap-mllm train tiny_gap_mllm_$$stage --model_path $$before --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_$$stage; \
+	    before=$(TINY_OUTPUT)/tiny_gap_mllm_$$stage; \
+	done
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_$(lastword $(TINY_STAGES)) examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
+	$(BIN)/python .ci/refresh_assets.py
 
 lint: $(READY) links $(PYRIGHT_READY)
 	$(BIN)/ruff check .
