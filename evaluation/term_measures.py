@@ -218,7 +218,8 @@ def _commonest(train, term):
 
 
 def _own_texts(told):
-    return [told["texts"][0][label] for label in told["labels"][0]]
+    texts = [told["texts"][0][label] for label in told["labels"][0]]
+    return [text[text >= 0] for text in texts]
 
 
 def _naming_places(features, told, term):

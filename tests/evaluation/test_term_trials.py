@@ -22,7 +22,7 @@ def score(name, prediction, told, term=None, index=0):
 
 
 def test_every_term_with_a_geometric_target_is_tried():
-    assert set(MEASURES) == set(LOSS_TERMS) - {"text", "readout", "number"} == set(trial_terms(ENCODER))
+    assert set(MEASURES) == set(LOSS_TERMS) - {"text", "readout", "option", "number"} == set(trial_terms(ENCODER))
     alone = terms_alone("normals", {"normals": {}, "depth": {"side": 4}})
     assert alone == {"depth": {"side": 4, "weight": 1e-6}, "normals": {"weight": 1.0}}
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from ...configuration_gap_mllm import GapMllmConfig
 from ...hidden_states_gap_mllm import TOWER
@@ -20,8 +21,8 @@ class TokenTerm(HeadTerm):
 
     Targets are lists with an entry for each scene: "tokens" `(T,)`, what each visual token sees, "count", the items,
     and what `scene_loss` takes; but for "views", True for each view of which the teacher tells, else None. Texts are
-    token ids; `scene_loss` gets the mean of their embeddings in the language model, which have no gradient; those of
-    the last forward pass stay in `text_features`, `(L, C)` for each scene.
+    token ids `(L, n)`, -1 behind shorter ones; `scene_loss` gets the mean of their embeddings in the language model,
+    which have no gradient; those of the last forward pass stay in `text_features`, `(L, C)` for each scene.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default.
@@ -76,15 +77,19 @@ class TokenTerm(HeadTerm):
 
         def embed(visual, args, kwargs):  # here, since the embeddings of a sharded model are whole while it runs
             with torch.no_grad():
-                self.text_features = [
-                    torch.stack([language.embed_tokens(text).float().mean(0) for text in scene]) for scene in texts
-                ]
+                self.text_features = [_mean_embeddings(language.embed_tokens, scene) for scene in texts]
 
         handle = model.model.visual.register_forward_pre_hook(embed, with_kwargs=True)
         try:
             yield
         finally:
             handle.remove()
+
+
+def _mean_embeddings(embed, texts):
+    """Mean embedding `(L, C)` of the tokens `(L, n)` of each text, -1 being none."""
+    is_token = (texts >= 0)[..., None]
+    return (embed(texts.clamp_min(0)).float() * is_token).sum(1) / is_token.sum(1)
 
 
 @dataclass
@@ -112,9 +117,8 @@ class ObjectTerm(TokenTerm):
         """
         scene = {"tokens": objects.tokens, **self.object_targets(objects)}
         if "texts" in scene:
-            scene["texts"] = [
-                torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in scene["texts"]
-            ]
+            ids = tokenizer(list(scene["texts"]), add_special_tokens=False)["input_ids"]
+            scene["texts"] = pad_sequence([torch.tensor(text) for text in ids], batch_first=True, padding_value=-1)
         views = [True if is_known else None for is_known in objects.is_known]
         return {"views": views, **{name: [value] for name, value in scene.items()}}
 
