@@ -193,7 +193,7 @@ tiny-encoder: $(READY)
 	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
 
 # The first training starts around the shipped encoder, each further one from what the one before wrote.
-TINY_STAGES := names tower crosses answers wordings sight choices
+TINY_STAGES := names tower crosses answers wordings
 
 tiny-model: $(READY)
 	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path examples/assets/tiny_geometry_encoder \
