@@ -215,6 +215,19 @@ def test_texts_are_told_as_words(make_pretraining_model, prepare, rooms, tiny_pr
     assert tuple(told) == SPATIAL_RELATIONS
 
 
+def test_where_nothing_is_known_there_are_no_texts(make_pretraining_model, prepare, rooms):
+    """Views without objects, and no negatives: nothing is counted, and the others are what they were."""
+    trainer = prepare(make_pretraining_model().eval(), {"label_map": {"weight": 1.0}})
+    known = rooms[:1]
+    views = tuple(replace(view, instances=None, depth_picture=None) for view in rooms[1][0].views)
+    bare = [replace(sample, views=views, boxes=(), scene_boxes=()) for sample in rooms[1]]
+    batch = trainer.data_collator(copy.deepcopy([*known, bare]))
+    assert [len(texts) for texts in batch["teacher_targets"]["label_map"]["texts"]][1] == 0
+    alone = trainer.data_collator(copy.deepcopy(known))
+    sums = [trainer.compute_terms(trainer.model, each)[0]["label_map"].item() for each in (batch, alone)]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-5)  # rows are padded otherwise
+
+
 def test_places_are_named_walls_and_floors_too(make_pretraining_model, prepare, rooms, tiny_processor):
     trainer = prepare(make_pretraining_model(), TERMS)
     told, view = trainer.data_collator(copy.deepcopy(rooms))["teacher_targets"]["label_map"], rooms[0][0].views[1]

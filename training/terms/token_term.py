@@ -86,6 +86,14 @@ class TokenTerm(HeadTerm):
             handle.remove()
 
 
+def _token_ids(texts, tokenizer):
+    """Tokens `(L, n)` of words, -1 behind shorter ones; `(0, 1)` where nothing is named."""
+    if not texts:
+        return torch.zeros(0, 1, dtype=torch.int64)
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return pad_sequence([torch.tensor(text) for text in ids], batch_first=True, padding_value=-1)
+
+
 def _mean_embeddings(embed, texts):
     """Mean embedding `(L, C)` of the tokens `(L, n)` of each text, -1 being none."""
     is_token = (texts >= 0)[..., None]
@@ -117,8 +125,7 @@ class ObjectTerm(TokenTerm):
         """
         scene = {"tokens": objects.tokens, **self.object_targets(objects)}
         if "texts" in scene:
-            ids = tokenizer(list(scene["texts"]), add_special_tokens=False)["input_ids"]
-            scene["texts"] = pad_sequence([torch.tensor(text) for text in ids], batch_first=True, padding_value=-1)
+            scene["texts"] = _token_ids(scene["texts"], tokenizer)
         views = [True if is_known else None for is_known in objects.is_known]
         return {"views": views, **{name: [value] for name, value in scene.items()}}
 
