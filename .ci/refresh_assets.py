@@ -55,9 +55,11 @@ def freeze_answers() -> None:
 
 def draw_examples(folder: Path) -> None:
     """Run the demo's first part and the examples by use, and keep what they draw."""
-    options = ["--output", folder / "demo", "--seconds", "1", "--shipped-rooms", "2", "--test-rooms", "2"]
+    options = ["--output", folder / "demo", "--seconds", "1", "--test-rooms", "2"]
     _run(ROOT / "examples/quickstart.py", *options)
-    (folder / "demo/answers.png").replace(ROOT / "examples/assets/answers.png")
+    with Image.open(folder / "demo/answers.png") as drawn:
+        drawn.thumbnail((1400, 1400))
+        drawn.save(ROOT / "examples/assets/answers.png", optimize=True)
     for name, picture in USES.items():
         _run(ROOT / f"examples/{name}.py", "--output", folder / name)
         with Image.open(folder / name / f"{picture}.png") as drawn:
