@@ -94,7 +94,7 @@ class RoomQuestions:
         decimals (`int`, defaults to 2): digits after the point of all points and boxes in answers.
         phrasings (`str`, defaults to "first"): how questions are worded, as for `make_tasks`: "first" with the
             package's own prompts, "all" with one of many wordings, one time in three the first, "swapped" as that with
-            words of some questions swapped for others or left out.
+            words of some questions swapped for others or left out, "mixed" with words of other questions among them.
         visits (`int`, defaults to 1): how often a room comes back, `REVISIT_GAP` blocks later and with other questions
             and crosses. One process that makes all batches in their order keeps the picture meanwhile and renders it
             once.
@@ -116,7 +116,7 @@ class RoomQuestions:
         unknown = [name for name in self.counts if name not in TASK_MAKERS]
         if unknown:
             raise ValueError(f"counts names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
-        check_phrasings(self.phrasings, ("all", "first", "swapped"))
+        check_phrasings(self.phrasings, ("all", "first", "swapped", "mixed"))
         mappings = {task: count for task, count in self.counts.items() if isinstance(count, dict | Schedule)}
         self.counts |= {task: read_weight(f"counts.{task}", count, least=0.0) for task, count in mappings.items()}
         if self.visits < 1:

@@ -23,12 +23,15 @@ NUMBER_ENDINGS = (  # how a number is asked for, and whether its unit is written
 )
 COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one number.")
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
-PHRASINGS = ("all", "first", "held_out", "swapped")
+PHRASINGS = ("all", "first", "held_out", "swapped", "mixed")
 OWN_SHARE = 3  # one question in three is worded in the first way
 UNSWAPPED_SHARE = 4  # of the other wordings one in four keeps its words, where words are swapped
 _PHRASE, _ALTERNATIVES = re.compile(r"\$([a-z_]+)"), re.compile("<([^<>]*)>")  # the innermost first
 _PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in braces nor a key of JSON
 _ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
+_FIXED = re.compile(r'\{[^{}]*\}|"[^"]*"')  # what is filled in, and keys of JSON
+_RUN = re.compile(r"\b[A-Za-z]+\b(?: [A-Za-z]+\b){0,2}")  # up to three words
+_KINDS = tuple(TEMPLATES)
 
 
 def num_phrasings(kind: str) -> int:
@@ -48,8 +51,9 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         kind (`str`): key of `TEMPLATES`.
         rng (`numpy.random.Generator`): chooses the phrasing, and among its alternatives.
         phrasings (`str`, defaults to "all"): "all", the first in one case of three; "first" for the first always;
-            "swapped" as "all", but three quarters of the others with words swapped or left out (`swap_words`); or
-            "held_out" for those of `HELD_OUT`, which nothing is trained on.
+            "swapped" as "all", but three quarters of the others with words swapped or left out (`swap_words`);
+            "mixed" as that, with words of other questions among those put in; or "held_out" for those of `HELD_OUT`,
+            which nothing is trained on.
         **words: words for the braces; `location` of captions as 3 numbers.
     Returns:
         `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
@@ -69,8 +73,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         number = 0
     elif number and count > OWN_SHARE:
         number = 1 + int(rng.integers(count - 1))
-    if phrasings == "swapped" and number and rng.integers(UNSWAPPED_SHARE):
-        return f"{kind}/{number}", _fill(swap_words(_template(kind, number, rng), rng), words)
+    if phrasings in ("swapped", "mixed") and number and rng.integers(UNSWAPPED_SHARE):
+        return f"{kind}/{number}", _fill(swap_words(_template(kind, number, rng), rng, phrasings == "mixed"), words)
     return f"{kind}/{number}", phrasing_text(kind, number, rng, **words)
 
 
@@ -95,11 +99,13 @@ def _template(kind, number, rng):
     return choose_words(TEMPLATES[kind][number - (kind in TASKS)], rng)
 
 
-def swap_words(text: str, rng: np.random.Generator) -> str:
+def swap_words(text: str, rng: np.random.Generator, mix: bool = False) -> str:
     """Put other words in the place of some of a phrasing's, and leave some out, so that a model relies on none alone.
 
     How many is drawn: from none to all; half of them are left out. What stands in braces, and keys of JSON
-    in quotes, stay; so do words below three letters.
+    in quotes, stay; so do words below three letters. With `mix`, half of what is put in are one to three words of
+    the phrasing of a kind drawn at random, from where a sentence begins in the place of such a word: "How far"
+    may then begin a question that asks for a box, and tells too little alone.
 
     Example:
         ```python
@@ -117,10 +123,22 @@ def swap_words(text: str, rng: np.random.Generator) -> str:
             return found[0]
         if rng.integers(2):
             return ""
+        begins = found[0][0].isupper()
+        if mix and rng.integers(2):
+            return _some_words(rng, begins)
         word = _ANY_WORDS[int(rng.integers(len(_ANY_WORDS)))]
-        return word.capitalize() if found[0][0].isupper() else word
+        return word.capitalize() if begins else word
 
     return re.sub(" {2,}", " ", _PLAIN_WORD.sub(swap, text)).strip(" ")
+
+
+def _some_words(rng, begins):
+    """One to three words of a phrasing of any kind, the first of a sentence if they are to begin one."""
+    phrasings = TEMPLATES[_KINDS[int(rng.integers(len(_KINDS)))]]
+    text = choose_words(phrasings[int(rng.integers(len(phrasings)))], rng)
+    runs = [run for run in _RUN.findall(_FIXED.sub(".", text)) if not begins or run[0].isupper()]
+    run = runs[int(rng.integers(len(runs)))]
+    return run if begins else run[0].lower() + run[1:]
 
 
 def choose_words(text: str, rng: np.random.Generator | None = None) -> str:
