@@ -136,9 +136,11 @@ def _some_words(rng, begins):
     """One to three words of a phrasing of any kind, the first of a sentence if they are to begin one."""
     phrasings = TEMPLATES[_KINDS[int(rng.integers(len(_KINDS)))]]
     text = choose_words(phrasings[int(rng.integers(len(phrasings)))], rng)
-    runs = [run for run in _RUN.findall(_FIXED.sub(".", text)) if not begins or run[0].isupper()]
+    runs = _RUN.findall(_FIXED.sub(".", text))
+    if begins:
+        runs = [run for run in runs if run[0].isupper()] or runs
     run = runs[int(rng.integers(len(runs)))]
-    return run if begins else run[0].lower() + run[1:]
+    return (run[0].upper() if begins else run[0].lower()) + run[1:]
 
 
 def choose_words(text: str, rng: np.random.Generator | None = None) -> str:
