@@ -106,7 +106,7 @@ def test_held_out_phrasings_are_none_of_those_to_learn_from(kind):
 def test_swapped_words_leave_what_the_answer_needs(kind, monkeypatch):
     words, swapped = words_for(kind), []
     monkeypatch.setattr(
-        templates, "swap_words", lambda text, rng: swapped.append(swap_words(text, rng)) or swapped[-1]
+        templates, "swap_words", lambda text, rng, mix: swapped.append(swap_words(text, rng, mix)) or swapped[-1]
     )
     texts = [text for _, text in drawn(kind, "swapped", 300)]
     own = 1 / min(num_phrasings(kind), 3)
@@ -123,6 +123,26 @@ def test_swapped_words_leave_what_the_answer_needs(kind, monkeypatch):
     assert abs(kept - 1 / 2) < 0.04 and abs(left - 3 / 4) < 0.04
     counts = Counter(len(each) for each in changed)
     assert counts[8] > 80 and counts[5] > 20  # some have all, some few
+
+
+@pytest.mark.parametrize("kind", sorted(TEMPLATES))
+def test_mixed_words_come_from_other_questions_and_leave_what_the_answer_needs(kind):
+    words = words_for(kind)
+    assert all(
+        str(value) in text
+        for _, text in drawn(kind, "mixed", 100)
+        for name, value in words.items()
+        if name not in ("location", "view")
+    )
+    text, rng = 'Shortly {name} quietly stands in "label".', np.random.default_rng(1)
+    swapped, mixed = ([swap_words(text, rng, mix).split() for _ in range(1500)] for mix in (False, True))
+    assert all("{name}" in each and each[-1] == '"label".' for each in mixed)
+    # a question of any kind may lend the words that begin it
+    assert {"How", "Which", "Where", "Name"} <= {each[0] for each in mixed}
+    begins_with_how = [np.mean([each[0] == "How" for each in texts]) for texts in (swapped, mixed)]
+    assert begins_with_how[1] > begins_with_how[0] + 0.005
+    longest = [max(len(each) for each in texts) for texts in (swapped, mixed)]
+    assert longest[0] == 6 and 8 <= longest[1] <= 12
 
 
 def test_kinds_of_which_nothing_is_held_out_are_refused(monkeypatch):
