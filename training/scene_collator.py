@@ -81,8 +81,10 @@ class SceneCollator:
         point_map_side (`int`, *optional*): points per visual token along each side, to make point-map targets; for
             pre-training.
         answer_weights (`dict[str, float]`, *optional*): weight of the answer tokens of each part (see `answer_parts`;
-            1 where none is given), for pre-training. Late decimals are noise as long as the metres are wrong: less
-            weight on them lets a small model find the metres sooner.
+            1 where none is given, but for "opening", which then has that of "frame_of_json"), for pre-training. Late
+            decimals are noise as long as the metres are wrong: less weight on them lets a small model find the metres
+            sooner. With the opening of JSON the form of an answer is chosen: where it weighs less than a number or a
+            word, questions in unknown words are answered with these.
         geometry (`FrozenGeometry`, *optional*): encodes the views here, in the process that makes the batch, or finds
             them in its cache, so that the model need not (`geometry_features` of the batch).
         known_geometry (`Sequence[str]`, defaults to `()`): what was recorded with the views and the model reads beside

@@ -204,9 +204,10 @@ def _answer_tokens(tokenizer, text, answer_weights):
     ids = encoded["input_ids"]
     if not answer_weights:
         return ids, [1.0] * len(ids)
+    weight_of = {"opening": answer_weights.get("frame_of_json", 1.0), **answer_weights}
     parts, weights, start = answer_parts(text.removesuffix(tokenizer.eos_token)), [], 0
     for _, end in encoded["offset_mapping"]:
-        weights.append(max((answer_weights.get(part, 1.0) for part in parts[start:end]), default=1.0))
+        weights.append(max((weight_of.get(part, 1.0) for part in parts[start:end]), default=1.0))
         start = end
     return ids, weights
 

@@ -286,6 +286,6 @@ def test_every_character_of_an_answer_has_a_part():
     picked = {part: "".join(c for c, p in zip(text, parts, strict=True) if p == part) for part in set(parts)}
     assert picked["label"] == "bed 2"
     assert picked["number"] == "-1.2.3.0.0.0.0.1.-3." and picked["decimals"] == "0250555001"
-    assert '"bbox_3d": [' in picked["frame_of_json"]
+    assert '"bbox_3d": [' in picked["frame_of_json"] and text.startswith(picked["opening"]) and picked["opening"]
     assert set(answer_parts("A bed, 2.5 m away.")) == {"words"} and answer_parts("") == []
     assert answer_parts("B") == ["letter"] and set(answer_parts("B. bed") + answer_parts("b")) == {"words"}

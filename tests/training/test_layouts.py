@@ -165,12 +165,14 @@ def test_answer_tokens_are_weighed_by_what_they_are(tiny_processor):
     for layout in ("block_mask", "packed"):
         batch = collate(tiny_processor, [question(answer=answer)], layout, answer_weights=weights)
         is_answer = batch["labels"][0] != -100
-        got = zip(
-            tiny_processor.batch_decode(batch["labels"][0][is_answer][:, None]),
-            batch["label_weights"][0][is_answer].tolist(),
-            strict=True,
+        got = list(
+            zip(
+                tiny_processor.batch_decode(batch["labels"][0][is_answer][:, None]),
+                batch["label_weights"][0][is_answer].tolist(),
+                strict=True,
+            )
         )
-        assert list(got) == [
+        assert got == [
             ('```json\n{"label": "', 0.125),
             ("bed", 2.0),
             ('", "pointmap": [', 0.125),
@@ -179,6 +181,8 @@ def test_answer_tokens_are_weighed_by_what_they_are(tiny_processor):
             *[("0", 1.0), (".", 1.0), ("5", 0.25), ("]}\n```", 0.125), ("<|im_end|>", 1.0)],
         ]
         assert not batch["label_weights"][0][~is_answer].any()
+        batch = collate(tiny_processor, [question(answer=answer)], layout, answer_weights=weights | {"opening": 1.5})
+        assert batch["label_weights"][0][is_answer].tolist() == [1.5] + [weight for _, weight in got[1:]]
     with pytest.raises(ValueError, match=r"unknown parts \['digits'\]"):
         SceneCollator(tiny_processor, for_pretraining=True, answer_weights={"digits": 1.0})
 

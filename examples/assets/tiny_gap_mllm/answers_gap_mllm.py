@@ -77,7 +77,8 @@ class ParsedAnswer(Generic[T]):
 
 # Parts of an answer
 
-ANSWER_PARTS = ("words", "letter", "label", "number", "decimals", "frame_of_json")
+ANSWER_PARTS = ("words", "letter", "label", "number", "decimals", "frame_of_json", "opening")
+_FENCE = "```json"
 _JSON_PART = re.compile(r'"label": "(?P<label>[^"]*)"|-?(?P<number>\d+)(?:\.(?P<decimals>\d+))?')
 
 
@@ -88,8 +89,8 @@ def answer_parts(text: str) -> list[str]:
         text (`str`): an answer as the functions below write it, or a plain sentence.
     Returns:
         `list[str]`: for every character "words" (all of a plain sentence), "letter" (of an answer that is one capital
-        letter), "label", "number" (sign, whole digits and point), "decimals" (digits after the point) or
-        "frame_of_json" (fences, keys, brackets).
+        letter), "label", "number" (sign, whole digits and point), "decimals" (digits after the point),
+        "opening" (of JSON, with which its form is chosen) or "frame_of_json" (keys, brackets, the closing fence).
     """
     if re.fullmatch("[A-Z]", text):
         return ["letter"]
@@ -106,6 +107,7 @@ def answer_parts(text: str) -> list[str]:
     key_digits = re.compile(r'"\w*\d\w*":')  # such as "bbox_3d"
     for match in key_digits.finditer(text):
         parts[match.start() : match.end()] = ["frame_of_json"] * (match.end() - match.start())
+    parts[: len(_FENCE)] = ["opening"] * len(text[: len(_FENCE)])
     return parts
 
 
