@@ -31,7 +31,7 @@ _PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in bra
 _ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
 _FIXED = re.compile(r'\{[^{}]*\}|"[^"]*"')  # what is filled in, and keys of JSON
 _RUN = re.compile(r"\b[A-Za-z]+\b(?: [A-Za-z]+\b){0,2}")  # up to three words
-_KINDS = tuple(TEMPLATES)
+_LENDERS = (*TEMPLATES.values(), *[(*[text for text, _ in NUMBER_ENDINGS], *COUNT_ENDINGS, *CHOICE_ENDINGS)] * 10)
 
 
 def num_phrasings(kind: str) -> int:
@@ -103,9 +103,13 @@ def swap_words(text: str, rng: np.random.Generator, mix: bool = False) -> str:
     """Put other words in the place of some of a phrasing's, and leave some out, so that a model relies on none alone.
 
     How many is drawn: from none to all; half of them are left out. What stands in braces, and keys of JSON
-    in quotes, stay; so do words below three letters. With `mix`, half of what is put in are one to three words of
-    the phrasing of a kind drawn at random, from where a sentence begins in the place of such a word: "How far"
-    may then begin a question that asks for a box, and tells too little alone.
+    in quotes, stay; so do words below three letters.
+
+    With `mix` more are changed, two thirds on average, and half of what is put in are one to three words of another
+    question, from where a sentence begins in the place of such a word: a phrasing of a kind drawn at random, or what
+    asks for numbers and letters. "How far" or "in metres" may then stand in a question that asks for a box, and tell
+    too little alone. Lines after the first without braces, which mostly say in which form to answer, are left out in
+    half of the cases.
 
     Example:
         ```python
@@ -117,6 +121,10 @@ def swap_words(text: str, rng: np.random.Generator, mix: bool = False) -> str:
         ```
     """
     share = rng.random()
+    if mix:
+        share = share**0.5
+        first, *lines = text.split("\n")
+        text = "\n".join([first, *[line for line in lines if "{" in line or rng.integers(2)]])
 
     def swap(found):
         if rng.random() >= share:
@@ -133,9 +141,10 @@ def swap_words(text: str, rng: np.random.Generator, mix: bool = False) -> str:
 
 
 def _some_words(rng, begins):
-    """One to three words of a phrasing of any kind, the first of a sentence if they are to begin one."""
-    phrasings = TEMPLATES[_KINDS[int(rng.integers(len(_KINDS)))]]
+    """One to three words of some question, the first of a sentence if they are to begin one."""
+    phrasings = _LENDERS[int(rng.integers(len(_LENDERS)))]
     text = choose_words(phrasings[int(rng.integers(len(phrasings)))], rng)
+    text = text.replace("{unit}", ("metres", "degrees")[int(rng.integers(2))])
     runs = _RUN.findall(_FIXED.sub(".", text))
     if begins:
         runs = [run for run in runs if run[0].isupper()] or runs
