@@ -126,7 +126,7 @@ def test_swapped_words_leave_what_the_answer_needs(kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", sorted(TEMPLATES))
-def test_mixed_words_come_from_other_questions_and_leave_what_the_answer_needs(kind):
+def test_mixed_words_leave_what_the_answer_needs(kind):
     words = words_for(kind)
     assert all(
         str(value) in text
@@ -134,15 +134,28 @@ def test_mixed_words_come_from_other_questions_and_leave_what_the_answer_needs(k
         for name, value in words.items()
         if name not in ("location", "view")
     )
+
+
+def test_mixed_words_come_from_other_questions():
     text, rng = 'Shortly {name} quietly stands in "label".', np.random.default_rng(1)
     swapped, mixed = ([swap_words(text, rng, mix).split() for _ in range(1500)] for mix in (False, True))
     assert all("{name}" in each and each[-1] == '"label".' for each in mixed)
-    # a question of any kind may lend the words that begin it
-    assert {"How", "Which", "Where", "Name"} <= {each[0] for each in mixed}
-    begins_with_how = [np.mean([each[0] == "How" for each in texts]) for texts in (swapped, mixed)]
-    assert begins_with_how[1] > begins_with_how[0] + 0.005
+    # a question of any kind, and what asks for numbers and letters, may lend the words that begin it
+    assert {"How", "Which", "Where", "Answer"} <= {each[0] for each in mixed}
+    of_endings = [np.mean([each[0] == "Answer" for each in texts]) for texts in (swapped, mixed)]
+    assert of_endings[1] > of_endings[0] + 0.005
     longest = [max(len(each) for each in texts) for texts in (swapped, mixed)]
     assert longest[0] == 6 and 8 <= longest[1] <= 12
+    kept = [np.mean(["Shortly" in each for each in texts]) for texts in (swapped, mixed)]
+    assert abs(kept[0] - 1 / 2) < 0.05 and abs(kept[1] - 1 / 3) < 0.05
+
+
+def test_mixed_words_leave_out_lines_in_which_nothing_is_filled_in():
+    rng = np.random.default_rng(0)
+    texts = [swap_words('Box of {label}.\nAs "bbox_3d".\nOf {name}.', rng, True) for _ in range(400)]
+    assert all("{label}" in text.split("\n")[0] and "{name}" in text.split("\n")[-1] for text in texts)
+    assert 0.4 < np.mean(['"bbox_3d"' in text for text in texts]) < 0.6
+    assert {len(text.split("\n")) for text in texts} == {2, 3}
 
 
 def test_kinds_of_which_nothing_is_held_out_are_refused(monkeypatch):
