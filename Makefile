@@ -192,8 +192,9 @@ tiny-encoder: $(READY)
 	$(BIN)/gap-mllm train-geometry-encoder tiny_geometry_encoder --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder
 	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
 
-# The first training starts around the shipped encoder, each further one from what the one before wrote.
-TINY_STAGES := names tower crosses answers wordings
+# The first training starts around the shipped encoder, each further one from what the one before wrote; the weights
+# shipped are an average of the last two.
+TINY_STAGES := names tower crosses answers wordings sight choices mixed
 
 tiny-model: $(READY)
 	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path examples/assets/tiny_geometry_encoder \
@@ -202,7 +203,8 @@ tiny-model: $(READY)
 	    $(BIN)/gap-mllm train tiny_gap_mllm_$$stage --model_path $$before --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_$$stage; \
 	    before=$(TINY_OUTPUT)/tiny_gap_mllm_$$stage; \
 	done
-	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_$(lastword $(TINY_STAGES)) examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_mixed examples/assets/tiny_gap_mllm \
+	    --average $(TINY_OUTPUT)/tiny_gap_mllm_choices 0.35 $(SHIP_FLAGS)
 	$(BIN)/python .ci/refresh_assets.py
 
 lint: $(READY) links $(PYRIGHT_READY)

@@ -50,7 +50,7 @@ def test_recipes_of_the_package_are_complete(name, tmp_path):
 
 
 def test_the_shipped_processor_says_what_its_recipe_says(tmp_path):
-    model, _ = read_recipe(parser(), "tiny_gap_mllm_wordings", ["--output_dir", str(tmp_path)])
+    model, _ = read_recipe(parser(), "tiny_gap_mllm_mixed", ["--output_dir", str(tmp_path)])
     shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
     said = shipped.training_view_size, shipped.mark_arm, shipped.mark_half_thickness
     assert said == training_views(RoomVariety(**model.variety)) == ({"height": 128, "width": 128}, 4, 0)
