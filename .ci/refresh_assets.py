@@ -59,7 +59,8 @@ def draw_examples(folder: Path) -> None:
     _run(ROOT / "examples/quickstart.py", *options)
     with Image.open(folder / "demo/answers.png") as drawn:
         drawn.thumbnail((1400, 1400))
-        drawn.save(ROOT / "examples/assets/answers.png", optimize=True)
+        few_colors = drawn.convert("RGB").quantize()  # a quarter of the bytes
+        few_colors.save(ROOT / "examples/assets/answers.png", optimize=True)
     for name, picture in USES.items():
         _run(ROOT / f"examples/{name}.py", "--output", folder / name)
         with Image.open(folder / name / f"{picture}.png") as drawn:

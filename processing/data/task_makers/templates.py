@@ -31,7 +31,8 @@ _PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in bra
 _ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
 _FIXED = re.compile(r'\{[^{}]*\}|"[^"]*"')  # what is filled in, and keys of JSON
 _RUN = re.compile(r"\b[A-Za-z]+\b(?: [A-Za-z]+\b){0,2}")  # up to three words
-_LENDERS = (*TEMPLATES.values(), *[(*[text for text, _ in NUMBER_ENDINGS], *COUNT_ENDINGS, *CHOICE_ENDINGS)] * 10)
+_ENDINGS = (*(text for text, _ in NUMBER_ENDINGS), *COUNT_ENDINGS, *CHOICE_ENDINGS)
+_LENDERS = (*TEMPLATES.values(), *[_ENDINGS] * 10)  # what asks for numbers and letters, as often as ten kinds
 
 
 def num_phrasings(kind: str) -> int:
