@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from ..pretraining_gap_mllm import GapMllmForPreTraining
-from ..processing.camera_geometry_gap_mllm import invert_rigid
+from ..processing.camera_geometry_gap_mllm import invert_rigid, transform_points, unproject_depth
 from ..processing.data.rooms.rendered_rooms import RenderedRooms
 from ..processing.data.rooms.renderer import RoomScene, render_split
 from ..processing.data.rooms.room_scenes import make_question
@@ -28,6 +28,8 @@ from .metrics.camera_pose import rotation_angles
 
 
 NAME = "dense_point_error_m"
+UNPROJECTED = "unprojected_point_error_m"
+AXES = ("right", "down", "forward")
 
 
 def summarize_errors(errors: ArrayLike, name: str = NAME, seed: int = 0):
@@ -106,9 +108,11 @@ def evaluate_geometry_encoder(
             should be of such rooms, too.
     Returns:
         `dict`: as `summarize_errors` names them, `dense_point_error_m` and with the prefixes "pixel_prior_" and
-        "constant_" those of the baselines; `depth_abs_rel` (mean of |error| / truth), `pose_translation_error_m` and
-        `pose_rotation_error_deg` (medians), with `pixel_prior_depth_abs_rel` and the errors of standing still,
-        `no_motion_translation_error_m` and `no_motion_rotation_error_deg`; `split`, `n`, `num_baseline_scenes`.
+        "constant_" those of the baselines, and `unprojected_point_error_m`, of the points that predicted depth and
+        cameras give; `depth_abs_rel` (mean of |error| / truth) with `pixel_prior_depth_abs_rel`; the medians
+        `pose_translation_error_m`, its parts along the axes of view 0 (`pose_right_error_m`, `pose_down_error_m`,
+        `pose_forward_error_m`) and `pose_rotation_error_deg`, and with the prefix "no_motion_" the same of standing
+        still; `split`, `n`, `num_baseline_scenes`.
     Raises:
         ValueError: if the split is "train", which the baselines are fitted on.
 
@@ -145,9 +149,10 @@ def evaluate_geometry_encoder(
     metrics = {"split": split, "n": num_scenes, "num_baseline_scenes": len(baselines.scene_ids)}
     for prefix in ("", "pixel_prior_", "constant_"):
         metrics |= summarize_errors(errors[prefix + NAME], prefix + NAME, seed)
+    metrics |= summarize_errors(errors[UNPROJECTED], UNPROJECTED, seed)
     for name in ("depth_abs_rel", "pixel_prior_depth_abs_rel"):
         metrics |= with_interval(name, np.nanmean(errors[name], axis=(1, 2)), np.mean, seed=seed)
-    for name in ("translation_error_m", "rotation_error_deg"):
+    for name in ("translation_error_m", "rotation_error_deg", *(f"{axis}_error_m" for axis in AXES)):
         for prefix in ("pose_", "no_motion_"):
             if errors[prefix + name].shape[1]:
                 metrics |= _median(prefix + name, errors[prefix + name][..., None], seed)
@@ -168,7 +173,11 @@ def _encoder_errors(output, batch, baselines, stride):
     prior = np.moveaxis(np.moveaxis(baselines.point_maps(height, width), -1, 0)[pick], 0, -1)[: valid.shape[1]]
     prior_depth = baselines.depth_maps(height, width)[pick][: valid.shape[1]]  # fitted on as many views or more
     true_depth = np.where(valid, batch["depth"].numpy()[pick], np.nan)
-    depth = output.depth[..., 0].float().cpu().numpy()[pick]
+    whole_depth, pose_encoding = output.depth[..., 0].float().cpu(), output.pose_enc.float().cpu()
+    depth = whole_depth.numpy()[pick]
+    extrinsics, intrinsics = pose_encoding_to_cameras(pose_encoding.double(), (height, width))
+    seen = unproject_depth(whole_depth, intrinsics.float()).numpy()[:, :, stride // 2 :: stride, stride // 2 :: stride]
+    unprojected = transform_points(invert_rigid(_as_poses(extrinsics)), seen.astype(np.float64))
 
     def flat(values: ArrayLike):
         return np.where(valid, values, np.nan).reshape(*valid.shape[:2], -1)
@@ -177,15 +186,18 @@ def _encoder_errors(output, batch, baselines, stride):
         NAME: flat(_distance(points, truth)),
         f"pixel_prior_{NAME}": flat(_distance(prior, truth)),
         f"constant_{NAME}": flat(_distance(baselines.constant_dense_point, truth)),
+        UNPROJECTED: flat(_distance(unprojected, truth)),
         "depth_abs_rel": flat(np.abs(depth - true_depth) / true_depth),
         "pixel_prior_depth_abs_rel": flat(np.abs(prior_depth - true_depth) / true_depth),
     }
     true_poses = _relative_poses(batch["pose_enc"], (height, width))
-    poses = _relative_poses(output.pose_enc.float().cpu(), (height, width))
+    poses = _relative_poses(pose_encoding, (height, width))
     still = np.broadcast_to(np.eye(4), true_poses.shape)
     for prefix, guess in (("pose_", poses), ("no_motion_", still)):
         translation, rotation = pose_errors(guess, true_poses)
         errors |= {f"{prefix}translation_error_m": translation, f"{prefix}rotation_error_deg": rotation}
+        along = np.abs(guess[..., :3, 3] - true_poses[..., :3, 3])
+        errors |= {f"{prefix}{axis}_error_m": along[..., number] for number, axis in enumerate(AXES)}
     return errors
 
 
@@ -195,10 +207,15 @@ def _distance(points, truth):
 
 def _relative_poses(pose_encoding, image_size):
     """Poses (B, V - 1, 4, 4) of the later views relative to the first, camera to camera, float64."""
-    extrinsics = pose_encoding_to_cameras(pose_encoding.double(), image_size)[0].numpy()
-    poses = np.zeros((*extrinsics.shape[:-2], 4, 4))
-    poses[..., :3, :], poses[..., 3, 3] = extrinsics, 1.0
+    poses = _as_poses(pose_encoding_to_cameras(pose_encoding.double(), image_size)[0])
     return poses[:, :1] @ invert_rigid(poses[:, 1:])
+
+
+def _as_poses(extrinsics):
+    """Extrinsics (..., 3, 4) with their last row, (..., 4, 4), as NumPy's."""
+    poses = np.zeros((*extrinsics.shape[:-2], 4, 4))
+    poses[..., :3, :], poses[..., 3, 3] = extrinsics.numpy(), 1.0
+    return poses
 
 
 def pose_errors(poses: np.ndarray, truth: np.ndarray):

@@ -42,9 +42,13 @@ ENCODER = (
         "points of views 1 and later (m)",
         ("pixel_prior_dense_point_error_m_later_views", "constant_dense_point_error_m_later_views"),
     ),
+    ("unprojected_point_error_m", "points from depth and cameras (m)", ()),
     ("depth_abs_rel", "depth, mean relative error", ("pixel_prior_depth_abs_rel",)),
     ("pose_rotation_error_deg", "rotation (degrees)", ("no_motion_rotation_error_deg",)),
     ("pose_translation_error_m", "translation (m)", ("no_motion_translation_error_m",)),
+    ("pose_right_error_m", "of it to the right (m)", ("no_motion_right_error_m",)),
+    ("pose_down_error_m", "of it down (m)", ("no_motion_down_error_m",)),
+    ("pose_forward_error_m", "of it forward (m)", ("no_motion_forward_error_m",)),
 )
 _BLIND_OF_ENCODER = {"pixel": "median of each pixel", "constant": "constant", "no": "no motion"}
 
@@ -105,6 +109,8 @@ def _part_table(groups):
 def _encoder_table(metrics):
     rows = []
     for name, text, beside in ENCODER:
+        if name not in metrics:  # of an earlier version
+            continue
         told = [f"{blind_of_encoder(key)} {_figure(metrics, key)}" for key in beside]
         rows.append([text, _figure(metrics, name), ", ".join(told)])
     return _table([f"{metrics['n']} rooms", "this encoder", "blind"], rows)

@@ -52,8 +52,9 @@ def test_pose_errors_by_hand():
 class TruthfulEncoder(torch.nn.Module):
     """Knows the test rooms: points 0.3 m beside the truth, depth 10 % too large, poses exact but in another world."""
 
-    def __init__(self):
+    def __init__(self, depth_factor=1.1):
         super().__init__()
+        self.depth_factor = depth_factor
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(patch_size=14)
         self.rooms = RoomGeometryDataset(RenderedRooms("test", 3))
@@ -66,7 +67,7 @@ class TruthfulEncoder(torch.nn.Module):
         truth = {name: torch.stack([room[name] for room in rooms]) for name in ("points", "depth", "pose_enc")}
         return SimpleNamespace(
             world_points=truth["points"] + torch.tensor([0.3, 0.0, 0.0]),
-            depth=1.1 * truth["depth"][..., None],
+            depth=self.depth_factor * truth["depth"][..., None],
             pose_enc=truth["pose_enc"],
         )
 
@@ -82,8 +83,21 @@ def test_an_encoder_that_knows_the_rooms(baselines):
     assert metrics["pose_translation_error_m"] == pytest.approx(0, abs=1e-5)
     assert metrics["pose_rotation_error_deg"] == pytest.approx(0, abs=1e-2)  # of a float32 quaternion
     assert 0.1 < metrics["no_motion_translation_error_m"] < 1.5 and 8 < metrics["no_motion_rotation_error_deg"] < 66
+    assert all(metrics[f"pose_{axis}_error_m"] == pytest.approx(0, abs=1e-5) for axis in ("right", "down", "forward"))
+    parts = [metrics[f"no_motion_{axis}_error_m"] for axis in ("right", "down", "forward")]
+    assert max(parts) < metrics["no_motion_translation_error_m"] < sum(parts) + 0.2 and parts[1] == min(parts)
     assert metrics["constant_dense_point_error_m"] > metrics["dense_point_error_m"]
     assert metrics["pixel_prior_depth_abs_rel"] > 0.1 and len(metrics["pixel_prior_dense_point_error_m_per_view"]) == 4
+
+
+def test_points_from_depth_and_cameras(baselines):
+    errors = [
+        evaluate_geometry_encoder(TruthfulEncoder(factor), num_scenes=3, batch_size=3, baselines=baselines, **QUIET)
+        for factor in (1.0, 1.1)
+    ]
+    exact, far = (metrics["unprojected_point_error_m_per_view"] for metrics in errors)
+    assert max(exact) < 0.05  # an encoding has no principal point, and the middle is half a pixel off
+    assert 0.15 < min(far) and max(far) < 0.6
 
 
 def test_training_rooms_are_refused():
