@@ -27,7 +27,7 @@ from gap_mllm.training.recipes import load_recipe
 RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
 # By the recipe that each ends with; what other recipes give is told as it is.
-TARGETS = {"tiny_gap_mllm_mixed": "make tiny-model", "tiny_geometry_encoder": "make tiny-encoder"}
+TARGETS = {"tiny_gap_mllm_mixed": "make tiny-model", "tiny_geometry_encoder_longer": "make tiny-encoder"}
 ENCODER = "gap_mllm_vggt"
 
 
@@ -78,7 +78,7 @@ def provenance(run: Path) -> dict:
     changed = {key: resolved[key] for key in recipe if resolved.get(key, recipe[key]) != recipe[key]}
     commit = f"{made_by['git_commit'] or 'not recorded'}{' with changes' if made_by['git_is_dirty'] else ''}"
     versions = ", ".join(f"{package} {number}" for package, number in made_by["versions"].items())
-    begins_from = made_by["settings"].get("model_path")
+    begins_from = made_by["settings"].get("model_path") or made_by["settings"].get("encoder_path")
     return {
         "command": TARGETS.get(name, f"training by {name}, then .ci/ship_tiny.py"),
         "recipe": f"training/recipes/{name}.yaml{f', changed: {json.dumps(changed)}' if changed else ''}",
@@ -94,11 +94,9 @@ def provenance(run: Path) -> dict:
 
 def _told_of(start: Path) -> str:
     """Where the model comes from that a run began from: a finished run, or a folder that was shipped."""
-    if (start / "metrics.json").is_file():
-        made = json.loads((start / "metrics.json").read_text(encoding="utf-8"))["provenance"]
-        made["weights"] = "as shipped, in float16"
-    else:
-        made = provenance(start)
+    told = start / "metrics.json"  # of a run it has figures alone
+    made = json.loads(told.read_text(encoding="utf-8")).get("provenance") if told.is_file() else None
+    made = {**made, "weights": "as shipped, in float16"} if made else provenance(start)
     return "; ".join(f"{name}: {made[name]}" for name in made if name not in ("command", "versions"))
 
 
