@@ -131,7 +131,7 @@ def test_provenance_tells_of_the_training_before(script, tmp_path):
 
 def test_provenance_of_an_encoder_tells_of_the_training_before(script, tmp_path):
     runs = [as_run("tiny_geometry_encoder", tmp_path / name) for name in ("first", "second")]
-    (runs[0] / "metrics.json").write_text('{"dense_point_error_m": 0.4}', encoding="utf-8")  # as its training leaves it
+    (runs[0] / "metrics.json").write_text('{"dense_point_error_m": 0.4}', encoding="utf-8")  # of its training
     made_by = json.loads((runs[1] / "provenance.json").read_text(encoding="utf-8"))
     made_by["settings"]["encoder_path"] = str(runs[0])
     (runs[1] / "provenance.json").write_text(json.dumps(made_by), encoding="utf-8")
