@@ -17,7 +17,7 @@ from ..geometry_views_gap_mllm import resize_to_grid
 from ..processing.data import CannotAskError, SceneSample, first_askable, make_tasks
 from ..processing.data.former_names import task_name
 from ..processing.data.task_makers import REPEATED, TASK_MAKERS
-from ..processing.data.task_makers.templates import check_phrasings
+from ..processing.data.task_makers.templates import TRAINING_PHRASINGS, check_phrasings
 from ..processing.data.truth import render_answer
 from ..processing.visual_prompt_gap_mllm import MARK_COLORS, Mark, apply_visual_prompt
 from .collation_events import COLLATION_EVENTS
@@ -116,7 +116,7 @@ class RoomQuestions:
         unknown = [name for name in self.counts if name not in TASK_MAKERS]
         if unknown:
             raise ValueError(f"counts names {', '.join(map(repr, unknown))}; known are {', '.join(TASK_MAKERS)}.")
-        check_phrasings(self.phrasings, ("all", "first", "swapped", "mixed"))
+        check_phrasings(self.phrasings, TRAINING_PHRASINGS)
         mappings = {task: count for task, count in self.counts.items() if isinstance(count, dict | Schedule)}
         self.counts |= {task: read_weight(f"counts.{task}", count, least=0.0) for task, count in mappings.items()}
         if self.visits < 1:

@@ -24,6 +24,7 @@ NUMBER_ENDINGS = (  # how a number is asked for, and whether its unit is written
 COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one number.")
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
 PHRASINGS = ("all", "first", "held_out", "swapped", "mixed")
+TRAINING_PHRASINGS = tuple(each for each in PHRASINGS if each != "held_out")  # which is for measuring
 OWN_SHARE = 3  # one question in three is worded in the first way
 UNSWAPPED_SHARE = 4  # of the other wordings one in four keeps its words, where words are swapped
 _PHRASE, _ALTERNATIVES = re.compile(r"\$([a-z_]+)"), re.compile("<([^<>]*)>")  # the innermost first
@@ -257,6 +258,7 @@ __all__ = [
     "NUMBER_ENDINGS",
     "PHRASINGS",
     "TEMPLATES",
+    "TRAINING_PHRASINGS",
     "check_phrasings",
     "choice_answer",
     "choose_words",
