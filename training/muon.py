@@ -18,8 +18,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
         lr (`float`): learning rate of both.
         weight_decay (`float`, defaults to 0.0): decay of matrices, and of the parameters named in `decayed`.
         decayed (`Iterable[str]`, defaults to `()`): names of parameters that decay.
-        betas (`tuple[float, float]`, defaults to (0.9, 0.999)), eps (`float`, defaults to 1e-8): of AdamW.
-        momentum (`float`, defaults to 0.95): of Muon.
+        betas (`tuple[float, float]`, defaults to (0.9, 0.999)), eps (`float`, defaults to 1e-8): constants of AdamW.
+        momentum (`float`, defaults to 0.95): momentum of Muon.
     Raises:
         ValueError: if no linear layer is trained.
 
