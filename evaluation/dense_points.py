@@ -167,17 +167,18 @@ def _encoder_errors(output, batch, baselines, stride):
     """Errors of one batch and of the baselines: dense ones (B, V, P), of poses (B, V - 1)."""
     height, width = batch["depth"].shape[-2:]
     pick = np.s_[..., stride // 2 :: stride, stride // 2 :: stride]
+    pick_points = (*pick, slice(None))
     valid = batch["valid"].numpy()[pick]
-    truth = np.moveaxis(np.moveaxis(batch["points"].numpy(), -1, 0)[pick], 0, -1)
-    points = np.moveaxis(np.moveaxis(output.world_points.float().cpu().numpy(), -1, 0)[pick], 0, -1)
-    prior = np.moveaxis(np.moveaxis(baselines.point_maps(height, width), -1, 0)[pick], 0, -1)[: valid.shape[1]]
+    truth = batch["points"].numpy()[pick_points]
+    points = output.world_points.float().cpu().numpy()[pick_points]
+    prior = baselines.point_maps(height, width)[pick_points][: valid.shape[1]]
     prior_depth = baselines.depth_maps(height, width)[pick][: valid.shape[1]]  # fitted on as many views or more
     true_depth = np.where(valid, batch["depth"].numpy()[pick], np.nan)
-    whole_depth, pose_encoding = output.depth[..., 0].float().cpu(), output.pose_enc.float().cpu()
+    whole_depth = output.depth[..., 0].float().cpu()
     depth = whole_depth.numpy()[pick]
-    extrinsics, intrinsics = pose_encoding_to_cameras(pose_encoding.double(), (height, width))
-    seen = unproject_depth(whole_depth, intrinsics.float()).numpy()[:, :, stride // 2 :: stride, stride // 2 :: stride]
-    unprojected = transform_points(invert_rigid(_as_poses(extrinsics)), seen.astype(np.float64))
+    extrinsics, intrinsics = _cameras(output.pose_enc.cpu(), (height, width))
+    seen = unproject_depth(whole_depth, intrinsics).numpy()[pick_points].astype(np.float64)
+    unprojected = transform_points(invert_rigid(extrinsics), seen)
 
     def flat(values: ArrayLike):
         return np.where(valid, values, np.nan).reshape(*valid.shape[:2], -1)
@@ -190,8 +191,8 @@ def _encoder_errors(output, batch, baselines, stride):
         "depth_abs_rel": flat(np.abs(depth - true_depth) / true_depth),
         "pixel_prior_depth_abs_rel": flat(np.abs(prior_depth - true_depth) / true_depth),
     }
-    true_poses = _relative_poses(batch["pose_enc"], (height, width))
-    poses = _relative_poses(pose_encoding, (height, width))
+    true_poses = _relative_poses(_cameras(batch["pose_enc"], (height, width))[0])
+    poses = _relative_poses(extrinsics)
     still = np.broadcast_to(np.eye(4), true_poses.shape)
     for prefix, guess in (("pose_", poses), ("no_motion_", still)):
         translation, rotation = pose_errors(guess, true_poses)
@@ -205,17 +206,17 @@ def _distance(points, truth):
     return np.linalg.norm(points - truth, axis=-1)
 
 
-def _relative_poses(pose_encoding, image_size):
-    """Poses (B, V - 1, 4, 4) of the later views relative to the first, camera to camera, float64."""
-    poses = _as_poses(pose_encoding_to_cameras(pose_encoding.double(), image_size)[0])
-    return poses[:, :1] @ invert_rigid(poses[:, 1:])
+def _cameras(pose_encoding, image_size):
+    """World to camera (B, V, 4, 4), NumPy's in float64, and intrinsics (B, V, 3, 3), a tensor."""
+    extrinsics, intrinsics = pose_encoding_to_cameras(pose_encoding.double(), image_size)
+    world_to_camera = np.zeros((*extrinsics.shape[:-2], 4, 4))
+    world_to_camera[..., :3, :], world_to_camera[..., 3, 3] = extrinsics.numpy(), 1.0
+    return world_to_camera, intrinsics
 
 
-def _as_poses(extrinsics):
-    """Extrinsics (..., 3, 4) with their last row, (..., 4, 4), as NumPy's."""
-    poses = np.zeros((*extrinsics.shape[:-2], 4, 4))
-    poses[..., :3, :], poses[..., 3, 3] = extrinsics.numpy(), 1.0
-    return poses
+def _relative_poses(world_to_camera):
+    """Poses (B, V - 1, 4, 4) of the later views relative to the first, camera to camera."""
+    return world_to_camera[:, :1] @ invert_rigid(world_to_camera[:, 1:])
 
 
 def pose_errors(poses: np.ndarray, truth: np.ndarray):

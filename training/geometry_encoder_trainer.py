@@ -33,7 +33,7 @@ class GeometryEncoderTrainingArguments(TermTrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.use_muon and "adamw_torch" not in self.optim:
+        if self.use_muon and self.optim not in ("adamw_torch", "adamw_torch_fused"):
             raise ValueError(
                 f"use_muon goes with AdamW for all but matrices, but optim is {self.optim.value!r}. Leave one out."
             )

@@ -67,20 +67,6 @@ class MuonAndAdamW(torch.optim.Optimizer):
         if groups:
             self._parts.append(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps))
         super().__init__([group for part in self._parts for group in part.param_groups], {"lr": lr})
-        self._share()
-
-    def _share(self):
-        """Let both work on the groups and the state of this optimiser, which are new after loading."""
-        self._parts[0].param_groups, rest = self.param_groups[:1], self.param_groups[1:]
-        for part in self._parts[1:]:
-            part.param_groups = rest
-        for part in self._parts:
-            part.state = self.state
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """Go on from what `state_dict` gave, as any optimiser does."""
-        super().load_state_dict(state_dict)
-        self._share()
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -89,7 +75,9 @@ class MuonAndAdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
+        # Groups and state are those of this optimiser, whose loading replaces both.
+        for part, groups in zip(self._parts, (self.param_groups[:1], self.param_groups[1:]), strict=False):
+            part.param_groups, part.state = groups, self.state
             part.step()
         return loss
 

@@ -26,7 +26,7 @@ def test_what_each_part_does():
     decayed = ["0.weight", "2.weight", "4.weight"]
     both = MuonAndAdamW(model, lr=0.01, weight_decay=0.1, decayed=decayed)
     assert [len(group["params"]) for group in both.param_groups] == [2, 1, 5]
-    matrices, kernels, rest = [other[2].weight, other[4].weight], [other[0].weight], []
+    matrices, kernels = [other[2].weight, other[4].weight], [other[0].weight]
     rest = [each for name, each in other.named_parameters() if name not in decayed]
     muon = torch.optim.Muon(matrices, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     kinds = [{"params": kernels, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
@@ -74,8 +74,9 @@ def test_it_goes_on_from_a_checkpoint(tmp_path):
 def test_refusals(tmp_path):
     with pytest.raises(ValueError, match="Conv1d has no linear layer"):
         MuonAndAdamW(nn.Conv1d(3, 4, 1), lr=0.01)
-    with pytest.raises(ValueError, match="optim is 'adafactor'"):
-        GeometryEncoderTrainingArguments(str(tmp_path), use_muon=True, optim="adafactor")
+    for optim in ("adafactor", "adamw_torch_8bit"):
+        with pytest.raises(ValueError, match=f"optim is '{optim}'"):
+            GeometryEncoderTrainingArguments(str(tmp_path), use_muon=True, optim=optim)
 
 
 def test_the_trainer_uses_it_where_asked(tmp_path):
