@@ -74,8 +74,8 @@ def write_answers(
     ]
     told = {
         "views": [
-            {"name": name, "width": picture.width, "height": picture.height}
-            for name, picture in zip(session.views.names, session.views.pictures, strict=True)
+            {"name": name, "width": width, "height": height}
+            for name, (width, height) in zip(session.views.names, session.views.sizes, strict=True)
         ],
         "cameras": asdict(cameras),
         "answers": [answer.to_dict() | {"picture": name} for answer, name in zip(answers, pictures, strict=True)],
@@ -113,8 +113,8 @@ def _cameras(session) -> tuple[SceneCameras, list[str]]:
     if all(camera is not None for camera in known.intrinsics):
         return known, []
     intrinsics = tuple(
-        _assumed_camera(picture.size) if camera is None else camera
-        for camera, picture in zip(known.intrinsics, session.views.pictures, strict=True)
+        _assumed_camera(size) if camera is None else camera
+        for camera, size in zip(known.intrinsics, session.views.sizes, strict=True)
     )
     note = (
         f"nothing tells the cameras: pictures and the 3D view are drawn as if the longer side of a picture spanned "

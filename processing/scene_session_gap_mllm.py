@@ -260,7 +260,7 @@ class SceneSession:
         marks, task = as_marks(view if x is None else [[view, x, y]]), "reconstruction"
         if len(marks) != 1:
             marks, task = number_marks(view, len(self.views)), "sparse_points"
-        chat = self._messages(task, marks=marks)
+        chat = self._messages(task, marks=self.views.picture_marks(marks))
         key = tuple((mark.view, *mark.pixel, mark.color, mark.text) for mark in marks)
         places = tuple((mark.view, *mark.pixel) for mark in marks)
         answer = self._answers([chat], task, marks=key, **options)[0]
@@ -458,7 +458,7 @@ class SceneSession:
         for name in self._known:
             values = [getattr(self.views, _KNOWN[name])[view] for view in order]
             if name == "intrinsics":
-                sizes = [self.views.pictures[view].size for view in order]
+                sizes = [self.views.sizes[view] for view in order]
                 values = [
                     None if camera is None else scale_intrinsics(camera, columns * patch / w, rows * patch / h)
                     for camera, (w, h), (_, rows, columns) in zip(values, sizes, grid.tolist(), strict=True)

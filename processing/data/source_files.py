@@ -18,6 +18,7 @@ from PIL import Image
 
 from ..camera_geometry_gap_mllm import is_rigid
 from ..json_depth import DepthGuard, JsonDepthError, decode_json
+from ..view_files_gap_mllm import natural_key, open_picture
 from .file_guards import check_pixel_count, file_state, refuse_special, refuse_special_file
 from .read_log import TrackedPath
 from .record_errors import RecordError
@@ -96,10 +97,8 @@ def find_file(
 
 
 def numeric_order(paths: Iterable[Path]) -> list[Path]:
-    """Sort paths by the number that their name is, 2 before 10; other names follow by the alphabet."""
-    return sorted(
-        paths, key=lambda path: (not path.stem.isdigit(), int(path.stem) if path.stem.isdigit() else 0, path)
-    )
+    """Sort paths in natural order of their names, 2 before 10; see `natural_key`."""
+    return sorted(paths, key=natural_key)
 
 
 # Text
@@ -342,7 +341,7 @@ def picture_header(path: str) -> tuple[tuple[int, int], str]:
             raise FileNotFoundError(f"{path} is not there")
         refuse_special(stamp, path)
         size, mode = _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is an OSError
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # ValueError of raw files
         raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
     check_pixel_count(size, path)
     return size, mode
@@ -359,7 +358,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
     if picture["bytes"] is None:
         return picture_header(picture["path"])
     try:
-        with Image.open(io.BytesIO(picture["bytes"])) as image:
+        with open_picture(io.BytesIO(picture["bytes"])) as image:
             check_pixel_count(image.size, picture["path"], field)
             return image.size, image.mode
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -368,7 +367,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
 
 @lru_cache(maxsize=65536)
 def _read_header(path, mtime_ns, num_bytes):
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return image.size, image.mode
 
 
