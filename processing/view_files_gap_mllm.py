@@ -223,8 +223,8 @@ def folder_views(folder: str | Path) -> FolderViews:
         count = sum(len(files) for files in chosen.others.values())
         listed = f" ({'; '.join(held)})" if held else ""
         raise ValueError(
-            f"{folder} holds no pictures (such as .jpg or .png), but {count} other files{listed}. Give the folder with "
-            "the pictures, or the files themselves."
+            f"{folder} holds no pictures (such as .jpg or .png), but {count} other files{listed}. Give the folder"
+            " with the pictures, or the files themselves."
         )
     return chosen
 
