@@ -145,10 +145,12 @@ def sampled_values(tensors: list[torch.Tensor]) -> bytes:
         return b"".join(torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values())
 
 
+def _has_memory(tensor):
+    return tensor.device.type != "meta" and tensor.layout == torch.strided
+
+
 def _is_readable(tensor):
-    return (
-        tensor.device.type != "meta" and tensor.layout == torch.strided and tensor.numel() and not tensor.is_quantized
-    )
+    return _has_memory(tensor) and tensor.numel() > 0 and not tensor.is_quantized
 
 
 def _samples(tensor):
