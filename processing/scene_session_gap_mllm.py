@@ -27,6 +27,7 @@ from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, Scene
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
+from .whole_text_gap_mllm import mend_chat, mend_text, whole_text
 
 
 logger = logging.get_logger(__name__)
@@ -92,7 +93,7 @@ class SceneSession:
             check_points_source(points_from)
         self._asker = Asker(model, processor)
         self.model, self.processor = self._asker.model, processor
-        self.views = open_views(views, intrinsics, poses, max_views)
+        self.views = _named(open_views(views, intrinsics, poses, max_views))
         self._max_view_sets = check_count("max_view_sets", max_view_sets, least=0)
         self._kept, self._state = OrderedDict(), None
         self._known, self._given_source, self._seen = self._known_names(), points_from, None
@@ -228,6 +229,7 @@ class SceneSession:
         Returns:
             `GroundedObject`.
         """
+        description = mend_text(description, "description") if isinstance(description, str) else description
         chat = self._messages("grounding_frame", description=description)
         first = self._answers([chat], "grounding_frame", **options)[0]
         found = parse_frame(first.text, len(self.views))
@@ -358,7 +360,7 @@ class SceneSession:
             raise TypeError(f"a question is a text or a list of messages, got {type(question).__name__}.")
         if not question.strip():
             raise ValueError("the question is empty.")
-        return self._messages("reconstruction", prompt=question)
+        return self._messages("reconstruction", prompt=mend_text(question, "question"))
 
     def _messages(self, task, order=None, **arguments):
         self._check_open()
@@ -387,7 +389,7 @@ class SceneSession:
                     "session is about one scene. Open another for other views, or leave placeholders "
                     "({'type': 'image'})."
                 )
-        return list(question)
+        return list(mend_chat(question))
 
     def _order_from(self, view):
         """A view first, those behind it, then those before it backwards; as many as the second stage shows."""
@@ -514,6 +516,12 @@ def _last_words(chat) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content).strip()
 
 
+def _named(views):
+    """Views whose names can be written into files; those of files may be bytes that are no text."""
+    names = tuple(whole_text(name) for name in views.names)
+    return views if names == views.names else replace(views, names=names)
+
+
 def _as_labels(labels):
     labels = (labels,) if isinstance(labels, str) else labels
     if labels is None:
@@ -522,7 +530,7 @@ def _as_labels(labels):
     for label in labels:
         if not isinstance(label, str):
             raise TypeError(f"labels must be texts, as ['chair', 'table']; got {label!r}.")
-    return labels
+    return tuple(mend_text(label, "label") for label in labels)
 
 
 def _check_single(options):
