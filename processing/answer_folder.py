@@ -12,6 +12,7 @@ from .scene_3d.scene_files import MAX_FILE_POINTS, SCENE_FILE
 from .scene_points_gap_mllm import SceneCameras
 from .scene_results_gap_mllm import SceneAnswer, known_cameras
 from .scene_session_gap_mllm import SceneSession
+from .whole_text_gap_mllm import whole_text
 
 
 ANSWERS_FILE = "answers.json"
@@ -67,7 +68,7 @@ def write_answers(
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("answer_[0-9]*.png"):
         path.unlink()
-    scene, left_out = place_results(scene_from_session(session, title, cameras), answers)
+    scene, left_out = place_results(scene_from_session(session, whole_text(title), cameras), answers)
     pictures = [
         f"answer_{number}.png" if getattr(answer, "boxes", ()) or getattr(answer, "marks", ()) else None
         for number, answer in enumerate(answers, 1)
@@ -83,7 +84,7 @@ def write_answers(
     }
     written = [folder / ANSWERS_FILE]
     text = json.dumps(told, indent=2, ensure_ascii=False, default=np.ndarray.tolist)
-    written[0].write_text(text + "\n", encoding="utf-8")
+    written[0].write_text(whole_text(text) + "\n", encoding="utf-8")
     notes = told["notes"]
     try:
         for answer, name in zip(answers, pictures, strict=True):

@@ -23,6 +23,7 @@ from .camera_geometry_gap_mllm import (
 from .other_answers_gap_mllm import ImagePoint, answer_records
 from .scene_points_gap_mllm import SceneCameras
 from .scene_views_gap_mllm import SceneViews
+from .whole_text_gap_mllm import whole_text
 
 
 _QWEN = "qwen3-vl-text"
@@ -39,7 +40,7 @@ class _Plain:
 
     def to_json(self, **options) -> str:
         """Return `to_dict()` as JSON; options are those of `json.dumps`."""
-        return json.dumps(self.to_dict(), **{"ensure_ascii": False, **options})
+        return whole_text(json.dumps(self.to_dict(), **{"ensure_ascii": False, **options}))
 
 
 class _Placed:

@@ -36,6 +36,7 @@ from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, Scene
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
+from .whole_text_gap_mllm import mend_chat, mend_text, whole_text
 
 
 logger = logging.get_logger(__name__)
@@ -59,14 +60,18 @@ class SceneSession:
         processor (`GapMllmProcessor`): its processor.
         views (list, `str`, `Path`, or one picture): pictures of one scene, the first of which is the reference; a
             folder of pictures; or a video file. A scene of one view works: depth then comes from that picture alone.
-        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, or list, *optional*): intrinsics in pixels of the pictures.
-        poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world; results can then be told in it. The
-            model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
+            What is left out, turned or scaled is logged once, and stands in `views.notes`.
+        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, list, or mapping from file names, *optional*): intrinsics
+            in pixels of the stored pictures; they are turned upright with them, see `open_views`.
+        poses (array of shape `(V, 4, 4)`, list, or mapping from file names, *optional*): camera to world, of the
+            stored pictures; results can then be given in the world. The model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
             not, and only the results know them.
         points_from (`Callable`, *optional*): model that tells points and cameras, as `GapMllmVggtForReconstruction`;
             by default the model's own encoder or heads, where it has any for that.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
         max_view_sets (`int`, defaults to 4): sets of views that are kept; 0 keeps none.
+        intrinsics_size (`tuple[int, int]`, *optional*): width and height of the pictures that intrinsics were measured
+            on, if these had another size.
     Raises:
         ValueError: if there is no view, or intrinsics or poses are none, or the processor normalises pixels otherwise
             than the model expects. FileNotFoundError, TypeError: as `open_views`.
@@ -97,12 +102,15 @@ class SceneSession:
         points_from: Callable | None = None,
         max_views: int = MAX_VIEWS,
         max_view_sets: int = 4,
+        intrinsics_size: tuple[int, int] | None = None,
     ):
         if points_from is not None:
             check_points_source(points_from)
         self._asker = Asker(model, processor)
         self.model, self.processor = self._asker.model, processor
-        self.views = open_views(views, intrinsics, poses, max_views)
+        self.views = open_views(views, intrinsics, poses, max_views, intrinsics_size)
+        if self.views is not views and self.views.notes:
+            logger.warning(f"views: {'; '.join(self.views.notes)}.")
         self._max_view_sets = check_count("max_view_sets", max_view_sets, least=0)
         self._kept, self._state, self._given_source, self._seen = OrderedDict(), None, points_from, None
         self._known = None
@@ -253,6 +261,7 @@ class SceneSession:
         Returns:
             `GroundedObject`.
         """
+        description = mend_text(description, "description") if isinstance(description, str) else description
         chat = self._messages("grounding_frame", description=description)
         first = self._answers([chat], "grounding_frame", **options)[0]
         found = parse_frame(first.text, len(self.views))
@@ -387,7 +396,7 @@ class SceneSession:
             raise TypeError(f"a question is a text or a list of messages, got {type(question).__name__}.")
         if not question.strip():
             raise ValueError("the question is empty.")
-        return self._messages("reconstruction", prompt=question)
+        return self._messages("reconstruction", prompt=mend_text(question, "question"))
 
     def _messages(self, task, order=None, **arguments):
         self._check_open()
@@ -416,7 +425,7 @@ class SceneSession:
                     "session is about one scene. Open another for other views, or leave placeholders "
                     "({'type': 'image'})."
                 )
-        return list(question)
+        return list(mend_chat(question))
 
     def _order_from(self, view):
         """A view first, those behind it, then those before it backwards; as many as the second stage shows."""
@@ -553,7 +562,7 @@ def _as_labels(labels):
     for label in labels:
         if not isinstance(label, str):
             raise TypeError(f"labels must be texts, as ['chair', 'table']; got {label!r}.")
-    return labels
+    return tuple(mend_text(label, "label") for label in labels)
 
 
 def _check_single(options):

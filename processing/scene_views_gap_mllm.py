@@ -21,6 +21,7 @@ from .orientation_gap_mllm import Orientation
 from .video_decoding_gap_mllm import VideoFile, VideoFrame
 from .view_files_gap_mllm import file_content, folder_views, name_some, natural_key, open_animation
 from .visual_prompt_gap_mllm import is_remote, open_image, to_rgb_image
+from .whole_text_gap_mllm import whole_text
 
 
 MAX_VIEWS = 32  # of a folder or video, where the caller says nothing
@@ -154,7 +155,7 @@ def open_views(
         found.note_order()
     return SceneViews(
         tuple(view.picture for view in opened),
-        tuple(found.names),
+        tuple(map(whole_text, found.names)),  # names of files may be bytes that are no text
         tuple(_camera(view, opened[view], camera, intrinsics_size, found) for view, camera in enumerate(cameras)),
         tuple(_pose(view, opened[view], pose) for view, pose in enumerate(poses)),
         tuple(view.orientation.size(view.stored_size) for view in opened),
