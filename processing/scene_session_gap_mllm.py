@@ -36,7 +36,7 @@ from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, Scene
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
-from .whole_text_gap_mllm import mend_chat, mend_text, whole_text
+from .whole_text_gap_mllm import mend_chat, mend_text
 
 
 logger = logging.get_logger(__name__)
@@ -64,8 +64,8 @@ class SceneSession:
         intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, list, or mapping from file names, *optional*): intrinsics
             in pixels of the stored pictures; they are turned upright with them, see `open_views`.
         poses (array of shape `(V, 4, 4)`, list, or mapping from file names, *optional*): camera to world, of the
-            stored pictures; results can then be given in the world. The model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
-            not, and only the results know them.
+            stored pictures; results can then be given in the world. The model gets intrinsics and poses where its
+            encoder or fusion reads them, else a warning says that it does not, and only the results know them.
         points_from (`Callable`, *optional*): model that tells points and cameras, as `GapMllmVggtForReconstruction`;
             by default the model's own encoder or heads, where it has any for that.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.

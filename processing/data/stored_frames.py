@@ -241,7 +241,7 @@ def list_frames(folder: str | Path) -> list[Path]:
     Raises:
         RecordError: if the folder holds none, or cannot be read.
     """
-    files = list_folder(folder)
+    files = [path for path in list_folder(folder) if not path.name.startswith(".")]  # "._0.jpg" is no picture
     jpegs = [path for path in files if path.suffix.lower() in JPEG_SUFFIXES]
     stems = {path.stem for path in jpegs}
     others = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and path.stem not in stems]
