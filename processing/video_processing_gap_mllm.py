@@ -82,13 +82,16 @@ def read_clips(
             chats that show them.
         processor (`Qwen3VLVideoProcessor`): video processor, whose rule chooses the frames unless `sampling` is given.
         metadata (`VideoMetadata`, `dict`, or list, *optional*): an entry for each video that is given as frames, with
-            `fps`; `frames_indices` where they are a choice already. None for files.
+            `fps`, and `frames_indices` where they are a choice of a video's frames already: these are taken as they
+            are unless `options` ask for fewer. Times are `frames_indices / fps`, or `seconds` where they are given.
+            None for files.
         **options: `do_sample_frames`, and the fields of `FrameChoice` in `CHOICE_OPTIONS`.
     Returns:
         `tuple[list[np.ndarray], list[ClipMetadata]]`: frames `(T, H, W, 3)`, RGB of 8 bits, and their times.
     Raises:
         ValueError: if a video is a URL, has fewer frames than a temporal patch, frames of unlike sizes, or came as
-            frames without a frame rate, if metadata do not fit, or if a choice comes with `do_sample_frames=False`.
+            frames without a frame rate, if metadata do not fit the frames or each other, or if a choice comes with
+            `do_sample_frames=False`.
         TypeError, ValueError: as `FrameChoice` and `to_rgb_image`. ImportError, FileNotFoundError: as `VideoFile`.
     """
     videos = _as_videos(videos)
@@ -112,7 +115,8 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
         raise ValueError(f"do_sample_frames is False, which takes all frames, but {', '.join(options)} came with it.")
 
     def choose(seconds, fps=None, is_chosen=False):
-        keeps_all = do_sample_frames is None and not options and (is_chosen or not processor.do_sample_frames)
+        is_asked = do_sample_frames or (do_sample_frames is None and processor.do_sample_frames)
+        keeps_all = not options and (is_chosen or not is_asked)
         rate = fps or frame_rate(seconds)
         if do_sample_frames is False or keeps_all or (choice is None and rate is None):
             return list(range(len(seconds)))
@@ -161,17 +165,66 @@ def _read_given(video, metadata, name, choose):
             "[{'fps': frames per second of the video}], with 'frames_indices' if they are a choice of its frames; or "
             "show them as images."
         )
-    fps, indices = check_positive("fps of video_metadata", metadata["fps"]), metadata.get("frames_indices")
-    indices = list(range(len(video))) if indices is None else [int(index) for index in indices]
-    seconds = metadata.get("seconds") or [index / fps for index in indices]
-    if not len(indices) == len(seconds) == len(video):
-        raise ValueError(f"{name} has {len(video)} frames, but its frames_indices are {len(indices)}.")
-    total = metadata.get("total_num_frames") or len(video)
+    fps = check_positive("fps of video_metadata", metadata["fps"])
+    indices, seconds = _given_places(metadata, len(video), name), metadata.get("seconds")
+    total = _given_total(metadata, indices, len(video), name)
+    is_chosen = indices is not None and (metadata.get("total_num_frames") is None or indices != list(range(total)))
+    indices = list(range(len(video))) if indices is None else indices
+    seconds = [index / fps for index in indices] if seconds is None else _ascending("seconds", seconds, name)
+    if len(seconds) != len(video):
+        raise ValueError(f"{name} has {len(video)} frames, but its seconds are {len(seconds)}.")
+    _check_duration(metadata.get("duration"), seconds, fps, name)
     frames = [
         VideoFrame(indices[place], seconds[place], to_rgb_image(video[place], f"frame {place} of {name}"))
-        for place in (choose(seconds, is_chosen=True) if len(video) < total else choose(seconds, fps))
+        for place in (choose(seconds, is_chosen=True) if is_chosen else choose(seconds, fps))
     ]
     return frames, {"total_num_frames": total, "fps": fps}
+
+
+def _given_places(metadata, num_frames, name):
+    """The places of the given frames in their video; None where they are all of it."""
+    if metadata.get("frames_indices") is None:
+        return None
+    indices = _ascending("frames_indices", metadata["frames_indices"], name)
+    if any(index != int(index) for index in indices):
+        raise ValueError(f"frames_indices of {name} are {indices}; expected whole numbers.")
+    if len(indices) != num_frames:
+        raise ValueError(f"{name} has {num_frames} frames, but its frames_indices are {len(indices)}.")
+    return [int(index) for index in indices]
+
+
+def _ascending(field, values, name):
+    """Numbers of metadata, one for each frame; refused where they do not grow from 0 or more."""
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or (np.diff(values) <= 0).any():
+        raise ValueError(
+            f"{field} of {name} are {values.tolist()}; expected a number from 0 for each frame, ascending, each once."
+        )
+    return values.tolist()
+
+
+def _given_total(metadata, indices, num_frames, name):
+    """Number of frames of the whole video; refused where it does not fit the frames that came."""
+    last = indices[-1] if indices else num_frames - 1
+    if metadata.get("total_num_frames") is None:
+        return last + 1
+    total = int(metadata["total_num_frames"])
+    lacks_places = indices is None and metadata.get("seconds") is None
+    if last >= total or (lacks_places and num_frames != total):
+        raise ValueError(
+            f"{name} came as {num_frames} frames up to number {last}, but its total_num_frames is {total}. Give there "
+            "how many frames the whole video has, and as frames_indices which of them these are, from 0."
+        )
+    return total
+
+
+def _check_duration(duration, seconds, fps, name):
+    """Refuse times beyond the end of the video, but for a frame and a twentieth: rates of files are rounded."""
+    if duration and seconds and seconds[-1] > 1.05 * check_positive("duration of video_metadata", duration) + 1 / fps:
+        raise ValueError(
+            f"the last frame of {name} is at {seconds[-1]:g} s, by {fps:g} frames a second, but its duration is "
+            f"{duration:g} s. fps is the rate of the whole video, and frames_indices are places in it."
+        )
 
 
 def _as_videos(videos, depth: int = 0) -> list:

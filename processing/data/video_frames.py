@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from ..frame_choice_gap_mllm import FrameChoice
+from ..orientation_gap_mllm import Orientation
 from ..video_decoding_gap_mllm import VideoFile, VideoFrame, frame_rate
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .file_guards import check_pixel_count, file_state, refuse_special
@@ -30,7 +33,7 @@ class VideoInfo:
     Args:
         num_frames (`int`): number of frames that can be decoded.
         fps (`float`, *optional*): mean rate by the timestamps; None for a folder or a single frame.
-        width, height (`int`): size of the upright picture, in pixels.
+        width, height (`int`): size of the upright picture with square pixels, in pixels.
         duration_s (`float`, *optional*): seconds from the first frame to the last; None for a folder.
     """
 
@@ -59,10 +62,10 @@ def video_info(path: str | Path) -> VideoInfo:
         files = frame_files(path)
         width, height = _open_picture(files[0]).size
         return VideoInfo(len(files), None, width, height, None)
-    times, size = [], None
-    for _, seconds, frame, orientation in _RecordedVideo(path).decode():
-        size = size or ((frame.height, frame.width) if orientation.is_swapped else (frame.width, frame.height))
-        times.append(seconds)
+    video, times, size = _RecordedVideo(path), [], None
+    for stored in video.decode():
+        size = size or video.upright_size(stored)
+        times.append(stored.seconds)
     return VideoInfo(len(times), frame_rate(times), *size, times[-1] - times[0])
 
 
@@ -82,9 +85,7 @@ def read_video_frames(path: str | Path, frame_indices: Sequence[int]) -> list[Vi
     if path.is_dir():
         files = frame_files(path)
         num_frames = len(files)
-        frames = {
-            index: VideoFrame(index, None, _open_picture(files[index])) for index in wanted if 0 <= index < num_frames
-        }
+        frames = {index: _folder_frame(index, files[index]) for index in wanted if 0 <= index < num_frames}
     else:
         frames, times = _RecordedVideo(path).pick(set(wanted), stop_early=True)
         num_frames = len(times)
@@ -176,6 +177,12 @@ def _folder_view(file, index, skip):
     if image is None:
         return None
     return {"image": image, "image_path": file.name, "frame_id": index if number is None else number}
+
+
+def _folder_frame(index, file):
+    picture = _open_picture(file)
+    with Image.open(file) as stored:
+        return VideoFrame(index, None, picture, Orientation.of_picture(stored))
 
 
 def _or_skip(read, file, skip):

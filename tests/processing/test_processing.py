@@ -37,7 +37,9 @@ REMOTE_FILES += (
     "frame_choice",
     "frame_sampling",
     "number_checks",
+    "orientation",
     "video_decoding",
+    "video_pixels",
     "video_processing",
     "visual_prompt",
 )
