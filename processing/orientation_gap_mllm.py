@@ -11,6 +11,7 @@ from PIL import Image
 
 
 EXIF_ORIENTATION = 0x0112
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 # EXIF value -> (is_swapped, flip_columns, flip_rows); 1 is upright. Values 2, 4, 5 and 7 are mirrored.
 _EXIF = {
     1: (False, False, False),
@@ -161,4 +162,17 @@ class Orientation:
         return np.asarray(camera_to_world, np.float64) @ self.stored_to_upright().T
 
 
-__all__ = ["EXIF_ORIENTATION", "Orientation"]
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture as it is stored, before its pixels are read.
+
+    Pillow turns a TIFF itself when its pixels are read, and gives the upright size as soon as it is opened.
+
+    Args:
+        image (`PIL.Image.Image`): picture as Pillow opened it.
+    """
+    if image.format != "TIFF" or not Orientation.of_picture(image).is_swapped:
+        return image.size
+    return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+
+
+__all__ = ["EXIF_ORIENTATION", "Orientation", "stored_size"]

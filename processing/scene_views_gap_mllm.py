@@ -17,9 +17,9 @@ from .camera_geometry_gap_mllm import check_pose_known, check_rigid, fit_intrins
 from .frame_choice_gap_mllm import FrameChoice
 from .frame_sampling_gap_mllm import uniform_sample
 from .number_checks_gap_mllm import check_count
-from .orientation_gap_mllm import Orientation
+from .orientation_gap_mllm import Orientation, stored_size
 from .video_decoding_gap_mllm import VideoFile, VideoFrame
-from .view_files_gap_mllm import file_content, folder_views, name_some, natural_key, open_animation
+from .view_files_gap_mllm import file_content, folder_views, name_some, natural_key
 from .visual_prompt_gap_mllm import is_remote, open_image, to_rgb_image
 from .whole_text_gap_mllm import whole_text
 
@@ -154,11 +154,11 @@ def open_views(
         found.note_turns(opened)
         found.note_order()
     return SceneViews(
-        tuple(view.picture for view in opened),
+        tuple(view.image for view in opened),
         tuple(map(whole_text, found.names)),  # names of files may be bytes that are no text
         tuple(_camera(view, opened[view], camera, intrinsics_size, found) for view, camera in enumerate(cameras)),
         tuple(_pose(view, opened[view], pose) for view, pose in enumerate(poses)),
-        tuple(view.orientation.size(view.stored_size) for view in opened),
+        tuple(view.orientation.size(view.square_size) for view in opened),
         tuple(dict.fromkeys(found.notes)),
     )
 
@@ -279,8 +279,8 @@ def _listed(view, place, count):
     if kind in ("folder", "video"):
         raise ValueError(f"view {place} is the {kind} {path} among {count} views; give it alone, or pictures only.")
     if kind == "animation":
-        pictures, seconds = open_animation(path)
-        return [(each, _moment(path, i, seconds[i]), path) for i, each in enumerate(pictures)]
+        frames, _ = VideoFile(path).read(lambda times: list(range(len(times))))
+        return [(frame, _moment(path, frame), path) for frame in frames]
     return [(path, path.name, path)]
 
 
@@ -289,15 +289,10 @@ def _find_path(path, max_views) -> _Found:
     if path.is_dir():
         return _find_in_folder(path, max_views)
     kind = file_content(path).kind if path.exists() else "picture"  # which says that there is none
-    if kind == "video":
+    if kind in ("video", "animation"):
         frames, times = VideoFile(path).read(FrameChoice(num_frames=max_views).candidates)
-        names = [_moment(path, frame.index, frame.timestamp) for frame in frames]
-        return _Found(frames, names, [None] * len(frames), [frame.index for frame in frames], len(times))
-    if kind == "animation":
-        pictures, seconds = open_animation(path)
-        chosen = uniform_sample(len(pictures), max_views)
-        names = [_moment(path, index, seconds[index]) for index in chosen]
-        return _Found([pictures[index] for index in chosen], names, [None] * len(chosen), chosen, len(pictures))
+        names, paths = [_moment(path, frame) for frame in frames], [None] * len(frames)
+        return _Found(frames, names, paths, [frame.index for frame in frames], len(times))
     if kind == "other":
         raise ValueError(f"{path} is no picture and no video; give pictures, a folder of them, or a video file.")
     return _Found([path], [path.name], [path], [0], 1)
@@ -310,38 +305,29 @@ def _find_in_folder(folder, max_views):
     return _Found(taken, [path.name for path in taken], taken, chosen, len(found.pictures), notes=list(found.notes))
 
 
-def _moment(path, index, seconds):
-    return f"{path.name} page {index}" if seconds is None else f"{path.name} {seconds:.2f} s"
+def _moment(path, frame):
+    moment = f"page {frame.index}" if frame.timestamp is None else f"{frame.timestamp:.2f} s"
+    return f"{path.name} {moment}"
 
 
 # Opening them
 
 
-@dataclass(frozen=True, eq=False)
-class _OpenView:
-    """An upright picture, and what made it of the one that is stored."""
-
-    picture: Image.Image
-    stored_size: tuple[int, int]
-    orientation: Orientation = Orientation()
-
-
-def _open_view(source, name) -> _OpenView:
+def _open_view(source, name) -> VideoFrame:
+    """An upright picture as a frame that knows what made it upright."""
     if isinstance(source, VideoFrame):
-        return _OpenView(_kept(source.image), source.image.size)
-    if isinstance(source, Image.Image):
-        return _upright(source, name)
+        return replace(source, image=_kept(source.image))
+    orientation = Orientation()
     if isinstance(source, str | os.PathLike):
-        image, name = open_image(source, name)
-        size, orientation = image.size, Orientation.of_picture(image)
-        image.draft(image.mode, (MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))  # a JPEG is decoded no larger than needed
-        return _OpenView(_kept(to_rgb_image(image, name)), size, orientation)
+        source, name = open_image(source, name)
+        size, orientation = stored_size(source), Orientation.of_picture(source)
+        source.draft(source.mode, (MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))  # a JPEG is decoded no larger than needed
+    elif isinstance(source, Image.Image):
+        size, orientation = stored_size(source), Orientation.of_picture(source)
     picture = to_rgb_image(source, name)
-    return _OpenView(_kept(picture), picture.size)
-
-
-def _upright(image, name):
-    return _OpenView(_kept(to_rgb_image(image, name)), image.size, Orientation.of_picture(image))
+    if not isinstance(source, Image.Image):
+        size = picture.size
+    return VideoFrame(0, None, _kept(picture), orientation, size)
 
 
 def _kept(picture):
@@ -377,7 +363,7 @@ def _camera(view, opened, value, intrinsics_size, found):
     camera, note = fit_intrinsics(camera, size, intrinsics_size, what)
     if note is not None:
         found.notes.append(note)
-    return opened.orientation.intrinsics(camera, size, what)
+    return opened.upright_intrinsics(camera, what)
 
 
 def _refuse_upright_camera(what, camera, size):

@@ -20,6 +20,7 @@ from transformers.utils import logging
 from .camera_geometry_gap_mllm import scale_intrinsics
 from .orientation_gap_mllm import Orientation
 from .video_pixels_gap_mllm import MAX_ASPECT, AnimationFrame, StoredFrame
+from .view_files_gap_mllm import file_content, is_heif, is_wide
 
 
 logger = logging.get_logger(__name__)
@@ -144,14 +145,14 @@ class VideoFile:
     def decode(self) -> Iterator[StoredFrame | AnimationFrame]:
         """Yield all frames as they are stored."""
         last = None
-        for last in self._decode_animation() if self._is_webp() else self._decode_video():
+        for last in self._decode_animation() if self._is_animation() else self._decode_video():
             yield last
         if last is None:
             raise self._damaged("it holds no frame")
 
     def packet_times(self) -> list[float]:
         """Times of the packets that should become frames: a first guess at the frames, without decoding."""
-        if self._is_webp():
+        if self._is_animation():
             return [stored.seconds for stored in self.decode()]
         with self._open() as (container, stream):
             packets = [packet for packet in self._packets(container, stream) if packet.size and not packet.is_discard]
@@ -221,18 +222,21 @@ class VideoFile:
             return lambda packet: packet.decode()
 
     def _decode_animation(self):
-        """Frames of an animated WebP, by Pillow: FFmpeg reads none."""
+        """Pictures of an animation, by Pillow, which composes them, and reads WebP and TIFF that FFmpeg does not."""
         self._refuse_cut_file()
         with self._named_errors():
             image = Image.open(self.path)
         with image:
             self.check_size(*image.size)
-            milliseconds, orientation = 0, Orientation.of_picture(image)
+            milliseconds, orientation, has_times = 0, Orientation.of_picture(image), image.format != "TIFF"
             for index in range(getattr(image, "n_frames", 1)):
                 with self._named_errors():
                     image.seek(index)
-                    shown = image.convert("RGBA")
-                yield AnimationFrame(index, milliseconds / 1000, shown, orientation)
+                    pixels = np.asarray(image if is_wide(image.mode) else image.convert("RGBA"))
+                if has_times:  # Pillow turns a TIFF itself
+                    pixels = orientation.array(pixels)
+                shown = Image.fromarray(pixels)  # without EXIF
+                yield AnimationFrame(index, milliseconds / 1000 if has_times else None, shown, orientation)
                 milliseconds += image.info.get("duration", 0)
 
     def _packets(self, container, stream):
@@ -244,11 +248,8 @@ class VideoFile:
                 return
             yield packet
 
-    def _is_webp(self):
-        if not self.path.is_file():
-            return False
-        with open(self.path, "rb") as stream:
-            return _webp_size(stream.read(12)) > 0
+    def _is_animation(self):
+        return file_content(self.path).kind == "animation"
 
     def _damaged(self, what):
         return self.error(f"the video cannot be decoded: {what}. Is the download complete? Fetch the file again.")
@@ -294,6 +295,8 @@ class VideoFile:
         size = self.path.stat().st_size
         with open(self.path, "rb") as stream:
             head = stream.read(4096)
+            if is_heif(head):  # of whose tiles the library makes a video
+                raise self.error("this is a picture, HEIC, and no video; give it as an image.")
             needed = _webp_size(head) or (_mp4_size(stream) if head[4:8] == b"ftyp" else _matroska_size(head))
             stream.seek(max(0, size - 1024))
             tail = stream.read()
@@ -305,7 +308,9 @@ class VideoFile:
 
 def frame_rate(seconds: list[float]) -> float | None:
     """Mean frames per second by the times of all frames, in seconds; None where they do not tell it."""
-    total = seconds[-1] - seconds[0] if seconds else 0
+    if not seconds or None in (seconds[0], seconds[-1]):
+        return None
+    total = seconds[-1] - seconds[0]
     # To the nearest fraction as containers have it, 30000 / 1001 for one: counts of frames must not hang on rounding.
     return float(Fraction((len(seconds) - 1) / total).limit_denominator(1001)) if total > 0 else None
 

@@ -113,26 +113,26 @@ class StoredFrame:
 
 @dataclass(frozen=True)
 class AnimationFrame:
-    """A frame of an animated picture that FFmpeg does not read, with what `StoredFrame` has."""
+    """A picture of an animation, upright already, with what `StoredFrame` has; a TIFF has no times."""
 
     index: int
-    seconds: float
+    seconds: float | None
     image: Image.Image
     orientation: Orientation
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height as stored."""
-        return self.image.size
+        return self.orientation.size(self.image.size)
 
     @property
     def square_size(self) -> tuple[int, int]:
         """As `size`: pixels of pictures are square."""
-        return self.image.size
+        return self.size
 
     def picture(self) -> Image.Image:
         """The upright RGB picture."""
-        return _upright(to_rgb_image(self.image), self.size, self.orientation)
+        return to_rgb_image(self.image)
 
 
 def square_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:

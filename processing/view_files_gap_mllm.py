@@ -5,7 +5,7 @@ folder has the same views everywhere. Kinds are found by content; only maps of o
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -121,8 +121,13 @@ def _pillow_formats():
     return [name for name in PICTURE_FORMATS if name in Image.OPEN]
 
 
+def is_wide(mode: str) -> bool:
+    """Whether a mode of Pillow has one channel of more than 8 bits."""
+    return mode in WIDE_MODES or mode.startswith("I;")
+
+
 def _channel(mode):
-    if mode in WIDE_MODES or mode.startswith("I;"):
+    if is_wide(mode):
         return "wide"
     return "grey" if mode in GREY_MODES else None
 
@@ -352,32 +357,6 @@ def _register_heif(name):
         ) from None
 
 
-def open_animation(path: str | Path) -> tuple[Sequence[Image.Image], list[float | None]]:
-    """Read all pictures of an animated GIF, PNG, WebP or AVIF, or of a TIFF of several pages.
-
-    Args:
-        path (`str` or `Path`): a file whose `file_content` is "animation".
-    Returns:
-        `tuple[list[PIL.Image.Image], list[float]]`: pictures as stored, and seconds since the first; None for each
-        where the file has no times, as TIFF.
-    Raises:
-        ValueError: with the path, if a picture cannot be decoded.
-    """
-    pictures, seconds, now = [], [], 0.0
-    try:
-        with Image.open(path) as image:
-            for frame in ImageSequence.Iterator(image):
-                frame.load()
-                pictures.append(frame.copy())
-                seconds.append(None if image.format == "TIFF" else now)
-                now += float(frame.info.get("duration", 0)) / 1000
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise ValueError(
-            f"{path}: picture {len(pictures)} of the animation cannot be decoded: {error}. Is the download complete?"
-        ) from error
-    return pictures, seconds
-
-
 __all__ = [
     "KINDS",
     "PICTURE_SUFFIXES",
@@ -388,8 +367,8 @@ __all__ = [
     "file_content",
     "folder_views",
     "is_heif",
+    "is_wide",
     "name_some",
     "natural_key",
-    "open_animation",
     "open_picture",
 ]

@@ -202,9 +202,10 @@ def stored_as(path, orientation, size=(64, 48)):
     return path
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "tiff", "png", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_intrinsics_and_poses_turn_with_their_picture(tmp_path, orientation):
-    path, turn = stored_as(tmp_path / "a.jpg", orientation), Orientation.from_exif(orientation)
+def test_intrinsics_and_poses_turn_with_their_picture(tmp_path, orientation, suffix):
+    path, turn = stored_as(tmp_path / f"a.{suffix}", orientation), Orientation.from_exif(orientation)
     pose = np.eye(4)
     pose[:3, 3] = 1, 2, 3
     if turn.is_mirrored:
@@ -217,7 +218,7 @@ def test_intrinsics_and_poses_turn_with_their_picture(tmp_path, orientation):
         seen = views.intrinsics[0] @ np.linalg.inv(views.camera_to_world[0])[:3] @ [1.2, 1.9, 5, 1]
         as_stored = STORED @ [0.2, -0.1, 2]
         assert np.allclose(seen[:2] / seen[2], turn.pixels(as_stored[:2] / as_stored[2], (64, 48)))
-    said = "turned upright by EXIF or display matrix, and their intrinsics and poses with them: a.jpg"
+    said = f"turned upright by EXIF or display matrix, and their intrinsics and poses with them: a.{suffix}"
     assert views.notes == (() if orientation == 1 else (said,))
     assert open_views(Image.open(path), STORED).intrinsics[0].tolist() == views.intrinsics[0].tolist()
 

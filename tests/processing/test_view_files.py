@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from gap_mllm.processing import to_rgb_image
-from gap_mllm.processing.view_files_gap_mllm import file_content, folder_views, natural_key, open_animation
+from gap_mllm.processing.video_decoding_gap_mllm import VideoFile
+from gap_mllm.processing.view_files_gap_mllm import file_content, folder_views, natural_key
 from tests.processing.small_videos import write_video
 
 
@@ -119,9 +120,9 @@ def test_animations_have_all_their_pictures(tmp_path, name):
         options["lossless"] = True
     save_pages(tmp_path / name, **options)
     assert file_content(tmp_path / name).kind == "animation"
-    pictures, seconds = open_animation(tmp_path / name)
+    frames, seconds = VideoFile(tmp_path / name).read(lambda times: list(range(len(times))))
     expected = [Image.new("RGB", (1, 1), colour).getpixel((0, 0)) for colour in COLOURS]
-    assert [picture.convert("RGB").getpixel((5, 5)) for picture in pictures] == expected
+    assert [frame.image.getpixel((5, 5)) for frame in frames] == expected
     assert seconds == [None] * 5 if name == "a.tiff" else np.allclose(seconds, [0, 0.2, 0.4, 0.6, 0.8])
 
 
@@ -133,8 +134,8 @@ def test_a_pyramid_is_one_picture(tmp_path):
 def test_a_cut_animation_names_itself(tmp_path):
     save_pages(tmp_path / "a.webp", duration=100)
     (tmp_path / "a.webp").write_bytes((tmp_path / "a.webp").read_bytes()[:-60])
-    with pytest.raises(ValueError, match=r"a\.webp: picture \d of the animation cannot be decoded"):
-        open_animation(tmp_path / "a.webp")
+    with pytest.raises(ValueError, match=r"a\.webp: the video cannot be decoded"):
+        VideoFile(tmp_path / "a.webp").read(lambda times: [0])
 
 
 def test_heic_needs_its_extra_and_says_so(tmp_path, monkeypatch):
@@ -143,6 +144,8 @@ def test_heic_needs_its_extra_and_says_so(tmp_path, monkeypatch):
     assert names(tmp_path) == ["a.HEIC"]
     with pytest.raises(ImportError, match=r"a\.HEIC.*is HEIC.*pip install gap-mllm\[heic\]"):
         to_rgb_image(tmp_path / "a.HEIC")
+    with pytest.raises(ValueError, match=r"a\.HEIC: this is a picture, HEIC, and no video"):
+        VideoFile(tmp_path / "a.HEIC").read(lambda times: [0])
 
 
 def test_heic_is_read_whole(tmp_path):
@@ -167,3 +170,25 @@ def test_grey_of_cameras_with_other_bits_is_not_black(tmp_path, white, value, ex
     values[0, 0] = white
     Image.fromarray(values).save(tmp_path / "a.png")
     assert to_rgb_image(tmp_path / "a.png").getpixel((2, 2)) == (expected,) * 3
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.tiff"])
+def test_pictures_of_animations_are_upright(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first, second = (Image.new("RGB", (64, 48), colour) for colour in ("black", "blue"))
+    for picture in (first, second):
+        picture.paste("lime", (0, 0, 32, 24))
+    options = {"lossless": True} if name == "a.webp" else {}
+    first.save(tmp_path / name, save_all=True, append_images=[second], exif=exif, **options)
+    frames, _ = VideoFile(tmp_path / name).read(lambda times: list(range(len(times))))
+    for frame, other in zip(frames, [(0, 0, 0), (0, 0, 255)], strict=True):
+        assert frame.image.size == (48, 64)
+        assert frame.image.getpixel((40, 5)) == (0, 255, 0) and frame.image.getpixel((5, 40)) == other
+
+
+def test_pages_of_16_bits_keep_their_values(tmp_path):
+    pages = [Image.fromarray(np.full((24, 32), value, np.uint16)) for value in (20000, 40000, 65535)]
+    pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
+    frames, _ = VideoFile(tmp_path / "a.tiff").read(lambda times: list(range(len(times))))
+    assert [frame.image.getpixel((5, 5))[0] for frame in frames] == [78, 156, 255]
