@@ -49,6 +49,7 @@ EXTRAS = {
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["av>=12.0"],
     "view": [*DATA, "scipy>=1.11", "trimesh>=4.4"],  # GLB and COLMAP; the page and PLY need the data extra alone
+    "colmap": [*DATA, "pycolmap>=3.12", "scipy>=1.11"],  # binary models; text needs the view extra alone
     "rerun": [*DATA, "rerun-sdk>=0.24"],
     "viser": [*DATA, "viser>=1.0"],
     "serving": ["transformers[serving]>=5.19.0,<6"],
