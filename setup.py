@@ -48,6 +48,7 @@ EXTRAS = {
     "caption": ["pycocoevalcap>=1.2"],  # METEOR also needs Java
     "demo": [*DATA, "accelerate>=1.10", "matplotlib>=3.8", "pyyaml>=6.0"],
     "video": ["av>=12.0"],
+    "heic": ["pillow-heif>=0.18"],  # photographs of iPhones
     "view": [*DATA, "scipy>=1.11", "trimesh>=4.4"],  # GLB and COLMAP; the page and PLY need the data extra alone
     "colmap": [*DATA, "pycolmap>=3.12", "scipy>=1.11"],  # binary models; text needs the view extra alone
     "rerun": [*DATA, "rerun-sdk>=0.24"],
@@ -70,6 +71,7 @@ EXTRAS["dev"] = sorted(
         *EXTRAS["serving"],
         *EXTRAS["tensorboard"],
         *EXTRAS["view"],
+        *EXTRAS["heic"],
         "hypothesis>=6.100",
         "ipykernel>=6.29",
         "manifold3d>=3.0",

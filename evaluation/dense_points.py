@@ -17,6 +17,7 @@ from ..processing.camera_geometry_gap_mllm import invert_rigid, transform_points
 from ..processing.data.rooms.rendered_rooms import RenderedRooms
 from ..processing.data.rooms.renderer import RoomScene, render_split
 from ..processing.data.rooms.room_scenes import make_question
+from ..processing.input_device_gap_mllm import input_device
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..training.marked_pixel_scorer import choose_cross_size
 from ..training.rooms import RoomGeometryDataset, collate_scenes
@@ -134,7 +135,7 @@ def evaluate_geometry_encoder(
         baselines = fit_baselines(_progress(fitted_on, num_baseline_scenes, show_progress))
     end = first_scene + num_scenes
     dataset = RoomGeometryDataset(rooms or RenderedRooms(split, end), model.config.patch_size)
-    device, was_training = next(model.parameters()).device, model.training
+    device, was_training = input_device(model), model.training
     model.eval()
     parts = {}
     try:
@@ -343,7 +344,7 @@ def evaluate_point_maps(
     """
     collate = SceneCollator(processor, "block_mask", for_pretraining=True, point_map_side=model.config.point_map_side)
     cross_size = choose_cross_size(processor, arm, half_thickness)
-    device, was_training = next(model.parameters()).device, model.training
+    device, was_training = input_device(model), model.training
     model.eval()
     parts, num_scenes = {}, 0
     try:

@@ -1,4 +1,4 @@
-"""A folder of photographs of one place, asked about by marked pixels; what is true nobody knows."""
+"""A folder of photographs of one place, asked about by marked pixels; there is no ground truth."""
 
 from pathlib import Path
 
@@ -7,19 +7,20 @@ from transformers import PreTrainedModel
 
 from ..processing.data.scene_sample import SceneMark, SceneSample, View
 from ..processing.drawing import AnswerExample
+from ..processing.frame_sampling_gap_mllm import uniform_sample
 from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.view_files_gap_mllm import folder_views
 from ..processing.visual_prompt_gap_mllm import to_rgb_image
 
 
 LONGEST_SIDE = 1024  # pixels; larger ones are made smaller, which no model here sees
-NUM_NAMED = 5  # files that are left out, by name
 
 
 def open_photographs(folder: str | Path, num_views: int = 4) -> tuple[dict[str, Image.Image], list[str]]:
     """Open up to so many photographs, spread over the names in a folder.
 
     Args:
-        folder (`str` or `Path`): folder of pictures, of one place; other files are passed over and told.
+        folder (`str` or `Path`): folder of pictures of one place; `folder_views` chooses them.
         num_views (`int`, defaults to 4): most pictures that are taken.
     Returns:
         `tuple[dict[str, PIL.Image.Image], list[str]]`: upright pictures by file name, at most 1024 pixels long, and
@@ -42,38 +43,32 @@ def open_photographs(folder: str | Path, num_views: int = 4) -> tuple[dict[str, 
     folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is not a folder. Give a folder of photographs of one place.")
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    pictures = [path for path in files if path.suffix.lower() in known]
-    told, opened, tried = _about_others([path for path in files if path not in pictures]), {}, set()
-    count = min(num_views, len(pictures))
-    for start in (round(i * (len(pictures) - 1) / max(count - 1, 1)) for i in range(count)):
-        for path in pictures[start:] + pictures[:start]:  # one that is broken gives way to the next
+    try:
+        found = folder_views(folder)
+    except ValueError as error:
+        raise FileNotFoundError(str(error)) from None
+    opened, notes, tried = {}, list(found.notes), set()
+    for start in uniform_sample(len(found.pictures), num_views):
+        for path in found.pictures[start:] + found.pictures[:start]:  # one that is broken gives way to the next
             if path in tried:
                 continue
             tried.add(path)
             try:
-                picture = to_rgb_image(path).copy()
-                picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-                opened[path.name] = picture
+                opened[path.name] = _open_small(path)
                 break
-            except (ValueError, Image.DecompressionBombError) as error:
-                told.append(f"left out: {path.name}: {error}")
+            except (ValueError, ImportError, Image.DecompressionBombError) as error:
+                notes.append(f"left out: {path.name}: {error}")
     if not opened:
-        raise FileNotFoundError(
-            f"{folder} holds no pictures that can be read (such as .jpg, .png or .webp). {' '.join(told)}".strip()
-        )
-    if len(pictures) > len(tried):
-        told.append(f"{len(opened)} of {len(pictures)} pictures are taken, spread over the folder")
-    return dict(sorted(opened.items())), told
+        raise FileNotFoundError(f"{folder} holds no pictures that can be read. {'. '.join(notes)}")
+    if len(found.pictures) > len(tried):
+        notes.append(f"{len(opened)} of {len(found.pictures)} pictures are taken, spread over the folder")
+    return {path.name: opened[path.name] for path in found.pictures if path.name in opened}, notes
 
 
-def _about_others(files):
-    """What is no picture by its name."""
-    if not files:
-        return []
-    names = ", ".join(path.name for path in files[:NUM_NAMED]) + (", ..." if len(files) > NUM_NAMED else "")
-    return [f"left out, no pictures that can be opened: {names}"]
+def _open_small(path):
+    picture = to_rgb_image(path).copy()
+    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return picture
 
 
 def answer_photographs(

@@ -106,11 +106,11 @@ def draw(scene, mark, told):
 
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     shown, plan = figure.subplots(1, 2)
-    picture = scene.session.views.pictures[mark[0]]
-    shown.imshow(picture)
+    seen, view = scene.session.views, mark[0]
+    shown.imshow(seen.pictures[view], extent=seen.extent(view))
     shown.plot(*mark[1:], "r+", markersize=20, markeredgewidth=2)
     title = "x red, y green, z blue; thick: true" if scene.room else f"View {mark[0]}"
-    shown.set(title=title, xticks=[], yticks=[], xlim=(0, picture.width - 1), ylim=(picture.height - 1, 0))
+    shown.set(title=title, xticks=[], yticks=[], xlim=seen.extent(view)[:2], ylim=seen.extent(view)[2:])
     camera = np.array(told["camera"])
     plan.plot(camera[0, 3], camera[2, 3], "s", color="black", label="first camera")
     for name, color, width in (("true", TRUE, 4), ("answered", ANSWERED, 1.5)):

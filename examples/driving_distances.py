@@ -117,18 +117,19 @@ def draw(scene, rows):
     """The frames with all distances."""
     from matplotlib.figure import Figure
 
-    pictures = scene.session.views.pictures[:2]
+    seen = scene.session.views
+    pictures = seen.pictures[:2]
     figure = Figure(figsize=(12.5, 4.2 * len(pictures)), layout="constrained")
     for view, picture in enumerate(pictures):
         axes = figure.add_subplot(len(pictures), 1, view + 1)
-        axes.imshow(picture)
+        axes.imshow(picture, extent=seen.extent(view))
         axes.set(title=f"Frame {view}: orange answered, green true, black from a level road", xticks=[], yticks=[])
         for row in (row for row in rows if row["mark"][0] == view):
             axes.plot(*row["mark"][1:], "r+", markersize=12, markeredgewidth=2)
             kinds = (("answered_m", ANSWERED), ("true_m", TRUE), ("level_road_m", "black"))
             shown = [(kind, color) for kind, color in kinds if row.get(kind) is not None]
             x, y = row["mark"][1:]
-            below = 22 if y < 0.75 * picture.height else -22 * (len(shown) + 1)
+            below = 22 if y < 0.75 * seen.sizes[view][1] else -22 * (len(shown) + 1)
             for place, (kind, color) in enumerate(shown):
                 style = {
                     "color": color,

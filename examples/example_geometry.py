@@ -23,7 +23,7 @@ def surface_at(session: object, view: int, x: int, y: int, spread: float = 0.05)
         `tuple`: the point or None where none could be read; its label; the unit normal towards the camera, None where
         fewer than three points were read, they lie on a line, or off their plane by over a tenth of their extent.
     """
-    width, height = session.views.pictures[view].size
+    width, height = session.views.sizes[view]
     step = max(2, round(spread * width))
     around = [(x, y), (x - step, y), (x + step, y), (x, y - step), (x, y + step)]
     marks = [[view, min(max(u, 0), width - 1), min(max(v, 0), height - 1)] for u, v in around]

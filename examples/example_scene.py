@@ -116,10 +116,10 @@ def open_scene(parser: argparse.ArgumentParser, args: argparse.Namespace, pictur
 
 def read_mark(parser: argparse.ArgumentParser, text: str | None, scene: ExampleScene) -> tuple[int, int, int]:
     """A mark "VIEW,X,Y"; by default in the middle of the largest piece of furniture of view 0, or of the photo."""
-    pictures = scene.session.views.pictures
+    sizes = scene.session.views.sizes
     if text is None:
         if scene.room is None:
-            return 0, pictures[0].width // 2, pictures[0].height // 2
+            return 0, sizes[0][0] // 2, sizes[0][1] // 2
         ids = scene.room.instance_ids[0]
         largest = np.bincount(np.maximum(ids, 0).ravel())[1:].argmax() + 1 if (ids > 0).any() else ids.max()
         rows, columns = np.nonzero(ids == largest)
@@ -127,9 +127,9 @@ def read_mark(parser: argparse.ArgumentParser, text: str | None, scene: ExampleS
         return 0, int(columns[nearest]), int(rows[nearest])
     try:
         view, x, y = (int(part) for part in text.split(","))
-        is_inside = 0 <= view < len(pictures) and 0 <= x < pictures[view].width and 0 <= y < pictures[view].height
+        is_inside = 0 <= view < len(sizes) and 0 <= x < sizes[view][0] and 0 <= y < sizes[view][1]
     except ValueError:
         parser.error(f"--at is {text!r}; expected VIEW,X,Y as 0,64,80")
     if not is_inside:
-        parser.error(f"--at is {text}; expected a view from 0 to {len(pictures) - 1} and a pixel inside of it")
+        parser.error(f"--at is {text}; expected a view from 0 to {len(sizes) - 1} and a pixel inside of it")
     return view, x, y

@@ -122,8 +122,9 @@ def draw(scene, mark, told):
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     *views, side = figure.subplots(1, 3)
-    for number, (axes, picture) in enumerate(zip(views, scene.session.views.pictures, strict=False)):
-        axes.imshow(picture)
+    seen = scene.session.views
+    for number, (axes, picture) in enumerate(zip(views, seen.pictures, strict=False)):
+        axes.imshow(picture, extent=seen.extent(number))
         axes.set(title=f"View {number}", xticks=[], yticks=[])
         if number == mark[0]:
             axes.plot(*mark[1:], "r+", markersize=18, markeredgewidth=3)

@@ -12,6 +12,7 @@ from .scene_3d.scene_files import MAX_FILE_POINTS, SCENE_FILE
 from .scene_points_gap_mllm import SceneCameras
 from .scene_results_gap_mllm import SceneAnswer, known_cameras
 from .scene_session_gap_mllm import SceneSession
+from .whole_text_gap_mllm import whole_text
 
 
 ANSWERS_FILE = "answers.json"
@@ -67,15 +68,15 @@ def write_answers(
     folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("answer_[0-9]*.png"):
         path.unlink()
-    scene, left_out = place_results(scene_from_session(session, title, cameras), answers)
+    scene, left_out = place_results(scene_from_session(session, whole_text(title), cameras), answers)
     pictures = [
         f"answer_{number}.png" if getattr(answer, "boxes", ()) or getattr(answer, "marks", ()) else None
         for number, answer in enumerate(answers, 1)
     ]
     told = {
         "views": [
-            {"name": name, "width": picture.width, "height": picture.height}
-            for name, picture in zip(session.views.names, session.views.pictures, strict=True)
+            {"name": name, "width": width, "height": height}
+            for name, (width, height) in zip(session.views.names, session.views.sizes, strict=True)
         ],
         "cameras": asdict(cameras),
         "answers": [answer.to_dict() | {"picture": name} for answer, name in zip(answers, pictures, strict=True)],
@@ -83,7 +84,7 @@ def write_answers(
     }
     written = [folder / ANSWERS_FILE]
     text = json.dumps(told, indent=2, ensure_ascii=False, default=np.ndarray.tolist)
-    written[0].write_text(text + "\n", encoding="utf-8")
+    written[0].write_text(whole_text(text) + "\n", encoding="utf-8")
     notes = told["notes"]
     try:
         for answer, name in zip(answers, pictures, strict=True):
@@ -113,8 +114,8 @@ def _cameras(session) -> tuple[SceneCameras, list[str]]:
     if all(camera is not None for camera in known.intrinsics):
         return known, []
     intrinsics = tuple(
-        _assumed_camera(picture.size) if camera is None else camera
-        for camera, picture in zip(known.intrinsics, session.views.pictures, strict=True)
+        _assumed_camera(size) if camera is None else camera
+        for camera, size in zip(known.intrinsics, session.views.sizes, strict=True)
     )
     note = (
         f"nothing tells the cameras: pictures and the 3D view are drawn as if the longer side of a picture spanned "

@@ -19,6 +19,7 @@ from .data import SOURCES
 from .data.inspection import inspect_source
 from .data.loading import source_builder_class, source_options
 from .data.parquet_export import convert_to_parquet
+from .whole_text_gap_mllm import REPLACEMENT, whole_text
 
 
 def run_list(args: argparse.Namespace) -> None:
@@ -135,6 +136,7 @@ def run_ask(args: argparse.Namespace) -> None:
     check_forms(args.forms or ())
     if not all(text.strip() for text in (*args.question, *args.find)) or args.labels == []:
         raise ValueError("a question, description or label is empty; write what you want to know.")
+    has_lost = _mend_words(args)
     cameras = [read_cameras(f"--{name}", getattr(args, name)) for name in ("intrinsics", "poses")]
     views = open_views(read_places(args.photos), *cameras, args.max_views)
     marks = [read_mark(text) for text in args.at]
@@ -157,11 +159,23 @@ def run_ask(args: argparse.Namespace) -> None:
         written, notes = write_answers(session, answers, args.output, args.forms, args.max_points, title)
     if len(views) == 1:
         notes.append("with one view there is no parallax: all distances come from that picture alone")
+    if has_lost:
+        notes.append("what was asked held halves of characters, as texts do that were cut; they are U+FFFD now")
     if any(answer.truncated for answer in answers):
         notes.append("an answer was cut off; --max-new-tokens N allows longer ones")
     print("".join(f"\nnote: {note}" for note in notes))
     for path in written:
         print(f"wrote {path}")
+
+
+def _mend_words(args) -> bool:
+    """Make texts of what is asked whole, as they are no UTF-8 under LC_ALL=C; whether anything of them is lost."""
+    given = "".join((*args.question, *args.find, *(args.labels or ())))
+    for name in ("question", "find", "labels"):
+        if getattr(args, name) is not None:
+            setattr(args, name, [whole_text(text) for text in getattr(args, name)])
+    asked = "".join((*args.question, *args.find, *(args.labels or ())))
+    return asked.count(REPLACEMENT) > given.count(REPLACEMENT)
 
 
 def run_show(args: argparse.Namespace) -> None:

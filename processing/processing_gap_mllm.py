@@ -24,6 +24,7 @@ from .scene_session_gap_mllm import SceneSession
 from .several_marks_gap_mllm import name_marks, number_marks
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
+from .whole_text_gap_mllm import mend_chat, mend_text
 
 
 logger = logging.get_logger(__name__)
@@ -331,6 +332,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
             ```
         """
         _refuse_known_geometry(kwargs)
+        text = _mended(text)
         nested = dict(kwargs.pop("videos_kwargs", None) or {})
         # Taken out here: a model among them would be copied on the way to the video processor.
         options = {name: part.pop(name) for part in (nested, kwargs) for name in VIDEO_OPTIONS if name in part}
@@ -340,8 +342,12 @@ class GapMllmProcessor(Qwen3VLProcessor):
         return super().__call__(images=images, text=text, videos=videos, audio=audio, videos_kwargs=nested, **kwargs)
 
     def apply_chat_template(self, conversation, *args, **kwargs):
-        """As in transformers; warns where a part of a chat asks for frames, which `processor_kwargs` has to do."""
+        """As in transformers; warns where a part of a chat asks for frames or sizes, which other arguments have to do.
+
+        Halves of characters, as in texts that were cut in UTF-16, become U+FFFD, with a warning.
+        """
         _refuse_known_geometry(kwargs)
+        conversation = mend_chat(conversation)
         if kwargs.get("tokenize"):
             chats = [conversation] if isinstance(conversation[0], dict) else conversation
             parts = [
@@ -636,6 +642,13 @@ def _flat(images) -> list:
     if _is_stack(images) or isinstance(images, list | tuple):
         return [picture for entry in images for picture in _flat(entry)]
     return [images]
+
+
+def _mended(text):
+    """A text, or lists of texts, without halves of characters."""
+    if isinstance(text, list | tuple):
+        return [_mended(each) for each in text]
+    return mend_text(text) if isinstance(text, str) else text
 
 
 def _is_stack(images) -> bool:

@@ -70,9 +70,9 @@ def _shown_views(result, boxes, marks):
 
 
 def _draw_view(axes, result, view, boxes, points, marks, cameras):
-    picture, camera = result.views.pictures[view], cameras.intrinsics[view]
-    width, height = picture.size
-    axes.imshow(picture)
+    camera, size = cameras.intrinsics[view], result.views.sizes[view]
+    width, height = size
+    axes.imshow(result.views.pictures[view], extent=result.views.extent(view))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     axes.set_title(f"view {view}: {result.views.names[view]}", fontsize=8, parse_math=False)
     for number, box in enumerate(boxes):
@@ -82,18 +82,18 @@ def _draw_view(axes, result, view, boxes, points, marks, cameras):
             for segment in segments:
                 axes.plot(*segment.T, color=_color(number), linewidth=1.6)
             if len(segments):
-                _name(axes, segments.reshape(-1, 2).mean(0), box.label, _color(number), picture.size)
+                _name(axes, segments.reshape(-1, 2).mean(0), box.label, _color(number), size)
     for mark in marks:
         if mark[0] == view:
             axes.plot(*mark[1:], "+", color=MARK_COLOR, markersize=14, markeredgewidth=2.5)
     for number, point in enumerate(points):
         if point.mark and point.mark[0] == view:
-            _name(axes, point.mark[1:], point.label, _color(number), picture.size, 7)
+            _name(axes, point.mark[1:], point.label, _color(number), size, 7)
         transform = None if point.view is None else frame_to_view(point.view, view, cameras)
         if camera is not None and transform is not None:
             place = transform_points(transform, np.array([point.point]))
             pixel = project_points(place, camera)[0][0]
-            if place[0, 2] > 0 and (pixel >= 0).all() and (pixel < picture.size).all():
+            if place[0, 2] > 0 and (pixel >= 0).all() and (pixel < size).all():
                 axes.plot(*pixel, "X", color=_color(number), markersize=9, markeredgecolor="white")
 
 

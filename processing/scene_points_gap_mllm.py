@@ -133,8 +133,8 @@ def reconstruct(source: Callable, views: SceneViews) -> tuple[ScenePointMaps, An
     if cameras is not None:
         sizes = [view.shape[:0:-1] for view in inputs]  # width, height
         cameras = [
-            scale_intrinsics(camera.astype(np.float64), picture.width / width, picture.height / height)
-            for camera, picture, (width, height) in zip(cameras, views.pictures, sizes, strict=True)
+            scale_intrinsics(camera.astype(np.float64), given[0] / width, given[1] / height)
+            for camera, given, (width, height) in zip(cameras, views.sizes, sizes, strict=True)
         ]
     maps = ScenePointMaps(tuple(points), None if sure is None else tuple(sure), type(source).__name__, views)
     return maps, cameras, poses

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from ...processing.drawing import new_figure
+from ...processing.input_device_gap_mllm import input_device
 from ...processing.processing_gap_mllm import GapMllmProcessor
 from ...training.fusion_gates import read_gates
 
@@ -73,7 +74,7 @@ def gate_maps(
         ```
     """
     check_gate_maps(model)
-    pixels = processor.image_processor(images=list(images), return_tensors="pt").to(model.device)
+    pixels = processor.image_processor(images=list(images), return_tensors="pt").to(input_device(model))
     merge = processor.image_processor.merge_size
     with read_gates(model.model.fusion) as reading:
         model.model.get_image_features(

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from ...hidden_states_gap_mllm import TOWER, TOWER_INDEX, layer_index, read_hidden_states, read_tower
 from ...processing.asking_gap_mllm import check_image_statistics
+from ...processing.input_device_gap_mllm import input_device
 from ...processing.processing_gap_mllm import GapMllmProcessor
 
 
@@ -84,7 +85,7 @@ class VisualStates:
             padding=True,
             padding_side="left",
             return_tensors="pt",
-        ).to(self.model.device)
+        ).to(input_device(self.model))
         pixels, grid = inputs.pop("pixel_values"), inputs["image_grid_thw"]
         scenes = {"image_grid_thw": grid, "scene_lengths": [len(views) for views in view_sets], "return_dict": True}
         with read_tower(base.visual) as tower:

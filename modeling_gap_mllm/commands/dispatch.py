@@ -5,11 +5,20 @@ import sys
 from importlib import import_module
 
 from .arguments import SUBCOMMANDS, parse_with_options
+from .patient_streams import patient_output
 from .user_errors import advice, error_line, is_user_error
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments, files or machine."""
+    """Run `gap-mllm`; returns the exit code, 2 for an error of the user's arguments, files or machine.
+
+    What cannot be printed, on a plain terminal or into a pipe that is closed, changes neither files nor exit code.
+    """
+    with patient_output():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(words):
     parser = argparse.ArgumentParser(
         prog="gap-mllm",
         description="Convert, train, evaluate, probe and publish GAP-MLLM, and read data for it. "
@@ -18,7 +27,6 @@ def main(argv: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:
         add(subparsers)
-    words = sys.argv[1:] if argv is None else argv
     args, rest = parser.parse_known_args(words)
     has_options = getattr(args, "has_options", False)  # of a data source: flags that are known now
     if hasattr(args, "takes_more") and not any(word.startswith("-") for word in rest):

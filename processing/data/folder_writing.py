@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..whole_text_gap_mllm import whole_text
+
 
 try:
     import fcntl
@@ -68,12 +70,12 @@ def write_folder(output_dir: str | Path) -> Iterator[Path]:
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
-    """Write a file that is there either whole or not at all; text as UTF-8."""
+    """Write a file that is there either whole or not at all; text as UTF-8, halves of characters as U+FFFD."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with open(part, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(whole_text(content).encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

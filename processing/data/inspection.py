@@ -16,6 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..argument_checks import check_count, check_flag, check_output_folder, check_text
+from ..whole_text_gap_mllm import whole_text
 from .contact_sheet import contact_sheet
 from .euler_order import detect_euler_order
 from .inspection_report import Inspection, SplitCounts
@@ -96,7 +97,7 @@ def inspect_source(
     if output_dir is not None:
         output_dir.mkdir(parents=True, exist_ok=True)
         report = json.dumps(found.as_dict(), indent=2, ensure_ascii=False, default=str)
-        (output_dir / REPORT_FILE).write_text(report + "\n", encoding="utf-8")
+        (output_dir / REPORT_FILE).write_text(whole_text(report) + "\n", encoding="utf-8")
         contact_sheet(found.samples, f"{name}: {len(found.samples)} rows").save(output_dir / SHEET_FILE)
     return found
 

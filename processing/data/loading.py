@@ -21,6 +21,7 @@ from ..argument_checks import (
     check_path,
     check_text,
 )
+from ..whole_text_gap_mllm import find_half
 from .prepared_source import prepare_once
 from .record_errors import RecordError, read_report
 from .source_builder import SourceConfig, hash_id
@@ -188,7 +189,8 @@ def open_source(
 
     Raises:
         TypeError: if an argument or option is of another kind.
-        ValueError: on an unknown source, task or option, without data_dir, or with one for rendered rooms.
+        ValueError: on an unknown source, task or option, without data_dir, with one that is no text, or with one for
+            rendered rooms.
         NotADirectoryError: if cache_dir is a file.
     """
     builder_class, known = source_builder_class(name), source_options(name)
@@ -208,6 +210,11 @@ def open_source(
         if data_dir is None:
             raise ValueError(f"source {name!r} needs data_dir, the folder that holds {builder_class.LAYOUT}.")
         data_dir = str(check_path("data_dir", data_dir, "the folder that holds the source").absolute())
+        if find_half(data_dir) is not None:
+            raise ValueError(
+                f"data_dir {data_dir!a} holds bytes that are no text, which rows cannot store; set PYTHONUTF8=1 where "
+                "they are UTF-8, else rename the folder or give a link to it."
+            )
         given["skip_bad_samples"] = check_flag("skip_bad_samples", skip_bad_samples)
     check_kinds(builder_class.BUILDER_CONFIG_CLASS, options)
     cache_dir = None if cache_dir is None else str(check_output_folder("cache_dir", cache_dir))

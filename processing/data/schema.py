@@ -7,9 +7,14 @@ import functools
 import json
 import math
 import os
+import re
 
 import numpy as np
 from datasets import Array2D, Features, Image, List, Value
+
+from ..json_depth import decode_json
+from ..whole_text_gap_mllm import find_half
+from .record_errors import RecordError
 
 
 TASKS = (
@@ -140,6 +145,7 @@ def complete_row(**fields) -> dict:
         KeyError: if a field is not in the schema, also inside a view, box, point or mark.
         ValueError: if a value has another type or shape than its feature, is not finite, or would be rounded to a
             whole number; the field is named.
+        RecordError: if a text, or the path of a picture, holds half of a character; the field is named.
 
     Example:
         ```python
@@ -156,6 +162,8 @@ def complete_row(**fields) -> dict:
         raise KeyError(f"the schema has no field {', '.join(unknown)}; it has {', '.join(features)}.")
     if not isinstance(fields.get("metadata"), str | None):
         fields["metadata"] = _json(fields["metadata"])
+    elif _ESCAPED_HALF.search(fields.get("metadata") or ""):
+        _check_whole(_json(decode_json(fields["metadata"])), "metadata")
     row = {}
     for name, feature in features.items():
         value = fields.get(name)
@@ -167,6 +175,7 @@ def complete_row(**fields) -> dict:
 
 
 _cached_features = functools.cache(scene_features)
+_ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair or not
 
 
 def _as_list(value, name):
@@ -189,11 +198,13 @@ def _part(name, part, feature):
 
 def _stored(value, feature, name):
     """The value with the precision of its feature, as plain Python."""
-    if value is None or isinstance(feature, Image):
+    if isinstance(feature, Image):
+        return _picture(value, name)
+    if value is None:
         return value
     dtype = feature.feature.dtype if isinstance(feature, List) else feature.dtype
     if dtype == "string":
-        return value if type(value) is str else _text(value, name)
+        return _check_whole(value if type(value) is str else _text(value, name), name)
     if isinstance(feature, Value) and type(value) is _PLAIN.get(dtype):  # the common case, without numpy
         if dtype != "int32" or -(2**31) <= value < 2**31:
             return value
@@ -229,6 +240,25 @@ def _text(value, name):
     if isinstance(value, int | np.integer | os.PathLike) and not isinstance(value, bool):
         return str(value)
     raise ValueError(f"{name} is a {type(value).__name__}, expected text.")
+
+
+def _picture(value, name):
+    """A picture as it is; the path of one is stored as text."""
+    path = value.get("path") if isinstance(value, dict) else value
+    if isinstance(path, str | os.PathLike):
+        _check_whole(os.fspath(path), f"{name}.path")
+    return value
+
+
+def _check_whole(text, name):
+    half = find_half(text) if isinstance(text, str) else None
+    if half is not None:
+        raise RecordError(
+            f"the text holds half of a character ({half}), as texts do that were cut in UTF-16 and names that are no "
+            f"UTF-8: {ascii(text)[:80]}. Write the whole character, or leave it out.",
+            name,
+        )
+    return text
 
 
 def _json(metadata):

@@ -200,8 +200,9 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         return self._report
 
     def _info(self):
+        # Texts throughout: where sources are joined, datasets joins what these say, and None is no text.
         return datasets.DatasetInfo(
-            description=self.__doc__ or "", features=scene_features(), license=self.LICENSE or None
+            description=self.__doc__ or "", features=scene_features(), license=self.LICENSE or ""
         )
 
     def _files(self):
@@ -277,6 +278,8 @@ class SceneSourceBuilder(PreparedSourceBuilder):
             raise error.locate(self.SOURCE, file, None) from None
         except PermissionError as error:
             raise unreadable(error, file).locate(self.SOURCE, file, None) from error
+        except UnicodeError as error:  # of the file, or of one that belongs to it
+            raise RecordError(f"this is no UTF-8 text: {error}.").locate(self.SOURCE, file, None) from error
 
     def _finish(self, fields, split, record_id):
         row = complete_row(**{"id": record_id, "source": self.SOURCE, "split": split, **fields})

@@ -20,6 +20,9 @@ from transformers.utils import logging
 
 from ..camera_geometry_gap_mllm import fit_intrinsics, is_rigid, lost_pose_reason
 from ..json_depth import DepthGuard, JsonDepthError, decode_json
+from ..json_halves import HalfKeeper, restore_halves
+from ..view_files_gap_mllm import natural_key, open_picture
+from ..whole_text_gap_mllm import find_half
 from .file_guards import check_pixel_count, file_state, refuse_special, refuse_special_file
 from .read_log import TrackedPath
 from .record_errors import RecordError
@@ -56,10 +59,12 @@ def resolve_inside(root: str | Path, relative: str, field: str | None = None) ->
     Returns:
         `Path`: absolute; whether it exists is not checked.
     Raises:
-        RecordError: if the path is no text, is absolute, or climbs out of `root` ("..").
+        RecordError: if the path is no text, is absolute, climbs out of `root` (".."), or holds half of a character.
     """
     if not isinstance(relative, str) or not relative or "\0" in relative:
         raise RecordError(f"{relative!r} is no path.", field)
+    if find_half(relative) is not None:
+        raise RecordError(f"path {relative!a} holds half of a character; expected the name of a file.", field)
     # Texts instead of Paths: this is done for every picture. The root stays as it is: it may climb or be a link.
     tail = os.path.normpath(relative)
     if os.path.isabs(relative) or tail.split(os.sep)[0] == os.pardir:
@@ -102,10 +107,8 @@ def find_file(
 
 
 def numeric_order(paths: Iterable[Path]) -> list[Path]:
-    """Sort paths by the number that their name is, 2 before 10; other names follow by the alphabet."""
-    return sorted(
-        paths, key=lambda path: (not path.stem.isdigit(), int(path.stem) if path.stem.isdigit() else 0, path)
-    )
+    """Sort paths in natural order of their names, 2 before 10; see `natural_key`."""
+    return sorted(paths, key=natural_key)
 
 
 # Text
@@ -117,6 +120,19 @@ def refuse_lfs_pointer(path: str | Path) -> None:
     with open(path, "rb") as stream:
         if stream.read(len(LFS_HEADER)) == LFS_HEADER:
             raise RecordError("this is a git-lfs pointer, not the data. Fetch it with `git lfs pull`.", file=str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text in UTF-8, whatever the machine's own encoding is.
+
+    Raises:
+        FileNotFoundError: if there is no such file. RecordError: if it is no UTF-8 text, or no file (a FIFO, ..).
+    """
+    refuse_special_file(path)
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"this is no UTF-8 text: {error}.", file=str(path)) from None
 
 
 def read_json(path: str | Path):
@@ -142,10 +158,12 @@ def read_json(path: str | Path):
 def iter_json_array(path: str | Path):
     """Yield the members of one JSON array without holding the file in memory.
 
+    A half of a character, as "\\ud83d", stays one, as in `read_json`: who uses the text refuses it.
+
     Raises:
         FileNotFoundError: if there is no such file.
         RecordError: if it is a git-lfs pointer, no array, cut off (with the byte offset), no JSON, nested more than
-            `MAX_JSON_DEPTH` deep, or holds NaN.
+            `MAX_JSON_DEPTH` deep, holds NaN, or is no UTF-8 text.
     """
     refuse_lfs_pointer(path)
     with open(path, "rb") as stream:
@@ -153,7 +171,8 @@ def iter_json_array(path: str | Path):
             raise RecordError("expected a JSON array, `[...]`, at the top level.", file=str(path))
         counted = _CountingReader(stream)
         try:
-            yield from ijson.items(counted, "item", use_float=True)
+            for record in ijson.items(counted, "item", use_float=True):
+                yield restore_halves(record) if counted.halves.num_found else record
         except ijson.IncompleteJSONError as error:
             if "premature" not in str(error) and "Incomplete" not in str(error):
                 raise RecordError(
@@ -163,7 +182,7 @@ def iter_json_array(path: str | Path):
                 f"the JSON ends too soon, at byte {counted.offset}: is the download complete? Fetch the file again.",
                 file=str(path),
             ) from None
-        except JsonDepthError as error:
+        except (JsonDepthError, UnicodeDecodeError) as error:
             raise RecordError(f"no readable JSON near byte {counted.offset}: {error}.", file=str(path)) from None
         except ijson.JSONError as error:
             raise RecordError(
@@ -213,16 +232,22 @@ def iter_records(path: str | Path, skip: Callable | None = None):
 
 
 class _CountingReader:
-    """Counts the bytes of a file that a parser has taken, and refuses those that are nested too deep for it."""
+    """Counts the bytes of a file that a parser has taken, and refuses those that are nested too deep for it.
+
+    Halves of characters are written for it so that `restore_halves` finds them again.
+    """
 
     def __init__(self, stream):
-        self.stream, self.offset, self._guard = stream, stream.tell(), DepthGuard()
+        self.stream, self.offset, self._guard, self.halves = stream, stream.tell(), DepthGuard(), HalfKeeper()
 
     def read(self, size: int = -1):
-        data = self.stream.read(size)
-        self.offset += len(data)
-        self._guard.feed(data)
-        return data
+        while True:
+            data = self.stream.read(size)
+            self.offset += len(data)
+            self._guard.feed(data)
+            kept = self.halves.feed(data, is_end=not data and size != 0)
+            if kept or not data:
+                return kept
 
 
 def _first_character(stream) -> bytes:
@@ -257,7 +282,7 @@ def read_matrix(path: str | Path, shape: tuple = (4, 4)) -> np.ndarray:
     """
     refuse_special_file(path)
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             lines = [_NO_NUMBER.sub(lambda found: "inf" if found[1] else "nan", line) for line in stream]
         matrix = np.loadtxt(lines, dtype=np.float64, ndmin=2)
     except ValueError as error:
@@ -367,7 +392,7 @@ def picture_header(path: str) -> tuple[tuple[int, int], str]:
             raise FileNotFoundError(f"{path} is not there")
         refuse_special(stamp, path)
         size, mode = _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # UnidentifiedImageError is an OSError
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # ValueError of raw files
         raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
     check_pixel_count(size, path)
     return size, mode
@@ -384,7 +409,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
     if picture["bytes"] is None:
         return picture_header(picture["path"])
     try:
-        with Image.open(io.BytesIO(picture["bytes"])) as image:
+        with open_picture(io.BytesIO(picture["bytes"])) as image:
             check_pixel_count(image.size, picture["path"], field)
             return image.size, image.mode
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -393,7 +418,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
 
 @lru_cache(maxsize=65536)
 def _read_header(path, mtime_ns, num_bytes):
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return image.size, image.mode
 
 

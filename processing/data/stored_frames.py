@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..view_files_gap_mllm import PICTURE_SUFFIXES, choose_views
 from .file_guards import is_data_file, list_folder
 from .read_log import TrackedPath, note_read
 from .record_errors import RecordError
@@ -28,7 +29,7 @@ from .source_files import (
 
 
 DEPTH_SCALE = 1000.0  # millimetres
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 # How a file begins and how a whole one ends.
 _ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82"}
 # As PNG, a depth map without a reading takes a thousandth of a byte a pixel; one with readings takes far more.
@@ -232,16 +233,22 @@ def read_pose(path: str | Path, on_lost: Callable | None = None):
 
 
 def list_frames(folder: str | Path) -> list[Path]:
-    """The colour pictures of a folder in the order of their numbers; depth maps (.png beside .jpg) are not among them.
+    """The colour pictures of a folder in natural order; depth maps and masks are not among them.
+
+    JPEGs are taken by their name, and what else bears the name of one (`00000.png` beside `00000.jpg`) belongs to it;
+    of all other files `choose_views` decides.
 
     Raises:
         RecordError: if the folder holds none, or cannot be read.
     """
-    found = [path for path in list_folder(folder) if path.suffix.lower() in PICTURE_SUFFIXES]
-    colour = [path for path in found if path.suffix.lower() != ".png"] or found
-    if not colour:
-        raise RecordError(f"{folder} holds no pictures ({', '.join(PICTURE_SUFFIXES)}).", "views")
-    return numeric_order(colour)
+    files = list_folder(folder)
+    jpegs = [path for path in files if path.suffix.lower() in JPEG_SUFFIXES]
+    stems = {path.stem for path in jpegs}
+    others = [path for path in files if path.suffix.lower() in PICTURE_SUFFIXES and path.stem not in stems]
+    frames = [*jpegs, *choose_views(others, bool(jpegs)).pictures]
+    if not frames:
+        raise RecordError(f"{folder} holds no pictures (.jpg, .jpeg, .png).", "views")
+    return numeric_order(frames)
 
 
 def pick_evenly(items: list, max_items: int | None) -> list:

@@ -5,7 +5,6 @@ Files are decoded in ../video_decoding_gap_mllm.py, and which frames to take is 
 """
 
 import io
-import re
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -150,17 +149,12 @@ def read_video_views(
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """Return the pictures of a folder, ordered by the numbers in their names, 2 before 10.
+    """Return the pictures of a folder in natural order of their names, 2 before 10; see `list_frames`.
 
     Raises:
         RecordError: if the folder holds none.
     """
-    return sorted(list_frames(folder), key=lambda path: (_natural(path.stem), path.name))
-
-
-def _natural(text):
-    """Numbers and the text between them, comparable in turn."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part]
+    return list_frames(folder)
 
 
 def _existing(path) -> Path:

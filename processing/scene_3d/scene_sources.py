@@ -177,7 +177,8 @@ def scene_from_points(
     for index, picture in enumerate(views.pictures):
         pose = cameras.view_to_first_view[index]
         pose = np.eye(4) if index == 0 else None if pose is None else _nearest_rigid(np.asarray(pose, np.float64))
-        view = View3D(views.names[index], picture, cameras.intrinsics[index], pose)
+        camera = views.picture_intrinsics(index, cameras.intrinsics[index])
+        view = View3D(views.names[index], picture, camera, pose)
         if maps is not None:
             sure = None if maps.confidence is None else maps.confidence[index]
             view = _with_points(view, np.asarray(maps.points[index], np.float64), sure)
@@ -232,11 +233,19 @@ def place_results(scene: Scene3D, results: Sequence) -> tuple[Scene3D, list[str]
                 boxes.append(Box3D(item.label, tuple(map(float, moved))))
             else:
                 place = transform_points(pose, np.array(item.point, float))
-                view, *pixel = item.mark or (None,)
-                marks.append(Mark3D(item.label, tuple(place.tolist()), "predicted", view, tuple(pixel) or None))
+                view, pixel = _marked(item, result.views)
+                marks.append(Mark3D(item.label, tuple(place.tolist()), "predicted", view, pixel))
     told = tuple((result.question, str(result)) for result in results)
     scene = replace(scene, boxes=tuple(boxes), marks=tuple(marks), answers=(*scene.answers, *told))
     return scene, left_out
+
+
+def _marked(point, views):
+    """The view and pixel that a point answers, in the picture that is shown; None of one that answers none."""
+    if not point.mark:
+        return None, None
+    view, *pixel = point.mark
+    return view, tuple(pixel) if views is None else views.picture_pixel(view, pixel)
 
 
 __all__ = ["place_results", "scene_from_points", "scene_from_sample"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.box_projection import BOX_EDGES
+from ..whole_text_gap_mllm import whole_text
 from .scene_values import COLORS, Scene3D, frustum_corners, has_camera
 
 
@@ -76,7 +77,7 @@ def write_html(scene: Scene3D, path: str | Path, max_points: int = MAX_PAGE_POIN
     page = files(__package__).joinpath("viewer.html").read_text(encoding="utf-8")
     page = page.replace("@TITLE@", html.escape(scene.title)).replace("@SCENE@", text)
     path = Path(path)
-    path.write_text(page, encoding="utf-8")
+    path.write_text(whole_text(page), encoding="utf-8")
     return path
 
 

@@ -1,12 +1,16 @@
 """Views of a scene from pictures, folders and videos, what is known of them, and what is refused."""
 
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from gap_mllm.processing.orientation_gap_mllm import Orientation
 from gap_mllm.processing.scene_views_gap_mllm import open_views
+from gap_mllm.processing.visual_prompt_gap_mllm import Mark
 from tests.processing.small_videos import index_of, write_video
 
 
@@ -96,3 +100,168 @@ def test_cameras_that_are_none():
     mirrored = np.diag([1.0, 1, -1, 1])
     with pytest.raises(ValueError, match="poses of view 1: .* mirrored pose"):
         open_views(pictures, poses=[np.eye(4), mirrored])
+
+
+# Order, names and kinds
+
+
+def numbered(folder, numbers=range(12), suffix=".jpg", size=(64, 48), **options):
+    for number in numbers:
+        Image.new("RGB", size, (20 * number, 0, 0)).save(folder / f"frame_{number}{suffix}", **options)
+    return folder
+
+
+def poses_along_x(count):
+    poses = np.stack([np.eye(4)] * count)
+    poses[:, 0, 3] = range(count)
+    return poses
+
+
+def test_poses_given_for_all_go_to_the_pictures_of_their_number(tmp_path):
+    views = open_views(numbered(tmp_path), poses=poses_along_x(12))
+    assert views.names == tuple(f"frame_{number}.jpg" for number in range(12))
+    for view in range(12):
+        assert views.camera_to_world[view][0, 3] == view
+        assert abs(views.pictures[view].getpixel((30, 20))[0] - 20 * view) <= 3
+    with pytest.raises(ValueError, match="poses has 11 entries, but there are 12 views. Give one for each view"):
+        open_views(tmp_path, poses=poses_along_x(11))
+
+
+def test_depth_beside_pictures_is_no_view_and_is_named(tmp_path):
+    numbered(tmp_path, range(3))
+    for number in range(3):
+        Image.new("I;16", (64, 48), 1500).save(tmp_path / f"frame_{number}.png")
+    views = open_views(tmp_path, poses=poses_along_x(3))
+    assert views.names == ("frame_0.jpg", "frame_1.jpg", "frame_2.jpg")
+    assert views.notes == ("left out 3 depth maps: frame_0.png, frame_1.png, frame_2.png",)
+    with pytest.raises(ValueError, match="poses has 6 entries, but there are 3 views"):
+        open_views(tmp_path, poses=poses_along_x(6))
+    listed = open_views([tmp_path / "frame_1.png", tmp_path / "frame_0.jpg"])
+    assert listed.names == ("frame_1.png", "frame_0.jpg") and listed.notes == ()  # what is listed is shown
+
+
+def test_poses_and_intrinsics_by_file_name(tmp_path):
+    numbered(tmp_path, range(4))
+    poses = {f"images/frame_{number}.jpg": pose for number, pose in enumerate(poses_along_x(4))}
+    poses = {Path(name).name: poses[name] for name in sorted(poses, reverse=True)}
+    views = open_views(tmp_path, {"frame_2": CAMERA}, poses)
+    assert [pose[0, 3] for pose in views.camera_to_world] == [0, 1, 2, 3]
+    assert [camera is None for camera in views.intrinsics] == [True, True, False, True]
+    assert views.notes == ("without intrinsics, which names other files: frame_0.jpg, frame_1.jpg, frame_3.jpg",)
+    few = open_views(tmp_path, poses=poses, max_views=2)
+    assert [pose[0, 3] for pose in few.camera_to_world] == [0, 3]
+    with pytest.raises(ValueError, match="poses names a.jpg, none of which is a view here: frame_0.jpg, frame_1.jpg"):
+        open_views(tmp_path, poses={"a.jpg": np.eye(4)})
+    with pytest.raises(ValueError, match="poses names frame_0.jpg twice, the second time as 'frame_0'"):
+        open_views(tmp_path, poses={"frame_0.jpg": np.eye(4), "frame_0": np.eye(4)})
+    other = tmp_path / "other"
+    other.mkdir()
+    numbered(other, [0])
+    both = [tmp_path / "frame_0.jpg", other / "frame_0.jpg"]
+    with pytest.raises(ValueError, match="poses of 'frame_0.jpg' could be of 2 views; give more of the path"):
+        open_views(both, poses={"frame_0.jpg": np.eye(4)})
+    assert open_views(both, poses={"other/frame_0.jpg": np.eye(4)}).camera_to_world[0] is None
+
+
+def test_files_in_the_order_of_a_shell_are_pointed_out(tmp_path):
+    files = sorted(numbered(tmp_path, (1, 2, 10)).iterdir())
+    assert "where 10 comes before 2" in open_views(files, poses=poses_along_x(3)).notes[0]
+    assert open_views(files).notes == ()
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.tiff", "a.webp"])
+def test_each_picture_of_an_animation_is_a_view(tmp_path, name):
+    pictures = [Image.new("RGB", (64, 48), (0, 60 * index, 0)) for index in range(5)]
+    options = {"lossless": True} if name == "a.webp" else {}
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], **options)
+    for given in (tmp_path / name, str(tmp_path / name), [tmp_path / name]):
+        views = open_views(given, poses=poses_along_x(5))
+        assert [picture.getpixel((9, 9))[1] for picture in views.pictures] == [0, 60, 120, 180, 240]
+    few = open_views(tmp_path / name, poses=poses_along_x(5), max_views=3)
+    assert [picture.getpixel((9, 9))[1] for picture in few.pictures] == [0, 120, 240]
+    assert [pose[0, 3] for pose in few.camera_to_world] == [0, 2, 4]
+    assert len(open_views([pictures[0], tmp_path / name])) == 6
+
+
+def test_videos_among_pictures_are_refused(tmp_path):
+    write_video(tmp_path / "clip.mp4")
+    assert len(open_views([tmp_path / "clip.mp4"], max_views=3)) == 3
+    with pytest.raises(ValueError, match="view 1 is the video .*clip.mp4 among 2 views; give it alone"):
+        open_views([Image.new("RGB", (64, 48)), tmp_path / "clip.mp4"])
+
+
+# Upright pictures
+
+STORED = np.array([[60.0, 0, 33], [0, 64, 22], [0, 0, 1]])
+
+
+def stored_as(path, orientation, size=(64, 48)):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size, "navy").save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_intrinsics_and_poses_turn_with_their_picture(tmp_path, orientation):
+    path, turn = stored_as(tmp_path / "a.jpg", orientation), Orientation.from_exif(orientation)
+    pose = np.eye(4)
+    pose[:3, 3] = 1, 2, 3
+    if turn.is_mirrored:
+        with pytest.raises(ValueError, match="poses of view 0: the picture is stored mirrored"):
+            open_views(path, STORED, [pose])
+    views = open_views(path, STORED, None if turn.is_mirrored else [pose])
+    assert views.pictures[0].size == views.sizes[0] == turn.size((64, 48))
+    assert np.allclose(views.intrinsics[0], turn.intrinsics(STORED, (64, 48)))
+    if not turn.is_mirrored:
+        seen = views.intrinsics[0] @ np.linalg.inv(views.camera_to_world[0])[:3] @ [1.2, 1.9, 5, 1]
+        as_stored = STORED @ [0.2, -0.1, 2]
+        assert np.allclose(seen[:2] / seen[2], turn.pixels(as_stored[:2] / as_stored[2], (64, 48)))
+    said = "turned upright by EXIF or display matrix, and their intrinsics and poses with them: a.jpg"
+    assert views.notes == (() if orientation == 1 else (said,))
+    assert open_views(Image.open(path), STORED).intrinsics[0].tolist() == views.intrinsics[0].tolist()
+
+
+def test_intrinsics_of_the_upright_picture_are_refused(tmp_path):
+    path = stored_as(tmp_path / "a.jpg", 6)
+    with pytest.raises(ValueError, match=r"intrinsics of view 0 are of a picture of 48 x 64, .* stored as 64 x 48"):
+        open_views(path, Orientation.from_exif(6).intrinsics(STORED, (64, 48)))
+
+
+# Sizes
+
+
+def test_intrinsics_of_larger_pictures_are_scaled_and_said():
+    picture, camera = Image.new("RGB", (640, 480)), np.array([[1440.0, 0, 959.5], [0, 1440, 719.5], [0, 0, 1]])
+    views = open_views(picture, camera)
+    assert np.allclose(views.intrinsics[0], [[480, 0, 319.5], [0, 480, 239.5], [0, 0, 1]])
+    assert "intrinsics of view 0" in views.notes[0] and "1920" in views.notes[0]
+    off = camera + [[0, 0, 31.0], [0, 0, -18], [0, 0, 0]]
+    views = open_views(picture, off, intrinsics_size=(1920, 1440))
+    assert np.allclose(views.intrinsics[0][:2, 2], [(990.5 + 0.5) / 3 - 0.5, (701.5 + 0.5) / 3 - 0.5])
+    with pytest.raises(ValueError, match="intrinsics of view 0"):
+        open_views(picture, camera, intrinsics_size=(1920, 1080))
+
+
+def test_lost_poses_are_named():
+    lost = np.full((4, 4), -np.inf)
+    with pytest.raises(ValueError, match="poses of view 1 .*lost"):
+        open_views([Image.new("RGB", (64, 48))] * 2, poses=[np.eye(4), lost])
+
+
+def test_large_pictures_are_kept_small_and_keep_their_pixels(tmp_path):
+    size = (4000, 3000)
+    picture = Image.new("RGB", size, "white")
+    picture.paste("black", (3000, 1500, 3100, 1600))
+    picture.save(tmp_path / "a.jpg")
+    camera = [[3000.0, 0, 1999.5], [0, 3000, 1499.5], [0, 0, 1]]
+    for given in (tmp_path / "a.jpg", picture):
+        views = open_views(given, camera)
+        assert views.pictures[0].size == (2048, 1536) and views.sizes == (size,)
+        assert np.allclose(views.intrinsics[0], camera)
+        assert np.allclose(views.picture_intrinsics(0, camera)[:2, 2], [1023.5, 767.5])
+        (mark,) = views.picture_marks([Mark(0, (3050, 1550))])
+        assert mark.pixel == (1561, 793) and max(views.pictures[0].getpixel(mark.pixel)) < 60
+        assert views.picture_marks([Mark(0, (3999, 2999))])[0].pixel == (2047, 1535)
+    with pytest.raises(ValueError, match=r"view 0: pixel \(x=4000, y=5\) lies outside the picture of 4000 x 3000"):
+        views.picture_marks([Mark(0, (4000, 5))])

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+from ...whole_text_gap_mllm import find_half
 from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder
@@ -68,7 +69,8 @@ def refuse_missing_videos(names: Sequence[str], root: Path, prefixes: tuple[str,
         RecordError: if any is missing, with field "video".
     """
     # What is no path at all is refused with its own record.
-    distinct, missing = list(dict.fromkeys(name for name in names if isinstance(name, str))), []
+    paths = (name for name in names if isinstance(name, str) and find_half(name) is None)
+    distinct, missing = list(dict.fromkeys(paths)), []
     for name in distinct:
         try:
             find_video(root, name, prefixes)

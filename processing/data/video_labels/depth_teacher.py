@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConf
 from ...argument_checks import check_device, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
 from ...frame_choice_gap_mllm import teacher_inputs, teacher_size
+from ...input_device_gap_mllm import input_device
 
 
 VGGT_TYPE = "gap_mllm_vggt"  # of a config that names no type, as VGGT's own
@@ -214,7 +215,7 @@ def run_teacher(teacher: Teacher, inputs: list[torch.Tensor], first_view: int = 
 @torch.no_grad()
 def ask_teacher(teacher: Teacher, inputs: list[torch.Tensor]) -> Any:
     """What a teacher answers about pictures `(3, h, w)` of one scene, not checked; see `run_teacher`."""
-    device = next(teacher.parameters()).device if hasattr(teacher, "parameters") else None
+    device = input_device(teacher) if isinstance(teacher, torch.nn.Module) else None
     views = [view if device is None else view.to(device) for view in inputs]
     is_regular = len({view.shape for view in views}) == 1
     return teacher(torch.stack(views) if is_regular else views)

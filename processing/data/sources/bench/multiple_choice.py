@@ -24,7 +24,7 @@ class MultipleChoiceSource(SceneSourceBuilder):
     USED_KEYS = frozenset()  # of a record, which a row holds elsewhere
 
     def records(self, file: Path, skip: Callable):
-        yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file))
+        yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file, skip=skip))
 
     def choice_row(
         self,

@@ -77,7 +77,7 @@ class VsiBenchSource(VideoSource):
         return {"test": [lines] if lines.is_file() else sorted(root.glob("test-*.parquet"))}
 
     def records(self, file: Path, skip: Callable):
-        numbered = iter_parquet_rows(file, 512) if file.suffix == ".parquet" else iter_jsonl(file, skip)
+        numbered = iter_parquet_rows(file, 512, skip) if file.suffix == ".parquet" else iter_jsonl(file, skip)
         for number, record in numbered:
             yield f"{file.stem}-{number:07d}", record
 

@@ -75,7 +75,7 @@ class ParquetSource(SceneSourceBuilder):
         check_columns(schema)
 
     def records(self, file: Path, skip: Callable):
-        for index, record in iter_parquet_rows(file, ROWS_AT_ONCE):
+        for index, record in iter_parquet_rows(file, ROWS_AT_ONCE, skip):
             yield record["id"] or f"{file.stem}-{index:07d}", record
 
     def rows(self, split: str, file: Path, record_id: str, record: dict, context: object):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...record_errors import RecordError
-from ...source_files import refuse_lfs_pointer
+from ...source_files import read_text, refuse_lfs_pointer
 from .annotations import check_object_id, check_text, other_keys
 from .grounding import PromptStyleConfig, ScannetGroundingSource
 
@@ -73,13 +73,14 @@ class Nr3dSource(ScannetGroundingSource):
                     f"{path} is not there; it says which scenes of nr3d.csv are {name}. Take it from ReferIt3D's "
                     "repository, folder referit3d/data/language/nr3d."
                 )
-            scenes[name] = set(path.read_text(encoding="utf-8").split())
+            scenes[name] = set(read_text(path).split())
         return scenes[split], set().union(*scenes.values())
 
     def records(self, file: Path, skip: Callable):
         refuse_lfs_pointer(file)
+        errors = "strict" if skip is None else "surrogateescape"  # then the records are left out that hold such bytes
         try:
-            with open(file, encoding="utf-8-sig", newline="") as stream:
+            with open(file, encoding="utf-8-sig", errors=errors, newline="") as stream:
                 reader = csv.DictReader(stream)
                 missing = [name for name in NEEDED_COLUMNS if name not in (reader.fieldnames or ())]
                 if missing:

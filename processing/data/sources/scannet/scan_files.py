@@ -13,7 +13,7 @@ import torch
 from ...box_rows import box_row
 from ...read_log import TrackedPath
 from ...record_errors import RecordError
-from ...source_files import as_numbers, read_json
+from ...source_files import as_numbers, read_json, read_text
 
 
 SPLITS = ("train", "val", "test")
@@ -55,7 +55,7 @@ def scannet_splits(folders, scene_ids: Iterable[str]) -> dict[str, list[str]]:
 def _split_lists(folder):
     for place in (folder, folder / "meta_data"):
         files = {split: place / f"scannetv2_{split}.txt" for split in SPLITS}
-        found = {split: set(file.read_text().split()) for split, file in files.items() if file.is_file()}
+        found = {split: set(read_text(file).split()) for split, file in files.items() if file.is_file()}
         if found:
             return found
     boxes = folder / "pcd_with_object_aabbs"

@@ -4,6 +4,7 @@ Frame: OpenCV cameras; the world of a scan has its third axis up. Units: metres,
 """
 
 import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from ....camera_geometry_gap_mllm import invert_rigid
 from ...box_rows import oriented_box
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
-from ...source_files import as_numbers, is_lost_pose, picture_header, read_json, scaled_intrinsics
+from ...source_files import as_numbers, is_lost_pose, picture_header, read_json, read_text, scaled_intrinsics
 from ...stored_frames import frame_view
 from ..scene_source import SceneSource
 
@@ -154,8 +155,8 @@ class ArkitScenesSource(SceneSource):
             places = (self.root / "metadata.csv", self.root / "raw" / "metadata.csv", scan.parents[1] / "metadata.csv")
             file, self._sky = next((place for place in places if place.is_file()), None), {}
             if file is not None:
-                with open(file, newline="", encoding="utf-8") as stream:
-                    self._sky = {row.get("video_id"): row.get("sky_direction") for row in csv.DictReader(stream)}
+                lines = io.StringIO(read_text(file))
+                self._sky = {row.get("video_id"): row.get("sky_direction") for row in csv.DictReader(lines)}
         return self._sky.get(scan.name) or None
 
 
@@ -187,7 +188,7 @@ def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         RecordError: if a line does not hold seven numbers, its time is not finite, or tracking was lost in all.
     """
-    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if not rows or any(len(row) != 7 for row in rows):
         wrong = next((number for number, row in enumerate(rows, 1) if len(row) != 7), 0)
         raise RecordError(
@@ -228,7 +229,7 @@ def rotation_matrices(vectors) -> np.ndarray:
 def _fitted(camera_file, picture) -> np.ndarray:
     """Intrinsics `(3, 3)` of a `.pincam` file (`w h fx fy cx cy`), scaled to the size of the picture."""
     try:
-        numbers = [float(value) for value in camera_file.read_text(encoding="utf-8").split()]
+        numbers = [float(value) for value in read_text(camera_file).split()]
         width, height, fx, fy, cx, cy = as_numbers(numbers, (6,), "intrinsics")
     except ValueError as error:
         raise RecordError(f"expected w h fx fy cx cy: {error}", "intrinsics", file=str(camera_file)) from None

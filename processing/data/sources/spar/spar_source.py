@@ -110,7 +110,7 @@ class SparSource(SceneSourceBuilder):
 
     def records(self, file: Path, skip: Callable):
         if file.suffix == ".parquet":
-            yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file))
+            yield from ((f"{file.stem}-{index:07d}", record) for index, record in iter_parquet_rows(file, skip=skip))
             return
         count = 0
         for index, record in iter_records(file, skip):
