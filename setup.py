@@ -50,6 +50,7 @@ EXTRAS = {
     "video": ["av>=12.0"],
     "heic": ["pillow-heif>=0.18"],  # photographs of iPhones
     "view": [*DATA, "scipy>=1.11", "trimesh>=4.4"],  # GLB and COLMAP; the page and PLY need the data extra alone
+    "colmap": [*DATA, "pycolmap>=3.12", "scipy>=1.11"],  # binary models; text needs the view extra alone
     "rerun": [*DATA, "rerun-sdk>=0.24"],
     "viser": [*DATA, "viser>=1.0"],
     "serving": ["transformers[serving]>=5.19.0,<6"],

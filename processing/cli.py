@@ -124,7 +124,7 @@ def run_ask(args: argparse.Namespace) -> None:
     from gap_mllm.model_loading import load_pretrained, load_processor, model_folder
 
     from .answer_folder import write_answers
-    from .photo_questions import ask_session, read_cameras, read_mark, read_places
+    from .photo_questions import ask_session, read_cameras, read_intrinsics_size, read_mark, read_places
     from .scene_3d.scene_files import check_forms
     from .scene_views_gap_mllm import open_views
     from .visual_prompt_gap_mllm import apply_visual_prompt
@@ -138,7 +138,8 @@ def run_ask(args: argparse.Namespace) -> None:
         raise ValueError("a question, description or label is empty; write what you want to know.")
     has_lost = _mend_words(args)
     cameras = [read_cameras(f"--{name}", getattr(args, name)) for name in ("intrinsics", "poses")]
-    views = open_views(read_places(args.photos), *cameras, args.max_views)
+    intrinsics_size = read_intrinsics_size(args.intrinsics)
+    views = open_views(read_places(args.photos), *cameras, args.max_views, intrinsics_size)
     marks = [read_mark(text) for text in args.at]
     apply_visual_prompt(views.pictures, marks)  # refuses those outside of their view
     folder, source = model_folder(args.model), args.points_from and model_folder(args.points_from)
@@ -157,6 +158,7 @@ def run_ask(args: argparse.Namespace) -> None:
                 answers.append(told)
         title = Path(args.photos[0]).name
         written, notes = write_answers(session, answers, args.output, args.forms, args.max_points, title)
+    notes = [*views.notes, *notes]
     if len(views) == 1:
         notes.append("with one view there is no parallax: all distances come from that picture alone")
     if has_lost:

@@ -35,36 +35,89 @@ def read_mark(text: str) -> Mark:
     return Mark(view, (x, y))
 
 
-def read_cameras(flag: str, text: str | None) -> list | None:
-    """Return intrinsics or poses as nested lists: of a JSON file, or of four numbers "FX,FY,CX,CY".
+def read_cameras(flag: str, text: str | None) -> list | dict | None:
+    """Return intrinsics or poses as `open_views` takes them, from a JSON file or numbers on the command line.
+
+    A file holds nested lists; or an object of file names with the matrix of each; or either of them as "intrinsics"
+    (or "poses") of an object, which may state the "width" and "height" of the pictures they were measured on: see
+    `read_intrinsics_size`. Numbers are "FX,FY,CX,CY" or "FX,FY,CX,CY,WIDTH,HEIGHT", of all pictures.
 
     Args:
-        flag (`str`): flag to name in errors.
+        flag (`str`): flag to name in errors, "--intrinsics" or "--poses".
         text (`str`, *optional*): what was given for it.
     Returns:
-        `list`, *optional*: None without `text`; shapes are checked by `open_views`.
+        `list` of numbers or `dict` from file names to lists, *optional*: None without `text`; shapes are checked by
+        `open_views`.
     Raises:
-        FileNotFoundError: if it is neither numbers nor a file. ValueError: if the file holds no JSON list of numbers.
+        FileNotFoundError: if it is neither numbers nor a file. ValueError: if the file holds none of these.
     """
     if text is None:
         return None
-    numbers = text.split(",")
-    if flag == "--intrinsics" and len(numbers) == 4:
-        try:
-            fx, fy, cx, cy = map(float, numbers)
-            return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
-        except ValueError:
-            pass
+    numbers = _numbers(text) if flag == "--intrinsics" else None
+    if numbers is not None:
+        fx, fy, cx, cy = numbers[:4]
+        return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
+    return _read_file(flag, text)[0]
+
+
+def read_intrinsics_size(text: str | None) -> tuple[float, float] | None:
+    """Return the width and height of the pictures that the intrinsics of `read_cameras` were measured on, if stated.
+
+    Args:
+        text (`str`, *optional*): what was given for --intrinsics.
+    Returns:
+        `tuple[float, float]`, *optional*: what `open_views` takes as `intrinsics_size`.
+    Raises:
+        FileNotFoundError, ValueError: as `read_cameras`.
+    """
+    if text is None:
+        return None
+    numbers = _numbers(text)
+    return _read_file("--intrinsics", text)[1] if numbers is None else numbers[4:] or None
+
+
+def _numbers(text):
+    """Four or six numbers with commas between them, or None."""
+    words = text.split(",")
+    try:
+        return tuple(float(word) for word in words) if len(words) in (4, 6) else None
+    except ValueError:
+        return None
+
+
+def _read_file(flag, text):
+    """(matrices, stated size or None) of a JSON file."""
     if not Path(text).is_file():
         expected = "FX,FY,CX,CY in pixels, or a JSON file" if flag == "--intrinsics" else "a JSON file"
         raise FileNotFoundError(f"{flag} is {text!r}, which is no file; expected {expected}.")
     try:
-        told = json.loads(Path(text).read_text(encoding="utf-8"))
-        if not isinstance(told, list) or not set(_leaves(told)) <= {int, float, type(None)}:
-            raise ValueError("it is no list of numbers")
+        told, size = json.loads(Path(text).read_text(encoding="utf-8-sig")), None
+        name = flag.removeprefix("--")
+        if isinstance(told, dict) and name in told:
+            told, size = told[name], _stated_size(told)
+        _check_matrices(told)
     except ValueError as error:
         raise ValueError(f"{flag} {text} holds no matrices as JSON lists: {error}.") from None
-    return told
+    return told, size
+
+
+def _stated_size(told):
+    sides = told.get("width"), told.get("height")
+    if sides == (None, None):
+        return None
+    if not all(type(side) in (int, float) and side > 0 for side in sides):
+        raise ValueError(f"its width and height are {sides}; expected two numbers of pixels")
+    return sides
+
+
+def _check_matrices(told):
+    values = told.values() if isinstance(told, dict) else [told]
+    if not told or not all(_is_list_of_numbers(value) for value in values):
+        raise ValueError("it is no list of numbers, and no object of file names with one for each")
+
+
+def _is_list_of_numbers(value):
+    return value is None or (isinstance(value, list) and set(_leaves(value)) <= {int, float, type(None)})
 
 
 def _leaves(value):
@@ -145,4 +198,4 @@ def ask_session(
         yield stream.result
 
 
-__all__ = ["ask_session", "read_cameras", "read_mark", "read_places"]
+__all__ = ["ask_session", "read_cameras", "read_intrinsics_size", "read_mark", "read_places"]

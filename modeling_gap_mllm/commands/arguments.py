@@ -342,7 +342,9 @@ def add_ask(subparsers: argparse._SubParsersAction) -> None:
         "--find", action="append", default=[], metavar="TEXT", help="one object, as 'the red chair by the window'"
     )
     parser.add_argument(
-        "--intrinsics", metavar="FX,FY,CX,CY", help="of all pictures, in pixels; or a JSON file of 3 x 3 numbers"
+        "--intrinsics",
+        metavar="FX,FY,CX,CY[,WIDTH,HEIGHT]",
+        help="of all pictures, in pixels, and the size they were measured on; or a JSON file of 3 x 3 numbers",
     )
     parser.add_argument(
         "--poses", metavar="FILE", help="JSON: 4 x 4 numbers for each picture, camera to world, metres"

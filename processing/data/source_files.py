@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 import ijson
 import numpy as np
 from PIL import Image
+from transformers.utils import logging
 
-from ..camera_geometry_gap_mllm import is_rigid
+from ..camera_geometry_gap_mllm import fit_intrinsics, is_rigid, lost_pose_reason
 from ..json_depth import DepthGuard, JsonDepthError, decode_json
 from ..json_halves import HalfKeeper, restore_halves
 from ..view_files_gap_mllm import natural_key, open_picture
@@ -25,6 +27,8 @@ from .file_guards import check_pixel_count, file_state, refuse_special, refuse_s
 from .read_log import TrackedPath
 from .record_errors import RecordError
 
+
+logger = logging.get_logger(__name__)
 
 LFS_HEADER = b"version https://git-lfs.github.com/spec/"
 # What a pickled numpy array is rebuilt from, under the names of numpy 1 and 2.
@@ -36,6 +40,8 @@ PICKLE_ALLOWED = {
 # What damaged pickles end in: their bytes are instructions, so nearly anything.
 _PICKLE_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 _PICKLE_ERRORS += (MemoryError, OverflowError)
+# How programs built by Microsoft's compilers write NaN and infinity, as -1.#INF and 1.#QNAN0: "#" begins a comment.
+_NO_NUMBER = re.compile(r"1\.#(?:(INF)|IND|QNAN|SNAN|NAN)0*", re.IGNORECASE)
 
 
 # Paths
@@ -270,13 +276,15 @@ def read_matrix(path: str | Path, shape: tuple = (4, 4)) -> np.ndarray:
     Args:
         path (`str` or `Path`), shape (`tuple[int, int]`, defaults to `(4, 4)`): what it must be.
     Returns:
-        `np.ndarray` of float64; values may be infinite or NaN (see `is_lost_pose`).
+        `np.ndarray` of float64; values may be infinite or NaN (see `is_lost_pose`), also as Windows spells them.
     Raises:
         FileNotFoundError: if there is no such file. RecordError: if it is no such matrix, with the shape found.
     """
     refuse_special_file(path)
     try:
-        matrix = np.loadtxt(path, dtype=np.float64, ndmin=2)
+        with open(path, encoding="utf-8-sig") as stream:
+            lines = [_NO_NUMBER.sub(lambda found: "inf" if found[1] else "nan", line) for line in stream]
+        matrix = np.loadtxt(lines, dtype=np.float64, ndmin=2)
     except ValueError as error:
         raise RecordError(f"no matrix of numbers: {error}.", file=str(path)) from None
     if matrix.shape != tuple(shape):
@@ -285,7 +293,7 @@ def read_matrix(path: str | Path, shape: tuple = (4, 4)) -> np.ndarray:
 
 
 def is_lost_pose(pose: np.ndarray) -> bool:
-    """Whether a pose holds infinity or NaN, which is how ScanNet marks frames where tracking was lost.
+    """Whether a pose holds infinity or NaN, which is how ScanNet marks frames where tracking was lost; one is enough.
 
     What else may be wrong with it is found by `check_pose`.
     """
@@ -299,8 +307,16 @@ def check_pose(pose: Sequence | np.ndarray, field: str | None = None, file: str 
     """Return a pose as float64 `(4, 4)`.
 
     Raises:
-        RecordError: if it is no finite rigid transform with determinant +1 (the determinant is named).
+        RecordError: if it is no finite rigid transform with determinant +1 (the determinant is named); NaN, infinity
+            and zeros are named as what marks lost tracking.
     """
+    lost = lost_pose_reason(np.asarray(pose)) if _is_pose(pose) else None
+    if lost is not None:
+        raise RecordError(
+            f"the pose {lost}; leave the frame out, or give null for its pose.",
+            field,
+            file=None if file is None else str(file),
+        )
     matrix = as_numbers(pose, (4, 4), field)
     if not bool(is_rigid(matrix)):
         determinant = float(np.linalg.det(matrix[:3, :3]))
@@ -311,6 +327,15 @@ def check_pose(pose: Sequence | np.ndarray, field: str | None = None, file: str 
             file=None if file is None else str(file),
         )
     return matrix
+
+
+def _is_pose(values):
+    """Whether these are 4 x 4 numbers, whatever their values."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return False
+    return array.shape == (4, 4) and array.dtype.kind in "iuf"
 
 
 def as_numbers(values: Sequence | np.ndarray, shape: tuple, field: str | None = None) -> np.ndarray:
@@ -415,7 +440,9 @@ def check_intrinsics(
 ) -> None:
     """Check that numbers are those of a camera and, where its picture is known, of a picture of this size.
 
-    The principal point must lie within the middle half of the picture: intrinsics of another resolution put it off.
+    The principal point must lie within the middle half of the picture, and not in the middle of one of another size
+    (see `fit_intrinsics`): intrinsics of another resolution put it there. They are scaled only where a source states
+    the size that they were made for (`scaled_intrinsics`).
 
     Args:
         intrinsics (array of shape `(3, 3)` or larger): intrinsics in pixels.
@@ -434,14 +461,53 @@ def check_intrinsics(
             field,
             file=file,
         )
-    if size is not None and not all(0.25 < at / side < 0.75 for at, side in zip(center, size, strict=True)):
+    if size is not None and not _is_of_size(matrix, size):
         raise RecordError(
             f"the picture is {size[0]} x {size[1]}, but the principal point of its intrinsics is ({center[0]:.1f}, "
-            f"{center[1]:.1f}): these are intrinsics of another size. Rescale them, or use the pictures they were "
-            "made for.",
+            f"{center[1]:.1f}): these are intrinsics of another size. Rescale them (scale_intrinsics), or use the "
+            "pictures they were made for.",
             field,
             file=file,
         )
+
+
+def _is_of_size(matrix, size):
+    try:
+        return fit_intrinsics(matrix, size)[1] is None
+    except ValueError:
+        return False
+
+
+def scaled_intrinsics(
+    intrinsics: np.ndarray,
+    stated: tuple[float, float],
+    size: tuple[int, int],
+    field: str = "intrinsics",
+    file: str | Path | None = None,
+) -> np.ndarray:
+    """Return intrinsics in pixels of a picture, from those of a size that the source states; says so once.
+
+    Frame: pixels, integer pixel centres. Units: pixels.
+
+    Args:
+        intrinsics (`np.ndarray` of shape `(3, 3)`): intrinsics in pixels of a picture of `stated`.
+        stated (`tuple[float, float]`): width and height that the source gives with them.
+        size (`tuple[int, int]`): width and height of the picture.
+        field (`str`, defaults to "intrinsics"), file (`str` or `Path`, *optional*): names for the error.
+    Raises:
+        RecordError: if the sizes are none, or no one scale takes both sides to the picture's within one pixel.
+    """
+    try:
+        fitted, said = fit_intrinsics(intrinsics, size, stated, field)
+    except ValueError as error:
+        raise RecordError(
+            f"the picture is of another shape, or its size is none: {error}",
+            field,
+            file=None if file is None else str(file),
+        ) from None
+    if said is not None:
+        logger.warning_once(said)
+    return fitted
 
 
 def check_depth_file(path: str | Path, intrinsics: np.ndarray | None = None) -> tuple[int, int]:

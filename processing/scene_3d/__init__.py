@@ -1,9 +1,10 @@
 # pyright: basic
 """A scene in 3D, points, cameras, boxes and answers, and its forms: GLB, PLY, COLMAP text, HTML, rerun, viser."""
 
+from .colmap_reader import read_colmap
 from .glb_writer import write_glb
 from .live_viewers import serve_viser, write_rerun
-from .point_files import read_colmap, write_colmap, write_ply
+from .point_files import write_colmap, write_ply
 from .scene_files import load_scene, save_scene, write_scene
 from .scene_sources import place_results, scene_from_points, scene_from_sample, scene_from_session
 from .scene_values import Box3D, Mark3D, Scene3D, View3D

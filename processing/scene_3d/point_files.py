@@ -1,4 +1,4 @@
-"""Scenes as PLY and as COLMAP's text model, and that model read back; nothing beyond numpy is needed."""
+"""Scenes as PLY and as COLMAP's text model; what reads such a model back is in colmap_reader.py."""
 
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def write_colmap(scene: Scene3D, folder: str | Path) -> Path:
     Returns:
         `Path`: the folder.
     Raises:
-        ValueError: if no view has a camera, or one has skew, which COLMAP's PINHOLE model has not.
+        ValueError: if no view has a camera, or one has skew, which COLMAP's PINHOLE model has not; or if the folder
+            holds files of another model (.bin, rigs, frames), which COLMAP would read in place of these or with them.
 
     Example:
         ```python
@@ -88,6 +89,7 @@ def write_colmap(scene: Scene3D, folder: str | Path) -> Path:
     chosen = [(number, view) for number, view in enumerate(scene.views, 1) if has_camera(view)]
     if not chosen:
         raise ValueError("no view of the scene has intrinsics and a pose; COLMAP needs cameras.")
+    _check_no_other_model(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     cameras, images, points = ["# CAMERA_ID MODEL WIDTH HEIGHT FX FY CX CY"], [], ["# POINT3D_ID X Y Z R G B ERROR"]
     images.append("# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, and an empty line of 2D points")
@@ -113,61 +115,22 @@ def write_colmap(scene: Scene3D, folder: str | Path) -> Path:
     return folder
 
 
+def _check_no_other_model(folder):
+    names = [
+        *(f"{name}.bin" for name in ("cameras", "images", "points3D", "rigs", "frames")),
+        "rigs.txt",
+        "frames.txt",
+    ]
+    found = [name for name in names if (folder / name).is_file()]
+    if found:
+        raise ValueError(
+            f"{folder} holds {', '.join(found)} of another model, which COLMAP reads in place of the text or with it; "
+            "take them away, or write to another folder."
+        )
+
+
 def _words(numbers):
     return " ".join(f"{value + 0.0:.12g}" for value in numbers)
 
 
-def read_colmap(folder: str | Path) -> Scene3D:
-    """Read a text model that `write_colmap` or COLMAP wrote, with PINHOLE or SIMPLE_PINHOLE cameras.
-
-    Frame: COLMAP's world, taken as it is; the first picture need not be its origin. Units: COLMAP's, metres of ours.
-
-    Args:
-        folder (`str` or `Path`): folder with the three files and the pictures in `images/`. All points are given to
-            the first view.
-    Returns:
-        `Scene3D`.
-    Raises:
-        FileNotFoundError: if a file or picture is missing. ValueError: on another camera model, or no picture.
-
-    Example:
-        ```python
-        >>> from gap_mllm.processing.data import render_room
-        >>> from gap_mllm.processing.scene_3d import read_colmap, scene_from_sample, write_colmap
-        >>> scene = scene_from_sample(render_room(0).as_sample())
-        >>> len(read_colmap(write_colmap(scene, "colmap")).views) == len(scene.views)
-        True
-
-        ```
-    """
-    from PIL import Image
-    from scipy.spatial.transform import Rotation
-
-    from .scene_values import View3D
-
-    folder, cameras, views = Path(folder), {}, []
-    for words in _lines(folder / "cameras.txt"):
-        if words[1] not in ("PINHOLE", "SIMPLE_PINHOLE"):
-            raise ValueError(f"camera {words[0]} of {folder} is {words[1]}; expected PINHOLE: undistort the pictures.")
-        *focal, x, y = map(float, words[4:])
-        cameras[words[0]] = np.array([[focal[0], 0, x - 0.5], [0, focal[-1], y - 0.5], [0, 0, 1]])
-    points = np.array([list(map(float, words[1:7])) for words in _lines(folder / "points3D.txt")]).reshape(-1, 6)
-    lines = (folder / "images.txt").read_text(encoding="utf-8").splitlines()
-    for line in [line for line in lines if not line.startswith("#")][::2]:
-        words = line.split(maxsplit=9)
-        pose = np.eye(4)
-        pose[:3, :3] = Rotation.from_quat([float(word) for word in words[1:5]], scalar_first=True).as_matrix()
-        pose[:3, 3] = [float(word) for word in words[5:8]]
-        picture = Image.open(folder / "images" / words[9]).convert("RGB")
-        own = points if not views else points[:0]
-        arrays = (own[:, :3].astype(np.float32), own[:, 3:].astype(np.uint8), np.ones(len(own), np.float32))
-        views.append(View3D(words[9], picture, cameras[words[8]], invert_rigid(pose), *arrays))
-    return Scene3D(tuple(views), title=folder.name)
-
-
-def _lines(file):
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return [line.split() for line in lines if line.strip() and not line.startswith("#")]
-
-
-__all__ = ["read_colmap", "write_colmap", "write_ply"]
+__all__ = ["write_colmap", "write_ply"]

@@ -155,6 +155,10 @@ MIRRORED[:3, 0] *= -1
     ("change", "message"),
     [
         (changed("poses", 1, MIRRORED), r"poses of view 1 is not rigid .determinant of its rotation -1\.0.*mirrored"),
+        *(
+            (changed("poses", 1, lost), "poses of view 1 holds NaN, infinity or a rotation of zeros.*lost tracking")
+            for lost in (torch.full((4, 4), -torch.inf), torch.eye(4).fill_diagonal_(torch.nan), torch.zeros(4, 4))
+        ),
         (changed("poses", 1, torch.eye(3)), r"poses of view 1 has shape \(3, 3\); expected \(4, 4\)"),
         (changed("poses", 0, None), "poses: view 0 has none, but its camera is the world of its scene"),
         (changed("depth", 1, torch.ones(64, 64)), r"depth of view 1 has shape \(64, 64\), but the view has 64 x 96"),
@@ -220,3 +224,16 @@ def test_pictures_and_maps_must_meet():
         KnownGeometry.from_pictures(grid, 16, [(480, 640)], depth=[torch.ones(100, 100)])
     with pytest.raises(ValueError, match="intrinsics has 1 entries, but there are 2 views"):
         KnownGeometry.from_pictures(grid.repeat(2, 1), 16, [(480, 640)] * 2, camera)
+
+
+def test_intrinsics_belong_to_the_sizes_that_are_given_as_those_of_the_pictures():
+    """ARKit's are of 1920 x 1440, whatever frames are saved at; those of 960 x 720 lie just in the middle half."""
+    grid = torch.tensor([[1, 24, 32]])
+    for width, height in ((1920, 1440), (960, 720)):
+        camera = torch.tensor([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1.0]])
+        known = KnownGeometry.from_pictures(grid, 16, [(height, width)], [camera])
+        torch.testing.assert_close(
+            known.intrinsics[0], torch.tensor([[512, 0, 255.5], [0, 512, 191.5], [0, 0, 1.0]]), rtol=1e-6, atol=1e-4
+        )
+        with pytest.raises(ValueError, match="intrinsics of view 0 has .* 480 x 640 .*measured on, as picture_sizes"):
+            KnownGeometry.from_pictures(grid, 16, [(480, 640)], [camera])

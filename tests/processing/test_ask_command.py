@@ -13,7 +13,7 @@ from gap_mllm import GapMllmForConditionalGeneration, SceneSession
 from gap_mllm.processing import Mark
 from gap_mllm.processing.answer_folder import write_answers
 from gap_mllm.processing.data import render_room
-from gap_mllm.processing.photo_questions import ask_session, read_cameras
+from gap_mllm.processing.photo_questions import ask_session, read_cameras, read_intrinsics_size
 from gap_mllm.processing.scene_3d import load_scene
 from gap_mllm.processing.scene_results_gap_mllm import SceneAnswer, SceneBox, SceneBoxes, ScenePoints
 
@@ -132,6 +132,67 @@ def test_known_cameras_are_taken(scene, tmp_path, photos):
     told = json.loads((tmp_path / "out" / "answers.json").read_text())
     assert told["cameras"]["source"] == ["given", "given"] and told["cameras"]["intrinsics"][1][0][0] == 100
     assert (tmp_path / "out" / "colmap" / "cameras.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "expected", "size"),
+    [
+        ("--intrinsics", [[100, 0, 64], [0, 100, 64], [0, 0, 1]], None, None),
+        ("--intrinsics", {"a.jpg": [[1, 0, 2]], "b/c.png": None}, None, None),
+        ("--intrinsics", {"intrinsics": [[[1.5]]], "width": 1920, "height": 1440}, [[[1.5]]], (1920, 1440)),
+        ("--intrinsics", {"intrinsics": {"a.jpg": [[2]]}, "from": "ARKit"}, {"a.jpg": [[2]]}, None),
+        ("--poses", {"a.jpg": [[1]]}, None, None),
+        ("--poses", {"poses": [None, [[1]]]}, [None, [[1]]], None),
+    ],
+)
+def test_files_of_cameras_are_lists_or_go_by_name_and_may_state_a_size(tmp_path, flag, content, expected, size):
+    file = tmp_path / "cameras.json"
+    file.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    assert read_cameras(flag, str(file)) == (content if expected is None else expected)
+    if flag == "--intrinsics":
+        assert read_intrinsics_size(str(file)) == size
+
+
+def test_numbers_of_a_camera_may_state_a_size():
+    camera = [[100, 0, 64], [0, 110, 48], [0, 0, 1]]
+    assert read_cameras("--intrinsics", "100,110,64,48,1920,1440") == camera
+    assert read_cameras("--intrinsics", "100,110,64,48") == camera
+    assert read_intrinsics_size("100,110,64,48,1920,1440") == (1920, 1440)
+    assert read_intrinsics_size("100,110,64,48") is read_intrinsics_size(None) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (
+            {"intrinsics": [[1]], "width": 640},
+            r"its width and height are \(640, None\); expected two numbers of pixels",
+        ),
+        ({"intrinsics": [[1]], "width": "640", "height": 480}, "expected two numbers of pixels"),
+        ({"intrinsics": [[1]], "width": 0, "height": 480}, "expected two numbers of pixels"),
+        ({"a.jpg": 3}, "no list of numbers, and no object of file names"),
+        ({"a.jpg": [["x"]]}, "no list of numbers"),
+        ({}, "no list of numbers"),
+        ("text", "no list of numbers"),
+    ],
+)
+def test_what_is_no_file_of_cameras_is_named(tmp_path, content, says):
+    file = tmp_path / "cameras.json"
+    file.write_text(json.dumps(content))
+    for read in (read_intrinsics_size, lambda text: read_cameras("--intrinsics", text)):
+        with pytest.raises(ValueError, match=f"--intrinsics .*cameras.json holds no matrices as JSON lists: .*{says}"):
+            read(str(file))
+
+
+def test_intrinsics_of_larger_pictures_are_scaled_and_it_is_noted(scene, tmp_path, photos, capsys):
+    cameras = tmp_path / "cameras.json"
+    camera = [[200, 0, 127.5], [0, 200, 127.5], [0, 0, 1]]
+    cameras.write_text(json.dumps({"intrinsics": camera, "width": 256, "height": 256}))
+    words = ["--intrinsics", cameras, "--forms", "html", "--max-new-tokens", 4]
+    assert ask(MODEL, photos, *words, "--output", tmp_path / "out") == 0
+    told = json.loads((tmp_path / "out" / "answers.json").read_text())
+    assert told["cameras"]["intrinsics"][0] == [[100, 0, 63.5], [0, 100, 63.5], [0, 0, 1]]
+    assert "scaled from pictures of 256 x 256 to 128 x 128 pixels" in capsys.readouterr().out
 
 
 def test_forms_that_cannot_be_written_are_left_out_unless_they_are_named(scene, tmp_path, monkeypatch):

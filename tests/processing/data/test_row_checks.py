@@ -56,7 +56,7 @@ def test_intrinsics_are_those_of_a_camera_and_of_its_picture():
         with pytest.raises(RecordError, match="expected finite numbers, and focal lengths above 0") as caught:
             check_intrinsics(wrong, field="cam2img", file="a.jpg")
         assert (caught.value.field, caught.value.file) == ("cam2img", "a.jpg")
-    for size in ((80, 60), (20, 15), (160, 30)):
+    for size in ((80, 60), (20, 15), (160, 30), (60, 45), (27, 20)):  # the last two: 1.5 times as large or small
         with pytest.raises(RecordError, match=r"\(19.5, 14.5\): these are intrinsics of another size"):
             check_intrinsics(K, size)
 

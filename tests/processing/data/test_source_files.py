@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.utils import logging
 
 from gap_mllm.processing.data import RecordError
 from gap_mllm.processing.data.source_files import (
@@ -29,6 +30,7 @@ from gap_mllm.processing.data.source_files import (
     read_matrix,
     read_pickle,
     resolve_inside,
+    scaled_intrinsics,
 )
 
 
@@ -253,6 +255,8 @@ print(count, highest - before)
 
 def test_a_matrix_is_read(write):
     assert read_matrix(write("1 2\n3 -inf\n"), (2, 2)).tolist() == [[1, 2], [3, -np.inf]]
+    windows = read_matrix(write("\ufeff-1.#INF 1.#INF00\r\n-1.#IND 1.#QNAN0\r\n"), (2, 2))  # of Microsoft's printf
+    np.testing.assert_array_equal(windows, [[-np.inf, np.inf], [np.nan, np.nan]])
 
 
 @pytest.mark.parametrize(
@@ -274,8 +278,10 @@ def test_poses_are_rigid_or_lost_or_refused():
     with pytest.raises(RecordError, match=r"determinant -1\.0000") as caught:
         check_pose(np.diag([1, 1, -1, 1]), "pose", "a/b.txt")
     assert (caught.value.field, caught.value.file) == ("pose", "a/b.txt")
-    with pytest.raises(RecordError, match="NaN or infinity"):
-        check_pose(np.full((4, 4), -np.inf))
+    for lost in (np.full((4, 4), -np.inf), np.diag([1, np.nan, 1, 1]).tolist(), np.zeros((4, 4), int).tolist()):
+        with pytest.raises(RecordError, match="the pose h.*(NaN or infinity|zeros).*lost tracking; leave") as caught:
+            check_pose(lost, "pose", "a/b.txt")
+        assert (caught.value.field, caught.value.file) == ("pose", "a/b.txt")
     with pytest.raises(RecordError, match=r"\(3, 4\), expected \(4, 4\)"):
         check_pose(pose[:3])
 
@@ -420,3 +426,17 @@ def test_a_broken_pickle_is_named(content, write):
     with pytest.raises(RecordError, match="no whole pickle|git-lfs") as caught:
         read_pickle(write(content))
     assert caught.value.file.endswith("file.json")
+
+
+def test_intrinsics_are_scaled_to_pictures_of_the_same_shape_and_that_is_said_once(caplog):
+    logging.warning_once.cache_clear()
+    camera = np.array([[72.0, 0, 39.5], [0, 72, 29.5], [0, 0, 1]])
+    for _ in range(2):
+        scaled = scaled_intrinsics(camera, (80, 60), (161, 120), "cameras")  # a pixel of rounding
+        np.testing.assert_allclose(scaled, [[72 * 161 / 80, 0, 80], [0, 144, 59.5], [0, 0, 1]])
+    assert caplog.text.count("cameras: scaled from pictures of 80 x 60 to 161 x 120 pixels.") == 1
+    assert scaled_intrinsics(camera, (80.0, 60.0), (80, 60)).tolist() == camera.tolist()
+    for stated in ((80, 62), (60, 80), (0, 60)):
+        with pytest.raises(RecordError, match="another shape, or its size is none: .*") as caught:
+            scaled_intrinsics(camera, stated, (160, 120), "cameras", "a.jpg")
+        assert (caught.value.field, caught.value.file) == ("cameras", "a.jpg")

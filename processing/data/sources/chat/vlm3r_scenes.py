@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ....camera_geometry_gap_mllm import scale_intrinsics
 from ...box_rows import oriented_box
 from ...file_guards import is_data_file
 from ...read_log import TrackedPath
@@ -22,6 +21,7 @@ from ...source_files import (
     picture_header,
     read_json,
     resolve_inside,
+    scaled_intrinsics,
 )
 from ...stored_frames import DEPTH_SCALE, pick_evenly, stored_picture
 
@@ -79,7 +79,7 @@ class Vlm3rScenes:
     ) -> list:
         """The posed frames of a scene, as views of the schema.
 
-        Intrinsics are for `img_width` x `img_height`; they are scaled to pictures of another size.
+        Intrinsics are for `img_width` x `img_height`; they are scaled to pictures of the same shape (within a pixel).
 
         Args:
             data_source (`str`), split (`str`), scene_id (`str`): names in the question.
@@ -115,14 +115,16 @@ class Vlm3rScenes:
             "image": stored_picture(color),
             "image_path": frame["file_path_color"],
             "frame_id": frame["frame_id"],
-            "intrinsics": _for_size(intrinsics, stated, picture_header(str(color))[0]),
+            "intrinsics": scaled_intrinsics(
+                intrinsics, stated, picture_header(str(color))[0], "camera_intrinsics", color
+            ),
             "camera_to_world": check_pose(pose, f"frames[{index}].camera_pose_camera_to_world"),
         }
         check_intrinsics(view["intrinsics"], picture_header(str(color))[0], "camera_intrinsics", color)
         name = frame.get("file_path_depth")
         depth = None if name is None else resolve_inside(folder, name, f"frames[{index}].file_path_depth")
         if depth is not None and is_data_file(depth):
-            of_depth = _for_size(intrinsics, stated, picture_header(str(depth))[0])
+            of_depth = scaled_intrinsics(intrinsics, stated, picture_header(str(depth))[0], "camera_intrinsics", depth)
             check_depth_file(depth, of_depth)
             view |= {"depth": stored_picture(depth), "depth_scale": DEPTH_SCALE, "depth_intrinsics": of_depth}
         return view
@@ -150,10 +152,6 @@ class Vlm3rScenes:
         if not isinstance(content, dict):
             return path, RecordError("expected one JSON object with the scenes as keys.", file=str(path))
         return path, content
-
-
-def _for_size(intrinsics, stated, size):
-    return intrinsics if size == tuple(stated) else scale_intrinsics(intrinsics, *np.divide(size, stated))
 
 
 __all__ = ["Vlm3rScenes"]

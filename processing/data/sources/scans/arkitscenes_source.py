@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ....camera_geometry_gap_mllm import invert_rigid, scale_intrinsics
+from ....camera_geometry_gap_mllm import invert_rigid
 from ...box_rows import oriented_box
 from ...record_errors import RecordError
 from ...source_builder import SourceConfig
-from ...source_files import as_numbers, picture_header, read_json, read_text
+from ...source_files import as_numbers, is_lost_pose, picture_header, read_json, read_text, scaled_intrinsics
 from ...stored_frames import frame_view
 from ..scene_source import SceneSource
 
@@ -52,7 +52,7 @@ class ArkitScenesSource(SceneSource):
     `world_to_aligned` is the identity. The `.traj` file holds world to camera and is inverted; a picture takes the
     nearest pose within 50 ms and the intrinsics named within 1 ms of it, otherwise it is left out. Pictures are not
     turned: metadata.sky_direction ("Up", "Left", "Right", "Down") says where in them the sky is, from `metadata.csv`,
-    else from the poses. Markers: no_pose, no_intrinsics, no_depth_reading, no_annotation.
+    else from the poses. Markers: no_pose, lost_tracking, no_intrinsics, no_depth_reading, no_annotation.
     """
 
     BUILDER_CONFIG_CLASS = ArkitScenesConfig
@@ -122,6 +122,9 @@ class ArkitScenesSource(SceneSource):
         if abs(times[place] - time) > MAX_POSE_GAP_MS:
             self.mark("no_pose", path, record_id, f"the nearest pose is {abs(times[place] - time):.0f} ms away")
             return None
+        if is_lost_pose(poses[place]):
+            self.mark("lost_tracking", path, record_id, f"the nearest pose, at {times[place] / 1000:.3f} s")
+            return None
         return (path, time, camera), poses[place]
 
     def _view(self, record_id, depths, depth_cameras, posed):
@@ -180,9 +183,10 @@ def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Frame: the poses that are returned go from camera to world. Units: milliseconds, metres.
 
     Returns:
-        `tuple`: times `(n,)` in ms and poses `(n, 4, 4)`, float64.
+        `tuple`: times `(n,)` in ms and poses `(n, 4, 4)`, float64; NaN for lines that hold NaN or infinity, where
+        tracking was lost.
     Raises:
-        RecordError: if a line does not hold seven finite numbers.
+        RecordError: if a line does not hold seven numbers, its time is not finite, or tracking was lost in all.
     """
     rows = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if not rows or any(len(row) != 7 for row in rows):
@@ -197,12 +201,19 @@ def read_trajectory(path: Path) -> tuple[np.ndarray, np.ndarray]:
         values = np.array(rows, dtype=np.float64)
     except ValueError as error:
         raise RecordError(f"not all of it is numbers: {error}.", "camera_to_world", file=str(path)) from None
-    if not np.isfinite(values).all():
-        raise RecordError("a number is NaN or infinite.", "camera_to_world", file=str(path))
-    world_to_camera = np.tile(np.eye(4), (len(values), 1, 1))
-    world_to_camera[:, :3, :3] = rotation_matrices(values[:, 1:4])
-    world_to_camera[:, :3, 3] = values[:, 4:]
-    return values[:, 0] * 1000, invert_rigid(world_to_camera)
+    is_known = np.isfinite(values).all(1)
+    if not np.isfinite(values[:, 0]).all() or not is_known.any():
+        raise RecordError(
+            "a time is NaN or infinite, or all poses are: tracking was lost throughout.",
+            "camera_to_world",
+            file=str(path),
+        )
+    world_to_camera = np.tile(np.eye(4), (is_known.sum(), 1, 1))
+    world_to_camera[:, :3, :3] = rotation_matrices(values[is_known, 1:4])
+    world_to_camera[:, :3, 3] = values[is_known, 4:]
+    poses = np.full((len(values), 4, 4), np.nan)
+    poses[is_known] = invert_rigid(world_to_camera)
+    return values[:, 0] * 1000, poses
 
 
 def rotation_matrices(vectors) -> np.ndarray:
@@ -222,15 +233,8 @@ def _fitted(camera_file, picture) -> np.ndarray:
         width, height, fx, fy, cx, cy = as_numbers(numbers, (6,), "intrinsics")
     except ValueError as error:
         raise RecordError(f"expected w h fx fy cx cy: {error}", "intrinsics", file=str(camera_file)) from None
-    size = picture_header(str(picture))[0]
-    scale_x, scale_y = size[0] / width, size[1] / height
-    if abs(scale_x - scale_y) > 0.01 * scale_x:
-        raise RecordError(
-            f"the picture is {size[0]} x {size[1]}, its intrinsics are for {width:.0f} x {height:.0f}: another shape.",
-            "intrinsics",
-            file=str(camera_file),
-        )
-    return scale_intrinsics(np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), scale_x, scale_y)
+    camera = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return scaled_intrinsics(camera, (width, height), picture_header(str(picture))[0], file=camera_file)
 
 
 def read_oriented_boxes(record: dict, file: Path) -> list[dict]:

@@ -94,6 +94,15 @@ def test_a_frame_takes_the_nearest_pose_within_50_ms(scan, tmp_path):
     assert [event["event"] for event in events] == ["no_pose"] and "55 ms" in events[0]["reason"]
 
 
+def test_a_pose_of_nan_is_lost_tracking_of_that_frame(scan, tmp_path):
+    first, second, third = (scan / "lowres_wide.traj").read_text().splitlines()
+    lines = [first, f"{second.split()[0]} nan nan nan nan nan nan", third.rpartition(" ")[0] + " -inf"]
+    (scan / "lowres_wide.traj").write_text("\n".join(lines))
+    rows, events = load_scan(scan, tmp_path)
+    assert [view["timestamp"] for view in rows[0]["views"]] == [5417.167]
+    assert [event["event"] for event in events] == ["lost_tracking"] * 2
+
+
 def test_intrinsics_are_those_named_within_a_millisecond(scan, tmp_path):
     folder = scan / "lowres_wide_intrinsics"
     (folder / "99000001_5417.268.pincam").rename(folder / "99000001_5417.269.pincam")
