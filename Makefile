@@ -16,6 +16,9 @@ PYTEST_FLAGS ?=
 SPACE_OUTPUT ?= outputs/space
 TEST_PROCESSES ?= 2
 
+# What `make test-all` runs, in this order. vLLM and ms-swift install gigabytes.
+TEST_PARTS ?= test test-slow test-docs test-notebooks test-space test-view test-ms-swift test-vllm
+
 # Releases of transformers (lowest, one between, newest), and what each is tested with: model, remote code, processor,
 # generate(), training.
 VERSIONS ?= 5.19.0 5.21.1 5.23.0
@@ -41,7 +44,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-versions test-grpo test-notebooks test-docs test-ms-swift test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-first-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-slow test-all test-versions test-grpo test-notebooks test-docs test-ms-swift test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-first-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -51,6 +54,9 @@ help:
 	@echo "make tiny-encoder  train, measure and ship the geometry encoder of examples/assets; goes on where it was stopped (hours)"
 	@echo "make tiny-model  the same for the model around it (hours)"
 	@echo "make test        all tests but the slow ones, in $(TEST_PROCESSES) processes (PYTEST_FLAGS=... is passed on; -m slow runs the others)"
+	@echo "make test-slow   the slow ones, without test-grpo"
+	@echo "make test-all    all that is shipped: $(TEST_PARTS); each to its end, results in outputs/test_all.md"
+	@echo "                 (TEST_PARTS=\"...\" chooses; an hour; due before weights or pages are handed on)"
 	@echo "make test-versions  model, processor and training with transformers $(VERSIONS) (VERSIONS=... chooses)"
 	@echo "make test-grpo   reinforcement learning by tiny_grpo, with three seeds, on rooms never seen (minutes each)"
 	@echo "make test-notebooks  run the notebooks of examples/notebooks on the CPU (two minutes)"
@@ -89,6 +95,12 @@ $(READY): setup.py pyproject.toml constraints.txt
 
 test: $(READY)
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
+
+test-slow: $(READY)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m slow --ignore=tests/training/test_grpo_learning.py $(PYTEST_FLAGS)
+
+test-all: $(READY)
+	@MAKE="$(MAKE)" $(BIN)/python .ci/run_parts.py $(TEST_PARTS)
 
 test-versions: $(VERSIONS:%=.venv-versions/%/.ready)
 	@set -e; for version in $(VERSIONS); do \
@@ -132,10 +144,10 @@ space: .venv-space/.ready
 	HF_HUB_OFFLINE=$(if $(MODEL),0,1) .venv-space/bin/python examples/space/app.py
 
 test-space: .venv-space/.ready
-	.venv-space/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/examples/test_space.py tests/examples/test_space_page.py
+	NEEDS_BROWSER=1 .venv-space/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/examples/test_space.py tests/examples/test_space_page.py
 
 test-view: .venv-view/.ready
-	.venv-view/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/processing/scene_3d
+	NEEDS_BROWSER=1 .venv-view/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/processing/scene_3d
 
 space-folder: $(READY)
 	@rm -rf $(SPACE_OUTPUT) build

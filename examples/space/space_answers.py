@@ -1,6 +1,7 @@
 """The model behind the Space: questions of visitors to answers, and answers to what is shown, without gradio."""
 
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from space_scenes import OpenScene, VisitorError
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction, SceneSession
 from gap_mllm.evaluation import draw_gate_maps, gate_maps
 from gap_mllm.evaluation.probing.gate_maps import MEANINGS
-from gap_mllm.processing import GapMllmProcessor
+from gap_mllm.processing import GapMllmProcessor, parse_boxes, parse_points
 from gap_mllm.processing.scene_3d import Scene3D, place_results, scene_from_session, write_glb
 from gap_mllm.processing.scene_points_gap_mllm import SceneCameras
-from gap_mllm.processing.scene_results_gap_mllm import SceneAnswer
+from gap_mllm.processing.scene_results_gap_mllm import SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
 
 
 WHAT, FIND_ALL, FIND_ONE, QUESTION = "What is here?", "Find objects", "Find what I describe", "Ask a question"
@@ -26,6 +27,7 @@ TASKS = (WHAT, FIND_ALL, FIND_ONE, QUESTION)
 MAX_WORDS = 400  # characters of a question or description
 MAX_NEW_TOKENS = int(os.environ.get("MAX_NEW_TOKENS", "512"))
 MAX_POINTS = 60_000  # of the 3D scene, which a browser turns smoothly
+INSTEAD_OF_WORDS = "The model answered with places, not in words. What it found:"
 HERE = Path(__file__).resolve().parent
 
 
@@ -146,7 +148,7 @@ class SceneGuide:
             return session.detect(**options)
         if request.task == FIND_ONE:
             return session.ground(request.words.strip(), **options)
-        return session.ask(request.words.strip(), **options)
+        return read_answer(session.ask(request.words.strip(), **options))
 
     def stream(self, scene: OpenScene, request: Request) -> Iterator[str | SceneAnswer]:
         """Yield the text of the answer to a question as it grows, and at last the whole answer."""
@@ -154,7 +156,46 @@ class SceneGuide:
         for piece in stream:
             text += piece
             yield text
-        yield stream.result
+        yield read_answer(stream.result)
+
+
+class InsteadOfWords:
+    """An answer to a question in words that is no sentence, but names places."""
+
+    def _lines(self):
+        return [INSTEAD_OF_WORDS, *super()._lines()]
+
+
+class BoxesInsteadOfWords(InsteadOfWords, SceneBoxes):
+    """Boxes, in the camera of the first view."""
+
+
+class PointsInsteadOfWords(InsteadOfWords, ScenePoints):
+    """Points, in the camera of the first view; no pixel was marked."""
+
+
+def read_answer(answer: SceneAnswer) -> SceneAnswer:
+    """Read the boxes or points of an answer to a question in words, where it holds nothing else.
+
+    A model that was mostly trained to name places does so for questions in words, too: drawn, these are of more use
+    than JSON. An answer with words beside them, or of which nothing can be read, stays as it is.
+    """
+    told = {"question": answer.question, "text": answer.text, "views": answer.views}
+    boxes, points = parse_boxes(answer.text), parse_points(answer.text)
+    parsed = boxes if boxes.items else points
+    if not parsed.items or not _is_json_alone(answer.text, parsed.truncated):
+        return answer
+    told |= {"rejected": parsed.rejected, "truncated": answer.truncated or parsed.truncated}
+    if boxes.items:
+        return BoxesInsteadOfWords(**told, boxes=tuple(SceneBox(item.label, item.bbox_3d) for item in boxes.items))
+    return PointsInsteadOfWords(**told, points=tuple(ScenePoint(item.label, item.point) for item in points.items))
+
+
+def _is_json_alone(text, truncated):
+    """Whether JSON and its fence are all that there is; what was cut off ends within an object."""
+    before, behind = text[: text.find("{")], text[text.rfind("}") + 1 :]
+    starts = re.fullmatch(r"\s*(```(json)?)?[\s\[]*", before)
+    return bool(starts) and (truncated or not behind.strip(" \n\t],`"))
 
 
 def _shipped(name):

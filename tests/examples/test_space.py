@@ -151,6 +151,7 @@ def test_answers_are_those_of_a_session_and_are_shown(space, guide, room, tmp_pa
     ):
         answer = guide.answer(room, request)
         assert answer.text == plain.text
+        assert answer == (space.read_answer(plain) if request.task == space.QUESTION else plain)
         assert space.answer_picture(answer, cameras).width > 300
         path, left_out = space.write_scene_glb(seen, answer, tmp_path / "scene.glb")
         found = len(getattr(answer, "boxes", ())) + len([each for each in getattr(answer, "points", ()) if each])
@@ -159,6 +160,53 @@ def test_answers_are_those_of_a_session_and_are_shown(space, guide, room, tmp_pa
         assert sum(name.startswith("points of view") for name in names) == 4
     pieces = list(guide.stream(room, request))
     assert pieces[-1] == answer and pieces[-2].strip() == answer.text.strip()
+
+
+BED, CHAIR = (
+    f'{{"label": "{name}", "bbox_3d": [0, 0, {depth}, 1, 1, 1, 0, 0, 0]}}'
+    for name, depth in (("bed", 2), ("chair", 3))
+)
+
+
+@pytest.mark.parametrize("form", ["```json\n[\n\t%s,\n\t%s\n]\n```", "[%s, %s]", "%s\n%s", " ```\n[%s,%s]"])
+def test_boxes_in_the_place_of_words_are_shown_as_found(space, form):
+    answer = space.SceneAnswer("How many chairs are there?", form % (BED, CHAIR))
+    read = space.read_answer(answer)
+    assert [(box.label, box.center, box.view) for box in read] == [("bed", (0, 0, 2), 0), ("chair", (0, 0, 3), 0)]
+    assert read.text == answer.text and read.question == answer.question and not read.truncated
+    said = space.answer_text(read).split("\n\n")
+    assert said[0] == "The model answered with places, not in words. What it found:"
+    assert [line.split(":")[0] for line in said[1:]] == ["bed", "chair"] and "bbox" not in "".join(said)
+
+
+def test_boxes_in_the_place_of_words_may_be_cut_off_or_broken(space):
+    text = f'```json\n[\n\t{BED},\n\t{{"label": "sofa", "bbox_3d": [1, 2]}},\n\t{{"label": "chair", "bbox_3d": [0.5'
+    said = space.answer_text(space.read_answer(space.SceneAnswer("?", text, truncated=True)))
+    assert "bed: centre" in said and "Not used: bbox\\_3d holds 2 entries, expected 9." in said and "cut off" in said
+    assert "chair" not in said
+
+
+def test_a_point_in_the_place_of_words_is_shown_as_found(space):
+    read = space.read_answer(space.SceneAnswer("?", '```json\n{"label": "bed", "pointmap": [0.5, 0.1, 2.0]}\n```'))
+    assert [(point.label, point.point, point.mark) for point in read] == [("bed", (0.5, 0.1, 2.0), None)]
+    assert "not in words" in space.answer_text(read) and r"bed: \(0.50, 0.10, 2.00\) m" in space.answer_text(read)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "There are 2 chairs.",
+        f"There is one: {CHAIR}",
+        f"[{CHAIR}]\nThere is one chair.",
+        "[1, 2]",
+        '{"count": 2}',
+        '{"bbox_3d": [1, 2]}',
+        "",
+    ],
+)
+def test_an_answer_that_is_more_or_less_than_places_stays_as_it_is(space, text):
+    answer = space.SceneAnswer("How many chairs are there?", text)
+    assert space.read_answer(answer) is answer
 
 
 def test_words_of_a_model_are_shown_as_they_are(space):
