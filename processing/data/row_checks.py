@@ -111,7 +111,7 @@ def _is_same(numbers, label, other, other_label):
 
 
 def _check_points(row):
-    sample = SceneSample.from_row({**row, "metadata": None})
+    sample = SceneSample.as_stored({**row, "metadata": None})
     for index, point in enumerate(sample.points):
         seen = _seen_at(sample, point)
         if seen is None:

@@ -30,6 +30,7 @@ PICKLE_ALLOWED = {
     for core in ("core", "_core")
     for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
 } | {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257  # tags
 # What damaged pickles end in: their bytes are instructions, so nearly anything.
 _PICKLE_ERRORS = (pickle.UnpicklingError, EOFError, AttributeError, ImportError, LookupError, TypeError, ValueError)
 _PICKLE_ERRORS += (MemoryError, OverflowError)
@@ -361,7 +362,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
     try:
         with Image.open(io.BytesIO(picture["bytes"])) as image:
             check_pixel_count(image.size, picture["path"], field)
-            return image.size, image.mode
+            return stored_size(image), image.mode
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise RecordError(f"this is no readable picture: {error}.", field) from None
 
@@ -369,7 +370,13 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
 @lru_cache(maxsize=65536)
 def _read_header(path, mtime_ns, num_bytes):
     with Image.open(path) as image:
-        return image.size, image.mode
+        return stored_size(image), image.mode
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of a picture that was opened, as stored: of a TIFF, Pillow says those of the upright one."""
+    tags = getattr(image, "tag_v2", None)
+    return (tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]) if tags else image.size
 
 
 def check_depth_mode(mode: str, path: str | Path | None = None, field: str = "depth") -> None:
