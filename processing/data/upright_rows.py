@@ -27,7 +27,7 @@ OFF_CENTER, NEARER = 0.1, 4
 
 @dataclass(frozen=True)
 class _Turn:
-    """How a view is turned: that of its picture, whose stored size is (width, height), and whether depth has its own."""
+    """How a picture of (width, height) as stored is turned, and whether its depth map has EXIF of its own."""
 
     picture: Orientation
     size: tuple[int, int] | None
@@ -38,8 +38,8 @@ def upright_row(row: dict) -> dict:
     """Turn a row that speaks of stored pictures, so that it speaks of upright ones.
 
     Of a view whose picture EXIF says to turn: the picture itself (see `store_upright`), intrinsics, pose, depth map
-    (exactly) and its intrinsics, marks and pixels; of the camera of view 0, or of a box: points, boxes, and the numbers
-    of answers and locations that are known to be theirs. What a view has no numbers of stays a file.
+    (exactly) and its intrinsics, marks and pixels; of the camera of view 0, or of a box: points, boxes, and the
+    numbers of answers and locations that are known to be theirs. A picture that no number belongs to stays a file.
 
     Args:
         row (`dict`): row of `complete_row`, with pictures as they are stored.
