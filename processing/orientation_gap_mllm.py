@@ -74,6 +74,11 @@ class Orientation:
         return cls(is_swapped, (c if is_swapped else a) < 0, (b if is_swapped else d) < 0)
 
     @property
+    def exif_value(self) -> int:
+        """The EXIF orientation, 1 to 8."""
+        return next(value for value in _EXIF if Orientation.from_exif(value) == self)
+
+    @property
     def is_upright(self) -> bool:
         """Whether nothing has to be done."""
         return not (self.is_swapped or self.flip_columns or self.flip_rows)
@@ -137,6 +142,13 @@ class Orientation:
         turned[0, 1] = -skew if self.flip_columns != self.flip_rows else skew
         return turned
 
+    def axes(self) -> np.ndarray:
+        """The matrix `(4, 4)` from the axes of the stored picture to those of the upright one, mirrored or not."""
+        axes = np.eye(4)[[1, 0, 2, 3]] if self.is_swapped else np.eye(4)
+        axes[0] *= -1 if self.flip_columns else 1
+        axes[1] *= -1 if self.flip_rows else 1
+        return axes
+
     def stored_to_upright(self) -> np.ndarray:
         """The transform `(4, 4)` from the camera of the stored picture to that of the upright one, about the z axis.
 
@@ -148,10 +160,7 @@ class Orientation:
                 "the picture is stored mirrored, and no rigid pose belongs to a mirror image. Save it upright, without"
                 " its EXIF orientation or display matrix, and give the pose of what it shows then."
             )
-        axes = np.eye(4)[[1, 0, 2, 3]] if self.is_swapped else np.eye(4)
-        axes[0] *= -1 if self.flip_columns else 1
-        axes[1] *= -1 if self.flip_rows else 1
-        return axes
+        return self.axes()
 
     def pose(self, camera_to_world: np.ndarray) -> np.ndarray:
         """Turn a pose: the upright picture's camera to world, from the stored one's, both `(4, 4)`.

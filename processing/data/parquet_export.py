@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import pyarrow.parquet
 from datasets.table import embed_table_storage
 from datasets.utils.py_utils import convert_file_size_to_int
@@ -29,6 +30,8 @@ from .picture_checks import PictureChecks
 from .record_errors import ReadReport, RecordError
 from .schema import scene_features
 from .source_builder import warn_of_videos
+from .upright_pictures import picture_orientation
+from .upright_rows import upright_row
 
 
 logger = logging.get_logger(__name__)
@@ -149,16 +152,19 @@ def write_parquet(
 ) -> dict[str, ExportedSplit]:
     """Write splits of the schema as parquet files with their pictures inside; empty ones are left out.
 
+    Rows of pictures that EXIF says to turn are turned upright with them, see `upright_row`.
+
     Args:
         splits (`dict[str, datasets.Dataset]`): rows of each split, with the features of `scene_features`.
         output_dir (`str` or `Path`): `data/` is made in it.
         max_shard_size (`int` or `str`, defaults to "500MB"), check_pictures (`bool`, defaults to True): see
             `convert_to_parquet`.
-        report (`ReadReport`, *optional*): rows with a picture that cannot be decoded are listed there and left out.
+        report (`ReadReport`, *optional*): rows with a picture that cannot be decoded or turned upright are left out and
+            listed there.
     Returns:
         `dict[str, ExportedSplit]`.
     Raises:
-        RecordError: for a picture that cannot be decoded, without `report`.
+        RecordError: for a picture that cannot be decoded, or a row that cannot be turned, without `report`.
         TypeError: if `max_shard_size` is neither text nor integer.
         ValueError: if no split has rows, `max_shard_size` is no positive size, or features are others.
     """
@@ -167,13 +173,13 @@ def write_parquet(
     for split, rows in splits.items():
         if rows.features != scene_features():
             raise ValueError(f"split {split!r} has other features than scene_features().")
-        kept, sizes, left_out = _look_through(rows, split, checks, report)
+        kept, sizes, left_out, turned = _look_through(rows, split, checks, report)
         if kept:
             shards = list(_divide(kept, sizes, limit))
             names = [f"data/{split}-{index:05d}-of-{len(shards):05d}.parquet" for index in range(len(shards))]
             with tqdm(total=len(kept), desc=f"Writing {split}", unit=" rows") as progress:
                 for file, shard in zip(names, shards, strict=True):
-                    _write_shard(rows, shard, sizes, Path(output_dir) / file, progress)
+                    _write_shard(rows, shard, sizes, turned, Path(output_dir) / file, progress)
             written[split] = _describe(rows, kept, left_out, output_dir, names)
         else:
             logger.warning(f"split {split!r} has no rows to write ({left_out} were left out).")
@@ -197,8 +203,8 @@ def _size_in_bytes(max_shard_size) -> int:
 
 
 def _look_through(rows, split, checks, report):
-    """Indices of the rows to write, the bytes of the pictures of all rows, and how many are left out."""
-    kept, sizes, left_out = [], [], 0
+    """Indices of the rows to write, the bytes of the pictures of all rows, how many are left out, which are turned."""
+    kept, sizes, left_out, turned = [], [], 0, set()
     file_sizes = {}
     for index, row in enumerate(_stored_rows(rows, f"Checking {split}")):
         errors = checks.errors(row) if checks else []
@@ -207,6 +213,9 @@ def _look_through(rows, split, checks, report):
             try:
                 pictures = [view[name] for view in row["views"] for name in ("image", "depth")]
                 size = sum(_picture_size(picture, file_sizes) for picture in pictures if picture is not None)
+                if not all(picture_orientation(picture).is_upright for picture in pictures):
+                    upright_row(_stored_row(rows, index))  # raises for one that cannot be turned
+                    turned.add(index)
             except RecordError as error:
                 errors = [error.locate(row["source"], None, row["id"])]
         if errors and report is None:
@@ -217,7 +226,11 @@ def _look_through(rows, split, checks, report):
         sizes.append(size)
         if not errors:
             kept.append(index)
-    return kept, sizes, left_out
+    return kept, sizes, left_out, turned
+
+
+def _stored_row(rows, index):
+    return rows.with_format("arrow")[index].to_pylist()[0]
 
 
 def _stored_rows(rows, text):
@@ -241,15 +254,22 @@ def _picture_size(picture, file_sizes):
     return file_sizes[path]
 
 
-def _write_shard(rows, shard, sizes, file, progress):
+def _write_shard(rows, shard, sizes, turned, file, progress):
     file.parent.mkdir(parents=True, exist_ok=True)
-    rows = rows.with_format("arrow")
     # Pictures are long, so the usual bound of a dictionary would end it after a few of them.
     settings = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "write_page_index": True}
     with pyarrow.parquet.ParquetWriter(file, scene_features().arrow_schema, **settings) as writer:
         for group in _divide(shard, sizes, ROW_GROUP_BYTES, MAX_GROUP_ROWS):
-            writer.write_table(embed_table_storage(rows[group]))
+            writer.write_table(embed_table_storage(_group_table(rows, group, turned)))
             progress.update(len(group))
+
+
+def _group_table(rows, group, turned):
+    """Rows as a table, with those turned upright whose pictures EXIF says to turn."""
+    if turned.isdisjoint(group):
+        return rows.with_format("arrow")[group]
+    upright = [upright_row(_stored_row(rows, index)) for index in group]
+    return datasets.Dataset.from_list(upright, features=scene_features()).data.table
 
 
 def _divide(rows, sizes, limit, most=None):

@@ -16,6 +16,7 @@ from .record_errors import RecordError
 from .scene_sample import SceneSample
 from .schema import POINT_TASKS
 from .source_files import check_intrinsics, stored_header
+from .upright_pictures import picture_orientation, quarter_turn_hint
 
 
 TEXT_TOLERANCE = 0.06  # metres: a number that the text rounds to one decimal, and a little
@@ -42,12 +43,27 @@ def check_row(row: dict) -> None:
                 size = None if picture is None else stored_header(picture, f"views[{index}].{kind}")[0]
                 file = None if picture is None or picture["bytes"] is not None else picture["path"]
                 check_intrinsics(view[name], size, f"views[{index}].{name}", file)
+        _check_depth_turn(view, f"views[{index}].depth")
     if row["answer"] is not None and row["task"] in POINT_TASKS:
         known = [(point["xyz"], point["label"]) for point in row["points"] if point["xyz"] is not None]
         said = [(point.point, point.label) for point in parse_points(row["answer"]).items]
         _refuse_other("point", said, known)
     if any(point["xyz"] is not None and point["pixel"] is not None for point in row["points"]):
         _check_points(row)
+
+
+def _check_depth_turn(view, field):
+    """A depth map that is turned by a quarter against its picture, where EXIF turns neither of them."""
+    if view["image"] is None or view["depth"] is None:
+        return
+    size, (width, height) = (stored_header(view[name], field)[0] for name in ("image", "depth"))
+    hint = quarter_turn_hint((height, width), size)
+    if hint and all(picture_orientation(view[name]).is_upright for name in ("image", "depth")):
+        raise RecordError(
+            f"the depth map has {width} x {height} pixels and its picture {size[0]} x {size[1]}. {hint}Turn the map, "
+            "with its intrinsics.",
+            field,
+        )
 
 
 # Text and fields
@@ -111,7 +127,7 @@ def _is_same(numbers, label, other, other_label):
 
 
 def _check_points(row):
-    sample = SceneSample.from_row({**row, "metadata": None})
+    sample = SceneSample.as_stored({**row, "metadata": None})
     for index, point in enumerate(sample.points):
         seen = _seen_at(sample, point)
         if seen is None:

@@ -8,7 +8,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -16,7 +15,9 @@ from PIL import Image
 
 from ..camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
 from ..json_depth import decode_json
+from ..orientation_gap_mllm import Orientation
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
+from ..view_files_gap_mllm import open_picture
 from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .file_guards import check_pixel_count, refuse_special_file
 from .former_names import with_task_names
@@ -25,12 +26,12 @@ from .record_errors import RecordError
 from .schema import complete_row
 from .source_files import encode_png
 from .truth import Truth
+from .upright_pictures import picture_orientation, store_upright, stored_picture_size
 
 
 WORLD_FRAMES = ("scan", "aligned")
 NOT_STORED = ("truth", "cross_size", "scene_boxes")  # fields of a sample that are in no row
 MILLIMETRES = 1000.0  # depth that is in memory in metres is stored so
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange width and height
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class View:
             return np.asarray(self.depth_picture, np.float32)
         if not self.depth_scale or self.depth_scale < 0:
             raise RecordError(f"there is a depth map, but depth_scale is {self.depth_scale}.", "depth_scale")
-        values = _decode(self.depth_picture, self.image_path, "depth", lambda picture, _: np.asarray(picture))
+        values = _decode(self.depth_picture, self.image_path, "depth", _read_depth)
         if values.ndim != 2 or values.dtype.kind not in "iu" or values.dtype == np.uint8:
             raise RecordError(
                 f"the depth map is {values.dtype} of shape {values.shape}, expected one 16-bit channel.", "depth"
@@ -91,34 +92,29 @@ class View:
 
     @cached_property
     def size(self) -> tuple[int, int]:
-        """Width and height of the upright picture; of a JPEG or PNG only the header is read. Raises as `image`."""
-        picture = self.picture
-        if isinstance(picture, np.ndarray):
-            return picture.shape[1], picture.shape[0]
-        if isinstance(picture, dict):
-            stored = picture.get("bytes")
-            picture = io.BytesIO(stored) if stored is not None else picture.get("path") or self.image_path
-        if isinstance(picture, str | io.BytesIO) and "image" not in self.__dict__:
-            if isinstance(picture, str):
-                refuse_special_file(picture, "image")
+        """Width and height of the upright picture; where it is not decoded, of its header. Raises as `image`."""
+        if isinstance(self.picture, np.ndarray):
+            return self.picture.shape[1], self.picture.shape[0]
+        if isinstance(self.picture, dict | str) and "image" not in self.__dict__:
             try:
-                with Image.open(picture) as header:
-                    if header.format == "JPEG":
-                        is_turned = header.getexif().get(_ORIENTATION, 1) in _TURNED
-                        return header.size[::-1] if is_turned else header.size
-                    if header.format == "PNG" and not _may_be_turned(picture):
-                        return header.size
-            except (OSError, SyntaxError, Image.DecompressionBombError):
+                return picture_orientation(self.picture).size(stored_picture_size(self.picture))
+            except (RecordError, TypeError):
                 pass  # `image` says what is wrong
         return self.image.size
 
     def encoded(self) -> "View":
-        """The view with its pictures as they are stored, files or PNG: rows that share it need not encode it again."""
+        """The view with its pictures as they are stored: rows that share it need not encode it again.
+
+        Files stay files, and what is in memory becomes PNG; a picture that EXIF says to turn is stored upright, see
+        `store_upright`, since the numbers of a view are those of the upright picture.
+        """
         depth, scale = self.depth_picture, self.depth_scale
         if self.is_metric:
             depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0)
             scale = min(MILLIMETRES, float(np.float32(65535 / max(depth.max(initial=0), 1e-9))))  # farther: coarser
             depth = np.minimum(np.round(depth * scale), 65535).astype(np.uint16)
+        elif not picture_orientation(depth).is_upright:
+            depth = _decode(depth, self.image_path, "depth", _read_depth)
         return replace(
             self, picture=_stored_picture(self.picture), depth_picture=_stored_picture(depth), depth_scale=scale
         )
@@ -260,13 +256,27 @@ class SceneSample:
     def from_row(cls, row: dict) -> "SceneSample":
         """Read a row of the schema, prepared, streamed or from parquet.
 
+        What a row says of a picture that EXIF says to turn is turned with it, see `upright_row`. `datasets` turns the
+        pictures that it decodes, and drops their EXIF: rows of others are read as they are stored (`open`).
+
         Args:
             row (`dict`): row as `datasets` gives it; pictures may be decoded or not.
         Returns:
             `SceneSample`.
         Raises:
-            RecordError: if metadata is no JSON, or nested too deep.
+            RecordError: if metadata is no JSON, or nested too deep; as `upright_row`.
         """
+        from .upright_rows import upright_sample  # which is about samples
+
+        sample = cls.as_stored(row)
+        try:
+            return upright_sample(sample)
+        except RecordError as error:
+            raise error.locate(sample.source, None, sample.id) from None
+
+    @classmethod
+    def as_stored(cls, row: dict) -> "SceneSample":
+        """Read a row as `from_row`, with all numbers as they are in the row: those of pictures before any turn."""
         fields = {name: row.get(name) for name in cls.__dataclass_fields__ if name not in NOT_STORED}
         fields["views"] = tuple(_view(view) for view in row.get("views") or ())
         fields["boxes"] = tuple(_box(box) for box in row.get("boxes") or ())
@@ -442,7 +452,7 @@ def _decode(picture, path, name, read):
         refuse_special_file(picture, name)
     try:
         if not isinstance(picture, Image.Image | np.ndarray):
-            picture = Image.open(picture)
+            picture = open_picture(picture, where)
             check_pixel_count(picture.size, path, name)
             picture.load()
         return read(picture, where)
@@ -452,15 +462,19 @@ def _decode(picture, path, name, read):
         raise RecordError(f"{where} cannot be decoded: {error}.", name, file=path) from None
 
 
-def _may_be_turned(png):
-    """Whether the bytes of a PNG name its orientation; that needs no decoding."""
-    data = png.getvalue() if isinstance(png, io.BytesIO) else Path(png).read_bytes()
-    return b"eXIf" in data or b"Raw profile type" in data
+def _read_depth(picture, where):
+    """The values of a depth map, turned by its own EXIF if it has any."""
+    values = np.asarray(picture)
+    return Orientation.of_picture(picture).array(values) if isinstance(picture, Image.Image) else values
 
 
 def _stored_picture(picture):
     """A picture as the Image feature stores it: its file, or PNG with the very same pixels."""
-    if picture is None or isinstance(picture, dict):
+    if picture is None:
+        return None
+    if not picture_orientation(picture).is_upright:
+        return store_upright(picture)
+    if isinstance(picture, dict):
         return picture
     if isinstance(picture, str):
         return {"path": picture, "bytes": None}

@@ -24,6 +24,7 @@ from .record_errors import ReadReport, RecordError
 from .row_checks import check_row
 from .scene_sample import SceneSample
 from .schema import complete_row, scene_features
+from .upright_rows import upright_row, upright_sample
 from .view_selection import select_views, spread_views
 
 
@@ -287,9 +288,9 @@ class SceneSourceBuilder(PreparedSourceBuilder):
         if self.warns_of_missing_views and not row["views"]:
             self.warn_of_missing_views(row["video"] is not None)
         if self.config.max_views and len(row["views"]) > self.config.max_views:
-            sample = SceneSample.from_row(row)
-            row = select_views(sample, spread_views(sample, self.config.max_views)).to_row()
-        return row
+            sample = SceneSample.as_stored(row)
+            return upright_sample(select_views(sample, spread_views(sample, self.config.max_views))).to_row()
+        return upright_row(row)
 
     def _refuse(self, error, file, record_id, cause=None):
         error.locate(self.SOURCE, file, record_id)

@@ -21,6 +21,7 @@ from transformers.utils import logging
 from ..camera_geometry_gap_mllm import fit_intrinsics, is_rigid, lost_pose_reason
 from ..json_depth import DepthGuard, JsonDepthError, decode_json
 from ..json_halves import HalfKeeper, restore_halves
+from ..orientation_gap_mllm import stored_size
 from ..view_files_gap_mllm import natural_key, open_picture
 from ..whole_text_gap_mllm import find_half
 from .file_guards import check_pixel_count, file_state, refuse_special, refuse_special_file
@@ -411,7 +412,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
     try:
         with open_picture(io.BytesIO(picture["bytes"])) as image:
             check_pixel_count(image.size, picture["path"], field)
-            return image.size, image.mode
+            return stored_size(image), image.mode
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise RecordError(f"this is no readable picture: {error}.", field) from None
 
@@ -419,7 +420,7 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
 @lru_cache(maxsize=65536)
 def _read_header(path, mtime_ns, num_bytes):
     with open_picture(path) as image:
-        return image.size, image.mode
+        return stored_size(image), image.mode
 
 
 def check_depth_mode(mode: str, path: str | Path | None = None, field: str = "depth") -> None:

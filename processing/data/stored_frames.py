@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..view_files_gap_mllm import PICTURE_SUFFIXES, choose_views
+from ..view_files_gap_mllm import PICTURE_SUFFIXES, choose_views, open_picture
 from .file_guards import is_data_file, list_folder
 from .read_log import TrackedPath, note_read
 from .record_errors import RecordError
@@ -63,7 +63,7 @@ def _check_whole(path: str, version) -> None:
         if stream.read() == ending:
             return
     try:  # some writers append bytes after the picture: only decoding tells
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.load()
     except OSError as error:
         raise RecordError(f"the picture cannot be decoded: {error}.", "image", file=path) from None

@@ -119,18 +119,18 @@ class Truth:
             items.append(replace(item, numbers=tuple(a * b + 0.0 for a, b in zip(item.numbers, signs, strict=True))))
         return replace(self, items=tuple(items))
 
-    def moved(self, sample) -> "Truth":
-        """The truth with the numbers of the boxes and points of a changed sample, in the camera of its view 0.
+    def moved(self, sample, view: int = 0) -> "Truth":
+        """The truth with the numbers of the boxes and points of a changed sample, in the camera of one of its views.
 
         Boxes keep the sizes that they were read with. Raises RecordError as `SceneSample.box_in_view`.
         """
         items = []
         for item in self.items:
             if item.is_box:
-                box = sample.box_in_view(sample.boxes[item.part], 0)
+                box = sample.box_in_view(sample.boxes[item.part], view)
                 numbers = [*box[:3], *item.numbers[3:6], *box[6:]]
             else:
-                numbers = sample.point_in_view(sample.points[item.part], 0)
+                numbers = sample.point_in_view(sample.points[item.part], view)
             items.append(replace(item, numbers=tuple(map(float, numbers))))
         return replace(self, items=tuple(items))
 

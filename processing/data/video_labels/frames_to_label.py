@@ -1,5 +1,6 @@
 """The pictures to label: frames of a video, of a folder, or given ones, as views that are decoded."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from ...visual_prompt_gap_mllm import to_rgb_image
 from ..record_errors import ReadReport, RecordError
 from ..scene_sample import View
+from ..upright_pictures import picture_orientation
 from ..video_frames import read_video_views
 from .depth_teacher import Teacher
 from .label_options import LabelOptions
@@ -70,7 +72,13 @@ def _given_views(pictures, skip):
                 raise
             skip(RecordError(str(error), "image", record_id=name))
         else:
-            yield View(picture=np.asarray(image), frame_id=index)
+            yield View(picture=_as_given(picture, image), frame_id=index)
+
+
+def _as_given(picture, image):
+    """The upright pixels; what EXIF turns stays as it is, since a depth map may have to be turned with it."""
+    picture = str(picture) if isinstance(picture, os.PathLike) else picture
+    return np.asarray(image) if picture_orientation(picture).is_upright else picture
 
 
 __all__ = ["read_pictures"]

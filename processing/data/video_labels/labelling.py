@@ -164,7 +164,7 @@ def label_video(
     num_left_out = 0 if left_out is None else sum(left_out.skipped.values())
     if num_left_out:
         _refuse_counted_views(num_left_out, scale, truth, report_file)
-    estimate = as_scale_estimator(scale, [vars(view) for view in views], options.depth_scale)
+    estimate = as_scale_estimator(scale, [_names_of(view) for view in views], options.depth_scale)
     plan_windows(len(views), options.window, options.overlap)  # refuses before a large teacher is loaded
     name = scene_id or (Path(source).stem if isinstance(source, str | Path) else "pictures")
     teacher = load_teacher(teacher, device) if isinstance(teacher, str | Path) else teacher
@@ -275,6 +275,11 @@ def _old_shards(output_dir, split, overwrite):
     if old and not overwrite:
         raise FileExistsError(f"{old[0]} is there already; use another output_dir, or overwrite=True.")
     return old
+
+
+def _names_of(view):
+    """What a folder of depth maps is matched by."""
+    return {"image": view.picture, "image_path": view.image_path, "frame_id": view.frame_id}
 
 
 def _check_arguments(source, teacher, scale, labeller, truth, scene_id, device):

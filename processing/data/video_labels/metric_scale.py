@@ -4,6 +4,7 @@ A scale estimator is any callable that takes a `Reconstruction` and gives a `Met
 know (a metric depth network, the height of the camera) is written as another.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -12,16 +13,44 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
+from transformers.utils import logging
 
 from ...argument_checks import WrongKindError, check_count, check_number, check_path, check_positive
 from ...camera_geometry_gap_mllm import scale_pixels
+from ...orientation_gap_mllm import Orientation
 from ...scale_calibration import MetricScale
 from ..record_errors import RecordError
 from ..source_files import check_depth_file
+from ..upright_pictures import (
+    has_shape_of,
+    picture_orientation,
+    quarter_turn_hint,
+    stored_picture_size,
+    upright_depth,
+)
 from .depth_teacher import Reconstruction
 
 
+logger = logging.get_logger(__name__)
+
 TEACHER_UNITS = "none: the teacher's own units"
+MAX_PATCH = 16  # pixels; a teacher's sides are rounded to patches
+# Spread of ratios: the median of |log ratio - median|. On rendered rooms a teacher with errors of 10 % gives 0.07, a
+# map that is turned 0.1 to 0.6.
+SURE_SPREAD = 0.05  # below it a map fits
+CLEARLY_BETTER = 0.5  # another turn fits, if its spread is smaller than this share
+WIDE_SPREAD = math.log(2) / 2  # half of the pixels lie beyond a factor of 2 around the median
+MAX_FACTOR_BETWEEN_VIEWS = 2.0
+MIN_PIXELS_TO_COMPARE = 50
+TURNS = {
+    Orientation(False, True, True): "turned by 180 degrees (upside down)",
+    Orientation(False, True, False): "mirrored, left to right",
+    Orientation(False, False, True): "mirrored, top to bottom",
+    Orientation(True, True, False): "turned by 90 degrees clockwise",
+    Orientation(True, False, True): "turned by 90 degrees counter-clockwise",
+    Orientation(True, False, False): "transposed",
+    Orientation(True, True, True): "transposed, and turned by 180 degrees",
+}
 
 
 class ScaleEstimator(Protocol):
@@ -53,7 +82,8 @@ class KnownDepth:
     """The median ratio of known depth to the teacher's, over the pixels that both know and the teacher is sure of.
 
     Half of the pixels may be wrong before the median is. Maps of another size are read at the nearest pixel: both must
-    show the same picture, uncropped.
+    show the same picture, uncropped and upright. A map of another shape is refused, and one that fits the teacher's
+    depth clearly better if it is turned; a warning names maps that fit badly, and views whose factors differ much.
 
     Args:
         depth_m (`dict[int, np.ndarray]`): z-depth in metres of some views, by their index; 0 or NaN is no measurement.
@@ -82,7 +112,8 @@ class KnownDepth:
         """Return the median ratio, with the number of pixels and the middle half of the ratios around it.
 
         Raises:
-            ValueError: if a view is not there or its map is no (H, W) array, or too few pixels can be compared.
+            ValueError: if a view is not there or its map is no (H, W) array, has another shape than the teacher's
+                depth, or is turned against it; or if too few pixels can be compared.
         """
         ratios = []
         for view, known in self.depth_m.items():
@@ -91,11 +122,13 @@ class KnownDepth:
                     f"the known depth of view {view} has shape {np.shape(known)}; expected (H, W), and a view from 0 "
                     f"to {len(reconstruction) - 1}."
                 )
-            depth, confidence = reconstruction.depth[view], reconstruction.confidence[view]
-            nearest = read_nearest(np.asarray(known, dtype=np.float64), depth.shape)
-            is_sure = confidence >= np.percentile(confidence, self.confidence_percentile)
-            valid = is_sure & (depth > 0) & np.isfinite(nearest) & (nearest > 0)
-            ratios.append(nearest[valid] / depth[valid])
+            known, depth = np.asarray(known, dtype=np.float64), reconstruction.depth[view]
+            check_map_shape(f"the known depth of view {view}", known.shape, depth.shape)
+            confidence = reconstruction.confidence[view]
+            is_sure = (confidence >= np.percentile(confidence, self.confidence_percentile)) & (depth > 0)
+            ratios.append(_ratios(known, depth, is_sure))
+            _refuse_turned(view, known, depth, is_sure, ratios[-1])
+        _warn_of_spread(dict(zip(self.depth_m, ratios, strict=True)))
         ratios = np.concatenate(ratios) if ratios else np.zeros(0)
         if len(ratios) < max(1, self.min_pixels):
             raise ValueError(
@@ -188,21 +221,96 @@ def read_nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return values[rows[:, None], columns]
 
 
+def check_map_shape(name: str, shape: tuple[int, int], teacher_shape: tuple[int, int]) -> None:
+    """Refuse a map whose shape is not that of a teacher's, whatever their sizes.
+
+    Args:
+        name (`str`): how the error calls the map.
+        shape (`tuple[int, int]`), teacher_shape (`tuple[int, int]`): height and width of both; the teacher's are
+            those of the picture, rounded to patches.
+    Raises:
+        ValueError: if width over height differs by more than 5 % and what rounding explains.
+    """
+    (height, width), (teacher_height, teacher_width) = shape, teacher_shape
+    slack = min(math.gcd(teacher_height, teacher_width), MAX_PATCH) / 2 / min(teacher_height, teacher_width)
+    size = teacher_width, teacher_height
+    if not has_shape_of(shape, size, slack):
+        raise ValueError(
+            f"{name} has {width} x {height} pixels and the teacher's {teacher_width} x {teacher_height}, another "
+            f"shape, so that they do not meet. {quarter_turn_hint(shape, size, slack)}Give the map of the whole "
+            "picture, upright as the picture is."
+        )
+
+
+def _ratios(known, depth, is_sure):
+    """Known over the teacher's depth, at the pixels that both know."""
+    nearest = read_nearest(known, depth.shape)
+    valid = is_sure & np.isfinite(nearest) & (nearest > 0)
+    return nearest[valid] / depth[valid]
+
+
+def _spread(ratios):
+    """Median distance of the logarithms from their median; infinite where there is too little to compare."""
+    if len(ratios) < MIN_PIXELS_TO_COMPARE:
+        return math.inf
+    logs = np.log(ratios)
+    return float(np.median(np.abs(logs - np.median(logs))))
+
+
+def _refuse_turned(view, known, depth, is_sure, ratios):
+    """Refuse a map that would fit the teacher's depth clearly better if it were turned."""
+    own = _spread(ratios)
+    if not SURE_SPREAD < own < math.inf:
+        return
+    maps = {text: turn.array(known) for turn, text in TURNS.items()}
+    fitting = {text: each for text, each in maps.items() if has_shape_of(each.shape, known.shape[::-1])}
+    spreads = {text: _spread(_ratios(each, depth, is_sure)) for text, each in fitting.items()}
+    best = min(spreads, key=spreads.get)
+    if spreads[best] < CLEARLY_BETTER * own:
+        raise ValueError(
+            f"the known depth of view {view} does not lie as its picture does: half of its ratios to the teacher's "
+            f"depth are more than {100 * math.expm1(own):.0f} % off, but {100 * math.expm1(spreads[best]):.0f} % if "
+            f"it is {best}. Give the map upright, as the picture is."
+        )
+
+
+def _warn_of_spread(ratios):
+    """Warn of views whose map fits badly, and of views that disagree about the factor."""
+    wide = [view for view, each in ratios.items() if WIDE_SPREAD < _spread(each) < math.inf]
+    if wide:
+        logger.warning(
+            f"the known depth of views {', '.join(map(str, wide))} fits the teacher's badly: half of the pixels lie "
+            "beyond a factor of 2 around their median. The scale is doubtful; are these the maps of these pictures?"
+        )
+    factors = {view: float(np.median(each)) for view, each in ratios.items() if len(each) >= MIN_PIXELS_TO_COMPARE}
+    if not factors:
+        return
+    low, high = min(factors, key=factors.get), max(factors, key=factors.get)
+    if factors[high] > MAX_FACTOR_BETWEEN_VIEWS * factors[low]:
+        logger.warning(
+            f"known depth gives view {low} the factor {factors[low]:.3g} and view {high} {factors[high]:.3g}: they "
+            "disagree by more than a factor of 2. The scale is doubtful; are these the maps of these pictures, in the "
+            "same units?"
+        )
+
+
 def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000.0) -> KnownDepth:
     """Read 16-bit depth PNGs that belong to views of the schema.
 
-    The map of a view has the name of its picture with `.png`, or its frame number as name, with or without zeros.
+    The map of a view has the name of its picture with `.png`, or its frame number as name, with or without zeros. It is
+    of the picture as stored, and turned with it where EXIF says so.
 
     Args:
         folder (`str` or `Path`): holds the PNGs; not every view needs one.
-        views (`list[dict]`): views of the schema, see `read_video_views`.
+        views (`list[dict]`): views of the schema, see `read_video_views`; their "image", if there is one, tells the
+            shape and the turn of their maps.
         depth_scale (`float`, defaults to 1000): units of a metre.
     Returns:
         `KnownDepth` of the views that have a map.
     Raises:
         FileNotFoundError: if there is no such folder.
         ValueError: if no view has a map, or the depth scale is not positive.
-        RecordError: if a map is no 16-bit picture.
+        RecordError: if a map is no 16-bit picture, or has another shape than its picture.
 
     Example:
         ```python
@@ -235,14 +343,29 @@ def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000
             f"{folder} holds {len(files)} PNGs, none of them named as one of the {len(views)} pictures or by a frame "
             "number."
         )
-    return KnownDepth({index: _read_depth(path) / depth_scale for index, path in found.items()})
+    return KnownDepth({index: _upright_map(path, views[index]) / depth_scale for index, path in found.items()})
+
+
+def _upright_map(path, view):
+    values, own = _read_depth(path), picture_orientation(str(path))
+    picture = view.get("image")
+    if picture is None:
+        return values
+    name = view.get("image_path") or "its picture"
+    try:
+        size = stored_picture_size(picture)
+        return upright_depth(values, not own.is_upright, picture_orientation(picture), size, name)[0]
+    except RecordError as error:
+        raise error.locate(None, path, None) from None
 
 
 def _read_depth(path):
+    """The values of a map, turned by its own EXIF if it has any."""
     check_depth_file(path)
     try:
         with Image.open(path) as image:
-            return np.asarray(image).astype(np.float64)
+            values = np.asarray(image).astype(np.float64)
+            return Orientation.of_picture(image).array(values)
     except OSError as error:
         raise RecordError(f"the depth map cannot be decoded: {error}.", "depth", file=str(path)) from None
 
@@ -254,6 +377,7 @@ __all__ = [
     "ScaleEstimator",
     "UserFactor",
     "as_scale_estimator",
+    "check_map_shape",
     "known_depth_from_folder",
     "read_nearest",
 ]

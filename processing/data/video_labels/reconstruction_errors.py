@@ -13,7 +13,7 @@ from ...camera_geometry_gap_mllm import (
     view_to_first_view,
 )
 from .depth_teacher import Reconstruction
-from .metric_scale import read_nearest
+from .metric_scale import check_map_shape, read_nearest
 from .teacher_windows import scene_size
 
 
@@ -35,7 +35,8 @@ def reconstruction_errors(
         "translation_m" (mean over the views after the first), "point_m" and "point_aligned_m" (mean distance, raw and
         after a similarity), "scene_size_m", "point_rel" and "point_aligned_rel" (distances over the scene's size).
     Raises:
-        ValueError: if the numbers of views differ, a pose is not rigid, or no pixel is known to both.
+        ValueError: if the numbers of views differ, a map has another shape than the teacher's, a pose is not rigid, or
+            no pixel is known to both.
     """
     num_views = len(reconstruction)
     counts = len(depth_m), len(intrinsics), len(camera_to_world)
@@ -51,6 +52,7 @@ def reconstruction_errors(
     for view in range(num_views):
         depth = reconstruction.depth[view].astype(np.float64)
         (height, width), (true_height, true_width) = depth.shape, np.shape(depth_m[view])
+        check_map_shape(f"the true depth of view {view}", (true_height, true_width), depth.shape)
         true_depth = read_nearest(np.asarray(depth_m[view], dtype=np.float64), depth.shape)
         k = scale_intrinsics(np.asarray(intrinsics[view]), width / true_width, height / true_height)
         true_points = unproject_depth(true_depth, k)
