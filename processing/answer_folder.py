@@ -80,7 +80,7 @@ def write_answers(
         ],
         "cameras": asdict(cameras),
         "answers": [answer.to_dict() | {"picture": name} for answer, name in zip(answers, pictures, strict=True)],
-        "notes": notes + left_out,
+        "notes": [*session.views.notes, *notes, *left_out],
     }
     written = [folder / ANSWERS_FILE]
     text = json.dumps(told, indent=2, ensure_ascii=False, default=np.ndarray.tolist)

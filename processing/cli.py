@@ -141,7 +141,7 @@ def run_ask(args: argparse.Namespace) -> None:
     intrinsics_size = read_intrinsics_size(args.intrinsics)
     views = open_views(read_places(args.photos), *cameras, args.max_views, intrinsics_size)
     marks = [read_mark(text) for text in args.at]
-    apply_visual_prompt(views.pictures, marks)  # refuses those outside of their view
+    apply_visual_prompt(views.pictures, views.picture_marks(marks))  # refuses those outside of their view
     folder, source = model_folder(args.model), args.points_from and model_folder(args.points_from)
     print(f"{len(views)} view{'s' * (len(views) > 1)}; loading {args.model}", flush=True)
     model = load_pretrained(GapMllmForConditionalGeneration, folder, dtype=dtype).to(device).eval()
@@ -158,7 +158,6 @@ def run_ask(args: argparse.Namespace) -> None:
                 answers.append(told)
         title = Path(args.photos[0]).name
         written, notes = write_answers(session, answers, args.output, args.forms, args.max_points, title)
-    notes = [*views.notes, *notes]
     if len(views) == 1:
         notes.append("with one view there is no parallax: all distances come from that picture alone")
     if has_lost:

@@ -13,13 +13,13 @@ from PIL import Image
 from gap_mllm.evaluation import render_split
 from gap_mllm.processing.frame_sampling_gap_mllm import uniform_sample
 from gap_mllm.processing.scene_views_gap_mllm import open_views
+from gap_mllm.processing.view_files_gap_mllm import file_content, open_picture
 from gap_mllm.processing.visual_prompt_gap_mllm import to_rgb_image
 
 
 MAX_FILES, MAX_VIEWS = 32, 8  # that are looked at, and that the model sees
 MAX_MEGABYTES, MAX_MEGAPIXELS = 50, 80  # of a file, and of a photo
 MIN_SIDE, MAX_SIDE, MAX_ASPECT = 32, 1024, 8  # pixels of a photo; longer ones are made smaller
-VIDEO_SUFFIXES = {".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi"}
 
 
 class VisitorError(ValueError):
@@ -70,7 +70,7 @@ def open_upload(paths: Sequence[str | Path] | None) -> OpenScene:
         if path.stat().st_size > MAX_MEGABYTES * 1e6:
             size = path.stat().st_size / 1e6
             raise VisitorError(f"{path.name} has {size:.0f} MB, more than {MAX_MEGABYTES} MB. Add a smaller file.")
-    videos = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES]
+    videos = [path for path in paths if file_content(path).kind in ("video", "animation")]
     if videos and len(paths) > 1:
         raise VisitorError(f"Add either photos or one video: {videos[0].name} is a video among {len(paths)} files.")
     return _open_video(videos[0]) if videos else _open_photos(paths)
@@ -88,7 +88,7 @@ def _open_photos(paths):
     opened, damaged = [], []
     for path in paths:
         try:
-            with Image.open(path) as file:
+            with open_picture(path) as file:
                 megapixels = file.width * file.height / 1e6
             if megapixels > MAX_MEGAPIXELS:
                 raise VisitorError(
@@ -97,7 +97,7 @@ def _open_photos(paths):
             opened.append((path.name, _checked(to_rgb_image(path), path.name)))
         except VisitorError:
             raise
-        except (ValueError, OSError, SyntaxError, Image.DecompressionBombError):  # Pillow's, of files that are broken
+        except (ValueError, OSError, ImportError, SyntaxError, Image.DecompressionBombError):  # of files that are broken
             damaged.append(path.name)
     broken = f"cannot be read, damaged or no pictures: {', '.join(damaged)}"
     if not opened:
