@@ -188,7 +188,8 @@ def _read_given(video, metadata, name, choose):
     fps = check_positive("fps of video_metadata", metadata["fps"])
     indices, seconds = _given_places(metadata, len(video), name), metadata.get("seconds")
     total = _given_total(metadata, indices, len(video), name)
-    is_chosen = indices is not None and (metadata.get("total_num_frames") is None or indices != list(range(total)))
+    is_whole = metadata.get("total_num_frames") is not None and indices == list(range(total))
+    is_chosen = not is_whole and (indices is not None or seconds is not None)
     indices = list(range(len(video))) if indices is None else indices
     seconds = [index / fps for index in indices] if seconds is None else _ascending("seconds", seconds, name)
     if len(seconds) != len(video):
