@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from .camera_geometry_gap_mllm import scale_intrinsics
 from .orientation_gap_mllm import Orientation
-from .video_pixels_gap_mllm import MAX_ASPECT, AnimationFrame, StoredFrame
+from .video_pixels_gap_mllm import MAX_ASPECT, AnimationFrame, StoredFrame, split_exif
 from .view_files_gap_mllm import file_content, is_heif, is_wide
 
 
@@ -184,6 +184,7 @@ class VideoFile:
                 if packet.is_corrupt:
                     raise self._damaged(f"the packet after frame {index} is cut off or damaged")
                 with self._named_errors():
+                    exif, packet = split_exif(packet) if stream.codec_context.name == "mjpeg" else (None, packet)
                     frames = decode(packet)
                 for frame in frames:
                     index += 1
@@ -193,7 +194,7 @@ class VideoFile:
                         start = frame.pts or 0
                     seconds, codec = _seconds(frame, start, index, stream), stream.codec_context
                     aspect = container_aspect or codec.sample_aspect_ratio or Fraction(1)
-                    stored = StoredFrame(index, seconds, frame, aspect, str(self.path), codec)
+                    stored = StoredFrame(index, seconds, frame, aspect, str(self.path), codec, exif)
                     self._check(stored)  # it may grow on the way
                     yield stored
 
@@ -316,10 +317,12 @@ def frame_rate(seconds: list[float]) -> float | None:
 
 
 def _first_video(container):
-    """The first stream that is a video and no cover beside music; None without."""
-    streams = container.streams.video
-    moving = (stream for stream in streams if not int(getattr(stream, "disposition", 0)) & ATTACHED_PICTURE)
-    return next(moving, streams[0] if streams else None)
+    """The first stream that is a video and no cover beside it; None without."""
+    for stream in container.streams.video:
+        disposition = getattr(stream, "disposition", 0)
+        if not getattr(disposition, "value", disposition) & ATTACHED_PICTURE:
+            return stream
+    return None
 
 
 def _container_aspect(stream):

@@ -4,6 +4,7 @@ Colours are converted by FFmpeg's own `scale` filter: what PyAV's `reformat` mak
 """
 
 import re
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 from transformers.utils import logging
 
-from .orientation_gap_mllm import Orientation
+from .orientation_gap_mllm import EXIF_ORIENTATION, Orientation
 from .visual_prompt_gap_mllm import to_rgb_image
 
 
@@ -41,6 +42,7 @@ class StoredFrame:
         aspect (`Fraction`): width of a stored pixel over its height.
         name (`str`): path of the video, for warnings.
         tags (`av.VideoCodecContext`): where tags of colours stand that older releases of PyAV do not show at frames.
+        exif (`int`, *optional*): EXIF orientation of a frame of Motion-JPEG.
     """
 
     index: int
@@ -49,6 +51,7 @@ class StoredFrame:
     aspect: Fraction
     name: str
     tags: Any
+    exif: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,11 +65,11 @@ class StoredFrame:
 
     @cached_property
     def orientation(self) -> Orientation:
-        """What makes the frame upright, by its first display matrix; FFmpeg makes one of EXIF in JPEG, too."""
+        """What makes the frame upright: its display matrix, as the container or the codec has it, else EXIF."""
         for entry in _known_side_data(self.frame):
             if entry.type.name == "DISPLAYMATRIX":
                 return Orientation.from_display_matrix(np.frombuffer(bytes(entry), np.int32))
-        return Orientation()
+        return Orientation.from_exif(self.exif)
 
     def picture(self) -> Image.Image:
         """The upright RGB picture of square pixels."""
@@ -148,6 +151,46 @@ def square_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
+def split_exif(packet: Any) -> tuple[int | None, Any]:
+    """Take EXIF out of a packet of Motion-JPEG.
+
+    Releases of FFmpeg differ in what they make of it; newer ones put it before the display matrix of the container.
+
+    Args:
+        packet (`av.Packet`): a packet of a stream of JPEG.
+    Returns:
+        `tuple[int | None, av.Packet]`: the EXIF orientation, None where there is none that can be read, and the
+        packet without EXIF.
+    """
+    data = bytes(packet)
+    start, end = _exif_part(data)
+    if start == end:
+        return None, packet
+    plain = import_module("av").Packet(data[:start] + data[end:])
+    plain.pts, plain.dts, plain.time_base, plain.stream = packet.pts, packet.dts, packet.time_base, packet.stream
+    return _exif_orientation(data[start + 4 : end]), plain
+
+
+def _exif_orientation(data):
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+        return exif.get(EXIF_ORIENTATION)
+    except (LookupError, SyntaxError, TypeError, ValueError, struct.error):  # what Pillow raises for broken EXIF
+        return None
+
+
+def _exif_part(data):
+    """From where to where EXIF stands in a JPEG, its marker included; equal places without."""
+    place = 2
+    while data[place : place + 1] == b"\xff" and data[place + 1 : place + 2] != b"\xda":  # up to the pixels
+        size = int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1 : place + 2] == b"\xe1" and data[place + 4 : place + 10] == b"Exif\0\0":
+            return place, place + 2 + size
+        place += 2 + size
+    return 0, 0
+
+
 def _upright(image, size, orientation):
     image = image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
     return image if orientation.is_upright else Image.fromarray(orientation.array(np.asarray(image)))
@@ -189,4 +232,4 @@ def _known_side_data(frame):
     return list(frame.side_data)
 
 
-__all__ = ["MAX_ASPECT", "AnimationFrame", "StoredFrame", "square_size"]
+__all__ = ["MAX_ASPECT", "AnimationFrame", "StoredFrame", "split_exif", "square_size"]

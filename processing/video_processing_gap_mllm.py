@@ -28,6 +28,20 @@ CHOICE_OPTIONS = ("num_frames", "fps", "sampling", "points_from", "num_candidate
 class _TorchVideoProcessor(BaseVideoProcessor):
     """What transformers does by torchvision, in torch; it stands behind Qwen3-VL's class, whose super() it is."""
 
+    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
+        """As in transformers, but read by `VideoFile`: upright, of square pixels, in the colours that files state."""
+        if isinstance(video_url_or_urls, list):
+            read = [self.fetch_videos(entry, sample_indices_fn) for entry in video_url_or_urls]
+            return [list(part) for part in zip(*read, strict=True)]
+
+        def choose(seconds):
+            known = VideoMetadata(len(seconds), fps=frame_rate(seconds))
+            return list(range(len(seconds))) if sample_indices_fn is None else list(sample_indices_fn(metadata=known))
+
+        frames, known = _read_file(video_url_or_urls, "the video", choose)
+        known = VideoMetadata(**known, frames_indices=[frame.index for frame in frames])
+        return np.stack([np.asarray(frame.image) for frame in frames]), known
+
     def convert_to_rgb(self, video: torch.Tensor) -> torch.Tensor:
         return video.expand(-1, 3, -1, -1)  # (T, 1 or 3, H, W)
 
@@ -53,7 +67,8 @@ class _TorchVideoProcessor(BaseVideoProcessor):
 class GapMllmVideoProcessor(Qwen3VLVideoProcessor, _TorchVideoProcessor):
     """`Qwen3VLVideoProcessor` that needs no torchvision; saved under that name, which any stack knows.
 
-    It takes decoded frames; `GapMllmProcessor` reads files. Its settings are those of the class it stands for.
+    It takes decoded frames, or files, whose frames are read as `VideoFile` does; `GapMllmProcessor` chooses them in
+    more ways. Its settings are those of the class it stands for.
     """
 
     cap_pixels_per_frame = False  # what Qwen3VLVideoProcessor does where nothing is said, without its warning
@@ -125,16 +140,7 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
         return processor.sample_frames(VideoMetadata(len(seconds), fps=rate), **options).tolist()
 
     if isinstance(video, str | os.PathLike):
-        if str(video).startswith(("http://", "https://")):
-            raise ValueError(f"{name} is the URL {video}; download it, and give the path of the file.")
-        path = video.removeprefix("file://") if isinstance(video, str) else video
-        if os.path.isdir(path):
-            raise FileNotFoundError(
-                f"{name} is the folder {path}; expected a video file, or the paths of its frames as a list, with "
-                "video_metadata=[{'fps': frames per second}]."
-            )
-        frames, seconds = VideoFile(path).read(choose)
-        known = {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
+        frames, known = _read_file(video, name, choose)
     else:
         frames, known = _read_given(video, metadata, name, choose)
     if choice is not None:
@@ -156,6 +162,20 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
     )
 
 
+def _read_file(video, name, choose):
+    """The chosen frames of a file, and what is known of the whole video."""
+    if str(video).startswith(("http://", "https://")):
+        raise ValueError(f"{name} is the URL {video}; download it, and give the path of the file.")
+    path = video.removeprefix("file://") if isinstance(video, str) else video
+    if os.path.isdir(path):
+        raise FileNotFoundError(
+            f"{name} is the folder {path}; expected a video file, or the paths of its frames as a list, with "
+            "video_metadata=[{'fps': frames per second}]."
+        )
+    frames, seconds = VideoFile(path).read(choose)
+    return frames, {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
+
+
 def _read_given(video, metadata, name, choose):
     """The frames to show of those given, and what the metadata say of the whole video."""
     metadata = dict(metadata or {})
@@ -168,7 +188,8 @@ def _read_given(video, metadata, name, choose):
     fps = check_positive("fps of video_metadata", metadata["fps"])
     indices, seconds = _given_places(metadata, len(video), name), metadata.get("seconds")
     total = _given_total(metadata, indices, len(video), name)
-    is_chosen = indices is not None and (metadata.get("total_num_frames") is None or indices != list(range(total)))
+    is_whole = metadata.get("total_num_frames") is not None and indices == list(range(total))
+    is_chosen = not is_whole and (indices is not None or seconds is not None)
     indices = list(range(len(video))) if indices is None else indices
     seconds = [index / fps for index in indices] if seconds is None else _ascending("seconds", seconds, name)
     if len(seconds) != len(video):

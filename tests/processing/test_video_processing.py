@@ -143,6 +143,57 @@ def test_frames_that_are_a_choice_stay_where_none_is_asked_for(frames, encode, t
     assert times(tiny_processor, fewer) == pytest.approx([1.15], abs=0.051)
 
 
+@pytest.mark.parametrize("count", [8, 32, 7])
+@pytest.mark.parametrize("fps", [0.5, 30, 30.0])
+@pytest.mark.parametrize("form", [dict, list, np.array, torch.tensor])
+def test_frames_that_come_with_their_indices_are_taken_as_they_are(count, fps, form, encode, tiny_processor):
+    """One frame each two seconds, with metadata as the error without a rate advises: no total_num_frames."""
+    pictures = np.zeros((count, 64, 64, 3), np.uint8)
+    indices = [round(2 * fps * place) for place in range(count)]
+    known = {"fps": fps, "frames_indices": indices if form is dict else form(indices)}
+    if form is dict:
+        known |= {"total_num_frames": None, "duration": None, "width": None}
+    expected = np.array([2.0 * place for place in [*range(count), *[count - 1] * (count % 2)]]).reshape(-1, 2).mean(1)
+    for options in ({}, {"do_sample_frames": True}, {"do_sample_frames": False}):
+        out = encode({"video": pictures}, video_metadata=[known], **options)
+        assert times(tiny_processor, out) == expected.tolist()
+        assert out["video_grid_thw"][0, 0] == len(expected)
+    assert tiny_processor.video_processor.do_sample_frames
+    shown = tiny_processor(videos=pictures, text=VIDEO, video_metadata=[known], return_metadata=True)
+    shown = shown["video_metadata"][0]
+    assert (shown.frames_indices, shown.fps, shown.total_num_frames) == (indices, fps, indices[-1] + 1)
+    assert shown.seconds == [2.0 * place for place in range(count)]
+    fewer = encode({"video": pictures}, video_metadata=[known], sampling="uniform", num_frames=2)
+    assert times(tiny_processor, fewer) == [count - 1]
+
+
+def test_metadata_of_transformers_with_a_choice_are_taken_as_they_are(encode, tiny_processor):
+    pictures, indices = np.zeros((8, 64, 64, 3), np.uint8), list(range(0, 480, 60))
+    known = VideoMetadata(480, fps=30.0, duration=16.0, frames_indices=indices)
+    for metadata in (known, [known], [[known]], dict(known)):
+        assert times(tiny_processor, encode({"video": pictures}, video_metadata=metadata)) == [1, 5, 9, 13]
+    whole = VideoMetadata(8, fps=4.0, frames_indices=list(range(8)))  # all of a video, which is still to be sampled
+    assert times(tiny_processor, encode({"video": pictures}, video_metadata=[whole])) == pytest.approx(
+        [0.25, 1.5], abs=0.051
+    )
+    given = {"fps": 30, "seconds": np.arange(8) * 2.5}  # of a video whose rate changes
+    assert times(tiny_processor, encode({"video": pictures}, video_metadata=[given])) == pytest.approx(
+        [1.2, 6.2, 11.2, 16.2], abs=0.051
+    )
+
+
+def test_a_file_that_the_video_processor_reads_itself(video, tiny_processor):
+    """As with `GapMllmProcessor`, and not by what transformers decodes with."""
+    own = tiny_processor.video_processor(videos=str(video), return_metadata=True)
+    expected = tiny_processor(videos=str(video), text=VIDEO, return_tensors="pt", return_metadata=True)
+    assert torch.equal(own["pixel_values_videos"], expected["pixel_values_videos"])
+    assert own["video_metadata"][0].frames_indices == expected["video_metadata"][0].frames_indices == [0, 8, 15, 23]
+    both = tiny_processor.video_processor(videos=[str(video)] * 2, do_sample_frames=False)
+    assert both["video_grid_thw"].tolist() == [[12, 4, 4]] * 2
+    with pytest.raises(ValueError, match="the video is the URL https://a.b/c.mp4; download it"):
+        tiny_processor.video_processor(videos="https://a.b/c.mp4")
+
+
 def test_frames_that_a_part_asks_for_are_warned_of(video, encode, monkeypatch):
     said = []
     monkeypatch.setattr("gap_mllm.processing.processing_gap_mllm.logger.warning_once", said.append)
@@ -265,6 +316,33 @@ def test_frames_without_a_rate(frames, encode, tiny_processor):
         encode({"video": frames[0]}, video_metadata=[{"fps": 1}, {"fps": 1}])
     with pytest.raises(ValueError, match="video 0 has 24 frames, but its frames_indices are 2"):
         encode({"video": frames[0]}, video_metadata=[{"fps": 1, "frames_indices": [0, 1]}])
+
+
+@pytest.mark.parametrize(
+    ("known", "message"),
+    [
+        (
+            {"frames_indices": [0, 2, 1]},
+            r"frames_indices of video 0 are \[0.0, 2.0, 1.0\]; expected .* ascending, each once",
+        ),
+        ({"frames_indices": [0, 1, 1]}, "ascending, each once"),
+        ({"frames_indices": [-1, 0, 1]}, "expected a number from 0 for each frame"),
+        ({"frames_indices": [[0, 1, 2]]}, "expected a number from 0 for each frame"),
+        ({"frames_indices": [0, 1, 2.5]}, "frames_indices of video 0 are .*; expected whole numbers"),
+        ({"frames_indices": [0, 1]}, "video 0 has 3 frames, but its frames_indices are 2"),
+        ({"frames_indices": [0, 60, 120], "total_num_frames": 3}, "up to number 120, but its total_num_frames is 3"),
+        ({"frames_indices": [0, 60, 120], "total_num_frames": 120}, "Give there how many frames the whole video has"),
+        ({"frames_indices": [0, 60, 120], "duration": 3.0}, r"at 4 s, by 30 frames a second, but its duration is 3 s"),
+        ({"total_num_frames": 90}, "came as 3 frames up to number 2, but its total_num_frames is 90"),
+        ({"total_num_frames": 2}, "came as 3 frames up to number 2, but its total_num_frames is 2"),
+        ({"seconds": [0, 2]}, "video 0 has 3 frames, but its seconds are 2"),
+        ({"seconds": [0, 2, float("nan")]}, "seconds of video 0 are"),
+        ({"seconds": [0, 2, 2]}, "seconds of video 0 are"),
+    ],
+)
+def test_metadata_that_contradict_the_frames(known, message, encode):
+    with pytest.raises(ValueError, match=message):
+        encode({"video": np.zeros((3, 64, 64, 3), np.uint8)}, video_metadata=[{"fps": 30, **known}])
 
 
 def test_what_cannot_be_a_video(video, frames, encode, tmp_path):
