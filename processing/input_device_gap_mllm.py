@@ -1,6 +1,7 @@
 """Where the inputs of a model go, also where its weights are offloaded to the CPU or the disk."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from torch import nn
@@ -25,23 +26,18 @@ def input_device(model: nn.Module) -> torch.device:
 
         ```
     """
-    device = next(_execution_devices(model), None)
-    if device is not None:
-        return device
-    held = (tensor.device for tensors in (model.parameters(), model.buffers()) for tensor in tensors)
-    return next((device for device in held if device.type != "meta"), torch.device("cpu"))
+    held = (tensor.device for tensor in chain(model.parameters(), model.buffers()))
+    devices = chain(_execution_devices(model), held, [torch.device("cpu")])
+    return next(device for device in devices if device.type != "meta")
 
 
 def _execution_devices(model) -> Iterator[torch.device]:
-    """What the hooks say that bring inputs to the weights; `cpu_offload_with_hook` moves the model itself."""
+    """Where hooks bring inputs and weights together; that of `cpu_offload_with_hook` moves the model itself."""
     for module in model.modules():
         hook = getattr(module, "_hf_hook", None)
         for each in getattr(hook, "hooks", (hook,)):
-            device = getattr(each, "execution_device", None)
-            if device is not None and hasattr(each, "io_same_device"):
-                device = torch.device(device)
-                if device.type != "meta":
-                    yield device
+            if hasattr(each, "io_same_device") and each.execution_device is not None:
+                yield torch.device(each.execution_device)
 
 
 __all__ = ["input_device"]

@@ -3,10 +3,11 @@
 A change in place through `.data` (EMA, averaging, DeepSpeed) leaves no trace but the values, so some of them are read.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import MethodType
+from itertools import chain
+from types import FunctionType, MethodType
 
 import torch
 from torch import nn
@@ -65,32 +66,46 @@ class ModelState:
             `ModelState`
         """
         roots = models_of(source)
-        modules = [module for root in roots for module in root.modules()]
-        tensors = [part for module in modules for each in _own_tensors(module) for part in _plain_tensors(each)]
+        modules = list(chain.from_iterable(root.modules() for root in roots))
+        tensors = list(chain.from_iterable(map(_own_tensors, modules)))
+        configs = tuple(settings_of(getattr(root, "config", None)) for root in roots)
+        adapters = tuple(map(_adapter_settings, filter(_is_adapter, modules)))
         return cls(
             tuple(map(_module_facts, modules)),
             tuple(map(_tensor_facts, tensors)),
-            tuple(settings_of(getattr(root, "config", None)) for root in roots) + tuple(_adapter_settings(modules)),
+            (configs, adapters),
             sampled_values(tensors),
         )
 
 
-def models_of(source: Callable) -> list[nn.Module]:
-    """Return the models that a callable is known to call: itself, or those that it is bound to or holds."""
+def models_of(source: Callable, depth: int = 3) -> list[nn.Module]:
+    """Return the models that a callable is known to call: itself, or those that it is bound to, closes over or holds.
+
+    Args:
+        source (`Callable`): model, method, `partial`, function, or an object with models as attributes.
+        depth (`int`, defaults to 3): how far callables within callables are followed.
+    """
     if isinstance(source, nn.Module):
         return [source]
-    held = []
+    models = []
+    for each in _held(source) if depth else ():
+        models += [model for model in models_of(each, depth - 1) if all(model is not other for other in models)]
+    return models
+
+
+def _held(source):
+    """What a callable may call."""
+    if isinstance(source, list | tuple):
+        return source
+    if isinstance(source, Mapping):
+        return list(source.values())
     if isinstance(source, partial):
-        held = [source.func, *source.args, *source.keywords.values()]
-    elif isinstance(source, MethodType):
-        held = [source.__self__]
-    elif getattr(source, "__closure__", None):
-        held = _closed_over(source)
-    else:
-        held = list(getattr(source, "__dict__", {}).values())
-    models = [each for each in held if isinstance(each, nn.Module)]
-    within = [each for each in held if isinstance(each, MethodType | partial)]
-    return models + [model for each in within for model in models_of(each)]
+        return [source.func, *source.args, *source.keywords.values()]
+    if isinstance(source, MethodType):
+        return [source.__self__, source.__func__]
+    if isinstance(source, FunctionType):
+        return _closed_over(source)
+    return list(vars(source).values()) if callable(source) and hasattr(source, "__dict__") else []
 
 
 def processor_state(processor: ProcessorMixin) -> tuple:
@@ -114,7 +129,7 @@ def settings_of(value, depth: int = _MAX_DEPTH):
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | torch.dtype | torch.device):
         return type(value), value if value == value else "nan"
     if isinstance(value, torch.Tensor):
-        return _tensor_facts(value), sampled_values(list(_plain_tensors(value)))
+        return _tensor_facts(value), sampled_values(_plain_tensors(value))
     if callable(value) or depth == 0:
         return type(value), id(value)
     if isinstance(value, Mapping):
@@ -167,17 +182,22 @@ def _module_facts(module):
 
 
 def _own_tensors(module):
-    """Parameters and buffers of a module itself."""
-    return [each for each in (*module._parameters.values(), *module._buffers.values()) if each is not None]
+    """The tensors with memory of their own among parameters and buffers of a module itself."""
+    tensors = []
+    for each in (*module._parameters.values(), *module._buffers.values()):
+        if each is not None:
+            tensors += _plain_tensors(each)
+    return tensors
 
 
-def _plain_tensors(tensor) -> Iterator[torch.Tensor]:
-    """The tensors with memory of their own in a tensor: itself, or the parts of a sharded or quantised one."""
+def _plain_tensors(tensor):
+    """A tensor, or the parts of a sharded or quantised one."""
     if not hasattr(tensor, "__tensor_flatten__"):
-        yield tensor
-        return
+        return [tensor]
+    parts = []
     for name in tensor.__tensor_flatten__()[0]:
-        yield from _plain_tensors(getattr(tensor, name))
+        parts += _plain_tensors(getattr(tensor, name))
+    return parts
 
 
 def _tensor_facts(tensor):
@@ -187,19 +207,21 @@ def _tensor_facts(tensor):
     return id(tensor), version, memory, tensor.shape, tensor.dtype, tensor.device
 
 
-def _adapter_settings(modules):
-    """Of each layer of PEFT: which adapters are on, and what they are multiplied with."""
-    for module in modules:
-        if not hasattr(module, "active_adapters") or isinstance(module, PreTrainedModel):
-            continue
-        names = ("disable_adapters", "active_adapters", "merged_adapters", *getattr(module, "other_param_names", ()))
-        yield tuple((name, settings_of(getattr(module, name, None))) for name in names)
+def _is_adapter(module):
+    """Whether a module is a layer of PEFT; models have the names of these settings, too."""
+    return hasattr(module, "active_adapters") and not isinstance(module, PreTrainedModel)
+
+
+def _adapter_settings(layer):
+    """Which adapters of a layer are on, and what they are multiplied with."""
+    names = ("disable_adapters", "active_adapters", "merged_adapters", *getattr(layer, "other_param_names", ()))
+    return tuple((name, settings_of(getattr(layer, name, None))) for name in names)
 
 
 def _closed_over(function):
     """What a function of its own closes over; a cell may be empty yet."""
     held = []
-    for cell in function.__closure__:
+    for cell in function.__closure__ or ():
         try:
             held.append(cell.cell_contents)
         except ValueError:

@@ -379,14 +379,10 @@ class SceneSession:
             source = self.points_from
             if source is None:
                 raise ValueError(f"This model ({type(self.model).__name__}) tells no points. {_WHO_TELLS}")
-            state = None if self._is_trained(source) else ModelState.of(source)
-            if state is None or self._seen is None or self._seen[0] != state:
+            state = self._check_state(), ModelState.of(source)
+            if self._seen is None or self._seen[0] != state or state[0] is None:
                 self._seen = state, reconstruct(source, self.views)
             return self._seen[1]
-
-    def _is_trained(self, source):
-        """Whether what tells the points is the model or a part of it, in training mode."""
-        return self.model.training and any(source is part for part in self.model.modules())
 
     # Chats
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .schedule import Schedule
     from .teaching import Teaching, set_training_heads
     from .terms import LOSS_TERMS, LossTerm
+    from .tied_embeddings import untie_embeddings
 
 _MODULES = {
     "LOSS_TERMS": "terms",
@@ -67,6 +68,7 @@ _MODULES = {
     "point_distance_reward": "rewards",
     "relative_accuracy_reward": "rewards",
     "set_training_heads": "teaching",
+    "untie_embeddings": "tied_embeddings",
     "write_thought": "cold_start",
 }
 
@@ -104,6 +106,7 @@ __all__ = [
     "point_distance_reward",
     "relative_accuracy_reward",
     "set_training_heads",
+    "untie_embeddings",
     "write_thought",
 ]
 

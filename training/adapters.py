@@ -23,6 +23,7 @@ from ..processing.argument_checks import check_kinds, check_names, check_output_
 from .geometry_aligned_trainer import trained_groups
 from .module_groups import groups_of
 from .recipes import number_keys
+from .tied_embeddings import untie_embeddings, untied_for_merging
 
 
 # By place: vision tower, encoder and fusion have linear layers, too.
@@ -72,7 +73,8 @@ def lora_config(
     """Make the `peft.LoraConfig` that `add_lora` uses, for trainers that put adapters on by themselves.
 
     Arguments and errors are those of `add_lora`. The model's `name_or_path`, by which adapters find their base again,
-    becomes absolute, or what the field `base_model_name_or_path` says.
+    becomes absolute, or what the field `base_model_name_or_path` says. Tied embeddings that get adapters are untied,
+    see `untie_embeddings`, unless `ensure_weight_tying` is True.
     """
     check_lora(lora)
     known = groups_of(model)
@@ -91,6 +93,9 @@ def lora_config(
             f"lora.target_modules adapts modules of {sorted(groups - set(trained))}, which are not trained; trained "
             f"are {list(trained)}. Give these groups a learning rate (module_learning_rates), or adapt other modules."
         )
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    if not getattr(config, "ensure_weight_tying", False) and any(modules[name[:-1]] in embeddings for name in adapted):
+        untie_embeddings(model)  # each gets an adapter of its own, which a merge must not add to the other
     if "modules_to_save" not in lora:
         starts = [start for group in trained if group not in {*groups, "language"} for start in known[group]]
         parts = {start: modules[start[:-1]] for start in starts if start[:-1] in modules}
@@ -178,7 +183,8 @@ def merge_adapter(adapter: str | Path, output: str | Path, base: str | Path | No
         base (`str` or `Path`, *optional*): folder or repository of the base model, by default the one that the adapter
             names. It is loaded in its own dtype, never quantised.
     Returns:
-        `Path`: the folder, with the adapter's processor where it has one, else the base model's.
+        `Path`: the folder, with the adapter's processor where it has one, else the base model's. Where the adapter
+            makes tied input and output embeddings differ, the merged model has both (`tie_word_embeddings` is False).
     Raises:
         ImportError: without peft. FileNotFoundError: if the adapter or the base model is nowhere. ValueError: as
             `load_pretrained`. NotADirectoryError: if `output` is a file.
@@ -208,7 +214,9 @@ def merge_adapter(adapter: str | Path, output: str | Path, base: str | Path | No
     if has_heads or GapMllmForPreTraining.__name__ in architectures:
         kind = GapMllmForPreTraining
     model = load_pretrained(kind, folder, may_lack=("point_map_heads.", "training_heads."), dtype="auto")
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+    adapted = PeftModel.from_pretrained(model, str(adapter))
+    with untied_for_merging(adapted):
+        merged = adapted.merge_and_unload(safe_merge=True)
     source = adapter if (Path(adapter) / "processor_config.json").is_file() else folder
     return save_for_hub(merged, GapMllmProcessor.from_pretrained(source), output)
 
