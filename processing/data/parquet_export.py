@@ -159,8 +159,8 @@ def write_parquet(
         output_dir (`str` or `Path`): `data/` is made in it.
         max_shard_size (`int` or `str`, defaults to "500MB"), check_pictures (`bool`, defaults to True): see
             `convert_to_parquet`.
-        report (`ReadReport`, *optional*): rows with a picture that cannot be decoded or turned upright are left out and
-            listed there.
+        report (`ReadReport`, *optional*): rows with a picture that cannot be decoded, or not turned upright, are left
+            out and listed there.
     Returns:
         `dict[str, ExportedSplit]`.
     Raises:

@@ -71,3 +71,12 @@ def test_values_that_exif_does_not_know_and_display_matrices():
     assert Orientation.from_exif(None).is_upright and Orientation.from_exif(9).is_upright
     assert Orientation.from_display_matrix([0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30]) == Orientation.from_exif(6)
     assert Orientation.from_display_matrix([-65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30]) == Orientation.from_exif(2)
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_axes_say_where_the_stored_right_and_down_point(value):
+    turn = Orientation.from_exif(value)
+    assert turn.exif_value == value
+    first, right, down = turn.pixels(np.array([[5.0, 5.0], [6.0, 5.0], [5.0, 6.0]]), SIZE)
+    assert (turn.axes()[:2, 0] == right - first).all() and (turn.axes()[:2, 1] == down - first).all()
+    assert np.linalg.det(turn.axes()) == (-1 if turn.is_mirrored else 1)

@@ -17,11 +17,13 @@ from PIL import Image
 from gap_mllm.processing import space_aware_sample
 from gap_mllm.processing.camera_geometry_gap_mllm import (
     invert_rigid,
+    project_points,
     scale_intrinsics,
     view_to_first_view,
 )
 from gap_mllm.processing.data import RecordError, SceneSample, read_report, render_room, scene_sample
 from gap_mllm.processing.data.task_makers import TaskMargins
+from gap_mllm.processing.data.upright_pictures import picture_orientation
 from gap_mllm.processing.data.video_frames import read_video_frames
 from gap_mllm.processing.data.video_labels import depth_teacher, label_video, labelling
 from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
@@ -29,6 +31,7 @@ from gap_mllm.processing.data.video_labels.label_options import DEFAULT_QUESTION
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from gap_mllm.processing.data.video_labels.teacher_consistency import compare_views
 from gap_mllm.processing.frame_choice_gap_mllm import predict_points
+from gap_mllm.processing.orientation_gap_mllm import EXIF_ORIENTATION, Orientation
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
 
@@ -629,3 +632,57 @@ def test_sampling_that_does_not_fit(room, frames, vggt, tmp_path):
         label(room_pictures(room), tmp_path / "out", vggt, sampling="uniform")
     with pytest.raises(TypeError, match="gives no world_points"):
         label(frames, tmp_path / "out", lambda views: None, sampling="space_aware", num_frames=2)
+
+
+# Pictures that EXIF turns
+
+
+def turned_frames(room, folder, value, undo):
+    """Frames as a phone stores them, with the depth of the stored pictures beside them."""
+    back, exif = Orientation.from_exif(undo), Image.Exif()
+    exif[EXIF_ORIENTATION] = value
+    (folder / "kitchen").mkdir()
+    (folder / "depth").mkdir()
+    for number, picture in enumerate(room_pictures(room)):
+        Image.fromarray(back.array(np.asarray(picture))).save(folder / "kitchen" / f"{number}.png", exif=exif)
+        codes = np.rint(back.array(room.depth_m[number]) * 1000).astype(np.uint16)
+        Image.fromarray(codes).save(folder / "depth" / f"{number}.png")
+    return folder / "kitchen", folder / "depth"
+
+
+@pytest.mark.parametrize(("value", "undo"), [(6, 8), (3, 3), (5, 5)])
+def test_frames_that_exif_turns_are_labelled_and_stored_upright(room, tmp_path, value, undo):
+    frames, depth = turned_frames(room, tmp_path, value, undo)
+    options = {"scale": depth, "image_size": WIDTH}
+    report = label(frames, tmp_path / "out", rendered(room, scales=[1 / 1.6]), **options)
+    assert report["scale_factor"] == pytest.approx(1.6, rel=1e-3)
+    given = sorted(frames.iterdir(), key=lambda path: int(path.stem))
+    listed = label(given, tmp_path / "listed", rendered(room, scales=[1 / 1.6]), **options)
+    assert listed["scale_factor"] == pytest.approx(1.6, rel=1e-3)
+    for folder in ("out", "listed"):
+        rows = read(tmp_path / folder, tmp_path / folder)
+        for row in rows.with_format("arrow")[:]["views"].to_pylist():
+            assert all(picture_orientation(view["image"]).is_upright for view in row)
+        sample = SceneSample.open(rows, 1)
+        for view in sample.views:
+            assert view.size == (WIDTH, HEIGHT)
+            np.testing.assert_array_equal(np.asarray(view.image), room.images[view.frame_id])
+        point = sample.points[0]
+        pixel, _ = project_points(sample.point_in_view(point, point.view), sample.views[point.view].intrinsics)
+        np.testing.assert_allclose(pixel, point.pixel, atol=0.1)
+        column, row = map(round, point.pixel)
+        assert sample.point_in_view(point, point.view)[2] == pytest.approx(
+            room.depth_m[sample.views[point.view].frame_id][row, column], rel=0.01
+        )
+
+
+def test_a_depth_folder_of_another_turn_than_its_pictures_is_refused(room, frames, tmp_path):
+    (tmp_path / "depth").mkdir()
+    for turn, error in ((3, "turned by 180 degrees"), (6, "turned by 90 degrees against its picture")):
+        for number in range(NUM_VIEWS):
+            codes = np.rint(Orientation.from_exif(turn).array(room.depth_m[number]) * 1000).astype(np.uint16)
+            Image.fromarray(codes).save(tmp_path / "depth" / f"{10 * number}.png")
+        with pytest.raises(ValueError, match=error):
+            teacher = rendered(room, scales=[1 / 1.6])
+            label(frames, tmp_path / "out", teacher, scale=tmp_path / "depth", image_size=WIDTH)
+    assert not (tmp_path / "out").exists()

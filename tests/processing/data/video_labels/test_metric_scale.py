@@ -1,5 +1,7 @@
 """Metres from a factor, known depth or a known distance, on rendered rooms whose scale is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,10 +13,12 @@ from gap_mllm.processing.data.video_labels.metric_scale import (
     MetricScale,
     UserFactor,
     as_scale_estimator,
+    check_map_shape,
     known_depth_from_folder,
     read_nearest,
 )
 from gap_mllm.processing.data.video_labels.teacher_windows import reconstruct_in_windows
+from gap_mllm.processing.orientation_gap_mllm import EXIF_ORIENTATION, Orientation
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs
 
 
@@ -86,6 +90,60 @@ def test_known_depth_that_cannot_be_compared_is_refused(room, reconstruction):
         KnownDepth({0: room.depth_m[0][..., None]})(reconstruction)
 
 
+@pytest.mark.parametrize(
+    ("turn", "text"),
+    [
+        (Orientation(False, True, True), r"turned by 180 degrees \(upside down\)"),
+        (Orientation(False, True, False), "mirrored, left to right"),
+        (Orientation(False, False, True), "mirrored, top to bottom"),
+    ],
+)
+def test_known_depth_that_is_turned_is_refused(room, reconstruction, turn, text):
+    maps = {0: room.depth_m[0], 2: turn.array(room.depth_m[2])}
+    with pytest.raises(ValueError, match=f"known depth of view 2 does not lie as its picture does.*it is {text}"):
+        KnownDepth(maps)(reconstruction)
+
+
+def test_a_teacher_with_errors_tells_turned_maps_from_right_ones(room, reconstruction):
+    rng = np.random.default_rng(0)
+    noisy = [depth * rng.normal(1, 0.1, depth.shape).astype(np.float32) for depth in reconstruction.depth]
+    noisy = replace(reconstruction, depth=noisy)
+    right = KnownDepth({view: room.depth_m[view] for view in range(4)})(noisy)
+    assert right.factor == pytest.approx(1.6, rel=0.02)
+    with pytest.raises(ValueError, match=r"more than \d\d % off, but [678] % if it is turned by 180 degrees"):
+        KnownDepth({view: room.depth_m[view, ::-1, ::-1] for view in range(4)})(noisy)
+
+
+@pytest.mark.parametrize("value", [5, 6, 7, 8])
+def test_square_maps_that_are_turned_by_a_quarter_are_refused_by_what_they_show(value):
+    room = render_room(1_100_003, num_views=2, height=42, width=42)
+    found, _ = reconstruct_in_windows(RenderedTeacher(room, scales=[1 / 1.6]), room_inputs(room))
+    assert KnownDepth({0: room.depth_m[0]})(found).factor == pytest.approx(1.6, rel=1e-6)
+    with pytest.raises(ValueError, match="known depth of view 0 does not lie as its picture does"):
+        KnownDepth({0: Orientation.from_exif(value).array(room.depth_m[0])})(found)
+
+
+def test_known_depth_of_another_shape_is_refused(room, reconstruction):
+    with pytest.raises(ValueError, match="of view 1 has 42 x 56 pixels and the teacher's 56 x 42.*by 90 degrees"):
+        KnownDepth({1: room.depth_m[1].T})(reconstruction)
+    with pytest.raises(ValueError, match="of view 0 has 42 x 42 pixels and the teacher's 56 x 42, another shape"):
+        KnownDepth({0: room.depth_m[0][:, 7:49]})(reconstruction)
+    check_map_shape("it", (1080, 1920), (294, 518))  # rounded to patches
+    check_map_shape("it", (90, 160), (28, 56))
+    with pytest.raises(ValueError, match="it has 1440 x 1080 pixels"):
+        check_map_shape("it", (1080, 1440), (294, 518))
+
+
+def test_maps_that_fit_badly_and_views_that_disagree_are_warned_of(room, reconstruction, caplog):
+    KnownDepth({0: room.depth_m[0], 1: room.depth_m[1]})(reconstruction)
+    assert not caplog.records
+    KnownDepth({0: room.depth_m[0], 3: 3 * room.depth_m[3]})(reconstruction)
+    assert "view 0 the factor 1.6 and view 3 4.8: they disagree by more than a factor of 2" in caplog.text
+    rng = np.random.default_rng(0)
+    KnownDepth({1: np.exp(rng.normal(1, 1, (42, 56)))})(reconstruction)
+    assert "known depth of views 1 fits the teacher's badly" in caplog.text
+
+
 def test_known_depth_of_another_kind_is_refused(room):
     with pytest.raises(
         TypeError, match="depth_m is a ndarray; expected a mapping from indices of views to depth maps"
@@ -141,6 +199,50 @@ def test_what_a_user_gives_becomes_an_estimator(reconstruction):
 
 def write_depth(path, depth_m, depth_scale=1000.0):
     Image.fromarray(np.rint(depth_m * depth_scale).astype(np.uint16)).save(path)
+
+
+def exif(value):
+    made = Image.Exif()
+    made[EXIF_ORIENTATION] = value
+    return made
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_maps_of_a_folder_are_turned_with_their_pictures(room, reconstruction, tmp_path, value):
+    """Picture and map as a phone stores them; the pictures are upright as the teacher sees them."""
+    back = next(Orientation.from_exif(each) for each in range(1, 9) if _undoes(each, value))
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(back.array(room.images[0])).save(tmp_path / "7.jpg", exif=exif(value))
+    write_depth(tmp_path / "depth" / "7.png", back.array(room.depth_m[0]))
+    view = {"image": {"path": str(tmp_path / "7.jpg"), "bytes": None}, "image_path": "7.jpg"}
+    known = known_depth_from_folder(tmp_path / "depth", [view])
+    np.testing.assert_allclose(known.depth_m[0], room.depth_m[0], atol=1e-3)
+    assert known(reconstruction).factor == pytest.approx(1.6, rel=1e-3)
+    write_depth(tmp_path / "depth" / "7.png", room.depth_m[0])  # upright already
+    if value > 4:
+        np.testing.assert_allclose(
+            known_depth_from_folder(tmp_path / "depth", [view]).depth_m[0], room.depth_m[0], atol=1e-3
+        )
+
+
+def _undoes(first, second):
+    marked = np.arange(6).reshape(2, 3)
+    both = Orientation.from_exif(second).array(Orientation.from_exif(first).array(marked))
+    return both.shape == (2, 3) and (both == marked).all()
+
+
+def test_maps_of_a_folder_with_another_shape_are_refused_by_name(room, tmp_path):
+    (tmp_path / "depth").mkdir()
+    Image.fromarray(room.images[0]).save(tmp_path / "7.jpg")
+    view = {"image": {"path": str(tmp_path / "7.jpg"), "bytes": None}, "image_path": "7.jpg"}
+    write_depth(tmp_path / "depth" / "7.png", room.depth_m[0].T)
+    with pytest.raises(RecordError, match="7.png.*has 42 x 56 pixels, and 7.jpg 56 x 42.*turned by 90 degrees"):
+        known_depth_from_folder(tmp_path / "depth", [view])
+    codes = np.rint(room.depth_m[0].T * 1000).astype(np.uint16)
+    Image.fromarray(codes).save(tmp_path / "depth" / "7.png", exif=exif(5))  # its own says how it is turned
+    np.testing.assert_allclose(
+        known_depth_from_folder(tmp_path / "depth", [view]).depth_m[0], room.depth_m[0], atol=1e-3
+    )
 
 
 def test_depth_maps_of_a_folder_belong_to_views_by_name_or_number(room, reconstruction, tmp_path):
