@@ -26,6 +26,7 @@ from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, 
 from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
 from .whole_text_gap_mllm import mend_chat, mend_text, whole_text
 
@@ -372,6 +373,7 @@ class SceneSession:
     def _chat(self, question):
         if not isinstance(question, list | tuple):
             return self.messages(question)
+        warn_of_unread_keys(chat_parts(question))
         parts = [part for part in chat_parts(question) if part["type"] != "text"]
         if any(part["type"] not in ("image", "image_url") for part in parts) or len(parts) != len(self.views):
             raise ValueError(

@@ -84,7 +84,9 @@ def test_the_processor_takes_cut_texts(model, tiny_processor, views, warnings):
     chat = [{"role": "user", "content": CUT}]
     assert MENDED in tiny_processor.apply_chat_template(chat, tokenize=False)
     asked = tiny_processor.apply_chat_template(chat, tokenize=True, return_dict=True)
-    expected = tiny_processor.apply_chat_template([{"role": "user", "content": MENDED}], tokenize=True, return_dict=True)
+    expected = tiny_processor.apply_chat_template(
+        [{"role": "user", "content": MENDED}], tokenize=True, return_dict=True
+    )
     assert asked["input_ids"] == expected["input_ids"]
     assert tiny_processor(text=[CUT])["input_ids"] == tiny_processor(text=[MENDED])["input_ids"]
     assert tiny_processor(text=CUT)["input_ids"] == tiny_processor(text=MENDED)["input_ids"]

@@ -11,9 +11,7 @@ from ..record_errors import RecordError
 from ..source_files import refuse_lfs_pointer, stored_header
 
 
-def iter_parquet_rows(
-    path: Path, batch_size: int = 16, skip: Callable | None = None
-) -> Iterator[tuple[int, dict]]:
+def iter_parquet_rows(path: Path, batch_size: int = 16, skip: Callable | None = None) -> Iterator[tuple[int, dict]]:
     """Yield (index from 0, row as plain Python) without holding the file in memory.
 
     Args:
