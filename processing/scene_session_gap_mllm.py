@@ -334,7 +334,10 @@ class SceneSession:
         if relative is None or any(camera is None for camera in given):
             maps, told, told_poses = self._reconstructed()
             if told is None:
-                raise ValueError(f"{maps.source} tells points, but no cameras. {_WHO_TELLS}")
+                raise ValueError(
+                    f"{maps.source} tells points, but no cameras. Give intrinsics and poses of all views (--intrinsics "
+                    f"and --poses of gap-mllm ask). Or: {_WHO_TELLS}"
+                )
             if relative is None:
                 relative, source[1] = list(told_poses), maps.source
             if any(camera is None for camera in given):
@@ -504,9 +507,9 @@ class SceneSession:
 
 
 _WHO_TELLS = (
-    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads; or "
-    "load the model with AutoModelForPreTraining, if its folder holds heads for points (which tell no cameras), or "
-    "with an encoder of the type 'gap_mllm_vggt_points'."
+    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads "
+    "(--points-from FOLDER of gap-mllm ask); or load the model with AutoModelForPreTraining, if its folder holds "
+    "heads for points (which tell no cameras), or with an encoder of the type 'gap_mllm_vggt_points'."
 )
 _KNOWN = {"intrinsics": "intrinsics", "poses": "camera_to_world"}  # name of the model -> of SceneViews
 
