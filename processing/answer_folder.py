@@ -21,6 +21,17 @@ ASSUMED = "assumed"  # in place of who told the intrinsics
 ASSUMED_DEGREES = 60  # that the longer side of a picture spans, to draw with; about that of a phone
 
 
+_ASSUMPTION = (
+    "nothing tells the cameras: pictures and the 3D view are drawn as if the longer side of a picture spanned "
+    f"{ASSUMED_DEGREES} degrees, which changes no answer; give --intrinsics FX,FY,CX,CY (intrinsics of a session), or "
+    "--points-from DIR (points_from), a geometry encoder with its heads"
+)
+_UNPLACED = (
+    "nothing tells the poses: no view but view 0 is placed in 3D, nor what is found in another one's camera; give "
+    "--poses FILE (poses of a session), or --points-from DIR (points_from), a geometry encoder with its heads"
+)
+
+
 def write_answers(
     session: SceneSession,
     answers: Sequence[SceneAnswer],
@@ -31,8 +42,9 @@ def write_answers(
 ) -> tuple[list[Path], list[str]]:
     """Write answers as JSON, a picture of each that found something, and all of it in 3D.
 
-    Where nothing tells the cameras, boxes are drawn as if the longer side of a picture spanned 60 degrees, which a
-    note says; answers and answers.json do not depend on it. `gap-mllm show FOLDER` writes further forms.
+    Where the cameras are not known, boxes are drawn as if the longer side of a picture spanned 60 degrees; where poses
+    are not, only view 0 is placed in 3D. Notes say so, and what to give; answers and answers.json do not depend on it.
+    `gap-mllm show FOLDER` writes further forms.
     Frame: of each answer as it says; in 3D the camera of the first view, OpenCV axes. Units: metres, radians.
 
     Args:
@@ -111,17 +123,15 @@ def _cameras(session) -> tuple[SceneCameras, list[str]]:
         return session.cameras(), []
     except ValueError:  # nothing tells all of them
         known = known_cameras(session.views)
+    unplaced = [view for view, pose in enumerate(known.view_to_first_view) if view and pose is None]
     if all(camera is not None for camera in known.intrinsics):
-        return known, []
+        return known, [_UNPLACED] if unplaced else []
     intrinsics = tuple(
         _assumed_camera(size) if camera is None else camera
         for camera, size in zip(known.intrinsics, session.views.sizes, strict=True)
     )
-    note = (
-        f"nothing tells the cameras: pictures and the 3D view are drawn as if the longer side of a picture spanned "
-        f"{ASSUMED_DEGREES} degrees; known intrinsics, or a geometry encoder with its heads, tell them"
-    )
-    return replace(known, intrinsics=intrinsics, source=(ASSUMED, known.source[1])), [note]
+    notes = [_ASSUMPTION, _UNPLACED] if unplaced else [_ASSUMPTION]
+    return replace(known, intrinsics=intrinsics, source=(ASSUMED, known.source[1])), notes
 
 
 def _assumed_camera(size):

@@ -19,6 +19,7 @@ from .input_device_gap_mllm import input_device
 from .json_stopping_gap_mllm import JsonEnd, JsonStopping
 from .model_lock_gap_mllm import model_lock
 from .prompt_prefixes_gap_mllm import PromptPrefixes, can_reuse
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .video_processing_gap_mllm import CHOICE_OPTIONS
 from .visual_prompt_gap_mllm import to_rgb_image
 
@@ -344,6 +345,8 @@ class Asker:
             )
             with model_lock(self.model), torch.no_grad():
                 return [answer.text for answer in self._generate(inputs.to(input_device(self.model)), form, options)]
+        for chat in chats:
+            warn_of_unread_keys(chat_parts(chat))
         shown = [_pictures(chat) for chat in chats]
         if not any(shown):
             return self.ask(chats, form, **options)

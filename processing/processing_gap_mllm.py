@@ -22,6 +22,7 @@ from .focal_lengths_gap_mllm import focal_lengths, focal_text
 from .prompts_gap_mllm import build_messages
 from .scene_session_gap_mllm import SceneSession
 from .several_marks_gap_mllm import name_marks, number_marks
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
 from .whole_text_gap_mllm import mend_chat, mend_text
@@ -34,7 +35,6 @@ MIN_PIXELS = 176 * 32 * 32  # so do small 4:3 frames, which are enlarged
 MAX_ASPECT_RATIO = 200  # Qwen's limit
 
 _TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness", "intrinsics_in_prompt")
-_UNREAD = ("fps", "nframes", "num_frames", "min_frames", "max_frames", "video_start", "video_end")  # qwen_vl_utils'
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
 # ChatML as Qwen3-VL writes it, tools included, and `generation` blocks around what the assistant says (for
@@ -350,15 +350,9 @@ class GapMllmProcessor(Qwen3VLProcessor):
         conversation = mend_chat(conversation)
         if kwargs.get("tokenize"):
             chats = [conversation] if isinstance(conversation[0], dict) else conversation
-            parts = [
-                part for chat in chats for turn in chat for part in turn.get("content") or () if isinstance(part, dict)
-            ]
-            unread = sorted({name for part in parts for name in _UNREAD if part.get(name) is not None})
-            if unread:
-                logger.warning_once(
-                    f"{', '.join(unread)} in the parts of a chat choose no frames: pass processor_kwargs, as "
-                    "{'num_frames': 16} or {'fps': 2}, for all videos of a call."
-                )
+            turns = [turn for chat in chats for turn in chat]
+            parts = [part for turn in turns for part in turn.get("content") or () if isinstance(part, dict)]
+            warn_of_unread_keys(parts)
         return super().apply_chat_template(conversation, *args, **kwargs)
 
     def prepare_inputs_layout(self, images: Sequence | None = None, text=None, videos=None, audio=None, **kwargs):

@@ -57,7 +57,7 @@ class _Placed:
         if self.camera_to_world is None:
             raise ValueError(
                 f"the pose of view {self.view} is not known, so that where this lies in the world is not either; open "
-                "the scene with poses (camera to world)."
+                "the scene with poses (camera to world), as --poses FILE of gap-mllm ask."
             )
         return np.array(self.camera_to_world)
 

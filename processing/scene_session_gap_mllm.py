@@ -35,6 +35,7 @@ from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, 
 from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
 from .whole_text_gap_mllm import mend_chat, mend_text
 
@@ -365,7 +366,10 @@ class SceneSession:
         if relative is None or any(camera is None for camera in given):
             maps, told, told_poses = self._reconstructed()
             if told is None:
-                raise ValueError(f"{maps.source} tells points, but no cameras. {_WHO_TELLS}")
+                raise ValueError(
+                    f"{maps.source} tells points, but no cameras. Give intrinsics and poses of all views (--intrinsics"
+                    f" and --poses of gap-mllm ask). Or: {_WHO_TELLS}"
+                )
             if relative is None:
                 relative, source[1] = list(told_poses), maps.source
             if any(camera is None for camera in given):
@@ -404,6 +408,7 @@ class SceneSession:
     def _chat(self, question):
         if not isinstance(question, list | tuple):
             return self.messages(question)
+        warn_of_unread_keys(chat_parts(question))
         parts = [part for part in chat_parts(question) if part["type"] != "text"]
         if any(part["type"] not in ("image", "image_url") for part in parts) or len(parts) != len(self.views):
             raise ValueError(
@@ -536,9 +541,9 @@ class SceneSession:
 
 
 _WHO_TELLS = (
-    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads; or "
-    "load the model with AutoModelForPreTraining, if its folder holds heads for points (which tell no cameras), or "
-    "with an encoder of the type 'gap_mllm_vggt_points'."
+    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads "
+    "(--points-from FOLDER of gap-mllm ask); or load the model with AutoModelForPreTraining, if its folder holds "
+    "heads for points (which tell no cameras), or with an encoder of the type 'gap_mllm_vggt_points'."
 )
 _KNOWN = {"intrinsics": "intrinsics", "poses": "camera_to_world"}  # name of the model -> of SceneViews
 

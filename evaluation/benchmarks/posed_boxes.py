@@ -39,7 +39,12 @@ def check_posed(sample: SceneSample) -> None:
     aligned_target(sample)
     poses, _ = _poses(sample)
     if not np.isfinite(poses).all((1, 2)).any():
-        raise RecordError("no view has a pose.", "camera_to_world", record_id=sample.id)
+        raise RecordError(
+            "no view has a pose, which boxes in the world are scored by; the source needs its folder of poses "
+            "(posed_root, --posed-root).",
+            "camera_to_world",
+            record_id=sample.id,
+        )
 
 
 def answer_order(sample: SceneSample) -> str:

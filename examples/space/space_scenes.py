@@ -97,7 +97,7 @@ def _open_photos(paths):
             opened.append((path.name, _checked(to_rgb_image(path), path.name)))
         except VisitorError:
             raise
-        except (ValueError, OSError, ImportError, SyntaxError, Image.DecompressionBombError):  # of files that are broken
+        except (ValueError, OSError, ImportError, SyntaxError, Image.DecompressionBombError):  # broken files
             damaged.append(path.name)
     broken = f"cannot be read, damaged or no pictures: {', '.join(damaged)}"
     if not opened:

@@ -100,7 +100,7 @@ class Inspection:
     def summary(self, most: int = 10) -> str:
         """Say in a few lines what was found; of long lists the first `most`."""
         lines = [f"{self.source}" + (f" in {self.data_dir}" if self.data_dir else "")]
-        lines.append(f"licence: {self.licence or 'not known'}")
+        lines.append(f"licence: {self.licence or 'not known; --license of data convert names one'}")
         for split, counts in self.splits.items():
             lines += _describe_split(split, counts)
         lines += [_describe_file(name, facts) for name, facts in list(self.files.items())[:most]]

@@ -77,7 +77,11 @@ class View:
         if self.is_metric:
             return np.asarray(self.depth_picture, np.float32)
         if not self.depth_scale or self.depth_scale < 0:
-            raise RecordError(f"there is a depth map, but depth_scale is {self.depth_scale}.", "depth_scale")
+            raise RecordError(
+                f"there is a depth map, but depth_scale is {self.depth_scale}; nothing is assumed: give the number of "
+                "its units in a metre, as 1000 for millimetres.",
+                "depth_scale",
+            )
         values = _decode(self.depth_picture, self.image_path, "depth", _read_depth)
         if values.ndim != 2 or values.dtype.kind not in "iu" or values.dtype == np.uint8:
             raise RecordError(
@@ -348,7 +352,11 @@ class SceneSample:
         self._check_view(view)
         pose = self.views[view].camera_to_world
         if pose is None:
-            raise RecordError(f"view {view} has no pose.", "camera_to_world", record_id=self.id)
+            raise RecordError(
+                f"view {view} has no pose, and none is assumed; the row needs camera_to_world of this view.",
+                "camera_to_world",
+                record_id=self.id,
+            )
         return pose
 
     def box_in_view(self, box: Box, view: int = 0) -> np.ndarray:

@@ -227,7 +227,8 @@ def place_results(scene: Scene3D, results: Sequence) -> tuple[Scene3D, list[str]
                 frame = (
                     "the world" if item.view is None else f"the camera of view {item.view}, whose pose is not known"
                 )
-                left_out.append(f"{item.label or 'object'} is in {frame}, and is not shown in 3D")
+                advice = "give it in the camera of a view" if item.view is None else "give --poses FILE (poses)"
+                left_out.append(f"{item.label or 'object'} is in {frame}, and is not shown in 3D; {advice}")
             elif hasattr(item, "box"):
                 moved = item.box if item.view == 0 else transform_box(np.array(item.box, float), pose, "zxy").tolist()
                 boxes.append(Box3D(item.label, tuple(map(float, moved))))

@@ -113,7 +113,9 @@ def test_boxes_are_drawn_where_nothing_tells_the_cameras(scene, tmp_path):
     missed = ScenePoints("pixel", "raw", views=scene.views, points=(None,), marks=((1, 5.0, 9.0),))
     written, notes = write_answers(scene, [found, missed], tmp_path, ["html"], title="photos")
     assert [path.name for path in written][:3] == ["answers.json", "answer_1.png", "answer_2.png"]
-    assert "nothing tells the cameras" in notes[0]
+    assert "nothing tells the cameras" in notes[0] and "spanned 60 degrees" in notes[0]
+    assert "--intrinsics FX,FY,CX,CY" in notes[0] and "--points-from DIR" in notes[0]
+    assert "no view but view 0 is placed in 3D" in notes[1] and "--poses FILE" in notes[1]
     shown = load_scene(tmp_path / "scene.npz")
     # 96 pixels span 60 degrees.
     assert shown.views[0].intrinsics[0, 0] == pytest.approx(48 / np.tan(np.radians(30)))

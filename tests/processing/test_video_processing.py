@@ -196,7 +196,7 @@ def test_a_file_that_the_video_processor_reads_itself(video, tiny_processor):
 
 def test_frames_that_a_part_asks_for_are_warned_of(video, encode, monkeypatch):
     said = []
-    monkeypatch.setattr("gap_mllm.processing.processing_gap_mllm.logger.warning_once", said.append)
+    monkeypatch.setattr("gap_mllm.processing.unread_keys_gap_mllm.logger.warning_once", said.append)
     out = encode({"path": video, "fps": 5, "nframes": None})
     assert out["video_grid_thw"][0, 0] == 2  # as without it
     assert len(said) == 1 and said[0].startswith("fps in the parts of a chat choose no frames: pass processor_kwargs")

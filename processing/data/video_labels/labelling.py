@@ -185,7 +185,10 @@ def label_video(
     if not isinstance(metric, MetricScale):
         raise TypeError(f"the scale estimator gave a {type(metric).__name__}; expected a MetricScale.")
     if metric.source == TEACHER_UNITS:
-        logger.warning(f"{name}: no scale was given, so lengths are in the teacher's own units, not in metres.")
+        logger.warning(
+            f"{name}: no scale was given, so lengths are in the teacher's own units, not in metres (is_metric is "
+            "false). Give scale, a KnownBaseline or a factor (--distance I J METRES or --scale)."
+        )
     pixels = find_label_pixels(
         reconstruction.scaled(metric.factor),
         [image.size for image in images],

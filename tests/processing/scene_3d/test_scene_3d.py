@@ -207,6 +207,7 @@ def test_results_are_brought_to_the_reference_view(scene):
     in_world = SceneBoxes("?", "..", boxes=(SceneBox("bed", numbers, view=None),))
     same, left_out = place_results(unposed, [found, in_world])
     assert same.boxes == scene.boxes and "view 1, whose pose is not known" in left_out[0] and "world" in left_out[1]
+    assert "--poses FILE" in left_out[0]
 
 
 def test_point_maps_take_the_colours_of_their_picture():

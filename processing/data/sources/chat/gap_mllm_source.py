@@ -96,14 +96,16 @@ class GapMllmSource(SceneSourceBuilder):
             if boxes:
                 logger.warning(
                     f"{file}: nothing tells the Euler order of its boxes ({evidence}). Reading them as "
-                    f"{self.DEFAULT_EULER_ORDER}; pass euler_order if that is wrong."
+                    f"{self.DEFAULT_EULER_ORDER}; pass euler_order (--euler-order) if that is wrong: "
+                    f"{', '.join(order for order in self.BUILDER_CONFIG_CLASS.CHOICES['euler_order'] if order)}."
                 )
                 self.mark("euler_order_undecided", file, detail=str(evidence))
             return self.DEFAULT_EULER_ORDER
         if evidence.order != self.DEFAULT_EULER_ORDER:
             logger.warning(
                 f"{file}: boxes are stored in Euler order {evidence.order}, not in the usual "
-                f"{self.DEFAULT_EULER_ORDER}: {evidence}. Reading them as {evidence.order}."
+                f"{self.DEFAULT_EULER_ORDER}: {evidence}. Reading them as {evidence.order}; pass euler_order "
+                "(--euler-order) if that is wrong."
             )
             self.mark("euler_order", file, detail=str(evidence))
         return evidence.order
