@@ -15,9 +15,11 @@ from transformers.utils import ModelOutput
 
 from .answer_grammar_gap_mllm import GrammarLogits, answer_grammar
 from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, LABEL_KEY, POINT_KEY
+from .input_device_gap_mllm import input_device
 from .json_stopping_gap_mllm import JsonEnd, JsonStopping
 from .model_lock_gap_mllm import model_lock
 from .prompt_prefixes_gap_mllm import PromptPrefixes, can_reuse
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .video_processing_gap_mllm import CHOICE_OPTIONS
 from .visual_prompt_gap_mllm import to_rgb_image
 
@@ -199,7 +201,8 @@ class Asker:
     def _pixels(self, view_sets):
         images = [image for views in view_sets for image in views]
         pixels = self.processor.image_processor(images=images, return_tensors="pt")
-        return {name: pixels[name].to(self.model.device) for name in ("pixel_values", "image_grid_thw")}
+        device = input_device(self.model)
+        return {name: pixels[name].to(device) for name in ("pixel_values", "image_grid_thw")}
 
     def ask(
         self,
@@ -259,12 +262,12 @@ class Asker:
 
     def _image_inputs(self, encoded, views):
         features = self.model.model.select_views(encoded.features, views)
-        grid = encoded.grid[views].to(self.model.device)
+        grid = encoded.grid[views].to(input_device(self.model))
         return {"mm_encoder_outputs": {"image": features}, "image_grid_thw": grid}
 
     def _padded(self, texts):
         tokens = self.processor.tokenizer(texts, add_special_tokens=False, return_tensors="pt", **_PADDED)
-        tokens = tokens.to(self.model.device)
+        tokens = tokens.to(input_device(self.model))
         types = (tokens["input_ids"] == self.model.config.image_token_id).int()
         return {
             "input_ids": tokens["input_ids"],
@@ -341,7 +344,9 @@ class Asker:
                 processor_kwargs={**_PADDED, **chosen},
             )
             with model_lock(self.model), torch.no_grad():
-                return [answer.text for answer in self._generate(inputs.to(self.model.device), form, options)]
+                return [answer.text for answer in self._generate(inputs.to(input_device(self.model)), form, options)]
+        for chat in chats:
+            warn_of_unread_keys(chat_parts(chat))
         shown = [_pictures(chat) for chat in chats]
         if not any(shown):
             return self.ask(chats, form, **options)

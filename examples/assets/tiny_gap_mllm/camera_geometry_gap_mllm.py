@@ -14,6 +14,9 @@ import torch
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 EULER_ORDERS = ("zxy", "ZXY")
+# Intrinsics of a picture whose size nobody states: how far the principal point may lie from the middle, and which
+# other sizes it can speak for. Above 16 steps of a half are no further apart than the tolerance.
+CENTER_RANGE, CENTER_TOLERANCE, MAX_SIZE_RATIO = (0.25, 0.75), 0.02, 16
 
 
 def _library(array):
@@ -96,19 +99,62 @@ def check_rigid(transform: Array, name: str = "transform", tolerance: float = 1e
         name (`str`, defaults to "transform"): how the message calls them.
         tolerance (`float`, defaults to 1e-3): see `is_rigid`.
     Raises:
-        ValueError: if a matrix is not rigid.
+        ValueError: if a matrix is not rigid; one that marks lost tracking is named as such.
     """
     good = is_rigid(transform, tolerance)
     if bool(good.all()):
         return
     matrices = _as_float64(transform).reshape(-1, 4, 4)
     index = int((~good).reshape(-1).nonzero()[0][0])
+    lost = lost_pose_reason(matrices[index])
+    if lost is not None:
+        raise ValueError(
+            f"{name}: matrix {index} is not rigid: it {lost}. Leave such views out, or pass None for their pose where "
+            "that is possible."
+        )
     determinant = float(_library(matrices).linalg.det(matrices[index, :3, :3]))
     raise ValueError(
         f"{name}: matrix {index} is not rigid (determinant of its rotation {determinant:.4f}); expected a finite "
         "4x4 matrix with an orthonormal rotation of determinant +1 and last row 0 0 0 1. A determinant of -1 is a "
         "mirrored pose: flip one axis where the file is read."
     )
+
+
+def lost_pose_reason(pose: Array) -> str | None:
+    """Say how a pose marks lost tracking, as the rest of a sentence about it; None for a pose that may be one.
+
+    ScanNet writes -inf, others NaN, and some tools zeros; one such entry is enough, of zeros the whole rotation.
+    Frame: any. Units: any.
+
+    Args:
+        pose (`numpy.ndarray` or `torch.Tensor` of shape `(4, 4)`): matrix; whether it is rigid is not looked at.
+    Returns:
+        `str`, *optional*.
+    """
+    pose = _as_float64(pose)
+    if not bool(_library(pose).isfinite(pose).all()):
+        return "holds NaN or infinity, which is how ScanNet and others mark lost tracking"
+    if not bool((pose[:3, :3] != 0).any()):
+        return "has a rotation of zeros, which is how some tools mark lost tracking"
+    return None
+
+
+def check_pose_known(pose: Array, name: str = "the pose") -> None:
+    """Raise if the pose of one view marks lost tracking (`lost_pose_reason`); `check_rigid` looks at the rest.
+
+    Frame: any. Units: any.
+
+    Args:
+        pose (`numpy.ndarray` or `torch.Tensor` of shape `(4, 4)`): pose of the view.
+        name (`str`, defaults to "the pose"): how the message calls it, as "poses of view 3".
+    Raises:
+        ValueError: if it marks lost tracking.
+    """
+    reason = lost_pose_reason(pose)
+    if reason is not None:
+        if name.startswith("poses"):
+            reason = reason.replace("holds", "hold").replace("has", "have")
+        raise ValueError(f"{name} {reason}; pass None for this view.")
 
 
 def invert_rigid(transform: Array) -> Array:
@@ -260,6 +306,123 @@ def scale_intrinsics(intrinsics: Array, scale_x: float, scale_y: float) -> Array
     _check_matrix("intrinsics", intrinsics, 3)
     resize = [[scale_x, 0.0, 0.5 * scale_x - 0.5], [0.0, scale_y, 0.5 * scale_y - 0.5], [0.0, 0.0, 1.0]]
     return _like(resize, intrinsics) @ intrinsics
+
+
+def fit_intrinsics(
+    intrinsics: Array,
+    size: tuple[int, int],
+    intrinsics_size: tuple[int, int] | None = None,
+    name: str = "intrinsics",
+) -> tuple[np.ndarray, str | None]:
+    """Return intrinsics in pixels of a picture, from those of the same picture at another size.
+
+    Where their size is stated, one common scale must give both sides of the picture within one pixel (of rounding);
+    each axis is then scaled by its own sides. Where it is not, a principal point in the middle of a picture that is
+    1.5, 2, 2.5, .. times as large or small tells the size; any other must lie within the middle half of the picture.
+    Frame: pixels, integer pixel centres; principal points move as u' = (u + 0.5) s - 0.5. Units: pixels.
+
+    Args:
+        intrinsics (`numpy.ndarray` or `torch.Tensor` of shape `(3, 3)`): intrinsics, in pixels of a picture of
+            `intrinsics_size`.
+        size (`tuple[int, int]`): width and height of the picture.
+        intrinsics_size (`tuple[int, int]`, *optional*): width and height of the picture that they were made for.
+        name (`str`, defaults to "intrinsics"): how messages call them.
+    Returns:
+        `tuple` of intrinsics `(3, 3)`, a float64 `numpy.ndarray`, and a sentence that says what was scaled, None where
+        nothing was.
+    Raises:
+        ValueError: if the shape or a number is none, a size is not two numbers above 0, or the intrinsics belong to
+            another picture.
+    """
+    camera = np.asarray(intrinsics.detach().cpu() if isinstance(intrinsics, torch.Tensor) else intrinsics, np.float64)
+    if camera.shape != (3, 3) or not np.isfinite(camera).all():
+        raise ValueError(f"{name} is {camera.tolist()}; expected (3, 3) finite numbers.")
+    size = _check_size("size", size)
+    if intrinsics_size is None:
+        return _fit_by_center(camera, size, name)
+    stated = _check_size("intrinsics_size", intrinsics_size)
+    if stated == size:
+        return camera, None
+    if not is_same_shape(stated, size):
+        raise ValueError(f"{name} {_other_picture(stated, size)}")
+    scaled = scale_intrinsics(camera, size[0] / stated[0], size[1] / stated[1])
+    return scaled, f"{name}: scaled from pictures of {_times(stated)} to {_times(size)} pixels."
+
+
+def is_same_shape(size: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether one scale takes both sides of a picture to those of another within one pixel. Units: pixels.
+
+    Args:
+        size (`tuple[int, int]`): width and height of the picture that is scaled.
+        other (`tuple[int, int]`): width and height afterwards.
+    """
+    lowest = max((new - 1) / old for old, new in zip(size, other, strict=True))
+    highest = min((new + 1) / old for old, new in zip(size, other, strict=True))
+    return lowest <= highest + 1e-9  # of float division
+
+
+def _check_size(name, size):
+    try:
+        width, height = (float(side) for side in size)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {size!r}; expected (width, height) in pixels.") from None
+    if not (0 < width < np.inf and 0 < height < np.inf):
+        raise ValueError(f"{name} is {size!r}; expected (width, height) in pixels, both above 0.")
+    return width, height
+
+
+def _times(size):
+    return f"{size[0]:g} x {size[1]:g}"
+
+
+def _other_picture(stated, size):
+    """The rest of a sentence about intrinsics of a picture that `size` is no scaled version of."""
+    if is_same_shape(stated[::-1], size):
+        remedy = (
+            "It is turned by a quarter (by an EXIF orientation?): give it as it was for the calibration, or "
+            "turn its intrinsics."
+        )
+    else:
+        remedy = (
+            "No one scale gives both sides, so it was cropped or squeezed: give the intrinsics of the picture as it "
+            "is, or the picture that they were made for."
+        )
+    return f"are of pictures of {_times(stated)} pixels (width x height), but the picture has {_times(size)}. {remedy}"
+
+
+def _fit_by_center(camera, size, name):
+    center = camera[:2, 2]
+    ratio = None if _is_share(camera) else _size_ratio((2 * center + 1) / size)
+    if ratio is not None:
+        found = size[0] * ratio, size[1] * ratio
+        return scale_intrinsics(camera, 1 / ratio, 1 / ratio), (
+            f"{name}: the principal point is the middle of a picture of {_times(found)} pixels, not of "
+            f"{_times(size)}, so they were scaled from that size. It is inferred; intrinsics_size=(width, height) "
+            "states it."
+        )
+    if not all(CENTER_RANGE[0] < at / side < CENTER_RANGE[1] for at, side in zip(center, size, strict=True)):
+        unit = "They look like shares of it: multiply them by its width and height. " if _is_share(camera) else ""
+        raise ValueError(
+            f"{name} have their principal point at ({center[0]:g}, {center[1]:g}), far from the middle of a picture "
+            f"of {_times(size)} pixels (width x height): they are of another size, or of a crop. {unit}State the size "
+            "that they were made for, intrinsics_size=(width, height): the picture's own, where the point is right."
+        )
+    return camera, None
+
+
+def _size_ratio(shares):
+    """1.5, 2, 2.5, .. or one over that, where both axes agree on it; else None. 1 is the picture's own size."""
+    mean = float(shares.mean())
+    if not mean > 0:
+        return None
+    steps = round(2 * max(mean, 1 / mean)) / 2
+    ratio = steps if mean > 1 else 1 / steps
+    is_near = bool((abs(shares / ratio - 1) <= CENTER_TOLERANCE).all())
+    return ratio if is_near and 1.5 <= steps <= MAX_SIZE_RATIO else None
+
+
+def _is_share(camera):
+    return bool((abs(camera[:2]) < 10).all() and (0 < camera[:2, 2]).all() and (camera[:2, 2] < 1).all())
 
 
 def scale_pixels(pixels: Array, scale_x: float, scale_y: float) -> Array:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from .frame_sampling_gap_mllm import fps_sample, space_aware_sample, uniform_sample
+from .input_device_gap_mllm import input_device
 from .number_checks_gap_mllm import check_count, check_positive
 from .video_decoding_gap_mllm import frame_rate
 
@@ -152,8 +153,9 @@ def predict_points(
 
 def run_on_pictures(model: Callable, views: list[torch.Tensor]) -> Any:
     """What a model that tells points gives for the views `(3, h, w)` of one scene, stacked where they are alike."""
-    if hasattr(model, "parameters"):
-        views = [view.to(next(model.parameters()).device) for view in views]
+    if isinstance(model, torch.nn.Module):
+        device = input_device(model)
+        views = [view.to(device) for view in views]
     with torch.no_grad():
         same = len({view.shape for view in views}) == 1
         return getattr(model, "predict_points", model)(torch.stack(views) if same else views)

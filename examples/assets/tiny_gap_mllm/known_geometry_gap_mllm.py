@@ -142,8 +142,8 @@ class KnownGeometry:
             device (`torch.device` or `str`, defaults to "cpu"): device of the result.
         Raises:
             ValueError: if nothing is given, or not for each view; for a map of another size than its view, or without
-                any depth; for intrinsics that are none; for a pose that is not rigid, or missing for the view that is
-                the world of its scene while others have one.
+                any depth; for intrinsics that are none; for a pose that marks lost tracking (-inf, some NaN, zeros),
+                is not rigid, or is missing for the view that is the world of its scene while others have one.
         """
         if all(getattr(self, name) is None for name in KNOWN_FIELDS):
             raise ValueError("KnownGeometry holds nothing: give intrinsics, poses or depth, or leave it out.")
@@ -245,23 +245,34 @@ def _check_camera(what, camera, size, border=0.0):
             f"{what} is {camera.tolist()}; expected finite numbers, focal lengths above 0 and a last row of 0 0 1."
         )
     across, down = camera[:2, 2].tolist()
-    if not all(border <= at / side <= 1 - border for at, side in ((across, size[1]), (down, size[0]))):
+    shares = across / size[1], down / size[0]
+    if not all(border <= share <= 1 - border for share in shares) or (border and _is_half_as_large_again(shares)):
         raise ValueError(
             f"{what} has its principal point at ({across:g}, {down:g}), far from the middle of {size[0]} x {size[1]} "
             "pixels (height x width): that is a camera of another picture size. Give KnownGeometry.from_pictures the "
-            "intrinsics of the pictures as they are, and their sizes."
+            "sizes of the pictures that the intrinsics were measured on, as picture_sizes, and it scales them."
         )
+
+
+def _is_half_as_large_again(shares):
+    """Whether a principal point is the middle of a picture 1.5 times as large or small: 0.75 or 0.33 of both sides."""
+    return any(all(abs(share / middle - 1) <= 0.02 for share in shares) for middle in (0.75, 1 / 3))
 
 
 def _check_pose(what, pose, size):
     if tuple(pose.shape) != (4, 4):
         raise ValueError(f"{what} has shape {tuple(pose.shape)}; expected (4, 4), from camera to world.")
     pose = pose.double()
+    if not pose.isfinite().all() or not pose[:3, :3].any():
+        raise ValueError(
+            f"{what} holds NaN, infinity or a rotation of zeros, which is how ScanNet and others mark lost tracking; "
+            "give None for this view."
+        )
     eye = torch.eye(4, dtype=torch.float64, device=pose.device)
     rotation = pose[:3, :3]
-    determinant = torch.linalg.det(rotation) if rotation.isfinite().all() else rotation.sum()
+    determinant = torch.linalg.det(rotation)
     is_rigid = (rotation.T @ rotation - eye[:3, :3]).abs().max() < 1e-3 and (pose[3] - eye[3]).abs().max() < 1e-3
-    if not (pose.isfinite().all() and is_rigid and determinant > 0):
+    if not (is_rigid and determinant > 0):
         raise ValueError(
             f"{what} is not rigid (determinant of its rotation {float(determinant):.4f}); expected a finite 4x4 "
             "matrix with an orthonormal rotation of determinant +1 and last row 0 0 0 1. A determinant of -1 is a "

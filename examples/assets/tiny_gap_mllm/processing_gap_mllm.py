@@ -22,8 +22,10 @@ from .focal_lengths_gap_mllm import focal_lengths, focal_text
 from .prompts_gap_mllm import build_messages
 from .scene_session_gap_mllm import SceneSession
 from .several_marks_gap_mllm import name_marks, number_marks
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
+from .whole_text_gap_mllm import mend_chat, mend_text
 
 
 logger = logging.get_logger(__name__)
@@ -33,7 +35,6 @@ MIN_PIXELS = 176 * 32 * 32  # so do small 4:3 frames, which are enlarged
 MAX_ASPECT_RATIO = 200  # Qwen's limit
 
 _TRAINING_VIEWS = ("training_view_size", "mark_arm", "mark_half_thickness", "intrinsics_in_prompt")
-_UNREAD = ("fps", "nframes", "num_frames", "min_frames", "max_frames", "video_start", "video_end")  # qwen_vl_utils'
 _SHARED_WITH_VIDEO = ("patch_size", "temporal_patch_size", "merge_size", "image_mean", "image_std")
 
 # ChatML as Qwen3-VL writes it, tools included, and `generation` blocks around what the assistant says (for
@@ -331,6 +332,7 @@ class GapMllmProcessor(Qwen3VLProcessor):
             ```
         """
         _refuse_known_geometry(kwargs)
+        text = _mended(text)
         nested = dict(kwargs.pop("videos_kwargs", None) or {})
         # Taken out here: a model among them would be copied on the way to the video processor.
         options = {name: part.pop(name) for part in (nested, kwargs) for name in VIDEO_OPTIONS if name in part}
@@ -340,19 +342,17 @@ class GapMllmProcessor(Qwen3VLProcessor):
         return super().__call__(images=images, text=text, videos=videos, audio=audio, videos_kwargs=nested, **kwargs)
 
     def apply_chat_template(self, conversation, *args, **kwargs):
-        """As in transformers; warns where a part of a chat asks for frames, which `processor_kwargs` has to do."""
+        """As in transformers; warns where a part of a chat asks for frames or sizes, which other arguments have to do.
+
+        Halves of characters, as in texts that were cut in UTF-16, become U+FFFD, with a warning.
+        """
         _refuse_known_geometry(kwargs)
+        conversation = mend_chat(conversation)
         if kwargs.get("tokenize"):
             chats = [conversation] if isinstance(conversation[0], dict) else conversation
-            parts = [
-                part for chat in chats for turn in chat for part in turn.get("content") or () if isinstance(part, dict)
-            ]
-            unread = sorted({name for part in parts for name in _UNREAD if part.get(name) is not None})
-            if unread:
-                logger.warning_once(
-                    f"{', '.join(unread)} in the parts of a chat choose no frames: pass processor_kwargs, as "
-                    "{'num_frames': 16} or {'fps': 2}, for all videos of a call."
-                )
+            turns = [turn for chat in chats for turn in chat]
+            parts = [part for turn in turns for part in turn.get("content") or () if isinstance(part, dict)]
+            warn_of_unread_keys(parts)
         return super().apply_chat_template(conversation, *args, **kwargs)
 
     def prepare_inputs_layout(self, images: Sequence | None = None, text=None, videos=None, audio=None, **kwargs):
@@ -636,6 +636,13 @@ def _flat(images) -> list:
     if _is_stack(images) or isinstance(images, list | tuple):
         return [picture for entry in images for picture in _flat(entry)]
     return [images]
+
+
+def _mended(text):
+    """A text, or lists of texts, without halves of characters."""
+    if isinstance(text, list | tuple):
+        return [_mended(each) for each in text]
+    return mend_text(text) if isinstance(text, str) else text
 
 
 def _is_stack(images) -> bool:

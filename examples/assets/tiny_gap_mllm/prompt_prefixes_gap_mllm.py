@@ -9,6 +9,8 @@ from collections import OrderedDict
 import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
+from .input_device_gap_mllm import input_device
+
 
 # Arguments of generate() that mean the same behind a cache. All others, as static caches, assistants or n-grams (which
 # would be told across the padding in the middle), are answered from the whole prompt.
@@ -87,10 +89,11 @@ class PromptPrefixes:
         padded = [[*row[:length], *[pad] * (width + length - len(row)), *row[length:]] for row in rows]
         seen = [[1] * length + [0] * (width + length - len(row)) + [1] * (len(row) - length) for row in rows]
         model.model.rope_deltas = deltas.expand(len(rows), -1)  # generate() leaves that of another scene
-        tokens = torch.tensor(padded, device=model.device)
+        device = input_device(model)
+        tokens = torch.tensor(padded, device=device)
         return {
             "input_ids": tokens,
-            "attention_mask": torch.tensor(seen, device=model.device),
+            "attention_mask": torch.tensor(seen, device=device),
             "mm_token_type_ids": (tokens == model.config.image_token_id).int(),
             "past_key_values": _copies(prefix, len(rows) * copies),
         }
@@ -101,7 +104,7 @@ class PromptPrefixes:
         if key not in self._kept:
             while len(self._kept) >= self.size:
                 self._kept.popitem(last=False)
-            ids = torch.tensor([tokens], device=model.device)
+            ids = torch.tensor([tokens], device=input_device(model))
             cache = DynamicCache(config=model.config.text_config)
             model.model.rope_deltas = None
             types = (ids == model.config.image_token_id).int()

@@ -7,6 +7,8 @@ import json
 import math
 from collections.abc import Sequence
 
+from .whole_text_gap_mllm import mend_text
+
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 IMAGE_TAG = "<image>"
@@ -243,7 +245,7 @@ def split_image_tags(text: str, images: int | Sequence) -> list[dict]:
 
 
 def _text_part(text: str) -> dict:
-    return {"type": "text", "text": text}
+    return {"type": "text", "text": mend_text(text, "chat")}
 
 
 def _image_parts(images) -> list[dict]:

@@ -128,16 +128,30 @@ def reconstruct(source: Callable, views: SceneViews) -> tuple[ScenePointMaps, An
     poses = None
     if extrinsics is not None:
         whole = np.stack([np.concatenate([each, [[0, 0, 0, 1]]]).astype(np.float64) for each in extrinsics])
+        if _is_half(output.extrinsics):
+            whole[:, :3, :3] = _nearest_orthonormal(whole[:, :3, :3])
         points = [transform_points(whole[0], each.astype(np.float64)).astype(np.float32) for each in points]
         poses = view_to_first_view(invert_rigid(whole))
     if cameras is not None:
         sizes = [view.shape[:0:-1] for view in inputs]  # width, height
         cameras = [
-            scale_intrinsics(camera.astype(np.float64), picture.width / width, picture.height / height)
-            for camera, picture, (width, height) in zip(cameras, views.pictures, sizes, strict=True)
+            scale_intrinsics(camera.astype(np.float64), given[0] / width, given[1] / height)
+            for camera, given, (width, height) in zip(cameras, views.sizes, sizes, strict=True)
         ]
     maps = ScenePointMaps(tuple(points), None if sure is None else tuple(sure), type(source).__name__, views)
     return maps, cameras, poses
+
+
+def _is_half(values):
+    """Whether a tensor, or the first of several, has entries that are rounded to half precision."""
+    first = values if isinstance(values, torch.Tensor) else values[0]
+    return getattr(first, "dtype", None) in (torch.float16, torch.bfloat16)
+
+
+def _nearest_orthonormal(matrices):
+    """Rotations without the rounding of half precision; a mirrored one stays mirrored, and is refused after."""
+    left, _, right = np.linalg.svd(matrices)
+    return left @ right
 
 
 def _listed(values, ndim):

@@ -23,6 +23,7 @@ from .camera_geometry_gap_mllm import (
 from .other_answers_gap_mllm import ImagePoint, answer_records
 from .scene_points_gap_mllm import SceneCameras
 from .scene_views_gap_mllm import SceneViews
+from .whole_text_gap_mllm import whole_text
 
 
 _QWEN = "qwen3-vl-text"
@@ -39,7 +40,7 @@ class _Plain:
 
     def to_json(self, **options) -> str:
         """Return `to_dict()` as JSON; options are those of `json.dumps`."""
-        return json.dumps(self.to_dict(), **{"ensure_ascii": False, **options})
+        return whole_text(json.dumps(self.to_dict(), **{"ensure_ascii": False, **options}))
 
 
 class _Placed:
@@ -56,7 +57,7 @@ class _Placed:
         if self.camera_to_world is None:
             raise ValueError(
                 f"the pose of view {self.view} is not known, so that where this lies in the world is not either; open "
-                "the scene with poses (camera to world)."
+                "the scene with poses (camera to world), as --poses FILE of gap-mllm ask."
             )
         return np.array(self.camera_to_world)
 
@@ -207,7 +208,7 @@ class ScenePoints(SceneAnswer):
         told = []
         for point in filter(None, self.points):
             view, *pixel = point.mark
-            place, size = ImagePoint(_name(point), view, tuple(pixel)), self.views.pictures[view].size
+            place, size = ImagePoint(_name(point), view, tuple(pixel)), self.views.sizes[view]
             told += [each | {"view": view} for each in answer_records([place], _QWEN, image_size=size, view=view)]
         return told
 
@@ -247,8 +248,8 @@ class SceneBoxes(SceneAnswer):
         views, told = self.views, cameras or known_cameras(self.views)
         names = sorted({_name(box) for box in self.boxes})
         images = [
-            {"id": view, "file_name": name, "width": picture.width, "height": picture.height}
-            for view, (name, picture) in enumerate(zip(views.names, views.pictures, strict=True))
+            {"id": view, "file_name": name, "width": width, "height": height}
+            for view, (name, (width, height)) in enumerate(zip(views.names, views.sizes, strict=True))
         ]
         annotations = []
         for box in self.boxes:
@@ -256,7 +257,7 @@ class SceneBoxes(SceneAnswer):
                 numbers = _seen_from(box, view, told)
                 if numbers is None:
                     continue
-                span = _span(numbers, told.intrinsics[view], views.pictures[view].size)
+                span = _span(numbers, told.intrinsics[view], views.sizes[view])
                 if span is None and view != box.view:
                     continue
                 annotation = {

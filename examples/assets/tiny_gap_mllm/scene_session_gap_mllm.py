@@ -16,17 +16,28 @@ from transformers.utils import logging
 
 from .answer_streams_gap_mllm import AnswerStream, closed_objects, stream_text
 from .answers_gap_mllm import BOX_LENGTH, Rejection, parse_boxes, parse_frame, parse_points
-from .asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker, GeneratedAnswer, chat_parts, picture_of
+from .asking_gap_mllm import (
+    ANSWER_FORMS,
+    AnswerForm,
+    Asker,
+    GeneratedAnswer,
+    chat_parts,
+    check_image_statistics,
+    picture_of,
+)
 from .camera_geometry_gap_mllm import scale_intrinsics, view_to_first_view
 from .frame_choice_gap_mllm import check_points_source
 from .model_lock_gap_mllm import model_lock
+from .model_state_gap_mllm import ModelState, processor_state
 from .number_checks_gap_mllm import check_count
 from .prompt_prefixes_gap_mllm import PromptPrefixes
 from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, reconstruct
 from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
 from .several_marks_gap_mllm import number_marks
+from .unread_keys_gap_mllm import warn_of_unread_keys
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
+from .whole_text_gap_mllm import mend_chat, mend_text
 
 
 logger = logging.get_logger(__name__)
@@ -38,8 +49,9 @@ class SceneSession:
     """A scene that can be asked: its views are encoded once, and so is the beginning of the prompts.
 
     Answers are those of `processor.ask` about the same chats. A few sets of views are kept: as they are, with marks,
-    or in another order, as the second stage of grounding shows them. None is kept while the model is in training mode,
-    and weights or adapters that changed in between are noticed. One model may have any number of sessions, in several
+    or in another order, as the second stage of grounding shows them. None is kept while the model is in training mode.
+    Before each question it is looked whether model, `points_from` and processor are as they were (`ModelState`);
+    `refresh` lets go of what is kept whatever it finds. One model may have any number of sessions, in several
     threads: a lock of the model lets one ask at a time.
     Frame: boxes and points in the camera of the first view, unless a result says otherwise; OpenCV axes. Units: metres
     and radians; pixels of the pictures as given, upright.
@@ -49,14 +61,18 @@ class SceneSession:
         processor (`GapMllmProcessor`): its processor.
         views (list, `str`, `Path`, or one picture): pictures of one scene, the first of which is the reference; a
             folder of pictures; or a video file. A scene of one view works: depth then comes from that picture alone.
-        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, or list, *optional*): intrinsics in pixels of the pictures.
-        poses (array of shape `(V, 4, 4)` or list, *optional*): camera to world; results can then be told in it. The
-            model gets intrinsics and poses where its encoder or fusion reads them, else a warning says that it does
-            not, and only the results know them.
+            What is left out, turned or scaled is logged once, and stands in `views.notes`.
+        intrinsics (array of shape `(3, 3)` or `(V, 3, 3)`, list, or mapping from file names, *optional*): intrinsics
+            in pixels of the stored pictures; they are turned upright with them, see `open_views`.
+        poses (array of shape `(V, 4, 4)`, list, or mapping from file names, *optional*): camera to world, of the
+            stored pictures; results can then be given in the world. The model gets intrinsics and poses where its
+            encoder or fusion reads them, else a warning says that it does not, and only the results know them.
         points_from (`Callable`, *optional*): model that tells points and cameras, as `GapMllmVggtForReconstruction`;
             by default the model's own encoder or heads, where it has any for that.
         max_views (`int`, defaults to 32): most views that are taken of a folder or video, evenly spaced.
         max_view_sets (`int`, defaults to 4): sets of views that are kept; 0 keeps none.
+        intrinsics_size (`tuple[int, int]`, *optional*): width and height of the pictures that intrinsics were measured
+            on, if these had another size.
     Raises:
         ValueError: if there is no view, or intrinsics or poses are none, or the processor normalises pixels otherwise
             than the model expects. FileNotFoundError, TypeError: as `open_views`.
@@ -87,15 +103,19 @@ class SceneSession:
         points_from: Callable | None = None,
         max_views: int = MAX_VIEWS,
         max_view_sets: int = 4,
+        intrinsics_size: tuple[int, int] | None = None,
     ):
         if points_from is not None:
             check_points_source(points_from)
         self._asker = Asker(model, processor)
         self.model, self.processor = self._asker.model, processor
-        self.views = open_views(views, intrinsics, poses, max_views)
+        self.views = open_views(views, intrinsics, poses, max_views, intrinsics_size)
+        if self.views is not views and self.views.notes:
+            logger.warning(f"views: {'; '.join(self.views.notes)}.")
         self._max_view_sets = check_count("max_view_sets", max_view_sets, least=0)
-        self._kept, self._state = OrderedDict(), None
-        self._known, self._given_source, self._seen = self._known_names(), points_from, None
+        self._kept, self._state, self._given_source, self._seen = OrderedDict(), None, points_from, None
+        self._known = None
+        self._find_known()
         self.is_closed = False
 
     def __repr__(self):
@@ -115,6 +135,20 @@ class SceneSession:
             self.is_closed = True
             self._kept.clear()
             self._seen = None
+
+    def refresh(self) -> None:
+        """Let go of all that is kept, and encode the views anew at the next question.
+
+        For changes that are not noticed by themselves: a few values among many through `.data`, weights that are
+        offloaded, and what a function given as `points_from` computes with.
+
+        Raises:
+            ValueError: if the session is closed.
+        """
+        with model_lock(self.model):
+            self._check_open()
+            self._kept.clear()
+            self._state = self._seen = None
 
     # Questions
 
@@ -228,6 +262,7 @@ class SceneSession:
         Returns:
             `GroundedObject`.
         """
+        description = mend_text(description, "description") if isinstance(description, str) else description
         chat = self._messages("grounding_frame", description=description)
         first = self._answers([chat], "grounding_frame", **options)[0]
         found = parse_frame(first.text, len(self.views))
@@ -260,7 +295,7 @@ class SceneSession:
         marks, task = as_marks(view if x is None else [[view, x, y]]), "reconstruction"
         if len(marks) != 1:
             marks, task = number_marks(view, len(self.views)), "sparse_points"
-        chat = self._messages(task, marks=marks)
+        chat = self._messages(task, marks=self.views.picture_marks(marks))
         key = tuple((mark.view, *mark.pixel, mark.color, mark.text) for mark in marks)
         places = tuple((mark.view, *mark.pixel) for mark in marks)
         answer = self._answers([chat], task, marks=key, **options)[0]
@@ -331,7 +366,10 @@ class SceneSession:
         if relative is None or any(camera is None for camera in given):
             maps, told, told_poses = self._reconstructed()
             if told is None:
-                raise ValueError(f"{maps.source} tells points, but no cameras. {_WHO_TELLS}")
+                raise ValueError(
+                    f"{maps.source} tells points, but no cameras. Give intrinsics and poses of all views (--intrinsics"
+                    f" and --poses of gap-mllm ask). Or: {_WHO_TELLS}"
+                )
             if relative is None:
                 relative, source[1] = list(told_poses), maps.source
             if any(camera is None for camera in given):
@@ -342,13 +380,13 @@ class SceneSession:
     def _reconstructed(self):
         with model_lock(self.model), torch.no_grad():
             self._check_open()
-            self._check_state()
             source = self.points_from
             if source is None:
                 raise ValueError(f"This model ({type(self.model).__name__}) tells no points. {_WHO_TELLS}")
-            if self._seen is None:
-                self._seen = reconstruct(source, self.views)
-            return self._seen
+            state = self._check_state(), ModelState.of(source)
+            if self._seen is None or self._seen[0] != state or state[0] is None:
+                self._seen = state, reconstruct(source, self.views)
+            return self._seen[1]
 
     # Chats
 
@@ -358,7 +396,7 @@ class SceneSession:
             raise TypeError(f"a question is a text or a list of messages, got {type(question).__name__}.")
         if not question.strip():
             raise ValueError("the question is empty.")
-        return self._messages("reconstruction", prompt=question)
+        return self._messages("reconstruction", prompt=mend_text(question, "question"))
 
     def _messages(self, task, order=None, **arguments):
         self._check_open()
@@ -370,6 +408,7 @@ class SceneSession:
     def _chat(self, question):
         if not isinstance(question, list | tuple):
             return self.messages(question)
+        warn_of_unread_keys(chat_parts(question))
         parts = [part for part in chat_parts(question) if part["type"] != "text"]
         if any(part["type"] not in ("image", "image_url") for part in parts) or len(parts) != len(self.views):
             raise ValueError(
@@ -387,7 +426,7 @@ class SceneSession:
                     "session is about one scene. Open another for other views, or leave placeholders "
                     "({'type': 'image'})."
                 )
-        return list(question)
+        return list(mend_chat(question))
 
     def _order_from(self, view):
         """A view first, those behind it, then those before it backwards; as many as the second stage shows."""
@@ -431,26 +470,28 @@ class SceneSession:
         return encoded
 
     def _check_state(self):
-        """What answers depend on; what was kept of another model is gone."""
-        state = _state(self.model)
-        if state != self._state or state is None:
+        """What answers depend on, None while the model is trained; what was kept of another state is gone."""
+        state = None if self.model.training else (ModelState.of(self.model), processor_state(self.processor))
+        if state is None or state != self._state:
             self._kept.clear()
-            self._state, self._seen = state, None
+            check_image_statistics(self.processor, self.model.config)
+            self._find_known()
+            self._state = state
         return state
 
-    def _known_names(self):
-        """Which fields of known geometry the model gets."""
+    def _find_known(self):
+        """Find which fields of known geometry the model gets, and warn where it reads none of those given."""
         given = [name for name in _KNOWN if any(value is not None for value in self._all(_KNOWN[name]))]
         base, fusion = self.model.model, self.model.config.gap_fusion_config
         reads = getattr(base.geometry, "reads_known_geometry", False) or fusion.position_encoding is not None
-        if given and not (base.geometry is not None and reads):
+        known = given if base.geometry is not None and reads else []
+        if given and not known and known != self._known:
             encoder = "no geometry encoder" if base.geometry is None else type(base.geometry).__name__
             logger.warning(
                 f"{' and '.join(given)} were given, but this model ({encoder}) reads pixels alone: they change no "
                 "answer, only the frames that results are told and drawn in (docs/known_geometry.md)."
             )
-            return []
-        return given
+        self._known = known
 
     def _known_geometry(self, grid, order):
         """Intrinsics and poses of the views as the model gets them."""
@@ -458,7 +499,7 @@ class SceneSession:
         for name in self._known:
             values = [getattr(self.views, _KNOWN[name])[view] for view in order]
             if name == "intrinsics":
-                sizes = [self.views.pictures[view].size for view in order]
+                sizes = [self.views.sizes[view] for view in order]
                 values = [
                     None if camera is None else scale_intrinsics(camera, columns * patch / w, rows * patch / h)
                     for camera, (w, h), (_, rows, columns) in zip(values, sizes, grid.tolist(), strict=True)
@@ -500,9 +541,9 @@ class SceneSession:
 
 
 _WHO_TELLS = (
-    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads; or "
-    "load the model with AutoModelForPreTraining, if its folder holds heads for points (which tell no cameras), or "
-    "with an encoder of the type 'gap_mllm_vggt_points'."
+    "Pass points_from=GapMllmVggtForReconstruction.from_pretrained(FOLDER), a geometry encoder with its heads "
+    "(--points-from FOLDER of gap-mllm ask); or load the model with AutoModelForPreTraining, if its folder holds "
+    "heads for points (which tell no cameras), or with an encoder of the type 'gap_mllm_vggt_points'."
 )
 _KNOWN = {"intrinsics": "intrinsics", "poses": "camera_to_world"}  # name of the model -> of SceneViews
 
@@ -522,30 +563,13 @@ def _as_labels(labels):
     for label in labels:
         if not isinstance(label, str):
             raise TypeError(f"labels must be texts, as ['chair', 'table']; got {label!r}.")
-    return labels
+    return tuple(mend_text(label, "label") for label in labels)
 
 
 def _check_single(options):
     for name in ("num_beams", "num_return_sequences"):
         if (options.get(name) or 1) != 1:
             raise ValueError(f"{name} is {options[name]}; what is streamed is one answer, as it grows: leave it out.")
-
-
-def _state(model):
-    """What answers depend on beside the question; None while the model is trained, so that nothing is kept."""
-    if model.training:
-        return None
-    weights = tuple((id(each), 0 if each.is_inference() else each._version) for each in model.parameters())
-    adapters = tuple(
-        (
-            getattr(part, "disable_adapters", None),
-            tuple(part.active_adapters),
-            tuple(getattr(part, "merged_adapters", ())),
-        )
-        for part in model.modules()
-        if hasattr(part, "active_adapters") and not isinstance(part, PreTrainedModel)
-    )
-    return model.model.uses_geometry, weights, adapters
 
 
 __all__ = ["SceneSession"]

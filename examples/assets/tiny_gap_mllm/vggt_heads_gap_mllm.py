@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmVggtConfig
 from .vggt_gap_mllm import GapMllmVggtBlock, GapMllmVggtMlp, GapMllmVggtModel, GapMllmVggtPreTrainedModel, as_views
+from .weights_gap_mllm import HALF_PRECISION
 
 
 with needed_from_transformers():
@@ -30,11 +31,14 @@ POSITION_BASE = 100.0
 def quaternion_to_matrix(quaternion: torch.Tensor):
     """Turn quaternions (x, y, z, w) of any norm but zero into rotation matrices.
 
+    Those of half precision give float32: rounded entries would be no rotation.
+
     Args:
         quaternion (`torch.Tensor` of shape `(..., 4)`): scalar last.
     Returns:
         `torch.Tensor` of shape `(..., 3, 3)`
     """
+    quaternion = quaternion.float() if quaternion.dtype in HALF_PRECISION else quaternion
     x, y, z, w = quaternion.unbind(-1)
     s = 2.0 / (quaternion * quaternion).sum(-1)
     rows = [
@@ -93,7 +97,8 @@ def pose_encoding_to_cameras(pose_encoding: torch.Tensor, image_size: tuple[int,
         pose_encoding (`torch.Tensor` of shape `(..., 9)`): field of view in radians; 0 gives an infinite focal length.
         image_size (`tuple[int, int]`): height and width in pixels.
     Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: extrinsics `(..., 3, 4)` and intrinsics `(..., 3, 3)`, the latter float32.
+        `tuple[torch.Tensor, torch.Tensor]`: extrinsics `(..., 3, 4)` and intrinsics `(..., 3, 3)`, the latter float32;
+            both for a pose encoding in half precision.
     """
     height, width = image_size
     translation, quaternion, fov = pose_encoding.split([3, 4, 2], dim=-1)
@@ -375,8 +380,8 @@ class VggtHeads:
 class GapMllmVggtForReconstruction(VggtHeads, GapMllmVggtPreTrainedModel):
     """VGGT with its camera, depth and point heads.
 
-    The heads run in the dtype of their parameters, float32 after from_pretrained whatever dtype is asked for, with
-    autocast off, as in the reference.
+    The heads run in the dtype of their parameters, with autocast off, as in the reference: float32 after
+    from_pretrained whatever dtype is asked for, and after casts of the model to half precision.
 
     Example:
         ```python

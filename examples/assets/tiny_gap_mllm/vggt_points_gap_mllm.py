@@ -48,15 +48,25 @@ class GapMllmVggtPointsModel(VggtHeads, GapMllmVggtModel):
             head.requires_grad_(False)
         self.post_init()
 
-    def forward(self, images: torch.Tensor | list[torch.Tensor], scene_lengths: list[int] | None = None, **kwargs):
-        """Encode scenes of views; arguments and errors as of `GapMllmVggtModel.forward`.
+    def forward(
+        self,
+        images: torch.Tensor | list[torch.Tensor],
+        scene_lengths: list[int] | None = None,
+        as_reconstruction: bool = False,
+        **kwargs,
+    ):
+        """Encode scenes of views; other arguments and errors as of `GapMllmVggtModel.forward`.
 
+        Args:
+            as_reconstruction (`bool`, defaults to False): whether to return what `predict_points` does.
         Returns:
             `GapMllmGeometryOutput`, with `points`.
         """
         views, scene_lengths = as_views(images, scene_lengths)
         output = super().forward(views, scene_lengths)
-        depth, _, cameras = self._depth_and_cameras(output, views)
+        depth, confidence, cameras = self._depth_and_cameras(output, views)
+        if as_reconstruction:
+            return self._reconstruction(depth, confidence, cameras)
         output.points, start = [], 0
         for length in scene_lengths:
             first = cameras[start][0]  # world to camera; the world is the first camera, but for small errors
@@ -96,8 +106,11 @@ class GapMllmVggtPointsModel(VggtHeads, GapMllmVggtModel):
             TypeError, ValueError: as `GapMllmVggtModel.forward`.
         """
         views, lengths = as_views(images)
-        output = GapMllmVggtModel.forward(self, views, lengths)
-        depth, confidence, cameras = self._depth_and_cameras(output, views)
+        return self(views, lengths, as_reconstruction=True)  # called, so that hooks bring offloaded weights
+
+    @staticmethod
+    def _reconstruction(depth, confidence, cameras):
+        """Points in the encoder's world, and the cameras that see them."""
         points = [
             (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
             for values, (extrinsics, intrinsics) in zip(depth, cameras, strict=True)

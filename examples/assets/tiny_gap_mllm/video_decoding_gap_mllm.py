@@ -1,6 +1,7 @@
 """Frames out of a video file, by PyAV: counted by decoding, upright, and none of what is damaged.
 
-What a container says of its length is not used. Which frames to take is decided in frame_sampling_gap_mllm.py.
+What a container says of its length is not used. Which frames to take is decided in frame_sampling_gap_mllm.py, and how
+a frame becomes a picture in video_pixels_gap_mllm.py.
 """
 
 import os
@@ -14,29 +15,79 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from transformers.utils import logging
 
+from .camera_geometry_gap_mllm import scale_intrinsics
+from .orientation_gap_mllm import Orientation
+from .video_pixels_gap_mllm import MAX_ASPECT, AnimationFrame, StoredFrame, split_exif
+from .view_files_gap_mllm import file_content, is_heif, is_wide
+
+
+logger = logging.get_logger(__name__)
 
 MP4_PARTS = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"uuid", b"sidx")
 EBML_HEADER, MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders of these drop what is transparent
+ATTACHED_PICTURE = 0x400  # a cover, in FFmpeg's numbers of dispositions
 
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One frame: its place in the video from 0, seconds since frame 0 (None in a folder), and the upright picture."""
+    """One frame of a video, upright and with square pixels.
+
+    Intrinsics and poses that are given for a video belong to its stored frames. `upright_intrinsics` and
+    `orientation.pose` turn them into those of `image`.
+
+    Args:
+        index (`int`): place in the video, from 0.
+        timestamp (`float`, *optional*): seconds since frame 0; None in a folder.
+        image (`PIL.Image.Image`): upright RGB picture.
+        orientation (`Orientation`): what made it upright, after its pixels were made square.
+        stored_size (`tuple[int, int]`, *optional*): width and height of the stored frame, in its pixels; by default
+            that of the picture, turned back.
+        square_size (`tuple[int, int]`, *optional*): width and height with square pixels, before it was turned; by
+            default the stored size. Their ratios are the stretch: `square_size[0] / stored_size[0]` along x.
+    """
 
     index: int
     timestamp: float | None
     image: Image.Image
+    orientation: Orientation = Orientation()
+    stored_size: tuple[int, int] | None = None
+    square_size: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        stored = self.stored_size or self.orientation.size(self.image.size)
+        object.__setattr__(self, "stored_size", stored)
+        object.__setattr__(self, "square_size", self.square_size or stored)
+
+    def upright_intrinsics(self, intrinsics: np.ndarray, name: str = "intrinsics") -> np.ndarray:
+        """Turn intrinsics of the stored frame into those of the picture.
+
+        Args:
+            intrinsics (`np.ndarray` of shape `(3, 3)`): intrinsics in pixels of the stored frame.
+            name (`str`, defaults to "intrinsics"): how the error calls them.
+        Returns:
+            `np.ndarray` of shape `(3, 3)`: intrinsics in pixels of `image`.
+        Raises:
+            ValueError: as `Orientation.intrinsics`.
+        """
+        stretch = [square / stored for square, stored in zip(self.square_size, self.stored_size, strict=True)]
+        return self.orientation.intrinsics(scale_intrinsics(intrinsics, *stretch), self.square_size, name)
 
 
 class VideoFile:
     """A video file to read frames from.
 
+    Pictures are upright, have square pixels, and show white where the video is transparent. Colours are those that the
+    file states; where it states none, BT.709 from 720 lines or 1280 columns on, else BT.601.
+
     Args:
         path (`str` or `Path`): a local file.
     Raises:
         ImportError: on reading, without the package `av`.
-        ValueError: on reading, with the path, if the video is cut off, damaged, or none.
+        ValueError: on reading, with the path, if the video is cut off, damaged, or none, or if its pixels are more
+            than four times as long as wide.
 
     Example:
         ```python
@@ -56,7 +107,7 @@ class VideoFile:
         return ValueError(f"{self.path}: {reason}")
 
     def check_size(self, width: int, height: int) -> None:
-        """Look at the size of a frame before it is decoded, in pixels; refuses none."""
+        """Look at the size of a frame before it is decoded or resized, in pixels; refuses none."""
 
     def read(self, choose: Callable[[list[float]], list[int]]) -> tuple[list[VideoFrame], list[float]]:
         """Read the frames that a function chooses.
@@ -78,50 +129,146 @@ class VideoFile:
         """The wanted frames that exist, by place, and the times of all that were decoded."""
         frames, times = {}, []
         last = max(wanted, default=-1)
-        for index, seconds, frame, orientation in self.decode():
-            times.append(seconds)
-            if index in wanted:
-                image = Image.fromarray(orientation.apply(frame.to_ndarray(format="rgb24")))
-                frames[index] = VideoFrame(index, seconds, image)
-            if stop_early and index >= last:
+        for stored in self.decode():
+            times.append(stored.seconds)
+            if stored.index in wanted:
+                frames[stored.index] = self._show(stored)
+            if stop_early and stored.index >= last:
                 break
         return frames, times
 
-    def decode(self) -> Iterator[tuple]:
-        """Yield (index, seconds since frame 0, frame, orientation) of all frames."""
-        with self._open() as (container, stream):
-            # Not frames beside each other, where a frame can be given out before its neighbour is known to be damaged.
-            stream.thread_type = "SLICE"
-            index, start, orientation = -1, 0, None
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise self._damaged(f"the packet after frame {index} is cut off or damaged")
-                for frame in packet.decode():
-                    index += 1
-                    if frame.is_corrupt:
-                        raise self._damaged(f"frame {index} is damaged")
-                    self.check_size(frame.width, frame.height)  # it may grow on the way
-                    if orientation is None:
-                        start, orientation = frame.pts or 0, _Orientation.of(frame)
-                    yield index, _seconds(frame, start, index, stream), frame, orientation
-            if index < 0:
-                raise self._damaged("it holds no frame")
+    def upright_size(self, stored: StoredFrame | AnimationFrame) -> tuple[int, int]:
+        """Width and height of the picture of a frame."""
+        with self._named_errors():
+            return stored.orientation.size(stored.square_size)
+
+    def decode(self) -> Iterator[StoredFrame | AnimationFrame]:
+        """Yield all frames as they are stored."""
+        last = None
+        for last in self._decode_animation() if self._is_animation() else self._decode_video():
+            yield last
+        if last is None:
+            raise self._damaged("it holds no frame")
 
     def packet_times(self) -> list[float]:
         """Times of the packets that should become frames: a first guess at the frames, without decoding."""
+        if self._is_animation():
+            return [stored.seconds for stored in self.decode()]
         with self._open() as (container, stream):
-            packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+            packets = [packet for packet in self._packets(container, stream) if packet.size and not packet.is_discard]
             if not packets:
                 raise self._damaged("it holds no frame")
             start = min((packet.pts for packet in packets if packet.pts is not None), default=0)
             return sorted(_seconds(packet, start, index, stream) for index, packet in enumerate(packets))
 
+    def _show(self, stored):
+        """The picture of a frame."""
+        width, height = stored.square_size
+        if (width, height) != stored.size:
+            logger.warning_once(
+                f"{self.path} has pixels that are not square ({stored.aspect.numerator}:{stored.aspect.denominator}): "
+                f"its frames of {stored.size[0]}x{stored.size[1]} are stretched to {width}x{height}. Intrinsics of "
+                "the stored frames have to be stretched with them."
+            )
+        with self._named_errors():
+            image, orientation = stored.picture(), stored.orientation
+        return VideoFrame(stored.index, stored.seconds, image, orientation, stored.size, stored.square_size)
+
+    def _decode_video(self):
+        with self._open() as (container, stream):
+            # Not frames beside each other, where a frame can be given out before its neighbour is known to be damaged.
+            stream.thread_type = "SLICE"
+            index, start, decode = -1, 0, self._decoder(stream)
+            container_aspect = _container_aspect(stream)
+            for packet in self._packets(container, stream):
+                if packet.is_corrupt:
+                    raise self._damaged(f"the packet after frame {index} is cut off or damaged")
+                with self._named_errors():
+                    exif, packet = split_exif(packet) if stream.codec_context.name == "mjpeg" else (None, packet)
+                    frames = decode(packet)
+                for frame in frames:
+                    index += 1
+                    if frame.is_corrupt:
+                        raise self._damaged(f"frame {index} is damaged")
+                    if index == 0:
+                        start = frame.pts or 0
+                    seconds, codec = _seconds(frame, start, index, stream), stream.codec_context
+                    aspect = container_aspect or codec.sample_aspect_ratio or Fraction(1)
+                    stored = StoredFrame(index, seconds, frame, aspect, str(self.path), codec, exif)
+                    self._check(stored)  # it may grow on the way
+                    yield stored
+
+    def _check(self, stored):
+        """Refuse frames that are too large, or would be with square pixels."""
+        self.check_size(*stored.size)
+        if not Fraction(1, MAX_ASPECT) <= stored.aspect <= MAX_ASPECT:
+            raise self.error(
+                f"its pixels are {float(stored.aspect):g} times as wide as high; expected {1 / MAX_ASPECT:g} to "
+                f"{MAX_ASPECT}. Is its sample aspect ratio right? Encode it anew with square pixels."
+            )
+        self.check_size(*stored.square_size)
+
+    def _decoder(self, stream):
+        """What makes frames of packets."""
+        codec = stream.codec_context.name
+        if stream.metadata.get("alpha_mode") != "1" or codec not in ALPHA_DECODERS:
+            return lambda packet: packet.decode()
+        av = import_module("av")
+        try:
+            return av.codec.CodecContext.create(ALPHA_DECODERS[codec], "r").decode
+        except (av.error.FFmpegError, ValueError):  # this FFmpeg is built without it
+            logger.warning_once(
+                f"{self.path} is transparent, which FFmpeg reads by libvpx only; it is read as opaque."
+            )
+            return lambda packet: packet.decode()
+
+    def _decode_animation(self):
+        """Pictures of an animation, by Pillow, which composes them, and reads WebP and TIFF that FFmpeg does not."""
+        self._refuse_cut_file()
+        with self._named_errors():
+            image = Image.open(self.path)
+        with image:
+            self.check_size(*image.size)
+            milliseconds, orientation, has_times = 0, Orientation.of_picture(image), image.format != "TIFF"
+            for index in range(getattr(image, "n_frames", 1)):
+                with self._named_errors():
+                    image.seek(index)
+                    pixels = np.asarray(image if is_wide(image.mode) else image.convert("RGBA"))
+                if has_times:  # Pillow turns a TIFF itself
+                    pixels = orientation.array(pixels)
+                shown = Image.fromarray(pixels)  # without EXIF
+                yield AnimationFrame(index, milliseconds / 1000 if has_times else None, shown, orientation)
+                milliseconds += image.info.get("duration", 0)
+
+    def _packets(self, container, stream):
+        packets = iter(container.demux(stream))
+        while True:
+            with self._named_errors():
+                packet = next(packets, None)
+            if packet is None:
+                return
+            yield packet
+
+    def _is_animation(self):
+        return file_content(self.path).kind == "animation"
+
     def _damaged(self, what):
         return self.error(f"the video cannot be decoded: {what}. Is the download complete? Fetch the file again.")
 
     @contextmanager
+    def _named_errors(self):
+        """Every error of the library becomes one that names the path; nothing but the library is called within."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:  # PyAV raises whatever meets a kind that it does not know
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise self._damaged(f"it is no video, damaged, or its end is missing ({reason})") from error
+
+    @contextmanager
     def _open(self):
-        """Open a container and its first video stream; every error of the library becomes one that names the path."""
+        """Open a container and its first video stream."""
         try:
             av = import_module("av")  # by its text: loaders of remote code demand every package that they see imported
         except ImportError:
@@ -132,23 +279,26 @@ class VideoFile:
             kind = "is a folder" if self.path.is_dir() else "does not exist"
             raise FileNotFoundError(f"{self.path} {kind}; expected a video file.")
         self._refuse_cut_file()
-        try:
+        with self._named_errors():
             # A playlist must not reach beyond files.
-            with av.open(str(self.path), options={"protocol_whitelist": "file"}) as container:
-                if not container.streams.video:
-                    raise self._damaged("it holds no video stream")
-                stream = container.streams.video[0]
-                self.check_size(stream.width, stream.height)
-                yield container, stream
-        except av.error.FFmpegError as error:
-            raise self._damaged(f"it is no video, damaged, or its end is missing ({error.strerror})") from None
+            container = av.open(str(self.path), options={"protocol_whitelist": "file"})
+        with container:
+            with self._named_errors():
+                stream = _first_video(container)
+                size = None if stream is None else (stream.width, stream.height)
+            if stream is None:
+                raise self._damaged("it holds no video stream")
+            self.check_size(*size)
+            yield container, stream
 
     def _refuse_cut_file(self):
         """Compare the file's size with what its outermost parts need; the library reads some cut files in silence."""
         size = self.path.stat().st_size
         with open(self.path, "rb") as stream:
             head = stream.read(4096)
-            needed = _mp4_size(stream) if head[4:8] == b"ftyp" else _matroska_size(head)
+            if is_heif(head):  # of whose tiles the library makes a video
+                raise self.error("this is a picture, HEIC, and no video; give it as an image.")
+            needed = _webp_size(head) or (_mp4_size(stream) if head[4:8] == b"ftyp" else _matroska_size(head))
             stream.seek(max(0, size - 1024))
             tail = stream.read()
         if head.startswith(b"GIF8") and not tail.rstrip(b"\0").endswith(b";"):
@@ -159,33 +309,26 @@ class VideoFile:
 
 def frame_rate(seconds: list[float]) -> float | None:
     """Mean frames per second by the times of all frames, in seconds; None where they do not tell it."""
-    total = seconds[-1] - seconds[0] if seconds else 0
+    if not seconds or None in (seconds[0], seconds[-1]):
+        return None
+    total = seconds[-1] - seconds[0]
     # To the nearest fraction as containers have it, 30000 / 1001 for one: counts of frames must not hang on rounding.
     return float(Fraction((len(seconds) - 1) / total).limit_denominator(1001)) if total > 0 else None
 
 
-@dataclass(frozen=True)
-class _Orientation:
-    """How a stored picture becomes upright: rows and columns exchanged first, then mirrored."""
+def _first_video(container):
+    """The first stream that is a video and no cover beside it; None without."""
+    for stream in container.streams.video:
+        disposition = getattr(stream, "disposition", 0)
+        if not getattr(disposition, "value", disposition) & ATTACHED_PICTURE:
+            return stream
+    return None
 
-    is_swapped: bool = False
-    flip_columns: bool = False
-    flip_rows: bool = False
 
-    @classmethod
-    def of(cls, frame):
-        """From the display matrix [a b u; c d v; x y w]: the stored x axis points to (a, b), the y axis to (c, d)."""
-        data = frame.side_data.get("DISPLAYMATRIX")
-        if data is None:
-            return cls()
-        a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].tolist()
-        is_swapped = abs(b) > abs(a)
-        return cls(is_swapped, (c if is_swapped else a) < 0, (b if is_swapped else d) < 0)
-
-    def apply(self, pixels: np.ndarray):
-        """(H, W, 3) -> upright."""
-        pixels = pixels.swapaxes(0, 1) if self.is_swapped else pixels
-        return np.ascontiguousarray(pixels[:: -1 if self.flip_rows else 1, :: -1 if self.flip_columns else 1])
+def _container_aspect(stream):
+    """Width of a pixel over its height where the container says it; the codec's own may change on the way."""
+    guess = stream.sample_aspect_ratio
+    return None if guess == stream.codec_context.sample_aspect_ratio else guess
 
 
 def _seconds(part, start, index, stream):
@@ -193,6 +336,11 @@ def _seconds(part, start, index, stream):
     if part.pts is None:
         return float(index / (stream.average_rate or stream.guessed_rate or 1))
     return float((part.pts - start) * part.time_base)
+
+
+def _webp_size(head):
+    """Where a WebP ends, by its own length; 0 for other files."""
+    return 8 + int.from_bytes(head[4:8], "little") if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else 0
 
 
 def _mp4_size(stream):

@@ -28,6 +28,20 @@ CHOICE_OPTIONS = ("num_frames", "fps", "sampling", "points_from", "num_candidate
 class _TorchVideoProcessor(BaseVideoProcessor):
     """What transformers does by torchvision, in torch; it stands behind Qwen3-VL's class, whose super() it is."""
 
+    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
+        """As in transformers, but read by `VideoFile`: upright, of square pixels, in the colours that files state."""
+        if isinstance(video_url_or_urls, list):
+            read = [self.fetch_videos(entry, sample_indices_fn) for entry in video_url_or_urls]
+            return [list(part) for part in zip(*read, strict=True)]
+
+        def choose(seconds):
+            known = VideoMetadata(len(seconds), fps=frame_rate(seconds))
+            return list(range(len(seconds))) if sample_indices_fn is None else list(sample_indices_fn(metadata=known))
+
+        frames, known = _read_file(video_url_or_urls, "the video", choose)
+        known = VideoMetadata(**known, frames_indices=[frame.index for frame in frames])
+        return np.stack([np.asarray(frame.image) for frame in frames]), known
+
     def convert_to_rgb(self, video: torch.Tensor) -> torch.Tensor:
         return video.expand(-1, 3, -1, -1)  # (T, 1 or 3, H, W)
 
@@ -53,7 +67,8 @@ class _TorchVideoProcessor(BaseVideoProcessor):
 class GapMllmVideoProcessor(Qwen3VLVideoProcessor, _TorchVideoProcessor):
     """`Qwen3VLVideoProcessor` that needs no torchvision; saved under that name, which any stack knows.
 
-    It takes decoded frames; `GapMllmProcessor` reads files. Its settings are those of the class it stands for.
+    It takes decoded frames, or files, whose frames are read as `VideoFile` does; `GapMllmProcessor` chooses them in
+    more ways. Its settings are those of the class it stands for.
     """
 
     cap_pixels_per_frame = False  # what Qwen3VLVideoProcessor does where nothing is said, without its warning
@@ -82,13 +97,16 @@ def read_clips(
             chats that show them.
         processor (`Qwen3VLVideoProcessor`): video processor, whose rule chooses the frames unless `sampling` is given.
         metadata (`VideoMetadata`, `dict`, or list, *optional*): an entry for each video that is given as frames, with
-            `fps`; `frames_indices` where they are a choice already. None for files.
+            `fps`, and `frames_indices` where they are a choice of a video's frames already: these are taken as they
+            are unless `options` ask for fewer. Times are `frames_indices / fps`, or `seconds` where they are given.
+            None for files.
         **options: `do_sample_frames`, and the fields of `FrameChoice` in `CHOICE_OPTIONS`.
     Returns:
         `tuple[list[np.ndarray], list[ClipMetadata]]`: frames `(T, H, W, 3)`, RGB of 8 bits, and their times.
     Raises:
         ValueError: if a video is a URL, has fewer frames than a temporal patch, frames of unlike sizes, or came as
-            frames without a frame rate, if metadata do not fit, or if a choice comes with `do_sample_frames=False`.
+            frames without a frame rate, if metadata do not fit the frames or each other, or if a choice comes with
+            `do_sample_frames=False`.
         TypeError, ValueError: as `FrameChoice` and `to_rgb_image`. ImportError, FileNotFoundError: as `VideoFile`.
     """
     videos = _as_videos(videos)
@@ -112,7 +130,8 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
         raise ValueError(f"do_sample_frames is False, which takes all frames, but {', '.join(options)} came with it.")
 
     def choose(seconds, fps=None, is_chosen=False):
-        keeps_all = do_sample_frames is None and not options and (is_chosen or not processor.do_sample_frames)
+        is_asked = do_sample_frames or (do_sample_frames is None and processor.do_sample_frames)
+        keeps_all = not options and (is_chosen or not is_asked)
         rate = fps or frame_rate(seconds)
         if do_sample_frames is False or keeps_all or (choice is None and rate is None):
             return list(range(len(seconds)))
@@ -121,16 +140,7 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
         return processor.sample_frames(VideoMetadata(len(seconds), fps=rate), **options).tolist()
 
     if isinstance(video, str | os.PathLike):
-        if str(video).startswith(("http://", "https://")):
-            raise ValueError(f"{name} is the URL {video}; download it, and give the path of the file.")
-        path = video.removeprefix("file://") if isinstance(video, str) else video
-        if os.path.isdir(path):
-            raise FileNotFoundError(
-                f"{name} is the folder {path}; expected a video file, or the paths of its frames as a list, with "
-                "video_metadata=[{'fps': frames per second}]."
-            )
-        frames, seconds = VideoFile(path).read(choose)
-        known = {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
+        frames, known = _read_file(video, name, choose)
     else:
         frames, known = _read_given(video, metadata, name, choose)
     if choice is not None:
@@ -152,6 +162,20 @@ def _read_clip(video, metadata, name, processor, do_sample_frames=None, **option
     )
 
 
+def _read_file(video, name, choose):
+    """The chosen frames of a file, and what is known of the whole video."""
+    if str(video).startswith(("http://", "https://")):
+        raise ValueError(f"{name} is the URL {video}; download it, and give the path of the file.")
+    path = video.removeprefix("file://") if isinstance(video, str) else video
+    if os.path.isdir(path):
+        raise FileNotFoundError(
+            f"{name} is the folder {path}; expected a video file, or the paths of its frames as a list, with "
+            "video_metadata=[{'fps': frames per second}]."
+        )
+    frames, seconds = VideoFile(path).read(choose)
+    return frames, {"total_num_frames": len(seconds), "fps": frame_rate(seconds)}
+
+
 def _read_given(video, metadata, name, choose):
     """The frames to show of those given, and what the metadata say of the whole video."""
     metadata = dict(metadata or {})
@@ -161,17 +185,67 @@ def _read_given(video, metadata, name, choose):
             "[{'fps': frames per second of the video}], with 'frames_indices' if they are a choice of its frames; or "
             "show them as images."
         )
-    fps, indices = check_positive("fps of video_metadata", metadata["fps"]), metadata.get("frames_indices")
-    indices = list(range(len(video))) if indices is None else [int(index) for index in indices]
-    seconds = metadata.get("seconds") or [index / fps for index in indices]
-    if not len(indices) == len(seconds) == len(video):
-        raise ValueError(f"{name} has {len(video)} frames, but its frames_indices are {len(indices)}.")
-    total = metadata.get("total_num_frames") or len(video)
+    fps = check_positive("fps of video_metadata", metadata["fps"])
+    indices, seconds = _given_places(metadata, len(video), name), metadata.get("seconds")
+    total = _given_total(metadata, indices, len(video), name)
+    is_whole = metadata.get("total_num_frames") is not None and indices == list(range(total))
+    is_chosen = not is_whole and (indices is not None or seconds is not None)
+    indices = list(range(len(video))) if indices is None else indices
+    seconds = [index / fps for index in indices] if seconds is None else _ascending("seconds", seconds, name)
+    if len(seconds) != len(video):
+        raise ValueError(f"{name} has {len(video)} frames, but its seconds are {len(seconds)}.")
+    _check_duration(metadata.get("duration"), seconds, fps, name)
     frames = [
         VideoFrame(indices[place], seconds[place], to_rgb_image(video[place], f"frame {place} of {name}"))
-        for place in (choose(seconds, is_chosen=True) if len(video) < total else choose(seconds, fps))
+        for place in (choose(seconds, is_chosen=True) if is_chosen else choose(seconds, fps))
     ]
     return frames, {"total_num_frames": total, "fps": fps}
+
+
+def _given_places(metadata, num_frames, name):
+    """The places of the given frames in their video; None where they are all of it."""
+    if metadata.get("frames_indices") is None:
+        return None
+    indices = _ascending("frames_indices", metadata["frames_indices"], name)
+    if any(index != int(index) for index in indices):
+        raise ValueError(f"frames_indices of {name} are {indices}; expected whole numbers.")
+    if len(indices) != num_frames:
+        raise ValueError(f"{name} has {num_frames} frames, but its frames_indices are {len(indices)}.")
+    return [int(index) for index in indices]
+
+
+def _ascending(field, values, name):
+    """Numbers of metadata, one for each frame; refused where they do not grow from 0 or more."""
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or not np.isfinite(values).all() or (values < 0).any() or (np.diff(values) <= 0).any():
+        raise ValueError(
+            f"{field} of {name} are {values.tolist()}; expected a number from 0 for each frame, ascending, each once."
+        )
+    return values.tolist()
+
+
+def _given_total(metadata, indices, num_frames, name):
+    """Number of frames of the whole video; refused where it does not fit the frames that came."""
+    last = indices[-1] if indices else num_frames - 1
+    if metadata.get("total_num_frames") is None:
+        return last + 1
+    total = int(metadata["total_num_frames"])
+    lacks_places = indices is None and metadata.get("seconds") is None
+    if last >= total or (lacks_places and num_frames != total):
+        raise ValueError(
+            f"{name} came as {num_frames} frames up to number {last}, but its total_num_frames is {total}. Give there "
+            "how many frames the whole video has, and as frames_indices which of them these are, from 0."
+        )
+    return total
+
+
+def _check_duration(duration, seconds, fps, name):
+    """Refuse times beyond the end of the video, but for a frame and a twentieth: rates of files are rounded."""
+    if duration and seconds and seconds[-1] > 1.05 * check_positive("duration of video_metadata", duration) + 1 / fps:
+        raise ValueError(
+            f"the last frame of {name} is at {seconds[-1]:g} s, by {fps:g} frames a second, but its duration is "
+            f"{duration:g} s. fps is the rate of the whole video, and frames_indices are places in it."
+        )
 
 
 def _as_videos(videos, depth: int = 0) -> list:

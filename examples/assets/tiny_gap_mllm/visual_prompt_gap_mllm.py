@@ -14,8 +14,14 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from transformers.image_utils import load_image
+from transformers.utils import logging
+
+from .view_files_gap_mllm import open_picture
 
 
+logger = logging.get_logger(__name__)
+
+CAMERA_BITS = (8, 10, 12, 14)  # of values that are stored in 16
 MARK_COLORS = {
     "red": (255, 0, 0),
     "green": (0, 255, 0),
@@ -93,7 +99,8 @@ class CrossSize:
 def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
     """Turn one picture of any usual kind into an upright 8-bit RGB PIL image.
 
-    EXIF rotation is applied, transparency is put on white (as VGGT's loader does), 16-bit grey is scaled to 8 bits.
+    EXIF rotation is applied, transparency is put on white (as VGGT's loader does), 16-bit grey is scaled to 8 bits;
+    values of a camera of 10, 12 or 14 bits are known by the largest of them, since files do not say so.
     Eight bits matter: the model rebuilds the geometry image from multiples of 1/255.
 
     Args:
@@ -118,7 +125,7 @@ def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
         ```
     """
     if isinstance(image, str | os.PathLike):
-        image, name = _open(image, name)
+        image, name = open_image(image, name)
     if isinstance(image, Image.Image):
         return _pil_to_rgb(image, name)
     if isinstance(image, torch.Tensor):
@@ -129,15 +136,30 @@ def to_rgb_image(image: Any, name: str = "the image") -> Image.Image:
     raise TypeError(f"{name} is of type {type(image).__name__}, expected {kinds}.")
 
 
-def _open(source: str | os.PathLike, name: str) -> tuple[Image.Image, str]:
+def is_remote(text: str) -> bool:
+    """Whether a text is a URL of a picture or holds one."""
+    return text.startswith(("http://", "https://", "data:image/"))
+
+
+def open_image(source: str | os.PathLike, name: str = "the image") -> tuple[Image.Image, str]:
+    """Open a picture as it is stored: not yet upright, and its pixels are read later.
+
+    Args:
+        source (`str` or `os.PathLike`): path, URL or base64 text.
+        name (`str`, defaults to "the image"): how error messages call it.
+    Returns:
+        `tuple[PIL.Image.Image, str]`: the picture, and its name with the path.
+    Raises:
+        FileNotFoundError, ValueError: as `to_rgb_image`. ImportError: for HEIC without pillow-heif.
+    """
     text = os.fspath(source)
     shown = text if len(text) <= 200 else text[:80] + "..."
     name = f"{name} ({shown!r})"
-    is_remote = text.startswith(("http://", "https://", "data:image/"))
-    if not is_remote and not os.path.isfile(text) and (isinstance(source, os.PathLike) or len(text) < 200):
+    is_local = not is_remote(text) and os.path.isfile(text)
+    if not is_local and not is_remote(text) and (isinstance(source, os.PathLike) or len(text) < 200):
         raise FileNotFoundError(f"{name} does not exist; check the path, or pass a URL or a PIL image.")
     try:
-        return (load_image(text) if is_remote or not os.path.isfile(text) else Image.open(text)), name
+        return (open_picture(text, name) if is_local else load_image(text)), name
     except Image.DecompressionBombError as error:  # neither of the errors below
         raise ValueError(f"{name} is too large, or damaged; give a smaller picture: {error}") from error
     except (OSError, ValueError, SyntaxError) as error:
@@ -191,11 +213,22 @@ def _to_8_bit(array: np.ndarray, name: str, dtype: str) -> np.ndarray:
     if dtype == "bool" or ("float" in dtype and high <= 1):
         top = 1.0
     else:
-        top = 65535.0 if dtype == "uint16" else 255.0
+        top = _top_of_16_bits(high, name) if dtype == "uint16" else 255.0
     if not (low >= 0 and high <= top):  # NaN is refused too
         ranges = "0..1 or 0..255" if "float" in dtype else f"0..{top:g}"
         raise ValueError(f"{name} of type {dtype} holds values from {low:g} to {high:g}, expected {ranges}.")
     return np.rint(values * (255.0 / top)).astype(np.uint8)
+
+
+def _top_of_16_bits(high, name):
+    """The white of a camera whose values are stored in 16 bits."""
+    bits = next((bits for bits in CAMERA_BITS if high < 2**bits), 16)
+    if bits < 16 and high > 0:
+        logger.warning_once(
+            f"{name} holds 16-bit values of at most {high:g}: taken as those of a camera of {bits} bits, whose white "
+            f"is {2**bits - 1}. Scale them to 16 or 8 bits if the picture is dark instead."
+        )
+    return 2.0**bits - 1
 
 
 # Marks

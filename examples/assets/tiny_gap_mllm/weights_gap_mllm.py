@@ -1,7 +1,9 @@
-"""How weights are read: all of them or an error that names what is missing, and what quantisation leaves as it is."""
+"""How weights are read: all of them or an error that names what is missing, and what quantisation and casts leave."""
 
 import re
 from copy import copy
+
+import torch
 
 from .compatibility_gap_mllm import needed_from_transformers
 
@@ -21,10 +23,38 @@ QUANTIZATION_SKIP_MODULES = (
 SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")  # of bitsandbytes, of the other configs
 
 
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+ROTARY_BUFFERS = ("inv_freq", "original_inv_freq")  # in half precision long prompts would lose their positions
+
+
 class WholeModel:
-    """For models: `from_pretrained` refuses to go on with random numbers in the place of missing weights."""
+    """For models: `from_pretrained` refuses to go on with random numbers in the place of missing weights.
+
+    What it keeps in float32 (`_keep_in_fp32_modules_strict`, and the frequencies of rotary positions) stays so when
+    the loaded model is cast, by `half()` or `to(torch.bfloat16)`, too.
+    """
 
     _may_start_afresh = ()  # beginnings of names of weights that a checkpoint may lack
+
+    def _apply(self, fn, *args, **kwargs):
+        """As in torch; moves what stays in float32, but does not cast it to half precision."""
+        kept = self._float32_tensors()
+
+        def convert(tensor):
+            converted = fn(tensor)
+            if id(tensor) in kept and tensor.dtype == torch.float32 and converted.dtype in HALF_PRECISION:
+                return tensor.to(converted.device)
+            return converted
+
+        return super()._apply(convert, *args, **kwargs)
+
+    def _float32_tensors(self):
+        """Tensors that stay in float32, with their gradients, by identity."""
+        parts = [f".{name}." for name in self._keep_in_fp32_modules_strict or ()]
+        kept = [each for name, each in self.named_parameters() if any(part in f".{name}" for part in parts)]
+        kept += [each for name, each in self.named_buffers() if name.split(".")[-1] in ROTARY_BUFFERS]
+        kept += [each.grad for each in kept if each.grad is not None]
+        return {id(each): each for each in kept}  # the tensors live on, so that no other gets the identity
 
     @classmethod
     def _finalize_model_loading(cls, model, load_config, loading_info):

@@ -1,0 +1,374 @@
+"""What a file is to a scene (the one table of kinds), which files of a folder are its views, and in which order.
+
+Sessions, `gap-mllm ask`, readers of data, labels of videos and the demo all choose by this file, so that the same
+folder has the same views everywhere. Kinds are found by content; only maps of one channel need the name as well.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from PIL import Image, ImageSequence, UnidentifiedImageError
+
+
+KINDS = ("picture", "animation", "video", "depth", "mask", "other")
+PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF", "GIF")
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .tif .tiff .bmp .ppm .pgm .tga .jp2 .avif .heic .heif .gif".split()
+)
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .qt .avi .mkv .webm .mpg .mpeg .mpe .vob .ts .mts .m2ts .3gp .3g2 .wmv .flv .ogv .h264 .h265 "
+    ".hevc .y4m .mjpg .mjpeg".split()
+)
+RAW_SUFFIXES = frozenset(".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split())
+MAP_SUFFIXES = frozenset(".exr .pfm .npy .npz .h5 .hdf .hdf5 .dpt .flo".split())  # of numbers, not opened here
+DEPTH_WORDS = ("depth", "disparity")
+MASK_WORDS = ("mask", "segment", "semantic", "instance", "label", "matte", "alpha", "confidence", "silhouette")
+SHORT_WORDS = {"disp": "depth", "seg": "mask", "conf": "mask"}  # only as a whole word of a name
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+MAX_FOLDER_WORDS = 2  # "depth", "lowres_depth": longer names of folders say too much to mean all their files
+NUM_NAMED = 5  # files of a kind that a sentence names
+WIDE_MODES = ("I", "F")  # of Pillow, with "I;16" and its kin: more than 8 bits of one channel
+GREY_MODES = ("L", "1")
+
+
+# Order
+
+
+def natural_key(path: str | Path) -> tuple:
+    """A key that sorts file names as people count: 2 before 10, by the name without its suffix first.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing.view_files_gap_mllm import natural_key
+        >>> sorted(["frame_10.jpg", "frame_2.jpg", "frame_1.jpg"], key=natural_key)
+        ['frame_1.jpg', 'frame_2.jpg', 'frame_10.jpg']
+
+        ```
+    """
+    path = Path(path)
+    return _parts(path.stem), _parts(path.name), str(path.parent)
+
+
+def _parts(text):
+    """Numbers and the text between them, comparable in turn."""
+    parts = [part for part in re.split(r"(\d+)", text) if part]
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+# Kinds
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """What a file holds by itself, before its neighbours are looked at.
+
+    Args:
+        kind (`str`): one of `KINDS`; "picture" for maps of one channel, too.
+        channel (`str`, *optional*): "wide" of a map of one channel with more than 8 bits, "grey" of one with up to 8;
+            None of colour.
+        hint (`str`, *optional*): "depth" or "mask", if the name of the file or of its folder says so.
+    """
+
+    kind: str
+    channel: str | None = None
+    hint: str | None = None
+
+
+def file_content(path: str | Path) -> FileContent:
+    """Find out what a file holds, from its first bytes and the header of a picture.
+
+    A file that is called a picture and is none is "picture" as well, so that opening it says what is wrong; one that
+    is no file at all (a link to nothing, a FIFO) is "other".
+
+    Args:
+        path (`str` or `Path`): a local file.
+    Returns:
+        `FileContent`.
+    """
+    path = path if isinstance(path, Path) else Path(path)
+    suffix, hint = path.suffix.lower(), _hint(path)
+    if not path.is_file():
+        return FileContent("other")
+    if suffix in RAW_SUFFIXES:  # many begin as a TIFF, whose first picture is a small preview
+        return FileContent("other")
+    if suffix in MAP_SUFFIXES:
+        return FileContent("depth" if hint == "depth" else "other")
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    if is_heif(head):
+        return FileContent("picture")
+    if _is_video(head, suffix):
+        return FileContent("video")
+    return _picture_content(path, suffix, hint)
+
+
+def _picture_content(path, suffix, hint):
+    try:
+        with Image.open(path, formats=_pillow_formats()) as image:
+            if _has_several_pictures(image):
+                return FileContent("animation")
+            return FileContent("picture", _channel(image.mode), hint)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return FileContent("picture" if suffix in PICTURE_SUFFIXES else "other")
+
+
+def _pillow_formats():
+    """Those of `PICTURE_FORMATS` that this Pillow has: not its stubs (HDF5, EPS, MPEG), which open and do not load."""
+    Image.init()
+    return [name for name in PICTURE_FORMATS if name in Image.OPEN]
+
+
+def is_wide(mode: str) -> bool:
+    """Whether a mode of Pillow has one channel of more than 8 bits."""
+    return mode in WIDE_MODES or mode.startswith("I;")
+
+
+def _channel(mode):
+    if is_wide(mode):
+        return "wide"
+    return "grey" if mode in GREY_MODES else None
+
+
+def _has_several_pictures(image):
+    """Whether a file is an animation; the further pages of a pyramid or an MPO are smaller copies of the first."""
+    if image.format == "MPO" or getattr(image, "n_frames", 1) < 2:
+        return False
+    return image.format != "TIFF" or len({page.size for page in ImageSequence.Iterator(image)}) == 1
+
+
+def _hint(path):
+    """Whether the name of a file, or of the folder it lies in, speaks of depth or of masks."""
+    folder = path.absolute().parent.name
+    by_folder = _name_hint(folder) if len(_words(folder)) <= MAX_FOLDER_WORDS else None
+    return _name_hint(path.stem) or by_folder
+
+
+def _name_hint(name):
+    name = name.lower()
+    if any(word in name for word in DEPTH_WORDS):
+        return "depth"
+    if any(word in name for word in MASK_WORDS):
+        return "mask"
+    return next((SHORT_WORDS[word] for word in _words(name) if word in SHORT_WORDS), None)
+
+
+def _words(name):
+    return [word for word in re.split(r"[^a-z]+", name.lower()) if word]
+
+
+def _is_video(head, suffix):
+    if head[4:8] == b"ftyp":
+        return head[8:12] not in (b"avif", b"avis") and b"avif" not in head[16:]
+    begins = (b"\x1a\x45\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"OggS", b"YUV4MPEG2")
+    if head.startswith(begins) or (head.startswith(b"RIFF") and head[8:12] == b"AVI "):
+        return True
+    return suffix in VIDEO_SUFFIXES
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file begins as HEIC or HEIF, the pictures of iPhones; AVIF, which Pillow reads, is another."""
+    brand, others = head[8:12], head[16:64]
+    return head[4:8] == b"ftyp" and brand in HEIF_BRANDS and b"avif" not in others
+
+
+# Folders
+
+
+@dataclass(frozen=True)
+class FolderViews:
+    """The views of a folder, and what else it holds.
+
+    Args:
+        pictures (`tuple[Path, ...]`): pictures to show, in natural order.
+        others (`dict[str, tuple[Path, ...]]`): the other files by kind, in natural order.
+        notes (`tuple[str, ...]`): sentences about what is left out or in doubt, with counts and names.
+    """
+
+    pictures: tuple[Path, ...]
+    others: dict[str, tuple[Path, ...]]
+    notes: tuple[str, ...]
+
+
+def folder_views(folder: str | Path) -> FolderViews:
+    """Choose the views of a folder; see `choose_views`. Hidden files (".name") are passed over, as are folders.
+
+    Args:
+        folder (`str` or `Path`): folder of pictures of one place.
+    Returns:
+        `FolderViews`.
+    Raises:
+        ValueError: if it holds no picture, with what it holds instead.
+
+    Example:
+        ```python
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from gap_mllm.processing.view_files_gap_mllm import folder_views
+        >>> Path("posed").mkdir()
+        >>> for number in (2, 10):
+        ...     Image.new("RGB", (64, 48)).save(f"posed/{number}.jpg")
+        ...     Image.new("I;16", (64, 48)).save(f"posed/{number}.png")
+        >>> views = folder_views("posed")
+        >>> [path.name for path in views.pictures], views.notes
+        (['2.jpg', '10.jpg'], ('left out 2 depth maps: 2.png, 10.png',))
+
+        ```
+    """
+    folder = Path(folder)
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    chosen = choose_views([path for path in entries if not path.is_dir()])
+    if not chosen.pictures:
+        held = [_counted(kind, files) for kind, files in chosen.others.items()]
+        folders = sorted(path.name for path in entries if path.is_dir())
+        if folders:
+            held.append(f"folders: {name_some(folders)}")
+        count = sum(len(files) for files in chosen.others.values())
+        listed = f" ({'; '.join(held)})" if held else ""
+        raise ValueError(
+            f"{folder} holds no pictures (such as .jpg or .png), but {count} other files{listed}. Give the folder"
+            " with the pictures, or the files themselves."
+        )
+    return chosen
+
+
+def choose_views(files: Iterable[str | Path], has_pictures: bool = False) -> FolderViews:
+    """Tell the views of one scene from what lies beside them.
+
+    Maps of one channel with more than 8 bits are depth where they lie beside pictures, or are called so; of up to 8
+    bits they are depth or a mask where the name of file or folder says so, and pictures otherwise. Animations and
+    videos among pictures are left out: they are scenes of their own.
+
+    Args:
+        files (iterable of `str` or `Path`): files of one folder.
+        has_pictures (`bool`, defaults to False): whether there are pictures beside them that need no look.
+    Returns:
+        `FolderViews`: `pictures` may be empty.
+    """
+    paths = [path if isinstance(path, Path) else Path(path) for path in files]
+    contents = {path: file_content(path) for path in sorted(paths, key=natural_key)}
+    kinds = _kinds_of(contents, has_pictures)
+    pictures = tuple(path for path, kind in kinds.items() if kind == "picture")
+    others = {}
+    for kind in KINDS[1:]:
+        found = tuple(path for path in kinds if kinds[path] == kind)
+        if found:
+            others[kind] = found
+    notes = [f"left out {_counted(kind, files)}" for kind, files in others.items()]
+    return FolderViews(pictures, others, (*notes, *_doubts(contents, pictures)))
+
+
+def _kinds_of(contents, has_pictures):
+    """The kind of each file, now that all are known."""
+    has_picture = has_pictures or any(
+        each.kind == "picture" and each.channel != "wide" and not _is_hinted_grey(each) for each in contents.values()
+    )
+    return {path: _kind_beside(content, has_picture) for path, content in contents.items()}
+
+
+def _kind_beside(content, has_picture):
+    if content.kind != "picture" or content.channel is None:
+        return content.kind
+    if content.channel == "wide":
+        return content.hint or ("depth" if has_picture else "picture")
+    return content.hint or "picture"
+
+
+def _is_hinted_grey(content):
+    return content.channel == "grey" and content.hint is not None
+
+
+def _doubts(contents, pictures):
+    """What is taken as a view, and may not be meant as one."""
+    channels = {path: contents[path].channel for path in pictures}
+    grey = [path for path, channel in channels.items() if channel == "grey"]
+    wide = [path for path, channel in channels.items() if channel == "wide"]
+    named = [path for path, channel in channels.items() if channel is None and _name_hint(path.stem)]
+    doubts = []
+    if grey and len(grey) < len(pictures):
+        doubts.append(f"taken as views, though of one grey channel beside colour: {_named(grey)}")
+    if wide:
+        doubts.append(f"taken as views, since no other pictures lie beside these maps of 16 bits: {_named(wide)}")
+    if named:
+        doubts.append(f"taken as views, since they are in colour, though called depth or mask: {_named(named)}")
+    return tuple(doubts)
+
+
+def _counted(kind, files):
+    words = {"depth": "depth map", "other": "other file"}
+    return f"{len(files)} {words.get(kind, kind)}{'s' * (len(files) > 1)}: {_named(files)}"
+
+
+def _named(files):
+    return name_some([path.name for path in files])
+
+
+def name_some(names: Iterable[str]) -> str:
+    """The first names of many, for a sentence."""
+    names = list(map(str, names))
+    return ", ".join(names[:NUM_NAMED]) + (", ..." if len(names) > NUM_NAMED else "")
+
+
+# Opening
+
+
+def open_picture(source, name: str = "the picture") -> Image.Image:
+    """Open a picture with Pillow; its pixels are read later.
+
+    Args:
+        source (`str`, `Path`, or binary stream): a file.
+        name (`str`, defaults to "the picture"): how errors call it.
+    Returns:
+        `PIL.Image.Image`: as stored, not yet upright.
+    Raises:
+        ImportError: for HEIC without pillow-heif. ValueError: for a raw file of a camera, whose first picture is a
+            small preview. OSError: as `PIL.Image.open`.
+    """
+    if Path(getattr(source, "name", None) or str(source)).suffix.lower() in RAW_SUFFIXES:
+        raise ValueError(f"{name} is a raw file of a camera; develop it to JPEG or PNG, since only its preview opens.")
+    try:
+        return Image.open(source)
+    except UnidentifiedImageError:
+        if not is_heif(_head(source)):
+            raise
+    _register_heif(name)
+    return Image.open(source)
+
+
+def _head(source):
+    if hasattr(source, "seek"):
+        source.seek(0)
+        head = source.read(64)
+        source.seek(0)
+        return head
+    with open(source, "rb") as stream:
+        return stream.read(64)
+
+
+def _register_heif(name):
+    try:
+        import_module("pillow_heif").register_heif_opener()  # by its text: it is an extra
+    except ImportError:
+        raise ImportError(
+            f"{name} is HEIC, as iPhones store photographs, which needs pillow-heif; install it with `pip install "
+            "gap-mllm[heic]`, or convert the file to JPEG."
+        ) from None
+
+
+__all__ = [
+    "KINDS",
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FileContent",
+    "FolderViews",
+    "choose_views",
+    "file_content",
+    "folder_views",
+    "is_heif",
+    "is_wide",
+    "name_some",
+    "natural_key",
+    "open_picture",
+]
