@@ -122,7 +122,7 @@ def store_upright(picture: object) -> dict:
     12 megapixels would grow fivefold. Transparency is put on white, as for the model.
 
     Args:
-        picture (`dict`, `str` or `PIL.Image.Image`): as for `picture_orientation`.
+        picture (`dict`, `str` or `PIL.Image.Image`): picture as `picture_orientation` takes it.
     Returns:
         `dict`: bytes and path, as the Image feature stores it.
     Raises:
@@ -165,7 +165,7 @@ def upright_depth(
     Args:
         values (`np.ndarray` of shape `(H, W)`): depth map, turned by its own EXIF.
         is_turned (`bool`): whether it had EXIF that turned it.
-        turn (`Orientation`): that of the picture.
+        turn (`Orientation`): orientation of the picture.
         size (`tuple[int, int]`): width and height of the picture as stored.
         name (`str`, defaults to "the picture"): how the error calls the picture.
     Returns:
