@@ -43,7 +43,8 @@ def write_answers(
     """Write answers as JSON, a picture of each that found something, and all of it in 3D.
 
     Where the cameras are not known, boxes are drawn as if the longer side of a picture spanned 60 degrees; where poses
-    are not, only view 0 is placed in 3D. Notes say so, and what to give; answers and answers.json do not depend on it. `gap-mllm show FOLDER` writes further forms.
+    are not, only view 0 is placed in 3D. Notes say so, and what to give; answers and answers.json do not depend on it.
+    `gap-mllm show FOLDER` writes further forms.
     Frame: of each answer as it says; in 3D the camera of the first view, OpenCV axes. Units: metres, radians.
 
     Args:

@@ -50,8 +50,10 @@ def card_problems(folder: Path) -> tuple[list[str], list[str]]:
         problem = f"{CARD} lacks {', '.join(missing)}: write between its first two --- lines, say, {lines}"
         problems.append(problem + (", or give --license ID" if "license" in missing else ""))
     if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
-        problems.append(f"{CARD} says license: other; that needs license_name and license_link as well "
-                        "(--license-name, --license-link)")
+        problems.append(
+            f"{CARD} says license: other; that needs license_name and license_link as well "
+            "(--license-name, --license-link)"
+        )
     for name in ("tags", "datasets"):
         if not isinstance(data.get(name) or [], list):
             problems.append(f"{name} of {CARD} is {data[name]!r}; expected a list")
