@@ -122,8 +122,8 @@ class PublishedConfig:
 class PublishedModel:
     """For models: a saved one has a card.
 
-    What `card_metadata` of the model says goes into it, as {"license": "apache-2.0"}; by default the licence in the
-    card of the folder that the model was loaded from.
+    What `card_metadata` of the model says goes into it, as {"license": "apache-2.0"}; by default licence and data sets
+    in the card of the folder that the model was loaded from.
     """
 
     card_metadata = None
@@ -173,11 +173,11 @@ def _card(model, name):
 
 
 def _metadata(model):
-    """What a card says beyond that which is the same for all: what the model was given, else its folder's licence."""
+    """What a card says beyond that which is the same for all: what the model was given, else what its folder says."""
     told = model.card_metadata
     if told is None:
         before = read_card(model.name_or_path)
-        told = {name: before.get(name) for name in LICENSE_FIELDS}
+        told = {name: before.get(name) for name in (*LICENSE_FIELDS, "datasets")}
     return {name: value for name, value in told.items() if value}
 
 
