@@ -239,8 +239,8 @@ def _turn(a, b, c):
 
 def _draw_plan(axes, example):
     """The room from above: walls, furniture, cameras; of photographs the first camera alone."""
-    axes.set_xlabel("metres to the right of view 0", fontsize=9)
-    axes.set_ylabel("metres ahead of view 0", fontsize=9)
+    axes.set_xlabel("metres to the right of camera 0", fontsize=9)
+    axes.set_ylabel("metres ahead of camera 0", fontsize=9)
     axes.tick_params(labelsize=8)
     scene = example.scene
     if scene is None:
@@ -380,7 +380,7 @@ def _words(place):
     right, ahead, up = (float(value) for value in place)
     depth = f"{abs(ahead):.1f} m {'ahead' if ahead >= 0 else 'behind'}"
     side = f"{abs(right):.1f} m {'right' if right >= 0 else 'left'}"
-    height = f"{abs(up):.1f} m {'above' if up >= 0 else 'below'} view 0"
+    height = f"{abs(up):.1f} m {'above' if up >= 0 else 'below'} camera 0"
     return f"{depth}, {side}, {height}"
 
 

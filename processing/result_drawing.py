@@ -109,7 +109,7 @@ def _draw_plan(axes, boxes, points):
         axes.plot(point.point[0], point.point[2], "X", color=_color(number), markersize=9)
         axes.annotate(point.label or "object", (point.point[0], point.point[2]), fontsize=7, parse_math=False)
     frame = (boxes or points)[0].view
-    title, sides = f"from above, camera of view {frame}", ("right (m)", "ahead (m)")
+    title, sides = f"from above, camera {frame}", ("right (m)", "ahead (m)")
     if frame is None:
         title, sides = "in the world", ("x (m)", "z (m)")
     axes.set(xlabel=sides[0], ylabel=sides[1])

@@ -97,7 +97,7 @@ class SceneBox(_Plain, _Placed):
 
     def __str__(self):
         center, size, angles = (", ".join(f"{value:.2f}" for value in self.box[i : i + 3]) for i in (0, 3, 6))
-        where = "world" if self.view is None else f"camera of view {self.view}"
+        where = "world" if self.view is None else f"camera {self.view}"
         return f"{self.label or 'object'}: centre ({center}) m, size ({size}) m, angles ({angles}) rad, {where}"
 
 
@@ -125,7 +125,7 @@ class ScenePoint(_Plain, _Placed):
         return replace(self, point=tuple(point.tolist()), view=None)
 
     def __str__(self):
-        where = "world" if self.view is None else f"camera of view {self.view}"
+        where = "world" if self.view is None else f"camera {self.view}"
         at = "" if self.mark is None else f" at pixel ({self.mark[1]:g}, {self.mark[2]:g}) of view {self.mark[0]}"
         return f"{self.label or 'object'}{at}: ({', '.join(f'{value:.2f}' for value in self.point)}) m, {where}"
 

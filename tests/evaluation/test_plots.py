@@ -59,7 +59,7 @@ def test_hull_and_level_frame(test_rooms):
     assert abs(ahead[0]) < 1e-9 and ahead[1] > 0.9 and ahead[2] < 0  # straight ahead, and a little down
     np.testing.assert_allclose(level.from_world(pose[:3, 3] + [0, 0, 1.5]), [0, 0, 1.5], atol=1e-12)
     assert level.from_camera([1.0, 0, 0])[0] > 0.9
-    assert _words((-0.4, 2.1, -0.75)) == "2.1 m ahead, 0.4 m left, 0.8 m below view 0"
+    assert _words((-0.4, 2.1, -0.75)) == "2.1 m ahead, 0.4 m left, 0.8 m below camera 0"
 
 
 def test_answers_are_drawn(test_rooms, tmp_path):
