@@ -1,4 +1,4 @@
-"""Answers about marked pixels: scores with intervals, next to what is answered blindly.
+"""Answers about marked pixels: scores with intervals, next to blind baselines.
 
 The questions, and the loop that asks them, are in training/marked_pixel_scorer.py.
 
@@ -28,7 +28,7 @@ def score_marked_pixels(
     baselines: BlindBaselines | None = None,
     seed: int = 0,
 ) -> tuple[dict, list[dict]]:
-    """Score answers, next to what is answered blindly.
+    """Score answers, next to blind baselines.
 
     Frame: camera of the first view, OpenCV axes. Units: metres. Every number comes with a bootstrap interval over
     scenes, `[low, high]` under its name + "_ci95".

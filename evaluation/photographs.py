@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 
 from ..processing.data.scene_sample import SceneMark, SceneSample, View
 from ..processing.drawing import AnswerExample
-from ..processing.frame_sampling_gap_mllm import uniform_sample
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.view_files_gap_mllm import folder_views
 from ..processing.visual_prompt_gap_mllm import to_rgb_image
@@ -48,7 +47,8 @@ def open_photographs(folder: str | Path, num_views: int = 4) -> tuple[dict[str, 
     except ValueError as error:
         raise FileNotFoundError(str(error)) from None
     opened, notes, tried = {}, list(found.notes), set()
-    for start in uniform_sample(len(found.pictures), num_views):
+    count = min(num_views, len(found.pictures))
+    for start in (round(i * (len(found.pictures) - 1) / max(count - 1, 1)) for i in range(count)):
         for path in found.pictures[start:] + found.pictures[:start]:  # one that is broken gives way to the next
             if path in tried:
                 continue

@@ -1,4 +1,4 @@
-"""Answers of a model about rooms that it has never seen, one of each kind of question, beside blind ones."""
+"""Answers of a model about rooms that it has never seen, one of each kind of question, beside blind baselines."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def answer_rooms(
 ) -> list[AnswerExample]:
     """Ask one question of each room: about marked pixels, a described object, left and right, and all furniture.
 
-    A room that does not allow its question is passed over, so give some more. Blind answers are fitted on training
+    A room that does not allow its question is passed over, so give some more. Blind baselines are fitted on training
     rooms: of a marked pixel the median at that pixel and the commonest name, of a box that of its label.
 
     Args:

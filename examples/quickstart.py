@@ -109,8 +109,12 @@ def ask_shipped_model(frames, num_rooms, output):
     told, _ = score_marked_pixels(texts, samples, fit_baselines(training_rooms))
     constant, by_pixel = (told[f"{kind}_point_error_m"] for kind in ("constant", "pixel_prior"))
     print(f"   {num_rooms} marked pixels of as many unseen rooms, with 95 % intervals over rooms:")
-    print(f"   point off by {figure(told, 'point_error_m')} m; blind {by_pixel:.2f} by pixel, {constant:.2f} constant")
-    print(f"   name right in {figure(told, 'label_accuracy')}; blind {told['majority_label_accuracy']:.2f}, commonest")
+    print(
+        f"   point off by {figure(told, 'point_error_m')} m; blind baselines {by_pixel:.2f} by pixel, "
+        f"{constant:.2f} constant"
+    )
+    majority = told["majority_label_accuracy"]
+    print(f"   name right in {figure(told, 'label_accuracy')}; blind baseline {majority:.2f}, the commonest")
     print(f"   answers that can be read: {figure(told, 'parse_rate')}")
     return told
 
@@ -140,10 +144,10 @@ def figure(told, name):
 
 
 def report(told, output):
-    """Print the figures of the new models beside what a blind guess reaches."""
+    """Print the figures of the new models beside what a blind baseline reaches."""
     arms, figures = told["arms"], ("parse_rate", "point_error_m", "label_accuracy", "dense_point_error_m")
     names = ("answers that can be read", "decoded point off by, m", "name right", "dense points off by, m")
-    print(f"\n   {'':<26}{'without geometry':<22}{'with geometry':<22}blind")
+    print(f"\n   {'':<26}{'without geometry':<22}{'with geometry':<22}blind baselines")
     print(f"   {'optimiser steps':<26}" + "".join(f"{arm['steps']:<22}" for arm in arms.values()))
     for name, shown_name in zip(figures, names, strict=True):
         shown = "".join(f"{figure(arm, name):<22}" for arm in arms.values())
@@ -152,9 +156,9 @@ def report(told, output):
         }
         blind = ", ".join(f"{kind.split('_')[0]} {value:.2f}" for kind, value in guesses.items() if value is not None)
         print(f"   {shown_name:<26}{shown}{blind}")
-    print("   Blind: the median (or commonest name) of training rooms at the pixel, or of all. One seed: brackets say")
-    print("   what other rooms would change, not another seed. So few steps show that learning sets in, and not how")
-    print("   good such models become; differences may be chance. docs/experiments.md has three seeds.")
+    print("   Blind baselines: the median (or commonest name) of training rooms at the pixel, or of all. One seed:")
+    print("   brackets say what other rooms would change, not another seed. So few steps show that learning sets in,")
+    print("   and not how good such models become; differences may be chance. docs/experiments.md has three seeds.")
     print(f"   {told['seconds']:.0f} s in all. Look into {output}: answers.png, curves.png, metrics.json, model/")
 
 

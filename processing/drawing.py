@@ -25,7 +25,7 @@ FLOOR_PLAN_MARGIN_M = 0.4
 IMAGE_LINE = re.compile(r"(Frame-\d+: )?<image>\s*")
 FRAME_NAME = re.compile(r"\bFrame-(\d+)")  # counted from 0
 CAPTION_CHARS = 90
-KEY = "Green: the truth. Orange: what the model answers. Grey: a guess that never sees a picture. Arrows are cameras."
+KEY = "Green: the truth. Orange: the model. Grey: a blind baseline. Arrows: cameras."
 
 
 @dataclass
@@ -148,7 +148,7 @@ def draw_answers(
             views[view] = axes_at(side + 0.07, place * (side - thumb) / 2, thumb)
         for view, axes in enumerate(views):
             if axes is not None:
-                _show_view(axes, pictures[view], view + 1, is_main=view == shown)
+                _show_view(axes, pictures[view], view, is_main=view == shown)
         plan = axes_at(side + thumb + 0.75, 0, side)
         _draw_plan(plan, example)
         lines = _drawer(example)(example, views, plan)
@@ -193,7 +193,7 @@ def _show_view(axes, image, number, is_main):
     height, width = image.shape[:2]
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
     box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
-    axes.text(0.02, 0.98, f"View {number}" if is_main else str(number), transform=axes.transAxes, fontsize=10,
+    axes.text(0.02, 0.98, f"view {number}" if is_main else str(number), transform=axes.transAxes, fontsize=10,
               va="top", bbox=box)  # fmt: skip
 
 
@@ -239,8 +239,8 @@ def _turn(a, b, c):
 
 def _draw_plan(axes, example):
     """The room from above: walls, furniture, cameras; of photographs the first camera alone."""
-    axes.set_xlabel("metres to the right of camera 1", fontsize=9)
-    axes.set_ylabel("metres ahead of camera 1", fontsize=9)
+    axes.set_xlabel("metres to the right of camera 0", fontsize=9)
+    axes.set_ylabel("metres ahead of camera 0", fontsize=9)
     axes.tick_params(labelsize=8)
     scene = example.scene
     if scene is None:
@@ -257,7 +257,7 @@ def _draw_plan(axes, example):
         footprint = _outline(box, level.from_world, scene.euler_order)
         axes.fill(*footprint.T, facecolor=FURNITURE_COLOR, edgecolor="#8a8172", zorder=1)
         axes.text(*footprint.mean(0), label, ha="center", va="center", fontsize=8.5, color="#5a5346", zorder=5)
-    for number, pose in enumerate(scene.camera_to_world, 1):
+    for number, pose in enumerate(scene.camera_to_world):
         place, tip, beyond = level.from_world(pose[:3, 3] + np.array([[0.0], [0.7], [0.9]]) * pose[:3, 2])[:, :2]
         axes.annotate("", tip, place, arrowprops={"arrowstyle": "-|>", "color": VIEW_COLOR, "lw": 1.4}, zorder=3)
         axes.text(*beyond, str(number), ha="center", va="center", fontsize=9, color=VIEW_COLOR, zorder=3)
@@ -283,7 +283,7 @@ def _draw_point(example, views, plan):
     _draw_cross(views[mark.view], mark)
     true_place = level.from_camera(np.array(truth.numbers))
     lines = [
-        f"What is at the red cross in view {mark.view + 1}, and where is it?",
+        f"What is at the red cross in view {mark.view}, and where is it?",
         f"Truth: {truth.label}, {_words(true_place)}",
     ]
     _plot_place(plan, true_place[:2], "o", TRUE_COLOR)
@@ -292,7 +292,7 @@ def _draw_point(example, views, plan):
             _plot_projected(axes, scene, view, truth.numbers, marker="o", color=TRUE_COLOR)
     for name, text, marker, color in (
         ("Model", example.text, "X", ANSWER_COLOR),
-        ("Blind guess", example.blind, "s", BLIND_COLOR),
+        ("Blind baseline", example.blind, "s", BLIND_COLOR),
     ):
         if text is None:
             lines.append("")
@@ -316,7 +316,7 @@ def _draw_photograph(example, views, plan):
     """A marked pixel of a photograph, whose truth nobody knows. Returns four lines."""
     mark = example.question.marks[0]
     _draw_cross(views[mark.view], mark)
-    asked = f"What is at the red cross in photograph {mark.view + 1}, and where is it?"
+    asked = f"What is at the red cross in view {mark.view}, and where is it?"
     answer = parse_points(example.text).first
     if answer is None:
         return [asked, "Truth: not known", f"Model: unreadable: {_shorten(example.text)}", ""]
@@ -341,9 +341,9 @@ def _draw_words(example, views, plan):
 
     right = f"{truth.number:g}" if truth.kind == "number" else question.choices[truth.choice]
     asked = IMAGE_LINE.sub("", question.question).strip().splitlines()[0]
-    asked = _shorten(FRAME_NAME.sub(lambda frame: f"view {int(frame[1]) + 1}", asked))
+    asked = _shorten(FRAME_NAME.sub(lambda frame: f"view {frame[1]}", asked))
     lines = [asked, f"Truth: {right}"]
-    for name, text in (("Model", example.text), ("Blind guess", example.blind)):
+    for name, text in (("Model", example.text), ("Blind baseline", example.blind)):
         answer, is_right = (None, False) if text is None else told(text)
         shown = f"{answer} ({'right' if is_right else 'wrong'})" if answer else f"unreadable: {_shorten(text or '')}"
         lines.append("" if text is None else f"{name}: {shown}")
@@ -380,7 +380,7 @@ def _words(place):
     right, ahead, up = (float(value) for value in place)
     depth = f"{abs(ahead):.1f} m {'ahead' if ahead >= 0 else 'behind'}"
     side = f"{abs(right):.1f} m {'right' if right >= 0 else 'left'}"
-    height = f"{abs(up):.1f} m {'above' if up >= 0 else 'below'} camera 1"
+    height = f"{abs(up):.1f} m {'above' if up >= 0 else 'below'} camera 0"
     return f"{depth}, {side}, {height}"
 
 
@@ -399,7 +399,7 @@ def _draw_boxes(example, views, plan):
     else:
         lines = ["Which furniture do you see, where, and how large?"]
     lines.append(f"Truth: {', '.join(box.label for box in question.boxes)}")
-    for name, text, color in (("Model", example.text, ANSWER_COLOR), ("Blind guess", example.blind, BLIND_COLOR)):
+    for name, text, color in (("Model", example.text, ANSWER_COLOR), ("Blind baseline", example.blind, BLIND_COLOR)):
         if text is None:
             lines.append("")
             continue

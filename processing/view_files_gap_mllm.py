@@ -192,11 +192,12 @@ class FolderViews:
     notes: tuple[str, ...]
 
 
-def folder_views(folder: str | Path) -> FolderViews:
+def folder_views(folder: str | Path, entries: Iterable[Path] | None = None) -> FolderViews:
     """Choose the views of a folder; see `choose_views`. Hidden files (".name") are passed over, as are folders.
 
     Args:
         folder (`str` or `Path`): folder of pictures of one place.
+        entries (iterable of `Path`, *optional*): what it holds, if that was listed already.
     Returns:
         `FolderViews`.
     Raises:
@@ -218,7 +219,7 @@ def folder_views(folder: str | Path) -> FolderViews:
         ```
     """
     folder = Path(folder)
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    entries = [path for path in entries or folder.iterdir() if not path.name.startswith(".")]
     chosen = choose_views([path for path in entries if not path.is_dir()])
     if not chosen.pictures:
         held = [_counted(kind, files) for kind, files in chosen.others.items()]

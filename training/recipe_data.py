@@ -10,6 +10,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from ..processing.argument_checks import check_counts
 from ..processing.data import RoomVariety, load_multiview
 from .adapters import check_tuning
+from .model_cards import card_metadata
 from .recipe_sections import check_sections
 from .recipe_sources import follows_run, read_evaluation
 from .recipes import resolve_recipe
@@ -22,6 +23,15 @@ from .run_folder import RunFolder
 class DataArguments:
     """What to train and evaluate on: rows of a source, or rooms."""
 
+    license: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of the weights, as the Hub names it, for the card of the model. By default that of the "
+            "folders that weights come from, and apache-2.0 of a model that begins at random."
+        },
+    )
+    license_name: str | None = field(default=None, metadata={"help": "Name of the licence, where it is other."})
+    license_link: str | None = field(default=None, metadata={"help": "Its address, where it is other."})
     variety: dict = field(default_factory=dict, metadata={"help": "Fields of RoomVariety."})
     num_rooms: int | None = field(
         default=None,
@@ -125,7 +135,8 @@ def open_recipe(
     if not recipe_args.data:  # rooms are independent draws; blocks of equal size stay together
         args.train_sampling_strategy = "sequential"
     set_seed(args.seed)
-    return recipe_args, args, RunFolder(args, {"recipe": str(recipe), **asdict(recipe_args)}, values)
+    run = RunFolder(args, {"recipe": str(recipe), **asdict(recipe_args)}, values, card_metadata(recipe_args))
+    return recipe_args, args, run
 
 
 def check_evaluation(recipe_args: object, args: TrainingArguments):

@@ -17,6 +17,8 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
+from ..publishing_gap_mllm import CARD
+from .model_cards import complete_card
 from .progress_lines import ProgressLines
 from .provenance import write_provenance
 from .run_folder import UNFINISHED, RunFolder
@@ -96,9 +98,14 @@ class ResumingMixin:
     def _save(self, output_dir=None, state_dict=None):
         if self.args.save_on_each_node:  # Differs: transformers 5.23 then saves weights on the first node alone
             self.accelerator.unwrap_model(self.model).should_save_on_this_rank = bool  # as is_main_process says
+        folder = output_dir or self.args.output_dir
+        has_card = os.path.exists(os.path.join(folder, CARD))
+        self.accelerator.unwrap_model(self.model).card_metadata = self.run.card
         super()._save(output_dir, state_dict)
+        if self.run.card and self.args.should_save and not has_card:
+            complete_card(folder, self.run.card)
         if self.args.should_save and not self._is_growing:
-            write_provenance(output_dir or self.args.output_dir, self.run.settings)
+            write_provenance(folder, self.run.settings)
 
     def _get_output_dir(self, trial=None):
         folder = super()._get_output_dir(trial)

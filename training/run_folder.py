@@ -33,7 +33,7 @@ _FREE = ("recipe", "output_dir", "log", "save_", "hub_", "push_to_hub", "report_
 _FREE += ("disable_tqdm", "resume_from_checkpoint", "enable_jit_checkpoint", "local_rank", "use_cpu", "ddp_")
 _FREE += ("dataloader_num_workers", "dataloader_p", "per_device_", "train_batch_size", "eval_batch_size")
 _FREE += ("gradient_accumulation_steps", "gradient_checkpointing", "activation_checkpointing", "eval_accumulation")
-_FREE += ("frozen_geometry",)  # where features are made and kept
+_FREE += ("frozen_geometry", "license")  # where features are made and kept; what the card says
 
 
 def last_whole_checkpoint(folder: str | Path, newest: int | None = None) -> str | None:
@@ -85,10 +85,17 @@ class RunFolder:
         args (`TrainingArguments`): arguments of the run; `output_dir` is the folder.
         settings (`dict`, *optional*): further settings for provenance.json, as those of a recipe.
         recipe (`dict`, *optional*): keys and values of the resolved recipe, which is written as recipe.yaml.
+        card (`dict`, *optional*): metadata of the model's card, as of `card_metadata`.
     """
 
-    def __init__(self, args: TrainingArguments, settings: dict | None = None, recipe: dict | None = None):
-        self.path, self.args, self.recipe = Path(args.output_dir), args, recipe
+    def __init__(
+        self,
+        args: TrainingArguments,
+        settings: dict | None = None,
+        recipe: dict | None = None,
+        card: dict | None = None,
+    ):
+        self.path, self.args, self.recipe, self.card = Path(args.output_dir), args, recipe, card
         items = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
         told = {**(settings or {}), "items_per_step": items, "arguments": args.to_sanitized_dict()}
         self.settings = json.loads(json.dumps(told, default=str))  # a schedule's keys are numbers and texts

@@ -35,6 +35,7 @@ from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.scores import box_iou_9dof
 from .evaluation_batches import gathered_model
+from .progress_lines import run_place
 from .prompt_rows import references_of
 from .run_folder import RunFolder
 
@@ -99,7 +100,7 @@ class SamplePictures(TrainerCallback):
         with gathered_model(model):
             answered = self.answer(model)
         if state.is_world_process_zero:
-            title = f"Answers after step {state.global_step} of {state.max_steps}"
+            title = f"Answers after {run_place(args, state)}"
             draw_answered(answered, self.run.path / SAMPLES_FILE, title)
 
     def answer(self, model: nn.Module) -> list[AnsweredSample]:

@@ -68,7 +68,7 @@ def draw_arms(logs: Mapping, path: str | Path, over: str = "step", blind: Mappin
 
 
 def _draw_blind(axes, blind, name):
-    """What blind answers reach in a figure, as lines."""
+    """What blind baselines reach in a figure, as lines."""
     for kind, style in _BLIND:
         if np.isfinite(blind.get(kind + name, np.nan)):
             label = f"blind, {kind.strip('_').replace('_', ' ')}: {blind[kind + name]:.2f}"

@@ -147,7 +147,7 @@ def _lines(ablation, compared, smoke, pictures):
     counts = ", ".join(f"`{arm}` {count}" for arm, count in steps.items())
     count = f"{next(iter(steps.values()))} steps" if len({*steps.values()}) == 1 else "**different numbers of steps**"
     yield f"Recipe `{ablation.recipe}`, {len(steps)} arms of {count}, seeds {', '.join(map(str, ablation.seeds))};"
-    yield "mean and standard deviation over seeds. Blind answers are about the same rooms."
+    yield "mean and standard deviation over seeds. Blind baselines are about the same rooms."
     if len({*steps.values()}) > 1:
         yield f"Steps, those of all stages: {counts}."
     for variant, told in compared.items():

@@ -83,7 +83,7 @@ class RoomTest:
 
     @cached_property
     def questions(self):
-        """By task questions about the rooms, and blind answers to them by the prefix of their figures."""
+        """By task questions about the rooms, and answers of blind baselines to them by the prefix of their figures."""
         asked, training = self._ask(self.rooms), self._ask(self._baseline_rooms()) if self._others else {}
         blind = {}
         for task, samples in asked.items():

@@ -90,7 +90,7 @@ def _record(scene):
 def constant(samples: Sequence[SceneSample]) -> Callable:
     """One list to all: the labels that more than half of the scenes have, or the commonest; medians of their boxes.
 
-    The angles of a median box mean little; a blind guess has none better.
+    The angles of a median box mean little; a blind baseline has none better.
     """
     boxes, scenes = defaultdict(list), Counter()
     for sample in samples:

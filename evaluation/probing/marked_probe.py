@@ -1,6 +1,6 @@
 """What is lost between the tokens and the answer: linear probes of point and name at the marked token, place by place.
 
-Beside them stand the heads of pre-training at the same token, the decoded answer, and what is told blindly.
+Beside them stand the heads of pre-training at the same token, the decoded answer, and the blind baseline.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Linear probes of depth and normals on a model's visual tokens, place by place, beside what is told blindly.
+"""Linear probes of depth and normals on a model's visual tokens, place by place, beside blind baselines.
 
 Scenes are read in batches; of each batch only sums (linear_probe.py) and errors remain, so that memory does not grow
 with their number.

@@ -102,7 +102,7 @@ def probe_csv(found: dict) -> str:
 
 
 def plot_probes(found: dict, path: str | Path) -> Path:
-    """Draw what probes found over the places of the model, beside what is told blindly.
+    """Draw what probes found over the places of the model, beside the blind baseline.
 
     Args:
         found (`dict`): result of `probe_model` or `probe_marks`.

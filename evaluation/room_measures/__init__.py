@@ -1,4 +1,4 @@
-"""A model measured on rendered rooms: its tasks, and what may be asked in other ways, beside blind answers."""
+"""A model measured on rendered rooms: its tasks, and what may be asked in other ways, beside blind baselines."""
 
 from .figures_table import figures_table
 from .room_measure import measure_rooms

@@ -1,7 +1,7 @@
 """Rooms of another renderer, PyBullet's: its software rasteriser, its shadows, and the things of its data folder.
 
 `python -m gap_mllm.evaluation.room_measures.bullet_rooms MODEL` asks a model about marked pixels of such rooms, which
-no training of ours draws, beside blind answers that are fitted on others of them. Needs `pip install pybullet`.
+no training of ours draws, beside blind baselines that are fitted on others of them. Needs `pip install pybullet`.
 """
 
 import argparse
@@ -165,7 +165,7 @@ def measure_bullet_rooms(model_folder: str | Path, num_rooms: int = 64, num_base
     Args:
         model_folder (`str` or `Path`): model with its processor.
         num_rooms (`int`, defaults to 64): rooms that are asked about, seeds from 0.
-        num_baseline_rooms (`int`, defaults to 128): other rooms, on which blind answers are fitted.
+        num_baseline_rooms (`int`, defaults to 128): other rooms, on which blind baselines are fitted.
     Returns:
         `dict`: for each geometry the figures of `score_marked_pixels`. Labels are those of the things, most of which
         rooms of ours do not have.

@@ -34,7 +34,7 @@ def measure_encoder(
     Args:
         encoder (`GapMllmVggtForReconstruction`): trained on metres.
         output (`Path`), room_set (`RoomSet`): folder, and rooms.
-        num_rooms (`int`), num_baseline_rooms (`int`): rooms to measure and to fit blind answers on; of each part
+        num_rooms (`int`), num_baseline_rooms (`int`): rooms to measure and to fit blind baselines on; of each part
             aside one of four.
         groups (`list[str]`): "tasks" for the usual rooms, "views", "styles" and "sizes"; others say nothing here.
         seed (`int`, defaults to 0): seed of the intervals.

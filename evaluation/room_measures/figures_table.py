@@ -164,7 +164,7 @@ def card_text(metrics: dict) -> str:
             last = given["first_room"] + given["num_rooms"] - 1
             what = f"Rooms {given['first_room']} to {last} of the {given['split']} range"
             texts += [
-                f"{what}, medians or shares with bootstrap 95 % intervals over rooms; blind answers fitted on "
+                f"{what}, medians or shares with bootstrap 95 % intervals over rooms; blind baselines fitted on "
                 f"{given['num_baseline_rooms']} training rooms; by `{given['command']}`:",
                 figures_table(given),
             ]

@@ -57,8 +57,9 @@ def measure_rooms(
     Of a geometry encoder with its heads points and poses are measured, see `evaluate_geometry_encoder`, on 256 rooms,
     and again, on one of four, in other sizes, numbers of views and styles.
 
-    Blind answers stand beside every figure. They are fitted on training rooms of the same kind, and see the question,
-    of marked pixels their place, and no picture. Each part about sizes, views and styles asks about one room of four.
+    Blind baselines stand beside every figure. They are fitted on training rooms of the same kind, and see the
+    question, of marked pixels their place, and no picture. Each part about sizes, views and styles asks about one room
+    of four.
     Frame: camera of the first view, OpenCV axes. Units: metres.
 
     Args:
@@ -72,8 +73,8 @@ def measure_rooms(
         batch_size (`int`, defaults to 16): questions of one call of generate().
         seed (`int`, defaults to 0): seed of the intervals.
         device (`str`, *optional*): where the model runs; CUDA where it is there.
-        num_baseline_rooms (`int`, *optional*): training rooms that blind answers are fitted on, 2 or more; by default
-            256, and 512 for an encoder.
+        num_baseline_rooms (`int`, *optional*): training rooms that blind baselines are fitted on, 2 or more; by
+            default 256, and 512 for an encoder.
         in_second_process (`bool`, defaults to True): whether rooms are rendered in a process of their own.
     Returns:
         `dict`: what metrics.json holds: by group and task or part the figures of "model", "other_geometry",

@@ -46,7 +46,7 @@ ROOM_SETS = {
     "test": RoomSet("test", 1000, 128, 0, is_frozen=True),
     "unseen": RoomSet("test", 20000, 256, 20000),
 }
-TRAINING_ROOMS = RoomSet("train", 0, 256, 0)  # that blind answers are fitted on
+TRAINING_ROOMS = RoomSet("train", 0, 256, 0)  # that blind baselines are fitted on
 
 
 @dataclass(frozen=True)

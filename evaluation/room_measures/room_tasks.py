@@ -1,4 +1,4 @@
-"""What a model is asked about rooms, how answers to each task are scored, and the blind answer that stands beside.
+"""What a model is asked about rooms, how answers to each task are scored, and the blind baseline that stands beside.
 
 Benchmarks of the same tasks give the scores; here are figures of all rooms together, each with its interval.
 """
@@ -140,7 +140,7 @@ class RoomTask:
         form (`AnswerForm`): where an answer ends.
         score (`Callable`, *optional*): (samples, texts, seed) -> figures with intervals; None for marked pixels, which
             `score_marked_pixels` scores beside fitted baselines.
-        blind (`Callable`, *optional*): (samples of training rooms) -> a function from sample to the blind answer.
+        blind (`Callable`, *optional*): (samples of training rooms) -> a function from sample to the blind baseline.
     """
 
     counts: dict[str, int]

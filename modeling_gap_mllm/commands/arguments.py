@@ -270,6 +270,9 @@ def add_push(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--private", action="store_true", help="make a private repository; a public one is refused")
     parser.add_argument("--revision", metavar="BRANCH", help="branch to write to, made if need be; default: main")
     parser.add_argument("--message", metavar="TEXT", help="message of the commit")
+    parser.add_argument("--license", metavar="ID", help="of the weights, as the Hub names it; default: the card's")
+    parser.add_argument("--license-name", metavar="NAME", help="where the licence is other")
+    parser.add_argument("--license-link", metavar="URL", help="where the licence is other")
     parser.set_defaults(run="gap_mllm.pushing.cli:run_push")
 
 

@@ -14,6 +14,7 @@ def run_push(args: argparse.Namespace) -> None:
     if METRICS in plan.files:
         from ..evaluation.runner import update_card  # which needs the extra eval
     changes = {name: getattr(args, name) for name in ("private", "revision", "message")}
+    changes |= {name: getattr(args, name) for name in ("license", "license_name", "license_link")}
     report = push_folder(args.folder, args.repo, args.yes, update_card=update_card, **changes)
     loaded = report.loaded
     names = " with ".join(loaded[name] for name in ("model", "processor") if name in loaded)

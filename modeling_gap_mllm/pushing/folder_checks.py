@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from huggingface_hub import ModelCard, metadata_load
+from huggingface_hub import ModelCard, metadata_load, metadata_save
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -47,9 +47,13 @@ def card_problems(folder: Path) -> tuple[list[str], list[str]]:
     problems, missing = [], [name for name in needed if not data.get(name)]
     if missing:
         lines = "; ".join(needed[name] for name in missing)
-        problems.append(f"{CARD} lacks {', '.join(missing)}: write between its first two --- lines, say, {lines}")
+        problem = f"{CARD} lacks {', '.join(missing)}: write between its first two --- lines, say, {lines}"
+        problems.append(problem + (", or give --license ID" if "license" in missing else ""))
     if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
-        problems.append(f"{CARD} says license: other; that needs license_name and license_link as well")
+        problems.append(
+            f"{CARD} says license: other; that needs license_name and license_link as well "
+            "(--license-name, --license-link)"
+        )
     for name in ("tags", "datasets"):
         if not isinstance(data.get(name) or [], list):
             problems.append(f"{name} of {CARD} is {data[name]!r}; expected a list")
@@ -59,6 +63,21 @@ def card_problems(folder: Path) -> tuple[list[str], list[str]]:
             problems.append(f"base_model of {CARD} is {base!r}; expected a repository of the Hub, OWNER/NAME")
     unnamed = [name for name in ("base_model", "datasets") if name not in data]
     return problems, [f"{CARD} names no {name}; right, if there are none" for name in unnamed]
+
+
+def set_metadata(file: Path, values: dict) -> None:
+    """Set fields of a card's metadata, and take out those that are None; its text stays as it is.
+
+    Args:
+        file (`Path`): the card. A card whose metadata cannot be read stays; `card_problems` says so.
+        values (`dict`): values by name.
+    """
+    try:
+        data = metadata_load(file) or {}
+    except Exception:  # huggingface_hub raises whatever yaml and its own checks do
+        return
+    data.update(values)
+    metadata_save(file, {name: value for name, value in data.items() if value is not None})
 
 
 def is_hub_name(name: str) -> bool:
@@ -123,4 +142,4 @@ def load_as_stranger(folder: Path) -> dict:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-__all__ = ["card_problems", "is_hub_name", "load_as_stranger", "local_paths"]
+__all__ = ["card_problems", "is_hub_name", "load_as_stranger", "local_paths", "set_metadata"]

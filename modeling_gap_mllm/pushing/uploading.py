@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id
 
-from .folder_checks import card_problems, load_as_stranger, local_paths
+from .folder_checks import card_problems, load_as_stranger, local_paths, set_metadata
 from .upload_plan import CARD, METRICS, UploadPlan, plan_upload
 
 
@@ -46,6 +46,9 @@ def push_folder(
     revision: str | None = None,
     message: str | None = None,
     update_card: Callable[[Path, Path], list] | None = None,
+    license: str | None = None,
+    license_name: str | None = None,
+    license_link: str | None = None,
 ) -> PushReport:
     """Check a folder, load it as a stranger would, and, if asked for, upload it.
 
@@ -60,10 +63,14 @@ def push_folder(
         message (`str`, *optional*): message of the commit.
         update_card (callable, *optional*): function (card, folder) that writes the figures of metrics.json into a
             card, as `gap_mllm.evaluation.runner.update_card`; without it the card goes up as it is.
+        license (`str`, *optional*): licence of the weights, as the Hub names it, for the card that goes up; by default
+            what the card says.
+        license_name, license_link (`str`, *optional*): name and address of the licence, where it is "other".
     Returns:
         `PushReport`.
     Raises:
-        ValueError: if the repository's name cannot be one, or the folder should not go up; all reasons are named.
+        ValueError: if the repository's name cannot be one, the folder should not go up (all reasons are named), or
+            a name or address is given without a licence.
         NotADirectoryError: if there is no such folder.
         OSError: if the Hub cannot be reached, or refuses.
 
@@ -77,6 +84,7 @@ def push_folder(
         ```
     """
     validate_repo_id(repo)
+    terms = _terms(license, license_name, license_link)
     plan = plan_upload(folder)
     with tempfile.TemporaryDirectory() as work:
         staged = Path(work) / plan.folder.absolute().name
@@ -86,6 +94,8 @@ def push_folder(
                 shutil.copyfile(plan.folder / name, staged / name)
             else:
                 (staged / name).symlink_to((plan.folder / name).absolute())
+        if terms and CARD in plan.files:
+            set_metadata(staged / CARD, terms)
         problems, notes = card_problems(staged)
         problems += local_paths(staged)
         if not problems and update_card is not None and METRICS in plan.files:
@@ -101,6 +111,15 @@ def push_folder(
             raise ValueError(f"{folder} cannot go up: {error}") from None
         url = _upload(staged, repo, private, revision, message) if upload else None
     return PushReport(plan, loaded, notes, url)
+
+
+def _terms(license, name, link):
+    """What the card gets to say of the licence; a name and address of before go with the licence of before."""
+    if license is None:
+        if name or link:
+            raise ValueError("license_name and license_link go with license: give --license other beside them.")
+        return {}
+    return {"license": license, "license_name": name, "license_link": link}
 
 
 def _upload(folder, repo, private, revision, message):

@@ -5,6 +5,8 @@ What is drawn into a single view is in view_overlay.py.
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -22,6 +24,7 @@ from .picture_strips import (
     TARGET,
     TEXT,
     WARNING,
+    Color,
     side_by_side,
     stack_strips,
     text_strip,
@@ -41,7 +44,27 @@ HOW_TO_READ = (
 _TAG_RUN = re.compile(rf"(?:(?:Frame-\d+: ?)?{re.escape(IMAGE_TAG)}\s*){{2,}}")
 
 
-def contact_sheet(samples: list[SceneSample], title: str = "", width: int = 1600, max_views: int = 32) -> Image.Image:
+@dataclass(frozen=True)
+class RowStyle:
+    """How a row is drawn where it holds more than the data: an answer beside the truth.
+
+    Args:
+        colors (`tuple[list, list]`): RGB colours of the sample's boxes, and of its points, as of `object_colors`.
+        lines (`list[tuple[str, str | tuple]]`): texts in place of the answer's, each with its colour.
+    """
+
+    colors: tuple[list, list]
+    lines: list[tuple[str, Color]]
+
+
+def contact_sheet(
+    samples: list[SceneSample],
+    title: str = "",
+    width: int = 1600,
+    max_views: int = 32,
+    styles: Sequence[RowStyle] | None = None,
+    key: str = "",
+) -> Image.Image:
     """Draw rows below each other.
 
     Args:
@@ -50,26 +73,32 @@ def contact_sheet(samples: list[SceneSample], title: str = "", width: int = 1600
         width (`int`, defaults to 1600): width of the sheet in pixels, at least 400.
         max_views (`int`, defaults to 32): most views of a row; of more, those that the row speaks of and some among
             them.
+        styles (`Sequence[RowStyle]`, *optional*): one for each sample; by default each object has a colour.
+        key (`str`, defaults to ""): what the colours of the styles are, below the headline.
     Returns:
         `PIL.Image.Image`: RGB. A view that cannot be decoded is shown as a note with the reason.
     Raises:
-        ValueError: if `width` is below 400 or `max_views` below 1.
+        ValueError: if `width` is below 400 or `max_views` below 1, or there is not one style for each sample.
     """
     if width < 400 or max_views < 1:
         raise ValueError(f"width is {width} and max_views {max_views}; expected at least 400 and 1.")
     inner = width - 2 * MARGIN
     strips = [text_strip(title, inner, LARGE), text_strip(HOW_TO_READ, inner, SMALL, FAINT)]
+    strips.append(text_strip(key, inner, SMALL))
     samples = list(samples)
-    for number, sample in enumerate(samples, 1):
-        strips += [_header(sample, f"{number} of {len(samples)}", inner), *_row(sample, inner, max_views)]
+    styles = [None] * len(samples) if styles is None else list(styles)
+    if len(styles) != len(samples):
+        raise ValueError(f"styles has {len(styles)} entries for {len(samples)} samples; expected one for each.")
+    for number, (sample, style) in enumerate(zip(samples, styles, strict=True), 1):
+        strips += [_header(sample, f"{number} of {len(samples)}", inner), *_row(sample, inner, max_views, style)]
     if not samples:
         strips.append(text_strip("There are no rows to show.", inner, TEXT, WARNING))
     return stack_strips([strip for strip in strips if strip is not None], width)
 
 
-def _row(sample, width, max_views):
+def _row(sample, width, max_views, style):
     shown = shown_views(sample, max_views)
-    colors = object_colors(sample)
+    colors = object_colors(sample) if style is None else style.colors
     lines = -(-len(shown) // (6 if len(shown) <= 12 else 8))
     columns = max(-(-len(shown) // max(lines, 1)), 3)
     tiles, seen, problems = [], {"boxes": {}, "points": {}}, {}
@@ -92,7 +121,7 @@ def _row(sample, width, max_views):
     if len(shown) < len(sample.views):
         yield text_strip(f"{len(shown)} of {len(sample.views)} views are shown.", width, SMALL, FAINT)
     yield from _legend(sample, colors, seen, width)
-    yield from _texts(sample, width)
+    yield from _texts(sample, width, style)
 
 
 def shown_views(sample: SceneSample, max_views: int) -> list[int]:
@@ -167,12 +196,15 @@ def question_text(sample: SceneSample) -> str:
     return question.strip()
 
 
-def _texts(sample, width):
+def _texts(sample, width, style):
     if sample.question is None and sample.answer is None:  # a scene, which nothing is asked about
         return
     yield text_strip(f"Question: {question_text(sample)}", width, TEXT, max_lines=8)
     if sample.choices:
         yield text_strip(f"Choices: {' / '.join(sample.choices)}", width, TEXT, max_lines=3)
+    if style is not None:
+        yield from (text_strip(text, width, TEXT, color, max_lines=4) for text, color in style.lines)
+        return
     facts = {"number": sample.number, "choice": sample.choice_index, "target frame": sample.target_frame}
     facts = ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
     answer = (sample.answer or "none").replace("```json", "").replace("```", "").strip()
@@ -181,4 +213,4 @@ def _texts(sample, width):
         yield text_strip(f"Accepted: {' / '.join(sample.references)}", width, SMALL, FAINT, max_lines=3)
 
 
-__all__ = ["contact_sheet", "question_text", "shown_views"]
+__all__ = ["RowStyle", "contact_sheet", "question_text", "shown_views"]

@@ -352,11 +352,7 @@ class SceneSample:
         self._check_view(view)
         pose = self.views[view].camera_to_world
         if pose is None:
-            raise RecordError(
-                f"view {view} has no pose, and none is assumed; the row needs camera_to_world of this view.",
-                "camera_to_world",
-                record_id=self.id,
-            )
+            raise RecordError(f"view {view} has no pose.", "camera_to_world", record_id=self.id)
         return pose
 
     def box_in_view(self, box: Box, view: int = 0) -> np.ndarray:

@@ -15,12 +15,13 @@ from PIL import Image
 from ..frame_choice_gap_mllm import FrameChoice
 from ..orientation_gap_mllm import Orientation
 from ..video_decoding_gap_mllm import VideoFile, VideoFrame, frame_rate
+from ..view_files_gap_mllm import FolderViews, folder_views
 from ..visual_prompt_gap_mllm import to_rgb_image
-from .file_guards import check_pixel_count, file_state, refuse_special
+from .file_guards import check_pixel_count, file_state, list_folder, refuse_special
 from .read_log import TrackedPath
 from .record_errors import RecordError
 from .source_files import picture_header
-from .stored_frames import frame_number, list_frames, stored_picture
+from .stored_frames import frame_number, stored_picture
 
 
 JPEG_QUALITY = 95
@@ -150,12 +151,21 @@ def read_video_views(
 
 
 def frame_files(folder: str | Path) -> list[Path]:
-    """Return the pictures of a folder in natural order of their names, 2 before 10; see `list_frames`.
+    """Return the pictures of a folder in natural order of their names, 2 before 10; see `frame_views`."""
+    return list(frame_views(folder).pictures)
+
+
+def frame_views(folder: str | Path) -> FolderViews:
+    """Choose the views of a folder by `choose_views`, and say what is left out.
 
     Raises:
-        RecordError: if the folder holds none.
+        RecordError: if the folder holds no picture, or cannot be read.
     """
-    return list_frames(folder)
+    entries = list_folder(folder)
+    try:
+        return folder_views(folder, entries)
+    except ValueError as error:
+        raise RecordError(str(error), "views") from None
 
 
 def _existing(path) -> Path:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gap_mllm.evaluation import AnswerExample, draw_answers, plot_curves, project_wireframe
+from gap_mllm.evaluation import AnswerExample, draw_answers, plot_curves, project_wireframe, render_split
 from gap_mllm.processing import format_boxes, format_point
 from gap_mllm.processing.data import make_question
 from gap_mllm.processing.drawing import (
@@ -59,7 +59,7 @@ def test_hull_and_level_frame(test_rooms):
     assert abs(ahead[0]) < 1e-9 and ahead[1] > 0.9 and ahead[2] < 0  # straight ahead, and a little down
     np.testing.assert_allclose(level.from_world(pose[:3, 3] + [0, 0, 1.5]), [0, 0, 1.5], atol=1e-12)
     assert level.from_camera([1.0, 0, 0])[0] > 0.9
-    assert _words((-0.4, 2.1, -0.75)) == "2.1 m ahead, 0.4 m left, 0.8 m below camera 1"
+    assert _words((-0.4, 2.1, -0.75)) == "2.1 m ahead, 0.4 m left, 0.8 m below camera 0"
 
 
 def test_answers_are_drawn(test_rooms, tmp_path):
@@ -95,7 +95,7 @@ def test_blind_guesses_and_answers_in_words_are_drawn(test_rooms, tmp_path):
         assert count_pixels(tmp_path / "with.png", BLIND_COLOR) > count_pixels(tmp_path / "without.png", BLIND_COLOR)
     lines = _draw_words(AnswerExample(room, number, number.answer, "99"), None, None)
     assert lines[1:] == [
-        f"Truth: {number.answer}", f"Model: {number.answer} (right)", "Blind guess: 99 (wrong)"
+        f"Truth: {number.answer}", f"Model: {number.answer} (right)", "Blind baseline: 99 (wrong)"
     ]  # fmt: skip
     assert _main_view(AnswerExample(room, point, "")) == point.marks[0].view
     seen = [(room.instance_ids[view] == int(box.boxes[0].instance_id)).sum() for view in range(len(room.images))]
@@ -140,3 +140,20 @@ def test_a_single_step_is_seen(tmp_path):
     assert (axes.sum(-1) < 60).sum() > 10  # the black point of the sum
     plot_curves([{"step": 9, "loss": 2.0, "learning_rate": 1e-4}], tmp_path / "rate.png")
     assert count_pixels(tmp_path / "rate.png", VIEW_COLOR) > 5
+
+
+def test_views_are_counted_from_zero_as_everywhere(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    room = next(render_split("test", 1))
+    question = make_question(room, "reconstruction")
+    shown = []
+    for kind in (Axes, Figure):
+        write = kind.text
+        monkeypatch.setattr(kind, "text", lambda *words, write=write, **style: shown.append(words[3]) or write(*words))
+    draw_answers([AnswerExample(room, question, question.answer)], tmp_path / "answers.png")
+    view = question.marks[0].view
+    assert f"view {view}" in shown and f"What is at the red cross in view {view}, and where is it?" in shown
+    assert {str(other) for other in range(len(room.images)) if other != view} <= set(shown)  # views and cameras
+    assert not [text for text in shown if "camera 1" in text or f"view {len(room.images)}" in text]

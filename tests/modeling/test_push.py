@@ -271,3 +271,28 @@ def test_a_public_repository_does_not_take_what_shall_be_private(folder, hub, lo
     hub.is_private = False
     line = refused([folder, "me/mine", "--yes", "--private"], capsys)
     assert "me/mine is there, and public; --private cannot hide it" in line and hub.files == {}
+
+
+def test_a_licence_is_given_for_what_goes_up(folder, hub, loads, capsys):
+    bare = CARD.replace("license: apache-2.0\n", "")
+    (folder / "README.md").write_text(bare)
+    assert run(folder, "me/mine", "--yes") == 2 and "or give --license ID" in capsys.readouterr().err
+    assert run(folder, "me/mine", "--yes", "--license", "mit") == 0
+    card = hub.files["README.md"].decode()
+    assert "license: mit\n" in card and card.endswith(bare.split("---\n")[-1])
+    assert (folder / "README.md").read_text() == bare  # nothing in the folder is changed
+    other = ["--license", "other", "--license-name", "mine", "--license-link", "https://example.org"]
+    assert run(folder, "me/mine", *other[:2]) == 2 and "--license-name, --license-link" in capsys.readouterr().err
+    assert run(folder, "me/mine", "--yes", *other) == 0 and b"license_name: mine\n" in hub.files["README.md"]
+
+
+def test_a_licence_of_before_goes_with_its_name(folder, hub, loads):
+    named = "license: other\nlicense_name: mine\nlicense_link: https://example.org\n"
+    (folder / "README.md").write_text(CARD.replace("license: apache-2.0\n", named))
+    assert run(folder, "me/mine", "--yes", "--license", "mit") == 0
+    assert b"license: mit\n" in hub.files["README.md"] and b"mine\nlicense_link" not in hub.files["README.md"]
+
+
+def test_a_name_of_a_licence_goes_with_a_licence(folder):
+    with pytest.raises(ValueError, match="license_name and license_link go with license"):
+        push_folder(folder, "me/mine", license_name="mine")

@@ -45,7 +45,7 @@ def train(folder, clock, max_seconds=5, *flags):
     return trainer, asked
 
 
-def test_the_clock_ends_it_and_leads_the_learning_rate(tmp_path, clock):
+def test_the_clock_ends_it_and_leads_the_learning_rate(tmp_path, clock, capsys):
     flags = ["--eval_strategy", "steps", "--eval_steps", "0.4", "--learning_rate", "0.001"]
     trainer, asked = train(tmp_path / "run", clock, 5, *flags)
     assert trainer.state.global_step == 5
@@ -57,6 +57,9 @@ def test_the_clock_ends_it_and_leads_the_learning_rate(tmp_path, clock):
     assert len(asked) == 3  # at 2 and 4 seconds, and at the end
     assert [entry["seconds"] for entry in trainer.state.log_history if "eval_parse_rate" in entry] == [2, 4, 5]
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["state"] == "finished"
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert told[0].startswith("step 1, 1 of 5 seconds by the clock, ") and "of 100" not in "".join(told)
+    assert any(line.startswith("step 5, 5 of 5 seconds by the clock, ") for line in told)
 
 
 @pytest.mark.slow

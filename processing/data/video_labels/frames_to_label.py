@@ -4,15 +4,19 @@ import os
 from pathlib import Path
 
 import numpy as np
+from transformers.utils import logging
 
 from ...visual_prompt_gap_mllm import to_rgb_image
 from ..record_errors import ReadReport, RecordError
 from ..scene_sample import View
 from ..upright_pictures import picture_orientation
-from ..video_frames import read_video_views
+from ..video_frames import frame_views, read_video_views
 from .depth_teacher import Teacher
 from .label_options import LabelOptions
 from .labelled_scenes import SOURCE
+
+
+logger = logging.get_logger(__name__)
 
 
 def read_pictures(
@@ -40,6 +44,7 @@ def read_pictures(
 
     taken = None if left_out is None else skip
     if isinstance(source, str | Path):
+        _warn_of_others(source)
         choice = {"sampling": options.sampling}
         if options.sampling == "space_aware":
             choice |= {"points_from": teacher, "image_size": options.image_size, "patch_size": options.patch_size}
@@ -60,6 +65,14 @@ def read_pictures(
             continue
         good.append(view)
     return good
+
+
+def _warn_of_others(source):
+    """Say what of a folder is not labelled."""
+    if Path(source).is_dir():
+        notes = frame_views(source).notes
+        if notes:
+            logger.warning(f"{source}: {'; '.join(notes)}.")
 
 
 def _given_views(pictures, skip):

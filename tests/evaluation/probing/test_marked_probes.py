@@ -1,4 +1,4 @@
-"""Probes of point and name at marked tokens, beside heads, the decoded answer and what is told blindly."""
+"""Probes of point and name at marked tokens, beside heads, the decoded answer and the blind baseline."""
 
 import json
 from dataclasses import replace

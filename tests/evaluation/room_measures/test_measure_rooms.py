@@ -1,4 +1,4 @@
-"""Measuring on rooms: frozen marks, blind answers beside figures, geometry that is another's or off, going on."""
+"""Measuring on rooms: frozen marks, blind baselines beside figures, geometry that is another's or off, going on."""
 
 import json
 from pathlib import Path
