@@ -160,12 +160,9 @@ def sampled_values(tensors: list[torch.Tensor]) -> bytes:
         return b"".join(torch.cat(parts).cpu().numpy().tobytes() for parts in by_device.values())
 
 
-def _has_memory(tensor):
-    return tensor.device.type != "meta" and tensor.layout == torch.strided
-
-
 def _is_readable(tensor):
-    return _has_memory(tensor) and tensor.numel() > 0 and not tensor.is_quantized
+    is_plain = tensor.device.type != "meta" and tensor.layout == torch.strided and not tensor.is_quantized
+    return is_plain and tensor.numel() > 0
 
 
 def _samples(tensor):
@@ -201,10 +198,12 @@ def _plain_tensors(tensor):
 
 
 def _tensor_facts(tensor):
-    """A tensor without its values; memory is that of its first value."""
+    """A tensor without its values; one on "meta" has no identity: hooks put another there after each call."""
+    kind = tensor.shape, tensor.dtype, tensor.device
+    if tensor.device.type == "meta":
+        return kind
     version = 0 if tensor.is_inference() else tensor._version
-    memory = tensor.data_ptr() if _has_memory(tensor) else 0
-    return id(tensor), version, memory, tensor.shape, tensor.dtype, tensor.device
+    return *kind, id(tensor), version, tensor.data_ptr() if tensor.layout == torch.strided else 0
 
 
 def _is_adapter(module):

@@ -4,10 +4,12 @@ Saving a config, and with it a model, copies the code (transformers does so for 
 names the classes that the folder loads as; saving a model also writes a card where there is none.
 """
 
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.errors import EntryNotFoundError
 
 
@@ -48,18 +50,20 @@ AUTO_MAPS = {
     },
 }
 
+CARD = "README.md"
+LICENSE_FIELDS = ("license", "license_name", "license_link")
 MODEL_CARD = """\
 ---
 library_name: transformers
 pipeline_tag: image-text-to-text
 language: en
 tags: [gap-mllm, geometry, 3d, qwen3_vl, vggt]
----
+{metadata}---
 
 # GAP-MLLM
 
 A multimodal language model that sees the geometry of a scene: Qwen3-VL with a VGGT encoder, fused level by level
-(arXiv:2603.16461). The licences of the base models' weights apply.
+(arXiv:2603.16461). {terms}
 
 ```python
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -82,15 +86,17 @@ WITHOUT_GEOMETRY = """
 The weights of the geometry encoder are not in this repository. They are read from `{source}` when the model loads;
 `from_pretrained(..., geometry_weights=FOLDER)` reads them from a folder or another repository instead.
 """
+_BASE_TERMS = "The licences of the base models' weights apply."
+_PART_TERMS = "The licence of the weights that it began with applies."
 PART_CARD = """\
 ---
 library_name: transformers
 tags: [gap-mllm, geometry, 3d]
----
+{metadata}---
 
 # {architecture}
 
-A part of GAP-MLLM (arXiv:2603.16461), by itself. The licence of the weights that it began with applies.
+A part of GAP-MLLM (arXiv:2603.16461), by itself. {terms}
 
 ```python
 from transformers import AutoModel
@@ -114,7 +120,13 @@ class PublishedConfig:
 
 
 class PublishedModel:
-    """For models: a saved one has a card."""
+    """For models: a saved one has a card.
+
+    What `card_metadata` of the model says goes into it, as {"license": "apache-2.0"}; by default licence and data sets
+    in the card of the folder that the model was loaded from.
+    """
+
+    card_metadata = None
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, *args, **kwargs):
         """As in transformers, with the code, and a README.md where there is none.
@@ -130,7 +142,7 @@ class PublishedModel:
             if heads:
                 self.config.training_heads = heads
         # Last, after anything is uploaded: a card that is on the Hub already stays.
-        card = Path(save_directory) / "README.md"
+        card = Path(save_directory) / CARD
         if is_main_process and not card.exists():
             card.write_text(_card(self, card.absolute().parent.name), encoding="utf-8")
 
@@ -139,7 +151,7 @@ class PublishedModel:
         try:
             ModelCard.load(repo_id, token=kwargs.get("token"))
         except EntryNotFoundError:
-            path = Path(working_dir) / "README.md"
+            path = Path(working_dir) / CARD
             card, tags = ModelCard(_card(self, repo_id)), ModelCard(path.read_text(encoding="utf-8")).data.tags
             card.data.tags = list(dict.fromkeys(card.data.tags + (tags or [])))
             card.save(path)
@@ -147,10 +159,49 @@ class PublishedModel:
 
 
 def _card(model, name):
-    if type(model.config).model_type != "gap_mllm":
-        return PART_CARD.format(name=name, architecture=type(model).__name__)
+    is_part = type(model.config).model_type != "gap_mllm"
+    told = _metadata(model)
+    terms = _PART_TERMS if is_part else _BASE_TERMS
+    if "license" in told:
+        terms = f"Licence of these weights: {told.get('license_name') or told['license']}."
+    lines = "".join(f"{key}: {_yaml(value)}\n" for key, value in told.items())
+    filled = {"name": name, "metadata": lines, "terms": terms}
+    if is_part:
+        return PART_CARD.format(architecture=type(model).__name__, **filled)
     source = model.config.geometry_weights
-    return MODEL_CARD.format(name=name) + (WITHOUT_GEOMETRY.format(source=source) if source else "")
+    return MODEL_CARD.format(**filled) + (WITHOUT_GEOMETRY.format(source=source) if source else "")
 
 
-__all__ = ["AUTO_MAPS", "PublishedConfig", "PublishedModel"]
+def _metadata(model):
+    """What a card says beyond that which is the same for all: what the model was given, else what its folder says."""
+    told = model.card_metadata
+    if told is None:
+        before = read_card(model.name_or_path)
+        told = {name: before.get(name) for name in (*LICENSE_FIELDS, "datasets")}
+    return {name: value for name, value in told.items() if value}
+
+
+def read_card(folder: str | Path) -> dict:
+    """Return the metadata of a local folder's card; empty where there is none that can be read.
+
+    Args:
+        folder (`str` or `Path`): folder of a model.
+    Returns:
+        `dict`.
+    """
+    file = Path(folder) / CARD
+    if not str(folder) or not file.is_file():
+        return {}
+    try:
+        return metadata_load(file) or {}
+    except Exception:  # huggingface_hub raises whatever yaml and its own checks do
+        return {}
+
+
+def _yaml(value):
+    """A value in one line of YAML, which JSON is; plain words without quotes."""
+    is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./:+-]*", value) and not value.endswith(":")
+    return value if is_plain else json.dumps(value)
+
+
+__all__ = ["AUTO_MAPS", "CARD", "LICENSE_FIELDS", "PublishedConfig", "PublishedModel", "read_card"]

@@ -367,8 +367,8 @@ class SceneSession:
             maps, told, told_poses = self._reconstructed()
             if told is None:
                 raise ValueError(
-                    f"{maps.source} tells points, but no cameras. Give intrinsics and poses of all views (--intrinsics"
-                    f" and --poses of gap-mllm ask). Or: {_WHO_TELLS}"
+                    f"{maps.source} tells points, but no cameras. Give intrinsics and poses of all views "
+                    f"(--intrinsics and --poses of gap-mllm ask). Or: {_WHO_TELLS}"
                 )
             if relative is None:
                 relative, source[1] = list(told_poses), maps.source
