@@ -46,6 +46,7 @@ REMOTE_FILES += (
 REMOTE_FILES += ("answer_grammar", "box_conventions", "camera_geometry", "other_answers")
 REMOTE_FILES += ("answer_streams", "model_lock", "prompt_prefixes", "scene_points")
 REMOTE_FILES += ("scene_results", "scene_session", "scene_views", "unread_keys", "whole_text")
+REMOTE_FILES += ("input_device", "model_state", "view_files")
 KEYS = {"input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"}
 CONFIG = SimpleNamespace(image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5])
 
