@@ -128,7 +128,7 @@ def test_the_surface_of_a_pixel_is_asked_with_marks_inside_of_the_picture(exampl
                   ([marks] if len(marks) == 3 else marks[0])]  # fmt: skip
         return SimpleNamespace(first=points[0]) if len(marks) == 3 else points
 
-    session = SimpleNamespace(views=SimpleNamespace(pictures=[Image.new("RGB", (100, 80))]), locate=locate)
+    session = SimpleNamespace(views=SimpleNamespace(sizes=[(100, 80)]), locate=locate)
     point, label, normal = example("example_geometry").surface_at(session, 0, 2, 79)
     assert point.tolist() == [0.02, 1.0, 0.79] and label == "rug"
     np.testing.assert_allclose(normal, [0, -1, 0], atol=1e-9)

@@ -109,8 +109,8 @@ def check_rigid(transform: Array, name: str = "transform", tolerance: float = 1e
     lost = lost_pose_reason(matrices[index])
     if lost is not None:
         raise ValueError(
-            f"{name}: matrix {index} is not rigid: it {lost}. Leave such views out, or pass None for their pose where "
-            "that is possible."
+            f"{name}: matrix {index} is not rigid: it {lost}; expected a pose. Leave such views out, or pass None for "
+            "their pose where that is possible."
         )
     determinant = float(_library(matrices).linalg.det(matrices[index, :3, :3]))
     raise ValueError(
