@@ -318,7 +318,7 @@ def _check_points(line, where):
 
 def _read_binary(place):
     try:
-        import pycolmap
+        import pycolmap  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(
             f"{place} is a binary COLMAP model, which needs pycolmap: pip install gap-mllm[colmap]; or write it as "
