@@ -60,6 +60,7 @@ for _folder in FOLDERS:
             exported = (getattr(_module, name) for name in getattr(_module, "__all__", ()))
             PUBLIC |= {thing for thing in exported if is_code(thing)}
 RUN = [thing for thing in PUBLIC | ALL if examples_of(thing) or thing in PUBLIC and not is_shown_by_others(thing)]
+SLOW = ("evaluation.time_trial", "evaluation.ablations", "evaluation.room_measures", "evaluation.probing.marked_probe")
 RUN = {f"{thing.__module__.removeprefix('gap_mllm.')}.{thing.__qualname__}": thing for thing in RUN}
 
 
@@ -74,7 +75,13 @@ def qwen_folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", sorted(RUN))
+def _marked(name):
+    """Examples that train or measure rooms take seconds."""
+    marks = pytest.mark.slow if name.startswith(SLOW) else ()
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(_marked, sorted(RUN)))
 def test_example(name, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     examples = examples_of(RUN[name])

@@ -234,6 +234,7 @@ def test_a_folder_that_strangers_cannot_load_is_refused(folder, hub, capsys):
     assert hub.calls == []
 
 
+@pytest.mark.slow
 def test_a_part_loads_and_needs_no_language(tiny_model, tmp_path):
     tiny_model().model.fusion.save_pretrained(tmp_path / "fusion")
     assert load_as_stranger(tmp_path / "fusion")["model"] == "GapMllmFusion"

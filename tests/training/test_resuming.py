@@ -131,7 +131,7 @@ class At(TrainerCallback):
             self.what()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_a_signal_saves_the_step_and_ends(number, recipe, tmp_path, caplog):
     path, run, whole = recipe(save_strategy="no"), tmp_path / "run", tmp_path / "whole"
     before = signal.getsignal(number)
@@ -155,6 +155,7 @@ def test_a_second_signal_ends_at_once(recipe, tmp_path):
     assert last_whole_checkpoint(tmp_path / "run") is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch.distributed is not built in")
 def test_a_signal_to_one_of_two_processes_saves_in_both(recipe, tmp_path):
     script = tmp_path / "run.py"

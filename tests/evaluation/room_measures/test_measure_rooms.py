@@ -126,6 +126,7 @@ def test_answers_with_geometry_off_are_those_of_a_model_without_it(asked):
     assert texts[OWN] != texts[OTHER] and texts[OWN] != texts[OFF]
 
 
+@pytest.mark.slow
 def test_blind_answers_and_intervals_stand_beside_every_figure(measured):
     _, metrics = measured
     assert list(metrics["tasks"]) == list(ROOM_TASKS)
@@ -145,6 +146,7 @@ def test_blind_answers_and_intervals_stand_beside_every_figure(measured):
     assert metrics["views"]["together"]["n"] == sum(metrics["views"][str(count)]["n"] for count in range(1, 9))
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on_without_asking_again(measured, monkeypatch):
     folder, metrics = measured
 
@@ -159,6 +161,7 @@ def test_the_same_call_goes_on_without_asking_again(measured, monkeypatch):
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rooms"] == "selection"
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_measurement_is_refused(measured):
     with pytest.raises(ValueError, match='rooms: "selection" there, "test" now'):
         measure_rooms(MODEL, measured[0], rooms="test", **SMALL)
@@ -186,6 +189,7 @@ def test_parts_go_over_sizes_views_styles_and_wordings():
     assert min(sides) == 96 and max(sides) == 1024 and "640x480" in [part.name for part in parts]
 
 
+@pytest.mark.slow
 def test_the_table_has_every_task_with_its_interval(measured):
     table = figures_table(measured[1])
     for text in ("point at the cross", "F1 at IoU 0.25", "share of IoU 0.25", "multiple choice", "views: 8"):
@@ -198,6 +202,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert "it takes selection, test, unseen" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_geometry_encoder_is_measured_as_ever_and_on_other_rooms(tmp_path):
     encoder = ROOT / "examples/assets/tiny_geometry_encoder"
     small = {"limit": 4, "num_baseline_rooms": 8, "groups": ["tasks", "styles"]}
