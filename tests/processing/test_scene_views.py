@@ -1,5 +1,7 @@
 """Views of a scene from pictures, folders and videos, what is known of them, and what is refused."""
 
+import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -266,3 +268,37 @@ def test_large_pictures_are_kept_small_and_keep_their_pixels(tmp_path):
         assert views.picture_marks([Mark(0, (3999, 2999))])[0].pixel == (2047, 1535)
     with pytest.raises(ValueError, match=r"view 0: pixel \(x=4000, y=5\) lies outside the picture of 4000 x 3000"):
         views.picture_marks([Mark(0, (4000, 5))])
+
+
+# Videos
+
+
+def write_stretched(path, aspect, matrix=(1, 0, 0, 1)):
+    """Two frames of 64 x 48 pixels of this aspect, turned by a display matrix (a, b, c, d)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 48), "navy"))))
+        container.mux(stream.encode())
+    a, b, c, d = (value << 16 for value in matrix)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"tkhd") + 44
+    content[start : start + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+def test_intrinsics_of_a_video_are_stretched_and_turned_with_its_frames(tmp_path):
+    wide = open_views(write_stretched(tmp_path / "a.mp4", Fraction(3, 2)), STORED)
+    assert wide.pictures[0].size == (96, 48)
+    assert np.allclose(wide.intrinsics[0], [[90, 0, (33 + 0.5) * 1.5 - 0.5], [0, 64, 22], [0, 0, 1]])
+    pose = np.eye(4)
+    pose[:3, 3] = 1, 2, 3
+    turned = open_views(write_stretched(tmp_path / "b.mp4", Fraction(3, 2), (0, 1, -1, 0)), STORED, [pose] * 2)
+    turn = Orientation.from_exif(6)
+    assert turned.pictures[0].size == turned.sizes[0] == (48, 96)
+    assert np.allclose(turned.intrinsics[1], turn.intrinsics(wide.intrinsics[0], (96, 48)))
+    assert np.allclose(turned.camera_to_world[1], turn.pose(pose))
+    assert "turned upright by EXIF or display matrix" in turned.notes[0]
