@@ -45,7 +45,8 @@ def save_half(run: Path, folder: Path, before: Path | None = None, share: float 
     if is_encoder(run):  # without code: examples build models around it, and none loads it alone
         with tempfile.TemporaryDirectory() as whole:
             encoder = GapMllmVggtForReconstruction.from_pretrained(run)
-            encoder.half().save_pretrained(whole)  # dtype=float16 would leave its heads in float32
+            halved = {name: weights.half() for name, weights in encoder.state_dict().items()}  # .half() spares heads
+            encoder.save_pretrained(whole, state_dict=halved)
             for name in ("config.json", "model.safetensors"):
                 shutil.copyfile(Path(whole) / name, folder / name)
     else:
