@@ -199,6 +199,7 @@ def test_text_beside_a_trained_encoder(tiny_model, make_inputs):
     assert not lacking
 
 
+@pytest.mark.slow
 def test_folders_with_remote_code_and_left_out_weights(taught_model, tiny_processor, tmp_path, load_without_package):
     base, encoder = tmp_path, taught_model.model.geometry
     taught_model.save_pretrained(base / "model")

@@ -132,6 +132,7 @@ def test_a_dry_run_lists_checks_and_uploads_nothing(folder, hub, loads, capsys):
     assert hub.calls == []
 
 
+@pytest.mark.slow
 def test_the_shipped_folder_loads_as_a_stranger_loads_it_with_figures_in_its_card():
     cards = []
 
@@ -234,6 +235,7 @@ def test_a_folder_that_strangers_cannot_load_is_refused(folder, hub, capsys):
     assert hub.calls == []
 
 
+@pytest.mark.slow
 def test_a_part_loads_and_needs_no_language(tiny_model, tmp_path):
     tiny_model().model.fusion.save_pretrained(tmp_path / "fusion")
     assert load_as_stranger(tmp_path / "fusion")["model"] == "GapMllmFusion"

@@ -76,6 +76,7 @@ def test_scenes_that_cannot_be_asked_about_are_counted(shipped, rooms):
         probe_marks(*shipped, rooms["train"], rooms["test"], **{**options, "marks_per_scene": 0})
 
 
+@pytest.mark.slow
 def test_command_at_marks(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("gap_mllm.evaluation.probing.probe_command.NUM_BASELINE_ROOMS", 4)
     words = ["probe", str(FOLDER), "--at", "marks", "--output", str(tmp_path), "--layers=-1", "--train-limit", "4"]

@@ -115,6 +115,7 @@ def test_the_blind_choice_is_the_option_that_was_right_most_often():
     assert [blind(question(0, *options)) for options in (("left", "right"), ("right", "left"))] == ["A", "B"]
 
 
+@pytest.mark.slow
 def test_answers_with_geometry_off_are_those_of_a_model_without_it(asked):
     processor, form = GapMllmProcessor.from_pretrained(MODEL), AnswerForm(24, ("pointmap",))
     samples, texts = of_task(asked, "points"), {}
@@ -145,6 +146,7 @@ def test_blind_answers_and_intervals_stand_beside_every_figure(measured):
     assert metrics["views"]["together"]["n"] == sum(metrics["views"][str(count)]["n"] for count in range(1, 9))
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on_without_asking_again(measured, monkeypatch):
     folder, metrics = measured
 
@@ -198,6 +200,7 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert "it takes selection, test, unseen" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_geometry_encoder_is_measured_as_ever_and_on_other_rooms(tmp_path):
     encoder = ROOT / "examples/assets/tiny_geometry_encoder"
     small = {"limit": 4, "num_baseline_rooms": 8, "groups": ["tasks", "styles"]}
