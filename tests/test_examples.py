@@ -18,6 +18,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from gap_mllm import GapMllmConfig
 from gap_mllm.evaluation.metrics.table import TABLE
 from gap_mllm.processing import build_tiny_tokenizer
+from tests.slow_cases import slow_but
 from tests.test_structure import FILES, FOLDERS, ROOT
 
 
@@ -60,8 +61,27 @@ for _folder in FOLDERS:
             exported = (getattr(_module, name) for name in getattr(_module, "__all__", ()))
             PUBLIC |= {thing for thing in exported if is_code(thing)}
 RUN = [thing for thing in PUBLIC | ALL if examples_of(thing) or thing in PUBLIC and not is_shown_by_others(thing)]
-SLOW = ("evaluation.time_trial", "evaluation.ablations", "evaluation.room_measures", "evaluation.probing.marked_probe")
 RUN = {f"{thing.__module__.removeprefix('gap_mllm.')}.{thing.__qualname__}": thing for thing in RUN}
+WHOLE_RUNS = {  # whole trainings, evaluations and uploads, which tests of their own run smaller; slow
+    "evaluation.ablations.arms.run_ablation",
+    "evaluation.dense_points.evaluate_geometry_encoder",
+    "evaluation.probing.gate_maps.gate_maps",
+    "evaluation.probing.marked_probe.probe_marks",
+    "evaluation.probing.probe_model.probe_model",
+    "evaluation.probing.run_relation.relate_run",
+    "evaluation.room_measures.room_measure.measure_rooms",
+    "evaluation.runner.run.evaluate_model",
+    "evaluation.time_trial.run_time_trial",
+    "processing.data.video_labels.labelling.label_video",
+    "processing.scene_3d.point_files.read_colmap",
+    "processing.scene_3d.point_files.write_colmap",
+    "pushing.uploading.push_folder",
+    "serving.scene_encoder.to_serving",
+    "training.dry_run.dry_run_recipe",
+    "training.frozen_geometry.FrozenGeometry",
+    "training.geometry_aligned_trainer.GeometryAlignedTrainer",
+    "training.geometry_encoder_trainer.GeometryEncoderTrainer",
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +95,7 @@ def qwen_folder(tmp_path_factory):
     return path
 
 
-def _marked(name):
-    """Examples that train or measure rooms take seconds."""
-    marks = pytest.mark.slow if name.startswith(SLOW) else ()
-    return pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", map(_marked, sorted(RUN)))
+@pytest.mark.parametrize("name", slow_but(set(RUN) - WHOLE_RUNS, sorted(RUN)))
 def test_example(name, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     examples = examples_of(RUN[name])
@@ -99,6 +113,7 @@ def test_example(name, tmp_path, monkeypatch, request):
 
 def test_what_needs_an_example():
     names = {thing.__name__ for thing in RUN.values()}
+    assert set(RUN) > WHOLE_RUNS
     assert {"GapMllmModel", "load_multiview", "SceneCollator", "evaluate_model", "box_iou_9dof"} <= names
     assert {thing.__name__ for thing in PUBLIC} - names >= {"RecordError", "LabelledBox", "Teacher"}
     assert all(inspect.isclass(thing) for thing in PUBLIC - set(RUN.values()))

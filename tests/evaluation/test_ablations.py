@@ -326,6 +326,7 @@ def test_pretraining_is_shared_and_held_to_equal_steps():
     assert len(ablation.seeds) == 3
 
 
+@pytest.mark.slow
 def test_boxes_are_scored_beside_blind_answers_and_asked_for_curves(monkeypatch):
     def answer(asker, samples, form, batch_size):
         assert form.max_new_tokens <= 100

@@ -72,6 +72,7 @@ class TruthfulEncoder(torch.nn.Module):
         )
 
 
+@pytest.mark.slow
 def test_an_encoder_that_knows_the_rooms(baselines):
     model = TruthfulEncoder()
     metrics = evaluate_geometry_encoder(model, num_scenes=3, batch_size=2, baselines=baselines, **QUIET)

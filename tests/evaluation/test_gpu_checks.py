@@ -84,6 +84,7 @@ def test_a_step_that_fails_is_a_row_and_the_others_go_on(script, machine, monkey
     }
 
 
+@pytest.mark.slow
 def test_marked_tests_are_run(script, machine, monkeypatch, tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_one.py").write_text(

@@ -84,6 +84,7 @@ def test_answers_are_drawn(test_rooms, tmp_path):
     draw_answers([AnswerExample(room, point, format_point("lamp", [1e6, 0, -1e6]))], unread)
 
 
+@pytest.mark.slow
 def test_blind_guesses_and_answers_in_words_are_drawn(test_rooms, tmp_path):
     room = test_rooms[0]
     point, box = make_question(room, "reconstruction", 1), make_question(room, "grounding_box")

@@ -15,6 +15,7 @@ import yaml
 from gap_mllm.evaluation.benchmarks import find_benchmark
 from gap_mllm.evaluation.runner import evaluate_model
 from tests.examples.harness_run import EXAMPLE, MODEL, run_harness
+from tests.slow_cases import slow_but
 from tests.test_structure import ROOT
 
 
@@ -75,7 +76,7 @@ def score(task, documents, texts):
     return {each["metric"]: each["aggregation"]([row[each["metric"]] for row in kept]) for each in task["metric_list"]}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(("scanrefer",), CASES))
 def test_figures_are_those_of_our_runner(name, write, plugin):
     folder, task, documents = write(name)
     assert task["task"] == name and {row["metric"] for row in task["metric_list"]} == set(

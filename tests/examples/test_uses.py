@@ -96,6 +96,7 @@ def test_wrong_flags_are_told_in_a_line(flags, message, refused, tmp_path):
     assert message in refused("robot_pick_point", "--output", tmp_path, *flags)
 
 
+@pytest.mark.slow
 def test_photos_of_ones_own_are_asked(run, tmp_path):
     for number, picture in enumerate(render_room(1, 2).images):
         (tmp_path / "photos").mkdir(exist_ok=True)

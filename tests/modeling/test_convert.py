@@ -26,6 +26,7 @@ from gap_mllm.processing import GapMllmProcessor, build_tiny_tokenizer
 from gap_mllm.publishing_gap_mllm import AUTO_MAPS
 from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
 from gap_mllm_cli import main
+from tests.slow_cases import slow_but
 
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -493,7 +494,9 @@ def joined(base_folders, tmp_path_factory):
     return convert_base_models(*base_folders, tmp_path_factory.mktemp("joined") / "out", {"merger_hidden_size": 96})
 
 
-@pytest.mark.parametrize("method", ["spatial_mllm", "vlm3r", "geothinker", "bidirectional"])
+@pytest.mark.parametrize(
+    "method", slow_but(("spatial_mllm",), ["spatial_mllm", "vlm3r", "geothinker", "bidirectional"])
+)
 @torch.no_grad()
 def test_a_joined_model_has_the_fusion_that_is_asked_for(base_folders, inputs, tmp_path, method):
     model = load(convert_base_models(*base_folders, tmp_path / "out", {"method": method}))

@@ -199,6 +199,7 @@ def points_model(tiny_model, tiny_config):
     return model
 
 
+@pytest.mark.slow
 def test_vggts_own_points_where_nothing_is_known(points_model, inputs, tmp_path, tiny_processor, load_without_package):
     own = points_model(**inputs).logits
     with torch.no_grad():
@@ -240,6 +241,7 @@ def test_a_new_model_begins_with_the_heads_of_a_folder():
     assert config.feature_size == 224 and model.state_dict().keys() == weights.keys()
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_with_remote_code(tiny_model, tiny_processor, inputs, tmp_path, load_without_package):
     changes = {"position_encoding": "position_3d", "position_voxel_size": 0.25}
     model = tiny_model(gap_fusion_config=changes)

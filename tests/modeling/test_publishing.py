@@ -105,6 +105,7 @@ def loaded(folders, load_without_package):
     return load_without_package(*(folder for name, folder in folders.items() if name != "config"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["", "_again"])
 @pytest.mark.parametrize("name", ["model", "pretraining", "base_model", "pushed", "other"])
 def test_a_saved_model_loads_by_every_class_and_so_does_what_is_saved_from_it(name, again, loaded, model):
@@ -118,6 +119,7 @@ def test_a_saved_model_loads_by_every_class_and_so_does_what_is_saved_from_it(na
     assert loaded["leaked"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["", "_again"])
 def test_parts_and_the_processor_load_alone(again, loaded, model):
     parts = {"encoder": (model.model.geometry, "gap_mllm_vggt"), "fusion": (model.model.fusion, "gap_mllm_fusion")}

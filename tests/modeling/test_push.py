@@ -132,6 +132,7 @@ def test_a_dry_run_lists_checks_and_uploads_nothing(folder, hub, loads, capsys):
     assert hub.calls == []
 
 
+@pytest.mark.slow
 def test_the_shipped_folder_loads_as_a_stranger_loads_it_with_figures_in_its_card():
     cards = []
 

@@ -84,7 +84,15 @@ for content in ("[" * 200_000, '[{{"a":' * 40_000):
     assert all(str(tmp_path / "deep.json") in line and "nested more than 100 deep" in line for line in lines)
 
 
-@pytest.mark.parametrize("text", ["{" * 200_000, '{"a":' * 40_000, "{" * 100_000 + "}" * 100_000, "[" * 200_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("{" * 200_000, marks=pytest.mark.slow),
+        '{"a":' * 40_000,
+        "{" * 100_000 + "}" * 100_000,
+        "[" * 200_000,
+    ],
+)
 def test_deep_answers_are_read_as_nothing(text):
     for parse in (parse_boxes, parse_points, parse_frame):
         assert not parse(text).items

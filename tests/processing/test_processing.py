@@ -444,6 +444,7 @@ json.dump([type(processor).__module__.split(".")[0], images, frame], open(sys.ar
 """
 
 
+@pytest.mark.slow
 def test_remote_code_loads_without_the_package(tmp_path, run_without_package):
     build_tiny_processor().save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.glob("*.py")} == {f"{n}_gap_mllm.py" for n in REMOTE_FILES}

@@ -90,6 +90,7 @@ def test_adapters_are_trained_over_the_terms_with_the_rates_of_their_groups(
     assert any("eval_tokens" in entry for entry in trainer.state.log_history)
 
 
+@pytest.mark.slow
 def test_a_plain_trainer_gives_adapters_one_loss_for_every_split(
     make_adapted, make_plain_trainer, rows, tiny_processor
 ):

@@ -18,6 +18,7 @@ from gap_mllm.training.recipes import find_recipe
 from gap_mllm.training.rooms import RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
 from gap_mllm_cli import main
 from tests.processing.data.room_samples import check_stream
+from tests.slow_cases import slow_but
 from tests.training.conftest import TINY
 from tests.training.walk_rooms import ENCODER_RECIPE, QUESTION_RECIPES, make_dataset, walk
 
@@ -114,6 +115,7 @@ def test_rooms_that_stand_in_depend_on_seed_and_index_alone(questions):
     assert any(told(other[index]) != told(samples[index]) for index in redrawn)
 
 
+@pytest.mark.slow
 def test_later_visits_are_always_the_same_too():
     dataset, fresh = (bare_dataset(num_scenes=96, counts=COUNTS, visits=2) for _ in range(2))
     samples = [dataset[index] for index in range(96)]
@@ -211,7 +213,7 @@ def test_an_error_of_a_loader_process_is_one_line_of_the_command(tmp_path, encod
 # The walk; the whole one is a script
 
 
-@pytest.mark.parametrize("recipe", [*QUESTION_RECIPES, ENCODER_RECIPE])
+@pytest.mark.parametrize("recipe", slow_but(("tiny_gap_mllm",), [*QUESTION_RECIPES, ENCODER_RECIPE]))
 def test_a_walk_finds_nothing_that_breaks(recipe):
     report = walk(make_dataset(recipe, 100), range(20, 50))
     most = 10 if recipe == "tiny_gap_mllm" else 3  # which asks about three objects at once, and of few views

@@ -65,6 +65,7 @@ def recipes(encoder_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_checkpoint_and_output_loads_without_the_package(plain_run, recipes, load_without_package):
     folders = [*sorted((plain_run / "run").glob("checkpoint-*")), plain_run / "best", recipes / "quickstart"]
     assert [folder.name for folder in folders[:2]] == ["checkpoint-1", "checkpoint-2"]

@@ -94,6 +94,7 @@ def test_published_sizes(capsys):
     assert any("published" in each for each in told["assumptions"])
 
 
+@pytest.mark.slow
 def test_bfloat16_halves_the_frozen_encoder(write_recipe):
     recipe = write_recipe(questions={"counts": {"reconstruction": 1}}, per_device_train_batch_size=1)
     told, half = (

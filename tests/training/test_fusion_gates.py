@@ -117,6 +117,7 @@ def test_methods_have_what_they_have(tiny_model, tiny_processor):
     assert level_names(tiny_model(gap_fusion_config={"fused_levels": "final"}).model.fusion) == ["final"]
 
 
+@pytest.mark.slow
 def test_adapters_and_models_without_geometry_train_as_well(train, make_pretraining_model):
     (entry,) = train(add_lora(shipped(), r=2), max_steps=1)
     assert entry["gate_strength_final"] == 1.0

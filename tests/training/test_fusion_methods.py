@@ -7,6 +7,7 @@ from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.configuration_gap_mllm import FUSION_METHODS
 from gap_mllm.processing.data import render_room
 from gap_mllm.training import add_lora
+from tests.slow_cases import slow_but
 
 
 peft = pytest.importorskip("peft")
@@ -19,7 +20,7 @@ def inputs(tiny_processor):
     return tiny_processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt")
 
 
-@pytest.mark.parametrize("method", FUSION_METHODS)
+@pytest.mark.parametrize("method", slow_but(("gated",), FUSION_METHODS))
 def test_adapters_train_save_and_load_the_whole_fusion(tiny_model, inputs, tmp_path, method):
     model = add_lora(tiny_model(gap_fusion_config={"method": method, "init": "identity"}), r=2)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -89,6 +89,7 @@ def test_all_layouts_give_the_same(prepare, rooms):
             torch.testing.assert_close(told[layout][name], expected, rtol=1e-4, atol=1e-5, msg=f"{layout} {name}")
 
 
+@pytest.mark.slow
 def test_tokens_learn_and_no_split_of_a_batch_changes_it(prepare):
     entries, tables = [], []
     for batch in (2, 1):

@@ -96,6 +96,7 @@ def flags(base, tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_it_trains_from_raw_video_and_leaves_a_plain_model(flags, metric_model, tmp_path, base):
     trainer, processor = train_geometry_aligned("geovr", flags)
     entries = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -19,6 +19,7 @@ from gap_mllm.training.recipes import read_recipe
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.train_grpo import GrpoArguments, GrpoTrainingArguments, train_grpo
 from gap_mllm_cli import main
+from tests.slow_cases import slow_but
 
 
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
@@ -111,7 +112,7 @@ def test_several_questions_an_item_are_refused(tiny_processor):
         rows[0]
 
 
-@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", slow_but((True,), [False, True]))
 def test_a_step_sees_geometry_and_moves_fusion(tiny_model, tiny_processor, make_grpo_trainer, gradient_checkpointing):
     model, calls = tiny_model().train(), []
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
@@ -206,6 +207,7 @@ def test_a_run_on_rooms(tmp_path):
     assert train_grpo(tmp_path / "recipe.yaml").was_finished
 
 
+@pytest.mark.slow
 def test_the_reference_model_sees_geometry_as_well(tmp_path):
     flags = [*SHORT, "--output_dir", str(tmp_path), "--max_steps", "2", "--num_selection_rooms", "0", "--beta", "0.01"]
     flags += ["--eval_strategy", "no", "--eval_on_start", "false", "--warmup_steps", "0", "--logging_steps", "1"]

@@ -231,6 +231,7 @@ def test_training_has_the_same_losses_and_encodes_once(
     assert kept == (plain[0], [0.0, 0.0, 1.0, 1.0], 0.5)
 
 
+@pytest.mark.slow
 def test_a_training_in_half_precision_keeps_features_in_it(make_trainer, model, collator, questions, tmp_path):
     collate = collator(model, cache_dir=tmp_path)  # before the trainer casts the encoder
     _, rates, _ = run(make_trainer, model, collate, questions, bf16=True, use_cpu=True)
@@ -238,6 +239,7 @@ def test_a_training_in_half_precision_keeps_features_in_it(make_trainer, model, 
     assert collate([questions[0]])["geometry_features"].dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 def test_adapters_and_a_plain_trainer_find_them_too(pretraining_model, tiny_processor, tmp_path):
     from peft import LoraConfig, get_peft_model
 

@@ -207,6 +207,7 @@ def test_positions_train_with_vggt(recipe, tmp_path):
     assert torch.equal(trained, trainer.model.model.fusion.position.strength)
 
 
+@pytest.mark.slow
 def test_positions_of_vggts_own_points_train_without_anything_known(recipe):
     fusion = {"method": "gated", "merger_hidden_size": 128, "position_encoding": "position_3d"}
     config = {"geometry_config": {"model_type": "gap_mllm_vggt_points"}, "gap_fusion_config": fusion}

@@ -59,6 +59,7 @@ def test_scenes_of_a_labelled_video_are_asked_on_their_way_to_a_batch(room, labe
     assert len(batch["scene_lengths"]) == 4 and batch["point_map_targets"].isfinite().any()
 
 
+@pytest.mark.slow
 def test_a_recipe_over_the_whole_folder_asks_scenes_and_keeps_stored_questions(
     labels, tmp_path, encoder_folder, capsys
 ):

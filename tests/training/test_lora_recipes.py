@@ -24,6 +24,7 @@ from gap_mllm.training.train_geometry_aligned import (
 )
 from gap_mllm.training.train_grpo import train_grpo
 from gap_mllm_cli import main
+from tests.slow_cases import slow_but
 
 
 TINY_MODEL = Path(__file__).parents[2] / "examples" / "assets" / "tiny_gap_mllm"
@@ -186,6 +187,7 @@ def test_a_recipe_trains_saves_and_resumes_adapters(recipe, tmp_path):
         train_geometry_aligned(recipe(), [*flags, "--lora.r", "4"])
 
 
+@pytest.mark.slow
 def test_tower_encoder_and_heads_learn_beside_adapters(recipe):
     rates = {"geometry": 1e-4, "vision": 1e-4}
     path = recipe(module_learning_rates=rates, point_map_weight=1.0, readout_weight=1.0, gradient_checkpointing=True)
@@ -199,6 +201,7 @@ def test_tower_encoder_and_heads_learn_beside_adapters(recipe):
     assert {"loss_point_map", "loss_readout"} <= trainer.state.log_history[0].keys()
 
 
+@pytest.mark.slow
 def test_adapted_models_are_asked_at_evaluations(recipe):
     path = recipe(max_steps=1, num_selection_rooms=2, eval_strategy="steps", eval_steps=1)
     trainer, _ = train_geometry_aligned(path)
@@ -232,7 +235,7 @@ def test_what_a_recipe_cannot_do_is_told_before_anything_is_read(recipe, encoder
     assert "quantization needs adapters" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("beta", slow_but((0.1,), [0.0, 0.1]))
 def test_rewards_train_adapters(beta, recipe, tmp_path):
     changes = {"rewards": {"point_distance": 1.0}, "num_generations": 2, "max_completion_length": 4, "beta": beta}
     changes |= {"max_steps": 1, "trained_modules": ["fusion", "language"], "gradient_checkpointing": False}

@@ -150,6 +150,7 @@ def scheduled_run(make_trainer, model, rooms, processor, batch=2, **options):
     return trainer, [entry for entry in trainer.state.log_history if "loss" in entry]
 
 
+@pytest.mark.slow
 def test_a_weight_follows_the_run_the_same_for_every_split(
     rooms, make_pretraining_model, make_trainer, tiny_processor
 ):
@@ -170,6 +171,7 @@ def test_a_weight_follows_the_run_the_same_for_every_split(
             assert split[name] == pytest.approx(whole[name], rel=2e-3), name  # four steps apart
 
 
+@pytest.mark.slow
 def test_resuming_goes_on_with_the_weight_of_the_step(
     rooms, make_pretraining_model, make_trainer, tiny_processor, tmp_path
 ):

@@ -12,6 +12,7 @@ from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training import SceneCollator
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
+from tests.slow_cases import slow_but
 from tests.training.processes import run_here, run_in_two
 
 
@@ -79,7 +80,7 @@ def first_step(trainer):
     return next(entry for entry in trainer.state.log_history if "loss" in entry)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS[:1], KINDS))
 def test_every_split_of_a_batch_has_one_loss_and_one_gradient(
     kind, make_model, make_plain_trainer, rows, tiny_processor
 ):
@@ -96,6 +97,7 @@ def test_every_split_of_a_batch_has_one_loss_and_one_gradient(
             torch.testing.assert_close(model.get_parameter(name), parameter, atol=2e-4, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_both_kinds_have_the_loss_of_all_tokens(make_model, make_plain_trainer, rows, tiny_processor):
     """The mean over all supervised tokens of the four rows; the heads of pre-training stay as they were."""
     collator = SceneCollator(tiny_processor)
@@ -128,6 +130,7 @@ def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processo
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_tokens_are_counted_where_the_loss_sums_them(make_model, make_plain_trainer, rows, tiny_processor):
     """Where all text is learnt, the first token of a row is labelled too, but nothing comes before it to tell it."""
 
@@ -140,7 +143,7 @@ def test_tokens_are_counted_where_the_loss_sums_them(make_model, make_plain_trai
 
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but(KINDS[:1], KINDS))
 def test_the_loss_of_an_evaluation_is_one_for_every_batch_size(
     kind, layout, make_model, make_plain_trainer, rows, tiny_processor
 ):

@@ -95,6 +95,7 @@ def test_the_same_command_goes_on_with_the_same_items(write_recipe, sources, tmp
     assert len(logged[0]) == 4 and logged[0] == logged[1]
 
 
+@pytest.mark.slow
 def test_streams_rooms_and_rows_train_together(write_recipe, sources):
     sources["scans"] |= {"streaming": True, "limit": 1}
     recipe = write_recipe(data=sources, scene_tasks={"num_views": 2})
@@ -105,6 +106,7 @@ def test_streams_rooms_and_rows_train_together(write_recipe, sources):
     assert len({sample.scene_id for sample in scans}) == 1
 
 
+@pytest.mark.slow
 def test_one_source_follows_a_curriculum(write_recipe, tmp_path):
     tasks = {"camera_path": {0: 1.0, 0.5: 0.0, "kind": "step"}, "reconstruction": {0: 0.0, 0.5: 1.0, "kind": "step"}}
     trainer, _ = train_geometry_aligned(write_recipe(data=ROOMS, scene_tasks={"tasks": tasks}, max_steps=4))

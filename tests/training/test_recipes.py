@@ -25,6 +25,7 @@ from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArgumen
 from gap_mllm.training.train_geometry_encoder import GeometryEncoderArguments, train_geometry_encoder
 from gap_mllm_cli import main
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_pictures
+from tests.slow_cases import slow_but
 
 
 FORMATS = Path(__file__).parents[1] / "fixtures" / "formats"
@@ -290,6 +291,7 @@ def test_a_scorer_measures_the_encoder_and_its_lack_is_said(tmp_path, encoder_co
     assert any("num_eval_scenes is 256, but no scorer was given" in message for message in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_folder_of_data_is_trained_on(tmp_path, encoder_folder, capsys):
     """The marked pixels of the released form, straight from their JSON files; views bounded, crosses drawn."""
     data = {"name": "gap_mllm", "data_dir": str(FORMATS / "gap_mllm"), "tasks": ["reconstruction", "grounding_box"]}
@@ -306,7 +308,7 @@ def test_a_folder_of_data_is_trained_on(tmp_path, encoder_folder, capsys):
     assert "with data, give a scorer of your own" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["converted", "labelled"])
+@pytest.mark.parametrize("kind", slow_but(("labelled",), ["converted", "labelled"]))
 def test_what_data_convert_and_data_label_write_is_trained_on(kind, tmp_path, encoder_folder, capsys):
     folder = tmp_path / "rows"
     if kind == "converted":

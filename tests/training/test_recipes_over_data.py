@@ -79,6 +79,7 @@ def test_rooms_train_for_epochs(write_recipe):
     assert trainer.state.global_step == 2 and len(trainer.train_dataset) == ROOMS_PER_EPOCH
 
 
+@pytest.mark.slow
 def test_the_encoder_trains_for_epochs(tmp_path, encoder_config):
     recipe = {"encoder_config": encoder_config, "num_eval_scenes": 0, "report_to": "none", "use_cpu": True}
     recipe |= {"num_rooms": 2, "num_train_epochs": 1, "per_device_train_batch_size": 1, "disable_tqdm": True}
@@ -118,6 +119,7 @@ def test_chats_of_ones_own_train_from_the_command_line(write_recipe, tmp_path, c
     assert len(losses) == 2 and all(0 < loss < 100 for loss in losses)
 
 
+@pytest.mark.slow
 def test_rooms_train_as_a_source_like_any_other(write_recipe):
     data = {"name": "rendered_rooms", "num_rooms": 4, "variety": ROOMS, "split": "train"}
     tasks = {"tasks": ["reconstruction", "camera_path"], "questions_per_scene": 2}
@@ -133,6 +135,7 @@ def test_rooms_train_as_a_source_like_any_other(write_recipe):
 # Evaluation sets
 
 
+@pytest.mark.slow
 def test_evaluation_rows_are_asked_the_same_every_time(write_recipe, tmp_path):
     data = {**POSED, "cache_dir": str(tmp_path / "cache")}
     recipe = write_recipe(
@@ -194,6 +197,7 @@ def test_evaluation_data_that_would_not_serve_is_refused(write_recipe, changes, 
         train_geometry_aligned(write_recipe(**changes))
 
 
+@pytest.mark.slow
 def test_a_recipe_streams(write_recipe):
     recipe = write_recipe(
         data={**POSED, "streaming": True},

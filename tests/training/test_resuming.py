@@ -18,6 +18,7 @@ from gap_mllm.training.run_folder import UNFINISHED, last_whole_checkpoint
 from gap_mllm.training.term_trainer import TermTrainer
 from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
 from gap_mllm_cli import main
+from tests.slow_cases import slow_but
 from tests.training.processes import run_in_two
 
 
@@ -131,7 +132,7 @@ class At(TrainerCallback):
             self.what()
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.parametrize("number", slow_but((signal.SIGTERM,), [signal.SIGTERM, signal.SIGINT]))
 def test_a_signal_saves_the_step_and_ends(number, recipe, tmp_path, caplog):
     path, run, whole = recipe(save_strategy="no"), tmp_path / "run", tmp_path / "whole"
     before = signal.getsignal(number)
@@ -258,7 +259,7 @@ def test_a_finished_training_is_loaded_and_its_files_stay(recipe, tmp_path, capl
     assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()} == before
 
 
-@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize("is_finished", slow_but((False,), [True, False]))
 def test_other_settings_are_refused_in_the_folder_of_a_run(is_finished, recipe, tmp_path, capfd):
     train_geometry_aligned(recipe(max_steps=2, save_steps=1))
     run = tmp_path / "run"

@@ -132,6 +132,7 @@ def test_a_failed_run_says_why(recipe, tmp_path, monkeypatch):
     assert seen == ["running"] and [line["step"] for line in read_log(tmp_path / "run")] == [1, 2, 3, 4, 5, 6, 6]
 
 
+@pytest.mark.slow
 def test_an_encoder_leaves_the_same_files(encoder_folder, tmp_path):
     flags = ["--encoder_path", str(encoder_folder), "--max_steps", "2", "--use_cpu", "true", "--logging_steps", "1"]
     flags += ["--per_device_train_batch_size", "1", "--num_eval_scenes", "0", "--dataloader_num_workers", "0"]

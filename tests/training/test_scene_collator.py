@@ -80,6 +80,7 @@ def test_a_marked_pixel_is_drawn_and_watched(rows, tiny_processor):
     assert batch["point_map_targets"].shape == (18, 2, 2, 3) and batch["point_map_targets"].isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_plain_trainer_learns_from_rows(rows, tiny_processor, make_pretraining_model, tmp_path):
     model = GapMllmForConditionalGeneration(make_pretraining_model().config)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}

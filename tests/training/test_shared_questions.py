@@ -154,6 +154,7 @@ def test_streamed_scenes_give_lists_too():
     assert sorted(sample.id for share in shares for item in share for sample in item) == sorted(sum(whole, []))
 
 
+@pytest.mark.slow
 def test_a_recipe_asks_several_questions_about_each_scene(tmp_path, encoder_folder):
     recipe = yaml.safe_load(find_recipe("quickstart").read_text())
     recipe |= {"data": {**POSED, "cache_dir": str(tmp_path)}, "collation": {"max_view_pixels": 64 * 64}}

@@ -52,6 +52,7 @@ def test_streamed_rows_train(stream, tiny_processor, make_pretraining_model, mak
     assert seen.ids[: 2 * len(ids)] == 2 * ids  # begun again, no row left out
 
 
+@pytest.mark.slow
 def test_a_plain_trainer_learns_from_streamed_rows(stream, tiny_processor, make_pretraining_model, tmp_path):
     """As the documentation of `SceneCollator` says; without it accelerate cuts `pixel_values` by rows."""
     model = GapMllmForConditionalGeneration(make_pretraining_model().config)

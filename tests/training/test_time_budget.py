@@ -82,6 +82,7 @@ def test_it_goes_on_with_the_seconds_that_are_left(tmp_path, clock, monkeypatch)
         train(folder, clock, 6, "--save_steps", "2")
 
 
+@pytest.mark.slow
 def test_steps_end_it_where_they_are_fewer(tmp_path, clock):
     assert train(tmp_path / "run", clock, 50, "--max_steps", "2")[0].state.global_step == 2
 

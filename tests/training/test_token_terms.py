@@ -133,6 +133,7 @@ def test_spread_points_are_far_apart_and_repeat_where_there_are_few():
     assert len(spread_points(np.random.default_rng(0).random((9000, 3)), 64)) == 64
 
 
+@pytest.mark.slow
 def test_token_terms_train_and_are_the_same_for_every_split(make_pretraining_model, prepare):
     entries = []
     for batch in (2, 1):

@@ -30,6 +30,7 @@ from gap_mllm.training.rooms import (
     collate_scenes,
 )
 from gap_mllm.training.scene_collator import LOSS_FIELDS, SceneCollator
+from tests.slow_cases import slow_but
 
 
 RATES = {"geometry": 0, "vision": 1e-3, "mergers": 1e-3, "fusion": 1e-3, "language": 1e-3, "point_maps": 1e-3}
@@ -297,6 +298,7 @@ def test_what_no_term_reads_is_refused_and_workers_that_are_not_there_are_not_ke
     assert not GeometryAlignedTrainingArguments(str(tmp_path), **kept).dataloader_persistent_workers
 
 
+@pytest.mark.slow
 def test_learning_rate_moves_what_is_trained(make_pretraining_model, make_trainer, rooms, tiny_processor):
     moved = []
     for rate in (1e-4, 1e-3):
@@ -419,7 +421,7 @@ def test_evaluation_asks_the_scorer_in_eval_mode(make_pretraining_model, make_tr
     assert scores == {1: 0.25, 2: 0.25} and not any(modes)
 
 
-@pytest.mark.parametrize("has_rows", [False, True])
+@pytest.mark.parametrize("has_rows", slow_but((True,), [False, True]))
 def test_best_model_and_early_stopping_go_by_the_scorer(
     has_rows, make_pretraining_model, make_trainer, rooms, tiny_processor
 ):
@@ -495,6 +497,7 @@ def encoder_trainer(tmp_path, encoder_config):
     return make
 
 
+@pytest.mark.slow
 def test_encoder_training_lowers_every_error_it_is_trained_on(encoder_trainer):
     dataset = _Kept(RoomGeometryDataset(RenderedRooms("train", 2, SMALL, 2)))
     trainer = encoder_trainer(
@@ -506,6 +509,7 @@ def test_encoder_training_lowers_every_error_it_is_trained_on(encoder_trainer):
         assert losses[-1][name] < 0.7 * losses[0][name], name
 
 
+@pytest.mark.slow
 def test_encoder_loss_is_the_same_for_views_of_mixed_sizes_in_any_split(encoder_trainer):
     variety = RoomVariety(
         sizes=((64, 64), (32, 64)), size_shares=(0.5, 0.5), num_views=(1, 2), num_views_shares=(0.5, 0.5)

@@ -154,6 +154,7 @@ def test_layers_as_deep_as_those_of_a_teacher(teacher, num_layers, expected):
     assert map_layers(num_layers, *GEOVR_TEACHERS[teacher]) == expected
 
 
+@pytest.mark.slow
 def test_distillation_of_the_own_encoder_trains_and_is_the_same_for_every_split(make_pretraining_model, prepare):
     entries = []
     for batch in (2, 1):
@@ -288,6 +289,7 @@ DENSE = {
 }
 
 
+@pytest.mark.slow
 def test_dense_terms_train_and_are_the_same_for_every_split(make_pretraining_model, prepare):
     entries = []
     for batch in (2, 1):

@@ -209,6 +209,7 @@ def test_a_run_is_related_to_its_own_data_only(shipped, tmp_path):
         relate_run(*shipped, tmp_path / "run", **options)
 
 
+@pytest.mark.slow
 def test_code_of_the_document_runs(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (block,) = code_blocks(ROOT / "docs" / "probing.md", "python")

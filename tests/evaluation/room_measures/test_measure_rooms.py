@@ -115,6 +115,7 @@ def test_the_blind_choice_is_the_option_that_was_right_most_often():
     assert [blind(question(0, *options)) for options in (("left", "right"), ("right", "left"))] == ["A", "B"]
 
 
+@pytest.mark.slow
 def test_answers_with_geometry_off_are_those_of_a_model_without_it(asked):
     processor, form = GapMllmProcessor.from_pretrained(MODEL), AnswerForm(24, ("pointmap",))
     samples, texts = of_task(asked, "points"), {}

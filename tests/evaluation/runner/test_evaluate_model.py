@@ -164,6 +164,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path, rooms, monkeypatch):
         evaluate_model(tmp_path, output=tmp_path / "out", baselines=[], **rooms)
 
 
+@pytest.mark.slow
 def test_a_model_without_geometry_stands_beside(finished, tmp_path, model_path, rooms):
     quiet = {"baselines": [], "with_report": False, "show_progress": False, "device": "cpu"}
     metrics = evaluate_model(model_path, output=tmp_path, batch_size=1, without_geometry=model_path, **quiet, **rooms)

@@ -9,6 +9,7 @@ from gap_mllm.evaluation.benchmarks import BENCHMARKS, find_benchmark
 from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.processing.answers_gap_mllm import format_boxes
+from tests.slow_cases import slow_but
 
 
 ON_SCANNET = ("scanrefer", "scanrefer_two_stage", "nr3d", "nr3d_two_stage", "multi3drefer")
@@ -45,7 +46,7 @@ def read_jsonl(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", [*ON_SCANNET, *LETTERS])
+@pytest.mark.parametrize("name", slow_but(("scanrefer_two_stage", "blink"), [*ON_SCANNET, *LETTERS]))
 def test_a_whole_run(name, run):
     metrics, output = run(name)
     source = name.removesuffix("_two_stage")
@@ -63,6 +64,7 @@ def test_a_whole_run(name, run):
     assert json.loads((output / "metrics.json").read_text())["scores"].keys() == metrics["scores"].keys()
 
 
+@pytest.mark.slow
 def test_geometry_of_another_scene_and_views_that_are_left_out(run):
     metrics, _ = run("scanrefer", split="train+val", baselines=["first_view", "other_geometry"])
     assert list(metrics["scores"]) == ["model", "first_view", "other_geometry"]

@@ -64,6 +64,7 @@ def test_the_rooms_are_rendered_as_they_were_asked_about(rooms, asked):
     assert np.array_equal(room.images[0], np.asarray(rows[0]["views"][0]["image"]))
 
 
+@pytest.mark.slow
 def test_it_runs_beside_its_baselines(rooms, model_path, tmp_path):
     metrics = evaluate_model(
         model_path, "reasoning_segmentation", output=tmp_path, device="cpu", baselines=["constant", "blind"], limit=2,

@@ -46,6 +46,7 @@ def test_rows_whose_marks_have_no_truth_are_refused(asked):
             benchmark.check(replace(samples[0], **fields))
 
 
+@pytest.mark.slow
 def test_it_runs_beside_its_baselines(rooms, model_path, tmp_path):
     metrics = evaluate_model(
         model_path, "sparse_points", output=tmp_path, device="cpu", baselines=["constant", "blind"], limit=2,

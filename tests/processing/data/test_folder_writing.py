@@ -63,6 +63,7 @@ def test_one_writes_at_a_time_and_a_killed_one_leaves_nothing_for_good(writer, t
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
 
 
+@pytest.mark.slow
 def test_what_another_left_is_removed_by_whoever_writes_beside_it(writer, tmp_path):
     writer.kill()
     writer.wait()

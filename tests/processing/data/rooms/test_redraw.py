@@ -54,6 +54,7 @@ def test_the_error_crosses_processes_with_its_reason():
     assert CannotAskError("bare").reason == "bare" and isinstance(error, ValueError)
 
 
+@pytest.mark.slow
 def test_test_rooms_can_be_asked_nearly_everything():
     """128 rooms of the quickstart's test: two marks each; what little else cannot be asked is said why."""
     refused, asked = Counter(), []

@@ -57,6 +57,7 @@ def test_light_and_textures_change_pictures_only():
     assert np.abs(first.images.astype(int) - second.images).mean() > 10
 
 
+@pytest.mark.slow
 def test_a_share_of_the_rooms_has_the_style_and_the_others_stay():
     usual = RenderedRooms("train", 24, RoomVariety(mark_share=0.0))
     mixed = RenderedRooms("train", 24, RoomVariety(mark_share=0.0, style={"open_share": 1.0}, style_share=0.5))

@@ -98,6 +98,7 @@ def test_streaming_gives_the_same_rows(builder):
     assert all(map(same, list(prepared), list(streamed)))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_rows(builder, tmp_path):
     parallel = SyntheticRooms(**SMALL, questions_per_task=2, cache_dir=str(tmp_path))
     parallel.download_and_prepare(num_proc=2)

@@ -184,6 +184,7 @@ def test_a_video_file_is_labelled_from_end_to_end(room, video, tmp_path):
     assert question.marked_images()[question.marks[0].view].size == (WIDTH, HEIGHT)
 
 
+@pytest.mark.slow
 def test_rows_come_back_equal_prepared_and_streamed(room, frames, tmp_path):
     report = label(
         frames, tmp_path / "out", rendered(room), image_size=WIDTH, rows_per_shard=10, questions_per_clip=None
@@ -237,6 +238,7 @@ def test_the_report_says_what_was_done(room, frames, tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
 
 
+@pytest.mark.slow
 def test_scale_sources_move_all_lengths(room, frames, tmp_path):
     scales = {"twice": 2.0, "depth": KnownDepth({2: 2 * room.depth_m[2]})}
     centers = room.camera_to_world[:, :3, 3]
