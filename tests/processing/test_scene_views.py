@@ -198,13 +198,16 @@ STORED = np.array([[60.0, 0, 33], [0, 64, 22], [0, 0, 1]])
 
 
 def stored_as(path, orientation, size=(64, 48)):
-    exif = Image.Exif()
+    exif, picture = Image.Exif(), Image.new("RGB", size, "navy")
     exif[0x0112] = orientation
-    Image.new("RGB", size, "navy").save(path, exif=exif)
+    if path.suffix == ".heic":
+        pytest.importorskip("pillow_heif").from_pillow(picture).save(path, exif=exif.tobytes())
+    else:
+        picture.save(path, exif=exif)
     return path
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "tiff", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "tiff", "png", "webp", "heic"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_intrinsics_and_poses_turn_with_their_picture(tmp_path, orientation, suffix):
     path, turn = stored_as(tmp_path / f"a.{suffix}", orientation), Orientation.from_exif(orientation)

@@ -192,3 +192,14 @@ def test_pages_of_16_bits_keep_their_values(tmp_path):
     pages[0].save(tmp_path / "a.tiff", save_all=True, append_images=pages[1:])
     frames, _ = VideoFile(tmp_path / "a.tiff").read(lambda times: list(range(len(times))))
     assert [frame.image.getpixel((5, 5))[0] for frame in frames] == [78, 156, 255]
+
+
+def test_what_lies_in_the_place_of_a_picture_is_named(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="0.jpg.* is empty; copy or download it again"):
+        to_rgb_image(tmp_path / "0.jpg")
+    (tmp_path / "0.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(
+        ValueError, match="0.jpg.* is a git-lfs pointer, .* `git lfs pull`"
+    ):
+        to_rgb_image(tmp_path / "0.jpg")
