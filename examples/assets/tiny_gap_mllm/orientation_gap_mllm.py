@@ -12,6 +12,7 @@ from PIL import Image
 
 EXIF_ORIENTATION = 0x0112
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257
+HEIF_ORIENTATION = "original_orientation"  # of what pillow-heif notes beside a picture
 # EXIF value -> (is_swapped, flip_columns, flip_rows); 1 is upright. Values 2, 4, 5 and 7 are mirrored.
 _EXIF = {
     1: (False, False, False),
@@ -59,8 +60,9 @@ class Orientation:
 
     @classmethod
     def of_picture(cls, image: Image.Image) -> "Orientation":
-        """Of a picture as Pillow opened it; only its header is read."""
-        return cls.from_exif(image.getexif().get(EXIF_ORIENTATION))
+        """Of a picture as Pillow opened it; only its header is read. Of HEIC, which pillow-heif has turned already."""
+        turned_by_plugin = image.info.get(HEIF_ORIENTATION) if image.format == "HEIF" else None
+        return cls.from_exif(turned_by_plugin or image.getexif().get(EXIF_ORIENTATION))
 
     @classmethod
     def from_display_matrix(cls, matrix) -> "Orientation":
@@ -139,7 +141,7 @@ class Orientation:
         focal = camera[[0, 1], [0, 1]]
         turned[[0, 1], [0, 1]] = focal[::-1] if self.is_swapped else focal
         turned[:2, 2] = self.pixels(camera[:2, 2], size)
-        turned[0, 1] = -skew if self.flip_columns != self.flip_rows else skew
+        turned[0, 1] = 0.0 - skew if self.flip_columns != self.flip_rows else skew
         return turned
 
     def axes(self) -> np.ndarray:
@@ -174,14 +176,16 @@ class Orientation:
 def stored_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of a picture as it is stored, before its pixels are read.
 
-    Pillow turns a TIFF itself when its pixels are read, and gives the upright size as soon as it is opened.
+    Pillow turns a TIFF itself when its pixels are read, and pillow-heif a HEIC; both give the upright size as soon as
+    it is opened.
 
     Args:
         image (`PIL.Image.Image`): picture as Pillow opened it.
     """
-    if image.format != "TIFF" or not Orientation.of_picture(image).is_swapped:
-        return image.size
-    return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+    orientation = Orientation.of_picture(image)
+    if image.format == "TIFF" and orientation.is_swapped:
+        return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
+    return orientation.size(image.size) if image.format == "HEIF" else image.size
 
 
 __all__ = ["EXIF_ORIENTATION", "Orientation", "stored_size"]

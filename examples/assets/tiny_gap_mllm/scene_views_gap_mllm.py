@@ -153,10 +153,12 @@ def open_views(
     if any(value is not None for value in (*cameras, *poses)):
         found.note_turns(opened)
         found.note_order()
+    cameras = [_camera(view, opened[view], camera, intrinsics_size, found) for view, camera in enumerate(cameras)]
+    found.note_scales()
     return SceneViews(
         tuple(view.image for view in opened),
         tuple(map(whole_text, found.names)),  # names of files may be bytes that are no text
-        tuple(_camera(view, opened[view], camera, intrinsics_size, found) for view, camera in enumerate(cameras)),
+        tuple(cameras),
         tuple(_pose(view, opened[view], pose) for view, pose in enumerate(poses)),
         tuple(view.orientation.size(view.square_size) for view in opened),
         tuple(dict.fromkeys(found.notes)),
@@ -177,6 +179,7 @@ class _Found:
     total: int
     is_listed: bool = False  # by the caller, in an order of theirs
     notes: list[str] = field(default_factory=list)
+    scaled: dict[str, list[int]] = field(default_factory=dict)  # how intrinsics were scaled -> views
 
     def entries(self, name, values) -> list:
         """What is given for each view, None where nothing is."""
@@ -221,6 +224,12 @@ class _Found:
                 f"turned upright by EXIF or display matrix, and their intrinsics and poses with them: "
                 f"{name_some(turned)}"
             )
+
+    def note_scales(self) -> None:
+        """Note how intrinsics were scaled, once for all views that were scaled alike."""
+        for how, views in self.scaled.items():
+            listed = f"view {views[0]}" if len(views) == 1 else f"{len(views)} views"
+            self.notes.append(f"intrinsics of {listed}: {how}")
 
     def note_order(self) -> None:
         """Note if files are listed as text sorts them, where 10 comes before 2; a shell does that."""
@@ -362,7 +371,7 @@ def _camera(view, opened, value, intrinsics_size, found):
         _refuse_upright_camera(what, camera, size)
     camera, note = fit_intrinsics(camera, size, intrinsics_size, what)
     if note is not None:
-        found.notes.append(note)
+        found.scaled.setdefault(note.removeprefix(f"{what}: "), []).append(view)
     return opened.upright_intrinsics(camera, what)
 
 

@@ -29,6 +29,7 @@ MASK_WORDS = ("mask", "segment", "semantic", "instance", "label", "matte", "alph
 SHORT_WORDS = {"disp": "depth", "seg": "mask", "conf": "mask"}  # only as a whole word of a name
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_FOLDER_WORDS = 2  # "depth", "lowres_depth": longer names of folders say too much to mean all their files
+LFS_HEADER = b"version https://git-lfs.github.com/spec/"
 NUM_NAMED = 5  # files of a kind that a sentence names
 WIDE_MODES = ("I", "F")  # of Pillow, with "I;16" and its kin: more than 8 bits of one channel
 GREY_MODES = ("L", "1")
@@ -331,11 +332,21 @@ def open_picture(source, name: str = "the picture") -> Image.Image:
         raise ValueError(f"{name} is a raw file of a camera; develop it to JPEG or PNG, since only its preview opens.")
     try:
         return Image.open(source)
-    except UnidentifiedImageError:
-        if not is_heif(_head(source)):
-            raise
+    except UnidentifiedImageError as error:
+        head = _head(source)
+        if not is_heif(head):
+            raise _unreadable(head, name) or error from None
     _register_heif(name)
     return Image.open(source)
+
+
+def _unreadable(head, name):
+    """The error for what is known to lie in the place of pictures; None for other files."""
+    if not head:
+        return ValueError(f"{name} is empty; copy or download it again.")
+    if head.startswith(LFS_HEADER):
+        return ValueError(f"{name} is a git-lfs pointer, not the picture; fetch it with `git lfs pull`.")
+    return None
 
 
 def _head(source):
