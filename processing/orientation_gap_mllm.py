@@ -60,7 +60,7 @@ class Orientation:
 
     @classmethod
     def of_picture(cls, image: Image.Image) -> "Orientation":
-        """Of a picture as Pillow opened it; only its header is read. Of HEIC, which pillow-heif has turned already."""
+        """Of a picture as Pillow opened it, which decodes a PNG; of HEIC, which pillow-heif has turned already."""
         turned_by_plugin = image.info.get(HEIF_ORIENTATION) if image.format == "HEIF" else None
         return cls.from_exif(turned_by_plugin or image.getexif().get(EXIF_ORIENTATION))
 
@@ -182,10 +182,11 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
     Args:
         image (`PIL.Image.Image`): picture as Pillow opened it.
     """
-    orientation = Orientation.of_picture(image)
-    if image.format == "TIFF" and orientation.is_swapped:
+    if image.format == "HEIF":
+        return Orientation.of_picture(image).size(image.size)
+    if image.format == "TIFF" and Orientation.of_picture(image).is_swapped:
         return image.tag_v2[TIFF_WIDTH], image.tag_v2[TIFF_HEIGHT]
-    return orientation.size(image.size) if image.format == "HEIF" else image.size
+    return image.size  # for other formats nothing else is read: Pillow decodes a PNG to look for its EXIF
 
 
 __all__ = ["EXIF_ORIENTATION", "Orientation", "stored_size"]

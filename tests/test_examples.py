@@ -73,7 +73,7 @@ WHOLE_RUNS = {  # whole trainings, evaluations and uploads, which tests of their
     "evaluation.runner.run.evaluate_model",
     "evaluation.time_trial.run_time_trial",
     "processing.data.video_labels.labelling.label_video",
-    "processing.scene_3d.point_files.read_colmap",
+    "processing.scene_3d.colmap_reader.read_colmap",
     "processing.scene_3d.point_files.write_colmap",
     "pushing.uploading.push_folder",
     "serving.scene_encoder.to_serving",

@@ -393,7 +393,9 @@ def picture_header(path: str) -> tuple[tuple[int, int], str]:
             raise FileNotFoundError(f"{path} is not there")
         refuse_special(stamp, path)
         size, mode = _read_header(str(path), stamp.st_mtime_ns, stamp.st_size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # ValueError of raw files
+    except RecordError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # of raw, empty files
         raise RecordError(f"this is no readable picture: {error}.", file=str(path)) from None
     check_pixel_count(size, path)
     return size, mode
@@ -413,7 +415,9 @@ def stored_header(picture: dict, field: str | None = None) -> tuple[tuple[int, i
         with open_picture(io.BytesIO(picture["bytes"])) as image:
             check_pixel_count(image.size, picture["path"], field)
             return stored_size(image), image.mode
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except RecordError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # ValueError of an empty file
         raise RecordError(f"this is no readable picture: {error}.", field) from None
 
 
