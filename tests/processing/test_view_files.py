@@ -199,7 +199,5 @@ def test_what_lies_in_the_place_of_a_picture_is_named(tmp_path):
     with pytest.raises(ValueError, match="0.jpg.* is empty; copy or download it again"):
         to_rgb_image(tmp_path / "0.jpg")
     (tmp_path / "0.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
-    with pytest.raises(
-        ValueError, match="0.jpg.* is a git-lfs pointer, .* `git lfs pull`"
-    ):
+    with pytest.raises(ValueError, match="0.jpg.* is a git-lfs pointer, .* `git lfs pull`"):
         to_rgb_image(tmp_path / "0.jpg")
