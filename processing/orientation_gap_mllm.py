@@ -189,4 +189,4 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
     return image.size  # for other formats nothing else is read: Pillow decodes a PNG to look for its EXIF
 
 
-__all__ = ["EXIF_ORIENTATION", "Orientation", "stored_size"]
+__all__ = ["EXIF_ORIENTATION", "HEIF_ORIENTATION", "Orientation", "stored_size"]

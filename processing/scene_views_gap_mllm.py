@@ -199,18 +199,25 @@ class _Found:
         return values
 
     def _by_name(self, name, values):
-        found = {}
+        found, unknown = {}, []
         for key, value in values.items():
+            if not isinstance(key, str | os.PathLike):
+                raise ValueError(
+                    f"{name} has the key {key!r}; expected file names, or a list in the order of the views."
+                )
             views = _named_views(str(key), self.paths)
             if len(views) > 1:
                 raise ValueError(f"{name} of {key!r} could be of {len(views)} views; give more of the path.")
             if views and views[0] in found:
                 raise ValueError(f"{name} names {self.names[views[0]]} twice, the second time as {key!r}.")
             found |= dict.fromkeys(views, value)
+            unknown += [] if views else [key]
         if not found:
             raise ValueError(
                 f"{name} names {name_some(values)}, none of which is a view here: {name_some(self.names)}."
             )
+        if unknown:
+            self.notes.append(f"{name} names {len(unknown)} that are no views here: {name_some(unknown)}")
         without = [each for view, each in enumerate(self.names) if view not in found]
         if without:
             self.notes.append(f"without {name}, which names other files: {name_some(without)}")
@@ -329,14 +336,22 @@ def _open_view(source, name) -> VideoFrame:
     orientation = Orientation()
     if isinstance(source, str | os.PathLike):
         source, name = open_image(source, name)
-        size, orientation = stored_size(source), Orientation.of_picture(source)
+        size, orientation = _as_stored(source, name)
         source.draft(source.mode, (MAX_PICTURE_SIDE, MAX_PICTURE_SIDE))  # a JPEG is decoded no larger than needed
     elif isinstance(source, Image.Image):
-        size, orientation = stored_size(source), Orientation.of_picture(source)
+        size, orientation = _as_stored(source, name)
     picture = to_rgb_image(source, name)
     if not isinstance(source, Image.Image):
         size = picture.size
     return VideoFrame(0, None, _kept(picture), orientation, size)
+
+
+def _as_stored(image, name):
+    """Size and orientation of a picture; one that is cut off is an error that names it."""
+    try:
+        return stored_size(image), Orientation.of_picture(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{name} cannot be decoded; the file is damaged or cut off: {error}") from error
 
 
 def _kept(picture):
@@ -353,7 +368,9 @@ def _kept(picture):
 
 def _is_one_camera(intrinsics):
     """Whether one matrix is given for all views."""
-    if intrinsics is None or isinstance(intrinsics, Mapping) or len(intrinsics) != 3:
+    if intrinsics is None or isinstance(intrinsics, Mapping) or not hasattr(intrinsics, "__len__"):
+        return False
+    if len(intrinsics) != 3:
         return False
     return all(np.ndim(row) == 1 for row in intrinsics)
 

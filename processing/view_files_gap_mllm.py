@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
+from .orientation_gap_mllm import HEIF_ORIENTATION
+
 
 KINDS = ("picture", "animation", "video", "depth", "mask", "other")
 PICTURE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "DIB", "PPM", "TGA", "JPEG2000", "AVIF", "HEIF", "GIF")
@@ -24,12 +26,14 @@ VIDEO_SUFFIXES = frozenset(
 )
 RAW_SUFFIXES = frozenset(".dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split())
 MAP_SUFFIXES = frozenset(".exr .pfm .npy .npz .h5 .hdf .hdf5 .dpt .flo".split())  # of numbers, not opened here
-DEPTH_WORDS = ("depth", "disparity")
-MASK_WORDS = ("mask", "segment", "semantic", "instance", "label", "matte", "alpha", "confidence", "silhouette")
-SHORT_WORDS = {"disp": "depth", "seg": "mask", "conf": "mask"}  # only as a whole word of a name
+MAP_WORDS = {"depth": "depth", "disparity": "depth", "mask": "mask"}  # anywhere in a name
+MASK_BEGINNINGS = ("segment", "semantic", "instance", "label", "confidence", "silhouette")  # of a word of a name
+SHORT_WORDS = {"disp": "depth"} | dict.fromkeys(("seg", "conf", "matte", "mattes", "alpha", "alphas"), "mask")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 MAX_FOLDER_WORDS = 2  # "depth", "lowres_depth": longer names of folders say too much to mean all their files
 LFS_HEADER = b"version https://git-lfs.github.com/spec/"
+HEIF_HEAD_BYTES = 1 << 18  # where the boxes lie that describe a picture
+HEIF_TURNS = (1, 8, 3, 6)  # EXIF orientations of 0 to 3 quarter turns to the left
 NUM_NAMED = 5  # files of a kind that a sentence names
 WIDE_MODES = ("I", "F")  # of Pillow, with "I;16" and its kin: more than 8 bits of one channel
 GREY_MODES = ("L", "1")
@@ -148,12 +152,11 @@ def _hint(path):
 
 
 def _name_hint(name):
-    name = name.lower()
-    if any(word in name for word in DEPTH_WORDS):
-        return "depth"
-    if any(word in name for word in MASK_WORDS):
-        return "mask"
-    return next((SHORT_WORDS[word] for word in _words(name) if word in SHORT_WORDS), None)
+    words = _words(name)
+    found = [kind for word, kind in MAP_WORDS.items() if word in name.lower()]
+    found += ["mask" for word in words if word.startswith(MASK_BEGINNINGS)]
+    found += [SHORT_WORDS[word] for word in words if word in SHORT_WORDS]
+    return found[0] if found else None
 
 
 def _words(name):
@@ -330,14 +333,25 @@ def open_picture(source, name: str = "the picture") -> Image.Image:
     """
     if Path(getattr(source, "name", None) or str(source)).suffix.lower() in RAW_SUFFIXES:
         raise ValueError(f"{name} is a raw file of a camera; develop it to JPEG or PNG, since only its preview opens.")
-    try:
-        return Image.open(source)
-    except UnidentifiedImageError as error:
-        head = _head(source)
-        if not is_heif(head):
-            raise _unreadable(head, name) or error from None
+    if not is_heif(_head(source)):
+        try:
+            return Image.open(source)
+        except UnidentifiedImageError as error:
+            raise _unreadable(_head(source), name) or error from None
     _register_heif(name)
-    return Image.open(source)
+    image = Image.open(source)
+    turn = _heif_turn(_head(source, HEIF_HEAD_BYTES))
+    if turn is not None:
+        image.info[HEIF_ORIENTATION] = turn  # pillow-heif notes that of EXIF, by which nothing is turned
+    return image
+
+
+def _heif_turn(head):
+    """The EXIF orientation that says how a HEIC is turned by its own boxes; None where they do not say it clearly."""
+    angles = {head[place.end()] & 3 for place in re.finditer(rb"\x00\x00\x00\x09irot", head[:-1])}
+    if b"imir" in head or len(angles) > 1:
+        return None
+    return HEIF_TURNS[angles.pop()] if angles else 1
 
 
 def _unreadable(head, name):
@@ -349,14 +363,14 @@ def _unreadable(head, name):
     return None
 
 
-def _head(source):
+def _head(source, num_bytes=64):
     if hasattr(source, "seek"):
         source.seek(0)
-        head = source.read(64)
+        head = source.read(num_bytes)
         source.seek(0)
         return head
     with open(source, "rb") as stream:
-        return stream.read(64)
+        return stream.read(num_bytes)
 
 
 def _register_heif(name):

@@ -97,7 +97,7 @@ def _png_may_be_turned(stream):
 
 def _jpeg_may_be_turned(stream):
     while len(head := stream.read(4)) == 4:
-        if head[0] != 0xFF or head[1] == 0xE1:  # APP1 holds EXIF or XMP; what is no marker is left to Pillow
+        if head[0] != 0xFF or head[1] in (0xE1, 0xFF):  # APP1 holds EXIF or XMP; other bytes are left to Pillow
             return True
         if head[1] == 0xDA:  # the picture itself
             return False

@@ -11,6 +11,9 @@ from PIL import Image
 from transformers.utils import logging
 
 from ..camera_geometry_gap_mllm import fit_intrinsics, invert_rigid
+from ..orientation_gap_mllm import Orientation
+from ..view_files_gap_mllm import is_wide, open_picture
+from ..visual_prompt_gap_mllm import to_rgb_image
 from .scene_values import Scene3D, View3D
 
 
@@ -152,9 +155,17 @@ def _find_pictures(folder, place, images, first):
 def _open(path, place):
     if not path.is_file():
         raise FileNotFoundError(f"the picture {path} of the COLMAP model {place} is not there.")
-    with Image.open(path) as picture:
+    picture = open_picture(path, str(path))
+    if picture.format in ("TIFF", "HEIF") and not Orientation.of_picture(picture).is_upright:
+        raise ValueError(
+            f"{path} is turned as it is decoded, but its camera is of the stored picture; save it as PNG."
+        )
+    try:
         # As stored, and without the EXIF orientation: whoever turned it by that later would leave the camera behind.
-        return Image.fromarray(np.array(picture.convert("RGB")))
+        plain = Image.fromarray(np.array(picture if is_wide(picture.mode) else picture.convert("RGB")))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} cannot be decoded; the file is damaged or cut off: {error}") from error
+    return to_rgb_image(plain, str(path))
 
 
 # Cameras and poses
@@ -187,6 +198,8 @@ def _pinhole(camera, name):
     if len(camera.numbers) != num_focal + 2 + num_distortion:
         raise ValueError(f"{name} has {len(camera.numbers)} parameters, which are not those of {camera.kind}.")
     focal, (x, y) = camera.numbers[:num_focal], camera.numbers[num_focal : num_focal + 2]
+    if not min(focal) > 0:
+        raise ValueError(f"{name} has the focal length {min(focal):g}; expected one above 0.")
     return np.array([[focal[0], 0, x - 0.5], [0, focal[-1], y - 0.5], [0, 0, 1]])
 
 

@@ -305,3 +305,34 @@ def test_intrinsics_of_a_video_are_stretched_and_turned_with_its_frames(tmp_path
     assert np.allclose(turned.intrinsics[1], turn.intrinsics(wide.intrinsics[0], (96, 48)))
     assert np.allclose(turned.camera_to_world[1], turn.pose(pose))
     assert "turned upright by EXIF or display matrix" in turned.notes[0]
+
+
+def test_names_that_are_none_and_numbers_in_their_place(tmp_path):
+    numbered(tmp_path, range(2))
+    with pytest.raises(
+        ValueError, match="poses has the key 0; expected file names, or a list in the order of the views"
+    ):
+        open_views(tmp_path, poses={0: np.eye(4), 1: np.eye(4)})
+    views = open_views(tmp_path, poses={"frame_0": np.eye(4), "frame_1": np.eye(4), "frame_7.jpg": np.eye(4)})
+    assert views.notes == ("poses names 1 that are no views here: frame_7.jpg",)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
+def test_a_cut_picture_names_itself(tmp_path, suffix):
+    path = tmp_path / f"cut.{suffix}"
+    Image.effect_noise((64, 48), 90).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError, match=f"cut.{suffix}"):
+        open_views(path)
+
+
+@pytest.mark.parametrize(("angle", "size"), [(0, (64, 48)), (1, (48, 64)), (2, (64, 48)), (3, (48, 64))])
+def test_heic_is_turned_by_its_own_boxes_and_not_by_exif(tmp_path, angle, size):
+    path = stored_as(tmp_path / "a.heic", 6)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"irot") + 4] = angle
+    path.write_bytes(content)
+    views = open_views(path, STORED)
+    turn = Orientation.from_exif((1, 8, 3, 6)[angle])
+    assert views.pictures[0].size == views.sizes[0] == size
+    assert np.allclose(views.intrinsics[0], turn.intrinsics(STORED, (64, 48)))

@@ -5,6 +5,7 @@ know (a metric depth network, the height of the camera) is written as another.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -295,6 +296,12 @@ def _warn_of_spread(ratios):
         )
 
 
+def _number(view, stem):
+    """The number by which a map may be named: that at the end of the picture's name, else that of the frame."""
+    digits = re.search(r"\d+$", stem or "")
+    return int(digits[0]) if digits else view.get("frame_id")
+
+
 def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000.0) -> KnownDepth:
     """Read 16-bit depth PNGs that belong to views of the schema.
 
@@ -331,12 +338,12 @@ def known_depth_from_folder(folder, views: list[dict], depth_scale: float = 1000
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; expected one with depth maps (16-bit PNG).")
     check_positive("depth_scale", depth_scale)
-    files = {path.stem: path for path in folder.glob("*.png")}
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
     numbered = {int(stem): path for stem, path in files.items() if stem.isdecimal()}
     found = {}
     for index, view in enumerate(views):
         stem = Path(view["image_path"]).stem if view.get("image_path") else None
-        path = files.get(stem) or numbered.get(view.get("frame_id"))
+        path = files.get(stem) or numbered.get(_number(view, stem))
         if path is not None:
             found[index] = path
     if not found:

@@ -473,3 +473,11 @@ def test_rows_that_cannot_be_turned_are_left_out_when_they_are_written(tmp_path)
     written = write_parquet({"train": made}, tmp_path / "lenient", report=ReadReport(tmp_path / "report.jsonl"))
     assert (written["train"].num_rows, written["train"].num_left_out) == (1, 1)
     assert "EXIF orientation 2" in read_report(tmp_path / "report.jsonl")[0]["reason"]
+
+
+def test_fill_bytes_before_exif_do_not_hide_it():
+    content = encoded(pixels_of(), 6, "JPEG")
+    content = content["bytes"] if isinstance(content, dict) else content
+    place = content.index(b"\xff\xe1")
+    filled = content[:place] + b"\xff" + content[place:]
+    assert picture_orientation({"bytes": filled, "path": None}) == Orientation.from_exif(6)

@@ -257,6 +257,15 @@ def test_depth_maps_of_a_folder_belong_to_views_by_name_or_number(room, reconstr
     assert halves(reconstruction).factor == pytest.approx(0.8, rel=1e-3)
 
 
+def test_maps_go_to_the_number_in_a_name_and_not_to_a_place(room, tmp_path):
+    for number in (1, 2):
+        write_depth(tmp_path / f"000{number}.PNG", room.depth_m[number])
+    views = [{"image_path": f"IMG_000{index + 1}.jpg", "frame_id": index} for index in range(3)]
+    known = known_depth_from_folder(tmp_path, views)
+    assert sorted(known.depth_m) == [0, 1]
+    np.testing.assert_allclose(known.depth_m[0], room.depth_m[1], atol=0.0006)
+
+
 def test_a_folder_without_fitting_depth_maps_is_refused(room, tmp_path):
     views = [{"image_path": "a.jpg", "frame_id": 0}]
     with pytest.raises(FileNotFoundError, match="is no folder"):
