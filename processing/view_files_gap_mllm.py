@@ -333,11 +333,12 @@ def open_picture(source, name: str = "the picture") -> Image.Image:
     """
     if Path(getattr(source, "name", None) or str(source)).suffix.lower() in RAW_SUFFIXES:
         raise ValueError(f"{name} is a raw file of a camera; develop it to JPEG or PNG, since only its preview opens.")
-    if not is_heif(_head(source)):
+    head = _head(source)
+    if not is_heif(head):
         try:
             return Image.open(source)
         except UnidentifiedImageError as error:
-            raise _unreadable(_head(source), name) or error from None
+            raise _unreadable(head, name) or error from None
     _register_heif(name)
     image = Image.open(source)
     turn = _heif_turn(_head(source, HEIF_HEAD_BYTES))

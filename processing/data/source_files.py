@@ -22,7 +22,7 @@ from ..camera_geometry_gap_mllm import fit_intrinsics, is_rigid, lost_pose_reaso
 from ..json_depth import DepthGuard, JsonDepthError, decode_json
 from ..json_halves import HalfKeeper, restore_halves
 from ..orientation_gap_mllm import stored_size
-from ..view_files_gap_mllm import natural_key, open_picture
+from ..view_files_gap_mllm import LFS_HEADER, natural_key, open_picture
 from ..whole_text_gap_mllm import find_half
 from .file_guards import check_pixel_count, file_state, refuse_special, refuse_special_file
 from .read_log import TrackedPath
@@ -31,7 +31,6 @@ from .record_errors import RecordError
 
 logger = logging.get_logger(__name__)
 
-LFS_HEADER = b"version https://git-lfs.github.com/spec/"
 # What a pickled numpy array is rebuilt from, under the names of numpy 1 and 2.
 PICKLE_ALLOWED = {
     (f"numpy.{core}.{module}", name)

@@ -10,12 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from ..frame_choice_gap_mllm import FrameChoice
 from ..orientation_gap_mllm import Orientation
 from ..video_decoding_gap_mllm import VideoFile, VideoFrame, frame_rate
-from ..view_files_gap_mllm import FolderViews, folder_views
+from ..view_files_gap_mllm import FolderViews, folder_views, open_picture
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .file_guards import check_pixel_count, file_state, list_folder, refuse_special
 from .read_log import TrackedPath
@@ -191,7 +189,7 @@ def _folder_view(file, index, skip):
 
 def _folder_frame(index, file):
     picture = _open_picture(file)
-    with Image.open(file) as stored:
+    with open_picture(file) as stored:
         return VideoFrame(index, None, picture, Orientation.of_picture(stored))
 
 
