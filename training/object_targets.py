@@ -89,7 +89,7 @@ def find_objects(
         ```
     """
     without_map = any(view.instances is None for view in views)
-    boxes = _boxes(samples) if told.is_metric and without_map else []
+    boxes = labelled_boxes(samples) if told.is_metric and without_map else []
     resized = told.resized([(rows * CELLS, columns * CELLS) for rows, columns in grids])
     labels, owners, is_known = {}, [], []  # objects by their key, and which each place shows
     names, shown = {}, []  # labels of all that is seen, and which each place shows
@@ -159,8 +159,15 @@ def _crosses(samples, views, grids):
     return found
 
 
-def _boxes(samples):
-    """Labelled boxes, each once, the largest first: `(key, label, numbers, order)`."""
+def labelled_boxes(samples: Sequence[SceneSample]) -> list[tuple[str, str, np.ndarray, str]]:
+    """The boxes of questions about one scene that are objects, each once, the largest first.
+
+    Args:
+        samples (`Sequence[SceneSample]`): questions, whose `scene_boxes`, else `boxes`, count.
+    Returns:
+        `list[tuple]`: key, label, the nine numbers in the camera of the first view (metres, radians), and the order of
+            their angles.
+    """
     found = {}
     for sample in samples:
         for box in sample.scene_boxes or sample.boxes:
@@ -221,4 +228,4 @@ def _seen_by_tokens(owners, num_objects):
     return np.where(shares.max(1) >= TOKEN_SHARE, shares.argmax(1), -1)
 
 
-__all__ = ["NUM_SURFACE_POINTS", "ObjectTargets", "find_objects", "spread_points"]
+__all__ = ["NUM_SURFACE_POINTS", "ObjectTargets", "find_objects", "labelled_boxes", "spread_points"]

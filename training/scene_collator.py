@@ -25,7 +25,7 @@ from .layouts import LAYOUTS
 from .point_targets import token_targets
 from .recorded_geometry import join_known, recorded_geometry
 from .scene_encoding import EncodedScene, encode_scene, with_geometry_tokens, write_texts
-from .scene_groups import SceneGroup, are_same_views, group_questions
+from .scene_groups import SceneGroup, are_same_views, group_item, join_items
 from .teachers.teacher_targets import join_targets
 from .view_sizes import fit_views
 
@@ -39,6 +39,7 @@ LOSS_FIELDS = (
     "label_weights",
     "point_map_targets",
     "teacher_targets",
+    "scene_rows",
     "collation_counts",
 )
 # Fields that only `GeometryAlignedTrainer` takes.
@@ -49,10 +50,11 @@ class SceneCollator:
     """Makes batches of questions about scenes; the views of a scene are encoded once, whatever is asked about it.
 
     An item is a `SceneSample`, a row of the schema (`load_multiview`), or a list of either: several questions about
-    the same views of one scene. The marks of all of them are drawn in the pictures that they share. Items of a batch
-    about the very same views share them too, where structure allows it (`group_questions`); questions of a list that
-    cannot share are encoded apart and counted. Sharing needs `for_pretraining` or the layout "block_mask": no other
-    model repeats the features of views.
+    the same views of one scene. The marks of all of them are drawn in the pictures that they share (`group_item`);
+    questions of a list that cannot share are encoded apart and counted. Items of a batch that show the very same
+    pictures, marks included, share their encoding too (`join_items`). So no row depends on the others of its batch,
+    and a scene counts in each term as often as rows ask about it (`scene_rows` of a batch). Sharing needs
+    `for_pretraining` or the layout "block_mask": no other model repeats the features of views.
 
     Rows whose video has not been turned into views must be loaded with `max_views`. The depth map of a view that has
     pose and intrinsics, too, becomes point-map targets; a view without has none, the others keep theirs.
@@ -187,6 +189,7 @@ class SceneCollator:
             batch["pixel_values"] = torch.cat([scene.pixel_values for _, scene in shown])
             batch["image_grid_thw"] = torch.cat([scene.image_grid_thw for _, scene in shown])
             batch["scene_lengths"] = torch.tensor([len(scene.image_grid_thw) for _, scene in shown])
+            batch["scene_rows"] = [len(group.samples) for group, _ in shown]
             known = None
             if self.known_geometry:
                 known = join_known([self._known(*pair) for pair in shown], self.known_geometry)
@@ -249,12 +252,13 @@ class SceneCollator:
 
     def _groups(self, items) -> list[SceneGroup]:
         """The questions of a batch by the pictures that they are shown."""
-        samples = [sample for item in items for sample in item]
-        texts = [write_texts(self.processor, sample) for sample in samples]
+        texts = [[write_texts(self.processor, sample) for sample in item] for item in items]
+        asked = list(zip(items, texts, strict=True))
         if self.for_pretraining or self.layout == "block_mask":
-            groups = group_questions(samples, texts)
+            reads_boxes = getattr(self.teaching, "reads_boxes", False)
+            groups = join_items([group_item(*item) for item in asked], reads_boxes)
         else:
-            groups = [SceneGroup([sample], [text]) for sample, text in zip(samples, texts, strict=True)]
+            groups = [SceneGroup([sample], [text]) for item in asked for sample, text in zip(*item, strict=True)]
         home = {id(sample): number for number, group in enumerate(groups) for sample in group.samples}
         for item in items:
             if apart := len({home[id(sample)] for sample in item}) - 1:
@@ -270,7 +274,8 @@ class SceneCollator:
             sizes, limits = [image.size for image in images], (self.max_view_pixels, self.max_sample_pixels)
             size, wanted, pixels = fit_views(self.processor.image_processor, sizes, *limits, together.id)
             if pixels < wanted:
-                self.events.add("pixels_reduced", together.id, f"{wanted} pixels, more than {self.max_sample_pixels}")
+                text = f"{wanted} pixels, more than {self.max_sample_pixels}"
+                self.events.add("pixels_reduced", together.id, text, len(group.samples))
         marks = [answered_places(sample, self.readout_boxes) for sample in group.samples]
         mentions = [mentioned_places(sample) for sample in group.samples] if self.readout_mentions else None
         options = [right_option(sample) for sample in group.samples] if self.for_pretraining else None
@@ -293,7 +298,7 @@ class SceneCollator:
         known = recorded_geometry(group.samples[0].views, sizes, self.known_geometry)
         if lacking := sum(depth is None for depth in known.depth or ()):
             text = f"{lacking} of {len(sizes)} views without depth that is known"
-            self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+            self.events.add("views_without_depth", group.samples[0].id, text, lacking * len(group.samples))
         return known
 
     def _teacher_targets(self, group, scene):
@@ -308,9 +313,10 @@ class SceneCollator:
         for name, told in targets.items():
             if lacking := max(sum(each is None for each in values) for values in told.values()):
                 text = f"{lacking} of {len(grids)} views that the teacher of {name!r} does not know"
-                self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+                self.events.add("views_without_depth", group.samples[0].id, text, lacking * len(group.samples))
             if "count" in told and not sum(told["count"]):
-                self.events.add("terms_without_items", group.samples[0].id, f"nothing that {name!r} could learn from")
+                text = f"nothing that {name!r} could learn from"
+                self.events.add("terms_without_items", group.samples[0].id, text, len(group.samples))
         return targets
 
     def _point_maps(self, group, scene):
@@ -318,7 +324,7 @@ class SceneCollator:
         targets, lacking = token_targets(views, scene.image_grid_thw.tolist(), merge_size, self.point_map_side)
         if lacking:
             text = f"{lacking} of {len(views)} views without depth, intrinsics or pose"
-            self.events.add("views_without_depth", group.samples[0].id, text, lacking)
+            self.events.add("views_without_depth", group.samples[0].id, text, lacking * len(group.samples))
         return targets
 
 

@@ -64,6 +64,11 @@ class Teaching:
         """Tokens of their own that the heads read: "camera", "scale"."""
         return token_kinds(self.head_settings)
 
+    @property
+    def reads_boxes(self) -> bool:
+        """Whether targets are also made of the boxes of the questions."""
+        return any(isinstance(term, ObjectTerm) for term in self.terms.values())
+
     def __call__(
         self,
         views: Sequence[View],

@@ -64,8 +64,10 @@ def test_marks_share_pictures_where_each_keeps_its_meaning(views, tiny_processor
         [[ask(views, "a", RED), ask(views, "b", *others)]],
     ):
         batch, collator = encodings(tiny_processor, items)
-        assert len(batch["scene_lengths"]) == num_scenes
-        apart = num_scenes - 1 if isinstance(items[0], list) else 0  # singles promise nothing
+        is_item = isinstance(items[0], list)
+        assert len(batch["scene_lengths"]) == (num_scenes if is_item or others == [RED] else 2)
+        assert sum(batch["scene_rows"]) == 2
+        apart = num_scenes - 1 if is_item else 0  # singles promise nothing
         assert (
             collator.counts["encoded_apart"] == apart
             and int(batch["collation_counts"][COLLATION_EVENTS.index("encoded_apart")]) == apart

@@ -118,7 +118,7 @@ def test_four_questions_about_a_scan_decode_and_encode_its_views_once(
 def test_loss_and_gradients_are_those_of_single_questions(
     scenes, tiny_processor, make_pretraining_model, make_trainer
 ):
-    """The terms over their counts; the point map of a scene counts once, not once for each question."""
+    """The terms over their counts; the point map of a scene counts once for each question, encoded once or not."""
     model = make_pretraining_model()
     trainer = make_trainer(model, point_map_weight=1.0, readout_weight=1.0)
     asked = SceneQuestionDataset(scenes, 2, (*MARKED, "object_count"), num_views=2, questions_per_scene=4)[1]

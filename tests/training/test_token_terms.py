@@ -152,9 +152,10 @@ def test_counts_are_those_of_the_losses(make_pretraining_model, prepare, rooms):
     _, outputs = trainer.compute_terms(trainer.model, batch)
     for name in TERMS:
         term, targets = trainer.terms[name], batch["teacher_targets"][name]
-        count = term.loss(outputs.head_outputs[name], targets, outputs).count
+        count = term.loss(outputs.head_outputs[name], targets, outputs, batch["scene_rows"]).count
         assert int(count) == trainer.count_items(batch)[name] > 0, name
-    assert trainer.count_items(batch)["shape"] == sum(len(objects_of(room[0]).labels) for room in rooms)
+    shapes = sum(len(objects_of(room[0]).labels) * len(room) for room in rooms)
+    assert trainer.count_items(batch)["shape"] == shapes
 
 
 def test_a_head_that_tells_the_targets_has_no_loss(make_pretraining_model, prepare, rooms):
@@ -316,7 +317,7 @@ def test_what_views_lack_is_counted_and_not_made_up(make_pretraining_model, prep
     ]
     trainer = prepare(make_pretraining_model(), TERMS)
     alone, both = trainer.data_collator(copy.deepcopy(rooms[:1])), trainer.data_collator([rooms[0], bare[1]])
-    assert trainer.data_collator.counts["views_without_depth"] == len(TERMS) * len(bare[1][0].views)
+    assert trainer.data_collator.counts["views_without_depth"] == len(TERMS) * len(bare[1][0].views) * len(bare[1])
     counts = trainer.count_items(alone)
     assert trainer.count_items(both) == counts | {"text": trainer.count_items(both)["text"]}
     first, second = (trainer.compute_terms(trainer.model, batch)[0] for batch in (alone, both))

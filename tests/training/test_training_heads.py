@@ -180,7 +180,8 @@ def test_features_of_the_own_encoder_are_averaged_over_the_tokens(make_pretraini
     first = flat[: height * width].unflatten(0, (height, width))[:2, :2].mean((0, 1))
     assert torch.allclose(outputs.encoder_features["layer_3"][0], first, atol=1e-6)
     tokens = int(batch["image_grid_thw"].prod(-1).sum()) // 4
-    assert trainer.count_items(batch)["distillation"] == tokens == len(outputs.head_outputs["distillation"][0])
+    assert tokens == len(outputs.head_outputs["distillation"][0])
+    assert trainer.count_items(batch)["distillation"] == tokens * len(rooms[0])  # each question about a room counts
 
 
 class Stub:
@@ -206,7 +207,7 @@ def test_a_teacher_in_the_collator_is_asked_once_for_each_scene(make_pretraining
     sums, outputs = trainer.compute_terms(model, batch)
     predicted = outputs.head_outputs["distillation"][0]
     expected = 2 * (1 - torch.nn.functional.cosine_similarity(predicted, torch.ones_like(predicted))).sum()
-    assert torch.allclose(sums["distillation"], expected, rtol=1e-5)
+    assert torch.allclose(sums["distillation"], expected * len(rooms[0]), rtol=1e-5)
     before = copy.deepcopy(model.training_heads.state_dict())
     logged(trainer)
     assert all(not torch.equal(value, before[name]) for name, value in model.training_heads.state_dict().items())
@@ -309,12 +310,11 @@ def test_dense_targets_are_those_of_the_views_and_a_perfect_head_has_no_loss(mak
     trainer = prepare(make_pretraining_model(), DENSE)
     batch = trainer.data_collator(copy.deepcopy(rooms))
     targets, counts = batch["teacher_targets"], trainer.count_items(batch)
-    views, scenes = len(batch["image_grid_thw"]), len(batch["scene_lengths"])
-    assert (counts["depth"], counts["camera"], counts["field_of_view"]) == (views, views, views)
-    assert (
-        counts["metric_scale"] == scenes
-        and [float(each) for each in targets["metric_scale"]["vectors"]] == [1.0] * scenes
-    )
+    views, scenes, asked = len(batch["image_grid_thw"]), len(batch["scene_lengths"]), len(rooms[0])
+    assert batch["scene_rows"] == [asked] * scenes
+    assert (counts["depth"], counts["camera"], counts["field_of_view"]) == (views * asked,) * 3
+    assert counts["metric_scale"] == scenes * asked
+    assert [float(each) for each in targets["metric_scale"]["vectors"]] == [1.0] * scenes
     first = rooms[0][0] if isinstance(rooms[0], list) else rooms[0]
     expected = torch.tensor(first.views[0].depth_m[4, 4])  # a cell has 8 pixels along each side
     assert torch.allclose(targets["depth"]["depth"][0][0, 0], expected)
@@ -339,7 +339,7 @@ def test_views_without_depth_or_pose_are_left_out_and_counted(make_pretraining_m
     batch = trainer.data_collator(blind)
     counts = trainer.count_items(batch)
     assert (counts["depth"], counts["normals"], counts["metric_scale"]) == (0, 0, 0)
-    assert counts["field_of_view"] == whole["field_of_view"] and counts["camera"] == len(batch["scene_lengths"])
+    assert counts["field_of_view"] == whole["field_of_view"] and counts["camera"] == sum(batch["scene_rows"])
     assert trainer.data_collator.counts["views_without_depth"] > 0
     sums, _ = trainer.compute_terms(trainer.model, batch)
     assert all(sums[name].item() == 0 for name in ("depth", "normals", "metric_scale"))

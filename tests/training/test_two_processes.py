@@ -55,6 +55,7 @@ CASES = {
     "heads": ("detected", HEADS, None),
     "heads_without_depth": ("bare", HEADS, None),
     "heads_sharded": ("detected", HEADS, LAYERS),
+    "one_scene_in_both": ("shared", {**TERMS, **HEADS}, None),
 }
 
 SCRIPT = """
@@ -77,6 +78,11 @@ def make_rows(second):
         question = make_question(scene, "detection3d" if second == "detected" else "reconstruction")
         row = scene_row(scene, question, scene_views(scene), "train", f"room-{seed}")
         rows.append(complete_row(**row))
+    if second == "shared":  # the first room again, between rows of which the second is about another
+        scene = render_room(0, num_views=2, height=64, width=64)
+        asked = [make_question(scene, "reconstruction", 1), make_question(scene, "detection3d", 2)]
+        again = [complete_row(**scene_row(scene, each, scene_views(scene), "train", each.id)) for each in asked]
+        rows = [rows[0], again[0], rows[1], again[1]]
     if second == "text":
         sums = ((f"How many are {n} and 2?", f"{n + 2}.") for n in (1, 2))
         rows[2:] = [complete_row(id=question, question=question, answer=answer) for question, answer in sums]

@@ -23,8 +23,9 @@ R = TypeVar("R")
 class LossSum:
     """A sum of losses over items, and the number of items: `total, count = point_loss(...)`.
 
-    `first + second` is the loss of both batches together, so that no split of a batch changes its mean. A trainer
-    divides the sum by the count over all batches and processes. Without items the sum is 0 and has a gradient of 0.
+    `first + second` is the loss of both batches together, so that no split of a batch changes its mean, and
+    `3 * first`, or `first * 3`, that of a batch which comes three times. A trainer divides the sum by the count over
+    all batches and processes. Without items the sum is 0 and has a gradient of 0.
 
     Args:
         sum (`torch.Tensor`): scalar.
@@ -51,6 +52,11 @@ class LossSum:
 
     def __add__(self, other: "LossSum") -> "LossSum":
         return LossSum(self.sum + other.sum, self.count + other.count)
+
+    def __mul__(self, times: int) -> "LossSum":
+        return LossSum(self.sum * times, self.count * times)
+
+    __rmul__ = __mul__
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter((self.sum, self.count))

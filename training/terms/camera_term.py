@@ -9,6 +9,7 @@ from ...configuration_gap_mllm import GapMllmConfig
 from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
 from ...processing.data.scene_sample import View
 from ..losses import LossSum, field_of_view_loss, metric_scale_loss, metric_scale_target, pose_encoding_loss
+from ..scene_rows import sum_by_rows
 from ..teachers import RecordedTeacher, TeacherTargets
 from .head_term import HeadTerm
 
@@ -23,12 +24,25 @@ class _VectorTerm(HeadTerm):
         raise TypeError(f"{type(self).__name__} must define compute.")
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
-        return float(len(self.known(inputs, "vectors")))
+        return float(sum(rows for _, rows in self.known(inputs, "vectors")))
 
-    def loss(self, prediction: torch.Tensor, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+    def loss(
+        self,
+        prediction: torch.Tensor,
+        targets: dict[str, list],
+        outputs: GapMllmPreTrainingOutput,
+        rows: list[int],
+    ) -> LossSum:
         unknown = prediction.new_full(self.size, torch.nan)
-        vectors = [unknown if each is None else each.to(prediction) for each in targets["vectors"]]
-        return self.compute(prediction, torch.stack(vectors))
+        vectors = torch.stack([unknown if each is None else each.to(prediction) for each in targets["vectors"]])
+
+        def compute(chosen):
+            if chosen is None:
+                return self.compute(prediction, vectors)
+            is_chosen = chosen.reshape(-1, *[1] * (vectors.ndim - 1))
+            return self.compute(prediction, vectors.where(is_chosen, torch.nan))
+
+        return sum_by_rows(compute, rows, prediction.device)
 
 
 @dataclass
@@ -123,6 +137,7 @@ class MetricScaleTerm(_VectorTerm):
 
     name = "metric_scale"
     head = "metric_scale"
+    is_of_scenes = True
 
     def head_settings(self, config: GapMllmConfig) -> dict:
         return {"layers": _only(self), "head_size": self.head_size, **_tokens(self)}

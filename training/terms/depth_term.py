@@ -83,16 +83,18 @@ class DepthTerm(HeadTerm):
         return targets if self.grid == "tokens" else {**targets, "grid": [torch.tensor(grid) for grid in grids]}
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
-        return float(len(self.known(inputs, "depth")))
+        return float(sum(rows for _, rows in self.known(inputs, "depth")))
 
-    def loss(self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+    def loss(
+        self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput, rows: list[int]
+    ) -> LossSum:
         total = LossSum(sum(0.0 * depth.sum() for depth in prediction), torch.tensor(0))
         kinds = {"log": scale_invariant_depth_loss, "absolute": trimmed_depth_loss, "gradient": depth_gradient_loss}
-        for depth, target in zip(prediction, targets["depth"], strict=True):
+        for depth, target, times in zip(prediction, targets["depth"], rows, strict=True):
             if target is None:
                 continue
             for kind, compute in kinds.items():
-                if weight := getattr(self, f"{kind}_weight"):
+                if weight := times * getattr(self, f"{kind}_weight"):
                     total = LossSum(total.sum + weight * compute(depth[None], target[None]).sum, total.count)
         return total
 
@@ -132,14 +134,18 @@ class NormalsTerm(HeadTerm):
         return found
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
-        return float(sum(int(normals.isfinite().all(-1).sum()) for normals in self.known(inputs, "normals")))
+        known = self.known(inputs, "normals")
+        return float(sum(rows * int(normals.isfinite().all(-1).sum()) for normals, rows in known))
 
-    def loss(self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+    def loss(
+        self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput, rows: list[int]
+    ) -> LossSum:
         total = LossSum(sum(0.0 * depth.sum() for depth in prediction), torch.tensor(0))
-        for depth, target, camera in zip(prediction, targets["normals"], targets["intrinsics"], strict=True):
+        views = zip(prediction, targets["normals"], targets["intrinsics"], rows, strict=True)
+        for depth, target, camera, times in views:
             if target is not None:
                 normals = normals_from_depth(depth, camera, max_jump=None)[0]
-                total = LossSum(total.sum + normal_loss(normals, target).sum, total.count)
+                total = LossSum(total.sum + times * normal_loss(normals, target).sum, total.count)
         return total
 
 

@@ -12,6 +12,7 @@ from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOut
 from ...processing.argument_checks import check_names
 from ...processing.data.scene_sample import View
 from ..losses import LossSum, layer_distillation_loss, pool_features
+from ..scene_rows import sum_by_rows
 from ..teachers import TeacherTargets
 from .head_term import GRIDS, OWN_ENCODER, HeadTerm
 
@@ -111,9 +112,11 @@ class DistillationTerm(HeadTerm):
         return {"features": [torch.empty(len(self.layers), rows * columns, 0) for rows, columns in grids]}
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
-        return float(sum(view.shape[1] for view in self.known(inputs, "features")))
+        return float(sum(rows * view.shape[1] for view, rows in self.known(inputs, "features")))
 
-    def loss(self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+    def loss(
+        self, prediction: list, targets: dict[str, list], outputs: GapMllmPreTrainingOutput, rows: list[int]
+    ) -> LossSum:
         if self.teacher == OWN_ENCODER:
             if outputs.encoder_features is None:
                 raise ValueError("The batch came without pixels, so that the encoder cannot teach. Pass pixel_values.")
@@ -127,7 +130,11 @@ class DistillationTerm(HeadTerm):
                 f"The teacher has features of {tuple(wanted[0].shape)} (tokens, width), the projector "
                 f"{tuple(prediction[0].shape)}. Set terms.distillation.feature_size to the teacher's width."
             )
-        loss = layer_distillation_loss(prediction, wanted)
+        views = zip(targets["features"], rows, strict=True)
+        of_tokens = [times for view, times in views for _ in range(view.shape[1])]
+        loss = sum_by_rows(
+            lambda valid: layer_distillation_loss(prediction, wanted, valid), of_tokens, wanted[0].device
+        )
         return LossSum(loss.sum * (2 if self.squared_distance else 1), loss.count)
 
     def check(self, model: GapMllmForPreTraining) -> None:

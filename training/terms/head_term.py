@@ -10,6 +10,7 @@ from ...configuration_gap_mllm import GapMllmConfig
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
 from ...processing.data.scene_sample import View
 from ..losses import LossSum
+from ..scene_rows import rows_of_scenes, rows_of_views
 from ..teachers import TeacherTargets
 from .loss_term import LossTerm
 
@@ -39,6 +40,7 @@ class HeadTerm(LossTerm):
 
     name: ClassVar[str]  # in LOSS_TERMS, and so of the targets
     head: ClassVar[str]  # in TRAINING_HEADS
+    is_of_scenes: ClassVar[bool] = False  # whether targets have an entry for each scene, not for each view
     module_groups = ("heads",)
 
     @property
@@ -67,14 +69,32 @@ class HeadTerm(LossTerm):
         """
         raise TypeError(f"{type(self).__name__} must define targets.")
 
-    def loss(self, prediction: object, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
-        """Sum and count for what the head gives; `targets` are those of the batch."""
+    def loss(
+        self, prediction: object, targets: dict[str, list], outputs: GapMllmPreTrainingOutput, rows: list[int]
+    ) -> LossSum:
+        """Sum and count for what the head gives.
+
+        Args:
+            prediction (`object`): what the head gives for the batch.
+            targets (`dict[str, list]`): targets of the batch.
+            outputs (`GapMllmPreTrainingOutput`): all outputs of the model.
+            rows (`list[int]`): how often each entry of the targets counts, see `rows`.
+        Returns:
+            `LossSum`.
+        """
         raise TypeError(f"{type(self).__name__} must define loss.")
 
-    def known(self, inputs: Mapping[str, torch.Tensor], field: str) -> list[torch.Tensor]:
-        """Targets of a batch that the teacher told."""
+    def rows(self, inputs: Mapping[str, torch.Tensor]) -> list[int]:
+        """Rows of a batch that ask about the scene of each entry of the targets; it counts as often."""
+        return rows_of_scenes(inputs) if self.is_of_scenes else rows_of_views(inputs)
+
+    def known(self, inputs: Mapping[str, torch.Tensor], field: str) -> list[tuple[torch.Tensor, int]]:
+        """Targets of a batch that the teacher told, each with the rows that ask about its scene."""
         targets = inputs.get("teacher_targets", {}).get(self.name)
-        return [] if targets is None else [each for each in targets[field] if each is not None]
+        if targets is None:
+            return []
+        pairs = zip(targets[field], self.rows(inputs), strict=True)
+        return [(each, rows) for each, rows in pairs if each is not None]
 
     def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         if outputs.head_outputs is None:
@@ -83,7 +103,7 @@ class HeadTerm(LossTerm):
         if targets is None:
             parts = prediction if isinstance(prediction, list) else [prediction]
             return sum(0.0 * part.sum() for part in parts)
-        return self.loss(prediction, targets, outputs).sum
+        return self.loss(prediction, targets, outputs, self.rows(inputs)).sum
 
     def check(self, model: GapMllmForPreTraining) -> None:
         if self.head not in model.training_heads:

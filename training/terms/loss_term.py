@@ -15,8 +15,10 @@ from ..schedule import Schedule
 class LossTerm:
     """A term of the loss. The trainer divides its sum by a count over all micro-batches and processes.
 
-    So no split of a batch changes the loss. Fields of a subclass are its settings in a recipe; weight 0 leaves the
-    term out. Entered in `LOSS_TERMS`, it is computed, weighted and logged as `loss_<name>`; nothing else is needed.
+    So no split of a batch changes the loss. A term about scenes counts each as often as rows ask about it
+    (`training.scene_rows.sum_by_rows`), since rows about the same views may share it. Fields of a subclass are its
+    settings in a recipe; weight 0 leaves the term out. Entered in `LOSS_TERMS`, it is computed, weighted and logged as
+    `loss_<name>`; nothing else is needed.
 
     Args:
         weight (`float` or `Schedule`): factor of the term in the loss, 0 by default. A term whose weight follows the

@@ -7,6 +7,7 @@ import torch
 
 from ...pretraining_gap_mllm import POINT_MAP_SOURCES, GapMllmPreTrainingOutput
 from ..losses import point_loss
+from ..scene_rows import rows_of_tokens, sum_by_rows
 from .loss_term import LossTerm
 
 
@@ -24,14 +25,23 @@ class PointMapTerm(LossTerm):
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | float:
         targets = inputs.get("point_map_targets")
-        return 0.0 if targets is None else targets.isfinite().all(-1).sum() * len(POINT_MAP_SOURCES)
+        if targets is None:
+            return 0.0
+        rows = torch.tensor(rows_of_tokens(inputs, len(targets)), device=targets.device)
+        return (targets.isfinite().all(-1).sum((1, 2)) * rows).sum() * len(POINT_MAP_SOURCES)
 
     def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
         targets = inputs.get("point_map_targets")
         if targets is None or outputs.point_maps is None:
             return None
-        valid = targets.isfinite().all(-1)
-        return torch.stack([point_loss(points, targets, valid).sum for points in outputs.point_maps.values()]).sum()
+        is_known = targets.isfinite().all(-1)
+
+        def compute(chosen):
+            valid = is_known if chosen is None else is_known & chosen[:, None, None]
+            first, *others = (point_loss(points, targets, valid) for points in outputs.point_maps.values())
+            return sum(others, first)
+
+        return sum_by_rows(compute, rows_of_tokens(inputs, len(targets)), targets.device).sum
 
 
 __all__ = ["PointMapTerm"]

@@ -35,6 +35,8 @@ class TokenTerm(HeadTerm):
     layers: list[int | str] = field(default_factory=lambda: [-1])
     head_size: int | None = None
 
+    is_of_scenes = True
+
     @property
     def reads_tower_only(self) -> bool:
         return list(self.layers) == [TOWER]
@@ -53,9 +55,15 @@ class TokenTerm(HeadTerm):
         return {"layers": list(self.layers), "feature_size": self.width(config), "head_size": self.head_size}
 
     def count(self, inputs: Mapping[str, torch.Tensor]) -> float:
-        return float(sum(self.known(inputs, "count")))
+        return float(sum(count * rows for count, rows in self.known(inputs, "count")))
 
-    def loss(self, prediction: torch.Tensor, targets: dict[str, list], outputs: GapMllmPreTrainingOutput) -> LossSum:
+    def loss(
+        self,
+        prediction: torch.Tensor,
+        targets: dict[str, list],
+        outputs: GapMllmPreTrainingOutput,
+        rows: list[int],
+    ) -> LossSum:
         total = LossSum(0.0 * prediction.sum(), torch.tensor(0))
         parts = prediction.split([len(tokens) for tokens in targets["tokens"]])
         for index, features in enumerate(parts):
@@ -63,7 +71,7 @@ class TokenTerm(HeadTerm):
             if "texts" in scene:
                 scene["texts"] = self.text_features[index].to(features)
             if scene["count"]:
-                total = total + self.scene_loss(features, scene)
+                total = total + rows[index] * self.scene_loss(features, scene)
         return total
 
     @contextmanager
