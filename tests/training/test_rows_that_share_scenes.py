@@ -117,6 +117,17 @@ def test_a_plain_trainer_has_one_loss_for_every_split(
     check_equal(entries)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_evaluation_of_a_plain_trainer_is_the_same_for_every_batch_size(
+    layout, rows_in, make_pretraining_model, make_plain_trainer, tiny_processor
+):
+    rows, collator, losses = rows_in("AABACBBA"), SceneCollator(tiny_processor, layout), []
+    for size in (1, 3, 8):
+        options = {"eval_dataset": rows, "per_device_eval_batch_size": size}
+        losses.append(make_plain_trainer(make_pretraining_model(), rows[:1], collator, **options).evaluate())
+    check_equal(losses, 1e-5)
+
+
 def test_a_row_sees_its_own_marks_only(rows_in, tiny_processor):
     rows = rows_in("AAAA")  # the first and the last have marks
     for layout in LAYOUTS:
