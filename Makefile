@@ -4,6 +4,7 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CODE := $(VENV)/.code
 OUTPUT ?= outputs/quickstart
 RECIPES_OUTPUT ?= outputs/recipes_tiny
 RECIPES ?=
@@ -70,10 +71,17 @@ help:
 	@echo "make lint        check style, imports and the types of the public names, without changing files"
 	@echo "make links       links/: every source file under its import name, for editors and pyright"
 	@echo "make style       correct style"
-	@echo "make assets      bring code and settings of the shipped model folder up to date"
+	@echo "make assets      write the code of the shipped model folders, which git does not keep (part of make install)"
 	@echo "make clean       remove the environment and everything that was made"
 
-install: $(READY)
+install: $(READY) $(CODE)
+
+# The code of the shipped model folders, which git does not keep.
+$(CODE): $(READY) examples/assets/write_code.py $(wildcard modeling_gap_mllm/*_gap_mllm.py processing/*_gap_mllm.py)
+	$(BIN)/python examples/assets/write_code.py
+	@touch $@
+
+assets: $(CODE)
 
 # torch comes first and alone, so that nothing else decides which build of it is installed; xgrammar last and alone,
 # since its metadata asks for triton, which it needs on GPUs only.
@@ -93,31 +101,31 @@ $(READY): setup.py pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt xgrammar apache-tvm-ffi
 	@touch $@
 
-test: $(READY)
+test: install
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_FLAGS)
 
-test-slow: $(READY)
+test-slow: install
 	$(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile -m slow --ignore=tests/training/test_grpo_learning.py $(PYTEST_FLAGS)
 
-test-all: $(READY)
+test-all: install
 	@MAKE="$(MAKE)" $(BIN)/python .ci/run_parts.py $(TEST_PARTS)
 
-test-versions: $(VERSIONS:%=.venv-versions/%/.ready)
+test-versions: $(VERSIONS:%=.venv-versions/%/.ready) $(CODE)
 	@set -e; for version in $(VERSIONS); do \
 	    echo "With transformers $$version"; \
 	    .venv-versions/$$version/bin/python -P -m pytest -n $(TEST_PROCESSES) --dist loadfile -q $(VERSION_TESTS) $(PYTEST_FLAGS); \
 	done
 
-test-grpo: $(READY)
+test-grpo: install
 	$(BIN)/pytest -m slow -s $(PYTEST_FLAGS) tests/training/test_grpo_learning.py
 
-test-docs: $(READY)
+test-docs: install
 	$(BIN)/pytest -m "docs or not docs" $(PYTEST_FLAGS) tests/test_document_code.py
 
-test-notebooks: $(READY)
+test-notebooks: install
 	$(BIN)/pytest -m "slow or not slow" $(PYTEST_FLAGS) tests/examples/test_notebook.py
 
-test-vllm: .venv-vllm/.ready
+test-vllm: .venv-vllm/.ready $(CODE)
 	.venv-vllm/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_vllm*.py
 
 # vLLM needs torchvision's transforms: PyPI's is built for CUDA, and runs without its operators once nothing registers
@@ -132,7 +140,7 @@ test-vllm: .venv-vllm/.ready
 	    sed -i 's/^Name: .*/Name: vllm/; s/^\(Version: .*\)$$/\1+cpu/' $$own/vllm-0+cpu.dist-info/METADATA
 	@touch $@
 
-test-ms-swift: .venv-ms-swift/.ready
+test-ms-swift: .venv-ms-swift/.ready $(CODE)
 	.venv-ms-swift/bin/python -P -m pytest -rs $(PYTEST_FLAGS) tests/examples/test_ms_swift.py
 
 .venv-ms-swift/.ready: $(READY) examples/ms_swift/test_requirements.txt
@@ -140,16 +148,16 @@ test-ms-swift: .venv-ms-swift/.ready
 	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --no-deps -r examples/ms_swift/test_requirements.txt
 	@touch $@
 
-space: .venv-space/.ready
+space: .venv-space/.ready $(CODE)
 	HF_HUB_OFFLINE=$(if $(MODEL),0,1) .venv-space/bin/python examples/space/app.py
 
-test-space: .venv-space/.ready
+test-space: .venv-space/.ready $(CODE)
 	NEEDS_BROWSER=1 .venv-space/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/examples/test_space.py tests/examples/test_space_page.py
 
-test-view: .venv-view/.ready
+test-view: .venv-view/.ready $(CODE)
 	NEEDS_BROWSER=1 .venv-view/bin/python -P -m pytest -m "slow or not slow" -rs $(PYTEST_FLAGS) tests/processing/scene_3d
 
-space-folder: $(READY)
+space-folder: install
 	@rm -rf $(SPACE_OUTPUT) build
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-compile --target $(SPACE_OUTPUT) .
 	@rm -rf $(SPACE_OUTPUT)/bin
@@ -188,15 +196,15 @@ endef
 	@! $(BIN)/python -m pip --python $(@D)/bin/python check | grep -v "^No broken\|^xgrammar .* requires triton"  # see above
 	@touch $@
 
-demo: $(READY)
+demo: install
 	$(BIN)/python examples/quickstart.py --output $(OUTPUT) $(DEMO_FLAGS)
 
-demo-short: $(READY)
+demo-short: install
 	rm -rf $(SHORT_OUTPUT)/training  # a check trains anew
 	$(BIN)/python examples/quickstart.py --output $(SHORT_OUTPUT) $(SHORT_DEMO_FLAGS)
 	$(BIN)/python .ci/check_demo.py $(SHORT_OUTPUT)
 
-recipes-tiny: $(READY)
+recipes-tiny: install
 	$(BIN)/python .ci/tiny_recipes.py $(RECIPES_OUTPUT) $(RECIPES)
 
 # Training goes on from its last checkpoint, a finished one is not repeated, nor are answers that were measured.
@@ -205,7 +213,7 @@ tiny-encoder: tiny-first-encoder
 	    --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder_longer
 	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder_longer examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
 
-tiny-first-encoder: $(READY)
+tiny-first-encoder: install
 	$(BIN)/gap-mllm train-geometry-encoder tiny_geometry_encoder --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder
 
 # The first training starts around the encoder as its first training left it, each further one from what the one before
@@ -241,11 +249,6 @@ style: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-assets: $(READY)
-	$(BIN)/python -c "from gap_mllm import GapMllmConfig, GapMllmProcessor; \
-	[kind.from_pretrained('examples/assets/tiny_gap_mllm').save_pretrained('examples/assets/tiny_gap_mllm') \
-	for kind in (GapMllmConfig, GapMllmProcessor)]"
-
 clean:
-	rm -rf $(VENV) .venv-versions .venv-space .venv-view .venv-ms-swift .venv-vllm build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-versions .venv-space .venv-view .venv-ms-swift .venv-vllm build dist links outputs *.egg-info .pytest_cache .ruff_cache .hypothesis examples/assets/*/*.py
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,8 +7,10 @@ tokens, four text layers to take the DeepStack levels in, and weights large enou
 import copy
 import json
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,15 @@ from PIL import Image
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration
 from gap_mllm.configuration_gap_mllm import FUSION_FIELDS_OF
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
+
+
+WRITE_CODE = Path(__file__).parents[1] / "examples" / "assets" / "write_code.py"
+
+
+def pytest_configure(config):
+    """The code of the shipped folders, which git does not keep, is that of this version."""
+    if not hasattr(config, "workerinput") and WRITE_CODE.is_file():  # once, before there are several processes
+        runpy.run_path(str(WRITE_CODE), run_name="__main__")
 
 
 # Runs scripts, each in a process of its own that has transformers but neither the package nor the Hub. The processes

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gap_mllm
+from gap_mllm import GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
 from gap_mllm.compatibility_gap_mllm import TESTED_TRANSFORMERS
 from gap_mllm.hub import remote_code_files
 
@@ -35,7 +37,8 @@ SOURCE_FILES = sorted(
     + [file for folder in (".ci", "examples", "tests") for file in (ROOT / folder).rglob("*.py")]
 )
 TINY_MODEL = ROOT / "examples" / "assets" / "tiny_gap_mllm"
-SOURCE_FILES = [file for file in SOURCE_FILES if TINY_MODEL not in file.parents]  # its code is a copy
+TINY_ENCODER = TINY_MODEL.parent / "tiny_geometry_encoder"
+SOURCE_FILES = [file for file in SOURCE_FILES if file.parent not in (TINY_MODEL, TINY_ENCODER)]  # whose code is copies
 DOCUMENTS = ("README.md", "model_card.md", "CONTRIBUTING.md", "CHANGELOG.md")
 DOCUMENTS += (
     "examples/README.md",
@@ -269,11 +272,17 @@ def test_no_file_names_a_place_on_somebodys_machine():
 
 
 @pytest.mark.skipif(not TINY_MODEL.is_dir(), reason="examples/assets/tiny_gap_mllm is not there")
-def test_the_shipped_model_folder_holds_the_code_of_this_version():
-    stale = [
-        file.name
-        for file in remote_code_files()
-        if not (TINY_MODEL / file.name).exists() or (TINY_MODEL / file.name).read_bytes() != file.read_bytes()
-    ]
-    assert not stale, "run `make assets`"
-    assert {file.name for file in TINY_MODEL.glob("*.py")} == {file.name for file in remote_code_files()}
+def test_what_is_written_into_the_shipped_folders_is_what_saving_writes(tmp_path):
+    """Code byte for byte, and the classes that it has; git keeps the settings alone."""
+    GapMllmForPreTraining.from_pretrained(TINY_MODEL).save_pretrained(tmp_path / "model")
+    GapMllmProcessor.from_pretrained(TINY_MODEL).save_pretrained(tmp_path / "model")
+    GapMllmVggtForReconstruction.from_pretrained(TINY_ENCODER).save_pretrained(tmp_path / "encoder")
+    for shipped, saved in ((TINY_MODEL, tmp_path / "model"), (TINY_ENCODER, tmp_path / "encoder")):
+        code = {file.name: file.read_bytes() for file in saved.glob("*.py")}
+        assert code == {file.name: file.read_bytes() for file in shipped.glob("*.py")}
+        auto_maps = [json.loads((folder / "config.json").read_text())["auto_map"] for folder in (shipped, saved)]
+        assert auto_maps[0] == auto_maps[1]
+    written = {file.name: file.read_bytes() for file in TINY_MODEL.glob("*.py")}
+    assert written == {file.name: file.read_bytes() for file in remote_code_files()}
+    kept = subprocess.run(["git", "ls-files", "examples/assets"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert [name for name in kept.split() if name.endswith(".py")] in ([], ["examples/assets/write_code.py"])
