@@ -52,7 +52,8 @@ class SceneProcessingInfo(Qwen3VLProcessingInfo):
 
     def get_mm_max_tokens_per_item(self, seq_len, mm_counts):
         tokens = dict(super().get_mm_max_tokens_per_item(seq_len, mm_counts))
-        tokens["image"] = self.view_tokens() * self.max_views(seq_len)
+        of_view = self.view_tokens()  # views of other sizes may fill what is left of the context
+        tokens["image"] = max(of_view, min(of_view * self.allowed_mm_limits["image"], seq_len))
         return tokens
 
 
