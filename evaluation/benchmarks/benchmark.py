@@ -32,7 +32,7 @@ class Benchmark:
         ask (`Callable`, *optional*): a flow of its own, (baseline, asker, forms, samples, partner, batch_size) -> one
             record each with "id", "text" and more; it gets all questions about one set of views at once, and with
             "other_geometry" a sample whose views give the geometry. See two_stage.py.
-        requests (`Callable`, *optional*): with `ask`, (forms, samples) -> id, form, chat and views of all that it may
+        requests (`Callable`, *optional*): function (forms, samples) -> id, form, chat and views of all that `ask` may
             ask about one set of views, whatever is answered; for an engine that makes room before it starts.
         answer_fields (`tuple[str, ...]`, defaults to the text): fields of an answer's record that `read` takes.
         draw (`Callable`, *optional*): (sample, parsed) -> the points and boxes of an answer, for the report.

@@ -57,7 +57,10 @@ def measure_requests(benchmark: Benchmark, questions: QuestionSet, processor: Ga
         )
     longest, total, num_views, most, sizes = (0, ""), 0, 0, 0, set()
     for row_id, form, chat, views in _requests(benchmark, questions, processor):
-        resized = [resized_view(processor, size) for size in views]
+        try:
+            resized = [resized_view(processor, size) for size in views]
+        except ValueError as error:
+            raise ValueError(f"question {row_id!r} shows a view that cannot be resized: {error}") from None
         tokens = [view_tokens(processor, size) for size in resized]
         text = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
         written = len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -210,7 +210,12 @@ def evaluate_model(
             texts, timing = answer_all(
                 job, [MODEL, *(name for name in beside if name != "constant")], processes, show_progress
             )
-        except (ImportError, OSError, ValueError):  # as attention that does not fit; a folder without answers is free
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            ValueError,
+        ):  # as attention that does not fit; a folder without answers is free
             if processes.is_main and not has_answers(output):
                 (Path(output) / PLAN_FILE).unlink(missing_ok=True)
             raise

@@ -104,8 +104,9 @@ def test_generation_settings_give_the_answers_of_transformers(tmp_path, tmp_path
         do_sample=True,
         temperature=2.0,
     )
-    ending = with_settings(eos_token_id=tokens.encode(texts[0], add_special_tokens=False)[8])
-    for name, model in (("settings", folder), ("ending", ending)):
+    comma = tokens.encode(texts[0], add_special_tokens=False)[4]
+    ending, stopping = with_settings(eos_token_id=comma), with_settings(stop_strings=['"pointmap'])
+    for name, model in (("settings", folder), ("ending", ending), ("stopping", stopping)):
         evaluate(tmp_path / f"{name}_transformers", tmp_path_factory, model=model, baselines=[])
         by_vllm = {"engine": "vllm", "engine_options": SETTINGS, "baselines": []}
         evaluate(tmp_path / f"{name}_vllm", tmp_path_factory, model=model, **by_vllm)

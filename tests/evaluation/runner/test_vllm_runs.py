@@ -78,6 +78,14 @@ def test_an_engine_is_gone_after_an_error(fake, run, changed_model, number):
     assert fake.events[-1] == "memory freed"
 
 
+def test_a_run_without_answers_may_be_started_with_other_settings(fake, run, tmp_path):
+    fake.stop_at = 1
+    with pytest.raises(RuntimeError, match="the engine died"):
+        run()
+    assert not (tmp_path / "run" / "plan.json").exists()
+    assert run(engine_options={"gpu_memory_utilization": 0.5})["n"] == 1
+
+
 def test_an_engine_that_does_not_start_leaves_nothing(fake, run):
     with pytest.raises(ValueError, match="vllm.LLM does not take .*no_such_option"):
         run(engine_options={"no_such_option": 1})
@@ -180,6 +188,12 @@ def test_a_flow_that_does_not_tell_is_refused(questions, loaded):
     benchmark = replace(find_benchmark("synthetic_rooms"), name="own", ask=print)
     with pytest.raises(ValueError, match="'own' asks in a flow of its own"):
         measure_requests(benchmark, questions, loaded[1])
+
+
+def test_a_view_that_cannot_be_resized_is_named(questions, loaded, monkeypatch):
+    monkeypatch.setattr("gap_mllm.processing.data.scene_sample.View.size", (4000, 10))
+    with pytest.raises(ValueError, match=f"question '{questions.ids[0]}' shows a view.*aspect ratio"):
+        measure_requests(find_benchmark("synthetic_rooms"), questions, loaded[1])
 
 
 def sizes(prompt, total, num_views=2):
