@@ -291,7 +291,7 @@ class Asker:
             options["logits_processor"] = [*(options.get("logits_processor") or ()), masked]
         if form.keys:
             criteria.append(JsonStopping(tokenizer, length, form.keys, form.is_list))
-        if "stop_strings" in options:
+        if options.get("stop_strings", self.model.generation_config.stop_strings):
             options["tokenizer"] = tokenizer
         output = self.model.generate(**inputs, stopping_criteria=criteria, **options)[:, length:]
         texts = self.processor.batch_decode(output, skip_special_tokens=True)
@@ -310,7 +310,7 @@ class Asker:
         config = self.model.generation_config
         eos, pad = (options.get(name, getattr(config, name)) for name in ("eos_token_id", "pad_token_id"))
         ends = {*(eos if isinstance(eos, list | tuple) else [eos]), self.processor.tokenizer.eos_token_id}
-        stops = options.get("stop_strings") or []
+        stops = options.get("stop_strings", config.stop_strings) or []
         stops = [stops] if isinstance(stops, str) else stops
         is_ended = not tokens or tokens[-1] == pad or any(token in ends for token in tokens)
         is_ended = is_ended or any(stop in text for stop in stops)

@@ -32,6 +32,8 @@ class Benchmark:
         ask (`Callable`, *optional*): a flow of its own, (baseline, asker, forms, samples, partner, batch_size) -> one
             record each with "id", "text" and more; it gets all questions about one set of views at once, and with
             "other_geometry" a sample whose views give the geometry. See two_stage.py.
+        requests (`Callable`, *optional*): function (forms, samples) -> id, form, chat and views of all that `ask` may
+            ask about one set of views, whatever is answered; for an engine that makes room before it starts.
         answer_fields (`tuple[str, ...]`, defaults to the text): fields of an answer's record that `read` takes.
         draw (`Callable`, *optional*): (sample, parsed) -> the points and boxes of an answer, for the report.
         shown (`str`, defaults to "score"): field of the records that the report plots: "score", "iou" or "error_m".
@@ -51,6 +53,7 @@ class Benchmark:
     higher_is_better: bool = True
     forms: tuple[AnswerForm, ...] = (AnswerForm(),)
     ask: Callable | None = None
+    requests: Callable | None = None
     answer_fields: tuple[str, ...] = ("text",)
     draw: Callable | None = None
     shown: str = "score"

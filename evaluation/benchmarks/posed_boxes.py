@@ -14,7 +14,7 @@ from ...processing.data.box_rows import in_euler_order
 from ...processing.data.record_errors import RecordError
 from ...processing.data.scene_sample import Box, SceneSample
 from ...processing.scores.grounding_answers import GroundedBox, ground_box
-from .two_stage import answer_in_two_stages
+from .two_stage import answer_in_two_stages, two_stage_requests
 
 
 def read_box(sample: SceneSample, text: str, frame: int | None = None, mode: str = "corrected") -> GroundedBox:
@@ -126,6 +126,7 @@ ONE_STAGE = {"forms": (ANSWER_FORMS["grounding"],)}
 TWO_STAGES = {
     "forms": (ANSWER_FORMS["grounding_frame"], ANSWER_FORMS["grounding_box"]),
     "ask": answer_in_two_stages,
+    "requests": two_stage_requests,
     "answer_fields": ("text", "frame"),
 }
 

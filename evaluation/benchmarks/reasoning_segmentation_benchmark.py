@@ -10,7 +10,7 @@ Frame: camera of the first view, OpenCV axes. Units: metres.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -21,12 +21,12 @@ from ...processing.asking_gap_mllm import ANSWER_FORMS, AnswerForm, Asker
 from ...processing.data.answer_texts import read_description
 from ...processing.data.record_errors import RecordError
 from ...processing.data.rooms.renderer import render_room
-from ...processing.data.scene_sample import Point, SceneSample
+from ...processing.data.scene_sample import Point, SceneSample, View
 from ...processing.scores.mask_overlaps import MaskOverlap, mask_overlap
 from ...processing.scores.point_answers import why_rejected
 from ...processing.segmentation import SceneSurface
 from .benchmark import Benchmark
-from .two_stage import ask_for_objects
+from .two_stage import ask_for_objects, object_chat
 
 
 HIT_IOUS = (0.25, 0.5)
@@ -150,6 +150,15 @@ def answer_with_boxes(
     return [{"id": sample.id, "text": text} for sample, text in zip(samples, texts, strict=True)]
 
 
+def box_requests(
+    forms: tuple[AnswerForm], samples: Sequence[SceneSample]
+) -> Iterator[tuple[str, AnswerForm, list[dict], list[View]]]:
+    """Tell what `answer_with_boxes` asks; arguments and what comes as `two_stage_requests`."""
+    for sample in samples:
+        views = list(sample.views)
+        yield sample.id, forms[0], object_chat("grounding_box", len(views), read_description(sample)), views
+
+
 def check_room(sample: SceneSample) -> None:
     """Refuse rows whose true masks cannot be rendered; raises RecordError."""
     if "room_seed" not in sample.metadata or not sample.boxes or not sample.points:
@@ -184,6 +193,7 @@ REASONING_SEGMENTATION_BOXES = replace(
     title="an object of a rendered room by its name, relation or use, as a box: its masks in all views",
     forms=(ANSWER_FORMS["grounding_box"],),
     ask=answer_with_boxes,
+    requests=box_requests,
 )
 
 __all__ = ["REASONING_SEGMENTATION", "REASONING_SEGMENTATION_BOXES", "rate_masks", "read_points", "true_points"]

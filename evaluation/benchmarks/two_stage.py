@@ -6,7 +6,8 @@ first view, where the reference stops at some; the second stage shows what is th
 one, and never another frame in its place.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -64,6 +65,30 @@ def answer_in_two_stages(
     return records
 
 
+def two_stage_requests(
+    forms: tuple[AnswerForm, AnswerForm], samples: Sequence[SceneSample]
+) -> Iterator[tuple[str, AnswerForm, list[dict], list[View]]]:
+    """Tell what `answer_in_two_stages` may ask about one set of views, whichever frames are answered.
+
+    Args:
+        forms (`tuple[AnswerForm, AnswerForm]`), samples (`list[SceneSample]`): arguments of `answer_in_two_stages`.
+    Returns:
+        Iterator of tuples: id, form, chat without pictures, and the views that it shows. Of the second stage those
+        with the most views; others show a part of these.
+    """
+    views, choices = list(samples[0].views), {}
+    for frame in range(len(views)):
+        shown = views_around(samples[0], frame)
+        choices.setdefault(tuple(sorted(view.size for view in shown)), shown)
+    counts = {sizes: Counter(sizes) for sizes in choices}
+    most = [choices[sizes] for sizes, own in counts.items() if not any(own < other for other in counts.values())]
+    for sample in samples:
+        description = read_description(sample)
+        yield sample.id, forms[0], object_chat("grounding_frame", len(views), description), views
+        for shown in most:
+            yield sample.id, forms[1], object_chat("grounding_box", len(shown), description), shown
+
+
 def ask_for_objects(
     asker: Asker,
     form: AnswerForm,
@@ -94,12 +119,12 @@ def ask_for_objects(
         encoded = asker.encode([pictures], geometry)
     texts = []
     for start in range(0, len(descriptions), batch_size):
-        chats = [_chat(task, pictures, text) for text in descriptions[start : start + batch_size]]
+        chats = [object_chat(task, pictures, text) for text in descriptions[start : start + batch_size]]
         texts += asker.ask(chats, form, encoded, None if encoded is None else [0] * len(chats))
     return texts
 
 
-def _chat(task, pictures, description):
+def object_chat(task, pictures, description):
     if pictures:
         return build_messages(task, pictures, description=description)
     chat = build_messages(task, 1, description=description)
@@ -135,4 +160,4 @@ def views_around(sample: SceneSample, frame: int) -> list[View]:
     return found
 
 
-__all__ = ["answer_in_two_stages", "ask_for_objects", "views_around"]
+__all__ = ["answer_in_two_stages", "ask_for_objects", "object_chat", "two_stage_requests", "views_around"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ...model_loading import load_processor
 from ...processing.asking_gap_mllm import Asker
 from ..benchmarks import Benchmark
 from .baseline_answers import MODEL, answer_batch
@@ -15,6 +16,7 @@ from .files import batch_file, pending_batches, read_answers, write_jsonl
 from .models import load_model
 from .processes import Processes
 from .questions import QuestionSet
+from .request_sizes import measure_requests
 from .vllm_engine import VllmAsker
 
 
@@ -60,35 +62,59 @@ def answer_all(job: Job, baselines: Sequence[str], processes: Processes, show_pr
     Returns:
         `tuple[dict, dict]`: the answers of each by id, and how long each took; both empty but in the main process.
     """
-    timing, asker, loaded = {}, None, None
-    for baseline in baselines:
-        started = time.perf_counter()
-        count = len(job.batches)
-        pending = processes.share(pending_batches(job.output, baseline, count) if processes.is_main else None)
-        folder = job.folders[baseline if baseline in job.folders else MODEL]
-        if pending and loaded != folder:
-            asker, loaded = None, folder  # one model at a time in memory
-            asker = _load_asker(job, folder)
-        asking, answered = time.perf_counter(), 0
-        mine = pending[processes.rank :: processes.count]
-        for number in tqdm(mine, desc=baseline, unit="batch", disable=not (show_progress and processes.is_main)):
-            answers = _answer(job, baseline, asker, job.batches[number])
-            write_jsonl(batch_file(job.output, baseline, number), answers)
-            answered += len(answers)
-        asking = time.perf_counter() - asking
-        processes.wait()
-        timing[baseline] = {"seconds": round(time.perf_counter() - started, 3), "batches": len(pending), "of": count}
-        if answered:  # of this process, loading left out
-            timing[baseline]["questions_per_second"] = round(answered / asking, 3)
+    timing, models = {}, _Models(job)
+    try:
+        for baseline in baselines:
+            timing[baseline] = _answer_one(job, baseline, models, processes, show_progress)
+    finally:
+        models.close()
     if not processes.is_main:
         return {}, {}
     return {baseline: read_answers(job.output, baseline, job.batches) for baseline in baselines}, timing
 
 
+def _answer_one(job, baseline, models, processes, show_progress):
+    """Answer what one baseline lacks, and tell how long it took."""
+    started, count = time.perf_counter(), len(job.batches)
+    pending = processes.share(pending_batches(job.output, baseline, count) if processes.is_main else None)
+    asker = models.asker(job.folders[baseline if baseline in job.folders else MODEL]) if pending else None
+    asking, answered = time.perf_counter(), 0
+    mine = pending[processes.rank :: processes.count]
+    for number in tqdm(mine, desc=baseline, unit="batch", disable=not (show_progress and processes.is_main)):
+        answers = _answer(job, baseline, asker, job.batches[number])
+        write_jsonl(batch_file(job.output, baseline, number), answers)
+        answered += len(answers)
+    asking = time.perf_counter() - asking
+    processes.wait()
+    timing = {"seconds": round(time.perf_counter() - started, 3), "batches": len(pending), "of": count}
+    if answered:  # of this process, loading left out
+        timing["questions_per_second"] = round(answered / asking, 3)
+    return timing
+
+
+class _Models:
+    """The models of a run, of which one is in memory at a time: the one before is gone when the next is loaded."""
+
+    def __init__(self, job):
+        self.job, self.folder, self._asker = job, None, None
+
+    def asker(self, folder):
+        if self.folder != folder:
+            self.close()
+            self.folder, self._asker = folder, _load_asker(self.job, folder)
+        return self._asker
+
+    def close(self):
+        asker, self.folder, self._asker = self._asker, None, None
+        if isinstance(asker, VllmAsker):
+            asker.close()
+
+
 def _load_asker(job, folder):
     if job.engine == "vllm":
-        max_views = max(len(sample.views) or job.questions.frames.num_frames for sample in job.questions)
-        return VllmAsker(folder, job.dtype, job.batch_size, max_views, job.engine_options)
+        processor = load_processor(folder)
+        requests = measure_requests(job.benchmark, job.questions, processor)
+        return VllmAsker(folder, processor, job.dtype, job.batch_size, requests, job.engine_options, job.device)
     model, processor = load_model(folder, job.device, job.dtype, job.attn_implementation)
     return Asker(model, processor, job.constrained)
 

@@ -26,10 +26,13 @@ from .plan import PLAN_FILE, choose_partners, make_batches, save_or_check_plan
 from .processes import Processes
 from .questions import load_questions
 from .results import save_results
-from .vllm_engine import ENGINES, check_vllm
+from .vllm_engine import ENGINES, check_vllm, check_vllm_model, vllm_platform
+from .vllm_settings import check_engine_options, device_settings
 
 
 logger = logging.get_logger(__name__)
+
+_OWN_GEOMETRY = "vLLM shows each scene with its own geometry alone"
 
 
 def evaluate_model(
@@ -78,7 +81,8 @@ def evaluate_model(
         baselines (`list[str]`, *optional*): names in `BASELINES`; by default all that apply.
         without_geometry (`str` or path, *optional*): a model trained without geometry, asked the same.
         predictions (`str` or path, *optional*): JSON lines with id and text, scored instead of a model's answers.
-        threads (`int`, *optional*): CPU threads of a process; 1 on the CPU by default, as sums depend on it.
+        threads (`int`, *optional*): CPU threads of a process of transformers; 1 on the CPU by default, as sums depend
+            on it.
         device (`str`, *optional*), dtype (`str`): where the model runs, by default CUDA if it is there; its kind of
             number, by default the checkpoint's.
         attn_implementation (`str` or `dict[str, str]`, *optional*): attention of the model or of its parts, by default
@@ -94,8 +98,10 @@ def evaluate_model(
         constrained (`bool`, defaults to False): whether answers of a known form are constrained to it while they are
             generated (the extra "grammar").
         engine (`str`, defaults to "transformers"): what generates; "vllm" with the plug-in of examples/vllm, greedy
-            texts in float32 being the same, without the baseline "other_geometry".
-        engine_options (`dict`, *optional*): arguments of `vllm.LLM`, such as `{"tensor_parallel_size": 2}`.
+            texts in float32 being the same, without the baseline "other_geometry". Room is made for the longest
+            request, and the generation settings of the model's folder are carried over.
+        engine_options (`dict`, *optional*): arguments of `vllm.LLM`, such as `{"tensor_parallel_size": 2}`; those that
+            the run sets otherwise are refused.
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
@@ -106,7 +112,8 @@ def evaluate_model(
         ValueError: on an unknown benchmark, baseline, device or dtype, attention that does not fit (`set_attention`),
             threads below 1, neither model nor predictions, another plan in the folder, damaged weights or weights that
             do not fit (`load_pretrained`), predictions that do not fit, a convention that does not
-            (`check_other_words`), or a sampling that does not (`FrameChoice`) or where no question shows a video.
+            (`check_other_words`), or a sampling that does not (`FrameChoice`) or where no question shows a video, or
+            what the engine cannot follow (`check_vllm_model`, `device_settings`, `length_settings`).
             ImportError: for attention that is not installed, or constrained answers without xgrammar.
             FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any model is loaded.
 
@@ -129,8 +136,10 @@ def evaluate_model(
         raise ValueError(f"answers to {benchmark!r} are free text, which cannot be constrained.")
     if threads is not None:
         check_count("threads", threads)
-    _check_engine(engine, engine_options, constrained, attn_implementation)
-    device, dtype = check_device(device), check_dtype(dtype)
+    _check_engine(engine, engine_options, constrained, attn_implementation, threads, predictions)
+    if engine == "vllm" and "other_geometry" in (baselines or ()):
+        raise ValueError("the baseline other_geometry is of the engine transformers: " + _OWN_GEOMETRY + ".")
+    device, dtype = _engine_device(engine, engine_options, device), check_dtype(dtype)
     processes = Processes(on_cpu=device.type == "cpu")
     device = processes.device or device
     if engine == "vllm" and processes.count > 1:
@@ -149,7 +158,8 @@ def evaluate_model(
         asked.choose_frames(sampling, source and load_points_source(source, device))
         frames = {"sampling": sampling, "points_from": source and model_fingerprint(source)}
     beside, left_out = choose_baselines(baselines, bench, model_path is not None, without_geometry)
-    threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
+    if engine != "vllm":
+        threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
     run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size, **frames}
     words = {"answer_convention": answer_convention, "duplicates_iou": duplicates_iou}
@@ -167,6 +177,8 @@ def evaluate_model(
             folders["without_geometry"] = model_folder(without_geometry)
         for folder in folders.values():
             check_weight_files(folder)
+            if engine == "vllm":
+                check_vllm_model(folder)
         partners = choose_partners(asked) if "other_geometry" in beside else None
         if "first_view" in beside and all(len(sample.views) == 1 for sample in asked):
             beside.remove("first_view")
@@ -176,7 +188,7 @@ def evaluate_model(
             left_out["other_geometry"] = "some question has no other scene with views of the same number and sizes"
         if "other_geometry" in beside and engine == "vllm":
             beside.remove("other_geometry")
-            left_out["other_geometry"] = "vLLM shows each scene with its own geometry alone"
+            left_out["other_geometry"] = _OWN_GEOMETRY
         plan = {**run, "options": options, "threads": threads, "device": device.type, "dtype": dtype}
         plan["attn_implementation"] = attn_implementation
         plan |= {"engine": engine, "engine_options": engine_options} if engine == "vllm" else {}
@@ -190,14 +202,20 @@ def evaluate_model(
         if problem:
             raise ValueError(problem)
         run["models"] = plan["models"]
-        torch.set_num_threads(threads)
+        if threads is not None:
+            torch.set_num_threads(threads)
         kinds = device, dtype, attn_implementation, constrained, engine, engine_options or {}
         job = Job(bench, asked, batches, batch_size, folders, partners, Path(output), *kinds)
         try:
             texts, timing = answer_all(
                 job, [MODEL, *(name for name in beside if name != "constant")], processes, show_progress
             )
-        except (ImportError, OSError, ValueError):  # as attention that does not fit; a folder without answers is free
+        except (
+            ImportError,
+            OSError,
+            RuntimeError,
+            ValueError,
+        ):  # as attention that does not fit; a folder without answers is free
             if processes.is_main and not has_answers(output):
                 (Path(output) / PLAN_FILE).unlink(missing_ok=True)
             raise
@@ -216,16 +234,34 @@ def evaluate_model(
     return metrics
 
 
-def _check_engine(engine, engine_options, constrained, attn_implementation):
+def _check_engine(engine, engine_options, constrained, attn_implementation, threads, predictions):
     check_choice(engine, "engine", ENGINES)
     if engine == "vllm":
         if constrained or attn_implementation is not None:
             raise ValueError(
                 "constrained answers and attn_implementation are of the engine transformers, not of vllm."
             )
+        if threads is not None:
+            raise ValueError(
+                f"threads is {threads}, which is of the engine transformers; vLLM takes the variables "
+                "VLLM_CPU_OMP_THREADS_BIND and OMP_NUM_THREADS."
+            )
+        if predictions is not None:
+            raise ValueError("predictions are scored without a model: leave the engine out.")
+        check_engine_options(engine_options or {})
         check_vllm()
     elif engine_options:
         raise ValueError(f"engine_options {sorted(engine_options)} are of the engine vllm; give engine='vllm', too.")
+
+
+def _engine_device(engine, engine_options, device):
+    """The device of the run; by default of vLLM the one that it runs on."""
+    if engine != "vllm":
+        return check_device(device)
+    platform = vllm_platform()
+    device = torch.device(platform) if device is None and platform else check_device(device)
+    device_settings(device, platform, engine_options or {})
+    return device
 
 
 def _in_our_words(bench, asked, answers, words):

@@ -122,7 +122,9 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the subset and of the intervals")
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="start P of them with accelerate")
-    parser.add_argument("--threads", type=int, help="CPU threads of a process; part of the plan, 1 on the CPU")
+    parser.add_argument(
+        "--threads", type=int, help="CPU threads of a process; part of the plan, 1 on the CPU; not of vllm"
+    )
     parser.add_argument("--device", help="such as cpu or cuda:0")
     parser.add_argument("--dtype", default="auto", help="of the model, such as bfloat16; default: the checkpoint's")
     parser.add_argument(

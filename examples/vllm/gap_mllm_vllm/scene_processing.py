@@ -18,7 +18,11 @@ from .scene_items import SceneDataParser, SceneItems
 
 
 class SceneProcessingInfo(Qwen3VLProcessingInfo):
-    """Sizes of a scene: views up to what `--limit-mm-per-prompt` allows and the context holds."""
+    """Sizes of a scene: views up to what `--limit-mm-per-prompt` allows and the context holds.
+
+    Its "width" and "height" are those of the largest views that are sent, as `{"image": {"count": 8, "width": 640,
+    "height": 480}}`; without them the largest that the processor makes are counted with.
+    """
 
     def get_data_parser(self):
         return SceneDataParser(
@@ -27,12 +31,29 @@ class SceneProcessingInfo(Qwen3VLProcessingInfo):
             expected_hidden_size=self._get_expected_hidden_size(),
         )
 
+    def view_size(self):
+        """Width and height of a view that memory is measured with, in pixels."""
+        options = self.ctx.get_mm_config().limit_per_prompt.get("image")
+        if options is not None and options.width and options.height:
+            return options.width, options.height
+        size = self.get_image_size_with_most_features()
+        return size.width, size.height
+
+    def view_tokens(self):
+        """Image tokens of such a view."""
+        width, height = self.view_size()
+        processor = self.get_image_processor()
+        return self.get_num_image_tokens(
+            image_width=width, image_height=height, image_processor=processor, mm_kwargs={}
+        )
+
     def max_views(self, seq_len):
-        return max(1, min(self.allowed_mm_limits["image"], seq_len // (self.get_max_image_tokens() + 2)))
+        return max(1, min(self.allowed_mm_limits["image"], seq_len // (self.view_tokens() + 2)))
 
     def get_mm_max_tokens_per_item(self, seq_len, mm_counts):
         tokens = dict(super().get_mm_max_tokens_per_item(seq_len, mm_counts))
-        tokens["image"] *= self.max_views(seq_len)
+        of_view = self.view_tokens()  # views of other sizes may fill what is left of the context
+        tokens["image"] = max(of_view, min(of_view * self.allowed_mm_limits["image"], seq_len))
         return tokens
 
 
@@ -47,8 +68,10 @@ class SceneDummyInputsBuilder(Qwen3VLDummyInputsBuilder):
         return super().get_dummy_text(self._views(mm_counts))
 
     def get_dummy_mm_data(self, seq_len, mm_counts, mm_options):
-        seq_len = self.info.ctx.model_config.max_model_len
-        return super().get_dummy_mm_data(seq_len, self._views(mm_counts), mm_options)
+        seq_len, counts = self.info.ctx.model_config.max_model_len, self._views(mm_counts)
+        data = super().get_dummy_mm_data(seq_len, {**counts, "image": 0}, mm_options)
+        width, height = self.info.view_size()
+        return {**data, "image": self._get_dummy_images(width=width, height=height, num_images=counts["image"])}
 
 
 class SceneMultiModalProcessor(Qwen3VLMultiModalProcessor):

@@ -35,6 +35,18 @@ def test_answers_are_those_of_plain_generate(loaded, questions):
     assert [record["id"] for record in records] == questions.ids
 
 
+def test_stop_strings_of_the_model_end_answers_too(loaded, questions, monkeypatch):
+    sample, asker = questions.sample(questions.ids[0]), Asker(*loaded)
+    chats = [question_messages(sample, sample.marked_images(loaded[1].cross_size))]
+    scene = asker.encode([sample.marked_images(loaded[1].cross_size)])
+    (whole,) = asker.ask(chats, AnswerForm(40), scene, [0])
+    stop = whole[4:7]
+    monkeypatch.setattr(loaded[0].generation_config, "stop_strings", [stop])
+    (answer,) = asker.generate_answers(chats, AnswerForm(40), scene, [0])
+    assert whole.startswith(answer.text) and stop in answer.text and len(answer.text) < len(whole)
+    assert not answer.truncated
+
+
 def test_views_are_encoded_once_for_several_questions(loaded, questions, monkeypatch):
     model, processor = loaded
     asker, images = Asker(model, processor), questions.sample(questions.ids[0]).marked_images()
