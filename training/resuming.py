@@ -18,6 +18,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from transformers.utils import logging
 
 from ..publishing_gap_mllm import CARD
+from .log_totals import LogTotalsMixin
 from .model_cards import complete_card
 from .progress_lines import ProgressLines
 from .provenance import write_provenance
@@ -28,11 +29,12 @@ from .run_log import RunLog
 logger = logging.get_logger(__name__)
 
 
-class ResumingMixin:
+class ResumingMixin(LogTotalsMixin):
     """For a `Trainer`: whole checkpoints that say how they were made, and `train_and_save`, which goes on from them.
 
     A checkpoint grows in `_unfinished` and gets its place in one step. Beside every model lies provenance.json with
-    arguments, package versions and git commit.
+    arguments, package versions and git commit. The log of a training that was stopped is that of a whole one, see
+    `LogTotalsMixin`.
 
     What a person reads of the run is written by `RunLog`.
 
@@ -123,6 +125,7 @@ class ResumingMixin:
         self._is_growing = True
         try:
             super()._save_checkpoint(model, trial)
+            self.save_totals(os.path.join(aside, name))
             if self.state.best_model_checkpoint == os.path.join(aside, name):
                 self.state.best_model_checkpoint = place
             self.accelerator.wait_for_everyone()
