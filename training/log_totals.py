@@ -88,9 +88,7 @@ class LogTotalsMixin:
             self._restore_callbacks()
         totals = read_totals(start, self.args.process_index, self._split)
         if totals is None:
-            logger.warning(
-                f"{start} does not hold what was summed up for the log: the loss at the end is of the rest."
-            )
+            logger.warning(f"{start} does not hold what was summed up for the log: train_loss will be of the rest.")
         else:
             self.take_up(totals)
 

@@ -8,13 +8,14 @@ import shutil
 import signal
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import distributed
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 from transformers.utils import logging
 
 from ..publishing_gap_mllm import CARD
@@ -96,6 +97,14 @@ class ResumingMixin(LogTotalsMixin):
                     self.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
                 self.save_model()
                 self.accelerator.wait_for_everyone()  # whoever goes on finds the model there
+
+    def begin_or_go_on(self):
+        start = self._start
+        super().begin_or_go_on()
+        if self.args.should_save and start is not None:
+            found = sort_checkpoints(self.args.output_dir)  # by steps; of an old one a part may just have been removed
+            if found and Path(found[-1]) == Path(start):  # killed before older ones were removed
+                rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir=None, state_dict=None):
         if self.args.save_on_each_node:  # Differs: transformers 5.23 then saves weights on the first node alone
