@@ -192,6 +192,24 @@ def test_a_run_that_ended_early_with_its_best_model_does_so_again(number, recipe
     assert whole["summary"]["steps"] < 12 and whole["best"][1] == whole["summary"]["steps"] - 2
 
 
+@pytest.mark.slow
+def test_the_hit_rate_of_a_cache_is_that_of_all_steps(recipe, tmp_path, monkeypatch):
+    path = recipe(**OVER_DATA, max_steps=4, logging_steps=3, save_steps=2, eval_strategy="epoch")
+
+    def train(folder):
+        geometry = json.dumps({"where": "loader", "cache_dir": str(folder.with_suffix(".cache"))})
+        train_geometry_aligned(path, ["--output_dir", str(folder), "--frozen_geometry", geometry])
+
+    train(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, ResumingMixin, "_save_checkpoint", 1)
+        train(tmp_path / "parts")
+    train(tmp_path / "parts")
+    rates = [told(tmp_path / name)["log"][-1]["train_cache_hit_rate"] for name in ("whole", "parts")]
+    # Four rooms, each twice; the killed process had also made the features of the next one, which were found then.
+    assert rates == [0.5, 0.625]
+
+
 def test_temporary_files_and_old_checkpoints_of_a_killed_run_go(recipe, tmp_path, monkeypatch):
     path, run = recipe(max_steps=2, save_steps=1, save_total_limit=1), tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
