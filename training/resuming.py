@@ -8,16 +8,18 @@ import shutil
 import signal
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import distributed
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import rotate_checkpoints, sort_checkpoints
 from transformers.utils import logging
 
 from ..publishing_gap_mllm import CARD
+from .log_totals import LogTotalsMixin
 from .model_cards import complete_card
 from .progress_lines import ProgressLines
 from .provenance import write_provenance
@@ -28,11 +30,12 @@ from .run_log import RunLog
 logger = logging.get_logger(__name__)
 
 
-class ResumingMixin:
+class ResumingMixin(LogTotalsMixin):
     """For a `Trainer`: whole checkpoints that say how they were made, and `train_and_save`, which goes on from them.
 
     A checkpoint grows in `_unfinished` and gets its place in one step. Beside every model lies provenance.json with
-    arguments, package versions and git commit.
+    arguments, package versions and git commit. The log of a training that was stopped is that of a whole one, see
+    `LogTotalsMixin`.
 
     What a person reads of the run is written by `RunLog`.
 
@@ -95,6 +98,14 @@ class ResumingMixin:
                 self.save_model()
                 self.accelerator.wait_for_everyone()  # whoever goes on finds the model there
 
+    def begin_or_go_on(self):
+        start = self._start
+        super().begin_or_go_on()
+        if self.args.should_save and start is not None:
+            found = sort_checkpoints(self.args.output_dir)  # by steps; of an old one a part may just have been removed
+            if found and Path(found[-1]) == Path(start):  # killed before older ones were removed
+                rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, self.state.best_model_checkpoint)
+
     def _save(self, output_dir=None, state_dict=None):
         if self.args.save_on_each_node:  # Differs: transformers 5.23 then saves weights on the first node alone
             self.accelerator.unwrap_model(self.model).should_save_on_this_rank = bool  # as is_main_process says
@@ -123,6 +134,7 @@ class ResumingMixin:
         self._is_growing = True
         try:
             super()._save_checkpoint(model, trial)
+            self.save_totals(os.path.join(aside, name))
             if self.state.best_model_checkpoint == os.path.join(aside, name):
                 self.state.best_model_checkpoint = place
             self.accelerator.wait_for_everyone()

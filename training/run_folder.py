@@ -5,6 +5,7 @@ resuming.py trains in it, run_log.py writes what a person reads there, provenanc
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +19,7 @@ from transformers.utils import logging
 
 from ..model_loading import check_weight_files
 from ..processing.argument_checks import check_same_run
-from ..processing.data.folder_writing import hold_folder, write_atomically
+from ..processing.data.folder_writing import hold_folder, remove_file_parts, write_atomically
 from ..processing.data.source_files import read_json
 from .provenance import PROVENANCE_FILE
 from .recipes import recipe_text
@@ -122,6 +123,7 @@ class RunFolder:
             self._find_start()
             if self.checkpoint is not None:
                 self._check_settings()
+            self._remove_leftovers()
             self._is_held = True
             try:
                 yield
@@ -153,6 +155,12 @@ class RunFolder:
         before, now = _told(read_json(file)["settings"]), _told(self.settings)
         both = before.keys() & now.keys()  # releases differ in names
         check_same_run(self.path, {name: before[name] for name in both}, {name: now[name] for name in both})
+
+    def _remove_leftovers(self):
+        """Remove what killed trainings were writing here: of this run nobody else writes, as the folder is held."""
+        if self.args.should_save and self.path.is_dir():
+            shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
+            remove_file_parts(self.path)
 
     def write_recipe(self) -> None:
         """Write the resolved recipe, by which the same run can be started again, into the folder."""

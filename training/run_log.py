@@ -5,7 +5,6 @@ docs/run_folder.md describes them, and samples.png, which sample_pictures.py dra
 """
 
 import json
-import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -57,11 +56,10 @@ class RunLog(TrainerCallback):
         if state.is_world_process_zero:
             self.run.write_recipe()
             file = self.run.path / LOG_FILE
-            goes_on = self.run.checkpoint is not None and file.is_file()
-            lines = map(_entry, file.read_text(encoding="utf-8").splitlines()) if goes_on else ()
-            kept = [line for line in lines if line.get("step", math.inf) <= state.global_step]
+            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else ()
+            kept = _lines_of(state.log_history, map(_entry, lines))
             self._minutes_before = kept[-1]["minutes"] if kept else 0.0
-            write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept if "train_runtime" not in line))
+            write_atomically(file, "".join(json.dumps(line) + "\n" for line in kept))
             self._write(args, state, "running")
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -153,6 +151,20 @@ def sum_up(log_history: Sequence[dict], directions: dict[str, bool] | None = Non
 
 def _picked(entry, is_wanted):
     return {"step": entry.get("step"), **{key: value for key, value in entry.items() if is_wanted(key)}}
+
+
+def _lines_of(log_history, lines):
+    """The lines of what a checkpoint knows as logged, with their minutes; what was logged after it is made again."""
+    kept, lines, start, minutes = [], list(lines), 0, 0.0
+    for entry in map(strict_json, log_history):
+        known = {**entry, "minutes": 0}
+        same = (place for place in range(start, len(lines)) if {**lines[place], "minutes": 0} == known)
+        place = next(same, None)
+        if place is not None:
+            entry, start = lines[place], place + 1  # its keys have the order that they were logged in
+        minutes = entry.get("minutes", minutes)
+        kept.append({**entry, "minutes": minutes})
+    return kept
 
 
 def _entry(line):

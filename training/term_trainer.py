@@ -131,9 +131,10 @@ class TermTrainer(ResumingMixin, Trainer):
             self.args.train_sampling_strategy = "sequential"  # what follows the run comes in its order
         self._clear_log()
         self._measured, self._all_events = {}, Counter()
+        self._budget = None if self.args.max_seconds is None else TimeBudget(self.args.max_seconds)
         self.add_callback(_LogLastStep())
-        if self.args.max_seconds is not None:
-            self.add_callback(TimeBudget(self.args.max_seconds))
+        if self._budget is not None:
+            self.add_callback(self._budget)
 
     def _refuse_cut_batches(self):
         config, is_streamed = self.args.accelerator_config, isinstance(self.train_dataset, IterableDataset)
@@ -151,6 +152,27 @@ class TermTrainer(ResumingMixin, Trainer):
 
     def _clear_log(self):
         self._term_totals, self._term_steps, self._events = {}, Counter(), Counter()
+
+    def begin_or_go_on(self):
+        self._clear_log()
+        self._all_events = Counter()
+        super().begin_or_go_on()
+
+    def log_totals(self):
+        totals = super().log_totals()
+        totals["summed"] |= {name: total.detach().cpu() for name, total in self._term_totals.items()}
+        counts = {"term_steps": self._term_steps, "events": self._events, "all_events": self._all_events}
+        totals["common"] |= {name: dict(count) for name, count in counts.items()}
+        totals["common"]["budget"] = 0.0 if self._budget is None else self._budget.seconds
+        return totals
+
+    def take_up(self, totals):
+        super().take_up(totals)
+        self._term_totals = {name: total.to(self.args.device) for name, total in totals["summed"].items()}
+        counts = (Counter(totals["common"][name]) for name in ("term_steps", "events", "all_events"))
+        self._term_steps, self._events, self._all_events = counts
+        if self._budget is not None:
+            self._budget.seconds_before = totals["common"]["budget"]
 
     def count_items(self, inputs: Mapping[str, torch.Tensor]):
         """Number (or total weight) of the items of each term in one micro-batch, `dict[str, float]` or tensors."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate.utils import send_to_device
 from trl import GRPOConfig, GRPOTrainer
 
 from ..attention_gap_mllm import set_attention
@@ -87,7 +88,26 @@ class GrpoTrainingArguments(DeviceDefaults, GRPOConfig):
 
 
 class _ResumingGRPOTrainer(ResumingMixin, GRPOTrainer):
-    """TRL's trainer, with checkpoints that are whole."""
+    """TRL's trainer, with checkpoints that are whole; they hold answers that further steps will learn from."""
+
+    def begin_or_go_on(self):
+        self._step, self._buffered_inputs = 0, None
+        super().begin_or_go_on()
+
+    def log_totals(self):
+        totals, answered_every = super().log_totals(), self.args.steps_per_generation * self.num_iterations
+        totals["common"]["metrics"] = {name: list(values) for name, values in self._metrics["train"].items()}
+        totals["own"] = {"step": self._step, "answers": None}
+        if self._step % answered_every:
+            totals["own"]["answers"] = self._buffered_inputs
+        return totals
+
+    def take_up(self, totals):
+        super().take_up(totals)
+        self._metrics["train"].update(totals["common"]["metrics"])
+        self._step = totals["own"].get("step", 0)
+        answers = totals["own"].get("answers")
+        self._buffered_inputs = answers and send_to_device(answers, self.args.device)
 
 
 def train_grpo(recipe: str | Path, overrides: Sequence[str] = ()) -> GRPOTrainer:

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from ...processing.argument_checks import check_same_run
-from ...processing.data.folder_writing import write_atomically
+from ...processing.data.folder_writing import remove_file_parts, write_atomically
 from ...processing.data.scene_sample import SceneSample
 from ...processing.data.source_files import read_json
 from .questions import QuestionSet, view_shape
@@ -82,6 +82,8 @@ def choose_partners(questions: QuestionSet) -> dict[str, str] | None:
 def save_or_check_plan(folder: str | Path, plan: dict) -> None:
     """Write the plan into a new folder; compare it with the one of a folder that is resumed.
 
+    Parts of files that a killed run left there are removed.
+
     Args:
         folder (`str` or path): folder of the run.
         plan (`dict`): JSON values.
@@ -89,6 +91,8 @@ def save_or_check_plan(folder: str | Path, plan: dict) -> None:
         ValueError: if the folder holds the results of another plan; what differs is named.
     """
     path = Path(folder) / PLAN_FILE
+    for place in (path.parent, *path.parent.glob("batches/*/")):
+        remove_file_parts(place)
     plan = json.loads(json.dumps({"format": FORMAT, **plan}))
     if not path.exists():
         write_atomically(path, json.dumps(plan, indent=1) + "\n")

@@ -21,7 +21,7 @@ _ALLOWED = (
     *("special_tokens_map.json", "added_tokens.json", "LICENSE", "LICENSE.*", "NOTICE", "NOTICE.*"),
 )
 _STATE = ("optimizer*", "scheduler*", "scaler*", "rng_state*", "random_states*", "trainer_state.json")
-_STATE += ("training_args.*",)
+_STATE += ("training_args.*", "log_totals*")
 _REASONS = (  # of the first pattern that fits
     (("checkpoint-*",), "checkpoint of a training"),
     (_STATE, "state of a training"),

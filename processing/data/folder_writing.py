@@ -23,6 +23,7 @@ except ImportError:  # Windows: writers are told apart by the last step alone, a
     fcntl = None
 
 STALE_AFTER_S = 24 * 3600  # for parts of other hosts
+_FILE_PART = re.compile(r".+\.((?P<host>[\w-]+)-)?(?P<pid>\d+)\.part")  # earlier ones tell no host
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<host>[\w-]+)-(?P<pid>\d+)\.part")
 
 
@@ -73,12 +74,46 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write a file that is there either whole or not at all; text as UTF-8, halves of characters as U+FFFD."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
-        file.write(whole_text(content).encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    part = file_part(path)
+    try:
+        with open(part, "wb") as file:
+            file.write(whole_text(content).encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)  # makes room on a full disk
+        raise
+
+
+def file_part(path: Path) -> Path:
+    """Where this process writes a file before it gets its place, for `os.replace`; `remove_file_parts` knows it."""
+    return path.with_name(f"{path.name}.{_host()}-{os.getpid()}.part")
+
+
+def remove_file_parts(folder: str | Path) -> None:
+    """Remove what killed processes left of files (`file_part`, as of `write_atomically`) straight in a folder.
+
+    Parts of a process that lives on this host stay, and those of other hosts, until nobody touched them for a day.
+    """
+    for part in Path(folder).glob("*.part"):
+        named = _FILE_PART.fullmatch(part.name)
+        if named is None or not part.is_file():
+            continue
+        is_dead = named["host"] in (None, _host()) and not _is_alive(int(named["pid"]))
+        with contextlib.suppress(FileNotFoundError):  # its writer has just finished, or another sweeps as well
+            if is_dead or _is_old(part):
+                part.unlink()
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 def _move(result, output_dir):
@@ -169,4 +204,4 @@ def _is_old(folder):
     return time.time() - max(os.lstat(path).st_mtime for path in paths) > STALE_AFTER_S
 
 
-__all__ = ["hold_folder", "write_atomically", "write_folder"]
+__all__ = ["file_part", "hold_folder", "remove_file_parts", "write_atomically", "write_folder"]

@@ -63,7 +63,17 @@ def test_the_clock_ends_it_and_leads_the_learning_rate(tmp_path, clock, capsys):
 
 
 @pytest.mark.slow
-def test_it_goes_on_with_the_seconds_that_are_left(tmp_path, clock, monkeypatch):
+def test_an_evaluation_at_the_start_takes_no_seconds(tmp_path, clock):
+    flags = ["--eval_strategy", "steps", "--eval_steps", "0.5", "--eval_on_start", "true"]
+    trainer, asked = train(tmp_path / "run", clock, 4, *flags)
+    assert trainer.state.global_step == 4 and len(asked) == 3
+    assert [entry["seconds"] for entry in trainer.state.log_history if "eval_parse_rate" in entry] == [0, 2, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("logging_steps", [1, 10])
+def test_it_goes_on_with_the_seconds_that_are_left(logging_steps, tmp_path, clock, monkeypatch):
+    every = ["--save_steps", "2", "--logging_steps", str(logging_steps)]
     folder, end_step = tmp_path / "run", time_budget.TimeBudget.on_step_end
 
     def fail_at_three(self, args, state, control, **kwargs):
@@ -74,12 +84,13 @@ def test_it_goes_on_with_the_seconds_that_are_left(tmp_path, clock, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(time_budget.TimeBudget, "on_step_end", fail_at_three)
         with pytest.raises(RuntimeError, match="power cut"):
-            train(folder, clock, 5, "--save_steps", "2")
-    trainer, _ = train(folder, clock, 5, "--save_steps", "2")
+            train(folder, clock, 5, *every)
+    trainer, _ = train(folder, clock, 5, *every)
     assert trainer.state.global_step == 5
-    assert [entry["seconds"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3, 4, 5]
+    logged = [1, 2, 3, 4, 5] if logging_steps == 1 else [5]
+    assert [entry["seconds"] for entry in trainer.state.log_history if "loss" in entry] == logged
     with pytest.raises(ValueError, match="max_seconds"):
-        train(folder, clock, 6, "--save_steps", "2")
+        train(folder, clock, 6, *every)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ...processing.argument_checks import check_output_folder, check_same_run
-from ...processing.data.folder_writing import write_atomically
+from ...processing.data.folder_writing import remove_file_parts, write_atomically
 from ...processing.data.scene_sample import View
 from ..geometry_cache import GeometryCache, content_key
 from .teacher_targets import SceneTeacher, TeacherTargets
@@ -60,6 +60,7 @@ class CachedTeacher:
             if about is not None:
                 check_same_run(self.folder, about, now)
             else:
+                remove_file_parts(self.folder)
                 write_atomically(known, json.dumps(now))
             about = now
         elif not self.folder.is_dir():

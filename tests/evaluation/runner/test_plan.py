@@ -43,6 +43,17 @@ def test_another_plan_in_the_folder_is_refused(tmp_path):
         save_or_check_plan(tmp_path, {"batch_size": 8, "seed": 0, "batches": [["a"]]})
 
 
+def test_parts_of_files_of_a_killed_run_go(tmp_path):
+    place = tmp_path / "batches" / "model"
+    place.mkdir(parents=True)
+    for part in (tmp_path / "plan.json.999999999.part", place / "000000.jsonl.999999999.part"):
+        part.touch()
+    for _ in range(2):
+        save_or_check_plan(tmp_path, {"batch_size": 4, "seed": 0, "batches": [["a"]]})
+        assert not list(tmp_path.rglob("*.part"))
+        (place / "000001.jsonl.999999999.part").touch()
+
+
 def test_questions_must_be_there_and_unique(questions):
     rows = questions._rows
     with pytest.raises(ValueError, match="has no questions"):

@@ -9,7 +9,13 @@ import time
 import pytest
 
 from gap_mllm.processing.data import folder_writing
-from gap_mllm.processing.data.folder_writing import hold_folder, write_folder
+from gap_mllm.processing.data.folder_writing import (
+    file_part,
+    hold_folder,
+    remove_file_parts,
+    write_atomically,
+    write_folder,
+)
 
 
 WRITER = """
@@ -126,3 +132,49 @@ def test_a_link_to_an_empty_folder_stays_a_link(tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "disk")
     write(tmp_path / "out")
     assert (tmp_path / "out").is_symlink() and (tmp_path / "disk" / "a.txt").read_text() == "whole"
+
+
+def test_parts_of_files_go_when_their_writer_is_gone(tmp_path):
+    writer = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        part = file_part(tmp_path / "log.jsonl")
+        part = part.with_name(part.name.replace(str(os.getpid()), str(writer.pid)))
+        part.write_text("half")
+        remove_file_parts(tmp_path)
+        assert list(tmp_path.iterdir()) == [part]
+    finally:
+        writer.kill()
+        writer.wait()
+    remove_file_parts(tmp_path)
+    assert not list(tmp_path.iterdir())
+    write_atomically(tmp_path / "log.jsonl", "whole")
+    assert [each.name for each in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_file_grows_under_the_name_that_is_swept_and_goes_on_a_full_disk(tmp_path, monkeypatch):
+    seen = []
+
+    def fail(number):
+        seen.extend(tmp_path.iterdir())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder_writing.os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(tmp_path / "log.jsonl", "whole")
+    assert seen == [file_part(tmp_path / "log.jsonl")] and not list(tmp_path.iterdir())
+
+
+def test_parts_of_files_of_other_machines_stay_for_a_day(tmp_path):
+    own = file_part(tmp_path / "a.json")
+    elsewhere = tmp_path / "a.json.else-where-999999999.part"
+    others = [tmp_path / name for name in ("notes.part", ".0a1b.part", "a.json.x1.part")]  # not of this kind
+    for path in (own, elsewhere, *others, tmp_path / "a.json.999999999.part"):
+        path.touch()
+    remove_file_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([own, elsewhere, *others])
+    long_ago = time.time() - 2 * folder_writing.STALE_AFTER_S
+    for path in (elsewhere, *others):
+        os.utime(path, (long_ago, long_ago))
+    remove_file_parts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([own, *others])
+    remove_file_parts(tmp_path / "nowhere")

@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 
 from ...box_rows import box_row
+from ...folder_writing import file_part, remove_file_parts
 from ...record_errors import RecordError
 from ...source_files import check_box, read_pickle, refuse_lfs_pointer
 
@@ -134,8 +135,9 @@ def _indexed(file, folder) -> Path:
         return lines
     categories, items = _read_infos(file)
     lines.parent.mkdir(parents=True, exist_ok=True)
-    own = f".{os.getpid()}.part"  # another process may be building the same index
-    offsets, part, head = [], lines.with_name(lines.name + own), lines.with_name(f"{lines.stem}.json{own}")
+    remove_file_parts(lines.parent)
+    # Another process may be building the same index.
+    offsets, part, head = [], file_part(lines), file_part(lines.with_suffix(".json"))
     with open(part, "wb") as stream:
         for item in items:
             offsets.append(stream.tell())
