@@ -154,10 +154,17 @@ def _sums(tensors):
             and tensor.device.type != "meta"
             and not hasattr(tensor, "__tensor_flatten__")
         ):
-            tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-            total = tensor.detach().view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)
-            by_device.setdefault(tensor.device, []).append(total)
+            by_device.setdefault(tensor.device, []).append(_as_integers(tensor.detach()).sum(dtype=torch.int64))
     return tuple(tuple(torch.stack(sums).tolist()) for sums in by_device.values())
+
+
+def _as_integers(tensor):
+    """The bits of a tensor as integers; eight bytes at a time where that can be, which is faster."""
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    size = tensor.element_size()
+    if tensor.is_contiguous() and tensor.nbytes % 8 == tensor.storage_offset() * size % 8 == 0:
+        return tensor.flatten().view(torch.int64)
+    return tensor.view(_INTEGERS[size])
 
 
 def _named_tensors(encoder):
