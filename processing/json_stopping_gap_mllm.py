@@ -26,7 +26,7 @@ class JsonEnd:
     def __init__(self, keys: tuple[str, ...], is_list: bool = False):
         self.keys, self.is_list = keys, is_list
         self.text, self.end, self.is_done = "", None, False
-        self._stack, self._start, self._quote, self._is_escaped = [], 0, None, False
+        self._stack, self._start, self._quote, self._is_escaped, self._fence = [], 0, None, False, ""
 
     def read(self, piece: str) -> bool:
         """Read on; returns whether the answer is complete."""
@@ -35,7 +35,7 @@ class JsonEnd:
                 break
             self.text += character
             if self.end is not None:
-                self._read_fence()
+                self._read_fence(character)
             else:
                 self._read_value(character)
         return self.is_done
@@ -69,11 +69,13 @@ class JsonEnd:
             self.end = len(self.text)
             self.is_done = self.text.count(FENCE) % 2 == 0
 
-    def _read_fence(self):
-        rest = self.text[self.end :].lstrip()
-        if rest == FENCE:
+    def _read_fence(self, character):
+        if not self._fence and character.isspace():
+            return
+        self._fence += character
+        if self._fence == FENCE:
             self.end, self.is_done = len(self.text), True
-        elif not FENCE.startswith(rest):
+        elif not FENCE.startswith(self._fence):
             self.is_done = True
 
 
