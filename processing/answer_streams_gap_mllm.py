@@ -62,7 +62,7 @@ class _Pieces(BaseStreamer):
         self.tokens += value.flatten().tolist()
         text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).rstrip("\ufffd")  # a character cut in two
         if self.reader is not None:
-            self.reader.read(text[len(self.reader.text) :])
+            self.reader.read(text[self.reader.length :])
             text = text[: self.reader.end]
         if len(text) > self.sent:
             self.send(text[self.sent :])
