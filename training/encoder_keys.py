@@ -31,7 +31,7 @@ class EncoderMark:
     """Which encoder features are of; they carry it from the process that makes batches to the model.
 
     Args:
-        key (`str`): as `encoder_key`.
+        key (`str`): hash that `encoder_key` gives.
         where (`str`), kept_dtype (`torch.dtype`, *optional*): arguments of `encoder_key`.
         encoder_dtype (`torch.dtype`): dtype of the model's encoder then.
     """

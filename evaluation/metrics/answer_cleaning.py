@@ -94,7 +94,7 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
     if mode == "reference":
         return _clean_as_published(text)
     cleaned = CleanedAnswer(_clean(text))
-    cleaned.parts = tuple(part for part in map(_clean, _SEPARATOR.split(text)) if part)
+    cleaned.parts = tuple(part for part in map(_clean, filter(str.strip, _SEPARATOR.split(text))) if part)
     return cleaned
 
 
