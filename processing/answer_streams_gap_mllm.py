@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from .answers_gap_mllm import ParsedAnswer
+from .answers_gap_mllm import BraceReader, ParsedAnswer
 from .json_stopping_gap_mllm import JsonEnd
 
 
@@ -62,7 +62,7 @@ class _Pieces(BaseStreamer):
         self.tokens += value.flatten().tolist()
         text = self.tokenizer.decode(self.tokens, skip_special_tokens=True).rstrip("\ufffd")  # a character cut in two
         if self.reader is not None:
-            self.reader.read(text[len(self.reader.text) :])
+            self.reader.read(text[self.reader.length :])
             text = text[: self.reader.end]
         if len(text) > self.sent:
             self.send(text[self.sent :])
@@ -126,18 +126,20 @@ def closed_objects(pieces: Generator, parse: Callable[[str], ParsedAnswer], make
     Returns:
         generator of what `make` returns; it returns what `pieces` returns.
     """
-    text, start, seen = "", 0, 0
+    text, start, braces = "", 0, BraceReader()
     try:
         while True:
             try:
-                text += next(pieces)
+                piece = next(pieces)
             except StopIteration as end:
                 yield from _made(parse(text[start:]), make)  # what stands within an object that never closed
                 return end.value
-            end = text.rfind("}") + 1
-            if end > seen:
-                seen, found = end, parse(text[start:end])
-                if not found.truncated:  # nothing is open, so that what follows changes nothing of it
+            text += piece
+            braces.read(piece)
+            end = braces.closed_until  # no brace is open behind it, so that what follows changes nothing before it
+            if end > start:
+                found = parse(text[start:end])
+                if not found.truncated:
                     start = end
                     yield from _made(found, make)
     finally:

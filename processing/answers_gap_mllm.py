@@ -412,6 +412,20 @@ def parse_frame(text: str, num_frames: int | None = None) -> ParsedAnswer[int]:
 _OPEN_TAG, _CLOSE_TAG = (re.compile(tag, re.IGNORECASE) for tag in ("<answer>", "</answer>"))
 
 
+def last_answer_tag(text: str) -> str:
+    """What the last `<answer>...</answer>` of a text holds, or the text itself without one.
+
+    Args:
+        text (`str`): a generated answer, whatever it holds.
+    """
+    # Cut at the tags, not matched in pairs: that takes quadratic time where many stay open.
+    for part in reversed(_CLOSE_TAG.split(text)[:-1]):
+        opened = _OPEN_TAG.search(part)
+        if opened:
+            return part[opened.end() :]
+    return text
+
+
 def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
     """Read the letter of a multiple-choice answer.
 
@@ -439,15 +453,13 @@ def parse_choice(text: str, letters: str = "ABCDEF") -> ParsedAnswer[str]:
     check_text(text)
     if not re.fullmatch("[A-Z]+", letters):
         raise ValueError(f"letters must be capitals from A to Z, got {letters!r}.")
-    # Cut at the tags, not matched in pairs: that takes quadratic time where many stay open.
-    tagged = [parts[1] for part in _CLOSE_TAG.split(text)[:-1] if len(parts := _OPEN_TAG.split(part, maxsplit=1)) > 1]
-    body = (tagged[-1] if tagged else text).strip()
+    body = last_answer_tag(text).strip()
     bare = body.strip("()[]{}*`\"'.: \t\r\n")
     if len(bare) == 1 and bare.isascii() and bare.upper() in letters:
         return ParsedAnswer((bare.upper(),))
     for pattern in (
         rf"\A[\s(\[*`\"']*([{letters}])[)\].:,*`\"']",
-        rf"(?i:\b(?:answer|option|choice)\b(?:\s+is)?)\s*:?\s*[(\[*`\"']*([{letters}])\b(?!\s[a-z])",
+        rf"(?i:\b(?:answer|option|choice)\b(?:\s+is)?)\s*(?::\s*)?[(\[*`\"']*([{letters}])\b(?!\s[a-z])",
     ):
         found = re.search(pattern, body)
         if found:
@@ -517,32 +529,59 @@ def as_answer(entries: Sequence, truncated: bool = False) -> ParsedAnswer:
     return ParsedAnswer(items, rejected, truncated, tuple(entries))
 
 
-def _find_objects(text: str) -> tuple[list[tuple[int, int, int]], bool]:
-    """Find balanced braces as (start, end, height), height 1 having none inside, and whether one stayed open.
+class BraceReader:
+    """Finds balanced braces in a text that comes piece by piece.
 
     Braces inside quotes do not count. Quotes matter only inside braces, and a line end closes them, so that a stray
-    apostrophe costs one line at most.
+    apostrophe costs one line at most. `spans` has (start, end, height) of each pair, height 1 having none inside;
+    `closed_until` is the place after the last closing brace behind which none is open.
     """
-    spans, open_braces, quote, position = [], [], None, 0
-    while position < len(text):
-        character = text[position]
-        if quote is not None:
-            if character == "\\":
-                position += 1
-            elif character in (quote, "\n"):
-                quote = None
-        elif character == "{":
-            open_braces.append([position, 1])
-        elif open_braces:
-            if character in "\"'":
-                quote = character
+
+    def __init__(self):
+        self.spans, self.closed_until = [], 0
+        self._open, self._quote, self._is_escaped, self._position = [], None, False, 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a brace is open at the end of what was read."""
+        return bool(self._open)
+
+    def read(self, piece: str) -> None:
+        """Read on."""
+        for position, character in enumerate(piece, self._position):
+            if self._quote is not None:
+                self._read_quoted(character)
+            elif character == "{":
+                self._open.append([position, 1])
             elif character == "}":
-                start, height = open_braces.pop()
-                spans.append((start, position + 1, height))
-                if open_braces:
-                    open_braces[-1][1] = max(open_braces[-1][1], height + 1)
-        position += 1
-    return spans, bool(open_braces)
+                self._close(position + 1)
+            elif self._open and character in "\"'":
+                self._quote = character
+        self._position += len(piece)
+
+    def _read_quoted(self, character):
+        if self._is_escaped:
+            self._is_escaped = False
+        elif character == "\\":
+            self._is_escaped = True
+        elif character in (self._quote, "\n"):
+            self._quote = None
+
+    def _close(self, end):
+        if self._open:
+            start, height = self._open.pop()
+            self.spans.append((start, end, height))
+            if self._open:
+                self._open[-1][1] = max(self._open[-1][1], height + 1)
+        if not self._open:
+            self.closed_until = end
+
+
+def _find_objects(text: str) -> tuple[list[tuple[int, int, int]], bool]:
+    """Find balanced braces as `BraceReader` does, and whether one stayed open."""
+    reader = BraceReader()
+    reader.read(text)
+    return reader.spans, reader.is_open
 
 
 def _decode(fragment: str) -> dict:

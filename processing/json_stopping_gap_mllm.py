@@ -25,17 +25,28 @@ class JsonEnd:
 
     def __init__(self, keys: tuple[str, ...], is_list: bool = False):
         self.keys, self.is_list = keys, is_list
-        self.text, self.end, self.is_done = "", None, False
-        self._stack, self._start, self._quote, self._is_escaped = [], 0, None, False
+        self.end, self.is_done = None, False
+        self._characters, self._start, self._fence = [], 0, ""
+        self._stack, self._quote, self._is_escaped = [], None, False
+
+    @property
+    def text(self) -> str:
+        """What was read, no further than where the answer is complete."""
+        return "".join(self._characters)
+
+    @property
+    def length(self) -> int:
+        """How many characters were read."""
+        return len(self._characters)
 
     def read(self, piece: str) -> bool:
         """Read on; returns whether the answer is complete."""
         for character in piece:
             if self.is_done:
                 break
-            self.text += character
+            self._characters.append(character)
             if self.end is not None:
-                self._read_fence()
+                self._read_fence(character)
             else:
                 self._read_value(character)
         return self.is_done
@@ -50,7 +61,7 @@ class JsonEnd:
                 self._quote = None
         elif character in "{[":
             if not self._stack:
-                self._start = len(self.text) - 1
+                self._start = self.length - 1
             self._stack.append(character)
         elif self._stack and character in "\"'":
             self._quote = character
@@ -63,17 +74,19 @@ class JsonEnd:
                 self._close()
 
     def _close(self):
-        value = self.text[self._start :]
+        value = "".join(self._characters[self._start :])
         is_wanted = any(f'"{key}"' in value or f"'{key}'" in value for key in self.keys)
         if is_wanted and (value[0] == "[" or not self.is_list):
-            self.end = len(self.text)
+            self.end = self.length
             self.is_done = self.text.count(FENCE) % 2 == 0
 
-    def _read_fence(self):
-        rest = self.text[self.end :].lstrip()
-        if rest == FENCE:
-            self.end, self.is_done = len(self.text), True
-        elif not FENCE.startswith(rest):
+    def _read_fence(self, character):
+        if not self._fence and character.isspace():
+            return
+        self._fence += character
+        if self._fence == FENCE:
+            self.end, self.is_done = self.length, True
+        elif not FENCE.startswith(self._fence):
             self.is_done = True
 
 

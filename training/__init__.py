@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .frozen_geometry import FrozenGeometry
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
+    from .geometry_follower import GeometryFollower
     from .mixtures import MixedDataset, MixedStream
     from .muon import MuonAndAdamW
     from .prompt_rows import make_prompt_rows
@@ -43,6 +44,7 @@ _MODULES = {
     "GeometryAlignedTrainingArguments": "geometry_aligned_trainer",
     "GeometryEncoderTrainer": "geometry_encoder_trainer",
     "GeometryEncoderTrainingArguments": "geometry_encoder_trainer",
+    "GeometryFollower": "geometry_follower",
     "LossTerm": "terms",
     "MixedDataset": "mixtures",
     "MixedStream": "mixtures",
@@ -81,6 +83,7 @@ __all__ = [
     "GeometryAlignedTrainingArguments",
     "GeometryEncoderTrainer",
     "GeometryEncoderTrainingArguments",
+    "GeometryFollower",
     "LossTerm",
     "MixedDataset",
     "MixedStream",

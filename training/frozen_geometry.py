@@ -3,27 +3,66 @@
 For trainings that leave the encoder as it is. The files are those of geometry_cache.py.
 """
 
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import xxhash
-from transformers import PreTrainedConfig, PreTrainedModel
+from accelerate.utils import extract_model_from_parallel
 
-from ..configuration_gap_mllm import GapMllmConfig
 from ..geometry_views_gap_mllm import encode_images, group_scenes, is_sharded, is_trainable
 from ..known_geometry_gap_mllm import KNOWN_FIELDS, KnownGeometry
 from ..modeling_gap_mllm import GapMllmModel
 from ..processing.argument_checks import check_dtype
 from .collation_events import CollationEvents
+from .encoder_keys import EncoderMark, gathered, whole_tensor
 from .geometry_cache import GeometryCache, content_key
 
 
 PLACES = ("loader", "model")
-_GENERIC = set(PreTrainedConfig().to_dict())  # fields of any config, which change nothing or are the weights'
+
+
+class MarkedFeatures(torch.Tensor):
+    """Features of all scenes of a batch, which tell the model that gets them which encoder they are of.
+
+    A tensor like any other but for its call and its copies on other devices: what is computed with it is plain.
+
+    Raises:
+        ValueError: when called, as `EncoderMark.check`.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    mark: EncoderMark
+
+    @classmethod
+    def of(cls, features: torch.Tensor, mark: EncoderMark) -> "MarkedFeatures":
+        """The same features, without a copy."""
+        marked = features.detach().as_subclass(cls)
+        marked.mark = mark
+        return marked
+
+    def __call__(
+        self,
+        model: GapMllmModel,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor,
+        scene_lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        """As `GapMllmModel.get_geometry_features`, if the model's encoder is the one that they are of."""
+        self.mark.check(model)
+        return self.as_subclass(torch.Tensor)
+
+    def to(self, *args, **kwargs) -> "MarkedFeatures":
+        """The same on another device or in another dtype."""
+        return self.of(super().to(*args, **kwargs), self.mark)
+
+    def pin_memory(self, *args, **kwargs) -> "MarkedFeatures":
+        """The same in memory from which a GPU copies quickly."""
+        return self.of(super().pin_memory(*args, **kwargs), self.mark)
+
+    def __deepcopy__(self, memo):
+        return self.of(self.detach().as_subclass(torch.Tensor).clone(), self.mark)
 
 
 @dataclass
@@ -35,16 +74,16 @@ class KnownScenes:
             it must be encoded.
         cache (`GeometryCache`): place to keep what is encoded.
         dtype (`torch.dtype`): dtype of all features.
-        encoder_dtype (`torch.dtype`): dtype of the encoder that the keys are of.
+        mark (`EncoderMark`): encoder that the keys are of.
         known (`KnownGeometry`, *optional*): what is known of the views of the batch beside their pixels.
     Raises:
-        ValueError: when called, if the encoder was cast meanwhile.
+        ValueError: when called, as `EncoderMark.check`.
     """
 
     scenes: list[tuple[str, torch.Tensor | None]]
     cache: GeometryCache
     dtype: torch.dtype
-    encoder_dtype: torch.dtype
+    mark: EncoderMark
     known: KnownGeometry | None = None
 
     def __call__(
@@ -55,11 +94,7 @@ class KnownScenes:
         scene_lengths: torch.Tensor,
     ) -> torch.Tensor:
         """As `GapMllmModel.get_geometry_features`, for the scenes of the batch."""
-        if model.geometry.dtype != self.encoder_dtype:
-            raise ValueError(
-                f"The geometry encoder is {model.geometry.dtype} now, but was {self.encoder_dtype} when the cache was "
-                "opened. Make FrozenGeometry after the encoder is cast, or call its method follow(model) then."
-            )
+        self.mark.check(model)
         return self.complete(model.get_geometry_features, pixel_values, image_grid_thw, scene_lengths)
 
     def complete(
@@ -96,6 +131,10 @@ class FrozenGeometry:
     bit; against a run without it only the other scenes of a batch differ that were encoded along, which changes them
     by rounding.
 
+    Features are those of the weights and settings that the model has: before a training and an evaluation
+    `GeometryAlignedTrainer` calls `follow`, which looks at all of them, and a plain `Trainer` does with the callback
+    `GeometryFollower`. What was made of others is refused by the model at the step.
+
     Args:
         model (`GapMllmForPreTraining`, or another around `GapMllmModel`): model that is trained, whose encoder is
             frozen.
@@ -109,7 +148,7 @@ class FrozenGeometry:
     Raises:
         ValueError: if the encoder is trained, or the model does not use one; for an unknown place or dtype, the place
             "model" without a cache, or with an encoder that is split over processes; for `max_gb` or `dtype` without
-            a cache. When the model runs: as `KnownScenes`. NotADirectoryError: if `cache_dir` is a file.
+            a cache. When the model runs: as `EncoderMark.check`. NotADirectoryError: if `cache_dir` is a file.
 
     Example:
         ```python
@@ -150,27 +189,46 @@ class FrozenGeometry:
                 "0), or let the model encode the views."
             )
         self.where = where or ("loader" if cache_dir is None else "model")
-        self.config, self.encoder, self.cache, self.encoder_dtype = base.config, None, None, None
-        if self.where == "loader":
-            self.encoder = deepcopy(base.geometry).float().cpu().eval()
-            if "flash" in self.encoder.config._attn_implementation:  # which needs a GPU
-                self.encoder.set_attn_implementation("sdpa")
-        elif is_sharded(base.geometry):
+        if self.where == "model" and is_sharded(base.geometry):
             raise ValueError(
                 "The geometry encoder is split over processes, which must then all run it at once. Take "
                 "where='loader', or keep it whole (FSDP2's ignored_modules)."
             )
-        if cache_dir is not None:
-            self.cache = GeometryCache(cache_dir, 100.0 if max_gb is None else max_gb)
-            self.kept_dtype = None if dtype is None else getattr(torch, check_dtype(dtype, ("float32", "bfloat16")))
-            self.follow(model)
+        self.kept_dtype = None if dtype is None else getattr(torch, check_dtype(dtype, ("float32", "bfloat16")))
+        self.cache = None if cache_dir is None else GeometryCache(cache_dir, 100.0 if max_gb is None else max_gb)
+        self.encoder, self.mark = None, None
+        self.follow(model)
 
-    def follow(self, model: GapMllmModel) -> None:
-        """Note that the model's encoder may have been cast; what was kept of it is found by its weights and dtype."""
-        encoder = self.encoder or _base_model(model).geometry
-        if self.cache is not None and encoder.dtype != self.encoder_dtype:
-            self.encoder_dtype, self.dtype = encoder.dtype, self.kept_dtype or encoder.dtype
-            self.key = _encoder_key(encoder, self.config, self.dtype)
+    @property
+    def key(self) -> str:
+        """Name of the encoder in the cache, see `encoder_key`."""
+        return self.mark.key
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`torch.dtype` of the features."""
+        return self.kept_dtype or (torch.float32 if self.where == "loader" else self.mark.encoder_dtype)
+
+    def follow(self, model: GapMllmModel) -> bool:
+        """Take over the weights and settings that the model has now; what was kept of others is not found any more.
+
+        All weights are read. Processes of a loader that were started before, and their batches, are not reached: the
+        model refuses these.
+
+        Args:
+            model (`GapMllmForPreTraining`, or another around `GapMllmModel`): the model that is trained. If its
+                encoder is split over processes, all of them must call.
+        Returns:
+            `bool`: whether anything was changed.
+        """
+        base, before = _base_model(model), self.mark
+        self.mark = EncoderMark.of(base, self.where, self.kept_dtype)
+        is_changed = before is None or before.key != self.mark.key
+        if is_changed:
+            self.config = deepcopy(base.config)  # what is made with other settings must not get this key
+        if is_changed and self.where == "loader":
+            self.encoder = _float_copy(base.geometry, self.encoder)
+        return is_changed and before is not None
 
     @torch.no_grad()
     def __call__(self, pixel_values, image_grid_thw, scene_lengths, intrinsics=None, poses=None, depth=None):
@@ -195,7 +253,7 @@ class FrozenGeometry:
         scene_lengths: torch.Tensor,
         events: CollationEvents,
         known: KnownGeometry | None = None,
-    ) -> torch.Tensor | KnownScenes:
+    ) -> MarkedFeatures | KnownScenes:
         """What a batch carries as `geometry_features`: those of all scenes, or what the model begins with.
 
         Args:
@@ -204,24 +262,38 @@ class FrozenGeometry:
             events (`CollationEvents`): counts of scenes that were found, and that were not.
             known (`KnownGeometry`, *optional*): what is known of the views beside their pixels; part of their key.
         Returns:
-            `torch.Tensor` of shape `(levels, P, C)` or `KnownScenes`.
+            `MarkedFeatures` of shape `(levels, P, C)` or `KnownScenes`.
         """
         views = {"pixel_values": pixel_values, "image_grid_thw": image_grid_thw, "scene_lengths": scene_lengths}
         if self.cache is None:
-            return self(**views, **_known_of(known))
+            return MarkedFeatures.of(self(**views, **_known_of(known)), self.mark)
         keys = [f"{self.key}/{content_key(*scene)}" for scene in _by_scene(**views, known=known)]
         found = [self.cache.read(key) for key in keys]
-        scenes = KnownScenes(list(zip(keys, found, strict=True)), self.cache, self.dtype, self.encoder_dtype, known)
+        scenes = KnownScenes(list(zip(keys, found, strict=True)), self.cache, self.dtype, self.mark, known)
         num_missing = len({key for key, features in scenes.scenes if features is None})
         events.count("scenes_from_cache", len(found) - num_missing)
         events.count("scenes_encoded", num_missing)
-        is_left_to_the_model = num_missing and self.where == "model"
-        return scenes if is_left_to_the_model else scenes.complete(self, **views)
+        if num_missing and self.where == "model":
+            return scenes
+        return MarkedFeatures.of(scenes.complete(self, **views), self.mark)
 
 
 def _base_model(model):
-    """The `GapMllmModel` of a model, also within adapters."""
+    """The `GapMllmModel` of a model, also within adapters and what trainers wrap around it."""
+    model = extract_model_from_parallel(model, keep_torch_compile=False)
     return (model.get_base_model() if hasattr(model, "get_base_model") else model).base_model
+
+
+def _float_copy(encoder, copied):
+    """A copy of an encoder in float32 on the CPU; of one that is split, in place of a copy of before."""
+    if is_sharded(encoder) and copied is not None:
+        with gathered(encoder):
+            copied.load_state_dict({name: whole_tensor(each) for name, each in encoder.state_dict().items()})
+        return copied
+    copied = deepcopy(encoder).float().cpu().eval()
+    if "flash" in copied.config._attn_implementation:  # which needs a GPU
+        copied.set_attn_implementation("sdpa")
+    return copied
 
 
 def _by_scene(pixel_values, image_grid_thw, scene_lengths, known=None):
@@ -250,17 +322,4 @@ def _known_of(known, scene_lengths=None, scenes=()):
     return {name: getattr(known, name) for name in KNOWN_FIELDS}
 
 
-def _encoder_key(encoder: PreTrainedModel, config: GapMllmConfig, dtype: torch.dtype) -> str:
-    """Tells encoders apart: their weights, their config, and what becomes of pixels before and of features after."""
-    vision = config.vision_config
-    told = {name: value for name, value in encoder.config.to_dict().items() if name not in _GENERIC}
-    told["views"] = [config.image_mean, config.image_std, vision.patch_size, vision.temporal_patch_size]
-    told["views"] += [vision.spatial_merge_size, config.reference_frame, encoder.config.model_type, str(dtype)]
-    if config.gap_fusion_config.camera_tokens:
-        told["camera_tokens"] = config.gap_fusion_config.camera_tokens
-    weights = encoder.state_dict()
-    told = json.dumps([told, list(weights)], sort_keys=True, default=str) + content_key(*weights.values())
-    return xxhash.xxh3_64_hexdigest(told.encode())
-
-
-__all__ = ["FrozenGeometry", "KnownScenes"]
+__all__ = ["FrozenGeometry", "KnownScenes", "MarkedFeatures"]

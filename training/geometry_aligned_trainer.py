@@ -20,6 +20,7 @@ from ..processing import check_image_statistics
 from ..processing.argument_checks import check_names
 from .evaluation_batches import gathered_model
 from .fusion_gates import GateWatch
+from .geometry_follower import GeometryFollower, follow_model
 from .module_groups import HEAD_GROUP, MODULE_GROUPS, freeze_groups, groups_of, parameter_groups
 from .patch_embedding import linear_patch_embedding
 from .scene_collator import LOSS_FIELDS
@@ -162,8 +163,8 @@ class GeometryAlignedTrainer(TermTrainer):
                 f"The collator's layout 'block_mask' needs a mask that {kernel} cannot take, so that questions would "
                 "see each other. Give SceneCollator(processor, 'packed') or 'padded', or attn_implementation='sdpa'."
             )
-        if getattr(self.data_collator, "geometry", None) is not None:
-            self.data_collator.geometry.follow(self.model)  # the encoder may be in bfloat16 now
+        self._follow_encoder()  # which may be in bfloat16 now
+        self.add_callback(GeometryFollower(self.data_collator))
         self._gates = GateWatch(bare_model(self.model).model.fusion)
         self.add_callback(self._gates)
         self.terms = make_terms(self.args, self.args.terms)
@@ -178,6 +179,20 @@ class GeometryAlignedTrainer(TermTrainer):
                 f"The terms {heads} have a weight, but the collator asks no teacher. Give SceneCollator the teaching "
                 "that set_training_heads(model, args) returns."
             )
+
+    def evaluate(self, *args, **kwargs):
+        """As `Trainer`'s; frozen geometry is that of the weights of now."""
+        self._follow_encoder()
+        return super().evaluate(*args, **kwargs)
+
+    def predict(self, *args, **kwargs):
+        """As `Trainer`'s; frozen geometry is that of the weights of now."""
+        self._follow_encoder()
+        return super().predict(*args, **kwargs)
+
+    def _follow_encoder(self):
+        if follow_model(self.data_collator, self.model):
+            self._eval_dataloaders = {}  # whose processes hold what was before
 
     def create_optimizer(self, model: nn.Module | None = None):
         """Build the optimiser, with the learning rate of each module group; the main process prints their table.

@@ -22,7 +22,7 @@ def recorded_geometry(views: Sequence[View], sizes: Sequence[tuple[int, int]], n
     Returns:
         `KnownGeometry`.
     Raises:
-        ValueError, RecordError: as `RecordedTeacher`.
+        ValueError, RecordError: as `RecordedTeacher` and `KnownGeometry.checked`.
 
     Example:
         ```python
@@ -42,7 +42,10 @@ def recorded_geometry(views: Sequence[View], sizes: Sequence[tuple[int, int]], n
         depth if camera is not None and (depth > 0).any() else None
         for depth, camera in zip(told.depth, cameras, strict=True)
     ]
-    return KnownGeometry(**{name: known[name] for name in names})
+    known = KnownGeometry(**{name: known[name] for name in names})
+    if names:
+        known.checked(sizes, [len(sizes)])  # here, where the scene is known; the model sees those of all scenes
+    return known
 
 
 def join_known(parts: Sequence[KnownGeometry], names: Sequence[str]) -> KnownGeometry:

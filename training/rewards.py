@@ -29,8 +29,8 @@ from ..processing.scores.reference_checks import (
 
 
 Completions = Sequence[str | list[dict]]
-_FORMAT = re.compile(r"\s*<think>(.*?)</think>\s*<answer>(.*?)</answer>\s*", re.DOTALL)
-_TAG = re.compile(r"</?(?:think|answer)>")
+_TAG = re.compile(r"(</?(?:think|answer)>)")
+_FORMAT = ["<think>", "</think>", "<answer>", "</answer>"]
 
 
 def format_reward(completions: Completions, **kwargs) -> list[float]:
@@ -52,8 +52,8 @@ def format_reward(completions: Completions, **kwargs) -> list[float]:
 
         ```
     """
-    matches = [_FORMAT.fullmatch(text) for text in map(_text, completions)]
-    return [float(bool(m) and all(p.strip() and not _TAG.search(p) for p in m.groups())) for m in matches]
+    parts = [_TAG.split(text) for text in map(_text, completions)]  # texts and tags in turn
+    return [float(each[1::2] == _FORMAT and _filled(each[::2]) == [False, True, False, True, False]) for each in parts]
 
 
 def choice_reward(completions: Completions, choice: Sequence[str | None], **kwargs) -> list[float | None]:
@@ -290,6 +290,11 @@ def _text(completion):
     if is_list(completion):
         completion = "".join(part.get("text") or "" for part in completion)
     return completion if isinstance(completion, str) else ""
+
+
+def _filled(texts):
+    """Whether each text is more than blanks."""
+    return [bool(text.strip()) for text in texts]
 
 
 def _answer(completion):

@@ -13,7 +13,7 @@ import torch
 from ..known_geometry_gap_mllm import KNOWN_FIELDS
 from ..processing.answers_gap_mllm import ANSWER_PARTS
 from ..processing.argument_checks import WrongKindError, check_flag, check_names
-from ..processing.data.record_errors import RecordError
+from ..processing.data.record_errors import RecordError, names_record
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
 from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
@@ -233,6 +233,7 @@ class SceneCollator:
         samples = [self._thinned(sample) for sample in samples]
         return [self._with_cameras(sample) for sample in samples] if self.processor.intrinsics_in_prompt else samples
 
+    @names_record("views")
     def _thinned(self, sample):
         if self.max_views is None or len(sample.views) <= self.max_views:
             return sample
@@ -240,6 +241,7 @@ class SceneCollator:
         self.events.add("views_dropped", sample.id, text)
         return select_views(sample, spread_views(sample, self.max_views))
 
+    @names_record("intrinsics")
     def _with_cameras(self, sample):
         """The question with its focal lengths, in pixels of the views as the bounds let the model see them."""
         limits, bounds = (self.max_view_pixels, self.max_sample_pixels), None
@@ -250,9 +252,13 @@ class SceneCollator:
         except ValueError as error:
             raise RecordError(str(error), "intrinsics", record_id=sample.id) from None
 
+    @names_record()
+    def _texts(self, sample):
+        return write_texts(self.processor, sample)
+
     def _groups(self, items) -> list[SceneGroup]:
         """The questions of a batch by the pictures that they are shown."""
-        texts = [[write_texts(self.processor, sample) for sample in item] for item in items]
+        texts = [[self._texts(sample) for sample in item] for item in items]
         asked = list(zip(items, texts, strict=True))
         if self.for_pretraining or self.layout == "block_mask":
             reads_boxes = getattr(self.teaching, "reads_boxes", False)
@@ -266,6 +272,7 @@ class SceneCollator:
                 self.events.add("encoded_apart", item[0].id, text, apart)
         return groups
 
+    @names_record()
     def _encode(self, group: SceneGroup) -> EncodedScene:
         """Pictures and tokens of a group of questions."""
         together, size = replace(group.samples[0], marks=group.marks), None
@@ -292,6 +299,7 @@ class SceneCollator:
                 )
         return scene
 
+    @names_record("views")
     def _known(self, group, scene):
         patch_size = self.processor.image_processor.patch_size
         sizes = [(rows * patch_size, columns * patch_size) for _, rows, columns in scene.image_grid_thw.tolist()]
@@ -301,6 +309,7 @@ class SceneCollator:
             self.events.add("views_without_depth", group.samples[0].id, text, lacking * len(group.samples))
         return known
 
+    @names_record("views")
     def _teacher_targets(self, group, scene):
         merge_size = self.processor.image_processor.merge_size
         grids = [(height // merge_size, width // merge_size) for _, height, width in scene.image_grid_thw.tolist()]
@@ -319,6 +328,7 @@ class SceneCollator:
                 self.events.add("terms_without_items", group.samples[0].id, text, len(group.samples))
         return targets
 
+    @names_record("views")
     def _point_maps(self, group, scene):
         views, merge_size = group.samples[0].views, self.processor.image_processor.merge_size
         targets, lacking = token_targets(views, scene.image_grid_thw.tolist(), merge_size, self.point_map_side)

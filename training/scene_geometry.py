@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from ..geometry_views_gap_mllm import recover_images, resize_to_grid
 from ..processing.argument_checks import WrongKindError, check_counts
-from ..processing.data.record_errors import RecordError
+from ..processing.data.record_errors import RecordError, naming_record
 from ..processing.data.scene_sample import SceneSample
 from ..processing.processing_gap_mllm import MAX_PIXELS, default_image_processor
 from .point_targets import scene_targets
@@ -93,13 +93,11 @@ class SceneGeometryDataset(Dataset):
                 record_id=scene.id,
             )
         views = choose_views(known, self.num_views, self.max_stride, np.random.default_rng([self.seed, index]))
-        images = self._images([view.image for view in views], scene.id)
-        return {
-            "images": images,
-            "sample_ids": scene.id,
-            "views_without_depth": len(scene.views) - len(known),
-            **scene_targets(views, [tuple(image.shape[-2:]) for image in images]),
-        }
+        with naming_record(scene.source, scene.id, "views"):
+            images = self._images([view.image for view in views], scene.id)
+            targets = scene_targets(views, [tuple(image.shape[-2:]) for image in images])
+        lacking = len(scene.views) - len(known)
+        return {"images": images, "sample_ids": scene.id, "views_without_depth": lacking, **targets}
 
     def _images(self, pictures, name):
         """The encoder's image (3, h, w) of each view, in 0..1."""

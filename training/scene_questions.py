@@ -20,7 +20,7 @@ from ..processing.argument_checks import WrongKindError, check_counts
 from ..processing.data import CannotAskError, first_askable
 from ..processing.data.augmentation import SceneAugmentation
 from ..processing.data.former_names import task_name
-from ..processing.data.record_errors import RecordError
+from ..processing.data.record_errors import RecordError, names_record
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.task_makers import TASK_MAKERS, TaskMargins, make_tasks
 from .schedule import Schedule, draw_weighted, is_scheduled, read_weights
@@ -75,6 +75,7 @@ class _SceneQuestions:
         self.num_views, self.max_stride, self.augmentation = num_views, max_stride, augmentation
         self.questions_per_scene, self.rounds = questions_per_scene, rounds
 
+    @names_record()
     def _sample(self, sample, number, key, round_index, done):
         """The item of a row: `number` tells its questions apart in their ids, `key` seeds the choices."""
         if sample.task == "scene":

@@ -34,7 +34,8 @@ def rate(samples: Sequence[SceneSample], answers: Sequence[dict], interval: Call
         answers (`list[dict]`), interval (`Callable`): their readings, and see `Benchmark`.
     Returns:
         `tuple[dict, list[dict]]`: what `detection_score` gives, "scene_f1", the mean F1 of the answers, with its
-        interval, "reference_f1", and "precision_recall", both over all objects for each overlap; records.
+        interval, "reference_f1", and "precision_recall", both over all objects for each overlap; records. Objects that
+        cannot be read are false positives, but in "reference_f1" and "without_rejected".
     Raises:
         ValueError: if boxes come in different Euler orders.
     """
@@ -45,7 +46,7 @@ def rate(samples: Sequence[SceneSample], answers: Sequence[dict], interval: Call
     by_mode = {mode: [answer[mode] for answer in answers] for mode in ("corrected", "reference")}
     scenes = compare_detections(by_mode["corrected"], truths, euler_order=next(iter(orders), "zxy"))
     published = compare_detections(by_mode["reference"], truths, "reference")
-    metrics = score_detected(scenes, threshold=THRESHOLD)
+    metrics = score_detected(scenes, threshold=THRESHOLD, rejected_as_fp=True)
     metrics["num_rejected_objects"] = metrics.pop("num_rejected")
     metrics["reference_f1"] = score_detected(published, mode="reference")["f1"]
     metrics["precision_recall"] = _precision_recall(scenes)
@@ -55,7 +56,8 @@ def rate(samples: Sequence[SceneSample], answers: Sequence[dict], interval: Call
 
 def _precision_recall(scenes):
     """Precision and recall over all objects at overlaps of 0.05 to 0.95."""
-    micro = [detection_aggregate([scene.counts(level) for scene in scenes])["micro"] for level in CURVE_THRESHOLDS]
+    counts = [[scene.counts(level, rejected_as_fp=True) for scene in scenes] for level in CURVE_THRESHOLDS]
+    micro = [detection_aggregate(each)["micro"] for each in counts]
     return {"overlap": CURVE_THRESHOLDS} | {name: [rates[name] for rates in micro] for name in ("precision", "recall")}
 
 
@@ -64,7 +66,7 @@ def _truth(sample):
 
 
 def _record(scene):
-    counts = scene.counts(THRESHOLD)
+    counts = scene.counts(THRESHOLD, rejected_as_fp=True)
     tp, fp, fn = (sum(values[name] for values in counts.values()) for name in ("tp", "fp", "fn"))
     objects = scene.objects
     rejected = None

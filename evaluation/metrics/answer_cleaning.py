@@ -33,8 +33,35 @@ _NUMBERS = {str(value): word for value, word in enumerate(WORDS)} | {
     for one in range(10)
 }
 _TENS_AND_ONE = re.compile(rf"\b({'|'.join(TENS)}) ({'|'.join(WORDS[1:10])})\b")
+# Where an answer goes on to something else: not within numbers, as "1,200", "2.5" and "3/4".
+_SEPARATOR = re.compile(r"[;|\n\r]|[,/.](?!\d)|(?<!\d)[,/](?=\d)|\b(?:or|and)\b")
+MAX_FURTHER_WORDS = 3  # of a match that says more than the truth, without those that say nothing alone
+_FUNCTION_WORDS = frozenset(
+    "a an the this that these those there here it its it's he she they them his her their i you we is are was were "
+    "be been being has have had do does did can could will would may might must of in on at to from by with for as "
+    "into onto over under near next between behind beside besides above below across along around up down off out "
+    "than then what which who whose where when how very just only also both each all some any".split()
+)
+_OPPOSITES = tuple(  # words of which one answer means one
+    frozenset(words.split())
+    for words in (
+        "black white gray grey brown tan beige red orange yellow green blue purple violet pink silver gold golden "
+        "cream maroon turquoise teal",
+        "left right",
+        "front back behind",
+        "above below",
+        "yes no",
+        "square round rectangular rectangle circular circle oval triangular triangle cylindrical",
+    )
+) + (frozenset(_NUMBERS.values()),)
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": " ", "\u201d": " "})
 _ARTICLES = ("a", "an", "the")
+
+
+class CleanedAnswer(str):
+    """A cleaned answer, and `parts`, what it says one after the other: parted by commas, full stops, "or", "and"."""
+
+    parts: tuple[str, ...] = ()
 
 
 def clean_answer(text: str, mode: str = "corrected") -> str:
@@ -66,6 +93,13 @@ def clean_answer(text: str, mode: str = "corrected") -> str:
     text = check_text(text, "text").lower()
     if mode == "reference":
         return _clean_as_published(text)
+    cleaned = CleanedAnswer(_clean(text))
+    cleaned.parts = tuple(part for part in map(_clean, filter(str.strip, _SEPARATOR.split(text))) if part)
+    return cleaned
+
+
+def _clean(text):
+    """Our rules in their order."""
     plain = unicodedata.normalize("NFKD", text.translate(_QUOTES))
     text = "".join(character for character in plain if not unicodedata.combining(character))
     text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text)
@@ -87,8 +121,15 @@ def match_cleaned(cleaned: str, answers: Iterable[str], mode: str = "corrected")
     Args:
         cleaned (`str`), answers (iterable of `str`): what `clean_answer` gave; true answers, which are cleaned here.
         mode (`str`, defaults to "corrected"): "corrected": one is within the other as whole words in a row, or the
-            same text but for blanks; an empty answer is never right. "reference": any characters, blanks taken out
+            same text but for blanks; an empty answer is never right, nor one that says more than the truth and lists
+            alternatives. "reference": any characters, blanks taken out
             first. `Differs:` there an empty answer is always within, and "no" is within "north wall".
+
+    An answer lists alternatives if it has several parts (see `CleanedAnswer`) of which one neither holds the truth or
+    a part of it nor is within it ("brown, white"); if beside a colour, number, side, shape, yes or no it names
+    another ("brown white"); or if it has more than `MAX_FURTHER_WORDS` words beside the truth that
+    mean something alone.
+
     Returns:
         `tuple[bool, bool]`: whether it is one of the true ones, and whether one of the two is within the other.
     Raises:
@@ -107,8 +148,25 @@ def _is_within(first, second, mode):
         return False
     if first.replace(" ", "") == second.replace(" ", ""):
         return True
-    first, second = f" {first} ", f" {second} "
-    return first in second or second in first
+    if f" {first} " in f" {second} ":
+        return True
+    return f" {second} " in f" {first} " and not _lists_alternatives(first, second)
+
+
+def _lists_alternatives(answer, truth):
+    """Whether an answer that holds the truth also says something else; see `match_cleaned`."""
+    parts, truths = getattr(answer, "parts", ()), (truth, *getattr(truth, "parts", ()))
+    if len(parts) > 1 and not all(any(_overlap(part, each) for each in truths) for part in parts):
+        return True
+    words, known = answer.split(), set(truth.split())
+    further = [word for word in words if word not in known]
+    if any(known & group and group.intersection(further) for group in _OPPOSITES):
+        return True
+    return sum(word not in _FUNCTION_WORDS for word in further) > MAX_FURTHER_WORDS
+
+
+def _overlap(part, truth):
+    return f" {part} " in f" {truth} " or f" {truth} " in f" {part} "
 
 
 def _clean_as_published(text):
@@ -128,4 +186,4 @@ def _replace_words(text, table):
     return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], text)
 
 
-__all__ = ["CLEANING_MODES", "clean_answer", "match_cleaned"]
+__all__ = ["CLEANING_MODES", "MAX_FURTHER_WORDS", "CleanedAnswer", "clean_answer", "match_cleaned"]

@@ -12,6 +12,8 @@ is 0: precision without answers, recall without truths.
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+import numpy as np
+
 from ...processing.scores.box_overlaps import check_mode
 from ...processing.scores.detection_answers import SceneDetections, detect_scene, detect_scenes
 from ...processing.scores.reference_checks import check_equal_lengths, is_number
@@ -129,13 +131,16 @@ def detection_score(
             "ZXY" on boxes that are "zxy", list with "lamp" twice and "towl".
         euler_order (`str`, *optional*): "zxy" or "ZXY" for answers and truths, instead of the mode's.
         threshold (`float`, defaults to 0.25): overlap that a hit of precision, recall and F1 must exceed, 0 to 1.
-        rejected_as_fp (`bool`, defaults to False): count objects that cannot be read as false positives of the label
-            they name, where one is legible. The published evaluators drop them, which rewards malformed text.
+        rejected_as_fp (`bool`, defaults to False): whether objects that cannot be read count in all figures, see
+            "with_rejected". The published evaluators drop them, which rewards malformed text.
     Returns:
         `dict`: what `detection_aggregate` gives; "precision", "recall" and "f1" as in "cate31"; "ap25" and "ap50",
-        means over the categories of "cate31" that have true boxes (NaN without any), and each category's own; "n"
-        scenes, "num_truths", "num_objects" read, "num_rejected", "num_truncated" answers, and "num_unparsed": answers
-        in which no object could be read and that are no empty list.
+        means over the categories of "cate31" that have true boxes (NaN without any), and each category's own;
+        "with_rejected" and "without_rejected", each with "precision", "recall", "f1", "ap25", "ap50" and "micro", by
+        one rule each, whatever `rejected_as_fp` says: with them, an object that cannot be read is a false positive of
+        the label that it names, or where none is legible in "micro" alone; without them it is dropped, as published.
+        "n" scenes, "num_truths", "num_objects" read, "num_rejected", "num_truncated" answers, and "num_unparsed":
+        answers in which no object could be read and that are no empty list.
     Raises:
         ValueError: if lengths differ, a scene has not one finite score for each object read, on another mode or order
             or a threshold outside 0 to 1, and on a wrong true box as `detect_scene`, with the number of the scene.
@@ -174,6 +179,7 @@ def score_detected(
         ValueError: as `detection_score`.
     """
     _check_threshold(threshold)
+    is_ranked = scores is not None
     scores = [[1.0] * len(scene.objects.labels) for scene in scenes] if scores is None else scores
     check_equal_lengths(scenes=scenes, scores=scores)
     for index, (scene, surety) in enumerate(zip(scenes, scores, strict=True)):
@@ -182,16 +188,28 @@ def score_detected(
                 f"scene {index} has {len(surety)} scores for the {len(scene.objects.labels)} objects that were read; "
                 "give one for each, in text order."
             )
-    result = detection_aggregate([scene.counts(threshold, rejected_as_fp) for scene in scenes], mode)
-    for label, values in result["per_category"].items():
-        values |= _average_precisions(label, scenes, scores)
-    for name in ("ap25", "ap50"):
-        result[name] = mean_of_known(
-            result["per_category"][label][name] for label in dict.fromkeys(CATEGORIES[mode]["cate31"])
-        )
+    dropped, counted = (
+        detection_aggregate([scene.counts(threshold, is_counted) for scene in scenes], mode)
+        for is_counted in (False, True)
+    )
+    for label, values in counted["per_category"].items():
+        without = dropped["per_category"].get(label)
+        num_rejected = values["fp"] - (without["fp"] if without else 0)
+        values |= _average_precisions(label, scenes, scores, num_rejected, is_ranked)
+        if without:
+            without |= _average_precisions(label, scenes, scores, 0, is_ranked)
+    for result in (dropped, counted):
+        for name in ("ap25", "ap50"):
+            result[name] = mean_of_known(
+                result["per_category"][label][name] for label in dict.fromkeys(CATEGORIES[mode]["cate31"])
+            )
+    result = counted if rejected_as_fp else dropped
     return {
         **result["cate31"],
         **result,
+        "num_other_objects": dropped["num_other_objects"],
+        "with_rejected": _figures(counted),
+        "without_rejected": _figures(dropped),
         "n": len(scenes),
         "num_truths": sum(overlaps.shape[1] for scene in scenes for _, overlaps in scene.overlaps.values()),
         "num_objects": sum(len(scene.objects.labels) for scene in scenes),
@@ -201,18 +219,25 @@ def score_detected(
     }
 
 
+def _figures(result):
+    return {**result["cate31"], **{name: result[name] for name in ("ap25", "ap50", "micro")}}
+
+
 def _check_threshold(threshold):
     if not is_number(threshold) or not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold!r}; expected an overlap in 0..1, such as 0.25.")
 
 
-def _average_precisions(label, scenes, scores):
-    overlaps, surety = [], []
+def _average_precisions(label, scenes, scores, num_rejected, is_ranked):
+    """AP of a category; objects that could not be read hit nothing, as sure as the others, or last of ranked ones."""
+    overlaps, surety = [np.zeros((num_rejected, 0))], []
     for scene, values in zip(scenes, scores, strict=True):
         if label in scene.overlaps:
             places, matrix = scene.overlaps[label]
             overlaps.append(matrix)
             surety.append([values[place] for place in places])
+    last = min((value for values in surety for value in values), default=1.0) - is_ranked
+    surety.insert(0, [last] * num_rejected)
     return {f"ap{round(100 * level)}": average_precision(overlaps, surety, level) for level in (0.25, 0.5)}
 
 

@@ -58,14 +58,35 @@ def lmms_eval_text(text: str) -> str:
     """
     for tag in REASONING_TAGS:
         opening, closing = f"<{tag}>", f"</{tag}>"
-        while opening in text:
-            before, rest = text.split(opening, 1)
-            if closing not in rest:
-                break
-            text = before + rest.split(closing, 1)[1]
+        text = _without_blocks(text, opening, closing)
         if opening not in text and closing in text:
             text = text.rsplit(closing, 1)[1]
     return text.strip()
+
+
+def _without_blocks(text, opening, closing):
+    """Cut the first block again and again, as long as one has an end; in one pass.
+
+    What stood around a block may form a tag, which then opens the next one, as where the text is made anew each time.
+    """
+    kept, place, start, length = [], 0, text.find(opening), len(opening)  # kept: characters
+    while True:
+        last = "".join(kept[1 - length :])
+        joined = (last + text[place : place + length - 1]).find(opening)
+        if joined >= 0:
+            after = place + joined + length - len(last)
+        elif start >= 0:
+            after = start + length
+        end = text.find(closing, after) if joined >= 0 or start >= 0 else -1
+        if end < 0:
+            return "".join(kept) + text[place:]
+        if joined >= 0:
+            del kept[len(kept) - len(last) + joined :]
+        else:
+            kept.extend(text[place:start])
+        place = end + len(closing)
+        if 0 <= start < place:
+            start = text.find(opening, place)
 
 
 __all__ = ["REASONING_TAGS", "lmms_eval_number", "lmms_eval_text"]

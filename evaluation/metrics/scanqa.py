@@ -22,9 +22,9 @@ def scanqa_score(prediction: str, answers: Sequence[str], mode: str = "corrected
         prediction (`str`): the model's text; what is none, as None, is wrong.
         answers (sequence of `str`): the true answers; without any, nothing is right.
         mode (`str`, defaults to "corrected"): "corrected": the last answer tag, or the whole text, against the true
-            answers, both cleaned by `clean_answer`; an empty answer is wrong, and refined matches are of whole words.
-            "reference": LEO's rules, by which an empty answer is a refined match. "spatial_mllm": the raw text is one
-            of the raw answers.
+            answers, both cleaned by `clean_answer`; an empty answer is wrong, and refined matches are of whole words
+            and not of answers that list alternatives (see `match_cleaned`). "reference": LEO's rules, by which an
+            empty answer is a refined match. "spatial_mllm": the raw text is one of the raw answers.
     Returns:
         `dict`: "em" and "em_refined", each 0 or 1; in mode "spatial_mllm" "em_refined" is None.
     Raises:
@@ -98,7 +98,8 @@ def scanqa_metric(predictions: Sequence[str], answers: Sequence[Sequence[str]], 
     """ScanQA: exact match of cleaned answers, and the refined match, by which one text within the other is right too.
 
     CIDEr, BLEU, ROUGE-L and METEOR of the same answers are in the metric "captions", mode "scanqa". By the published
-    rule an empty answer is a refined match, and "no" matches "north wall".
+    rule an empty answer is a refined match, "no" matches "north wall", and a list of all colours any of them; by ours
+    none does.
     Source: ScanQA (arXiv:2112.10482), LEO's rules (arXiv:2311.12871).
 
     Args:

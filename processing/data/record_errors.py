@@ -6,9 +6,13 @@ report file. Normal markers of a source (lost tracking, no depth reading) are co
 
 import json
 from collections import Counter
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 
 from transformers.utils import logging
+
+from .cannot_ask import CannotAskError
 
 
 logger = logging.get_logger(__name__)
@@ -51,6 +55,43 @@ class RecordError(ValueError):
 
     def __reduce__(self):
         return type(self), (self.reason, self.field, self.source, self.file, self.record_id, self.missing)
+
+
+@contextmanager
+def naming_record(source: str | None, record_id: str | None, field: str | None = None):
+    """Turn each ValueError of a `with` block into a `RecordError` that names the record it is about.
+
+    Args:
+        source, record_id (`str`, *optional*): where the record stands.
+        field (`str`, *optional*): the part of the record that the block reads.
+    """
+    try:
+        yield
+    except RecordError as error:
+        raise error.locate(source, None, record_id) from None
+    except CannotAskError:  # by which other scenes are tried
+        raise
+    except ValueError as error:
+        raise RecordError(str(error), field, source, record_id=record_id) from error
+
+
+def names_record(field: str | None = None):
+    """Have a method name the record in its errors: its first argument is a `SceneSample`, or holds `samples`.
+
+    Args:
+        field (`str`, *optional*): argument of `naming_record`.
+    """
+
+    def named(method):
+        @wraps(method)
+        def call(self, about, *args, **kwargs):
+            sample = about.samples[0] if hasattr(about, "samples") else about
+            with naming_record(sample.source, sample.id, field):
+                return method(self, about, *args, **kwargs)
+
+        return call
+
+    return named
 
 
 class ReadReport:
@@ -113,4 +154,4 @@ def read_report(path: str | Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-__all__ = ["ReadReport", "RecordError", "read_report"]
+__all__ = ["ReadReport", "RecordError", "names_record", "naming_record", "read_report"]

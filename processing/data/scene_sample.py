@@ -22,7 +22,7 @@ from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .file_guards import check_pixel_count, refuse_special_file
 from .former_names import with_task_names
 from .instance_maps import InstanceMap
-from .record_errors import RecordError
+from .record_errors import RecordError, naming_record
 from .schema import complete_row
 from .source_files import encode_png
 from .truth import Truth
@@ -282,12 +282,13 @@ class SceneSample:
     def as_stored(cls, row: dict) -> "SceneSample":
         """Read a row as `from_row`, with all numbers as they are in the row: those of pictures before any turn."""
         fields = {name: row.get(name) for name in cls.__dataclass_fields__ if name not in NOT_STORED}
-        fields["views"] = tuple(_view(view) for view in row.get("views") or ())
-        fields["boxes"] = tuple(_box(box) for box in row.get("boxes") or ())
-        fields["points"] = tuple(_point(point) for point in row.get("points") or ())
-        fields["marks"] = tuple(SceneMark(**{**mark, "xy": tuple(mark["xy"])}) for mark in row.get("marks") or ())
+        with naming_record(row.get("source"), row.get("id")):
+            fields["views"] = tuple(_view(view) for view in row.get("views") or ())
+            fields["boxes"] = tuple(_box(box) for box in row.get("boxes") or ())
+            fields["points"] = tuple(_point(point) for point in row.get("points") or ())
+            fields["marks"] = tuple(SceneMark(**{**mark, "xy": tuple(mark["xy"])}) for mark in row.get("marks") or ())
+            fields["world_to_aligned"] = _matrix(row.get("world_to_aligned"))
         fields["references"], fields["choices"] = tuple(row.get("references") or ()), tuple(row.get("choices") or ())
-        fields["world_to_aligned"] = _matrix(row.get("world_to_aligned"))
         try:
             fields["metadata"] = decode_json(row["metadata"]) if row.get("metadata") else {}
         except ValueError as error:

@@ -59,7 +59,8 @@ def read_choice(text: str, letters: str = "ABCDEF", mode: str = "strict") -> Par
         return parse_choice(text, letters)
     if mode == "mmsi":
         for wrapped in _UNWRAPPED:
-            found = wrapped.search(text)
+            # Only as far as one could end: else many that stay open take quadratic time.
+            found = wrapped.search(text[: text.rfind("}") + 1] if "}" in wrapped.pattern else text)
             text = found[1] if found else text
     pattern = {
         "vgllm": rf"([{letters}])",

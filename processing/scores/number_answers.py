@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from ..answers_gap_mllm import last_answer_tag
 from .number_words import FRACTION, FRACTIONS, NUMBER_WORDS, SCALES, decimals, whole_number
 
 
@@ -12,7 +13,6 @@ _SCALE = rf"(?:\s+(?P<scale>{'|'.join(SCALES)})\b)?"
 _DIGITS = r"(?<![\w^.])(?<!\^[-+])[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))(?:\.\d+)?(?:e[-+]?\d+)?"
 _SIGNED = re.compile(_DIGITS, re.IGNORECASE)
 _NUMBER = re.compile(rf"(?:(?P<digits>{_DIGITS}){_SCALE}|{NUMBER_WORDS}){FRACTION}?")
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 RELATIVE_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
@@ -65,12 +65,6 @@ def numbers_in(text: str) -> list[float]:
         ```
     """
     return [float(found[0].replace(",", "")) for found in _SIGNED.finditer(text.replace("\u2212", "-"))]
-
-
-def last_answer_tag(text: str) -> str:
-    """What the last `<answer>...</answer>` of a text holds, or the text itself without one."""
-    found = _TAG.findall(text)
-    return found[-1] if found else text
 
 
 def mean_relative_accuracy(prediction: float | None, target: float) -> float:

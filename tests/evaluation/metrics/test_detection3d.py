@@ -264,3 +264,21 @@ def test_the_metric_agrees():
         reference["per_category"]["sink"] == detection_score(TEXTS, TRUTHS, mode="reference")["per_category"]["sink"]
     )
     assert metric.compute(predictions=[], references=[])["n"] == 0
+
+
+def test_malformed_objects_count_by_one_rule_and_not_by_the_other():
+    bed = {"label": "bed", "bbox_3d": [0, 0, 2, 1, 2, 1, 0, 0, 0]}
+    right, malformed = json.dumps(bed), ['{"label": "bed", "bbox_3d": [1, 2]}', '{"bbox_3d": [1]}']
+    text = ",".join([right, *malformed * 25])
+    result = detection_score([text], [[bed]])
+    assert result["num_rejected"] == 50 and result["without_rejected"]["micro"]["f1"] == 1
+    assert result["without_rejected"] | result == result  # what the plain names say
+    counted = result["with_rejected"]
+    assert counted["micro"]["fp"] == 50 and counted["micro"]["precision"] == pytest.approx(1 / 51)
+    assert counted["ap25"] == pytest.approx(1 / 26) and result["ap25"] == 1
+    assert counted["f1"] == pytest.approx(2 / 27 / 30) and result["f1"] == pytest.approx(1 / 30)
+    ranked = detection_score([text], [[bed]], scores=[[0.3]])["with_rejected"]
+    assert ranked["ap25"] == 1 and ranked["micro"] == counted["micro"]  # behind what has a score
+    strict = detection_score([text], [[bed]], rejected_as_fp=True)
+    assert strict["with_rejected"] | strict == strict and strict["without_rejected"] == result["without_rejected"]
+    assert detection_score([right], [[bed]])["with_rejected"] == detection_score([right], [[bed]])["without_rejected"]

@@ -80,6 +80,48 @@ def test_an_empty_answer_is_never_right_but_in_published_rules():
     assert empty == [True, True, False, True] + [True, True, False, False] + [True, False, False, False]
 
 
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        ("red, green, blue, brown, white, black, gray, yellow", "brown"),
+        ("red green blue brown white black gray yellow", "brown"),
+        ("brown or white", "brown"),
+        ("brown and white", "brown"),
+        ("brown/white", "brown"),
+        ("- brown\n- white", "brown"),
+        ("It is brown. It is white.", "brown"),
+        ("left right", "left"),
+        ("yes no", "yes"),
+        ("1 2 3 4", "2"),
+        ("chair, table", "chair"),
+        ("chair table lamp sofa desk", "lamp"),
+        ("round square", "square"),
+    ],
+)
+def test_an_answer_that_lists_alternatives_is_no_refined_match(text, truth):
+    assert scanqa_score(text, [truth]) == {"em": 0, "em_refined": 0}
+    assert scanqa_score(f"Hm. <answer>{text}</answer>", ["nothing", truth]) == {"em": 0, "em_refined": 0}
+    assert sqa3d_score(text, truth)["em_refined"] == 0
+    assert scanqa_score(text, [truth], "reference")["em_refined"] == 1  # the published rule
+
+
+@pytest.mark.parametrize(
+    ("text", "truth"),
+    [
+        ("The color of the chair is brown.", "brown"),
+        ("There are two chairs in front of the table", "two"),
+        ("on the left side of the door", "left"),
+        ("brown and white cabinet", "brown and white"),
+        ("a brown chair, the chair", "chair"),
+        ("brown", "brown wooden chair or sofa"),
+        ("1.5 m wide", "1.5 m"),
+        ("1,200 books", "1200"),
+    ],
+)
+def test_an_answer_that_says_the_truth_in_a_sentence_is_a_refined_match(text, truth):
+    assert scanqa_score(text, [truth])["em_refined"] == sqa3d_score(text, truth)["em_refined"] == 1
+
+
 def test_scanqa_means():
     scores = [scanqa_score(**_arguments(case, "reference")) for case in GOLDEN["scanqa"]]
     result = scanqa_aggregate(scores)
