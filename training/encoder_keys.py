@@ -119,7 +119,7 @@ def gathered(encoder: PreTrainedModel):
     split = [parameter for parameter in encoder.parameters() if hasattr(parameter, "ds_id")]
     if not split:
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.zero import GatheredParameters  # pyright: ignore[reportMissingImports]
 
     return GatheredParameters(split)
 
