@@ -1,14 +1,14 @@
-"""The picture of docs/conventions.md: `python -m gap_mllm.evaluation.convention_picture docs/conventions.png`."""
+"""The picture of docs/conventions.md: `python .ci/draw_conventions.py docs/conventions.png`."""
 
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from ..processing.boxes import CONVENTIONS
-from ..processing.camera_geometry_gap_mllm import box_corners, euler_to_matrix
-from ..processing.data.box_projection import BOX_EDGES
-from ..processing.drawing import new_figure
+from gap_mllm.processing.boxes import CONVENTIONS
+from gap_mllm.processing.camera_geometry_gap_mllm import box_corners, euler_to_matrix
+from gap_mllm.processing.data.box_projection import BOX_EDGES
+from gap_mllm.processing.drawing import new_figure
 
 
 COLORS = {"x": "#c62828", "y": "#2e7d32", "z": "#1565c0"}

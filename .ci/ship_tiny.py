@@ -17,14 +17,19 @@ from pathlib import Path
 import yaml
 
 from gap_mllm import GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
-from gap_mllm.evaluation import measure_rooms, save_metrics
-from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, write_figures
+from gap_mllm.evaluation import save_metrics
 from gap_mllm.evaluation.runner import update_card
 from gap_mllm.hub import save_for_hub
 from gap_mllm.training.recipes import load_recipe
 
 
-RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "examples" / "experiments"))
+from measure_rooms import measure_rooms  # noqa: E402
+from room_measures.figures_table import BEGIN, END, write_figures  # noqa: E402
+
+
+RECIPES = ROOT / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
 # By the recipe that each ends with; what other recipes give is told as it is.
 TARGETS = {"tiny_gap_mllm_mixed": "make tiny-model", "tiny_geometry_encoder_longer": "make tiny-encoder"}

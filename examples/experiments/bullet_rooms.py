@@ -1,6 +1,6 @@
 """Rooms of another renderer, PyBullet's: its software rasteriser, its shadows, and the things of its data folder.
 
-`python -m gap_mllm.evaluation.room_measures.bullet_rooms MODEL` asks a model about marked pixels of such rooms, which
+`python examples/experiments/bullet_rooms.py MODEL` asks a model about marked pixels of such rooms, which
 no training of ours draws, beside blind baselines that are fitted on others of them. Needs `pip install pybullet`.
 """
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from room_measures.geometry_answers import GEOMETRIES, answer_questions
 
-from ...processing.asking_gap_mllm import ANSWER_FORMS, Asker
-from ...processing.data.rooms.renderer import RoomScene
-from ..baselines import fit_baselines
-from ..marked_pixel import make_marked_pixel_samples, score_marked_pixels
-from ..runner.models import load_model
-from .geometry_answers import GEOMETRIES, answer_questions
+from gap_mllm.evaluation.baselines import fit_baselines
+from gap_mllm.evaluation.marked_pixel import make_marked_pixel_samples, score_marked_pixels
+from gap_mllm.evaluation.runner.models import load_model
+from gap_mllm.processing.asking_gap_mllm import ANSWER_FORMS, Asker
+from gap_mllm.processing.data.rooms.renderer import RoomScene
 
 
 THINGS = {  # label: file of pybullet_data, scale, turn about x, colour
@@ -190,6 +190,3 @@ def main(words: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
-
-
-__all__ = ["measure_bullet_rooms", "render_bullet_room"]

@@ -1,4 +1,4 @@
-"""What a grammar and the removal of duplicates change: `python evaluation/speed/constrain_answers.py MODEL`.
+"""What a grammar and the removal of duplicates change: `python examples/experiments/constrain_answers.py MODEL`.
 
 Asks a model for all objects of rooms of the selection split, freely and constrained, greedily and sampled, and prints
 a table: share of answers that can be read whole, rejected objects and duplicates an answer, tokens, and time of a

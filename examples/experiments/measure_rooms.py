@@ -1,9 +1,12 @@
-"""`measure_rooms`: one model, one set of rooms, and all that is told of a tiny model, in one metrics.json.
+"""All that is measured of a tiny model on one set of rooms, in one metrics.json: `measure_rooms`.
+
+    python examples/experiments/measure_rooms.py examples/assets/tiny_gap_mllm --output outputs/rooms
 
 Parts are asked one after the other, while a second process renders the rooms of the next. Answers are kept as they
 come, so that the same call goes on where it was stopped.
 """
 
+import argparse
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -11,30 +14,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from room_measures.encoder_measure import NUM_ENCODER_ROOMS, measure_encoder
+from room_measures.figures_table import figures_table
+from room_measures.geometry_answers import OFF, OWN, answer_questions
+from room_measures.room_parts import GROUPS, TASKS, AskedPart, plan_parts
+from room_measures.room_sets import RoomKind, find_room_set
+from room_measures.room_tasks import ROOM_TASKS
 from tqdm import tqdm
 from transformers import PreTrainedConfig
 
-from ...configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
-from ...model_loading import load_pretrained, model_folder
-from ...modeling_gap_mllm import GapMllmForConditionalGeneration
-from ...pretraining_gap_mllm import GapMllmForPreTraining
-from ...processing.argument_checks import check_counts, check_device, check_names, check_output_folder
-from ...processing.asking_gap_mllm import Asker
-from ...processing.data.rooms.renderer import RoomScene
-from ...processing.metrics_file import load_metrics, save_metrics
-from ...vggt_heads_gap_mllm import GapMllmVggtForReconstruction
-from ..baselines import BlindBaselines
-from ..dense_points import evaluate_point_maps
-from ..intervals import with_interval
-from ..marked_pixel import score_marked_pixels
-from ..runner.files import read_predictions, write_jsonl
-from ..runner.models import load_model, model_fingerprint
-from ..runner.plan import save_or_check_plan
-from .encoder_measure import NUM_ENCODER_ROOMS, measure_encoder
-from .geometry_answers import OFF, OWN, answer_questions
-from .room_parts import GROUPS, TASKS, AskedPart, plan_parts
-from .room_sets import RoomKind, find_room_set
-from .room_tasks import ROOM_TASKS
+from gap_mllm.configuration_gap_mllm import GapMllmConfig, GapMllmVggtConfig
+from gap_mllm.evaluation.baselines import BlindBaselines
+from gap_mllm.evaluation.dense_points import evaluate_point_maps
+from gap_mllm.evaluation.intervals import with_interval
+from gap_mllm.evaluation.marked_pixel import score_marked_pixels
+from gap_mllm.evaluation.runner.files import read_predictions, write_jsonl
+from gap_mllm.evaluation.runner.models import load_model, model_fingerprint
+from gap_mllm.evaluation.runner.plan import save_or_check_plan
+from gap_mllm.model_loading import load_pretrained, model_folder
+from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration
+from gap_mllm.pretraining_gap_mllm import GapMllmForPreTraining
+from gap_mllm.processing.argument_checks import check_counts, check_device, check_names, check_output_folder
+from gap_mllm.processing.asking_gap_mllm import Asker
+from gap_mllm.processing.data.rooms.renderer import RoomScene
+from gap_mllm.processing.metrics_file import load_metrics, save_metrics
+from gap_mllm.vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 
 
 METRICS_FILE, BLIND = "metrics.json", "blind"
@@ -85,16 +89,6 @@ def measure_rooms(
     Raises:
         ValueError: for an unknown set or group, a number out of range, or a folder of another measurement.
             FileNotFoundError: if there is no such model.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import measure_rooms
-        >>> sizes = {"limit": 2, "num_baseline_rooms": 2, "in_second_process": False}
-        >>> metrics = measure_rooms(folder, "rooms", groups=["views"], **sizes)
-        >>> list(metrics["views"])
-        ['1', '2', '3', '4', '5', '6', '7', '8', 'together']
-
-        ```
     """
     room_set, output = find_room_set(rooms), check_output_folder("output", output)
     check_counts(2, limit=2 if limit is None else limit, num_baseline_rooms=num_baseline_rooms or 2)
@@ -112,7 +106,7 @@ def measure_rooms(
     save_or_check_plan(output, told)
     chosen = "" if limit is None else f" --limit {limit}"
     chosen += "" if tuple(groups) == GROUPS else f" --groups {' '.join(groups)}"
-    told |= {"command": f"gap-mllm measure-rooms MODEL --rooms {rooms}{chosen}"}
+    told |= {"command": f"python examples/experiments/measure_rooms.py MODEL --rooms {rooms}{chosen}"}
     if (output / METRICS_FILE).is_file():
         finished = load_metrics(output / METRICS_FILE)
         if told.items() <= finished.items():
@@ -228,4 +222,43 @@ class RoomMeasure:
         return found | {f"{OFF}_{name}": value for name, value in off.items() if name != "n"}
 
 
-__all__ = ["measure_rooms"]
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description="Ask a model about rooms: marked pixels, detection, grounding, multiple choice and captions, with "
+        "the right geometry, that of another room and none, and marked pixels in other wordings, sizes, numbers of "
+        "views and styles; or measure points and poses of a geometry encoder. Every figure has a 95 %% interval. "
+        "Needs no data. The same command again goes on.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, or repository of the Hub")
+    parser.add_argument("--output", default="outputs/rooms", metavar="DIR", help="folder for metrics.json and answers")
+    parser.add_argument(
+        "--rooms",
+        default="selection",
+        metavar="SET",
+        help="selection (default), to choose by; test, with frozen marks; unseen, for last figures alone",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N rooms only")
+    parser.add_argument(
+        "--groups", nargs="+", metavar="NAME", help=f"of {', '.join(GROUPS)}; default: all", default=GROUPS
+    )
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0, help="of the intervals")
+    parser.add_argument("--device", help="such as cpu or cuda:0")
+    parser.add_argument(
+        "--num-baseline-rooms",
+        type=int,
+        metavar="N",
+        help="training rooms to fit blind answers on; default: 256, of an encoder 512",
+    )
+    args = parser.parse_args(words)
+    options = vars(args).copy()
+    try:
+        metrics = measure_rooms(options.pop("model"), **options)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    print(figures_table(metrics))
+    print(f"wrote {args.output}/{METRICS_FILE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,31 +1,44 @@
 """What is lost between the tokens and the answer: linear probes of point and name at the marked token, place by place.
 
 Beside them stand the heads of pre-training at the same token, the decoded answer, and the blind baseline.
+
+    python examples/experiments/probe_marks.py examples/assets/tiny_gap_mllm
 """
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ...processing.argument_checks import check_counts
-from ...processing.data import CannotAskError
-from ...processing.processing_gap_mllm import GapMllmProcessor
-from ...processing.visual_prompt_gap_mllm import Mark, marks_to_tokens
-from ..baselines import BlindBaselines
-from ..intervals import with_interval
-from ..marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
-from .linear_probe import LinearProbe
-from .probe_model import CONSTANT, HELD_OUT, POSITION
-from .probed_scenes import check_rows, unseen_scenes
-from .token_targets import position_waves
-from .visual_states import FUSION, VisualStates
+from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration, GapMllmForPreTraining
+from gap_mllm.evaluation.baselines import BlindBaselines, fit_baselines
+from gap_mllm.evaluation.intervals import with_interval
+from gap_mllm.evaluation.marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
+from gap_mllm.evaluation.probing.linear_probe import LinearProbe
+from gap_mllm.evaluation.probing.probe_model import CONSTANT, HELD_OUT, POSITION
+from gap_mllm.evaluation.probing.probe_report import ANSWER, PIXEL_PRIOR, plot_probes, probe_csv, probe_table
+from gap_mllm.evaluation.probing.probed_scenes import check_rows, unseen_scenes
+from gap_mllm.evaluation.probing.token_targets import position_waves
+from gap_mllm.evaluation.probing.visual_states import FUSION, VisualStates
+from gap_mllm.evaluation.runner.models import load_model
+from gap_mllm.model_loading import model_folder
+from gap_mllm.processing.argument_checks import check_counts, check_device, check_output_folder
+from gap_mllm.processing.data import CannotAskError
+from gap_mllm.processing.data.folder_writing import write_atomically
+from gap_mllm.processing.data.loading import load_multiview
+from gap_mllm.processing.data.rooms.renderer import render_split
+from gap_mllm.processing.metrics_file import save_metrics
+from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
+from gap_mllm.processing.visual_prompt_gap_mllm import Mark, marks_to_tokens
 
 
-ANSWER, PIXEL_PRIOR = "answer", "pixel_prior"  # the decoded text, and the blind baseline of marked pixels
+ROOMS = "rendered_rooms"
+NUM_BASELINE_ROOMS = 512  # of the training split, for the blind baseline of marked pixels
 
 
 def probe_marks(
@@ -71,21 +84,6 @@ def probe_marks(
     Raises:
         ValueError: if a number is below 1, fewer than two scenes to fit on or none to score on can be asked about, or
             as `VisualStates` and `score_marked_pixels`. TypeError: if rows are streamed.
-
-    Example:
-        ```python
-        >>> from gap_mllm import GapMllmForPreTraining
-        >>> from gap_mllm.evaluation import probe_marks
-        >>> from gap_mllm.processing import GapMllmProcessor
-        >>> from gap_mllm.processing.data import load_multiview
-        >>> model = GapMllmForPreTraining.from_pretrained(folder)
-        >>> rooms, unseen = (load_multiview("rendered_rooms", split=split) for split in ("train", "test"))
-        >>> processor, sizes = GapMllmProcessor.from_pretrained(folder), {"train_limit": 4, "limit": 2}
-        >>> found = probe_marks(model, processor, rooms, unseen, layers=[-1], **sizes, show_progress=False)
-        >>> list(found["probes"])
-        ['constant', 'position', 'tower', 'fusion', 'layer_6', 'answer']
-
-        ```
     """
     check_counts(train_limit=train_limit, limit=limit, num_views=num_views, marks_per_scene=marks_per_scene)
     check_counts(batch_size=batch_size)
@@ -208,4 +206,50 @@ def _fit(features, samples):
     return probes, labels
 
 
-__all__ = ["ANSWER", "PIXEL_PRIOR", "probe_marks"]
+def main(words: Sequence[str] | None = None) -> None:
+    """Probe a model of a folder at marked tokens; write probes.json, probes.csv and probes.png, print the table."""
+    parser = argparse.ArgumentParser(
+        description="Fit linear probes of point and name at marked tokens, beside the decoded answer."
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder, or repository of the Hub")
+    parser.add_argument("--data", default=ROOMS, metavar="NAME", help="a source with labels, depth and poses")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the source; rendered rooms need none")
+    parser.add_argument("--train-split", default="train", help="scenes to fit on; default: train")
+    parser.add_argument("--split", help="scenes to score on; default: test of rooms, else val")
+    parser.add_argument("--train-limit", type=int, default=128, metavar="N", help="scenes to fit on")
+    parser.add_argument("--limit", type=int, default=64, metavar="N", help="scenes to score on")
+    parser.add_argument("--num-views", type=int, default=4, metavar="N", help="views of a scene")
+    parser.add_argument("--layers", type=read_layers, metavar="A,B", help="--layers=-1 is the last; default: all")
+    parser.add_argument("--output", default="outputs/probes", metavar="DIR", help="folder for the results")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0, help="of views and intervals")
+    parser.add_argument("--device", help="such as cpu or cuda:0")
+    args = parser.parse_args(words)
+    device, output = check_device(args.device), check_output_folder("--output", args.output)
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    splits = args.train_split, args.split or ("test" if args.data == ROOMS else "val")
+    rows = [load_multiview(args.data, args.data_dir, split=name) for name in splits]
+    folder = model_folder(args.model)
+    has_heads = GapMllmForPreTraining.__name__ in (GapMllmConfig.from_pretrained(folder).architectures or ())
+    kind = GapMllmForPreTraining if has_heads else GapMllmForConditionalGeneration
+    baselines = fit_baselines(render_split(splits[0], NUM_BASELINE_ROOMS)) if args.data == ROOMS else None
+    names = ("layers", "train_limit", "limit", "num_views", "batch_size", "seed")
+    limits = {name: getattr(args, name) for name in names}
+    found = {"model": str(args.model), "data": args.data, "train_split": splits[0], "split": splits[1]}
+    found |= probe_marks(*load_model(folder, device, model_class=kind), *rows, baselines=baselines, **limits)
+    output.mkdir(parents=True, exist_ok=True)
+    save_metrics(found, Path(output) / "probes.json")
+    write_atomically(output / "probes.csv", probe_csv(found))
+    plot_probes(found, output / "probes.png")
+    print(probe_table(found))
+    print(f"wrote {output}")
+
+
+def read_layers(text: str) -> list[int]:
+    """ "0,-1" as numbers."""
+    return [int(word) for word in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from ..training.losses import SHAPE_WORDS, chamfer_loss, normals_from_depth, pool_regions
-from ..training.terms import LossTerm
+from gap_mllm.training.losses import SHAPE_WORDS, chamfer_loss, normals_from_depth, pool_regions
+from gap_mllm.training.terms import LossTerm
 
 
 Targets = Mapping[str, list]
@@ -266,5 +266,3 @@ MEASURES: dict[str, tuple[TermMeasure, ...]] = {
     "label_map": (TermMeasure("places named, mean over labels, %", _naming_places, _one_label, False),),
     "relations": (TermMeasure("right, %", _relating, _one_of_two, False),),
 }
-
-__all__ = ["MEASURES", "TermMeasure"]

@@ -1,9 +1,9 @@
 """Each term of the loss alone: trained, beside its head on a frozen random model, and beside a constant answer.
 
-`python -m gap_mllm.evaluation.term_trials --output outputs/term_trials` trains a tiny model without a geometry encoder
-(with `--geometry` around the trained one, frozen in both arms) on rendered rooms, by one term at a time and not by
-text, and measures what its head says of rooms never trained on. It writes one table, as JSON and markdown; a term that
-is in it is not trained again, `--terms` names some.
+`python examples/experiments/term_trials.py --output outputs/term_trials` trains a tiny model without a geometry
+encoder (with `--geometry` around the trained one, frozen in both arms) on rendered rooms, by one term at a time and
+not by text, and measures what its head says of rooms never trained on. It writes one table, as JSON and markdown; a
+term that is in it is not trained again, `--terms` names some.
 """
 
 import argparse
@@ -15,20 +15,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from term_measures import MEASURES, TermMeasure
 from transformers import set_seed
 
-from ..configuration_gap_mllm import GapMllmVggtConfig
-from ..pretraining_gap_mllm import GapMllmForPreTraining
-from ..processing.argument_checks import check_names
-from ..processing.data import RenderedRooms, RoomVariety
-from ..processing.data.rooms.furniture import FURNITURE
-from ..processing.tiny_tokenizer import build_tiny_processor
-from ..training import GeometryAlignedTrainer, GeometryAlignedTrainingArguments, SceneCollator, set_training_heads
-from ..training.rooms import RoomQuestionDataset, RoomQuestions
-from ..training.terms import make_terms
-from ..training.train_geometry_aligned import build_model, new_config
-from .intervals import bootstrap_interval
-from .term_measures import MEASURES, TermMeasure
+from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
+from gap_mllm.evaluation.intervals import bootstrap_interval
+from gap_mllm.pretraining_gap_mllm import GapMllmForPreTraining
+from gap_mllm.processing.argument_checks import check_names
+from gap_mllm.processing.data import RenderedRooms, RoomVariety
+from gap_mllm.processing.data.rooms.furniture import FURNITURE
+from gap_mllm.processing.tiny_tokenizer import build_tiny_processor
+from gap_mllm.training import (
+    GeometryAlignedTrainer,
+    GeometryAlignedTrainingArguments,
+    SceneCollator,
+    set_training_heads,
+)
+from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
+from gap_mllm.training.terms import make_terms
+from gap_mllm.training.train_geometry_aligned import build_model, new_config
 
 
 MODEL = {

@@ -5,11 +5,11 @@ from pathlib import Path
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..processing.data.scene_sample import SceneMark, SceneSample, View
-from ..processing.drawing import AnswerExample
-from ..processing.processing_gap_mllm import GapMllmProcessor
-from ..processing.view_files_gap_mllm import folder_views
-from ..processing.visual_prompt_gap_mllm import to_rgb_image
+from gap_mllm.processing.data.scene_sample import SceneMark, SceneSample, View
+from gap_mllm.processing.drawing import AnswerExample
+from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
+from gap_mllm.processing.view_files_gap_mllm import folder_views
+from gap_mllm.processing.visual_prompt_gap_mllm import to_rgb_image
 
 
 LONGEST_SIDE = 1024  # pixels; larger ones are made smaller, which no model here sees
@@ -26,18 +26,6 @@ def open_photographs(folder: str | Path, num_views: int = 4) -> tuple[dict[str, 
         sentences about what was left out.
     Raises:
         NotADirectoryError: if there is no such folder. FileNotFoundError: if it holds no picture that can be read.
-
-    Example:
-        ```python
-        >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> from gap_mllm.evaluation import open_photographs
-        >>> Path("photographs").mkdir()
-        >>> Image.new("RGB", (1600, 1200)).save("photographs/one.jpg")
-        >>> open_photographs("photographs")[0]["one.jpg"].size
-        (1024, 768)
-
-        ```
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -82,19 +70,6 @@ def answer_photographs(
         photographs (`dict[str, PIL.Image.Image]`): pictures by name.
     Returns:
         `list[AnswerExample]`: one a photograph, without truth, for `draw_answers`.
-
-    Example:
-        ```python
-        >>> from PIL import Image
-        >>> from gap_mllm import GapMllmForConditionalGeneration
-        >>> from gap_mllm.evaluation import answer_photographs
-        >>> from gap_mllm.processing import GapMllmProcessor
-        >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
-        >>> processor = GapMllmProcessor.from_pretrained(folder)
-        >>> len(answer_photographs(model, processor, {"one.jpg": Image.new("RGB", (128, 128), "white")}))
-        1
-
-        ```
     """
     views = tuple(View(picture=picture, image_path=name) for name, picture in photographs.items())
     examples = []
@@ -105,6 +80,3 @@ def answer_photographs(
         text = processor.ask(model, [processor.build_messages("reconstruction", shown)], "reconstruction")[0]
         examples.append(AnswerExample(None, question, text))
     return examples
-
-
-__all__ = ["answer_photographs", "open_photographs"]

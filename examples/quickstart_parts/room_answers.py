@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
+from room_measures.geometry_answers import answer_questions
+from room_measures.room_tasks import ROOM_TASKS
 from transformers import PreTrainedModel
 
-from ..processing.answers_gap_mllm import format_point
-from ..processing.asking_gap_mllm import Asker
-from ..processing.data import CannotAskError, make_question
-from ..processing.data.rooms.renderer import RoomScene
-from ..processing.drawing import AnswerExample
-from ..processing.processing_gap_mllm import GapMllmProcessor
-from .baselines import fit_baselines
-from .room_measures.geometry_answers import answer_questions
-from .room_measures.room_tasks import ROOM_TASKS
+from gap_mllm.evaluation.baselines import fit_baselines
+from gap_mllm.processing.answers_gap_mllm import format_point
+from gap_mllm.processing.asking_gap_mllm import Asker
+from gap_mllm.processing.data import CannotAskError, make_question
+from gap_mllm.processing.data.rooms.renderer import RoomScene
+from gap_mllm.processing.drawing import AnswerExample
+from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
 
 
 SHOWN = (  # question, and the task of `ROOM_TASKS` that it belongs to
@@ -45,20 +45,6 @@ def answer_rooms(
         shown (`list[tuple[str, str]]`, defaults to `SHOWN`): questions, by task maker, and their keys of `ROOM_TASKS`.
     Returns:
         `list[AnswerExample]`: for `draw_answers`.
-
-    Example:
-        ```python
-        >>> from gap_mllm import GapMllmForConditionalGeneration
-        >>> from gap_mllm.evaluation import answer_rooms, render_split
-        >>> from gap_mllm.processing import GapMllmProcessor
-        >>> model = GapMllmForConditionalGeneration.from_pretrained(folder).eval()
-        >>> processor = GapMllmProcessor.from_pretrained(folder)
-        >>> rooms, training_rooms = list(render_split("test", 1)), list(render_split("train", 2))
-        >>> asked = [("reconstruction", "points")]
-        >>> answer_rooms(model, processor, rooms, training_rooms, asked)[0].question.task
-        'reconstruction'
-
-        ```
     """
     baselines, waiting = fit_baselines(training_rooms), list(rooms)
     asker, examples = Asker(model, processor), []
@@ -87,6 +73,3 @@ def _first_askable(rooms, maker):
         except CannotAskError:
             continue
     return None, None
-
-
-__all__ = ["answer_rooms"]

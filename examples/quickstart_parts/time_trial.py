@@ -9,19 +9,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ablations.ablation import flags_of
+from ablations.ablation_curves import draw_arms
+from ablations.arms import read_run, run_ablation
 from torch import nn
 
-from ..processing.argument_checks import check_counts
-from ..processing.data.rooms.renderer import render_split
-from ..processing.metrics_file import save_metrics
-from ..processing.processing_gap_mllm import GapMllmProcessor
-from ..training.geometry_aligned_trainer import GeometryAlignedTrainer
-from .ablations.ablation import flags_of
-from .ablations.ablation_curves import draw_arms
-from .ablations.arms import read_run, run_ablation
-from .baselines import fit_baselines
-from .dense_points import evaluate_point_maps
-from .marked_pixel import answer_marked_pixels, make_marked_pixel_samples, marked_pixel_scorer, score_marked_pixels
+from gap_mllm.evaluation.baselines import fit_baselines
+from gap_mllm.evaluation.dense_points import evaluate_point_maps
+from gap_mllm.evaluation.marked_pixel import (
+    answer_marked_pixels,
+    make_marked_pixel_samples,
+    marked_pixel_scorer,
+    score_marked_pixels,
+)
+from gap_mllm.processing.argument_checks import check_counts
+from gap_mllm.processing.data.rooms.renderer import render_split
+from gap_mllm.processing.metrics_file import save_metrics
+from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer
 
 
 ARMS = {"without_geometry": {"model_config.use_geometry": False, "frozen_geometry": {}}, "with_geometry": {}}
@@ -128,17 +133,6 @@ def run_time_trial(
         `dict`: "arms" with the figures of each arm and its "steps", "command" and "folder", and "curve_blind".
     Raises:
         FileNotFoundError, ValueError, SystemExit: as `run_ablation`.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import TrialRooms, run_time_trial
-        >>> few = {"max_steps": 1, "per_device_train_batch_size": 1, "dataloader_num_workers": 0}
-        >>> told = run_time_trial("trial", encoder_folder, 60, TrialRooms(2, 2, 2), **few)
-        group ...
-        >>> list(told["arms"])
-        ['without_geometry', 'with_geometry']
-
-        ```
     """
     output, rooms = Path(output), rooms or TrialRooms()
     shared = {"geometry_encoder_path": str(geometry_encoder_path), "max_seconds": float(seconds)}
@@ -158,6 +152,3 @@ def run_time_trial(
     figures = {"arms": arms, "curve_blind": blind, "curve_rooms": rooms.num_curve_rooms}
     save_metrics(figures, output / "metrics.json")
     return figures
-
-
-__all__ = ["ARMS", "TrialRooms", "run_time_trial"]

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-
-from gap_mllm.evaluation import TrialRooms, run_time_trial
-from gap_mllm.evaluation.ablations import ablation_curves
-from gap_mllm.evaluation.ablations.ablation_curves import draw_arms
+from ablations import ablation_curves
+from ablations.ablation_curves import draw_arms
+from time_trial import TrialRooms, run_time_trial
 
 
 ENCODER = "examples/assets/tiny_geometry_encoder"

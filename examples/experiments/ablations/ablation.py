@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 
-from ...processing.argument_checks import check_names
-from ...training.recipes import read_yaml
+from gap_mllm.processing.argument_checks import check_names
+from gap_mllm.training.recipes import read_yaml
+
 from .room_scores import RoomTest
 
 
@@ -42,16 +43,6 @@ class Ablation:
     Raises:
         ValueError: for no arms or seeds, an arm that is no mapping or changes what every run has of its own, or
             names that are not known.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import Ablation
-        >>> arms = {"plain": {}, "dense": {"point_map_weight": 1.0}}
-        >>> ablation = Ablation("dense", "quickstart", arms, seeds=[0], overrides={"max_steps": 9})
-        >>> ablation.stages("dense")
-        [('quickstart', {'max_steps': 9, 'point_map_weight': 1.0})]
-
-        ```
     """
 
     name: str
@@ -116,7 +107,7 @@ class Ablation:
 
 
 def read_ablation(ablation: str | Path | Mapping, overrides: Mapping | None = None, **changes) -> Ablation:
-    """Read an ablation by name from evaluation/ablations, or by path.
+    """Read an ablation by name from examples/experiments/ablations, or by path.
 
     Args:
         ablation (`str`, `Path` or `dict`): name, YAML file, or what stands in one.
@@ -128,14 +119,6 @@ def read_ablation(ablation: str | Path | Mapping, overrides: Mapping | None = No
     Raises:
         FileNotFoundError: if there is no such ablation; lists those there are. ValueError: if the file is no YAML,
             and as `Ablation`.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import read_ablation
-        >>> list(read_ablation("geometry_terms").arms)
-        ['no_geometry', 'geometry', 'dense', 'distillation', 'all']
-
-        ```
     """
     name = "ablation"
     if isinstance(ablation, Mapping):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...processing.drawing import new_figure
-from ...training.curves import MAX_PANELS, is_loss, is_metric, is_more_better
+from gap_mllm.processing.drawing import new_figure
+from gap_mllm.training.curves import MAX_PANELS, is_loss, is_metric, is_more_better
 
 
 _COLORS = ("#7f7f7f", "#1f4e9c", "#e69f00", "#2e8b57", "#cc3311", "#7a3e9d", "#56b4e9", "#8c564b")
@@ -141,6 +141,3 @@ def _mean_and_band(logs, arm, key, over="step"):
     steps = sorted(set.intersection(*map(set, series))) if series else []
     values = np.array([[each[step] for step in steps] for each in series]).reshape(len(series), -1)
     return steps, values.mean(0), values.min(0), values.max(0)
-
-
-__all__ = ["draw_arms", "draw_variants"]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...processing.data.folder_writing import write_atomically
-from ...processing.metrics_file import save_metrics
-from ...training.curves import is_more_better
+from gap_mllm.processing.data.folder_writing import write_atomically
+from gap_mllm.processing.metrics_file import save_metrics
+from gap_mllm.training.curves import is_more_better
+
 from .ablation_curves import draw_arms, draw_variants
 
 
@@ -31,15 +32,6 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], confi
         `dict`: "mean", and "interval", None for a single seed or where a figure is not finite.
     Raises:
         ValueError: if they differ in number.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import paired_difference
-        >>> difference = paired_difference([2.0, 3.0, 4.0], [1.0, 1.0, 1.0])
-        >>> difference["mean"], [round(bound, 3) for bound in difference["interval"]]
-        (2.0, [-0.484, 4.484])
-
-        ```
     """
     from scipy import stats  # the extra "eval"
 
@@ -207,6 +199,3 @@ def _difference(told):
         return "-"
     bounds = "" if told["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*told["interval"])
     return f"{told['mean']:+.3f}{bounds}"
-
-
-__all__ = ["paired_difference", "write_ablation_report"]

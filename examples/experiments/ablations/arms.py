@@ -9,11 +9,12 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-from ...processing.argument_checks import check_output_folder
-from ...processing.metrics_file import save_metrics
-from ...training.run_log import LOG_FILE
-from ...training.terms import LOSS_TERMS
-from ...training.train_geometry_aligned import train_geometry_aligned
+from gap_mllm.processing.argument_checks import check_output_folder
+from gap_mllm.processing.metrics_file import save_metrics
+from gap_mllm.training.run_log import LOG_FILE
+from gap_mllm.training.terms import LOSS_TERMS
+from gap_mllm.training.train_geometry_aligned import train_geometry_aligned
+
 from .ablation import PREVIOUS, Ablation, flags_of, read_ablation
 from .ablation_report import write_ablation_report
 from .room_scores import RoomTest
@@ -51,21 +52,6 @@ def run_ablation(
     Raises:
         FileNotFoundError, ValueError: as `read_ablation`, `place_stages` and `train_geometry_aligned`.
             FileExistsError: if another process trains one of the runs.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import run_ablation
-        >>> arms = {"plain": {}, "dense": {"point_map_weight": 1.0}}
-        >>> overrides = {"model_path": str(folder), "max_steps": 1, "num_rooms": 2, "save_strategy": "no"}
-        >>> told = {"recipe": "quickstart", "arms": arms, "seeds": [0], "overrides": overrides}
-        >>> def measure(trainer, processor):
-        ...     return {"steps": trainer.state.global_step}
-        >>> report = run_ablation(told, "ablation", measure=measure)
-        group ...
-        >>> report["arms"]["dense"]["steps"]
-        [1]
-
-        ```
     """
     if not isinstance(ablation, Ablation):
         ablation = read_ablation(ablation, overrides, **changes)
@@ -158,6 +144,3 @@ def read_run(folder: str | Path) -> tuple[dict, list[dict]]:
 
 def _log(folder):
     return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
-
-
-__all__ = ["read_run", "run_ablation"]

@@ -4,22 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from room_measures.geometry_answers import answer_questions
+from room_measures.room_tasks import ROOM_TASKS
 from torch import nn
 from torch.utils.data import Subset
 
-from ...processing.argument_checks import check_counts, check_names
-from ...processing.asking_gap_mllm import Asker
-from ...processing.data import load_multiview, make_tasks
-from ...processing.data.rooms.renderer import render_split
-from ...processing.processing_gap_mllm import GapMllmProcessor
-from ...training.geometry_aligned_trainer import GeometryAlignedTrainer
-from ...training.rooms import RoomQuestionDataset
-from ..baselines import fit_baselines
-from ..benchmarks.posed_boxes import constant_box
-from ..dense_points import evaluate_point_maps
-from ..marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
-from ..room_measures.geometry_answers import answer_questions
-from ..room_measures.room_tasks import ROOM_TASKS
+from gap_mllm.evaluation.baselines import fit_baselines
+from gap_mllm.evaluation.benchmarks.posed_boxes import constant_box
+from gap_mllm.evaluation.dense_points import evaluate_point_maps
+from gap_mllm.evaluation.marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
+from gap_mllm.processing.argument_checks import check_counts, check_names
+from gap_mllm.processing.asking_gap_mllm import Asker
+from gap_mllm.processing.data import load_multiview, make_tasks
+from gap_mllm.processing.data.rooms.renderer import render_split
+from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer
+from gap_mllm.training.rooms import RoomQuestionDataset
 
 
 _POINTS = "points"  # marked pixels, with baselines of their own

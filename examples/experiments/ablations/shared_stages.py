@@ -4,9 +4,10 @@ from itertools import product
 
 from transformers import HfArgumentParser
 
-from ...training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
-from ...training.recipes import resolve_recipe
-from ...training.train_geometry_aligned import GeometryAlignedModelArguments
+from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainingArguments
+from gap_mllm.training.recipes import resolve_recipe
+from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments
+
 from .ablation import Ablation, flags_of
 
 
@@ -48,6 +49,3 @@ def place_stages(ablation: Ablation) -> dict[tuple[str | None, str], list[tuple[
         wholes.append((chain, name))
         placed[variant, arm] = told
     return placed
-
-
-__all__ = ["place_stages"]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ...processing.data.source_files import read_json
-from ...processing.metrics_file import save_metrics
-from ...vggt_heads_gap_mllm import GapMllmVggtForReconstruction
-from ..dense_points import evaluate_geometry_encoder
+from gap_mllm.evaluation.dense_points import evaluate_geometry_encoder
+from gap_mllm.processing.data.source_files import read_json
+from gap_mllm.processing.metrics_file import save_metrics
+from gap_mllm.vggt_heads_gap_mllm import GapMllmVggtForReconstruction
+
 from .room_parts import NUM_VIEWS, SIDE_SHARE, STYLES, TASKS
 from .room_sets import RoomKind, RoomSet
 
@@ -73,6 +74,3 @@ def _kept(path: Path, make: Callable[[], dict]) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_metrics(make(), path)
     return read_json(path)
-
-
-__all__ = ["NUM_ENCODER_ROOMS", "measure_encoder"]

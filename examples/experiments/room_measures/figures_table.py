@@ -2,55 +2,12 @@
 
 from pathlib import Path
 
-from ...processing.data.folder_writing import write_atomically
+from gap_mllm.evaluation.runner.room_results import DENSE, ENCODER, TASKS, blind_of_encoder
+from gap_mllm.processing.data.folder_writing import write_atomically
 
 
 BEGIN, END = "<!-- figures of metrics.json -->", "<!-- end of figures -->"
-TASKS = (  # task, figure, its name, and names of the blind figures beside it, with what they are
-    ("points", "parse_rate", "marked pixels: answers that can be read", ()),
-    (
-        "points",
-        "point_error_m",
-        "point at the cross, decoded (m)",
-        (("pixel_prior_point_error_m", "median of each pixel"), ("constant_point_error_m", "constant")),
-    ),
-    ("points", "point_error_ratio", "the same over the median of each pixel", ()),
-    (
-        "points",
-        "label_accuracy",
-        "label at the cross, share right",
-        (("pixel_prior_label_accuracy", "commonest there"), ("majority_label_accuracy", "commonest")),
-    ),
-    ("detection", "parse_rate", "detection: answers that can be read", ()),
-    ("detection", "f1", "detection, F1 at IoU 0.25", (("f1", "one list"),)),
-    ("grounding", "parse_rate", "grounding: answers that can be read", ()),
-    ("grounding", "iou25_share", "grounding, share of IoU 0.25", (("iou25_share", "median box of the label"),)),
-    ("choices", "parse_rate", "multiple choice: answers that can be read", ()),
-    ("choices", "accuracy", "multiple choice, share right", (("accuracy", "commonest"), ("chance", "chance"))),
-    ("captions", "names_object_share", "captions that name the object", (("names_object_share", "commonest"),)),
-    ("captions", "cider", "captions, CIDEr", (("cider", "commonest"),)),
-)
-DENSE = (
-    ("dense_point_error_m", "dense points, fused visual tokens (m)"),
-    ("language_dense_point_error_m", "dense points, language states (m)"),
-)
 _POINTS = ("parse_rate", "point_error_m", "pixel_prior_point_error_m", "point_error_ratio", "label_accuracy")
-ENCODER = (
-    ("dense_point_error_m", "points (m)", ("pixel_prior_dense_point_error_m", "constant_dense_point_error_m")),
-    (
-        "dense_point_error_m_later_views",
-        "points of views 1 and later (m)",
-        ("pixel_prior_dense_point_error_m_later_views", "constant_dense_point_error_m_later_views"),
-    ),
-    ("unprojected_point_error_m", "points from depth and cameras (m)", ()),
-    ("depth_abs_rel", "depth, mean relative error", ("pixel_prior_depth_abs_rel",)),
-    ("pose_rotation_error_deg", "rotation (degrees)", ("no_motion_rotation_error_deg",)),
-    ("pose_translation_error_m", "translation (m)", ("no_motion_translation_error_m",)),
-    ("pose_right_error_m", "of it to the right (m)", ("no_motion_right_error_m",)),
-    ("pose_down_error_m", "of it down (m)", ("no_motion_down_error_m",)),
-    ("pose_forward_error_m", "of it forward (m)", ("no_motion_forward_error_m",)),
-)
-_BLIND_OF_ENCODER = {"pixel": "median of each pixel", "constant": "constant", "no": "no motion"}
 
 
 def figures_table(metrics: dict) -> str:
@@ -60,15 +17,6 @@ def figures_table(metrics: dict) -> str:
         metrics (`dict`): what `measure_rooms` returns, or what its metrics.json holds.
     Returns:
         `str`: tables of what was measured, in its order.
-
-    Example:
-        ```python
-        >>> from gap_mllm.evaluation import figures_table
-        >>> part = {"n": 4, "parse_rate": 1.0, "point_error_m": 0.5, "point_error_m_ci95": [0.4, 0.7]}
-        >>> print(figures_table({"views": {"2": part}}).splitlines()[-1])
-        | views: 2 | 4 | 1.00 | 0.50 [0.40, 0.70] | - | - | - |
-
-        ```
     """
     parts = {group: metrics[group] for group in ("wordings", "views", "styles", "sizes") if group in metrics}
     if "pose_rotation_error_deg" in metrics:
@@ -128,11 +76,6 @@ def _encoder_parts(groups):
     return _table([*heads, "no motion"], rows)
 
 
-def blind_of_encoder(name: str) -> str:
-    """What a blind figure of an encoder is, for people."""
-    return _BLIND_OF_ENCODER[name.split("_")[0]]
-
-
 def _figure(figures, name):
     """A figure with its interval; metrics.json holds what is not finite as text."""
     if name not in figures:
@@ -186,7 +129,3 @@ def write_figures(card: str | Path, metrics: dict) -> None:
     if not begin or not end:
         raise ValueError(f"{card} has no lines {BEGIN!r} and {END!r}; figures are written between them.")
     write_atomically(card, f"{before}{BEGIN}\n\n{card_text(metrics)}\n\n{END}{after}")
-
-
-__all__ = ["BEGIN", "DENSE", "ENCODER", "END", "TASKS"]
-__all__ += ["blind_of_encoder", "card_text", "figures_table", "write_figures"]

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from ...processing.asking_gap_mllm import AnswerForm, Asker
-from ...processing.data.scene_sample import SceneSample
-from ...processing.focal_lengths_gap_mllm import as_trained
+from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
+from gap_mllm.processing.data.scene_sample import SceneSample
+from gap_mllm.processing.focal_lengths_gap_mllm import as_trained
 
 
 OWN, OTHER, OFF = "model", "other_geometry", "geometry_off"
@@ -44,6 +44,3 @@ def answer_questions(
             encoded = asker.encode(list(pictures.values()), partners if geometry == OTHER else None)
             texts += asker.ask(chats, form, encoded, places)
     return texts
-
-
-__all__ = ["GEOMETRIES", "OFF", "OTHER", "OWN", "answer_questions"]

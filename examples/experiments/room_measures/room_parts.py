@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
-from ...processing.data import SceneSample
-from ...processing.data.rooms.styles import RoomStyle
-from ...processing.data.task_makers.templates import PHRASINGS
+from gap_mllm.processing.data import SceneSample
+from gap_mllm.processing.data.rooms.styles import RoomStyle
+from gap_mllm.processing.data.task_makers.templates import PHRASINGS
+
 from .geometry_answers import GEOMETRIES, OWN
 from .room_sets import MARKED, TRAINING_ROOMS, RoomKind, RoomSet, ask_room
 from .room_tasks import ROOM_TASKS
@@ -98,6 +99,3 @@ class AskedPart:
             samples += [sample for sample in asked if sample.metadata["maker"] in makers]
             refused += lacking
         return samples, sum(refused[maker] for maker in makers)
-
-
-__all__ = ["GROUPS", "TASKS", "AskedPart", "RoomPart", "plan_parts"]

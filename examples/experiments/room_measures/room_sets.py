@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ...processing.argument_checks import check_names
-from ...processing.data import SceneSample, make_tasks
-from ...processing.data.rooms.rendered_rooms import RenderedRooms
-from ...processing.data.rooms.styles import RoomStyle
-from ...processing.data.rooms.variety import RoomVariety
-from ...processing.data.task_makers.pixels import draft_of_mark
-from ...processing.data.task_makers.task_scene import Marked, TaskScene
-from ..baselines import BlindBaselines, fit_baselines
+from gap_mllm.evaluation.baselines import BlindBaselines, fit_baselines
+from gap_mllm.processing.argument_checks import check_names
+from gap_mllm.processing.data import SceneSample, make_tasks
+from gap_mllm.processing.data.rooms.rendered_rooms import RenderedRooms
+from gap_mllm.processing.data.rooms.styles import RoomStyle
+from gap_mllm.processing.data.rooms.variety import RoomVariety
+from gap_mllm.processing.data.task_makers.pixels import draft_of_mark
+from gap_mllm.processing.data.task_makers.task_scene import Marked, TaskScene
 
 
 MARKS_FILE = Path(__file__).with_name("frozen_marks.json")  # room, view, x, y of each frozen mark
@@ -130,6 +130,3 @@ def find_room_set(name: str) -> RoomSet:
     """A set of rooms by its name; raises ValueError where there is none."""
     check_names("rooms", [name], ROOM_SETS)
     return ROOM_SETS[name]
-
-
-__all__ = ["MARKED", "ROOM_SETS", "TRAINING_ROOMS", "RoomKind", "RoomSet", "ask_room", "find_room_set", "frozen_marks"]

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...processing.asking_gap_mllm import ANSWER_FORMS, AnswerForm
-from ...processing.data.scene_sample import SceneSample
-from ...processing.data.truth import LETTERS
-from ...processing.scores.letters import letter_score, read_choice
-from ..benchmarks import find_benchmark
-from ..benchmarks.gap_mllm_captions_benchmark import constant as commonest_caption
-from ..benchmarks.gap_mllm_detection_benchmark import constant as constant_detection
-from ..benchmarks.marked_points import MARKED_POINTS
-from ..benchmarks.posed_boxes import aligned_target, constant_box
-from ..intervals import with_interval
-from ..metrics.captions import caption_scores
+from gap_mllm.evaluation.benchmarks import find_benchmark
+from gap_mllm.evaluation.benchmarks.gap_mllm_captions_benchmark import constant as commonest_caption
+from gap_mllm.evaluation.benchmarks.gap_mllm_detection_benchmark import constant as constant_detection
+from gap_mllm.evaluation.benchmarks.marked_points import MARKED_POINTS
+from gap_mllm.evaluation.benchmarks.posed_boxes import aligned_target, constant_box
+from gap_mllm.evaluation.intervals import with_interval
+from gap_mllm.evaluation.metrics.captions import caption_scores
+from gap_mllm.processing.asking_gap_mllm import ANSWER_FORMS, AnswerForm
+from gap_mllm.processing.data.scene_sample import SceneSample
+from gap_mllm.processing.data.truth import LETTERS
+from gap_mllm.processing.scores.letters import letter_score, read_choice
 
 
 IOU = 0.25  # overlap from which a grounded box counts; of detection, it must be exceeded
@@ -157,5 +157,3 @@ ROOM_TASKS = {
     "choices": RoomTask(dict.fromkeys(CHOICE_KINDS, 1), AnswerForm(16), score_choices, commonest_option),
     "captions": RoomTask({"dense_caption": 1}, ANSWER_FORMS["dense_caption"], score_captions, commonest_caption),
 }
-
-__all__ = ["CHOICE_KINDS", "ROOM_TASKS", "RoomTask"]

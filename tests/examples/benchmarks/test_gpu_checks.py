@@ -11,7 +11,7 @@ import torch
 from gap_mllm.training import layouts
 
 
-SCRIPT = Path(__file__).parents[2] / "evaluation" / "speed" / "gpu_checks.py"
+SCRIPT = Path(__file__).parents[3] / "examples" / "benchmarks" / "gpu_checks.py"
 
 
 @pytest.fixture(scope="module")

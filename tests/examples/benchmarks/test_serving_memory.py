@@ -1,4 +1,4 @@
-"""The arithmetic of evaluation/speed/serving_memory.py, against figures by hand and published counts."""
+"""The arithmetic of examples/benchmarks/serving_memory.py, against figures by hand and published counts."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "evaluation" / "speed" / "serving_memory.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "benchmarks" / "serving_memory.py"))
 GIB = 2**30
 
 

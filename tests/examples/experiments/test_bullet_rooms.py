@@ -5,8 +5,8 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from bullet_rooms import THINGS, main, render_bullet_room
 
-from gap_mllm.evaluation.room_measures.bullet_rooms import THINGS, main, render_bullet_room
 from gap_mllm.processing.camera_geometry_gap_mllm import transform_points
 from tests.test_examples import ASSETS
 

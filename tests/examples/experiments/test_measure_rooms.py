@@ -3,20 +3,21 @@
 import json
 from pathlib import Path
 
+import measure_rooms as script
 import numpy as np
 import pytest
+from measure_rooms import measure_rooms
+from room_measures.figures_table import figures_table
+from room_measures.geometry_answers import OFF, OTHER, OWN, answer_questions
+from room_measures.room_parts import plan_parts
+from room_measures.room_sets import ROOM_SETS, RoomKind, ask_room, frozen_marks
+from room_measures.room_tasks import ROOM_TASKS, commonest_option
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction
-from gap_mllm.evaluation import evaluate_geometry_encoder, figures_table, measure_rooms, score_marked_pixels
-from gap_mllm.evaluation.room_measures import room_measure
-from gap_mllm.evaluation.room_measures.geometry_answers import OFF, OTHER, OWN, answer_questions
-from gap_mllm.evaluation.room_measures.room_parts import plan_parts
-from gap_mllm.evaluation.room_measures.room_sets import ROOM_SETS, RoomKind, ask_room, frozen_marks
-from gap_mllm.evaluation.room_measures.room_tasks import ROOM_TASKS, commonest_option
+from gap_mllm.evaluation import evaluate_geometry_encoder, score_marked_pixels
 from gap_mllm.processing import GapMllmProcessor
 from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 from gap_mllm.processing.data.scene_sample import SceneSample
-from gap_mllm_cli import main
 
 
 ROOT = Path(__file__).parents[3]
@@ -154,10 +155,10 @@ def test_the_same_call_goes_on_without_asking_again(measured, monkeypatch):
     def refuse(*_):
         raise AssertionError("asked again")
 
-    monkeypatch.setattr(room_measure, "answer_questions", refuse)
+    monkeypatch.setattr(script, "answer_questions", refuse)
     again = measure_rooms(MODEL, folder, groups=["tasks"], **SMALL)
     assert again["tasks"] == metrics["tasks"]
-    monkeypatch.setattr(room_measure, "plan_parts", refuse)  # rooms are not even rendered
+    monkeypatch.setattr(script, "plan_parts", refuse)  # rooms are not even rendered
     assert measure_rooms(MODEL, folder, groups=["tasks"], **SMALL) == again
     assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["rooms"] == "selection"
 
@@ -199,7 +200,8 @@ def test_the_table_has_every_task_with_its_interval(measured):
 
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
-    assert main(["measure-rooms", str(MODEL), "--output", str(tmp_path), "--rooms", "tests"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        script.main([str(MODEL), "--output", str(tmp_path), "--rooms", "tests"])
     assert "it takes selection, test, unseen" in capsys.readouterr().err
 
 
@@ -219,7 +221,7 @@ def test_a_geometry_encoder_is_measured_as_ever_and_on_other_rooms(tmp_path):
 
 
 def test_wordings_are_compared_on_the_same_marks(tmp_path):
-    measure = room_measure.RoomMeasure(None, tmp_path, batch_size=1, seed=0)
+    measure = script.RoomMeasure(None, tmp_path, batch_size=1, seed=0)
 
     def records(*errors):
         why = [None if np.isfinite(error) else "no JSON" for error in errors]

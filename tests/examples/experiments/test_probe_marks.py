@@ -4,16 +4,16 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import probe_marks as script
 import pytest
 import torch
+from probe_marks import _read, probe_marks
 
-import gap_mllm_cli
 from gap_mllm import GapMllmForPreTraining
-from gap_mllm.evaluation import answer_marked_pixels, make_marked_pixel_samples, probe_marks, score_marked_pixels
-from gap_mllm.evaluation.probing.marked_probe import _read
+from gap_mllm.evaluation import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
 from gap_mllm.evaluation.probing.visual_states import VisualStates
 from gap_mllm.training import SceneCollator
-from tests.evaluation.probing.conftest import FOLDER
+from tests.examples.experiments.conftest import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,10 @@ def test_scenes_that_cannot_be_asked_about_are_counted(shipped, rooms):
 
 
 @pytest.mark.slow
-def test_command_at_marks(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("gap_mllm.evaluation.probing.probe_command.NUM_BASELINE_ROOMS", 4)
-    words = ["probe", str(FOLDER), "--at", "marks", "--output", str(tmp_path), "--layers=-1", "--train-limit", "4"]
-    assert gap_mllm_cli.main([*words, "--limit", "2"]) == 0
+def test_the_script_writes_a_table(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "NUM_BASELINE_ROOMS", 4)
+    words = [str(FOLDER), "--output", str(tmp_path), "--layers=-1", "--train-limit", "4"]
+    script.main([*words, "--limit", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == [
         *("constant", "position", "tower", "fusion", "layer_6", "answer", "pixel_prior")

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from term_measures import MEASURES
+from term_trials import main, make_model, make_row, terms_alone, trial_arguments, trial_terms
 
-from gap_mllm.evaluation.term_measures import MEASURES
-from gap_mllm.evaluation.term_trials import main, make_model, make_row, terms_alone, trial_arguments, trial_terms
 from gap_mllm.training.losses import SHAPE_WORDS
 from gap_mllm.training.terms import LOSS_TERMS, ConsistencyTerm, ShapeTerm
 from gap_mllm.vggt_gap_mllm import GapMllmVggtModel
