@@ -1,4 +1,4 @@
-"""How many pairs of oriented boxes one core compares: `OMP_NUM_THREADS=1 python evaluation/speed/box_iou.py`.
+"""How many pairs of oriented boxes one core compares: `OMP_NUM_THREADS=1 python examples/benchmarks/box_iou.py`.
 
 Two sets of 100 x 100 boxes, one with about 39 % of the pairs overlapping, one mostly disjoint. Next to `box_iou_9dof`:
 the solids cut by manifold3d, and by scipy's half-space intersection with a hull, which takes a part of the pairs; all
@@ -7,15 +7,13 @@ pytorch3d is not run here: where both were measured on a set like the first, its
 took 0.53 of manifold3d's time (0.34 s and 0.64 s for 10 000 pairs), and 4.7 times it in calls of one pair with checks.
 """
 
-import argparse
 import os
-import statistics
 import time
-import timeit
 from collections.abc import Callable
 
 import manifold3d
 import numpy as np
+from harness import benchmark_parser, compare, save, show
 from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
@@ -83,36 +81,38 @@ def one_by_one(boxes1: np.ndarray, boxes2: np.ndarray) -> list:
     return [box_iou_9dof(one, other, "zxy") for one in boxes1 for other in boxes2]
 
 
-def pairs_per_second(compare: Callable, boxes1: np.ndarray, boxes2: np.ndarray, num_runs: int) -> float:
-    """Median over the runs, after one that does not count."""
-    times = timeit.repeat(lambda: compare(boxes1, boxes2), timer=time.process_time, repeat=num_runs + 1, number=1)
-    return len(boxes1) * len(boxes2) / statistics.median(times[1:])
+def pair_seconds(compare_boxes: Callable, boxes1: np.ndarray, boxes2: np.ndarray) -> float:
+    """Processor time of one pair."""
+    start = time.process_time()
+    compare_boxes(boxes1, boxes2)
+    return (time.process_time() - start) / (len(boxes1) * len(boxes2))
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):  # manifold3d starts a thread a core, and they wait for each other
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    rng = np.random.default_rng(args.seed)
+    rng, found = np.random.default_rng(args.seed), {}
     for name, span in SETS.items():
         boxes1, boxes2 = make_boxes(span, rng), make_boxes(span, rng)
         shared = box_intersection_9dof(boxes1, boxes2, "zxy", all_pairs=True)
         few = boxes1[:10], boxes2[:10]
         np.testing.assert_allclose(with_manifold3d(boxes1, boxes2), shared, rtol=0, atol=1e-9)
         np.testing.assert_allclose(with_scipy(*few), shared[:10, :10], rtol=0, atol=1e-6)
-        rates = {
-            "box_iou_9dof": pairs_per_second(all_at_once, boxes1, boxes2, 3 * args.runs),
-            "box_iou_9dof, 10 x 10 a call": pairs_per_second(ten_by_ten, boxes1, boxes2, args.runs),
-            "box_iou_9dof, one pair a call": pairs_per_second(one_by_one, boxes1[:20], boxes2[:20], args.runs),
-            "manifold3d": pairs_per_second(with_manifold3d, boxes1, boxes2, args.runs),
-            "scipy": pairs_per_second(with_scipy, *few, args.runs),
+        variants = {
+            "manifold3d": lambda boxes=(boxes1, boxes2): pair_seconds(with_manifold3d, *boxes),
+            "box_iou_9dof": lambda boxes=(boxes1, boxes2): pair_seconds(all_at_once, *boxes),
+            "box_iou_9dof, 10 x 10 a call": lambda boxes=(boxes1, boxes2): pair_seconds(ten_by_ten, *boxes),
+            "box_iou_9dof, one pair a call": lambda boxes=(boxes1[:20], boxes2[:20]): pair_seconds(one_by_one, *boxes),
+            "scipy": lambda boxes=few: pair_seconds(with_scipy, *boxes),
         }
-        print(f"{name}: {NUM_BOXES} x {NUM_BOXES} boxes, {100 * (shared > 0).mean():.1f} % of the pairs overlap")
-        for way, rate in rates.items():
-            print(f"  {way:30} {rate:9.0f} pairs/s, {rate / rates['manifold3d']:6.2f} of manifold3d")
+        figures = compare(variants, args.runs, clock=None)
+        found[f"{name}: {100 * (shared > 0).mean():.1f} % of the pairs overlap"] = figures
+    for what, figures in found.items():
+        show(what, figures, "microseconds a pair", 1e6)
+    save(args.output, found)
 
 
 if __name__ == "__main__":

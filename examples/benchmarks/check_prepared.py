@@ -1,19 +1,16 @@
-"""What it costs to see that prepared scans are unchanged: `python evaluation/speed/check_prepared.py`.
+"""What it costs to see that prepared scans are unchanged: `python examples/benchmarks/check_prepared.py`.
 
 Writes a tree of ScanNet exports (`color/`, `depth/`, `pose/` of every frame), prepares it, loads it again unchanged,
 and again after one pose was edited in place. Prints seconds of processor time, which other load on the machine hardly
 moves, and the check as a share of preparing. Costs grow with the number of files; `--scans 1500` is all of ScanNet.
 """
 
-import argparse
 import tempfile
-import time
-import timeit
-from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import numpy as np
+from harness import benchmark_parser, compare, save, show
 from PIL import Image
 
 from gap_mllm.processing.data import load_multiview
@@ -47,17 +44,11 @@ def write_scans(root: Path, num_scans: int, num_frames: int) -> None:
             (folder / "pose" / f"{frame}.txt").write_text(lines + "\n")
 
 
-def fastest(function: Callable, num_runs: int = 1) -> float:
-    """Seconds of processor time of the fastest of some calls."""
-    return min(timeit.repeat(function, timer=time.process_time, repeat=num_runs, number=1))
-
-
 def main() -> None:
     """Print one line for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, runs=3)
     parser.add_argument("--scans", type=int, default=50)
     parser.add_argument("--frames", type=int, default=300)
-    parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="check_prepared_") as folder:
@@ -67,20 +58,24 @@ def main() -> None:
         def load():
             return load_multiview("scannet", root / "data", "train", cache_dir=root / "cache", frames="export")
 
-        preparing, loading = fastest(load), fastest(load, args.repeats)
+        first = compare({"preparing": load}, runs=1, warm_up=0)
         options = {"data_dir": root / "data", "cache_dir": root / "cache", "frames": "export", "only_split": "train"}
         builder = open_source("scannet", **options)
-        checking = fastest(lambda: why_stale(builder), args.repeats)
+        variants = {"loading unchanged": load, "of which the check": lambda: why_stale(builder)}
+        again = compare(variants, args.runs)
+        preparing, checking = first["preparing"]["median"], again["of which the check"]["median"]
         [log] = Path(builder.cache_dir).glob("reads-*.json")
         num_files = sum(1 for _ in (root / "data" / "scans").rglob("*"))
         size = f"{len(load())} scans of {args.frames} frames, {num_files} files and folders"
         print(f"{size}; log {log.stat().st_size} bytes")
-        print(f"preparing {preparing:.2f} s; loading unchanged {loading:.3f} s, of which the check {checking:.3f} s")
+        show("processor time", first)
+        show("processor time, unchanged", again)
         print(f"check: {checking / num_files * 1e6:.2f} microseconds a file, {checking / preparing:.1%} of preparing")
         print(f"1,500 such scans, by the rule of three: {checking * 1500 / args.scans:.1f} s")
         pose = root / "data" / "scans" / "scene0000_00" / "pose" / "7.txt"
         pose.write_text(pose.read_text().replace("1.000000\n", "1.000000 \n"))
         print(f"an edited pose is seen: {why_stale(builder)}")
+        save(args.output, {"first": first, "again": again})
 
 
 if __name__ == "__main__":

@@ -1,18 +1,15 @@
-"""Do data-loader workers keep up with training? `OMP_NUM_THREADS=1 python evaluation/speed/collate_scenes.py`.
+"""Do data-loader workers keep up with training? `OMP_NUM_THREADS=1 python examples/benchmarks/collate_scenes.py`.
 
 Prints how many rows a second one worker collates and the tiny model trains on, and their ratio (marked pixels on 4
 views of 128 x 128, on disk as PNG); and how long decoding and prompting 32 JPEG views of 640 x 480 takes.
 """
 
-import argparse
-import statistics
 import tempfile
 import time
-import timeit
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from harness import benchmark_parser, compare, save, show
 from PIL import Image
 
 from gap_mllm import GapMllmForPreTraining
@@ -39,16 +36,9 @@ def rows_on_disk(folder: Path, num_rows: int, num_views: int, height: int, width
     return rows
 
 
-def seconds(run: Callable, num_runs: int) -> float:
-    """Median processor time of several runs, after one to warm up."""
-    times = timeit.repeat(run, timer=time.process_time, repeat=num_runs + 1, number=1)
-    return statistics.median(times[1:])
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__, runs=9)
     parser.add_argument("--batch", type=int, default=4, help="rows in a batch")
-    parser.add_argument("--runs", type=int, default=9)
     args = parser.parse_args()
     torch.set_num_threads(1)
     model = GapMllmForPreTraining.from_pretrained(TINY_MODEL, dtype="float32").train()
@@ -65,13 +55,15 @@ def main():
             optimizer.step()
             optimizer.zero_grad()
 
-        collating, training = (seconds(run, args.runs) / args.batch for run in (lambda: collator(rows), train))
-        print(f"one worker collates {1 / collating:.1f} rows/s, the tiny model trains on {1 / training:.1f} rows/s")
-        print(f"ratio {training / collating:.1f} (processor time, medians of {args.runs})")
+        variants = {"one worker collates": lambda: collator(rows), "the tiny model trains": train}
+        found = {"a row": compare(variants, args.runs, lambda: time.process_time() / args.batch)}
         large = rows_on_disk(Path(folder), 1, 32, 480, 640, ".jpg")
         prompt = SceneCollator(processor, max_view_pixels=518 * 392)
-        took = seconds(lambda: prompt(large), max(3, args.runs // 3))
-        print(f"32 JPEG views of 640 x 480 take {took:.2f} s to decode, mark, resize and prompt")
+        variants = {"decode, mark, resize and prompt": lambda: prompt(large)}
+        found["32 JPEG views of 640 x 480"] = compare(variants, max(3, args.runs // 3))
+    for what, figures in found.items():
+        show(f"{what}, processor time", figures, "ms", 1000)
+    save(args.output, found)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """How much of a training step does the patch embedding cost as a convolution, and how much as a matrix product?
 
-`OMP_NUM_THREADS=1 python evaluation/speed/embed_patches.py` prints forward and backward pass of both, and
+`OMP_NUM_THREADS=1 python examples/benchmarks/embed_patches.py` prints forward and backward pass of both, and
 their ratio, for the published width and for the tiny model's.
 """
 
-import argparse
-import statistics
 import time
 
 import torch
+from harness import benchmark_parser, compare, save, show
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionPatchEmbed
 
@@ -33,23 +32,27 @@ def seconds(tower: Tower, patches: torch.Tensor) -> float:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__, runs=28)
     parser.add_argument("--patches", type=int, default=576)
-    parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    found = {}
     for hidden_size in (96, 1152):
         tower = Tower(hidden_size).to(args.device)
         patches = torch.randn(args.patches, 3 * 2 * 16 * 16, device=args.device)
-        times = {"convolution": [], "matrix product": []}
-        for _ in range(args.runs):  # by turns, so that a busy machine slows both
-            times["convolution"].append(seconds(tower, patches))
+
+        def as_product(tower=tower, patches=patches):
             with linear_patch_embedding(tower):
-                times["matrix product"].append(seconds(tower, patches))
-        medians = {name: 1000 * statistics.median(values[2:]) for name, values in times.items()}
-        shown = ", ".join(f"{name} {value:.1f} ms" for name, value in medians.items())
-        ratio = medians["convolution"] / medians["matrix product"]
-        print(f"{args.patches} patches to {hidden_size}: {shown}, {ratio:.1f} times")
+                return seconds(tower, patches)
+
+        variants = {
+            "matrix product": as_product,
+            "convolution": lambda tower=tower, patches=patches: seconds(tower, patches),
+        }
+        found[f"{args.patches} patches to {hidden_size}"] = compare(variants, args.runs, clock=None, warm_up=2)
+    for what, figures in found.items():
+        show(what, figures, "ms", 1000)
+    save(args.output, found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What only a GPU can show, in one table: `python evaluation/speed/gpu_checks.py --output outputs/gpu_checks`.
+"""What only a GPU can show, in one table: `python examples/benchmarks/gpu_checks.py --output outputs/gpu_checks`.
 
 Weights are random: at the published widths with few layers where numbers are compared, at the published size where
 memory and speed are. A further check is a function that yields rows, and its line in `STEPS`. `--dry-run` runs every

@@ -1,4 +1,4 @@
-"""What do hidden states cost that heads read? `python evaluation/speed/keep_hidden_states.py`.
+"""What do hidden states cost that heads read? `python examples/benchmarks/keep_hidden_states.py`.
 
 Runs the language model of Qwen3-VL, of the published depth and with random weights, over one long row, keeping no
 hidden states, those of the four layers that GeoVR's heads read, or all of them, as `output_hidden_states=True` does.
@@ -6,22 +6,23 @@ Prints the peak memory of each in a pass without gradient, and in a training ste
 keeps the input of each layer in any case. On a GPU by torch's allocator, else by the peak of a process each (Linux).
 """
 
-import argparse
 import os
 import resource
 import subprocess
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
+from harness import benchmark_parser, compare, save, show
 from transformers import Qwen3VLTextConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
 from gap_mllm.hidden_states_gap_mllm import map_layers, read_hidden_states
 
 
-LAYERS, KEPT = 28, ("none", "four", "all")
+LAYERS, KEPT = 28, ("all", "four", "none")
 EXACT = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back to the system at once
 FOUR = map_layers(LAYERS, [4, 11, 17, 23], 24)
 
@@ -57,7 +58,7 @@ def peak_megabytes(kept: str, is_training: bool, tokens: int, width: int) -> flo
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, runs=1)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--width", type=int, default=512, help="hidden size, a multiple of 32")
     parser.add_argument("--kept", choices=KEPT, help="measure one kind in this process, and print MB")
@@ -66,17 +67,17 @@ def main():
     if args.kept:
         print(peak_megabytes(args.kept, args.training, args.tokens, args.width))
         return
+    sizes, found = ["--tokens", str(args.tokens), "--width", str(args.width)], {}
     for what, flags in (("pass without gradient", []), ("training step", ["--training"])):
-        peaks = {}
-        for kept in KEPT:
-            words = [sys.executable, __file__, "--kept", kept, *flags]
-            words += ["--tokens", str(args.tokens), "--width", str(args.width)]
-            peaks[kept] = float(subprocess.run(words, check=True, capture_output=True, text=True, env=EXACT).stdout)
-        added = {kept: peaks[kept] - peaks["none"] for kept in ("four", "all")}
-        print(
-            f"{what}: {peaks['none']:.0f} MB at the peak; four layers add {added['four']:.0f} MB, all "
-            f"{added['all']:.0f} MB; the peak with four is {peaks['four'] / peaks['all']:.2f} of that with all"
-        )
+
+        def megabytes(kept, flags=flags):
+            words = [sys.executable, __file__, "--kept", kept, *flags, *sizes]
+            return float(subprocess.run(words, check=True, capture_output=True, text=True, env=EXACT).stdout)
+
+        variants = {kept: partial(megabytes, kept) for kept in KEPT}
+        found[what] = compare(variants, args.runs, clock=None, warm_up=0)
+        show(f"{what}, memory at the peak by the hidden states that are kept", found[what], "MB")
+    save(args.output, found)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Where the time of a training step goes: `OMP_NUM_THREADS=1 python evaluation/speed/profile_step.py quickstart`.
+"""Where the time of a training step goes: `OMP_NUM_THREADS=1 python examples/benchmarks/profile_step.py quickstart`.
 
 Trains by a recipe for a few steps, all in one process and thread, and prints how much processor time of a step goes
 into rooms and questions, the collator (with the processor's own share), each part of the model, the terms of the loss,
 the backward pass, the optimiser, and the trainer around them. Flags behind the recipe's name are those of the recipe.
 """
 
-import argparse
 import tempfile
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
+from harness import benchmark_parser, save
 from transformers import TrainerCallback
 
 from gap_mllm.processing import GapMllmProcessor
@@ -91,7 +91,7 @@ class Stopwatch(TrainerCallback):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__, runs=None)
     parser.add_argument("recipe", help="name or path of a recipe of gap-mllm train")
     parser.add_argument("--steps", type=int, default=30, help="measured steps, after 4 others")
     args, flags = parser.parse_known_args()
@@ -109,6 +109,7 @@ def main():
     print(f"{args.recipe}: {1000 * total / args.steps:.0f} ms of processor time a step, {args.steps} steps")
     for name, seconds in watch.measured.most_common():
         print(f"{seconds / total:7.1%} {1000 * seconds / args.steps:8.1f} ms  {name}")
+    save(args.output, {name: seconds / total for name, seconds in watch.measured.items()})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""How much memory a large annotation file takes: `python evaluation/speed/read_large_json.py --gigabytes 2`.
+"""How much memory a large annotation file takes: `python examples/benchmarks/read_large_json.py --gigabytes 2`.
 
 Writes one JSON array of detection records, all about the same few pictures, and reads it in processes of their own:
 the array alone, and as source "gap_mllm" through `load_multiview`, streaming and prepared. Prints by how much resident
 memory grows after the imports, at most, and fails if it is 300 MB or more. Linux only.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from harness import benchmark_parser, compare, save, show
 from PIL import Image
 
 
@@ -96,7 +97,7 @@ def measure(way: str, file: Path, root: Path, cache: Path) -> tuple[int, float, 
 
 def main():
     """Measure all ways that are asked for; exit code 1 if one takes too much."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__, runs=1)
     parser.add_argument("--gigabytes", type=float, default=0.2, help="size of the file")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="how it is read")
     parser.add_argument("--folder", help="where to write; default: a temporary folder")
@@ -110,11 +111,17 @@ def main():
         file = root / "train" / "detection_train.json"
         seconds, size = time.perf_counter() - start, file.stat().st_size / 1e9
         print(f"{size:.2f} GB, {num_records} records, written in {seconds:.0f} s", flush=True)
-        for way in args.ways:
+
+        def megabytes(way):
             count, grown_mb, seconds = measure(way, file, root, Path(folder) / "cache")
-            print(f"{way:9} {count} records, memory grows by {grown_mb:.0f} MB, {seconds:.0f} s", flush=True)
+            print(f"{way:9} {count} records in {seconds:.0f} s", flush=True)
             if count != num_records or grown_mb >= LIMIT_MB:
                 failed.append(way)
+            return grown_mb
+
+        found = compare({way: partial(megabytes, way) for way in args.ways}, args.runs, clock=None, warm_up=0)
+    show("memory grows by", found, "MB")
+    save(args.output, found)
     if failed:
         raise SystemExit(f"{', '.join(failed)}: {LIMIT_MB} MB or more, or records are missing.")
 

@@ -1,17 +1,12 @@
-"""How long choosing frames takes on one core: `OMP_NUM_THREADS=1 python evaluation/speed/sample_frames.py`.
+"""How long choosing frames takes on one core: `OMP_NUM_THREADS=1 python examples/benchmarks/sample_frames.py`.
 
 Prints the median over several runs in milliseconds of processor time, which other load on the machine hardly moves,
 with the range, for both modes of `space_aware_sample` and for a plain loop over Python sets, which compares every
 frame anew for every pick. The loop and mode "reference" must choose the same frames.
 """
 
-import argparse
-import statistics
-import time
-import timeit
-from collections.abc import Callable
-
 import numpy as np
+from harness import benchmark_parser, compare, save, show
 
 from gap_mllm.processing import space_aware_sample
 
@@ -53,34 +48,25 @@ def sample_by_sets(world_points: np.ndarray, confidence: np.ndarray, num_frames:
     return sorted(chosen)
 
 
-def measure(choose: Callable, num_runs: int) -> list[float]:
-    """Return the processor time of each run in milliseconds, after one run that does not count."""
-    times = timeit.repeat(choose, timer=time.process_time, repeat=num_runs + 1, number=1)
-    return [1000 * seconds for seconds in times[1:]]
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = benchmark_parser(__doc__, runs=15)
     parser.add_argument("--candidates", type=int, default=128)
     parser.add_argument("--height", type=int, default=20, help="rows of a point map")
     parser.add_argument("--width", type=int, default=20)
     parser.add_argument("--frames", type=int, default=16, help="frames to choose")
-    parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
     scene = make_walk(args.candidates, args.height, args.width)
     if space_aware_sample(*scene, args.frames, mode="reference") != sample_by_sets(*scene, args.frames):
         raise SystemExit('The plain loop and mode="reference" chose different frames.')
-    times = {
-        "plain loop over sets": measure(lambda: sample_by_sets(*scene, args.frames), args.runs),
-        'mode "reference"': measure(lambda: space_aware_sample(*scene, args.frames, mode="reference"), args.runs),
-        'mode "robust"': measure(lambda: space_aware_sample(*scene, args.frames), args.runs),
+    variants = {
+        'mode "robust"': lambda: space_aware_sample(*scene, args.frames),
+        'mode "reference"': lambda: space_aware_sample(*scene, args.frames, mode="reference"),
+        "plain loop over sets": lambda: sample_by_sets(*scene, args.frames),
     }
-    plain = statistics.median(times["plain loop over sets"])
-    size = f"{args.candidates} candidates of {args.height}x{args.width} points"
-    print(f"{size} to {args.frames} frames, {args.runs} runs")
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:21} {median:8.1f} ms (from {min(values):.1f} to {max(values):.1f}), {plain / median:5.1f}x")
+    found = compare(variants, args.runs)
+    size = f"{args.candidates} candidates of {args.height} x {args.width} points"
+    show(f"{size} to {args.frames} frames", found, "ms", 1000)
+    save(args.output, found)
 
 
 if __name__ == "__main__":

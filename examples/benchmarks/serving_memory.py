@@ -1,4 +1,4 @@
-"""How many scenes a GPU has room for: `python evaluation/speed/serving_memory.py`.
+"""How many scenes a GPU has room for: `python examples/benchmarks/serving_memory.py`.
 
 Weights are counted on the meta device; nothing is loaded or measured. Sizes are those of Qwen3-VL-2B, 4B and
 8B-Instruct (its config.json files) with VGGT-1B; parameters without VGGT and fusion are those that Qwen publishes,

@@ -1,4 +1,4 @@
-"""What a session saves: `OMP_NUM_THREADS=1 python evaluation/speed/session.py`.
+"""What a session saves: `OMP_NUM_THREADS=1 python examples/benchmarks/session.py`.
 
 Asks questions about one set of views, each answered with the same number of tokens: each by a plain call of
 `processor.ask`, all in one batch of it, one after the other in a `SceneSession`, and all at once there. Prints the
@@ -7,13 +7,13 @@ runs that take turns; and whether all ways gave the same answers. `--frames` tak
 rendered rooms, `--model` any model.
 """
 
-import argparse
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from harness import benchmark_parser, compare, save, show
 from PIL import Image
 from transformers import PreTrainedModel
 
@@ -56,7 +56,7 @@ def ways(
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, runs=3)
     parser.add_argument("--model", default=TINY_MODEL, help="folder or repository")
     parser.add_argument("--frames", help="folder of pictures, or a video, in place of a rendered room")
     parser.add_argument("--views", type=int, default=8)
@@ -64,7 +64,6 @@ def main():
     parser.add_argument("--view-pixels", type=int, help="pixels of a view as the model gets it; default: the model's")
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--tokens", type=int, default=32, help="tokens of each answer")
-    parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
@@ -80,23 +79,29 @@ def main():
         views = room_views(args.views, *args.size)
     questions = [f"{QUESTIONS[place % len(QUESTIONS)]} ({place})" for place in range(args.questions)]
     options = {"max_new_tokens": args.tokens, "min_new_tokens": args.tokens}
-    clock = time.perf_counter if device == "cuda" else time.process_time
+    texts = {}
+
+    def kept(name, ask):
+        texts[name] = ask()
+
     asked = ways(model, processor, views, questions, options)
-    took, texts = {name: [] for name in asked}, {}
-    for run in range(args.runs + 1):
-        for name, ask in asked.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = clock()
-            texts[name] = ask()
-            took[name] += [clock() - start] if run else []  # the first warms up
-    plain, *_ = took
-    median = {name: statistics.median(times) for name, times in took.items()}
+    variants = {name: partial(kept, name, ask) for name, ask in asked.items()}
+    found = compare(variants, args.runs, _gpu_seconds if device == "cuda" else time.process_time)
     tokens = processor(images=views, text=processor.image_token * len(views))["image_grid_thw"].prod(-1).sum() // 4
-    print(f"{args.questions} questions about {len(views)} views ({tokens} visual tokens), {args.tokens} tokens each")
-    for name, seconds in median.items():
-        same = "the same answers" if texts[name] == texts[plain] else "OTHER ANSWERS"
-        print(f"{name:29} {seconds:8.2f} s, {median[plain] / seconds:5.1f} times the plain calls; {same}")
+    show(
+        f"{args.questions} questions about {len(views)} views ({tokens} visual tokens), {args.tokens} tokens each",
+        found,
+    )
+    plain = next(iter(texts))
+    for name, given in texts.items():
+        if given != texts[plain]:
+            print(f"{name}: OTHER ANSWERS than {plain}")
+    save(args.output, found)
+
+
+def _gpu_seconds():
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A soak of sessions: `OMP_NUM_THREADS=1 python evaluation/speed/soak_sessions.py`.
+"""A soak of sessions: `OMP_NUM_THREADS=1 python examples/benchmarks/soak_sessions.py`.
 
 Requests of every kind, a tenth of them damaged, by several threads to several `SceneSession`s of one model. Each sound
 one must be answered, each damaged one refused or answered in the words that are expected, and the session must go on
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import av
 from PIL import Image
+from soak_loop import Kind, soak
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmProcessor, GapMllmVggtForReconstruction, SceneSession
 from gap_mllm.evaluation import render_split
-from gap_mllm.evaluation.speed.soak_loop import Kind, soak
 
 
 ASSETS = Path(__file__).parents[2] / "examples" / "assets"

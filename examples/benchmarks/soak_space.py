@@ -1,4 +1,4 @@
-"""A soak of a Space that runs (`make space`): `.venv-space/bin/python evaluation/speed/soak_space.py --pid PID`.
+"""A soak of a Space that runs (`make space`): `.venv-space/bin/python examples/benchmarks/soak_space.py --pid PID`.
 
 Requests as the page sends them over HTTP, a tenth of them damaged, by several threads for several visitors, of whom
 some leave and others come. Each sound one must be answered, each damaged one told in the words that are expected, and
@@ -13,9 +13,9 @@ import sys
 import uuid
 
 from PIL import Image
+from soak_loop import Kind, soak
 
 from gap_mllm.evaluation import render_split
-from gap_mllm.evaluation.speed.soak_loop import Kind, soak
 
 
 WHAT, FIND_ALL, FIND_ONE, QUESTION = "What is here?", "Find objects", "Find what I describe", "Ask a question"

@@ -1,4 +1,4 @@
-"""A soak of `vllm serve` with the plug-in: `.venv-vllm/bin/python evaluation/speed/soak_vllm.py`.
+"""A soak of `vllm serve` with the plug-in: `.venv-vllm/bin/python examples/benchmarks/soak_vllm.py`.
 
 Starts a server of the tiny model (float32, at most 8 pictures, 8 requests at a time) and sends requests over OpenAI's
 chat API, a tenth of them damaged, by several clients at once. Every sound one must be answered as transformers answers
@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from soak_loop import Kind, soak
 
 from gap_mllm import GapMllmForConditionalGeneration
 from gap_mllm.evaluation import render_split
-from gap_mllm.evaluation.speed.soak_loop import Kind, soak
 from gap_mllm.processing import GapMllmProcessor
 
 

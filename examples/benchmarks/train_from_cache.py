@@ -1,17 +1,17 @@
-"""How much faster is an epoch that finds its geometry in the cache? `python evaluation/speed/train_from_cache.py`.
+"""How much faster is an epoch that finds its geometry in the cache? `python examples/benchmarks/train_from_cache.py`.
 
 Trains the shipped tiny model, around a deeper frozen encoder with random weights, for two epochs over the same rooms
 in one process and thread. Prints steps a second of processor time, which other load on the machine hardly moves, of
 both epochs, their ratio, the encoder's share of a step of the first (`--layers` changes it), and what was found.
 """
 
-import argparse
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from harness import benchmark_parser, figures_of, save, show
 from transformers import TrainerCallback
 
 from gap_mllm import GapMllmForPreTraining, GapMllmVggtModel
@@ -48,7 +48,7 @@ class Clock(TrainerCallback):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, runs=None)
     parser.add_argument("--rooms", type=int, default=16)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--layers", type=int, default=144, help="layers of the encoder, 4 or more")
@@ -84,13 +84,11 @@ def main():
     half = len(clock.steps) // 2
     epochs = [[seconds for seconds, _ in part] for part in (clock.steps[1:half], clock.steps[half + 1 :])]
     share = statistics.median(encoding / seconds for seconds, encoding in clock.steps[1:half])
-    first, second = map(statistics.median, epochs)
     rates = [entry["cache_hit_rate"] for entry in trainer.state.log_history if "cache_hit_rate" in entry]
-    print(
-        f"epoch 1: {1 / first:.2f} steps a second, of which the encoder takes {share:.0%}; scenes found {rates[0]:.0%}"
-    )
-    print(f"epoch 2: {1 / second:.2f} steps a second; scenes found {rates[1]:.0%}")
-    print(f"ratio {first / second:.1f} (medians of {half - 1} steps)")
+    found = figures_of({"epoch 2": epochs[1], "epoch 1": epochs[0]})
+    show(f"a step, of {half - 1} in each epoch", found, "ms", 1000)
+    print(f"epoch 1: the encoder takes {share:.0%} of a step; scenes found {rates[0]:.0%}, in epoch 2 {rates[1]:.0%}")
+    save(args.output, found)
 
 
 if __name__ == "__main__":

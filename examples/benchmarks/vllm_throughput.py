@@ -1,15 +1,16 @@
-"""Throughput of vLLM beside transformers: `.venv-vllm/bin/python evaluation/speed/vllm_throughput.py`.
+"""Throughput of vLLM beside transformers: `.venv-vllm/bin/python examples/benchmarks/vllm_throughput.py`.
 
 Asks as many prompts as told, each about the views of a room of its own, once by batches of `processor.ask` and once by
 one engine with the plug-in of examples/vllm, in turns within one run: prompts a second by wall clock, their ratio, and
 how many greedy texts are the same. Start-up of the engine is told apart.
 """
 
-import argparse
 import os
-import statistics
 import time
+from functools import partial
 from pathlib import Path
+
+from harness import benchmark_parser, compare, save, show
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmProcessor
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
@@ -20,13 +21,12 @@ QUESTION = "Detect all objects as 3D boxes in JSON."
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__, runs=3)
     parser.add_argument("--model", default=TINY_MODEL, help="folder or repository")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=32, help="tokens of an answer at most")
     parser.add_argument("--batch-size", type=int, default=16, help="of transformers, and the engine's most at once")
-    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dtype", default="float32")
     args = parser.parse_args()
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process, as transformers has
@@ -63,19 +63,21 @@ def main():
         views = [{"type": "image", "image": view.image} for view in rooms[index].views]
         chats.append([{"role": "user", "content": [*views, {"type": "text", "text": QUESTION}]}])
     warm, chats = chats[args.prompts :], chats[: args.prompts]
-    rates, texts = {"transformers": [], "vLLM": []}, {}
+    texts = {}
     for ask in (by_transformers, by_vllm):
         ask(warm[:4])
-    for _ in range(args.runs):
-        for name, ask in (("transformers", by_transformers), ("vLLM", by_vllm)):
-            started = time.perf_counter()
-            texts[name] = ask(chats)
-            rates[name].append(len(chats) / (time.perf_counter() - started))
+
+    def kept(name, ask):
+        texts[name] = ask(chats)
+
+    variants = {"vLLM": partial(kept, "vLLM", by_vllm), "transformers": partial(kept, "transformers", by_transformers)}
+    found = compare(variants, args.runs, time.perf_counter, warm_up=0)
+    show(f"{len(chats)} prompts", found)
+    for name, of in found.items():
+        print(f"{name}: {len(chats) / of['median']:.1f} prompts/s")
     same = sum(one == other for one, other in zip(texts["transformers"], texts["vLLM"], strict=True))
-    ratio = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
-    for name, values in rates.items():
-        print(f"{name}: {statistics.median(values):.1f} prompts/s ({', '.join(f'{value:.1f}' for value in values)})")
-    print(f"ratio {ratio:.2f}; {same} of {len(chats)} texts are the same")
+    print(f"{same} of {len(chats)} texts are the same")
+    save(args.output, found)
 
 
 if __name__ == "__main__":
