@@ -97,7 +97,6 @@ setup(
     package_data={
         "gap_mllm.processing.scene_3d": ["viewer.html"],
         "gap_mllm.training": ["recipes/*.yaml", "accelerate/*.yaml"],
-        "gap_mllm.evaluation": ["ablations/*.yaml", "room_measures/*.json"],
     },
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,

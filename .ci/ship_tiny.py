@@ -9,22 +9,25 @@ README.md, and the model-index of its metadata.
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import yaml
 
 from gap_mllm import GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
-from gap_mllm.evaluation import measure_rooms, save_metrics
-from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, write_figures
+from gap_mllm.evaluation import save_metrics
 from gap_mllm.evaluation.runner import update_card
 from gap_mllm.hub import save_for_hub
 from gap_mllm.training.recipes import load_recipe
 
 
-RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "examples" / "experiments"))
+from measure_rooms import measure_rooms  # noqa: E402
+from room_measures.figures_table import BEGIN, END, write_figures  # noqa: E402
+
+
+RECIPES = ROOT / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
 # By the recipe that each ends with; what other recipes give is told as it is.
 TARGETS = {"tiny_gap_mllm_mixed": "make tiny-model", "tiny_geometry_encoder_longer": "make tiny-encoder"}
@@ -42,13 +45,10 @@ def save_half(run: Path, folder: Path, before: Path | None = None, share: float 
     arXiv 2109.01903).
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if is_encoder(run):  # without code: examples build models around it, and none loads it alone
-        with tempfile.TemporaryDirectory() as whole:
-            encoder = GapMllmVggtForReconstruction.from_pretrained(run)
-            halved = {name: weights.half() for name, weights in encoder.state_dict().items()}  # .half() spares heads
-            encoder.save_pretrained(whole, state_dict=halved)
-            for name in ("config.json", "model.safetensors"):
-                shutil.copyfile(Path(whole) / name, folder / name)
+    if is_encoder(run):
+        encoder = GapMllmVggtForReconstruction.from_pretrained(run)
+        halved = {name: weights.half() for name, weights in encoder.state_dict().items()}  # .half() spares heads
+        encoder.save_pretrained(folder, state_dict=halved)
     else:
         model = GapMllmForPreTraining.from_pretrained(run)
         if before is not None:
@@ -58,8 +58,6 @@ def save_half(run: Path, folder: Path, before: Path | None = None, share: float 
         model = model.half()
         save_for_hub(model, GapMllmProcessor.from_pretrained(run), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"), object_hook=_in_float32)
-    if is_encoder(run):
-        config.pop("auto_map", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,6 @@ from ..processing.scores import (
     read_detections,
 )
 from ..training.curves import plot_curves
-from .ablations import Ablation, paired_difference, read_ablation, run_ablation
 from .baselines import BlindBaselines, fit_baselines
 from .dense_points import (
     evaluate_geometry_encoder,
@@ -53,31 +52,20 @@ from .metrics.spar_bench import spar_bench_aggregate, spar_bench_is_unparsed, sp
 from .metrics.sqa3d import sqa3d_aggregate, sqa3d_question_type, sqa3d_score
 from .metrics.vsibench import vsibench_aggregate, vsibench_is_unparsed, vsibench_overall, vsibench_score
 from .metrics.vstibench import vstibench_aggregate, vstibench_rate, vstibench_read
-from .photographs import answer_photographs, open_photographs
 from .probing import (
     CorrespondenceScore,
     correspondence_score,
     draw_gate_maps,
     gate_maps,
-    probe_marks,
     probe_model,
     relate_run,
     relate_to_task,
     token_points,
 )
-from .room_answers import answer_rooms
-from .room_measures import figures_table, measure_rooms
-from .time_trial import TrialRooms, run_time_trial
 
 
 __all__ = [
-    "answer_rooms",
-    "open_photographs",
-    "answer_photographs",
-    "run_time_trial",
-    "TrialRooms",
     "METRICS",
-    "Ablation",
     "AnswerExample",
     "BlindBaselines",
     "CorrespondenceScore",
@@ -107,7 +95,6 @@ __all__ = [
     "evaluate_geometry_encoder",
     "evaluate_point_maps",
     "extract_choice",
-    "figures_table",
     "fit_baselines",
     "frame_accuracy",
     "gate_maps",
@@ -120,19 +107,15 @@ __all__ = [
     "load_metrics",
     "make_marked_pixel_samples",
     "marked_pixel_scorer",
-    "measure_rooms",
     "mmsi_aggregate",
     "multi3drefer_f1",
     "multi3drefer_score",
-    "paired_difference",
     "plot_curves",
     "point_cloud_errors",
     "pose_auc",
     "pose_errors",
-    "probe_marks",
     "probe_model",
     "project_wireframe",
-    "read_ablation",
     "read_detections",
     "read_frame",
     "reconstruction_scene",
@@ -141,7 +124,6 @@ __all__ = [
     "relate_to_task",
     "relative_pose_errors",
     "render_split",
-    "run_ablation",
     "save_metrics",
     "scanqa_aggregate",
     "scanqa_score",

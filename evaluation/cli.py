@@ -1,4 +1,4 @@
-"""What the commands `gap-mllm evaluate`, `measure-rooms`, `probe` and `ablate` do."""
+"""What the commands `gap-mllm evaluate` and `probe` do."""
 
 import argparse
 import json
@@ -7,8 +7,6 @@ from gap_mllm_cli.options import read_option
 
 from ..processing.argument_checks import check_count, check_device
 from . import runner
-from .ablations.ablation import read_flags
-from .ablations.arms import run_ablation
 from .runner.card import check_card, update_card
 from .runner.processes import is_launched, launch
 
@@ -21,6 +19,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     options = dict(read_option(text) for text in args.option)
     settings = {
         "benchmark": args.benchmark,
+        "data": args.data,
         "data_dir": args.data_dir,
         "output": args.output,
         "split": args.split,
@@ -56,29 +55,13 @@ def run_evaluate(args: argparse.Namespace) -> None:
         print(f"wrote the results into {args.update_card}")
 
 
-def run_measure_rooms(args: argparse.Namespace) -> None:
-    """Measure a model or a geometry encoder on rooms, and print its table."""
-    from .room_measures import figures_table, measure_rooms
-
-    options = {name: value for name, value in vars(args).items() if name not in ("run", "model") and value is not None}
-    print(figures_table(measure_rooms(args.model, **options)))
-    print(f"wrote {args.output}/metrics.json")
-
-
 def run_probe(args: argparse.Namespace) -> None:
     """Probe a model, print a table and write files. Raises ValueError where an argument does not fit."""
     from .probing.probe_command import probe_into_folder
 
-    options, names = vars(args).copy(), ("run", "option")
+    options, names = vars(args).copy(), ("run", "option", "at")
     options["source_options"] = dict(read_option(text) for text in args.option)
     print(probe_into_folder(**{name: value for name, value in options.items() if name not in names}))
-
-
-def run_ablate(args: argparse.Namespace) -> None:
-    """Train the arms of an ablation and compare them; unknown flags are keys of the recipe."""
-    changes = {"seeds": args.seeds, "arms": args.arms}
-    run_ablation(args.ablation, args.output_dir, read_flags(args.overrides), **changes)
-    print(f"wrote {args.output_dir}/report.md")
 
 
 def _relaunch(args):
@@ -115,4 +98,4 @@ def _name_or_parts(text):
         raise ValueError(f"--attn-implementation {text!r} is neither a name nor JSON: {error}.") from None
 
 
-__all__ = ["run_ablate", "run_evaluate", "run_measure_rooms", "run_probe"]
+__all__ = ["run_evaluate", "run_probe"]

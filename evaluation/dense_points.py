@@ -357,7 +357,7 @@ def evaluate_point_maps(
             batch.pop("sample_ids")
             truth = batch.pop("point_map_targets").numpy()
             shape = len(batch_scenes), len(batch_scenes[0].images), -1
-            batch = {name: value.to(device) for name, value in batch.items()}
+            batch = {name: value.to(device) for name, value in batch.items() if name not in LOSS_FIELDS}
             geometry = {}
             if with_shuffled_geometry:  # encoded once, used twice
                 views = {name: batch[name] for name in ("image_grid_thw", "scene_lengths")}
@@ -405,8 +405,7 @@ def _sample(scene, cross_size=None):
 
 
 def _point_maps(model, batch, geometry):
-    inputs = {name: value for name, value in batch.items() if name not in LOSS_FIELDS}
-    maps = model(**inputs, geometry_features=geometry).point_maps
+    maps = model(**batch, geometry_features=geometry).point_maps
     names = {"visual": NAME, "language": f"language_{NAME}"}
     return {names[source]: points.float().cpu().numpy() for source, points in maps.items()}
 

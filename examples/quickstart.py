@@ -19,7 +19,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing is downloaded
 
-ASSETS = Path(__file__).parent / "assets"
+HERE = Path(__file__).parent
+ASSETS = HERE / "assets"
+sys.path += [str(HERE / "quickstart_parts"), str(HERE / "experiments")]  # whose ablations it trains by
 FIRST_TEST_ROOM = 5000  # those before it were looked at while recipes were made
 COMMAND = "python examples/quickstart.py"
 
@@ -33,7 +35,9 @@ def main():
     torch.set_num_threads(args.threads)
     if not sys.stdout.isatty():
         logging.disable_progress_bar()
-    from gap_mllm.evaluation import TrialRooms, run_time_trial, save_metrics
+    from time_trial import TrialRooms, run_time_trial
+
+    from gap_mllm.evaluation import save_metrics
 
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
@@ -75,16 +79,15 @@ def parse_arguments():
 
 def ask_shipped_model(frames, num_rooms, output):
     """Draw some answers about unseen rooms and about photographs, and score marked pixels of more rooms."""
+    from photographs import answer_photographs, open_photographs
+    from room_answers import answer_rooms
     from transformers import AutoModel, AutoProcessor
 
     from gap_mllm.evaluation import (
         answer_marked_pixels,
-        answer_photographs,
-        answer_rooms,
         draw_answers,
         fit_baselines,
         make_marked_pixel_samples,
-        open_photographs,
         render_split,
         score_marked_pixels,
     )

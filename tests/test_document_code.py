@@ -19,7 +19,6 @@ from transformers import HfArgumentParser
 
 import gap_mllm_cli
 import gap_mllm_cli.dispatch
-from gap_mllm.evaluation.ablations.ablation import read_ablation
 from gap_mllm.training import GeometryAlignedTrainingArguments
 from gap_mllm.training.recipe_sections import check_sections
 from gap_mllm.training.recipes import read_recipe
@@ -57,9 +56,12 @@ class Nothing:
         return lambda args: None
 
 
-def check_recipe(code, tmp_path):
+def check_recipe(code, tmp_path, monkeypatch):
     keys = yaml.safe_load(code)
     if "arms" in keys:
+        monkeypatch.syspath_prepend(str(ROOT / "examples" / "experiments"))
+        from ablations import read_ablation
+
         read_ablation(keys)
         return
     recipe = tmp_path / "recipe.yaml"
@@ -95,7 +97,7 @@ def test_code_of_a_document_runs(file, clone, monkeypatch):
     names = {"__name__": "__main__"}
     for mark, language, code in blocks_of(file):
         if language == "yaml":
-            check_recipe(code, clone)
+            check_recipe(code, clone, monkeypatch)
         elif language == "python":
             block = compile(code, short(file), "exec")
             if not mark:

@@ -63,15 +63,11 @@ for _folder in FOLDERS:
 RUN = [thing for thing in PUBLIC | ALL if examples_of(thing) or thing in PUBLIC and not is_shown_by_others(thing)]
 RUN = {f"{thing.__module__.removeprefix('gap_mllm.')}.{thing.__qualname__}": thing for thing in RUN}
 WHOLE_RUNS = {  # whole trainings, evaluations and uploads, which tests of their own run smaller; slow
-    "evaluation.ablations.arms.run_ablation",
     "evaluation.dense_points.evaluate_geometry_encoder",
     "evaluation.probing.gate_maps.gate_maps",
-    "evaluation.probing.marked_probe.probe_marks",
     "evaluation.probing.probe_model.probe_model",
     "evaluation.probing.run_relation.relate_run",
-    "evaluation.room_measures.room_measure.measure_rooms",
     "evaluation.runner.run.evaluate_model",
-    "evaluation.time_trial.run_time_trial",
     "processing.data.video_labels.labelling.label_video",
     "processing.scene_3d.colmap_reader.read_colmap",
     "processing.scene_3d.point_files.write_colmap",

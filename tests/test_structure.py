@@ -49,6 +49,20 @@ def test_a_folder_imports_only_what_stands_left_of_it(folder):
     assert not wrong, "pass in what is needed, as a scorer or a teacher"
 
 
+def test_the_package_imports_nothing_of_examples():
+    beside = ("examples", *(file.stem for file in (ROOT / "examples").glob("*/*.py")))
+    names = {*beside, *(folder.name for folder in (ROOT / "examples" / "experiments").iterdir())}
+    assert {"measure_rooms", "ablations", "harness", "gpu_checks", "time_trial"} <= names
+    wrong = [
+        f"{file.relative_to(ROOT)}:{line} imports {module}"
+        for folder in FOLDERS
+        for file in FILES[folder]
+        for line, module in imported_modules(file, folder)
+        if module.partition(".")[0] in names
+    ]
+    assert not wrong, "what is not installed cannot be imported"
+
+
 def test_remote_files_import_siblings_of_their_own_folder_only():
     files = [file for folder in FOLDERS for file in FILES[folder] if file.name.endswith("_gap_mllm.py")]
     assert len(files) > 10

@@ -13,7 +13,7 @@ def linear_patch_embedding(visual: Qwen3VLVisionModel):
 
     Its kernel is as large as its input, so the convolution is a matrix product. The result differs by rounding only,
     and forward and backward pass take a small part of the convolution's time (measured on CPUs by
-    evaluation/speed/embed_patches.py). A projection that is not a plain `nn.Conv3d` over exactly its input
+    examples/benchmarks/embed_patches.py). A projection that is not a plain `nn.Conv3d` over exactly its input
     (one wrapped by an adapter, say) is left as it is.
 
     Args:

@@ -189,7 +189,7 @@ class SceneCollator:
             batch["pixel_values"] = torch.cat([scene.pixel_values for _, scene in shown])
             batch["image_grid_thw"] = torch.cat([scene.image_grid_thw for _, scene in shown])
             batch["scene_lengths"] = torch.tensor([len(scene.image_grid_thw) for _, scene in shown])
-            batch["scene_rows"] = [len(group.samples) for group, _ in shown]
+            batch["scene_rows"] = torch.tensor([len(group.samples) for group, _ in shown])
             known = None
             if self.known_geometry:
                 known = join_known([self._known(*pair) for pair in shown], self.known_geometry)

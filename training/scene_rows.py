@@ -16,12 +16,12 @@ def rows_of_scenes(inputs: Mapping[str, object]) -> list[int]:
 
     Args:
         inputs (`Mapping[str, object]`): batch with `image_grid_thw` `(V, 3)`, and perhaps `scene_lengths` `(S,)` and
-            `scene_rows` (`list[int]`), without which each scene has one row.
+            `scene_rows` `(S,)`, without which each scene has one row.
     Returns:
         `list[int]`: S numbers.
     """
     if "scene_rows" in inputs:
-        return inputs["scene_rows"]
+        return inputs["scene_rows"].tolist()
     return [1] * len(inputs.get("scene_lengths", [1]))
 
 

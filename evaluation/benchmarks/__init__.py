@@ -14,6 +14,7 @@ from .gap_mllm_reconstruction_benchmark import GAP_MLLM_RECONSTRUCTION
 from .mmsi_benchmark import MMSI
 from .multi3drefer_benchmark import MULTI3DREFER
 from .nr3d_benchmark import NR3D, NR3D_TWO_STAGE
+from .on_rooms import on_rooms
 from .reasoning_segmentation_benchmark import REASONING_SEGMENTATION, REASONING_SEGMENTATION_BOXES
 from .scanqa_benchmark import SCANQA
 from .scanrefer_benchmark import SCANREFER, SCANREFER_TWO_STAGE
@@ -72,4 +73,4 @@ def find_benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-__all__ = ["BENCHMARKS", "Benchmark", "find_benchmark"]
+__all__ = ["BENCHMARKS", "Benchmark", "find_benchmark", "on_rooms"]

@@ -2,7 +2,6 @@
 
 from .correspondence import CorrespondenceScore, correspondence_score, token_points
 from .gate_maps import draw_gate_maps, gate_maps
-from .marked_probe import probe_marks
 from .probe_model import probe_model
 from .probe_report import probe_csv, probe_table
 from .run_relation import relate_run
@@ -15,7 +14,6 @@ __all__ = [
     "draw_gate_maps",
     "gate_maps",
     "probe_csv",
-    "probe_marks",
     "probe_model",
     "probe_table",
     "relate_run",

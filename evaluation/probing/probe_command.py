@@ -13,14 +13,11 @@ from ...pretraining_gap_mllm import GapMllmForPreTraining
 from ...processing.argument_checks import check_count, check_device, check_dtype, check_output_folder
 from ...processing.data.folder_writing import write_atomically
 from ...processing.data.loading import load_multiview
-from ...processing.data.rooms.renderer import render_split
 from ...processing.data.scene_sample import SceneSample
 from ...processing.metrics_file import save_metrics, strict_json
-from ..baselines import fit_baselines
 from ..runner.files import write_jsonl
 from ..runner.models import load_model, model_fingerprint
 from .gate_maps import check_gate_maps, draw_gate_maps, gate_maps
-from .marked_probe import probe_marks
 from .probe_model import probe_model
 from .probe_report import plot_probes, probe_csv, probe_table
 from .run_relation import check_run, relate_run
@@ -29,7 +26,6 @@ from .run_relation import check_run, relate_run
 logger = logging.get_logger(__name__)
 
 ROOMS = "rendered_rooms"
-NUM_BASELINE_ROOMS = 512  # of the training split, for the blind baseline of marked pixels
 
 
 def probe_into_folder(
@@ -40,7 +36,6 @@ def probe_into_folder(
     train_split: str = "train",
     split: str | None = None,
     layers: Sequence[str | int] | None = None,
-    at: str = "tokens",
     untrained: bool = False,
     voxel_size: float = 0.1,
     gates: int = 0,
@@ -65,7 +60,6 @@ def probe_into_folder(
         train_split (`str`, defaults to "train"), split (`str`, *optional*): splits to fit on and to score on, the
             latter by default "test" of rooms, else "val".
         layers (sequence of `int` or of texts of them, *optional*): argument of `probe_model`.
-        at (`str`, defaults to "tokens"): "tokens" for `probe_model`, "marks" for `probe_marks`.
         untrained (`bool`, defaults to False): whether the weights are random ones instead.
         voxel_size (`float`, defaults to 0.1): side of a spot in metres, `voxel_size_m` of `probe_model`.
         gates (`int`, defaults to 0): scenes to score of which gate maps are drawn, see `gate_maps`.
@@ -104,13 +98,8 @@ def probe_into_folder(
     found = {"model": str(model), "fingerprint": model_fingerprint(folder), "is_untrained": untrained}
     found |= {"data": data, "train_split": train_split, "split": split, "options": source_options or {}, "seed": seed}
     shared = {"voxel_size_m": voxel_size, "batch_size": batch_size}
-    if at == "marks":
-        if data == ROOMS and not source_options:
-            limits["baselines"] = fit_baselines(render_split(train_split, NUM_BASELINE_ROOMS))
-        found |= probe_marks(probed, processor, *rows, layers, batch_size=batch_size, seed=seed, **limits)
-    else:
-        found |= {"voxel_size_m": voxel_size}
-        found |= probe_model(probed, processor, *rows, layers, seed=seed, **shared, **limits)
+    found |= {"voxel_size_m": voxel_size}
+    found |= probe_model(probed, processor, *rows, layers, seed=seed, **shared, **limits)
     lines = [probe_table(found)]
     if evaluation is not None:
         found["task_relation"], records = relate_run(

@@ -5,10 +5,10 @@ import io
 from pathlib import Path
 
 from ...processing.drawing import new_figure
-from .marked_probe import ANSWER, PIXEL_PRIOR
 from .probe_model import CONSTANT, POSITION, SHUFFLED
 
 
+ANSWER, PIXEL_PRIOR = "answer", "pixel_prior"  # the decoded text, and the blind baseline of marked pixels
 FIGURES = {  # name of a figure -> heading of its column, label of its axis
     "depth_error_m": ("depth (m)", "mean error of depth (m)"),
     "depth_abs_rel": ("relative", "mean relative error of depth"),
@@ -33,10 +33,10 @@ _COLOR, _BESIDE_COLOR, _SHUFFLED_COLOR = "#1f4e9c", "#56b4e9", "#cc3311"
 
 
 def probe_table(found: dict) -> str:
-    """Write what `probe_model` or `probe_marks` found as a table: a line for each place, shuffled figures in brackets.
+    """Write what probes found as a table: a line for each place, shuffled figures in brackets.
 
     Args:
-        found (`dict`): result of `probe_model` or `probe_marks`.
+        found (`dict`): result of `probe_model`, or figures of other places under "probes".
     Returns:
         `str`.
 
@@ -72,7 +72,7 @@ def probe_csv(found: dict) -> str:
     """Write what was found as CSV: a line for each place, a column for each figure and end of its interval.
 
     Args:
-        found (`dict`): result of `probe_model` or `probe_marks`.
+        found (`dict`): result of `probe_model`, or figures of other places under "probes".
     Returns:
         `str`.
 
@@ -105,7 +105,7 @@ def plot_probes(found: dict, path: str | Path) -> Path:
     """Draw what probes found over the places of the model, beside the blind baseline.
 
     Args:
-        found (`dict`): result of `probe_model` or `probe_marks`.
+        found (`dict`): result of `probe_model`, or figures of other places under "probes".
         path (`str` or path): the PNG file to write.
     Returns:
         `Path`.
@@ -154,4 +154,4 @@ def _draw_line(axes, probes, places, name, color, label, linestyle="-"):
         axes.fill_between(where, *zip(*bounds, strict=True), color=color, alpha=0.15, linewidth=0)
 
 
-__all__ = ["FIGURES", "plot_probes", "probe_csv", "probe_table"]
+__all__ = ["ANSWER", "FIGURES", "PIXEL_PRIOR", "plot_probes", "probe_csv", "probe_table"]

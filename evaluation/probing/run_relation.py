@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from ...processing.data.source_files import iter_jsonl, read_json
 from ...processing.processing_gap_mllm import GapMllmProcessor
-from ..benchmarks import find_benchmark
+from ..benchmarks import find_benchmark, on_rooms
 from ..runner.plan import PLAN_FILE
 from ..runner.questions import load_questions, question_messages
 from ..runner.results import METRICS_FILE
@@ -72,6 +72,7 @@ def relate_run(
     run = check_run(run)
     metrics, options = read_json(run / METRICS_FILE), read_json(run / PLAN_FILE)["options"]
     bench = find_benchmark(metrics["benchmark"])
+    bench = on_rooms(bench) if metrics.get("data") else bench
     asked, _ = load_questions(
         bench, data_dir, metrics["split"], metrics["limit"], metrics["seed"], cache_dir, **options
     )

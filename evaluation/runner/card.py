@@ -10,6 +10,7 @@ from ...processing.data.source_files import read_json
 from ...processing.scores.reference_checks import is_number
 from .baseline_answers import MODEL
 from .results import METRICS_FILE
+from .room_results import room_eval_results
 
 
 TASK_TYPE = "image-text-to-text"
@@ -25,7 +26,8 @@ def update_card(card_path: str | Path, output: str | Path) -> list[EvalResult]:
 
     Args:
         card_path (`str` or path): the Markdown file.
-        output (`str` or path): the folder of a finished run of `evaluate_model` or `measure_rooms`.
+        output (`str` or path): the folder of a finished run of `evaluate_model`, or of one of
+            examples/experiments/measure_rooms.py.
     Returns:
         `list[EvalResult]`: those that were written.
     Raises:
@@ -88,7 +90,7 @@ def eval_results(metrics: dict) -> list[EvalResult]:
     """The model's figures of metrics.json as `EvalResult`.
 
     Args:
-        metrics (`dict`): result of `evaluate_model` or of `measure_rooms`.
+        metrics (`dict`): result of `evaluate_model`, or figures on rooms, see `room_eval_results`.
     Returns:
         `list[EvalResult]`: the headline first; figures that are not finite are left out.
     Raises:
@@ -97,11 +99,9 @@ def eval_results(metrics: dict) -> list[EvalResult]:
     if isinstance(metrics, dict) and "headline" in metrics:
         results, what = _benchmark_results(metrics), f"the run of {metrics['benchmark']!r}"
     elif isinstance(metrics, dict) and "first_room" in metrics:
-        from ..room_measures.room_eval_results import room_eval_results  # which stands on this package
-
         results, what = room_eval_results(metrics), "the measurement of rooms"
     else:
-        raise ValueError(f"{METRICS_FILE} holds no figures of `gap-mllm evaluate` or `gap-mllm measure-rooms`.")
+        raise ValueError(f"{METRICS_FILE} holds no figures of `gap-mllm evaluate` or of rooms.")
     if not results:
         raise ValueError(f"{what} has no finite figure to write into a card.")
     return results
@@ -111,7 +111,6 @@ def _benchmark_results(metrics):
     headline, all_scores = metrics["headline"], metrics.get("scores") or metrics["arms"]  # its name in earlier runs
     scores = all_scores[MODEL]
     names = [headline, *(name.removesuffix("_ci95") for name in scores if name.endswith("_ci95"))]
-    subset = f"{metrics['n']} of {metrics['num_in_benchmark']} questions, seed {metrics['seed']}"
     results = []
     for name in dict.fromkeys(names):
         if not _is_finite(scores.get(name)):
@@ -125,9 +124,9 @@ def _benchmark_results(metrics):
         arguments = {"ci95": interval} if interval and all(map(_is_finite, interval)) else {}
         result = EvalResult(
             task_type=TASK_TYPE,
-            dataset_type=metrics["benchmark"],
+            dataset_type="synthetic_rooms" if metrics.get("data") else metrics["benchmark"],
             dataset_name=metrics["title"],
-            dataset_config=f"subset: {subset}" if metrics["is_subset"] else None,
+            dataset_config=_part_of_data(metrics),
             dataset_split=metrics["split"],
             metric_type=name,
             metric_name=name,
@@ -136,6 +135,14 @@ def _benchmark_results(metrics):
         )
         results.append(result)
     return results
+
+
+def _part_of_data(metrics):
+    """What of the data was asked: about rooms by which benchmark, and which subset."""
+    texts = [metrics["benchmark"]] if metrics.get("data") else []
+    if metrics["is_subset"]:
+        texts.append(f"subset: {metrics['n']} of {metrics['num_in_benchmark']} questions, seed {metrics['seed']}")
+    return ", ".join(texts) or None
 
 
 def _is_finite(value):

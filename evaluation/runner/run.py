@@ -15,7 +15,7 @@ from transformers.utils import logging
 from ...model_loading import check_weight_files, model_folder
 from ...processing.argument_checks import check_count, check_device, check_dtype
 from ...processing.scores.reference_checks import check_choice
-from ..benchmarks import Benchmark, find_benchmark
+from ..benchmarks import Benchmark, find_benchmark, on_rooms
 from .answering import Job, answer_all
 from .baseline_answers import BASELINES, MODEL
 from .constants import constant_answers
@@ -31,6 +31,7 @@ from .vllm_settings import check_engine_options, device_settings
 
 
 logger = logging.get_logger(__name__)
+ROOMS = "rooms"
 
 _OWN_GEOMETRY = "vLLM shows each scene with its own geometry alone"
 
@@ -62,6 +63,7 @@ def evaluate_model(
     refresh: bool = False,
     with_report: bool = True,
     show_progress: bool = True,
+    data: str | None = None,
     **options,
 ) -> dict:
     """Evaluate a model on a benchmark, beside baselines, into a folder; a second call resumes what was killed.
@@ -105,6 +107,7 @@ def evaluate_model(
         cache_dir (`str` or path, *optional*): cache of `datasets`.
         refresh (`bool`, defaults to False): whether to prepare the data again.
         with_report (`bool`, defaults to True): draw report.md, too. show_progress (`bool`): show bars.
+        data (`str`, *optional*): "rooms" to ask rendered rooms in place of the benchmark's data, see `on_rooms`.
         **options: options of the benchmark's source, over the benchmark's own.
     Returns:
         `dict`: what metrics.json holds.
@@ -113,7 +116,8 @@ def evaluate_model(
             threads below 1, neither model nor predictions, another plan in the folder, damaged weights or weights that
             do not fit (`load_pretrained`), predictions that do not fit, a convention that does not
             (`check_other_words`), or a sampling that does not (`FrameChoice`) or where no question shows a video, or
-            what the engine cannot follow (`check_vllm_model`, `device_settings`, `length_settings`).
+            what the engine cannot follow (`check_vllm_model`, `device_settings`, `length_settings`);
+            for data "rooms" as `on_rooms`, and with a data_dir.
             ImportError: for attention that is not installed, or constrained answers without xgrammar.
             FileNotFoundError, RecordError: on a missing model, and on missing or bad data, before any model is loaded.
 
@@ -128,7 +132,7 @@ def evaluate_model(
         ```
     """
     started = time.perf_counter()
-    bench = find_benchmark(benchmark)
+    bench = _find(benchmark, data, data_dir)
     if (model_path is None) == (predictions is None):
         raise ValueError("give either model_path, or predictions to score.")
     check_other_words(bench, answer_convention, duplicates_iou)
@@ -161,6 +165,7 @@ def evaluate_model(
     if engine != "vllm":
         threads = threads or (1 if device.type == "cpu" else torch.get_num_threads())
     run = {"benchmark": benchmark, "split": split or bench.split, "limit": limit, "seed": seed}
+    run |= {} if data is None else {"data": data}
     run |= {"forms": [asdict(form) for form in bench.forms], "batch_size": batch_size, **frames}
     words = {"answer_convention": answer_convention, "duplicates_iou": duplicates_iou}
     run |= {name: value for name, value in words.items() if value is not None}
@@ -232,6 +237,17 @@ def evaluate_model(
     metrics = save_results(output, bench, asked, texts, run, total, left_out, timing, with_report)
     processes.wait()
     return metrics
+
+
+def _find(name, data, data_dir):
+    """The benchmark, about rooms if they are asked."""
+    benchmark = find_benchmark(name)
+    if data is None:
+        return benchmark
+    check_choice(data, "data", (ROOMS,))
+    if data_dir is not None:
+        raise ValueError(f"data is {ROOMS!r}, which are rendered; leave out data_dir, {str(data_dir)!r}.")
+    return on_rooms(benchmark)
 
 
 def _check_engine(engine, engine_options, constrained, attn_implementation, threads, predictions):

@@ -116,6 +116,9 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--benchmark", default="synthetic_rooms", help="name; an unknown one lists them")
     parser.add_argument("--data-dir", metavar="DIR", help="the benchmark's data; synthetic_rooms needs none")
+    parser.add_argument(
+        "--data", metavar="rooms", help="rooms: ask about rendered rooms instead, which need no data-dir"
+    )
     parser.add_argument("--output", default="outputs/evaluation", metavar="DIR", help="folder for the results")
     parser.add_argument("--split", help="instead of the benchmark's")
     parser.add_argument("--limit", type=int, metavar="N", help="an even, seeded subset of N questions")
@@ -146,41 +149,13 @@ def add_evaluate(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(run="gap_mllm.evaluation.cli:run_evaluate")
 
 
-def add_measure_rooms(subparsers: argparse._SubParsersAction) -> None:
-    """Declare `gap-mllm measure-rooms`; see `measure_rooms` and `measure_encoder`."""
-    parser = subparsers.add_parser(
-        "measure-rooms",
-        help="measure a tiny model or geometry encoder on rendered rooms, beside blind baselines",
-        description="Ask a model about rooms: marked pixels, detection, grounding, multiple choice and captions, with "
-        "the right geometry, that of another room and none, and marked pixels in other wordings, sizes, numbers of "
-        "views and styles; or measure points and poses of a geometry encoder. Every figure has a 95 %% interval. "
-        "Needs no data. The same command again goes on.",
-    )
-    parser.add_argument("model", metavar="MODEL", help="folder, or repository of the Hub")
-    parser.add_argument("--output", default="outputs/rooms", metavar="DIR", help="folder for metrics.json and answers")
-    parser.add_argument(
-        "--rooms",
-        default="selection",
-        metavar="SET",
-        help="selection (default), to choose by; test, with frozen marks; unseen, for last figures alone",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="the first N rooms only")
-    parser.add_argument(
-        "--groups",
-        nargs="+",
-        metavar="NAME",
-        help="of tasks, dense, wordings, views, styles, sizes; default: all",
-    )
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0, help="of the intervals")
-    parser.add_argument("--device", help="such as cpu or cuda:0")
-    parser.add_argument(
-        "--num-baseline-rooms",
-        type=int,
-        metavar="N",
-        help="training rooms to fit blind answers on; default: 256, of an encoder 512",
-    )
-    parser.set_defaults(run="gap_mllm.evaluation.cli:run_measure_rooms")
+def _all_tokens(text: str) -> str:
+    """The one value that is left of a flag, "tokens"."""
+    if text == "marks":
+        raise argparse.ArgumentTypeError(f"marks: they are probed by {SCRIPTS['probe --at marks']}")
+    if text != "tokens":
+        raise argparse.ArgumentTypeError(f"{text!r}; expected tokens")
+    return text
 
 
 def add_probe(subparsers: argparse._SubParsersAction) -> None:
@@ -209,12 +184,7 @@ def add_probe(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--voxel-size", type=float, default=0.1, metavar="METRES", help="side of one spot, for correspondence"
     )
-    parser.add_argument(
-        "--at",
-        choices=("tokens", "marks"),
-        default="tokens",
-        help="depth and normals of all tokens (default), or point and name at marked tokens, beside the answer",
-    )
+    parser.add_argument("--at", type=_all_tokens, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument("--untrained", action="store_true", help="probe random weights of the model's config instead")
     parser.add_argument(
         "--gates", type=int, default=0, metavar="N", help="draw the gates of the fusion over the views of N scenes"
@@ -237,23 +207,6 @@ def add_probe(subparsers: argparse._SubParsersAction) -> None:
         "--option", action="append", default=[], metavar="KEY=VALUE", help="of the data source; VALUE is JSON or text"
     )
     parser.set_defaults(run="gap_mllm.evaluation.cli:run_probe")
-
-
-def add_ablate(subparsers: argparse._SubParsersAction) -> None:
-    """Declare `gap-mllm ablate`; see `run_ablation`."""
-    parser = subparsers.add_parser(
-        "ablate",
-        help="train arms of a recipe with several seeds, and compare them on rooms never trained on",
-        description="Train each arm of an ablation with each seed, score all on the same rooms, and write report.md, "
-        "curves.png and ablation.json. The same command again goes on. Further flags are keys of the recipe, for all "
-        "arms.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("ablation", metavar="ABLATION", help="name of an ablation of the package, or a YAML file")
-    parser.add_argument("--output_dir", required=True, metavar="DIR", help="folder for the runs and the report")
-    parser.add_argument("--arms", nargs="+", metavar="NAME", help="only these; default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="instead of the ablation's")
-    parser.set_defaults(run="gap_mllm.evaluation.cli:run_ablate", overrides=[], takes_keys=True)
 
 
 def add_push(subparsers: argparse._SubParsersAction) -> None:
@@ -523,8 +476,14 @@ def parse_with_options(words: list[str], args: argparse.Namespace) -> argparse.N
     return parser.parse_args(words)
 
 
+# What became scripts of the repository, which are not installed.
+SCRIPTS = {
+    "ablate": "python examples/experiments/ablate.py",
+    "measure-rooms": "python examples/experiments/measure_rooms.py",
+    "probe --at marks": "python examples/experiments/probe_marks.py",
+}
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
-SUBCOMMANDS += (add_merge, add_evaluate, add_measure_rooms, add_ablate, add_probe, add_push)
+SUBCOMMANDS += (add_merge, add_evaluate, add_probe, add_push)
 SUBCOMMANDS += (add_ask, add_show, add_serve, add_data)
 
-__all__ = ["SUBCOMMANDS", "parse_with_options"]
+__all__ = ["SCRIPTS", "SUBCOMMANDS", "parse_with_options"]

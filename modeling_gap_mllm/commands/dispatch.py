@@ -4,7 +4,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from .arguments import SUBCOMMANDS, parse_with_options
+from .arguments import SCRIPTS, SUBCOMMANDS, parse_with_options
 from .patient_streams import patient_output
 from .user_errors import advice, error_line, is_user_error
 
@@ -27,13 +27,13 @@ def _run(words):
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in SUBCOMMANDS:
         add(subparsers)
+    if words and words[0] in SCRIPTS:
+        parser.error(f"{words[0]} is a script of the repository: {SCRIPTS[words[0]]}")
     args, rest = parser.parse_known_args(words)
     has_options = getattr(args, "has_options", False)  # of a data source: flags that are known now
     if hasattr(args, "takes_more") and not any(word.startswith("-") for word in rest):
         # argparse takes no positional after a flag that stands between two
         getattr(args, args.takes_more).extend(rest)
-    elif getattr(args, "takes_keys", False):
-        args.overrides = rest
     elif rest and not has_options:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:

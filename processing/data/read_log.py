@@ -2,7 +2,7 @@
 
 Readers go about with `TrackedPath`s, which note themselves in the log of the moment whenever they are handed to the
 operating system: files that were read, folders that were listed, and what was looked for and not found. What it costs
-to look again is measured in evaluation/speed/check_prepared.py.
+to look again is measured in examples/benchmarks/check_prepared.py.
 """
 
 import hashlib

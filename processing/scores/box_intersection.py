@@ -3,7 +3,7 @@
 By the divergence theorem the volume is one third of a sum over the twelve faces: the area of the part that lies in the
 other box, times the distance of the face's plane from one fixed point. Each part is a rectangle cut by straight lines.
 Differs: no library intersects the solids. On one core manifold3d takes eight times as long for lists of which 39 % of
-the pairs overlap (evaluation/speed/box_iou.py: 18 000 pairs/s to 143 000), merges vertices that are close, and
+the pairs overlap (examples/benchmarks/box_iou.py: 18 000 pairs/s to 143 000), merges vertices that are close, and
 scoring would need it installed; the tests compare the two.
 """
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from photographs import answer_photographs, open_photographs
 from PIL import Image
+from room_answers import answer_rooms
 from transformers import AutoModel, AutoProcessor
 
-from gap_mllm.evaluation import answer_photographs, answer_rooms, draw_answers, open_photographs, render_split
+from gap_mllm.evaluation import draw_answers, render_split
 from gap_mllm.training.recipes import find_recipe
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from room_measures.figures_table import BEGIN, END, card_text, write_figures
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from gap_mllm import GapMllmForPreTraining, GapMllmVggtForReconstruction
-from gap_mllm.evaluation.room_measures.figures_table import BEGIN, END, card_text, write_figures
 from gap_mllm.evaluation.runner.card import eval_results
 from gap_mllm.pushing.folder_checks import card_problems
 
@@ -85,6 +85,8 @@ def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_pa
     assert sorted(file.name for file in folder.iterdir()) == sorted(
         file.name for file in (ASSETS / name).iterdir() if file.suffix != ".lock"
     )
+    configs = [json.loads((each / "config.json").read_text(encoding="utf-8")) for each in (folder, ASSETS / name)]
+    assert configs[0]["auto_map"] == configs[1]["auto_map"]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["provenance"]["seed"] == 3 and metrics["provenance"]["git commit"] == "abc"
     assert "changed: " + json.dumps({"warmup_steps": 50}) in metrics["provenance"]["recipe"]
@@ -162,10 +164,10 @@ def test_a_card_has_a_table_for_each_set_of_rooms():
         "num_rooms": 2,
         "num_baseline_rooms": 4,
         "split": "test",
-        "command": "gap-mllm measure-rooms MODEL",
+        "command": "measure_rooms.py MODEL",
     }
     views = {"views": {"3": {"n": 2, "point_error_m": 0.25, "point_error_m_ci95": [0.2, 0.3]}}}
     text = card_text({**part, **views, "first_room": 10, "unseen": {**part, "first_room": 20}})
     assert "Rooms 10 to 11 of the test range" in text and "Rooms 20 to 21 of the test range" in text
-    assert text.count("by `gap-mllm measure-rooms MODEL`:") == 2
+    assert text.count("by `measure_rooms.py MODEL`:") == 2
     assert "| views: 3 | 2 | - | 0.25 [0.20, 0.30] |" in text

@@ -7,8 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-from gap_mllm.evaluation.speed.soak_vllm import FIND, Client, Conversations, sent, vllm_kinds, vllm_server
+from soak_vllm import FIND, Client, Conversations, sent, vllm_kinds, vllm_server
 
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed: make test-vllm")

@@ -115,3 +115,29 @@ def raise_error(error):
         raise error
 
     return run
+
+
+@pytest.mark.parametrize(
+    ("words", "script"),
+    [
+        (["ablate", "geometry_terms", "--output_dir", "out", "--max_steps", "3"], "ablate.py"),
+        (["measure-rooms", "model", "--rooms", "test"], "measure_rooms.py"),
+        (["probe", "model", "--at", "marks"], "probe_marks.py"),
+    ],
+)
+def test_what_became_a_script_is_named(words, script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        gap_mllm_cli.main(words)
+    said = capsys.readouterr().err
+    path = f"examples/experiments/{script}"
+    assert ended.value.code == 2 and f"python {path}" in said.splitlines()[-1]
+    assert (Path(__file__).parents[2] / path).is_file()
+
+
+def test_the_one_value_that_is_left_of_a_flag_is_taken(capsys):
+    with pytest.raises(SystemExit):
+        gap_mllm_cli.main(["probe", "model", "--at", "tokens", "--help"])
+    assert "--at" not in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        gap_mllm_cli.main(["probe", "model", "--at", "pixels"])
+    assert "'pixels'; expected tokens" in capsys.readouterr().err

@@ -152,7 +152,7 @@ def test_counts_are_those_of_the_losses(make_pretraining_model, prepare, rooms):
     _, outputs = trainer.compute_terms(trainer.model, batch)
     for name in TERMS:
         term, targets = trainer.terms[name], batch["teacher_targets"][name]
-        count = term.loss(outputs.head_outputs[name], targets, outputs, batch["scene_rows"]).count
+        count = term.loss(outputs.head_outputs[name], targets, outputs, batch["scene_rows"].tolist()).count
         assert int(count) == trainer.count_items(batch)[name] > 0, name
     shapes = sum(len(objects_of(room[0]).labels) * len(room) for room in rooms)
     assert trainer.count_items(batch)["shape"] == shapes

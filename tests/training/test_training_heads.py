@@ -311,7 +311,7 @@ def test_dense_targets_are_those_of_the_views_and_a_perfect_head_has_no_loss(mak
     batch = trainer.data_collator(copy.deepcopy(rooms))
     targets, counts = batch["teacher_targets"], trainer.count_items(batch)
     views, scenes, asked = len(batch["image_grid_thw"]), len(batch["scene_lengths"]), len(rooms[0])
-    assert batch["scene_rows"] == [asked] * scenes
+    assert batch["scene_rows"].tolist() == [asked] * scenes
     assert (counts["depth"], counts["camera"], counts["field_of_view"]) == (views * asked,) * 3
     assert counts["metric_scale"] == scenes * asked
     assert [float(each) for each in targets["metric_scale"]["vectors"]] == [1.0] * scenes
@@ -339,7 +339,7 @@ def test_views_without_depth_or_pose_are_left_out_and_counted(make_pretraining_m
     batch = trainer.data_collator(blind)
     counts = trainer.count_items(batch)
     assert (counts["depth"], counts["normals"], counts["metric_scale"]) == (0, 0, 0)
-    assert counts["field_of_view"] == whole["field_of_view"] and counts["camera"] == sum(batch["scene_rows"])
+    assert counts["field_of_view"] == whole["field_of_view"] and counts["camera"] == int(batch["scene_rows"].sum())
     assert trainer.data_collator.counts["views_without_depth"] > 0
     sums, _ = trainer.compute_terms(trainer.model, batch)
     assert all(sums[name].item() == 0 for name in ("depth", "normals", "metric_scale"))
