@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
     from .mixtures import MixedDataset, MixedStream
-    from .muon import MuonAndAdamW
     from .prompt_rows import make_prompt_rows
     from .rewards import (
         REWARDS,
@@ -46,7 +45,6 @@ _MODULES = {
     "LossTerm": "terms",
     "MixedDataset": "mixtures",
     "MixedStream": "mixtures",
-    "MuonAndAdamW": "muon",
     "OpenedRows": "scene_questions",
     "SceneCollator": "scene_collator",
     "SceneGeometryDataset": "scene_geometry",
@@ -84,7 +82,6 @@ __all__ = [
     "LossTerm",
     "MixedDataset",
     "MixedStream",
-    "MuonAndAdamW",
     "OpenedRows",
     "SceneCollator",
     "SceneGeometryDataset",

@@ -93,8 +93,9 @@ class RoomQuestions:
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
         decimals (`int`, defaults to 2): digits after the point of all points and boxes in answers.
         phrasings (`str`, defaults to "first"): how questions are worded, as for `make_tasks`: "first" with the
-            package's own prompts, "all" with one of many wordings, one time in three the first, "swapped" as that with
-            words of some questions swapped for others or left out, "mixed" with words of other questions among them.
+            package's own prompts, "all" with one of many wordings, one time in three the first, "mixed" as that with
+            words of some questions left out or changed (`mix_words`), so that wordings that are in no training are
+            read.
         visits (`int`, defaults to 1): how often a room comes back, `REVISIT_GAP` blocks later and with other questions
             and crosses. One process that makes all batches in their order keeps the picture meanwhile and renders it
             once.

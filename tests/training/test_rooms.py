@@ -7,7 +7,6 @@ import pytest
 
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training.rooms import REVISIT_GAP, RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
-from gap_mllm.training.train_geometry_aligned import training_views
 
 
 SMALL = RoomVariety(sizes=((32, 32),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,), mark_arms=(2, 2))
@@ -160,20 +159,6 @@ def test_questions_are_worded_in_many_ways_where_asked_for():
         own += sum(one.question == sample.question for one, sample in zip(first, other, strict=True))
         texts |= {sample.metadata["template"] for sample in other}
     assert 12 < own < 36 and len(texts) > 10  # a third of 72
-
-
-def test_crosses_grow_with_the_view_as_the_processors():
-    by_width = replace(SMALL, mark_arms=(8, 8), mark_view_width=128)
-    size = by_width.draw_cross_size(np.random.default_rng(0))
-    assert [size.on_width(width)[0] for width in (64, 128, 192, 640)] == [4, 8, 12, 40]
-    narrow = shown(RoomQuestionDataset(RenderedRooms("train", 2, by_width, BLOCK))[0])
-    (sample, *_) = RoomQuestionDataset(RenderedRooms("train", 2, replace(SMALL, mark_arms=(8, 8)), BLOCK))[0]
-    assert not np.array_equal(narrow, shown([sample]))
-    view, arm, half_thickness = training_views(replace(by_width, sizes=((64, 192),), mark_half_thickness=2))
-    assert (view, arm, half_thickness) == ({"height": 64, "width": 192}, 12, 3)
-    assert training_views(by_width)[1:] == (2, 0)
-    with pytest.raises(ValueError, match="mark_view_width is 0"):
-        replace(SMALL, mark_view_width=0)
 
 
 def test_rooms_that_only_ask_for_frames_need_no_other_counts():

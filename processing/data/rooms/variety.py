@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...argument_checks import check_counts
 from ...visual_prompt_gap_mllm import CrossSize
 from .styles import RoomStyle
 
@@ -24,14 +23,11 @@ class RoomVariety:
         mark_arms (`tuple[int, int]`, defaults to `(2, 7)`): shortest and longest arm of a cross in pixels.
         mark_half_thickness (`int`, *optional*): pixels to each side of the middle line of a cross's bar; by default
             drawn from 0 to a quarter of the arm.
-        mark_view_width (`int`, *optional*): width of the views that crosses are given for; they then grow with the
-            width of a view, as where the processor draws them. By default they have as many pixels on all.
         shuffle_views (`bool`, defaults to True): whether any view may become the first.
         style (`RoomStyle` or `dict`, *optional*): ranges for the rooms of `style_share`.
         style_share (`float`, defaults to 0.0): share of rooms drawn in that style.
     Raises:
-        ValueError: if shares are not as many as what they are of, or their sum is not 1; for `style_share`; or for a
-            `mark_view_width` that is no whole number above 0.
+        ValueError: if shares are not as many as what they are of, or their sum is not 1; or for `style_share`.
     """
 
     sizes: tuple = ((128, 128), (96, 128), (128, 160))
@@ -42,7 +38,6 @@ class RoomVariety:
     mark_share: float = 0.5
     mark_arms: tuple = (2, 7)
     mark_half_thickness: int | None = None
-    mark_view_width: int | None = None
     shuffle_views: bool = True
     style: RoomStyle | dict | None = None
     style_share: float = 0.0
@@ -54,7 +49,6 @@ class RoomVariety:
             raise ValueError(
                 f"style_share is {self.style_share} with style {self.style}; expected 0 to 1, and a style."
             )
-        check_counts(mark_view_width=self.mark_view_width)
         for name, shares, kinds in (
             ("size_shares", self.size_shares, self.sizes),
             ("num_views_shares", self.num_views_shares, self.num_views),
@@ -75,7 +69,7 @@ class RoomVariety:
         """Draw the size of the crosses of one room."""
         arm = int(rng.integers(self.mark_arms[0], self.mark_arms[1] + 1))
         drawn = int(rng.integers(0, 1 + arm // 4)) if self.mark_half_thickness is None else self.mark_half_thickness
-        return CrossSize(arm, drawn, self.mark_view_width)
+        return CrossSize(arm, drawn)
 
 
 __all__ = ["RoomVariety"]
