@@ -5,7 +5,7 @@ The rooms come from a source, `load_multiview("rendered_rooms", ...)`; nothing i
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..geometry_views_gap_mllm import resize_to_grid
-from ..processing.data import CannotAskError, SceneSample, first_askable, make_tasks
+from ..processing.data import CannotAskError, RoomVariety, SceneSample, first_askable, make_tasks
 from ..processing.data.former_names import task_name
 from ..processing.data.task_makers import REPEATED, TASK_MAKERS
 from ..processing.data.task_makers.templates import TRAINING_PHRASINGS, check_phrasings
@@ -62,6 +62,23 @@ class RoomGeometryDataset(Dataset):
             "sample_ids": scene.id,
             **{name: torch.stack(views) for name, views in targets.items()},
         }
+
+
+def read_variety(settings: Mapping[str, object]) -> RoomVariety:
+    """How the rooms of an encoder's training vary; the share of rooms in a style may follow the run.
+
+    Args:
+        settings (`dict`): fields of `RoomVariety`; `style_share` may be the mapping of a `Schedule`, as `{0: 0.5, 0.6:
+            0.25, kind: step}`.
+    Returns:
+        `RoomVariety`.
+    Raises:
+        TypeError, ValueError: as `RoomVariety` and `Schedule`.
+    """
+    share = settings.get("style_share", 0.0)
+    if isinstance(share, Mapping):
+        settings = {**settings, "style_share": read_weight("variety.style_share", share, least=0.0)}
+    return RoomVariety(**settings)
 
 
 def _check_index(index, length):
@@ -271,4 +288,4 @@ def collate_scenes(samples: list[dict]) -> dict:
     return batch
 
 
-__all__ = ["RoomGeometryDataset", "RoomQuestionDataset", "RoomQuestions", "collate_scenes"]
+__all__ = ["RoomGeometryDataset", "RoomQuestionDataset", "RoomQuestions", "collate_scenes", "read_variety"]
