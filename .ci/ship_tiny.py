@@ -8,9 +8,7 @@ and the model-index of its metadata.
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import yaml
@@ -37,19 +35,14 @@ def is_encoder(folder: Path) -> bool:
 def save_half(run: Path, folder: Path) -> None:
     """Save the weights of a run in float16; they load in float32, as the config says."""
     folder.mkdir(parents=True, exist_ok=True)
-    if is_encoder(run):  # without code: examples build models around it, and none loads it alone
-        with tempfile.TemporaryDirectory() as whole:
-            encoder = GapMllmVggtForReconstruction.from_pretrained(run)
-            halved = {name: weights.half() for name, weights in encoder.state_dict().items()}  # .half() spares heads
-            encoder.save_pretrained(whole, state_dict=halved)
-            for name in ("config.json", "model.safetensors"):
-                shutil.copyfile(Path(whole) / name, folder / name)
+    if is_encoder(run):
+        encoder = GapMllmVggtForReconstruction.from_pretrained(run)
+        halved = {name: weights.half() for name, weights in encoder.state_dict().items()}  # .half() spares heads
+        encoder.save_pretrained(folder, state_dict=halved)
     else:
         model = GapMllmForPreTraining.from_pretrained(run).half()
         save_for_hub(model, GapMllmProcessor.from_pretrained(run), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"), object_hook=_in_float32)
-    if is_encoder(run):
-        config.pop("auto_map", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

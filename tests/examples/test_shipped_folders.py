@@ -85,6 +85,8 @@ def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_pa
     assert sorted(file.name for file in folder.iterdir()) == sorted(
         file.name for file in (ASSETS / name).iterdir() if file.suffix != ".lock"
     )
+    configs = [json.loads((each / "config.json").read_text(encoding="utf-8")) for each in (ASSETS / name, folder)]
+    assert configs[0]["auto_map"] == configs[1]["auto_map"]
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["provenance"]["seed"] == 3 and metrics["provenance"]["git commit"] == "abc"
     assert "changed: " + json.dumps({"warmup_steps": 50}) in metrics["provenance"]["recipe"]

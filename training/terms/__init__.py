@@ -101,7 +101,6 @@ __all__ = [
     "NormalsTerm",
     "NumberTerm",
     "ObjectTerm",
-    "OptionTerm",
     "PointMapTerm",
     "ReadoutTerm",
     "RegionTextTerm",
