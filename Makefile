@@ -45,7 +45,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help install test test-slow test-all test-versions test-grpo test-notebooks test-docs test-ms-swift test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-first-encoder tiny-model lint links style assets clean
+.PHONY: help install test test-slow test-all test-versions test-grpo test-notebooks test-docs test-ms-swift test-vllm space test-space test-view space-folder demo demo-short recipes-tiny tiny-encoder tiny-model lint links style assets clean
 
 help:
 	@echo "make demo        ask the shipped tiny model; train two new ones, without geometry and with it; results in $(OUTPUT)"
@@ -208,27 +208,14 @@ recipes-tiny: install
 	$(BIN)/python .ci/tiny_recipes.py $(RECIPES_OUTPUT) $(RECIPES)
 
 # Training goes on from its last checkpoint, a finished one is not repeated, nor are answers that were measured.
-tiny-encoder: tiny-first-encoder
-	$(BIN)/gap-mllm train-geometry-encoder tiny_geometry_encoder_longer --encoder_path $(TINY_OUTPUT)/tiny_geometry_encoder \
-	    --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder_longer
-	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder_longer examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
-
-tiny-first-encoder: install
+tiny-encoder: install
 	$(BIN)/gap-mllm train-geometry-encoder tiny_geometry_encoder --output_dir $(TINY_OUTPUT)/tiny_geometry_encoder
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_geometry_encoder examples/assets/tiny_geometry_encoder $(SHIP_FLAGS)
 
-# The first training starts around the encoder as its first training left it, each further one from what the one before
-# wrote; the weights shipped are an average of the last two.
-TINY_STAGES := names tower crosses answers wordings sight choices mixed
-
-tiny-model: tiny-first-encoder
-	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path $(TINY_OUTPUT)/tiny_geometry_encoder \
+tiny-model: install
+	$(BIN)/gap-mllm train tiny_gap_mllm --geometry_encoder_path examples/assets/tiny_geometry_encoder \
 	    --output_dir $(TINY_OUTPUT)/tiny_gap_mllm
-	@set -e; before=$(TINY_OUTPUT)/tiny_gap_mllm; for stage in $(TINY_STAGES); do \
-	    $(BIN)/gap-mllm train tiny_gap_mllm_$$stage --model_path $$before --output_dir $(TINY_OUTPUT)/tiny_gap_mllm_$$stage; \
-	    before=$(TINY_OUTPUT)/tiny_gap_mllm_$$stage; \
-	done
-	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm_mixed examples/assets/tiny_gap_mllm \
-	    --average $(TINY_OUTPUT)/tiny_gap_mllm_choices 0.35 $(SHIP_FLAGS)
+	$(BIN)/python .ci/ship_tiny.py $(TINY_OUTPUT)/tiny_gap_mllm examples/assets/tiny_gap_mllm $(SHIP_FLAGS)
 	$(BIN)/python .ci/refresh_assets.py
 
 lint: $(READY) links $(PYRIGHT_READY)

@@ -1,10 +1,9 @@
 """Make a shipped folder of examples/assets from a finished training: weights in float16, figures, and its card.
 
-Usage: ship_tiny.py RUN FOLDER [--limit N] [--sets test unseen] [--average BEFORE SHARE]. RUN is the output folder of
-`gap-mllm train` or `train-geometry-encoder`. With --average the weights are those of RUN but for SHARE of those of
-BEFORE, a run that RUN went on from. What is saved is measured as it lies in FOLDER (RUN/measured_* keeps what was
-answered, so that the same command goes on); metrics.json is written there, and from it the tables between two marks of
-README.md, and the model-index of its metadata.
+Usage: ship_tiny.py RUN FOLDER [--limit N] [--sets test unseen]. RUN is the output folder of `gap-mllm train` or
+`train-geometry-encoder`. What is saved is measured as it lies in FOLDER (RUN/measured_* keeps what was answered, so
+that the same command goes on); metrics.json is written there, and from it the tables between two marks of README.md,
+and the model-index of its metadata.
 """
 
 import argparse
@@ -29,8 +28,8 @@ from room_measures.figures_table import BEGIN, END, write_figures  # noqa: E402
 
 RECIPES = ROOT / "training" / "recipes"
 MOST_MB = {"tiny_gap_mllm": 12, "tiny_geometry_encoder": 5}
-# By the recipe that each ends with; what other recipes give is told as it is.
-TARGETS = {"tiny_gap_mllm_mixed": "make tiny-model", "tiny_geometry_encoder_longer": "make tiny-encoder"}
+# What other recipes give is told as it is.
+TARGETS = {"tiny_gap_mllm": "make tiny-model", "tiny_geometry_encoder": "make tiny-encoder"}
 ENCODER = "gap_mllm_vggt"
 
 
@@ -38,24 +37,15 @@ def is_encoder(folder: Path) -> bool:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"] == ENCODER
 
 
-def save_half(run: Path, folder: Path, before: Path | None = None, share: float = 0.0) -> None:
-    """Save the weights of a run in float16; they load in float32, as the config says.
-
-    With `before`, a run that it went on from, they are (1 - share) of the run's and share of those (Wortsman et al.,
-    arXiv 2109.01903).
-    """
+def save_half(run: Path, folder: Path) -> None:
+    """Save the weights of a run in float16; they load in float32, as the config says."""
     folder.mkdir(parents=True, exist_ok=True)
     if is_encoder(run):
         encoder = GapMllmVggtForReconstruction.from_pretrained(run)
         halved = {name: weights.half() for name, weights in encoder.state_dict().items()}  # .half() spares heads
         encoder.save_pretrained(folder, state_dict=halved)
     else:
-        model = GapMllmForPreTraining.from_pretrained(run)
-        if before is not None:
-            earlier = GapMllmForPreTraining.from_pretrained(before).state_dict()
-            for name, weights in model.named_parameters():  # tied ones once
-                weights.data.lerp_(earlier[name], share)
-        model = model.half()
+        model = GapMllmForPreTraining.from_pretrained(run).half()
         save_for_hub(model, GapMllmProcessor.from_pretrained(run), folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"), object_hook=_in_float32)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -107,18 +97,12 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--sets", nargs="+", default=["test", "unseen"], metavar="SET", help="rooms; the first leads")
     parser.add_argument("--groups", nargs="+", metavar="NAME", help="what is measured; default: all")
     parser.add_argument("--num-baseline-rooms", type=int, metavar="N", help="training rooms to fit blind answers on")
-    parser.add_argument("--average", nargs=2, metavar=("BEFORE", "SHARE"), help="weights of a run before; how much")
     args = parser.parse_args(words)
-    before, share = (Path(args.average[0]), float(args.average[1])) if args.average else (None, 0.0)
-    if before is not None and (is_encoder(args.run) or not 0 < share < 1):
-        raise SystemExit(f"--average {before} {share}: expected a run of a model, and a share between 0 and 1.")
     made = provenance(args.run)
-    if before is not None:
-        made["weights"] = f"{1 - share:g} of this run's and {share:g} of those of {before.name}"
     card = args.folder / "README.md"
     if not card.is_file() or BEGIN not in card.read_text(encoding="utf-8"):
         raise SystemExit(f"{card} needs the lines {BEGIN} and {END}: figures are written between them.")
-    save_half(args.run, args.folder, before, share)
+    save_half(args.run, args.folder)
     size_mb, most = sum(file.stat().st_size for file in args.folder.iterdir()) / 1e6, MOST_MB.get(args.folder.name)
     if most and size_mb > most:
         raise SystemExit(f"{args.folder} takes {size_mb:.1f} MB; expected {most} at most.")

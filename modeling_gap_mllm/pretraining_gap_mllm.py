@@ -13,7 +13,7 @@ from .answer_loss_gap_mllm import answer_loss
 from .configuration_gap_mllm import GapMllmConfig
 from .geometry_tokens_gap_mllm import TOKENS_OF_HEADS, ViewTokens, repeat_tokens, token_kinds
 from .geometry_views_gap_mllm import group_scenes, is_trainable
-from .hidden_states_gap_mllm import TOWER, TOWER_INDEX, layer_index, read_hidden_states, read_tower
+from .hidden_states_gap_mllm import TOWER_INDEX, layer_index, read_hidden_states, read_tower
 from .modeling_gap_mllm import GapMllmForConditionalGeneration
 from .training_heads_gap_mllm import make_training_head
 from .vggt_heads_gap_mllm import GapMllmVggtReconstruction
@@ -183,7 +183,6 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         scene_repeats: torch.Tensor | None = None,
         geometry_features: torch.Tensor | None = None,
         head_grids: dict[str, torch.Tensor] | None = None,
-        tower_only: bool = False,
         logits_to_keep: int | torch.Tensor = 0,
         mm_encoder_outputs: dict | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -198,8 +197,6 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             geometry_features (`torch.Tensor`, *optional*): features as in `GapMllmModel.get_image_features`.
             head_grids (`dict[str, torch.Tensor]`, each of shape `(V, 2)`, *optional*): height and width of the grid on
                 which a head of that name tells of each view, in tokens; by default that of the view.
-            tower_only (`bool`, defaults to False): whether the vision tower and the heads, which then read nothing
-                else, are all that runs; for labels and images. The output has `head_outputs` alone.
             num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens by which a plain `Trainer`
                 divides; no point maps are made then.
         Returns:
@@ -233,10 +230,6 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         has_views = pixel_values is not None or pixel_values_videos is not None or bool(mm_encoder_outputs)
         if has_views and input_ids is None:
             raise ValueError("Labels and views came without input_ids, so the tokens of the views cannot be found.")
-        if tower_only:
-            return GapMllmPreTrainingOutput(
-                head_outputs=self._heads_on_tower(pixel_values, image_grid_thw, scene_lengths, head_grids)
-            )
         if scene_repeats is not None and scene_lengths is None:
             raise ValueError("scene_repeats came without scene_lengths. Pass the number of views of each scene too.")
         encoded, grids = dict(mm_encoder_outputs or {}), {"image": image_grid_thw, "video": video_grid_thw}
@@ -355,19 +348,6 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
         for name in fills.keys() & batch.keys():
             batch[name] = repeat_tokens(batch[name], repeats, fills[name], pads_left)
         return batch
-
-    def _heads_on_tower(self, pixel_values, image_grid_thw, scene_lengths, head_grids):
-        """What the heads give where the vision tower is all that runs, by name."""
-        if pixel_values is None or self._head_layers != [TOWER_INDEX]:
-            raise ValueError(
-                f"tower_only is True, but the heads {list(self.training_heads)} read the layers {self._head_layers}, "
-                f"or pixel_values are missing. Leave it out, or give pictures and heads with layers: [{TOWER!r}]."
-            )
-        visual, merge = self.model.visual, self.config.vision_config.spatial_merge_size
-        grids = [(height // merge, width // merge) for _, height, width in image_grid_thw.tolist()]
-        lengths = [len(grids)] if scene_lengths is None else scene_lengths.tolist()
-        states = {TOWER_INDEX: {"patches": visual(pixel_values, grid_thw=image_grid_thw).pooler_output}}
-        return dict(zip(self.training_heads, self._run_heads(states, grids, lengths, head_grids), strict=True))
 
     def _seen_views(self, kind, encoded, grid, input_ids, scene_lengths, scene_repeats, reads_heads):
         """The views of images or videos, whose features in `encoded` get the tokens that the heads read."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # for editors and pyright; a test holds both lists together
     from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
     from .geometry_follower import GeometryFollower
     from .mixtures import MixedDataset, MixedStream
-    from .muon import MuonAndAdamW
     from .prompt_rows import make_prompt_rows
     from .rewards import (
         REWARDS,
@@ -48,7 +47,6 @@ _MODULES = {
     "LossTerm": "terms",
     "MixedDataset": "mixtures",
     "MixedStream": "mixtures",
-    "MuonAndAdamW": "muon",
     "OpenedRows": "scene_questions",
     "SceneCollator": "scene_collator",
     "SceneGeometryDataset": "scene_geometry",
@@ -87,7 +85,6 @@ __all__ = [
     "LossTerm",
     "MixedDataset",
     "MixedStream",
-    "MuonAndAdamW",
     "OpenedRows",
     "SceneCollator",
     "SceneGeometryDataset",

@@ -1,6 +1,4 @@
-"""What an answer is about: where the views show it, or what a question names, and the option that is right."""
-
-from collections import Counter
+"""Where the views show what an answer is about: marked pixels, or the objects whose boxes are answered."""
 
 import numpy as np
 
@@ -8,7 +6,6 @@ from ..processing.camera_geometry_gap_mllm import project_points
 from ..processing.data.box_projection import NEAR_M, is_hidden
 from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import Box, SceneSample
-from ..processing.data.truth import LETTERS
 from ..processing.visual_prompt_gap_mllm import Mark
 
 
@@ -34,32 +31,6 @@ def answered_places(sample: SceneSample, with_boxes: bool = False) -> list[Mark]
     views = range(len(sample.views)) if frame is None else [frame]
     places = [_place_of(sample, box, views) for box in sample.boxes]
     return [] if None in places else places
-
-
-def mentioned_places(sample: SceneSample) -> dict[str, Mark]:
-    """Where the objects are seen that a question may mention, by their label; in the views that it names, if any.
-
-    Args:
-        sample (`SceneSample`): question whose `boxes` are what it asks about.
-    Returns:
-        `dict[str, Mark]`: without labels that several objects share, and objects whose place is not known.
-    """
-    views = sample.metadata.get("named_views") or range(len(sample.views))
-    labels = Counter(box.label for box in sample.boxes)
-    found = {box.label: _place_of(sample, box, views) for box in sample.boxes if box.label and labels[box.label] == 1}
-    return {label: place for label, place in found.items() if place is not None}
-
-
-def right_option(sample: SceneSample) -> str | None:
-    """The option whose letter is the answer, as the question has it ("B. to the left").
-
-    Args:
-        sample (`SceneSample`): question with its answer.
-    Returns:
-        `str`: None where there are no options, or the answer is more than the letter.
-    """
-    index = sample.choice_index
-    return None if index is None or sample.answer != LETTERS[index] else sample.choices[index]
 
 
 def _place_of(sample: SceneSample, box: Box, views) -> Mark | None:
@@ -103,4 +74,4 @@ def _in_picture(sample, box, view):
     return -float(np.linalg.norm(share - 0.5)), share
 
 
-__all__ = ["answered_places", "mentioned_places", "right_option"]
+__all__ = ["answered_places"]

@@ -135,7 +135,7 @@ def dry_run_recipe(recipe: str | Path, overrides: Sequence[str] = (), command: s
     for case in cases:
         batch = collate(case.pop("micro_batch"))
         case["batch"] = _shape(batch, args.per_device_train_batch_size, processor, config)
-        case["flops"], case["activations"] = _pass(model, args, batch, is_grpo)
+        case["flops"], case["activations"] = _pass(model, args, batch, is_grpo, processor)
     told |= _work(cases, args)
     activations = max(case.pop("activations") for case in cases)
     told["sources"] = {case.pop("name"): case for case in cases} if len(cases) > 1 else {}
@@ -270,7 +270,7 @@ def _shape(batch, count, processor, config):
     }
 
 
-def _pass(model, args, batch, is_grpo):
+def _pass(model, args, batch, is_grpo, processor):
     """FLOPs of the passes over a micro-batch, and the most bytes that live meanwhile."""
     terms = {} if is_grpo else make_terms(args, args.terms)
     terms = {name: term for name, term in terms.items() if term.weight}
@@ -293,6 +293,7 @@ def _pass(model, args, batch, is_grpo):
             loss = logits.log_softmax(-1).gather(-1, targets[..., None]).sum()
         else:
             for term in terms.values():
+                term.prepare(processor)
                 contexts.enter_context(term.watch(bare_model(model), batch))
             outputs = model(**inputs)
             sums = {name: term.sum(outputs, batch) for name, term in terms.items()}

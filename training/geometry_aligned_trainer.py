@@ -241,13 +241,9 @@ class GeometryAlignedTrainer(TermTrainer):
         return {name: self.terms[name].count(inputs) for name in self.term_names}
 
     def compute_terms(self, model: nn.Module, inputs: Mapping[str, torch.Tensor]):
-        has_views, has_videos = "pixel_values" in inputs, "pixel_values_videos" in inputs
-        terms = [self.terms[name] for name in self.term_names]
-        tower_only = has_views and not has_videos and bool(terms) and all(term.reads_tower_only for term in terms)
-        self._gates.has_views = has_views and not tower_only
+        self._gates.has_views = "pixel_values" in inputs
         with self._watched(inputs):
-            shown = {name: value for name, value in inputs.items() if name not in self._not_for_model}
-            outputs = model(**shown, **({"tower_only": True} if tower_only else {}))
+            outputs = model(**{name: value for name, value in inputs.items() if name not in self._not_for_model})
         sums = {name: self.terms[name].sum(outputs, inputs) for name in self.term_names}
         return {name: value for name, value in sums.items() if value is not None}, outputs
 

@@ -7,17 +7,12 @@ import torch
 from torch import nn
 
 from .losses import confidence_loss, log_depth_loss, point_loss, pose_loss
-from .muon import MuonAndAdamW
 from .term_trainer import TermTrainer, TermTrainingArguments
 
 
 @dataclass
 class GeometryEncoderTrainingArguments(TermTrainingArguments):
-    """`TermTrainingArguments` with the weights of the reconstruction terms.
-
-    Raises:
-        ValueError: if `use_muon` comes with another optimiser than AdamW; as `TermTrainingArguments`.
-    """
+    """`TermTrainingArguments` with the weights of the reconstruction terms."""
 
     point_weight: float = field(default=1.0, metadata={"help": "Weight of the points' error in metres."})
     depth_weight: float = field(default=1.0, metadata={"help": "Weight of the absolute log-depth error."})
@@ -26,17 +21,6 @@ class GeometryEncoderTrainingArguments(TermTrainingArguments):
     confidence_alpha: float = field(
         default=0.5, metadata={"help": "Error in metres at which the confidence falls to its least value, 1."}
     )
-    use_muon: bool = field(
-        default=False,
-        metadata={"help": "Train the matrices of linear layers by Muon instead of AdamW, see MuonAndAdamW."},
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.use_muon and self.optim not in ("adamw_torch", "adamw_torch_fused"):
-            raise ValueError(
-                f"use_muon goes with AdamW for all but matrices, but optim is {self.optim.value!r}. Leave one out."
-            )
 
 
 class GeometryEncoderTrainer(TermTrainer):
@@ -81,28 +65,6 @@ class GeometryEncoderTrainer(TermTrainer):
             "pose": args.pose_weight,
             "confidence": args.confidence_weight,
         }
-
-    def create_optimizer(self, model: nn.Module | None = None):
-        """As `Trainer`'s, or `MuonAndAdamW`.
-
-        Raises:
-            ValueError: for `use_muon` where each process holds a part of a matrix, which Muon needs whole.
-        """
-        args = self.args
-        if self.optimizer is not None or not args.use_muon:
-            return super().create_optimizer(model)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError("use_muon needs whole matrices, which FSDP and DeepSpeed divide. Leave one of them out.")
-        model = self.model if model is None else model
-        self.optimizer = MuonAndAdamW(
-            model,
-            args.learning_rate,
-            args.weight_decay,
-            self.get_decay_parameter_names(model),
-            betas=(args.adam_beta1, args.adam_beta2),
-            eps=args.adam_epsilon,
-        )
-        return self.optimizer
 
     def floating_point_ops(self, inputs: Mapping[str, torch.Tensor]):
         return 0  # Trainer counts tokens of text; there are none

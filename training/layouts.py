@@ -20,7 +20,6 @@ _FILLS = {
     "label_weights": 0.0,
     "document_ids": PADDING,
     "readout_targets": PADDING,
-    "option_targets": PADDING,
     "mm_token_type_ids": 0,
 }
 
@@ -151,7 +150,6 @@ def _views(scene, document, positions):
         "label_weights": [0.0] * length,
         "document_ids": [document] * length,
         "readout_targets": [PADDING] * length,
-        "option_targets": [PADDING] * length,
         "position_ids": positions,
         "mm_token_type_ids": scene.token_types,
     }
@@ -162,21 +160,15 @@ def _question(scene, index, first_position, views_start, document):
     question, answer = scene.questions[index], scene.answers[index]
     length = len(question) + len(answer)
     readout = [PADDING] * length
-    for token, column in scene.mentions[index].items():
-        readout[token] = views_start + column
     if scene.targets[index] is not None:
         # The rows that predict the answer are those before each of its tokens.
         readout[len(question) - 1 : length - 1] = [views_start + column for column in scene.targets[index]]
-    option = [PADDING] * length
-    if scene.options[index] is not None:
-        option[len(question) - 1] = scene.options[index]  # counted from the question's start until rows are joined
     return {
         "input_ids": question + answer,
         "labels": [IGNORE_INDEX] * len(question) + answer,
         "label_weights": [0.0] * len(question) + scene.weights[index],
         "document_ids": [document] * length,
         "readout_targets": readout,
-        "option_targets": option,
         "position_ids": first_position + torch.arange(length),
         "mm_token_type_ids": [0] * length,
     }
@@ -188,9 +180,6 @@ def _repeats(scenes):
 
 def _join(pieces):
     row = {name: torch.tensor([value for piece in pieces for value in piece[name]]) for name in _FILLS}
-    lengths = torch.tensor([len(piece["input_ids"]) for piece in pieces])
-    starts = (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    row["option_targets"] = torch.where(row["option_targets"] == PADDING, PADDING, row["option_targets"] + starts)
     row["position_ids"] = torch.cat([piece["position_ids"].expand(4, -1) for piece in pieces], dim=1)
     return row
 

@@ -1,4 +1,4 @@
-"""Read-out supervision: teach named attention heads where to look while they write the answer.
+"""Read-out supervision: teach named attention heads to look at the marked place while they write the answer.
 
 Only log-softmax(q k^T) of the named layers, heads and answer rows is formed, inside an attention function registered
 with `AttentionInterface`; the output of attention is that of the model's own kernel. Nothing remains at inference.
@@ -61,23 +61,20 @@ class _Recording:
         return self._parts
 
 
-_active: dict[str, _Recording] = {}  # by name; all have one base
-
-
-def _base():
-    return next((recording.base for recording in _active.values()), "sdpa")
+_active = None
 
 
 def _readout_attention(module, query, key, value, attention_mask, scaling=None, **kwargs):
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(_base(), eager_attention_forward)
-    for recording in _active.values():
-        if module.layer_idx in recording.layers and len(recording.rows):
-            recording.add(query, key, scaling)
+    recording = _active
+    base = "sdpa" if recording is None else recording.base
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(base, eager_attention_forward)
+    if recording is not None and module.layer_idx in recording.layers and len(recording.rows):
+        recording.add(query, key, scaling)
     return attend(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 def _readout_mask(*args, **kwargs):
-    return ALL_MASK_ATTENTION_FUNCTIONS[_base()](*args, **kwargs)
+    return ALL_MASK_ATTENTION_FUNCTIONS["sdpa" if _active is None else _active.base](*args, **kwargs)
 
 
 AttentionInterface.register(READOUT_ATTENTION, _readout_attention)
@@ -85,39 +82,39 @@ AttentionMaskInterface.register(READOUT_ATTENTION, _readout_mask)
 
 
 @contextmanager
-def record_readout(language_model: PreTrainedModel, layers: list[int], heads: list[int], name: str = "readout"):
+def record_readout(language_model: PreTrainedModel, layers: list[int], heads: list[int]):
     """Watch attention heads inside a `with` block, which must hold the backward pass too.
 
     (With activation checkpointing the backward pass runs the layers again, and must find the same attention.) Inside
-    another such block of the same name it is that block's recording; those of other names record beside it.
+    another such block it is that block's recording.
 
     Args:
         language_model (`PreTrainedModel`): whose attention is watched; its kernel is restored afterwards.
         layers (`list[int]`), heads (`list[int]`): zero-based.
-        name (`str`, defaults to "readout"): name of the recording.
     Yields:
         a recording: call its `watch(document_ids, targets)` before the forward pass; after it, `loss` is the sum of
         the negative log-probabilities of the targets over rows, layers and heads.
     Raises:
         ValueError: if a layer or head does not exist.
     """
-    if name in _active:
-        yield _active[name]
+    global _active
+    if _active is not None:
+        yield _active
         return
     config = language_model.config
     if max(layers) >= config.num_hidden_layers or max(heads) >= config.num_attention_heads or min(*layers, *heads) < 0:
         raise ValueError(
-            f"{name} layers {list(layers)} and heads {list(heads)} must lie below {config.num_hidden_layers} and "
+            f"readout layers {list(layers)} and heads {list(heads)} must lie below {config.num_hidden_layers} and "
             f"{config.num_attention_heads}."
         )
-    before = config._attn_implementation  # that of a block around this one records, too
-    _active[name] = _Recording(_base() if _active else before, layers, heads)
+    base = config._attn_implementation
+    _active = _Recording(base, layers, heads)
     config._attn_implementation = READOUT_ATTENTION
     try:
-        yield _active[name]
+        yield _active
     finally:
-        config._attn_implementation = before
-        del _active[name]
+        config._attn_implementation = base
+        _active = None
 
 
 __all__ = ["READOUT_ATTENTION", "record_readout"]

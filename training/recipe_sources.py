@@ -57,8 +57,9 @@ def read_evaluation(data: dict, eval_data: dict) -> dict[str, dict]:
 
 
 def follows_run(recipe_args: object) -> bool:
-    """Whether what is drawn or asked follows the run: a weight of a source or task, or a count of rooms."""
+    """Whether what is drawn or asked follows the run: a weight of a source or task, a count or style of rooms."""
     weights = [*getattr(recipe_args, "questions", {}).get("counts", {}).values()]
+    weights.append(getattr(recipe_args, "variety", {}).get("style_share"))
     for source in read_sources(recipe_args.data).values():
         tasks = sections_of(recipe_args, source)["scene_tasks"].get("tasks")
         weights += [source.get("weight"), *(tasks.values() if isinstance(tasks, dict) else ())]

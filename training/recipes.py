@@ -34,13 +34,15 @@ for _kind in (_RecipeLoader, _RecipeDumper):
 def find_recipe(recipe: str | Path):
     """Path of a recipe, given its name in training/recipes or a path.
 
+    A name that begins with an underscore is a base of others, and no recipe of its own.
+
     Raises:
         FileNotFoundError: if neither exists; lists the names there are.
     """
     for path in (Path(recipe), RECIPE_FOLDER / f"{recipe}.yaml"):
         if path.is_file():
             return path
-    names = sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+    names = sorted(path.stem for path in RECIPE_FOLDER.glob("[!_]*.yaml"))
     raise FileNotFoundError(f"There is no recipe {str(recipe)!r}. Give the path of a YAML file, or one of {names}.")
 
 

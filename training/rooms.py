@@ -5,7 +5,7 @@ The rooms come from a source, `load_multiview("rendered_rooms", ...)`; nothing i
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..geometry_views_gap_mllm import resize_to_grid
-from ..processing.data import CannotAskError, SceneSample, first_askable, make_tasks
+from ..processing.data import CannotAskError, RoomVariety, SceneSample, first_askable, make_tasks
 from ..processing.data.former_names import task_name
 from ..processing.data.task_makers import REPEATED, TASK_MAKERS
 from ..processing.data.task_makers.templates import TRAINING_PHRASINGS, check_phrasings
@@ -64,6 +64,23 @@ class RoomGeometryDataset(Dataset):
         }
 
 
+def read_variety(settings: Mapping[str, object]) -> RoomVariety:
+    """How the rooms of an encoder's training vary; the share of rooms in a style may follow the run.
+
+    Args:
+        settings (`dict`): fields of `RoomVariety`; `style_share` may be the mapping of a `Schedule`, as `{0: 0.5, 0.6:
+            0.25, kind: step}`.
+    Returns:
+        `RoomVariety`.
+    Raises:
+        TypeError, ValueError: as `RoomVariety` and `Schedule`.
+    """
+    share = settings.get("style_share", 0.0)
+    if isinstance(share, Mapping):
+        settings = {**settings, "style_share": read_weight("variety.style_share", share, least=0.0)}
+    return RoomVariety(**settings)
+
+
 def _check_index(index, length):
     """What lets a loop over the items end: every index names a room."""
     if not 0 <= index < length:
@@ -93,8 +110,9 @@ class RoomQuestions:
         mark_colors (`list[str]`): colours of the crosses of one room; fewer are told apart sooner.
         decimals (`int`, defaults to 2): digits after the point of all points and boxes in answers.
         phrasings (`str`, defaults to "first"): how questions are worded, as for `make_tasks`: "first" with the
-            package's own prompts, "all" with one of many wordings, one time in three the first, "swapped" as that with
-            words of some questions swapped for others or left out, "mixed" with words of other questions among them.
+            package's own prompts, "all" with one of many wordings, one time in three the first, "mixed" as that with
+            words of some questions left out or changed (`mix_words`), so that wordings that are in no training are
+            read.
         visits (`int`, defaults to 1): how often a room comes back, `REVISIT_GAP` blocks later and with other questions
             and crosses. One process that makes all batches in their order keeps the picture meanwhile and renders it
             once.
@@ -270,4 +288,4 @@ def collate_scenes(samples: list[dict]) -> dict:
     return batch
 
 
-__all__ = ["RoomGeometryDataset", "RoomQuestionDataset", "RoomQuestions", "collate_scenes"]
+__all__ = ["RoomGeometryDataset", "RoomQuestionDataset", "RoomQuestions", "collate_scenes", "read_variety"]

@@ -18,7 +18,7 @@ from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
 from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
 from ..processing.processing_gap_mllm import GapMllmProcessor
-from .answered_places import answered_places, mentioned_places, right_option
+from .answered_places import answered_places
 from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry
 from .layouts import LAYOUTS
@@ -35,7 +35,6 @@ LOSS_FIELDS = (
     "sample_ids",
     "document_ids",
     "readout_targets",
-    "option_targets",
     "label_weights",
     "point_map_targets",
     "teacher_targets",
@@ -96,8 +95,6 @@ class SceneCollator:
             `set_training_heads` returns, for pre-training.
         readout_boxes (`bool`, defaults to False): whether read-out targets are also made of answers with boxes
             (`answered_places`), not of marked pixels alone; for pre-training.
-        readout_mentions (`bool`, defaults to False): whether read-out targets are also made of the words of questions
-            that name an object (`mentioned_places`); for pre-training.
         intrinsics_in_prompt (`bool`, *optional*): whether questions tell the focal lengths of their views
             (`focal_lengths`), which the processor then remembers; by default what it remembers, else no.
     Raises:
@@ -138,7 +135,6 @@ class SceneCollator:
         known_geometry: Sequence[str] = (),
         teaching: Callable | None = None,
         readout_boxes: bool = False,
-        readout_mentions: bool = False,
         intrinsics_in_prompt: bool | None = None,
     ):
         if layout not in LAYOUTS:
@@ -148,11 +144,11 @@ class SceneCollator:
         for name, value in bounds.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; expected 1 or more, or None for no bound.")
-        own = point_map_side is not None or answer_weights or teaching is not None or readout_boxes or readout_mentions
+        own = point_map_side is not None or answer_weights or teaching is not None or readout_boxes
         if own and not for_pretraining:
             raise ValueError(
-                "point_map_side, answer_weights, teaching, readout_boxes and readout_mentions are for pre-training: "
-                "pass for_pretraining=True."
+                "point_map_side, answer_weights, teaching and readout_boxes are for pre-training: pass "
+                "for_pretraining=True."
             )
         unknown = sorted(set(answer_weights or ()) - set(ANSWER_PARTS))
         if unknown:
@@ -164,7 +160,6 @@ class SceneCollator:
         check_names("known_geometry", known_geometry, KNOWN_FIELDS)
         self.known_geometry, self.teaching = known_geometry, teaching
         self.readout_boxes = check_flag("readout_boxes", readout_boxes)
-        self.readout_mentions = check_flag("readout_mentions", readout_mentions)
         if intrinsics_in_prompt is not None:
             processor.intrinsics_in_prompt = check_flag("intrinsics_in_prompt", intrinsics_in_prompt)
         self.events = CollationEvents()
@@ -284,9 +279,7 @@ class SceneCollator:
                 text = f"{wanted} pixels, more than {self.max_sample_pixels}"
                 self.events.add("pixels_reduced", together.id, text, len(group.samples))
         marks = [answered_places(sample, self.readout_boxes) for sample in group.samples]
-        mentions = [mentioned_places(sample) for sample in group.samples] if self.readout_mentions else None
-        options = [right_option(sample) for sample in group.samples] if self.for_pretraining else None
-        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size, mentions, options)
+        scene = encode_scene(self.processor, images, group.texts, marks, self.answer_weights, size)
         kinds = getattr(self.teaching, "token_kinds", ())
         scene = with_geometry_tokens(scene, self.processor.image_processor.merge_size, kinds)
         for index, sample in enumerate(group.samples):

@@ -1,7 +1,6 @@
 """A scene and the questions about it as tokens: the views once, and what is asked and answered behind them."""
 
 import re
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -43,9 +42,6 @@ class EncodedScene:
         weights (`list[list[float]]`): weight of each token of the answers in the loss.
         targets (`list[list[int] | None]`): tokens of the prefix that show what each token of an answer is about; None
             for a question about no mark.
-        mentions (`list[dict[int, int]]`): tokens of each question that name what the views show, and the token of the
-            prefix that shows it.
-        options (`list[int | None]`): token of each question that ends its right option, where the answer is a letter.
     """
 
     prefix: list[int]
@@ -56,8 +52,6 @@ class EncodedScene:
     answers: list[list[int]]
     weights: list[list[float]]
     targets: list[list[int] | None]
-    mentions: list[dict[int, int]]
-    options: list[int | None]
 
     def length(self, index: int) -> int:
         """Number of tokens of a question with the views before it and the answer behind it."""
@@ -89,8 +83,6 @@ def encode_scene(
     marks: list[list[Mark]],
     answer_weights: dict[str, float] | None = None,
     size: dict[str, int] | None = None,
-    mentions: list[dict[str, Mark]] | None = None,
-    options: list[str | None] | None = None,
 ) -> EncodedScene:
     """Encode the views of a scene once, and all questions about them.
 
@@ -102,16 +94,14 @@ def encode_scene(
             about none.
         answer_weights (`dict[str, float]`, *optional*): weight of each part of an answer, see `SceneCollator`.
         size (`dict[str, int]`, *optional*): bounds on the pixels of a view, instead of the image processor's own.
-        mentions (`list[dict[str, Mark]]`, *optional*): words of each question, and where views show what they mean.
-        options (`list[str | None]`, *optional*): right option of each question as it stands there, "B. to the left".
     Returns:
         `EncodedScene`.
     """
     pixel_values, grids = None, torch.zeros(0, 3, dtype=torch.long)
     prefix, types = [], []
     if images:
-        bounds = {} if size is None else {"size": size}
-        inputs = processor(images=[images], text=[texts[0].prefix], return_tensors="pt", **bounds)
+        options = {} if size is None else {"size": size}
+        inputs = processor(images=[images], text=[texts[0].prefix], return_tensors="pt", **options)
         pixel_values, grids = inputs["pixel_values"], inputs["image_grid_thw"]
         prefix, types = inputs["input_ids"][0].tolist(), inputs["mm_token_type_ids"][0].tolist()
     image_tokens = [index for index, kind in enumerate(types) if kind == 1]
@@ -126,44 +116,16 @@ def encode_scene(
         elif columns:
             columns = [columns[part] for part in _parts_of_list(tokenizer, text.answer, len(columns))]
         targets.append(columns or None)
-    options = options or [None] * len(texts)
-    questions = [
-        _question_tokens(tokenizer, text.question, bool(mentions) or option is not None)
-        for text, option in zip(texts, options, strict=True)
-    ]
-    mentioned = [{} for _ in texts]
-    for (_, ends), text, places, columns in zip(questions, texts, mentions or (), mentioned, strict=False):
-        tokens = marks_to_tokens(list(places.values()), sizes, grids, merge_size)
-        for word, token in zip(places, tokens, strict=True):
-            for match in re.finditer(rf"\b{re.escape(word)}\b", text.question):
-                columns[bisect_left(ends, match.end())] = image_tokens[token]
     return EncodedScene(
         prefix=prefix,
         token_types=types,
         pixel_values=pixel_values,
         image_grid_thw=grids,
-        questions=[ids for ids, _ in questions],
+        questions=[tokenizer(text.question, add_special_tokens=False)["input_ids"] for text in texts],
         answers=[ids for ids, _ in answers],
         weights=[weights for _, weights in answers],
         targets=targets,
-        mentions=mentioned,
-        options=[
-            None if option is None else _end_of_option(text.question, option, ends)
-            for text, option, (_, ends) in zip(texts, options, questions, strict=True)
-        ],
     )
-
-
-def _question_tokens(tokenizer, text, with_ends):
-    """Tokens of a question, and where each ends in its text, where that is asked for."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=with_ends)
-    return encoded["input_ids"], [end for _, end in encoded["offset_mapping"]] if with_ends else []
-
-
-def _end_of_option(question, option, ends):
-    """The token that ends an option in a question, None where the option does not stand there."""
-    found = [match.end() for match in re.finditer(rf"{re.escape(option)}(?!\w)", question)]
-    return bisect_left(ends, found[-1]) if found else None
 
 
 def _parts_of_list(tokenizer, text, count):
@@ -194,7 +156,6 @@ def with_geometry_tokens(scene: EncodedScene, merge_size: int, kinds: Sequence[s
         prefix=torch.tensor(scene.prefix).repeat_interleave(repeats).tolist(),
         token_types=types.repeat_interleave(repeats).tolist(),
         targets=[None if columns is None else starts[columns].tolist() for columns in scene.targets],
-        mentions=[{token: int(starts[column]) for token, column in words.items()} for words in scene.mentions],
     )
 
 

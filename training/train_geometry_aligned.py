@@ -17,7 +17,6 @@ from ..processing.argument_checks import check_dtype
 from ..processing.data import RoomVariety, load_multiview
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.tiny_tokenizer import build_tiny_processor
-from ..processing.visual_prompt_gap_mllm import CrossSize
 from .adapters import add_lora, lora_options, quantized_loading
 from .answer_scorer import answer_scorer
 from .cold_start import ColdStartQuestions
@@ -234,8 +233,7 @@ def _train(model_args, args, run, scorer, callbacks, make_scorer):
     is_flash = "flash" in model.config.text_config._attn_implementation
     layout = model_args.layout or ("packed" if is_flash else "block_mask")
     shared = {"point_map_side": model.config.point_map_side, "answer_weights": model_args.answer_weights}
-    readout = make_terms(args, args.terms)["readout"]
-    shared |= {"readout_boxes": readout.boxes, "readout_mentions": readout.mentions}
+    shared["readout_boxes"] = make_terms(args, args.terms)["readout"].boxes
     shared |= {"teaching": teaching, "known_geometry": model_args.known_geometry}
     if model_args.frozen_geometry:
         shared["geometry"] = FrozenGeometry(model, **model_args.frozen_geometry)
@@ -294,7 +292,7 @@ def training_views(variety: RoomVariety):
     height, width = variety.sizes[max(range(len(variety.sizes)), key=lambda i: variety.size_shares[i])]
     arm, half_thickness = variety.mark_arms[1], variety.mark_half_thickness
     half_thickness = arm // 4 if half_thickness is None else half_thickness
-    return {"height": height, "width": width}, *CrossSize(arm, half_thickness, variety.mark_view_width).on_width(width)
+    return {"height": height, "width": width}, arm, half_thickness
 
 
 def new_processor(model_args):

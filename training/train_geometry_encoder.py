@@ -11,13 +11,12 @@ from transformers.utils import logging
 
 from ..configuration_gap_mllm import GapMllmVggtConfig
 from ..model_loading import load_pretrained, model_folder
-from ..processing.data import RoomVariety
 from ..processing.metrics_file import save_metrics
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction
 from .geometry_encoder_trainer import GeometryEncoderTrainer, GeometryEncoderTrainingArguments
 from .recipe_data import DataArguments, open_recipe, training_rooms
 from .recipe_sources import evaluation_items, training_items
-from .rooms import RoomGeometryDataset, collate_scenes
+from .rooms import RoomGeometryDataset, collate_scenes, read_variety
 from .scene_geometry import SceneGeometryDataset
 
 
@@ -86,7 +85,7 @@ def _train(encoder_args, args, run, scorer):
 
         dataset, eval_dataset = (make(encoder_args, args, targets) for make in (training_items, evaluation_items))
     else:
-        rooms = training_rooms(encoder_args, args, RoomVariety(**encoder_args.variety))
+        rooms = training_rooms(encoder_args, args, read_variety(encoder_args.variety))
         dataset = RoomGeometryDataset(rooms, model.config.patch_size)
     trainer = GeometryEncoderTrainer(
         model=model,

@@ -12,7 +12,7 @@ from room_measures.figures_table import BEGIN, END, card_text, write_figures
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from gap_mllm import GapMllmForPreTraining, GapMllmVggtForReconstruction
+from gap_mllm import GapMllmVggtForReconstruction
 from gap_mllm.evaluation.runner.card import eval_results
 from gap_mllm.pushing.folder_checks import card_problems
 
@@ -96,27 +96,6 @@ def test_a_run_becomes_a_folder_with_figures_and_provenance(script, name, tmp_pa
     card = loaded.text
     assert card.lstrip().startswith("# Mine") and card.endswith("kept\n") and "old" not in card
     assert card_text(metrics) in card and "| steps | 20 of 4 rooms |" in card
-
-
-def test_weights_are_averaged_with_those_of_a_run_before(script, tmp_path):
-    before, run = (as_run("tiny_gap_mllm", tmp_path / name) for name in ("before", "run"))
-    model = GapMllmForPreTraining.from_pretrained(run)
-    with torch.no_grad():
-        for weights in model.parameters():
-            weights += 1.0
-    model.save_pretrained(run)
-    script.save_half(run, tmp_path / "out", before, 0.25)
-    old, new, got = (load_file(tmp_path / name / "model.safetensors") for name in ("before", "run", "out"))
-    assert old.keys() == got.keys()
-    for name, value in got.items():
-        expected = 0.75 * new[name].float() + 0.25 * old[name].float()
-        torch.testing.assert_close(value.float(), expected, rtol=1e-3, atol=1e-3, msg=name)
-
-
-def test_shares_outside_of_an_average_are_refused(script, tmp_path):
-    run = as_run("tiny_gap_mllm", tmp_path / "run")
-    with pytest.raises(SystemExit, match="expected a run of a model, and a share between 0 and 1"):
-        script.main([str(run), str(tmp_path / "out"), "--average", str(run), "1.5"])
 
 
 def test_provenance_tells_of_the_training_before(script, tmp_path):

@@ -15,7 +15,7 @@ import gap_mllm.training
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.training import SceneCollator, set_training_heads
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer, GeometryAlignedTrainingArguments
-from gap_mllm.training.recipes import find_recipe
+from gap_mllm.training.recipes import find_recipe, load_recipe
 from gap_mllm.training.train_geometry_aligned import build_model
 
 
@@ -158,7 +158,7 @@ def recipe(tmp_path, encoder_folder):
     """A function (changed keys) -> the path of a recipe of six tiny steps, whose output folder is `run`."""
 
     def make(**changes):
-        values = yaml.safe_load(find_recipe("quickstart").read_text())
+        values = load_recipe(find_recipe("quickstart"))
         values |= {"variety": ONE_VIEW, "questions": {"counts": {"reconstruction": 1}}, "frozen_geometry": {}}
         values |= {"dataloader_num_workers": 0, "dataloader_persistent_workers": False, "max_steps": 6}
         values |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 1}

@@ -8,7 +8,7 @@ import pytest
 from gap_mllm.processing.data import RenderedRooms, RoomVariety, make_tasks
 from gap_mllm.processing.visual_prompt_gap_mllm import Mark
 from gap_mllm.training import SceneCollator
-from gap_mllm.training.answered_places import answered_places, mentioned_places
+from gap_mllm.training.answered_places import answered_places
 
 
 VIEWS = RoomVariety(sizes=((128, 128),), size_shares=(1.0,), num_views=(3,), num_views_shares=(1.0,))
@@ -82,43 +82,5 @@ def test_read_out_targets_are_the_tokens_of_the_objects(questions, tiny_processo
         return visual[place.view * columns**2 + y * columns // 128 * columns + x * columns // 128]
 
     assert told == list(dict.fromkeys(token(place) for place in answered_places(sample, with_boxes=True)))
-    with pytest.raises(ValueError, match="readout_boxes and readout_mentions are for pre-training"):
+    with pytest.raises(ValueError, match="teaching and readout_boxes are for pre-training"):
         SceneCollator(tiny_processor, readout_boxes=True)
-
-
-def test_questions_name_their_objects_in_the_views_that_they_name():
-    scene = RenderedRooms("train", 4, VIEWS, 1)[1]
-    sample = make_tasks(scene, ("front_behind",), phrasings="first")[0]
-    (view,), labels = sample.metadata["named_views"], [box.label for box in sample.boxes]
-    assert len(set(labels)) == 2 and all(label in sample.question for label in labels)
-    places = mentioned_places(sample)
-    assert list(places) == labels and {place.view for place in places.values()} == {view}
-    assert [shown(sample, place) for place in places.values()] == [box.instance_id for box in sample.boxes]
-    alike = replace(sample, boxes=tuple(replace(box, label="bed") for box in sample.boxes))
-    assert mentioned_places(alike) == {}  # which of the two is meant cannot be told
-    assert mentioned_places(replace(sample, metadata={})).keys() == places.keys()  # any view
-
-
-@pytest.mark.parametrize("layout", ["block_mask", "padded", "packed"])
-def test_words_that_name_objects_look_at_them(tiny_processor, layout):
-    scene = RenderedRooms("train", 4, VIEWS, 1)[1]
-    sample = make_tasks(scene, ("front_behind",), phrasings="first")[0]
-    batch = SceneCollator(tiny_processor, layout, for_pretraining=True, readout_mentions=True)([sample, sample])
-    ids, targets = batch["input_ids"], batch["readout_targets"]
-    image, columns = tiny_processor.image_token_id, batch["image_grid_thw"][0, 2].item() // 2
-    rows, positions = (targets >= 0).nonzero(as_tuple=True)
-    places, told = mentioned_places(sample), []
-    for row, position in zip(rows.tolist(), positions.tolist(), strict=True):
-        document = batch["document_ids"][row, position].item()
-        seen = ids[row] == image
-        if layout == "packed":  # each question behind views of its own
-            seen &= batch["document_ids"][row] == document
-        visual, target = seen.nonzero().flatten().tolist(), targets[row, position].item()
-        word = tiny_processor.tokenizer.decode(ids[row, position : position + 1]).strip()
-        (x, y), view = places[word].pixel, places[word].view
-        assert target == visual[view * columns**2 + y * columns // 128 * columns + x * columns // 128]
-        told.append(word)
-    assert sorted(told) == sorted(2 * list(places))
-    assert (batch["labels"][targets >= 0] == -100).all()  # of the question, not of the answer
-    with pytest.raises(ValueError, match="readout_mentions are for pre-training"):
-        SceneCollator(tiny_processor, readout_mentions=True)

@@ -36,6 +36,13 @@ def write_recipe(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_term_that_needs_the_tokenizer_is_counted(write_recipe):
+    changes = {"questions": {"counts": {"reconstruction": 1}}, "per_device_train_batch_size": 1}
+    told = dry_run_recipe(write_recipe(**changes, terms={"number": {"weight": 1.0}}))
+    assert told["flops"]["per_step"] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

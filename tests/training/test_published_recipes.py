@@ -20,7 +20,7 @@ from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArgumen
 
 ROOT = Path(__file__).parents[2]
 TINY_MODEL = str(ROOT / "examples" / "assets" / "tiny_gap_mllm")
-NAMES = sorted(path.stem for path in RECIPE_FOLDER.glob("*.yaml"))
+NAMES = sorted(path.stem for path in RECIPE_FOLDER.glob("[!_]*.yaml"))  # the others are bases
 TWINS = {name: f"tiny_{name}" for name in ("geometry_pretraining", "object_finetuning", "sft_spatial_qa")}
 BF16 = ["--use_cpu", "true", "--output_dir", "unused"]
 

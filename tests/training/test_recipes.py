@@ -37,6 +37,24 @@ def parser():
     return HfArgumentParser((GeometryAlignedModelArguments, GeometryAlignedTrainingArguments))
 
 
+def test_bases_are_no_recipes_and_tiny_models_have_one():
+    with pytest.raises(FileNotFoundError, match="'quickstart'") as error:
+        find_recipe("tiny_model")
+    assert "_tiny_model" not in str(error.value)
+    sizes = load_recipe(find_recipe("_tiny_model"))
+    assert (
+        list(sizes) == ["model_config"]
+        and load_recipe(find_recipe("quickstart"))["model_config"] == sizes["model_config"]
+    )
+    deeper, _ = read_recipe(parser(), "tiny_gap_mllm", ["--output_dir", "unused"])
+    text = {**sizes["model_config"]["text_config"], "num_hidden_layers": 6}
+    vision = {**sizes["model_config"]["vision_config"], "depth": 4}
+    assert deeper.model_config == {**sizes["model_config"], "text_config": text, "vision_config": vision}
+    maps, _ = read_recipe(parser(), "tiny_known_geometry", ["--output_dir", "unused"])
+    fusion = {**sizes["model_config"]["gap_fusion_config"], "position_encoding": "position_3d"}
+    assert maps.model_config["gap_fusion_config"] == fusion and not maps.frozen_geometry
+
+
 @pytest.mark.parametrize("name", ["quickstart", "tiny_gap_mllm"])
 def test_recipes_of_the_package_are_complete(name, tmp_path):
     model, args = read_recipe(parser(), name, ["--output_dir", str(tmp_path), "--max_steps", "7"])
@@ -51,7 +69,7 @@ def test_recipes_of_the_package_are_complete(name, tmp_path):
 
 
 def test_the_shipped_processor_says_what_its_recipe_says(tmp_path):
-    model, _ = read_recipe(parser(), "tiny_gap_mllm_mixed", ["--output_dir", str(tmp_path)])
+    model, _ = read_recipe(parser(), "tiny_gap_mllm", ["--output_dir", str(tmp_path)])
     shipped = GapMllmProcessor.from_pretrained(TINY_MODEL)
     said = shipped.training_view_size, shipped.mark_arm, shipped.mark_half_thickness
     assert said == training_views(RoomVariety(**model.variety)) == ({"height": 128, "width": 128}, 4, 0)
@@ -60,7 +78,13 @@ def test_the_shipped_processor_says_what_its_recipe_says(tmp_path):
 def test_the_encoder_recipe_is_complete(tmp_path):
     both = HfArgumentParser((GeometryEncoderArguments, GeometryEncoderTrainingArguments))
     encoder, args = read_recipe(both, "tiny_geometry_encoder", ["--output_dir", str(tmp_path)])
-    assert encoder.encoder_config["hidden_size"] == 112 and args.max_steps == 20000
+    assert encoder.encoder_config["hidden_size"] == 112 and args.max_steps == 32000
+
+
+def test_a_style_that_follows_the_run_is_refused_for_several_epochs(tmp_path, capsys):
+    flags = ["--max_steps", "-1", "--num_train_epochs", "2", "--output_dir", str(tmp_path / "run")]
+    assert main(["train-geometry-encoder", "tiny_geometry_encoder", *flags]) == 2
+    assert "weights follow the run, but each of its 2 epochs" in capsys.readouterr().err
 
 
 def test_unknown_recipes_keys_and_flags_are_named(tmp_path):

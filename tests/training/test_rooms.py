@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
-from gap_mllm.training.rooms import REVISIT_GAP, RoomGeometryDataset, RoomQuestionDataset, RoomQuestions
-from gap_mllm.training.train_geometry_aligned import training_views
+from gap_mllm.training.rooms import REVISIT_GAP, RoomGeometryDataset, RoomQuestionDataset, RoomQuestions, read_variety
+from gap_mllm.training.schedule import Schedule
 
 
 SMALL = RoomVariety(sizes=((32, 32),), size_shares=(1.0,), num_views=(2,), num_views_shares=(1.0,), mark_arms=(2, 2))
@@ -162,22 +162,37 @@ def test_questions_are_worded_in_many_ways_where_asked_for():
     assert 12 < own < 36 and len(texts) > 10  # a third of 72
 
 
-def test_crosses_grow_with_the_view_as_the_processors():
-    by_width = replace(SMALL, mark_arms=(8, 8), mark_view_width=128)
-    size = by_width.draw_cross_size(np.random.default_rng(0))
-    assert [size.on_width(width)[0] for width in (64, 128, 192, 640)] == [4, 8, 12, 40]
-    narrow = shown(RoomQuestionDataset(RenderedRooms("train", 2, by_width, BLOCK))[0])
-    (sample, *_) = RoomQuestionDataset(RenderedRooms("train", 2, replace(SMALL, mark_arms=(8, 8)), BLOCK))[0]
-    assert not np.array_equal(narrow, shown([sample]))
-    view, arm, half_thickness = training_views(replace(by_width, sizes=((64, 192),), mark_half_thickness=2))
-    assert (view, arm, half_thickness) == ({"height": 64, "width": 192}, 12, 3)
-    assert training_views(by_width)[1:] == (2, 0)
-    with pytest.raises(ValueError, match="mark_view_width is 0"):
-        replace(SMALL, mark_view_width=0)
-
-
 def test_rooms_that_only_ask_for_frames_need_no_other_counts():
     dataset = make(4, counts={}, grounding_frame_share=1.0, grounding_frame_count=2)
     asked = [dataset[index] for index in range(4)]
     assert {sample.task for samples in asked for sample in samples} == {"grounding_frame"}
     assert {len(samples) for samples in asked} <= {1, 2}  # fewer where few objects are clear
+
+
+def test_the_share_of_rooms_in_a_style_follows_the_run():
+    """The recipe of the encoder: half of the rooms, from five eighths of the run on a quarter."""
+    settings = {"style": {"num_shapes": [0, 5]}, "style_share": {"0": 0.5, "0.625": 0.25, "kind": "step"}}
+    variety = read_variety(settings)
+    rng = np.random.default_rng(0)
+    share = {done: np.mean([variety.draw_style(rng, done) is not None for _ in range(2000)]) for done in (0.6, 0.7)}
+    assert share == {0.6: pytest.approx(0.5, abs=0.03), 0.7: pytest.approx(0.25, abs=0.03)}
+    rooms = RenderedRooms("train", 8, replace(variety, style_share=Schedule({0: 0.0, 0.5: 1.0}, "step")))
+    plain = RenderedRooms("train", 8, replace(variety, style_share=1e-9))
+    labels = [[[box.label for box in each[index].boxes] for index in range(8)] for each in (rooms, plain)]
+    assert labels[0][:4] == labels[1][:4] and all(a != b for a, b in zip(labels[0][4:], labels[1][4:], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        ({0: 0.5, 2: 0.1}, r"variety.style_share: a share of the run is 2"),
+        ({0: 0.5, 1: 1.5}, r"style_share is Schedule\(.*\) with style .*; expected 0 to 1, and a style"),
+        ({0: 0.5, 1: -0.5}, r"variety.style_share at 1 is -0.5"),
+        ("half", "style_share is half; expected a number from 0 to 1"),
+    ],
+)
+def test_shares_of_a_style_that_cannot_be_are_named(share, message):
+    with pytest.raises(ValueError, match=message):
+        read_variety({"style": {}, "style_share": share})
+    with pytest.raises(ValueError, match="Values by shares of the run are for the variety of train-geometry-encoder"):
+        RoomVariety(style={}, style_share=share if isinstance(share, dict) else {0: 0.5})

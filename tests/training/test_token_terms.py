@@ -17,7 +17,6 @@ from gap_mllm.training.object_targets import CELLS, find_objects, spread_points
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import RecordedTeacher
 from gap_mllm.training.terms import ConsistencyTerm, CorrespondenceTerm, RegionTextTerm, make_terms
-from gap_mllm.training.terms.label_map_term import LabelMapTerm
 from gap_mllm.training.terms.shape_term import occupied_cells
 
 
@@ -253,31 +252,6 @@ def test_places_are_named_walls_and_floors_too(make_pretraining_model, prepare, 
     assert told["count"][0] == len(shown[shown >= 0])
 
 
-def test_places_of_objects_outweigh_walls_and_what_a_cross_marks_is_named(rooms):
-    term = LabelMapTerm(1.0, side=4, negatives=["lamp"], structure_weight=0.25, names_crosses=True)
-    sample = rooms[0][0]
-    objects = objects_of(sample, samples=rooms[0])
-    told, plain = term.object_targets(objects), LabelMapTerm(1.0, side=4).object_targets(objects)
-    names, labels, weights = told["texts"], told["labels"], told["weights"]
-    assert told["count"] == pytest.approx(float(weights.sum())) and (weights[labels < 0] == 0).all()
-    places = {(token, row // 2, column // 2): color for color, token, row, column in objects.crosses}
-    assert len(places) == 2 and all(weights[place] == 16 for place in places)
-    for place, color in places.items():
-        token, row, column = place
-        y, x = 32 * (token % 16 // 4) + 8 * row + 6, 32 * (token % 4) + 8 * column + 6
-        instances = sample.views[token // 16].instances
-        assert names[labels[place]] == f"{color} cross {instances.label_of(int(instances.ids[y, x]))}"
-        assert f"{color} cross lamp" in names and plain["texts"][plain["labels"][place]] == f"{color} cross"
-    is_plain = torch.ones_like(labels, dtype=torch.bool)
-    for place in places:
-        is_plain[place] = False
-    for label in labels[is_plain & (labels >= 0)].unique().tolist():
-        expected = 0.25 if names[label] in ("wall", "floor", "ceiling") else 1.0
-        assert (weights[is_plain & (labels == label)] == expected).all()
-    with pytest.raises(ValueError, match="structure_weight is 0.0; expected more than 0"):
-        LabelMapTerm(structure_weight=0.0)
-
-
 def test_places_of_boxes_are_named_and_others_are_not():
     bare = without_maps(RenderedRooms("train", 2, VIEWS, 1)[1])
     by_box = objects_of(bare, samples=[bare])
@@ -386,33 +360,3 @@ def test_chamfer_of_the_shapes_does_not_know_the_place(make_pretraining_model, p
     assert points.mean(1).abs().max() < 1e-5
     assert torch.allclose(points, (lambda found: found.points - found.centers[:, None])(objects_of(rooms[0][0])))
     assert float(chamfer_loss(points, points).mean) == 0
-
-
-def test_where_the_tower_is_all_that_is_read_nothing_else_runs(make_pretraining_model, prepare, rooms):
-    terms = {"label_map": {"weight": 1.0, "layers": ["tower"], "negatives": ["bed", "lamp"]}}
-    frozen = {"vision": 0.01, "heads": 0.01, "mergers": 0.0, "fusion": 0.0, "language": 0.0, "point_maps": 0.0}
-
-    def trained(**options):
-        torch.manual_seed(0)
-        model, ran = make_pretraining_model(), set()
-        trainer = prepare(model, terms, module_learning_rates=frozen, **options)
-        parts = {"language": model.model.language_model, "geometry": model.model.geometry, "tower": model.model.visual}
-        for name, part in parts.items():
-            part.register_forward_hook(lambda *_, name=name: ran.add(name))
-        return model, logged(trainer), ran
-
-    model, log, ran = trained(text_weight=0.0)
-    whole, logged_whole, ran_whole = trained(text_weight=1e-30)
-    assert ran == {"tower"} and ran_whole == {"tower", "language", "geometry"}
-    assert [entry["loss_label_map"] for entry in log] == [entry["loss_label_map"] for entry in logged_whole]
-    for (name, value), other in zip(model.named_parameters(), whole.parameters(), strict=True):
-        torch.testing.assert_close(value, other, msg=name)
-
-
-def test_heads_on_other_layers_are_not_read_from_the_tower_alone(make_pretraining_model, prepare, rooms):
-    model = make_pretraining_model()
-    trainer = prepare(model, {"label_map": {"weight": 1.0, "layers": [1]}}, text_weight=0.0)
-    batch = trainer.data_collator(copy.deepcopy(rooms))
-    names = ("labels", "input_ids", "pixel_values", "image_grid_thw", "scene_lengths")
-    with pytest.raises(ValueError, match=r"heads \['label_map'\] read the layers \[1\]"):
-        model(**{name: batch[name] for name in names}, tower_only=True)

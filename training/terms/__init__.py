@@ -5,7 +5,6 @@ from dataclasses import fields
 
 from ...processing.argument_checks import check_kinds, check_names
 from ..schedule import read_weight
-from .attention_term import AttentionTerm
 from .camera_term import CameraTerm, FieldOfViewTerm, MetricScaleTerm
 from .correspondence_term import ConsistencyTerm, CorrespondenceTerm
 from .depth_term import DepthTerm, NormalsTerm
@@ -14,7 +13,6 @@ from .head_term import HeadTerm
 from .label_map_term import LabelMapTerm
 from .loss_term import LossTerm
 from .number_term import NumberTerm
-from .option_term import OptionTerm
 from .point_map_term import PointMapTerm
 from .readout_term import ReadoutTerm
 from .region_text_term import RegionTextTerm
@@ -28,7 +26,6 @@ LOSS_TERMS: dict[str, type[LossTerm]] = {
     "text": TextTerm,
     "point_map": PointMapTerm,
     "readout": ReadoutTerm,
-    "option": OptionTerm,
     "number": NumberTerm,
     "distillation": DistillationTerm,
     "depth": DepthTerm,
@@ -91,7 +88,6 @@ def make_terms(arguments: object, settings: dict[str, dict] | None = None) -> di
 
 __all__ = [
     "LOSS_TERMS",
-    "AttentionTerm",
     "CameraTerm",
     "ConsistencyTerm",
     "CorrespondenceTerm",
@@ -105,7 +101,6 @@ __all__ = [
     "NormalsTerm",
     "NumberTerm",
     "ObjectTerm",
-    "OptionTerm",
     "PointMapTerm",
     "ReadoutTerm",
     "RegionTextTerm",

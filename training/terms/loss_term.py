@@ -49,11 +49,6 @@ class LossTerm:
     batch_fields: ClassVar[tuple[str, ...]] = ()  # fields of a batch that are for this term and not for the model
     module_groups: ClassVar[tuple[str, ...]] = ()  # of MODULE_GROUPS; frozen where no term that names them has weight
 
-    @property
-    def reads_tower_only(self) -> bool:
-        """Whether the vision tower is all that the term reads: if so of all, nothing else runs in a step."""
-        return False
-
     def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | float:
         """Number, or total weight, of the items of a batch.
 

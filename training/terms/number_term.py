@@ -39,7 +39,7 @@ class NumberTerm(LossTerm):
 
     def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         weights = inputs["label_weights"][tuple(outputs.answer_positions.T)]
-        numbers = self.token_numbers.to(outputs.answer_logits.device)
+        numbers = self.token_numbers.to(outputs.answer_targets.device)
         return number_loss(outputs.answer_logits, outputs.answer_targets, numbers, weights).sum
 
 

@@ -1,12 +1,19 @@
 """The read-out term: named attention heads learn to look at the marked place. Ours, optional; see ../readout.py."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from .attention_term import AttentionTerm
+import torch
+
+from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
+from ..layouts import PADDING
+from ..readout import record_readout
+from .loss_term import LossTerm
 
 
 @dataclass
-class ReadoutTerm(AttentionTerm):
+class ReadoutTerm(LossTerm):
     """Negative log-probability that an answer's tokens attend to the marked place, for each layer and head.
 
     Args:
@@ -15,15 +22,26 @@ class ReadoutTerm(AttentionTerm):
         heads (`list[int]`): heads of these layers, from 0; [0] by default.
         boxes (`bool`, defaults to False): whether answers with boxes look at their objects, too; what a recipe gives
             `SceneCollator(readout_boxes=...)`, which makes the targets.
-        mentions (`bool`, defaults to False): whether words of a question that name an object look at it, too; what a
-            recipe gives `SceneCollator(readout_mentions=...)`.
     """
 
+    layers: list[int] = field(default_factory=lambda: [1, 2])
+    heads: list[int] = field(default_factory=lambda: [0])
     boxes: bool = False
-    mentions: bool = False
 
-    name = "readout"
-    targets = "readout_targets"
+    def count(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return (inputs["readout_targets"] != PADDING).sum() * (len(self.layers) * len(self.heads))
+
+    def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        loss, self._recording = self._recording.loss, None  # not held, as it holds the graph
+        return loss if torch.is_tensor(loss) else 0.0 * outputs.answer_logits[:1].float().sum()  # no row is watched
+
+    @contextmanager
+    def watch(self, model: GapMllmForPreTraining, inputs: Mapping[str, torch.Tensor] | None = None) -> Iterator[None]:
+        with record_readout(model.model.language_model, self.layers, self.heads) as recording:
+            if inputs is not None:
+                recording.watch(inputs["document_ids"], inputs["readout_targets"])
+                self._recording = recording
+            yield
 
 
 __all__ = ["ReadoutTerm"]

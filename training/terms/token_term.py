@@ -8,7 +8,6 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from ...configuration_gap_mllm import GapMllmConfig
-from ...hidden_states_gap_mllm import TOWER
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
 from ..losses import LossSum
 from ..object_targets import ObjectTargets
@@ -36,10 +35,6 @@ class TokenTerm(HeadTerm):
     head_size: int | None = None
 
     is_of_scenes = True
-
-    @property
-    def reads_tower_only(self) -> bool:
-        return list(self.layers) == [TOWER]
 
     def width(self, config: GapMllmConfig) -> int:
         """Width of the features; that of the language model, in which texts are embedded, by default."""

@@ -90,7 +90,7 @@ class RenderedRooms:
         if variety is None:
             return render_room(number, use_colors=self.use_colors), rng
         height, width, num_views = self.shape_of(index)
-        style = variety.draw_style(rng)
+        style = variety.draw_style(rng, index / self.num_rooms)
         scene = render_room(number, max(4, num_views), height, width, self.use_colors, style)
         views = rng.permutation(len(scene.images)) if variety.shuffle_views else np.arange(len(scene.images))
         scene = scene.reorder_views([int(view) for view in views[:num_views]])

@@ -94,9 +94,9 @@ def make_tasks(
         margins (`TaskMargins`, *optional*): how clear a thing must be.
         phrasings (`str`, defaults to "all"): "all" draws among many wordings, one time in three the first; "first"
             words every question in that way, which is the package's own prompt for the tasks of GAP-MLLM;
-            "swapped" is "all" with words of some questions swapped for others or left out, to learn from, and "mixed"
-            puts words of other questions in, too; "held_out" draws among wordings that "all" has not, to measure how
-            a model takes them.
+            "mixed" is "all" with words of some questions left out, or changed for others and for those of other
+            questions, to learn from; "held_out" draws among wordings that "all" has not, to measure how a model takes
+            them.
         mark_colors (`tuple[str, ...]`, *optional*): colours that crosses may have; None is all that are told apart.
         share_views (`bool`, defaults to False): the questions are to be shown on one set of pictures: no two crosses
             of all of them have one colour or come close, and all carry the views' numbers where one needs them. What

@@ -23,10 +23,10 @@ NUMBER_ENDINGS = (  # how a number is asked for, and whether its unit is written
 )
 COUNT_ENDINGS = ("\nAnswer with a plain number.", "\nGive the count as one number.")
 CHOICE_ENDING = "\nOptions:\n{options}\nAnswer with the option's letter from the given choices directly."
-PHRASINGS = ("all", "first", "held_out", "swapped", "mixed")
+PHRASINGS = ("all", "first", "held_out", "mixed")
 TRAINING_PHRASINGS = tuple(each for each in PHRASINGS if each != "held_out")  # which is for measuring
 OWN_SHARE = 3  # one question in three is worded in the first way
-UNSWAPPED_SHARE = 4  # of the other wordings one in four keeps its words, where words are swapped
+UNMIXED_SHARE = 4  # of the other wordings one in four keeps its words, where words are mixed
 _PHRASE, _ALTERNATIVES = re.compile(r"\$([a-z_]+)"), re.compile("<([^<>]*)>")  # the innermost first
 _PLAIN_WORD = re.compile(r'(?<![\w{"])[A-Za-z]{3,}(?![\w}"])')  # neither in braces nor a key of JSON
 _ANY_WORDS = sorted({word for words in WORDS.values() for word in words})
@@ -53,9 +53,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         kind (`str`): key of `TEMPLATES`.
         rng (`numpy.random.Generator`): chooses the phrasing, and among its alternatives.
         phrasings (`str`, defaults to "all"): "all", the first in one case of three; "first" for the first always;
-            "swapped" as "all", but three quarters of the others with words swapped or left out (`swap_words`);
-            "mixed" as that, with words of other questions among those put in; or "held_out" for those of `HELD_OUT`,
-            which nothing is trained on.
+            "mixed" as "all", but three quarters of the others with words changed (`mix_words`); or "held_out" for
+            those of `HELD_OUT`, which nothing is trained on.
         **words: words for the braces; `location` of captions as 3 numbers.
     Returns:
         `tuple` of the name of the phrasing, such as "detection3d/1", and the text.
@@ -75,8 +74,8 @@ def phrase(kind: str, rng: np.random.Generator, phrasings: str = "all", **words)
         number = 0
     elif number and count > OWN_SHARE:
         number = 1 + int(rng.integers(count - 1))
-    if phrasings in ("swapped", "mixed") and number and rng.integers(UNSWAPPED_SHARE):
-        return f"{kind}/{number}", _fill(swap_words(_template(kind, number, rng), rng, phrasings == "mixed"), words)
+    if phrasings == "mixed" and number and rng.integers(UNMIXED_SHARE):
+        return f"{kind}/{number}", _fill(mix_words(_template(kind, number, rng), rng), words)
     return f"{kind}/{number}", phrasing_text(kind, number, rng, **words)
 
 
@@ -101,45 +100,41 @@ def _template(kind, number, rng):
     return choose_words(TEMPLATES[kind][number - (kind in TASKS)], rng)
 
 
-def swap_words(text: str, rng: np.random.Generator, mix: bool = False) -> str:
+def mix_words(text: str, rng: np.random.Generator) -> str:
     """Put other words in the place of some of a phrasing's, and leave some out, so that a model relies on none alone.
 
-    How many is drawn: from none to all; half of them are left out. What stands in braces, and keys of JSON
-    in quotes, stay; so do words below three letters.
-
-    With `mix` more are changed, two thirds on average, and half of what is put in are one to three words of another
-    question, from where a sentence begins in the place of such a word: a phrasing of a kind drawn at random, or what
-    asks for numbers and letters. "How far" or "in metres" may then stand in a question that asks for a box, and tell
-    too little alone. Lines after the first without braces, which mostly say in which form to answer, are left out in
-    half of the cases.
+    How many is drawn: from none to all, two thirds on average. Half of these are left out, a quarter become another
+    word, and a quarter one to three words of another question: a phrasing of a kind drawn at random, or what asks for
+    numbers and letters. "How far" or "in metres" may then stand in a question that asks for a box, and tell too little
+    alone. A word that begins a sentence becomes one that does. What stands in braces, keys of JSON in quotes and words
+    below three letters stay. Lines after the first without braces, which mostly say in which form to answer, are left
+    out in half of the cases.
 
     Example:
         ```python
         >>> import numpy as np
-        >>> from gap_mllm.processing.data.task_makers.templates import swap_words
-        >>> swap_words('Where is the {label} in these pictures? Answer with "bbox_3d".', np.random.default_rng(5))
-        'Where is {label} in ends cause? Choices "bbox_3d".'
+        >>> from gap_mllm.processing.data.task_makers.templates import mix_words
+        >>> mix_words('Where is the {label} in these pictures? Answer with "bbox_3d".', np.random.default_rng(1))
+        'Where is {label} in how far apart? "bbox_3d".'
 
         ```
     """
-    share = rng.random()
-    if mix:
-        share = share**0.5
-        first, *lines = text.split("\n")
-        text = "\n".join([first, *[line for line in lines if "{" in line or rng.integers(2)]])
+    share = rng.random() ** 0.5
+    first, *lines = text.split("\n")
+    text = "\n".join([first, *[line for line in lines if "{" in line or rng.integers(2)]])
 
-    def swap(found):
+    def change(found):
         if rng.random() >= share:
             return found[0]
         if rng.integers(2):
             return ""
         begins = found[0][0].isupper()
-        if mix and rng.integers(2):
+        if rng.integers(2):
             return _some_words(rng, begins)
         word = _ANY_WORDS[int(rng.integers(len(_ANY_WORDS)))]
         return word.capitalize() if begins else word
 
-    return re.sub(" {2,}", " ", _PLAIN_WORD.sub(swap, text)).strip(" ")
+    return re.sub(" {2,}", " ", _PLAIN_WORD.sub(change, text)).strip(" ")
 
 
 def _some_words(rng, begins):
@@ -191,7 +186,7 @@ def reword_ending(ending: str, choices: tuple[str, ...], rng: np.random.Generato
     options = "\n".join(choices)
     if phrasings == "first" or not choices or ending != CHOICE_ENDING.format(options=options):
         return ending
-    if phrasings in ("all", "swapped") and rng.integers(OWN_SHARE) == 0:
+    if phrasings == "all" and rng.integers(OWN_SHARE) == 0:
         return ending
     others = HELD_OUT_CHOICE_ENDINGS if phrasings == "held_out" else CHOICE_ENDINGS
     return choose_words(others[int(rng.integers(len(others)))], rng).format(options=options)

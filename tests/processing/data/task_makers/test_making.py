@@ -158,15 +158,14 @@ def test_the_first_phrasings_are_the_packages_prompts():
 
 def test_wordings_change_nothing_else():
     sample, _ = box_scene(BOXES, POSES)
-    drawn, first, held_out, swapped, mixed = (make_tasks(sample, num_per_task=2, phrasings=each) for each in PHRASINGS)
-    for rows in (drawn, held_out, swapped, mixed):
+    drawn, first, held_out, mixed = (make_tasks(sample, num_per_task=2, phrasings=each) for each in PHRASINGS)
+    for rows in (drawn, held_out, mixed):
         assert [(row.id, row.answer, row.choices, row.marks) for row in rows] == [
             (row.id, row.answer, row.choices, row.marks) for row in first
         ]
     assert all("/held_out_" in row.metadata["template"] for row in held_out)
     assert not {row.question for row in held_out} & {row.question for row in (*first, *drawn)}
-    for rows in (swapped, mixed):
-        assert {row.question for row in rows} - {row.question for row in (*first, *drawn)}
+    assert {row.question for row in mixed} - {row.question for row in (*first, *drawn)}
     again = make_tasks(sample, num_per_task=2, phrasings="held_out")
     assert [row.question for row in held_out] == [row.question for row in again]
 
