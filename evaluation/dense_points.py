@@ -17,7 +17,7 @@ from ..processing.camera_geometry_gap_mllm import invert_rigid, transform_points
 from ..processing.data.rooms.rendered_rooms import RenderedRooms
 from ..processing.data.rooms.renderer import RoomScene, render_split
 from ..processing.data.rooms.room_scenes import make_question
-from ..processing.input_device_gap_mllm import input_device
+from ..processing.model_state_gap_mllm import input_device
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..training.marked_pixel_scorer import choose_cross_size
 from ..training.rooms import RoomGeometryDataset, collate_scenes

@@ -3,7 +3,6 @@
 
 import transformers
 
-from .attention_gap_mllm import best_attn_implementation
 from .configuration_gap_mllm import (
     GEOMETRY_CONFIGS,
     GapMllmConfig,
@@ -13,17 +12,15 @@ from .configuration_gap_mllm import (
     GapMllmVggtPointsConfig,
 )
 from .fusion_gap_mllm import GapMllmFusion
-from .geometry_maps_gap_mllm import GapMllmGeometryMapsModel
-from .known_geometry_gap_mllm import KnownGeometry
+from .known_geometry_gap_mllm import GapMllmGeometryMapsModel, KnownGeometry
 from .modeling_gap_mllm import GEOMETRY_ENCODERS, GapMllmForConditionalGeneration, GapMllmModel
+from .pretrained_gap_mllm import best_attn_implementation
 from .pretraining_gap_mllm import GapMllmForPreTraining
 from .processing.processing_gap_mllm import GapMllmProcessor
 from .processing.scene_session_gap_mllm import SceneSession
-from .publishing_gap_mllm import AUTO_MAPS
+from .publishing_gap_mllm import AUTO_MAPS, QUANTIZATION_SKIP_MODULES
 from .vggt_gap_mllm import GapMllmGeometryOutput, GapMllmVggtModel
-from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction
-from .vggt_points_gap_mllm import GapMllmVggtPointsModel
-from .weights_gap_mllm import QUANTIZATION_SKIP_MODULES
+from .vggt_heads_gap_mllm import GapMllmVggtForReconstruction, GapMllmVggtPointsModel
 
 
 __version__ = "0.1.0"

@@ -8,8 +8,7 @@ import difflib
 
 from huggingface_hub.dataclasses import strict
 
-from .compatibility_gap_mllm import needed_from_transformers, sub_config_specs
-from .publishing_gap_mllm import PublishedConfig
+from .publishing_gap_mllm import PublishedConfig, needed_from_transformers, sub_config_specs
 
 
 with needed_from_transformers():

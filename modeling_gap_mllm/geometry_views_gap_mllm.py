@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from .configuration_gap_mllm import GapMllmConfig
 from .known_geometry_gap_mllm import KnownGeometry
-from .position_encoding_gap_mllm import merge_points, position_features
+from .patch_mergers_gap_mllm import merge_points, position_features
 
 
 def recover_images(

@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 
 from .configuration_gap_mllm import GapMllmConfig
 from .processing import GapMllmProcessor, check_image_statistics
-from .weights_gap_mllm import QUANTIZATION_SKIP_MODULES, SKIP_LISTS
+from .publishing_gap_mllm import QUANTIZATION_SKIP_MODULES, SKIP_LISTS
 
 
 MODEL_CLASSES = ("GapMllmForConditionalGeneration", "GapMllmForPreTraining")

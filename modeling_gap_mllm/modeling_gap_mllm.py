@@ -3,7 +3,10 @@
 Nothing of Qwen3-VL is copied: this file overrides how images and videos are encoded. All fusion happens in
 `GapMllmModel.get_image_features` and `get_video_features`, which generate() and TRL call on the base model. The
 images of the geometry encoder come from geometry_views_gap_mllm.py, the fusion from fusion_gap_mllm.py; loading
-and modes of training are in pretrained_gap_mllm.py, what generate() needs in generation_gap_mllm.py.
+and modes of training are in pretrained_gap_mllm.py, what generate() needs in modeling_gap_mllm.py.
+
+Also the cross-entropy of answers, the same for every split of a batch, and what generate() does otherwise than for
+Qwen3-VL: pixels beside a cache, prompts in chunks, assistants.
 """
 
 from contextlib import contextmanager
@@ -12,13 +15,10 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from .answer_loss_gap_mllm import answer_loss, document_starts
-from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmConfig
 from .fusion_gap_mllm import GapMllmFusion
-from .generation_gap_mllm import IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE, SceneGeneration, cached_length
-from .geometry_maps_gap_mllm import GapMllmGeometryMapsModel
 from .geometry_views_gap_mllm import (
     encode_images,
     encode_scenes,
@@ -28,10 +28,132 @@ from .geometry_views_gap_mllm import (
     video_views,
     without_repeats,
 )
-from .known_geometry_gap_mllm import KnownGeometry, refuse_known_geometry
+from .known_geometry_gap_mllm import GapMllmGeometryMapsModel, KnownGeometry, refuse_known_geometry
 from .pretrained_gap_mllm import GapMllmPreTrainedModel
+from .publishing_gap_mllm import CHUNKS_TAKE_IMAGES, needed_from_transformers
 from .vggt_gap_mllm import GapMllmVggtModel
-from .vggt_points_gap_mllm import GapMllmVggtPointsModel
+from .vggt_heads_gap_mllm import GapMllmVggtPointsModel
+
+
+def document_starts(position_ids):
+    """Where the text positions of a row start again, `(B, S - 1)`; None where nothing tells."""
+    if position_ids is None or (position_ids.ndim == 3 and len(position_ids) != 4):
+        return None
+    positions = position_ids if position_ids.ndim == 2 else position_ids[0]
+    return positions[:, 1:] <= positions[:, :-1]
+
+
+def answer_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    position_ids: torch.Tensor | None,
+    num_items_in_batch: torch.Tensor | int | None,
+    is_training: bool,
+):
+    """Cross-entropy of the supervised tokens: their sum over `num_items_in_batch`, or their mean without it.
+
+    An evaluation with `num_items_in_batch` is one of `Trainer`, which weighs the loss of a batch by its rows. Only a
+    mean in which all documents count alike, however long, is then the same for every batch size.
+
+    Args:
+        logits (`torch.Tensor` of shape `(N, vocabulary)`): logits at the positions before the supervised tokens only.
+        labels (`torch.Tensor` of shape `(B, S)`): -100 where a token is not supervised.
+        position_ids (`torch.Tensor`, *optional*): positions, which tell the documents of a row; else each row is one.
+        num_items_in_batch (`torch.Tensor` or `int`, *optional*): supervised tokens of all micro-batches and processes.
+        is_training (`bool`): whether the loss is one to train on.
+    Returns:
+        `torch.Tensor`, scalar.
+    """
+    is_supervised = labels[:, 1:] != -100
+    losses = F.cross_entropy(logits.float(), labels[:, 1:][is_supervised].to(logits.device), reduction="none")
+    if num_items_in_batch is None:
+        return losses.mean()
+    if is_training:
+        return losses.sum() / num_items_in_batch
+    starts = document_starts(position_ids)
+    starts = torch.zeros_like(is_supervised) if starts is None else starts.expand_as(is_supervised).clone()
+    starts[:, 0] = True
+    documents = starts.flatten().cumsum(0)[is_supervised.flatten()].unique(return_inverse=True)[1].to(losses.device)
+    counts = documents.bincount()
+    return (torch.zeros_like(counts, dtype=losses.dtype).index_add(0, documents, losses) / counts).mean()
+
+
+IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids
+VISION_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+
+
+def cached_length(past_key_values):
+    return 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+
+def _given_vision(model_kwargs):
+    return [key for key in VISION_INPUTS if model_kwargs.get(key) is not None and len(model_kwargs[key])]
+
+
+class SceneGeneration:
+    """Mixin for `generate()` from scenes, whose views are encoded once and together."""
+
+    def _validate_model_kwargs(self, model_kwargs):
+        """As in transformers; intrinsics, poses and depth are refused with what to pass in their place."""
+        refuse_known_geometry(model_kwargs, "generate()")
+        super()._validate_model_kwargs(model_kwargs)
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor, model_kwargs):
+        """Also settles what pixels beside the cache of an earlier turn mean, before generate() encodes them.
+
+        Without mm_token_type_ids they follow from the input_ids, where these are at hand.
+        """
+        input_ids = model_kwargs.get("input_ids", inputs_tensor)
+        has_grid = any(model_kwargs.get(name) is not None for name in ("image_grid_thw", "video_grid_thw"))
+        if has_grid and model_kwargs.get("mm_token_type_ids") is None and not input_ids.is_floating_point():
+            types = IMAGE_TOKEN_TYPE * (input_ids == self.config.image_token_id)
+            model_kwargs["mm_token_type_ids"] = types + VIDEO_TOKEN_TYPE * (input_ids == self.config.video_token_id)
+        cache, token_types = model_kwargs.get("past_key_values"), model_kwargs.get("mm_token_type_ids")
+        past_length = cached_length(cache)
+        if past_length and token_types is not None:
+            given = _given_vision(model_kwargs)
+            mask = model_kwargs.get("attention_mask")
+            is_whole = mask is None or mask.shape[1] == token_types.shape[1]  # not only the tokens after the cache
+            new_types = token_types[:, past_length:] if is_whole else token_types
+            has_new = bool(new_types.any())
+            if has_new and not given and self.model.uses_geometry:
+                self.model._check_vision_tokens(None, new_types)
+            if has_new and given and (not is_whole or token_types[:, :past_length].any()):
+                raise ValueError(
+                    f"{given} came with new image or video tokens, but past_key_values already holds {past_length} "
+                    "tokens of a conversation with views. The views of a scene are encoded together, so a cache "
+                    "cannot take in more of them: generate from the whole conversation without past_key_values."
+                )
+            if given and not has_new:  # the cache has these views
+                for key in given:
+                    del model_kwargs[key]
+            if given and is_whole:
+                self.model.rope_deltas = None  # positions follow from input_ids, whatever ran in between
+        return super()._prepare_position_ids_for_generation(inputs_tensor, model_kwargs)
+
+    def _prefill(self, input_ids, generation_config, model_kwargs, *args, **kwargs):
+        """As in transformers, but refuses chunks where its release would put images into the wrong ones.
+
+        An assistant of assisted generation gets the views as the model that it assists has encoded them, if they have
+        its width; else it proposes from the text alone, as plain Qwen3-VL does.
+        """
+        if generation_config.prefill_chunk_size is not None and not CHUNKS_TAKE_IMAGES:
+            is_vision = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+            if _given_vision(model_kwargs) or is_vision.any() or cached_length(model_kwargs.get("past_key_values")):
+                raise ValueError(
+                    "prefill_chunk_size with images, videos or the cache of an earlier turn needs transformers >= "
+                    "5.23.0: before, chunks get the wrong visual tokens. Leave prefill_chunk_size out, or run: "
+                    "pip install 'transformers>=5.23.0'"
+                )
+        if generation_config.is_assistant and not cached_length(model_kwargs.get("past_key_values")):
+            outputs = (model_kwargs.get("mm_encoder_outputs") or {}).values()
+            widths = {tokens.shape[-1] for output in outputs for tokens in output.pooler_output}
+            if widths == {self.config.text_config.hidden_size}:
+                kwargs["is_first_iteration"] = True  # transformers would drop them
+            elif widths:
+                with self.geometry_disabled():
+                    return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
+        return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kwargs)
 
 
 with needed_from_transformers():
@@ -615,4 +737,14 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, SceneGeneration, Q
         return type(outputs)(loss=answer_loss(logits, labels, position_ids, num_items, False), **outputs)
 
 
-__all__ = ["GapMllmForConditionalGeneration", "GapMllmModel", "GapMllmPreTrainedModel"]
+__all__ = [
+    "GapMllmForConditionalGeneration",
+    "GapMllmModel",
+    "GapMllmPreTrainedModel",
+    "IMAGE_TOKEN_TYPE",
+    "SceneGeneration",
+    "VIDEO_TOKEN_TYPE",
+    "answer_loss",
+    "cached_length",
+    "document_starts",
+]

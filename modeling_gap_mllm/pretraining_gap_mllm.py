@@ -9,13 +9,20 @@ from torch import nn
 from transformers import Cache
 from transformers.utils import ModelOutput, logging
 
-from .answer_loss_gap_mllm import answer_loss
 from .configuration_gap_mllm import GapMllmConfig
-from .geometry_tokens_gap_mllm import TOKENS_OF_HEADS, ViewTokens, repeat_tokens, token_kinds
 from .geometry_views_gap_mllm import group_scenes, is_trainable
-from .hidden_states_gap_mllm import TOWER_INDEX, layer_index, read_hidden_states, read_tower
-from .modeling_gap_mllm import GapMllmForConditionalGeneration
-from .training_heads_gap_mllm import make_training_head
+from .modeling_gap_mllm import GapMllmForConditionalGeneration, answer_loss
+from .training_heads_gap_mllm import (
+    TOKENS_OF_HEADS,
+    TOWER_INDEX,
+    ViewTokens,
+    layer_index,
+    make_training_head,
+    read_hidden_states,
+    read_tower,
+    repeat_tokens,
+    token_kinds,
+)
 from .vggt_heads_gap_mllm import GapMllmVggtReconstruction
 
 

@@ -2,15 +2,170 @@
 
 Saving a config, and with it a model, copies the code (transformers does so for classes with an `_auto_class`) and
 names the classes that the folder loads as; saving a model also writes a card where there is none.
+
+How weights are read, all of them or an error that names what is missing, and what differs between releases of
+transformers stand here, too: every file of a folder needs them.
 """
 
 import json
 import re
+from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+import transformers
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.errors import EntryNotFoundError
+from transformers.utils import logging
+
+
+TESTED_TRANSFORMERS = ("5.19.0", "5.21.1", "5.23.0")  # lowest, one between, newest: `make test-versions` runs them
+
+
+def _release(version):
+    return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:3])
+
+
+_INSTALLED = _release(transformers.__version__)
+_INSTALL_TESTED = f"Run: pip install 'transformers>={TESTED_TRANSFORMERS[0]},<={TESTED_TRANSFORMERS[-1]}'"
+
+# Before, generate() hands the features of all images to the first chunk of the prompt, or loses them: read and run.
+CHUNKS_TAKE_IMAGES = _INSTALLED >= (5, 23, 0)
+
+if _INSTALLED < _release(TESTED_TRANSFORMERS[0]):
+    raise ImportError(
+        f"GAP-MLLM needs transformers >= {TESTED_TRANSFORMERS[0]}, but {transformers.__version__} is installed. "
+        f"{_INSTALL_TESTED}"
+    )
+if _INSTALLED > _release(TESTED_TRANSFORMERS[-1]):
+    # By one name wherever this file was copied to, so that it is said once.
+    logging.get_logger("gap_mllm").warning_once(
+        f"transformers {transformers.__version__} is newer than all that GAP-MLLM was tested with "
+        f"({', '.join(TESTED_TRANSFORMERS)}). If something fails or differs, go back. {_INSTALL_TESTED}"
+    )
+
+
+@contextmanager
+def needed_from_transformers():
+    """Import inside a `with` block what is not part of transformers' documented interface, and may go.
+
+    Raises:
+        ImportError: names the symbol that is missing, the installed release, and what to install.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if not (error.name or "").startswith("transformers"):
+            raise  # something that transformers itself needs
+        raise ImportError(
+            f"{error}. GAP-MLLM needs it, and transformers {transformers.__version__} does not have it. "
+            f"{_INSTALL_TESTED}"
+        ) from error
+
+
+def sub_config_specs(classes: dict):
+    """Return the value of a config's `sub_configs_defaults`, from its `sub_configs` (name -> class).
+
+    5.19 reads `sub_configs` alone, 5.20 asks for specs in the other, later releases make these of classes themselves.
+    """
+    spec = getattr(transformers.configuration_utils, "SubConfigSpec", None)
+    return classes if spec is None else {name: spec(config_class=kind) for name, kind in classes.items()}
+
+
+with needed_from_transformers():
+    from safetensors import safe_open
+    from transformers.modeling_utils import load_state_dict
+    from transformers.quantizers import AutoQuantizationConfig
+
+
+# The encoder's features and the fusion work in metres, on ranges that low-bit weights do not hold; heads as usual.
+# With and without the prefix of the base model.
+QUANTIZATION_SKIP_MODULES = (
+    *("model.geometry", "model.fusion", "geometry", "fusion"),
+    *("lm_head", "point_map_heads", "training_heads"),
+)
+SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")  # of bitsandbytes, of the other configs
+
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+ROTARY_BUFFERS = ("inv_freq", "original_inv_freq")  # in half precision long prompts would lose their positions
+
+
+class WholeModel:
+    """For models: `from_pretrained` refuses to go on with random numbers in the place of missing weights.
+
+    What it keeps in float32 (`_keep_in_fp32_modules_strict`, and the frequencies of rotary positions) stays so when
+    the loaded model is cast, by `half()` or `to(torch.bfloat16)`, too.
+    """
+
+    _may_start_afresh = ()  # beginnings of names of weights that a checkpoint may lack
+
+    def _apply(self, fn, *args, **kwargs):
+        """As in torch; moves what stays in float32, but does not cast it to half precision."""
+        kept = self._float32_tensors()
+
+        def convert(tensor):
+            converted = fn(tensor)
+            if id(tensor) in kept and tensor.dtype == torch.float32 and converted.dtype in HALF_PRECISION:
+                return tensor.to(converted.device)
+            return converted
+
+        return super()._apply(convert, *args, **kwargs)
+
+    def _float32_tensors(self):
+        """Tensors that stay in float32, with their gradients, by identity."""
+        parts = [f".{name}." for name in self._keep_in_fp32_modules_strict or ()]
+        kept = [each for name, each in self.named_parameters() if any(part in f".{name}" for part in parts)]
+        kept += [each for name, each in self.named_buffers() if name.split(".")[-1] in ROTARY_BUFFERS]
+        kept += [each.grad for each in kept if each.grad is not None]
+        return {id(each): each for each in kept}  # the tensors live on, so that no other gets the identity
+
+    @classmethod
+    def _finalize_model_loading(cls, model, load_config, loading_info):
+        """As in transformers; `ignore_mismatched_sizes=True` lets missing weights start at random, too.
+
+        Raises:
+            ValueError: if weights are missing; they are named.
+        """
+        loading_info = super()._finalize_model_loading(model, load_config, loading_info)
+        for module in model.modules():
+            if getattr(module, "stays_frozen", False):  # loading has put trainable parameters in place of its own
+                module.requires_grad_(False)
+        missing = sorted(name for name in loading_info.missing_keys if not name.startswith(cls._may_start_afresh))
+        if missing and not load_config.ignore_mismatched_sizes:
+            names = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+            is_plain = all(re.match(r"(model\.)?(geometry|fusion)\.", name) for name in missing)
+            raise ValueError(
+                f"{load_config.pretrained_model_name_or_path} lacks {len(missing)} weights of {cls.__name__}, which "
+                f"would be random: {names}. Load a folder that holds them, or pass ignore_mismatched_sizes=True to "
+                f"let them start at random{', or use_geometry=False for plain Qwen3-VL' if is_plain else ''}."
+            )
+        return loading_info
+
+
+def with_skip_list(quantization_config):
+    """Return a quantisation config that leaves `QUANTIZATION_SKIP_MODULES` as they are, unless it has a list.
+
+    Args:
+        quantization_config (`QuantizationConfigMixin` or `dict`): config of any method, left as it is.
+    """
+    if isinstance(quantization_config, dict):
+        quantization_config = AutoQuantizationConfig.from_dict(quantization_config)
+    for name in SKIP_LISTS:
+        if getattr(quantization_config, name, ()) is None:
+            quantization_config = copy(quantization_config)
+            setattr(quantization_config, name, list(QUANTIZATION_SKIP_MODULES))
+    return quantization_config
+
+
+def stored_weights(file: str) -> dict:
+    """Return the weights of a checkpoint's file by name: of safetensors slices that are read when they are used."""
+    if not file.endswith(".safetensors"):
+        return load_state_dict(file)
+    with safe_open(file, "pt") as opened:
+        return {name: opened.get_slice(name) for name in opened.keys()}
 
 
 if TYPE_CHECKING:
@@ -38,11 +193,11 @@ AUTO_MAPS = {
     },
     "gap_mllm_vggt_points": {
         "AutoConfig": "configuration_gap_mllm.GapMllmVggtPointsConfig",
-        "AutoModel": "vggt_points_gap_mllm.GapMllmVggtPointsModel",
+        "AutoModel": "vggt_heads_gap_mllm.GapMllmVggtPointsModel",
     },
     "gap_mllm_geometry_maps": {
         "AutoConfig": "configuration_gap_mllm.GapMllmGeometryMapsConfig",
-        "AutoModel": "geometry_maps_gap_mllm.GapMllmGeometryMapsModel",
+        "AutoModel": "known_geometry_gap_mllm.GapMllmGeometryMapsModel",
     },
     "gap_mllm_fusion": {
         "AutoConfig": "configuration_gap_mllm.GapMllmFusionConfig",
@@ -204,4 +359,19 @@ def _yaml(value):
     return value if is_plain else json.dumps(value)
 
 
-__all__ = ["AUTO_MAPS", "CARD", "LICENSE_FIELDS", "PublishedConfig", "PublishedModel", "read_card"]
+__all__ = [
+    "AUTO_MAPS",
+    "CARD",
+    "CHUNKS_TAKE_IMAGES",
+    "LICENSE_FIELDS",
+    "PublishedConfig",
+    "PublishedModel",
+    "QUANTIZATION_SKIP_MODULES",
+    "TESTED_TRANSFORMERS",
+    "WholeModel",
+    "needed_from_transformers",
+    "read_card",
+    "stored_weights",
+    "sub_config_specs",
+    "with_skip_list",
+]

@@ -3,11 +3,17 @@
 Each takes the states `(T, D)` of its layers at the visual tokens of all views, one view after the other, row by row;
 `grids`, the height and width of each view in tokens; and `scene_lengths`, the views of each scene. Some take
 `output_grids`, the grid on which they tell of each view, if that is another. A head with `tokens` reads the states of
-tokens of its own (geometry_tokens_gap_mllm.py) in the place of the visual tokens.
+tokens of its own (training_heads_gap_mllm.py) in the place of the visual tokens.
+
+Also how the states of chosen layers are read where they arise, and the tokens that heads read: one behind each view
+for its camera, one behind each scene for its scale.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 
 import torch
 from torch import nn
@@ -15,6 +21,242 @@ from torch.nn import functional as F
 
 from .configuration_gap_mllm import TOKEN_HEADS, GapMllmConfig
 from .vggt_heads_gap_mllm import POSE_ENCODING_SIZE, DptPyramid, _FusionBlock, add_positions
+
+
+TOWER, TOWER_INDEX = "tower", -1
+
+
+def layer_index(layer: int | str, num_layers: int) -> int:
+    """Return the index of hidden states from 0: of the embeddings 0, of the last layer, after its norm, `num_layers`.
+
+    Args:
+        layer (`int` or `str`): index of hidden states; -1 is the last layer, -2 the one before, and so on. "tower" are
+            the visual tokens as the vision tower makes them, before geometry joins: `TOWER_INDEX`.
+        num_layers (`int`): decoder layers of the language model.
+    Returns:
+        `int`.
+    Raises:
+        ValueError: if there is no such layer.
+    """
+    if layer == TOWER:
+        return TOWER_INDEX
+    if not isinstance(layer, int) or isinstance(layer, bool) or not -num_layers - 1 <= layer <= num_layers:
+        raise ValueError(
+            f"layer {layer!r} is none of the language model; expected 0, its embeddings, to {num_layers}, its last "
+            f"layer, or -1 for that; or {TOWER!r}."
+        )
+    return layer % (num_layers + 1)
+
+
+def map_layers(num_layers: int, teacher_layers: Sequence[int], num_teacher_layers: int) -> list[int]:
+    """Return the language layer that is as deep as each layer of a teacher, by index of hidden states.
+
+    Halves are rounded to even numbers. Source: GeoVR (arXiv:2606.05833).
+
+    Args:
+        num_layers (`int`): decoder layers of the language model.
+        teacher_layers (`Sequence[int]`): zero-based layers of the teacher.
+        num_teacher_layers (`int`): layers of the teacher.
+    Returns:
+        `list[int]`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.training_heads_gap_mllm import map_layers
+        >>> map_layers(28, [4, 11, 17, 23], 24)  # of VGGT onto Qwen3-VL 2B
+        [6, 14, 21, 28]
+
+        ```
+    """
+    return [round((layer + 1) / num_teacher_layers * num_layers) for layer in teacher_layers]
+
+
+@contextmanager
+def read_hidden_states(language_model: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """Keep the hidden states of some layers of one forward pass inside a `with` block.
+
+    As in transformers, those of index k are the output of decoder layer k, before DeepStack adds to it, and those of
+    the last layer come after the final norm.
+
+    Args:
+        language_model (`nn.Module`): Qwen3-VL's text model, with `layers` and `norm`.
+        layers (`Sequence[int]`): indices of hidden states, as of `layer_index`.
+    Yields:
+        `dict[int, torch.Tensor]`: hidden states `(B, S, D)` by the index from 0, once the model has run.
+    Raises:
+        ValueError: as `layer_index`.
+    """
+    num_layers, kept, handles = len(language_model.layers), {}, []
+
+    def keep_input(module, args, kwargs):
+        kept[0] = args[0] if args else kwargs["hidden_states"]
+
+    def keeper(index):
+        def keep(module, args, output):
+            kept[index] = output if isinstance(output, torch.Tensor) else output[0]
+
+        return keep
+
+    try:
+        for index in {layer_index(layer, num_layers) for layer in layers}:
+            if index == 0:
+                handles.append(language_model.layers[0].register_forward_pre_hook(keep_input, with_kwargs=True))
+            else:
+                module = language_model.norm if index == num_layers else language_model.layers[index - 1]
+                handles.append(module.register_forward_hook(keeper(index)))
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def read_tower(visual: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Keep what the vision tower makes of pictures inside a `with` block.
+
+    Args:
+        visual (`nn.Module`): Qwen3-VL's vision tower.
+    Yields:
+        `list[torch.Tensor]`: merged tokens `(T, D)` of each call, in its order.
+    """
+    kept = []
+    handle = visual.register_forward_hook(lambda module, args, output: kept.append(output.pooler_output))
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+TOKENS_OF_HEADS = {"camera": "camera", "metric_scale": "scale"}  # what a head reads, if it reads tokens of its own
+
+
+def token_kinds(training_heads: dict[str, dict] | None) -> list[str]:
+    """Return which tokens the heads of a config read: "camera", "scale", both or none."""
+    heads = training_heads or {}
+    return [kind for head, kind in TOKENS_OF_HEADS.items() if heads.get(head, {}).get("tokens")]
+
+
+@dataclass(frozen=True)
+class ViewTokens:
+    """Which tokens views have: patches, behind them that of the camera, and behind the last view that of the scale.
+
+    Args:
+        sizes (`list[int]`): patches of each view, in tokens.
+        scene_lengths (`list[int]`): views of each scene.
+        kinds (`Sequence[str]`, defaults to none): those of `token_kinds` that there are.
+    """
+
+    sizes: list[int]
+    scene_lengths: list[int]
+    kinds: Sequence[str] = ()
+
+    @property
+    def first_views(self) -> list[int]:
+        """Index of the first view of each scene."""
+        return [last + 1 - length for last, length in zip(self.last_views, self.scene_lengths, strict=True)]
+
+    @property
+    def last_views(self) -> list[int]:
+        """Index of the last view of each scene."""
+        return [end - 1 for end in accumulate(self.scene_lengths)]
+
+    @property
+    def whole_sizes(self) -> list[int]:
+        """Tokens of each view, with those behind its patches."""
+        lasts = self.last_views if "scale" in self.kinds else ()
+        return [size + ("camera" in self.kinds) + (view in lasts) for view, size in enumerate(self.sizes)]
+
+    def repeats(self, is_patch: torch.Tensor) -> torch.Tensor:
+        """How often each token of a text is to be repeated, so that the new tokens stand behind the last patches.
+
+        Args:
+            is_patch (`torch.Tensor`, bool): whether a token of the text, without new ones, is a patch of a view.
+        Returns:
+            `torch.Tensor`: of the same shape, for `repeat_interleave`.
+        Raises:
+            ValueError: if the text has another number of patches.
+        """
+        if (count := int(is_patch.sum())) != sum(self.sizes):
+            raise ValueError(f"The text has {count} visual tokens, but its views have {sum(self.sizes)}.")
+        repeats = torch.ones(is_patch.numel(), dtype=torch.long, device=is_patch.device)
+        ends = is_patch.flatten().nonzero()[:, 0][[end - 1 for end in accumulate(self.sizes)]]
+        repeats[ends] += torch.tensor(self.whole_sizes, device=ends.device) - torch.tensor(self.sizes).to(ends)
+        return repeats.view(is_patch.shape)
+
+    def join(self, features: object, rows: dict[str, torch.Tensor], num_steps: Sequence[int]) -> object:
+        """Put the embeddings of the new tokens behind the patches of each view.
+
+        Args:
+            features (`BaseModelOutputWithDeepstackFeatures`): output of `get_image_features`; left as it is.
+            rows (`dict[str, torch.Tensor]`): embeddings by kind: of the camera of a first view and of others `(2, D)`,
+                of the scale `(1, D)`.
+            num_steps (`Sequence[int]`): views of each image or video of `features`: 1, or its steps in time.
+        Returns:
+            `BaseModelOutputWithDeepstackFeatures`.
+        """
+        new = [[] for _ in self.sizes]
+        if "camera" in self.kinds:
+            for view, found in enumerate(new):
+                found.append(rows["camera"][0 if view in self.first_views else 1])
+        if "scale" in self.kinds:
+            for view in self.last_views:
+                new[view].append(rows["scale"][0])
+
+        def joined(level, factor):
+            views = iter(new)
+            parts = [
+                [
+                    part
+                    for patches in tokens.chunk(steps)
+                    for part in (patches, *_stacked(next(views), patches, factor))
+                ]
+                for tokens, steps in zip(level, num_steps, strict=True)
+            ]
+            return tuple(torch.cat(each) for each in parts)
+
+        whole = copy(features)
+        whole.pooler_output = joined(features.pooler_output, 1)
+        whole.deepstack_features = [joined(level, 0) for level in features.deepstack_features]
+        return whole
+
+    def split(self, views: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """States of the new tokens, apart from those of the patches.
+
+        Args:
+            views (`Sequence[torch.Tensor]` of shape `(tokens, D)`): states of all tokens of each view.
+        Returns:
+            `dict[str, torch.Tensor]`: "patches" `(T, D)`, and by kind "camera" `(V, D)` and "scale" `(scenes, D)`.
+        """
+        pairs = list(zip(views, self.sizes, strict=True))
+        found = {"patches": torch.cat([view[:size] for view, size in pairs])}
+        if "camera" in self.kinds:
+            found["camera"] = torch.stack([view[size] for view, size in pairs])
+        if "scale" in self.kinds:
+            found["scale"] = torch.stack([views[last][-1] for last in self.last_views])
+        return found
+
+
+def repeat_tokens(values: torch.Tensor, repeats: torch.Tensor, fill: int, pads_left: bool = False) -> torch.Tensor:
+    """Repeat tokens of each row, and fill up the rows that are shorter then.
+
+    Args:
+        values (`torch.Tensor` of shape `(..., B, S)`): a value for each token.
+        repeats (`torch.Tensor` of shape `(B, S)`): how often each is there.
+        fill (`int`): value of padding.
+        pads_left (`bool`, defaults to False): whether it goes before a row.
+    Returns:
+        `torch.Tensor` of shape `(..., B, longest)`.
+    """
+    longest, found = int(repeats.sum(1).max()), []
+    for row, counts in enumerate(repeats):
+        repeated = values[..., row, :].repeat_interleave(counts, dim=-1)
+        missing = longest - repeated.shape[-1]
+        found.append(F.pad(repeated, (missing, 0) if pads_left else (0, missing), value=fill))
+    return torch.stack(found, dim=-2)
+
+
+def _stacked(rows, patches, factor):
+    return [factor * torch.stack(rows).to(patches)] if rows else []
 
 
 EXP_LIMIT = 10.0  # e^10 metres are 22 km
@@ -324,4 +566,17 @@ def make_training_head(name: str, config: GapMllmConfig) -> nn.Module:
         raise ValueError(f"training_heads.{name} is {config.training_heads[name]}: {error}.") from None
 
 
-__all__ = ["TRAINING_HEAD_CLASSES", "make_training_head"]
+__all__ = [
+    "TOKENS_OF_HEADS",
+    "TOWER",
+    "TOWER_INDEX",
+    "TRAINING_HEAD_CLASSES",
+    "ViewTokens",
+    "layer_index",
+    "make_training_head",
+    "map_layers",
+    "read_hidden_states",
+    "read_tower",
+    "repeat_tokens",
+    "token_kinds",
+]

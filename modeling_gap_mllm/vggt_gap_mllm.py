@@ -14,10 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .compatibility_gap_mllm import needed_from_transformers
 from .configuration_gap_mllm import GapMllmVggtConfig
-from .publishing_gap_mllm import PublishedModel
-from .weights_gap_mllm import WholeModel
+from .publishing_gap_mllm import PublishedModel, WholeModel, needed_from_transformers
 
 
 with needed_from_transformers():

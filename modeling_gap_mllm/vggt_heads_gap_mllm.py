@@ -2,6 +2,9 @@
 
 The aggregator they read is in vggt_gap_mllm.py. Written from the facts of the VGGT paper (CVPR 2025); parameter names
 are the official checkpoint's. Unprojection of depth to points is in the processing package's camera geometry.
+
+Also points and surface normals of depth maps, and VGGT as a geometry encoder that says where its pixels lie, for
+encodings of positions in space.
 """
 
 from collections.abc import Sequence
@@ -12,10 +15,82 @@ from torch import nn
 from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
-from .compatibility_gap_mllm import needed_from_transformers
-from .configuration_gap_mllm import GapMllmVggtConfig
+from .configuration_gap_mllm import GapMllmVggtConfig, GapMllmVggtPointsConfig
+from .publishing_gap_mllm import HALF_PRECISION, needed_from_transformers
 from .vggt_gap_mllm import GapMllmVggtBlock, GapMllmVggtMlp, GapMllmVggtModel, GapMllmVggtPreTrainedModel, as_views
-from .weights_gap_mllm import HALF_PRECISION
+
+
+NEIGHBOUR_STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right: rows and columns
+
+
+def camera_points(depth: torch.Tensor, intrinsics: torch.Tensor) -> torch.Tensor:
+    """Return the point that each pixel of a depth map sees.
+
+    Frame: camera of the view, OpenCV axes. Units: those of the depth; pixels with integer centres.
+
+    Args:
+        depth (`torch.Tensor` of shape `(*batch, H, W)`): z-depth; 0, negative or not finite marks no measurement.
+        intrinsics (`torch.Tensor` of shape `(*batch, 3, 3)`): intrinsics in pixels of the map.
+    Returns:
+        `torch.Tensor` of shape `(*batch, H, W, 3)`: points; pixels without measurement are NaN.
+    """
+    k = intrinsics.to(depth.dtype)[..., None, None]
+    height, width = depth.shape[-2:]
+    u = torch.arange(width, dtype=depth.dtype, device=depth.device)
+    v = torch.arange(height, dtype=depth.dtype, device=depth.device)[:, None]
+    y = (v - k[..., 1, 2, :, :]) / k[..., 1, 1, :, :]
+    x = (u - k[..., 0, 2, :, :] - k[..., 0, 1, :, :] * y) / k[..., 0, 0, :, :]
+    z = torch.where(depth.isfinite() & (depth > 0), depth, torch.nan)
+    return torch.stack([x * z, y * z, z], -1)
+
+
+def surface_normals(
+    points: torch.Tensor, valid: torch.Tensor, max_jump: float | None = 0.05
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return normals of point maps, by central differences; they have length 1 and face the camera.
+
+    Frame: camera of the view, OpenCV axes. Units: any.
+
+    Args:
+        points (`torch.Tensor` of shape `(..., H, W, 3)`): points that the pixels see.
+        valid (`torch.Tensor` of shape `(..., H, W)`, bool): pixels that count.
+        max_jump (`float`, *optional*, defaults to 0.05): largest jump of z to a neighbour, as a share of it; beyond
+            it is an edge, which has no normal. None for any.
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: normals `(..., H, W, 3)`, 0 where not valid, and validity `(..., H, W)`:
+        of pixels that are valid together with their four neighbours.
+    """
+    points = torch.where(valid[..., None], points, 0.0)
+    up, down, left, right = (shift_map(points, *step) for step in NEIGHBOUR_STEPS)
+    is_good = valid.clone()
+    z = points[..., 2].detach()
+    for step in NEIGHBOUR_STEPS:
+        is_good &= shift_map(valid[..., None], *step)[..., 0]
+        if max_jump is not None:
+            is_good &= (shift_map(z[..., None], *step)[..., 0] - z).abs() <= max_jump * z.abs()
+    normals = torch.where(is_good[..., None], torch.linalg.cross(down - up, right - left), 0.0)
+    normals = F.normalize(normals, dim=-1, eps=1e-12)
+    is_away = (normals * points).sum(-1, keepdim=True) > 0
+    return torch.where(is_away, -normals, normals), is_good
+
+
+def shift_map(maps: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return what lies so many rows and columns further, `(..., H, W, C)`; 0 beyond the border."""
+    moved = torch.zeros_like(maps)
+    height, width = maps.shape[-3:-1]
+    to = [slice(max(-step, 0), size - max(step, 0)) for step, size in ((rows, height), (columns, width))]
+    of = [slice(max(step, 0), size - max(-step, 0)) for step, size in ((rows, height), (columns, width))]
+    moved[..., to[0], to[1], :] = maps[..., of[0], of[1], :]
+    return moved
+
+
+def nearest(values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A map `(H, W, ...)` at another height and width, each pixel the nearest of the old ones."""
+    rows, columns = (
+        ((torch.arange(new, device=values.device) + 0.5) * old / new).long()
+        for new, old in zip(size, values.shape[:2], strict=True)
+    )
+    return values[rows[:, None], columns]
 
 
 with needed_from_transformers():
@@ -465,10 +540,125 @@ class GapMllmVggtForReconstruction(VggtHeads, GapMllmVggtPreTrainedModel):
         return output
 
 
+class GapMllmVggtPointsModel(VggtHeads, GapMllmVggtModel):
+    """`GapMllmVggtModel` with VGGT's camera and depth heads, which are never trained; the same features, and points.
+
+    Weights have the names of the official checkpoint. Frame of the points: camera of the first view of each scene,
+    OpenCV axes. Units: VGGT's own; metres for an encoder that was trained on metres.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm import GapMllmVggtPointsModel
+        >>> encoder = GapMllmVggtPointsModel.from_pretrained(encoder_folder)
+        >>> output = encoder([torch.rand(3, 56, 84)])
+        >>> output.tap_features[0].shape, output.points[0].shape
+        (torch.Size([24, 224]), torch.Size([56, 84, 3]))
+
+        ```
+    """
+
+    config: GapMllmVggtPointsConfig
+    config_class = GapMllmVggtPointsConfig
+    _no_split_modules = ["GapMllmVggtPointsModel", "GapMllmVggtBlock"]
+    _keys_to_ignore_on_load_unexpected = [r"^point_head\.", r"^track_head\."]
+    _keep_in_fp32_modules_strict = ["camera_head", "depth_head"]
+    _supports_flash_attn = False  # the heads attend in float32
+
+    def __init__(self, config: GapMllmVggtPointsConfig):
+        super().__init__(config)
+        self.camera_head = GapMllmVggtCameraHead(config)
+        self.depth_head = GapMllmVggtDptHead(config, output_size=2)
+        for head in (self.camera_head, self.depth_head):
+            head.stays_frozen = True
+            head.requires_grad_(False)
+        self.post_init()
+
+    def forward(
+        self,
+        images: torch.Tensor | list[torch.Tensor],
+        scene_lengths: list[int] | None = None,
+        as_reconstruction: bool = False,
+        **kwargs,
+    ):
+        """Encode scenes of views; other arguments and errors as of `GapMllmVggtModel.forward`.
+
+        Args:
+            as_reconstruction (`bool`, defaults to False): whether to return what `predict_points` does.
+        Returns:
+            `GapMllmGeometryOutput`, with `points`.
+        """
+        views, scene_lengths = as_views(images, scene_lengths)
+        output = super().forward(views, scene_lengths)
+        depth, confidence, cameras = self._depth_and_cameras(output, views)
+        if as_reconstruction:
+            return self._reconstruction(depth, confidence, cameras)
+        output.points, start = [], 0
+        for length in scene_lengths:
+            first = cameras[start][0]  # world to camera; the world is the first camera, but for small errors
+            for (extrinsics, intrinsics), values in zip(
+                cameras[start : start + length], depth[start : start + length], strict=True
+            ):
+                world = (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
+                output.points.append(world @ first[:, :3].T + first[:, 3])
+            start += length
+        return output
+
+    @torch.no_grad()
+    def _depth_and_cameras(self, output, views):
+        """Depth `(H, W)` and its confidence of each view, and its extrinsics and intrinsics."""
+        with torch.autocast(output.camera_tokens.device.type, enabled=False):
+            poses = self._cameras(output)[-1].float()
+            depth, confidence = self._dense(self.depth_head, output)
+            cameras = [
+                pose_encoding_to_cameras(pose, view.shape[-2:]) for pose, view in zip(poses, views, strict=True)
+            ]
+        return [values[..., 0].float().exp() for values in depth], confidence, cameras
+
+    @torch.no_grad()
+    def predict_points(self, images: torch.Tensor | list[torch.Tensor]) -> GapMllmVggtReconstruction:
+        """Tell what the views of one scene see, and from where.
+
+        Frame: camera of the first view, OpenCV axes. Units: VGGT's own; metres for an encoder that was trained on
+        metres.
+
+        Args:
+            images (`torch.Tensor` of shape `(V, 3, H, W)`, or `list[torch.Tensor]` of `(3, H, W)`): RGB in 0..1; sides
+                multiples of the patch size.
+        Returns:
+            `GapMllmVggtReconstruction`: `world_points` and `world_points_conf` (that of the depth), a list with an
+            entry `(H, W, 3)` or `(H, W)` of each view, `extrinsics` `(V, 3, 4)` and `intrinsics` `(V, 3, 3)`.
+        Raises:
+            TypeError, ValueError: as `GapMllmVggtModel.forward`.
+        """
+        views, lengths = as_views(images)
+        return self(views, lengths, as_reconstruction=True)  # called, so that hooks bring offloaded weights
+
+    @staticmethod
+    def _reconstruction(depth, confidence, cameras):
+        """Points in the encoder's world, and the cameras that see them."""
+        points = [
+            (camera_points(values, intrinsics) - extrinsics[:, 3]) @ extrinsics[:, :3]
+            for values, (extrinsics, intrinsics) in zip(depth, cameras, strict=True)
+        ]
+        return GapMllmVggtReconstruction(
+            world_points=points,
+            world_points_conf=confidence,
+            extrinsics=torch.stack([extrinsics for extrinsics, _ in cameras]),
+            intrinsics=torch.stack([intrinsics for _, intrinsics in cameras]),
+        )
+
+
 __all__ = [
     "GapMllmVggtForReconstruction",
+    "GapMllmVggtPointsModel",
     "GapMllmVggtReconstruction",
+    "NEIGHBOUR_STEPS",
     "VggtHeads",
+    "camera_points",
     "cameras_to_pose_encoding",
+    "nearest",
     "pose_encoding_to_cameras",
+    "shift_map",
+    "surface_normals",
 ]

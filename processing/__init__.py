@@ -18,7 +18,6 @@ from .answers_gap_mllm import (
 )
 from .asking_gap_mllm import check_image_statistics
 from .depth_points import world_points_from_depth
-from .focal_lengths_gap_mllm import focal_lengths, focal_text
 from .frame_sampling_gap_mllm import (
     FrameVoxels,
     fps_sample,
@@ -28,10 +27,18 @@ from .frame_sampling_gap_mllm import (
     voxelize_frames,
 )
 from .processing_gap_mllm import GapMllmProcessor, default_image_processor
-from .prompts_gap_mllm import TASKS, build_messages, prompt_text, split_image_tags
+from .prompts_gap_mllm import (
+    TASKS,
+    build_messages,
+    focal_lengths,
+    focal_text,
+    name_marks,
+    number_marks,
+    prompt_text,
+    split_image_tags,
+)
 from .scale_calibration import MetricScale, scale_from_distance, scale_from_size
 from .segmentation import SceneSurface, draw_masks, segment_from_points
-from .several_marks_gap_mllm import name_marks, number_marks
 from .tiny_tokenizer import build_tiny_processor, build_tiny_tokenizer
 from .visual_prompt_gap_mllm import (
     MARK_COLORS,

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from .input_checks_gap_mllm import whole_text
 from .scene_3d import place_results, save_scene, scene_from_session, write_scene
 from .scene_3d.scene_files import MAX_FILE_POINTS, SCENE_FILE
-from .scene_points_gap_mllm import SceneCameras
-from .scene_results_gap_mllm import SceneAnswer, known_cameras
+from .scene_results_gap_mllm import SceneAnswer, SceneCameras, known_cameras
 from .scene_session_gap_mllm import SceneSession
-from .whole_text_gap_mllm import whole_text
 
 
 ANSWERS_FILE = "answers.json"

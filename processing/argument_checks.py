@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .number_checks_gap_mllm import WrongKindError, check_count, check_flag, check_number, check_positive
+from .input_checks_gap_mllm import WrongKindError, check_count, check_flag, check_number, check_positive
 
 
 def check_counts(least: int = 1, **values: object) -> None:

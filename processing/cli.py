@@ -19,7 +19,7 @@ from .data import SOURCES
 from .data.inspection import inspect_source
 from .data.loading import source_builder_class, source_options
 from .data.parquet_export import convert_to_parquet
-from .whole_text_gap_mllm import REPLACEMENT, whole_text
+from .input_checks_gap_mllm import REPLACEMENT, whole_text
 
 
 def run_list(args: argparse.Namespace) -> None:
@@ -120,8 +120,8 @@ def run_ask(args: argparse.Namespace) -> None:
     Raises ValueError before anything is loaded if there are no views, or a mark, text or number is none.
     """
     from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction, SceneSession
-    from gap_mllm.attention_gap_mllm import set_attention
     from gap_mllm.model_loading import load_pretrained, load_processor, model_folder
+    from gap_mllm.pretrained_gap_mllm import set_attention
 
     from .answer_folder import write_answers
     from .photo_questions import ask_session, read_cameras, read_intrinsics_size, read_mark, read_places
@@ -230,7 +230,7 @@ def _scene_of_source(args):
     from gap_mllm import GapMllmVggtForReconstruction
     from gap_mllm.model_loading import load_pretrained, model_folder
 
-    from .scene_points_gap_mllm import SceneCameras, reconstruct
+    from .scene_results_gap_mllm import SceneCameras, reconstruct
     from .scene_views_gap_mllm import open_views
 
     encoder = load_pretrained(GapMllmVggtForReconstruction, model_folder(args.points_from)).eval()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from .answers_gap_mllm import LabelledBox, ParsedAnswer, Rejection, as_answer, format_boxes
-from .number_checks_gap_mllm import check_number
+from .input_checks_gap_mllm import check_number
 from .scores.exact_iou import box_iou_9dof
 
 

@@ -1,9 +1,13 @@
 """What the answers of a model and the inputs of a processor depend on, compared from question to question.
 
 A change in place through `.data` (EMA, averaging, DeepSpeed) leaves no trace but the values, so some of them are read.
+
+Also where the inputs of a model go when its weights are offloaded, and one lock for each model: generate() leaves
+state on it (positions of the last scene), so calls must not overlap.
 """
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -12,6 +16,64 @@ from types import FunctionType, MethodType
 import torch
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
+
+
+def input_device(model: nn.Module) -> torch.device:
+    """Return the device that a model takes its inputs on.
+
+    Offloaded weights lie on "meta" between calls: hooks of accelerate then say where they are computed with.
+
+    Args:
+        model (`torch.nn.Module`): model, perhaps with `device_map`, `cpu_offload` or `disk_offload`.
+    Returns:
+        `torch.device`: that of the hooks, else of the first parameter or buffer that is not on "meta", else the CPU.
+
+    Example:
+        ```python
+        >>> import torch
+        >>> from gap_mllm.processing.model_state_gap_mllm import input_device
+        >>> input_device(torch.nn.Linear(4, 2))
+        device(type='cpu')
+
+        ```
+    """
+    held = (tensor.device for tensor in chain(model.parameters(), model.buffers()))
+    devices = chain(_execution_devices(model), held, [torch.device("cpu")])
+    return next(device for device in devices if device.type != "meta")
+
+
+def _execution_devices(model) -> Iterator[torch.device]:
+    """Where hooks bring inputs and weights together; that of `cpu_offload_with_hook` moves the model itself."""
+    for module in model.modules():
+        hook = getattr(module, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            if hasattr(each, "io_same_device") and each.execution_device is not None:
+                yield torch.device(each.execution_device)
+
+
+LOCK_NAME = "_generation_lock"
+
+
+class ModelLock:
+    """A re-entrant lock that a model carries; copies of the model, also in other processes, get one of their own."""
+
+    def __init__(self):
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+        return self
+
+    def __exit__(self, *error):
+        self._lock.release()
+
+    def __reduce__(self):
+        return ModelLock, ()
+
+
+def model_lock(model: PreTrainedModel) -> ModelLock:
+    """Return the lock of a model, for a `with` block, the same whichever copy of this code asks for it."""
+    return vars(model).setdefault(LOCK_NAME, ModelLock())
 
 
 SAMPLES = (
@@ -228,4 +290,14 @@ def _closed_over(function):
     return held
 
 
-__all__ = ["SAMPLES", "ModelState", "models_of", "processor_state", "sampled_values", "settings_of"]
+__all__ = [
+    "ModelLock",
+    "ModelState",
+    "SAMPLES",
+    "input_device",
+    "model_lock",
+    "models_of",
+    "processor_state",
+    "sampled_values",
+    "settings_of",
+]

@@ -18,14 +18,11 @@ from transformers.video_utils import VideoMetadata, make_batched_videos
 
 from .answers_gap_mllm import ParsedAnswer, parse_boxes, parse_choice, parse_frame, parse_points
 from .asking_gap_mllm import ANSWER_FORMS, VIDEO_OPTIONS, AnswerForm, Asker
-from .focal_lengths_gap_mllm import focal_lengths, focal_text
-from .prompts_gap_mllm import build_messages
+from .input_checks_gap_mllm import mend_chat, mend_text, warn_of_unread_keys
+from .prompts_gap_mllm import build_messages, focal_lengths, focal_text, name_marks, number_marks
 from .scene_session_gap_mllm import SceneSession
-from .several_marks_gap_mllm import name_marks, number_marks
-from .unread_keys_gap_mllm import warn_of_unread_keys
 from .video_processing_gap_mllm import GapMllmVideoProcessor, read_clips
 from .visual_prompt_gap_mllm import CrossSize, apply_visual_prompt, as_marks, check_whole, to_rgb_image
-from .whole_text_gap_mllm import mend_chat, mend_text
 
 
 logger = logging.get_logger(__name__)

@@ -1,13 +1,21 @@
 """The questions: prompt texts per task, and chat messages with the views in the right places.
 
 Detection and both grounding texts are word for word those that the released checkpoints were trained on.
+
+Also several marks in one question, numbered, coloured and named in that order, and the sentence that gives the focal
+lengths of the views.
 """
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from .whole_text_gap_mllm import mend_text
+import numpy as np
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from .input_checks_gap_mllm import mend_text
+from .visual_prompt_gap_mllm import Mark, as_marks
 
 
 SYSTEM_PROMPT = "You are a helpful assistant."
@@ -252,3 +260,200 @@ def _image_parts(images) -> list[dict]:
     if isinstance(images, int):
         return [{"type": "image"} for _ in range(images)]
     return [{"type": "image", "image": image} for image in images]
+
+
+# In an order in which neighbours differ in brightness, too, and red and green, which look alike to many, are apart.
+NUMBERED_COLORS = ("red", "yellow", "blue", "cyan", "magenta", "white", "orange", "green")
+
+
+def number_marks(marks: Sequence, num_views: int | None = None) -> list[Mark]:
+    """Give each of several marks its number, and a colour where it comes without one.
+
+    Args:
+        marks (list of `Mark`, or of [view, x, y] triples): pixels of any views, in the order of the answer. Marks keep
+            their colours, triples take `NUMBERED_COLORS` in turn.
+        num_views (`int`, *optional*): number of views of the scene, to check the marks' views.
+    Returns:
+        `list[Mark]`: with "1", "2" and so on as `text`, for `apply_visual_prompt`.
+    Raises:
+        ValueError: if there is no mark, one is none of these forms or on a view that is not there, or two are on one
+            pixel.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import name_marks, number_marks
+        >>> marks = number_marks([[0, 40, 30], [1, 12, 90]], num_views=2)
+        >>> marks[1]
+        Mark(view=1, pixel=(12.0, 90.0), color='yellow', text='2')
+        >>> name_marks(marks)
+        '1 (red), 2 (yellow)'
+
+        ```
+    """
+    given, numbered, places = as_marks(marks), [], {}
+    if not given:
+        raise ValueError("there are no marks; give one or more, each as Mark or [view, x, y].")
+    colored = {id(entry) for entry in ([marks] if hasattr(marks, "pixel") else marks) if hasattr(entry, "pixel")}
+    for number, mark in enumerate(given, 1):
+        if num_views is not None and not 0 <= mark.view < num_views:
+            raise ValueError(
+                f"mark {number} is on view {mark.view}, but the scene has {num_views} views (counted from 0)."
+            )
+        place = (mark.view, tuple(float(value) for value in mark.pixel))
+        if place in places:
+            raise ValueError(
+                f"marks {places[place]} and {number} are both on pixel {place[1]} of view {mark.view}; give each one "
+                "once."
+            )
+        places[place] = number
+        color = mark.color if id(mark) in colored else NUMBERED_COLORS[(number - 1) % len(NUMBERED_COLORS)]
+        numbered.append(Mark(mark.view, mark.pixel, color, str(number)))
+    return numbered
+
+
+def name_marks(marks: Sequence) -> str:
+    """Name numbered marks as a question does: "1 (red), 2 (yellow)"; colours without a name are left out.
+
+    Args:
+        marks (list of `Mark` or `SceneMark`): marks with `text` and `color`.
+    Returns:
+        `str`: `crosses` of `prompt_text`.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import build_messages, name_marks, number_marks
+        >>> crosses = name_marks(number_marks([[0, 40, 30], [1, 12, 90]]))
+        >>> messages = build_messages("sparse_points", images=2, crosses=crosses)
+        >>> messages[-1]["content"][-1]["text"].splitlines()[0]
+        'Numbered crosses mark pixels in the frames: 1 (red), 2 (yellow).'
+
+        ```
+    """
+    return ", ".join(f"{mark.text} ({mark.color})" if isinstance(mark.color, str) else mark.text for mark in marks)
+
+
+def focal_lengths(
+    image_processor, sizes: Sequence[tuple[int, int]], intrinsics: Sequence, bounds: dict[str, int] | None = None
+) -> list[int]:
+    """Return the horizontal focal length of each view after the image processor's resizing.
+
+    Units: pixels of the resized view; the vertical one follows from its sides where pixels were square.
+
+    Args:
+        image_processor (`BaseImageProcessor`): image processor, which says how it resizes.
+        sizes (list of pairs): width and height of each view, as given to the processor.
+        intrinsics (array-like of shape `(3, 3)` or `(V, 3, 3)`): cameras in pixels of these views.
+        bounds (`dict[str, int]`, *optional*): `shortest_edge` and `longest_edge` instead of the processor's.
+    Returns:
+        `list[int]`: one for each view, rounded.
+    Raises:
+        ValueError: if the shape is none of these, a focal length is not positive and finite, or a view cannot be
+            resized.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import GapMllmProcessor, focal_lengths
+        >>> processor = GapMllmProcessor.from_pretrained(folder)  # its views are made 128 x 128 pixels
+        >>> focal_lengths(processor.image_processor, [(640, 640)], [[500, 0, 319.5], [0, 500, 319.5], [0, 0, 1]])
+        [100]
+
+        ```
+    """
+    cameras = np.asarray(intrinsics, np.float64)
+    if cameras.shape == (3, 3):
+        cameras = np.broadcast_to(cameras, (len(sizes), 3, 3))
+    if cameras.shape != (len(sizes), 3, 3):
+        raise ValueError(
+            f"intrinsics has shape {cameras.shape}; expected (3, 3), or ({len(sizes)}, 3, 3) for {len(sizes)} views."
+        )
+    bounds, cell = bounds or image_processor.size, image_processor.patch_size * image_processor.merge_size
+    found = []
+    for view, ((width, height), camera) in enumerate(zip(sizes, cameras, strict=True)):
+        if not (np.isfinite(camera[0, 0]) and camera[0, 0] > 0):
+            raise ValueError(f"the focal length of view {view} is {camera[0, 0]}; expected pixels above 0.")
+        _, resized = smart_resize(height, width, cell, bounds["shortest_edge"], bounds["longest_edge"])
+        found.append(round(float(camera[0, 0]) * resized / width))
+    return found
+
+
+def focal_text(focal_px: Sequence[int]) -> str:
+    """Write the sentence that stands before a question.
+
+    Args:
+        focal_px (list of `int`): focal length of each view, in pixels.
+    Returns:
+        `str`: one number where all are equal.
+
+    Example:
+        ```python
+        >>> from gap_mllm.processing import focal_text
+        >>> focal_text([100, 100]), focal_text([100, 120])
+        ('The focal length of the frames is 100 pixels.\\n', 'The focal lengths of the frames are 100, 120 pixels.\\n')
+
+        ```
+    """
+    if len(set(focal_px)) == 1:
+        return f"The focal length of the frames is {focal_px[0]} pixels.\n"
+    return f"The focal lengths of the frames are {', '.join(map(str, focal_px))} pixels.\n"
+
+
+def insert_focal_text(question: str, focal_px: Sequence[int]) -> str:
+    """Put the sentence before a question, behind the views where it places them itself.
+
+    Args:
+        question (`str`): text, perhaps with `<image>` tags.
+        focal_px (list of `int`): focal lengths, see `focal_text`.
+    Returns:
+        `str`.
+    """
+    head, tag, tail = question.rpartition(IMAGE_TAG)
+    break_line = "\n" if tag and tail.startswith("\n") else ""
+    return head + tag + break_line + focal_text(focal_px) + tail.removeprefix(break_line)
+
+
+def tell_focal_lengths(sample, processor, bounds: dict[str, int] | None = None):
+    """Put the focal lengths of its views into the question of a sample.
+
+    Args:
+        sample (`SceneSample`): question about views with intrinsics.
+        processor (`GapMllmProcessor`): the model's processor.
+        bounds (`dict[str, int]`, *optional*): see `focal_lengths`.
+    Returns:
+        `SceneSample`: the same where it shows no views.
+    Raises:
+        ValueError: if a view has no intrinsics, or as `focal_lengths`; names the sample.
+    """
+    if not sample.views:
+        return sample
+    lacking = [index for index, view in enumerate(sample.views) if view.intrinsics is None]
+    if lacking:
+        raise ValueError(
+            f"{sample.id}: view {lacking[0]} has no intrinsics, which intrinsics_in_prompt writes; leave such rows "
+            "out, or do without."
+        )
+    sizes, cameras = zip(*[(view.size, view.intrinsics) for view in sample.views], strict=True)
+    focal_px = focal_lengths(processor.image_processor, sizes, cameras, bounds)
+    return replace(sample, question=insert_focal_text(sample.question or "", focal_px))
+
+
+def as_trained(sample, processor):
+    """A question as the model was trained on such: with focal lengths, where its processor says so.
+
+    Args:
+        sample (`SceneSample`): question. processor (`GapMllmProcessor`): the model's processor.
+    Returns:
+        `SceneSample`: the same, or that of `tell_focal_lengths`, which also says what it raises.
+    """
+    return tell_focal_lengths(sample, processor) if processor.intrinsics_in_prompt else sample
+
+
+__all__ = [
+    "NUMBERED_COLORS",
+    "as_trained",
+    "focal_lengths",
+    "focal_text",
+    "insert_focal_text",
+    "name_marks",
+    "number_marks",
+    "tell_focal_lengths",
+]

@@ -11,8 +11,7 @@ from .box_conventions_gap_mllm import OURS
 from .camera_geometry_gap_mllm import box_corners, project_points, transform_points
 from .data.box_projection import BOX_EDGES
 from .drawing import MARK_COLOR, new_figure, project_wireframe
-from .scene_points_gap_mllm import SceneCameras
-from .scene_results_gap_mllm import SceneAnswer, frame_to_view, known_cameras
+from .scene_results_gap_mllm import SceneAnswer, SceneCameras, frame_to_view, known_cameras
 
 
 MAX_PICTURES, COLUMNS, WIDTH = 9, 5, 16  # inches

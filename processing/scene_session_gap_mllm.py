@@ -1,7 +1,7 @@
 """`SceneSession`: a scene that is encoded once and asked many things, by the generate loop of asking_gap_mllm.py.
 
 Results are in scene_results_gap_mllm.py, how views are opened in scene_views_gap_mllm.py, and what is kept of a
-prompt in prompt_prefixes_gap_mllm.py.
+prompt in asking_gap_mllm.py.
 """
 
 from collections import OrderedDict
@@ -14,30 +14,37 @@ from PIL import ImageChops
 from transformers import PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
-from .answer_streams_gap_mllm import AnswerStream, closed_objects, stream_text
+from .answer_grammar_gap_mllm import AnswerStream, closed_objects, stream_text
 from .answers_gap_mllm import BOX_LENGTH, Rejection, parse_boxes, parse_frame, parse_points
 from .asking_gap_mllm import (
     ANSWER_FORMS,
     AnswerForm,
     Asker,
     GeneratedAnswer,
+    PromptPrefixes,
     chat_parts,
     check_image_statistics,
     picture_of,
 )
 from .camera_geometry_gap_mllm import scale_intrinsics, view_to_first_view
-from .frame_choice_gap_mllm import check_points_source
-from .model_lock_gap_mllm import model_lock
-from .model_state_gap_mllm import ModelState, processor_state
-from .number_checks_gap_mllm import check_count
-from .prompt_prefixes_gap_mllm import PromptPrefixes
-from .scene_points_gap_mllm import SceneCameras, ScenePointMaps, points_source, reconstruct
-from .scene_results_gap_mllm import GroundedObject, SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
+from .frame_sampling_gap_mllm import check_points_source
+from .input_checks_gap_mllm import check_count, mend_chat, mend_text, warn_of_unread_keys
+from .model_state_gap_mllm import ModelState, model_lock, processor_state
+from .prompts_gap_mllm import number_marks
+from .scene_results_gap_mllm import (
+    GroundedObject,
+    SceneAnswer,
+    SceneBox,
+    SceneBoxes,
+    SceneCameras,
+    ScenePoint,
+    ScenePointMaps,
+    ScenePoints,
+    points_source,
+    reconstruct,
+)
 from .scene_views_gap_mllm import MAX_VIEWS, open_views
-from .several_marks_gap_mllm import number_marks
-from .unread_keys_gap_mllm import warn_of_unread_keys
 from .visual_prompt_gap_mllm import as_marks, to_rgb_image
-from .whole_text_gap_mllm import mend_chat, mend_text
 
 
 logger = logging.get_logger(__name__)

@@ -14,14 +14,11 @@ import torch
 from PIL import Image
 
 from .camera_geometry_gap_mllm import check_pose_known, check_rigid, fit_intrinsics, scale_intrinsics, scale_pixels
-from .frame_choice_gap_mllm import FrameChoice
-from .frame_sampling_gap_mllm import uniform_sample
-from .number_checks_gap_mllm import check_count
-from .orientation_gap_mllm import Orientation, stored_size
+from .frame_sampling_gap_mllm import FrameChoice, uniform_sample
+from .input_checks_gap_mllm import check_count, whole_text
 from .video_decoding_gap_mllm import VideoFile, VideoFrame
-from .view_files_gap_mllm import file_content, folder_views, name_some, natural_key
+from .view_files_gap_mllm import Orientation, file_content, folder_views, name_some, natural_key, stored_size
 from .visual_prompt_gap_mllm import is_remote, open_image, to_rgb_image
-from .whole_text_gap_mllm import whole_text
 
 
 MAX_VIEWS = 32  # of a folder or video, where the caller says nothing

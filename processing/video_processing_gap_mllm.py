@@ -15,8 +15,8 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .frame_choice_gap_mllm import FrameChoice
-from .number_checks_gap_mllm import check_positive
+from .frame_sampling_gap_mllm import FrameChoice
+from .input_checks_gap_mllm import check_positive
 from .video_decoding_gap_mllm import VideoFile, VideoFrame, frame_rate
 from .visual_prompt_gap_mllm import to_rgb_image
 

@@ -19,8 +19,8 @@ from packaging.utils import canonicalize_name
 
 import gap_mllm
 from gap_mllm import GapMllmForPreTraining, GapMllmProcessor, GapMllmVggtForReconstruction
-from gap_mllm.compatibility_gap_mllm import TESTED_TRANSFORMERS
 from gap_mllm.hub import remote_code_files
+from gap_mllm.publishing_gap_mllm import TESTED_TRANSFORMERS
 
 
 ROOT = Path(__file__).parents[1]

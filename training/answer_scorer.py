@@ -6,8 +6,8 @@ from torch import nn
 
 from ..processing.asking_gap_mllm import ANSWER_FORMS
 from ..processing.data.scene_sample import SceneSample
-from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.prompts_gap_mllm import as_trained
 from .prompt_rows import references_of
 from .rewards import compose_rewards
 

@@ -13,8 +13,8 @@ from ..modeling_gap_mllm import GapMllmForConditionalGeneration
 from ..processing.answers_gap_mllm import POINT_KEY
 from ..processing.asking_gap_mllm import AnswerForm, Asker
 from ..processing.data import CannotAskError, SceneSample, make_tasks
-from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.prompts_gap_mllm import as_trained
 from ..processing.scores.point_answers import PointAnswer, point_figures, read_point_answer
 from ..processing.visual_prompt_gap_mllm import CrossSize
 

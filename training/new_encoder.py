@@ -12,7 +12,7 @@ from ..configuration_gap_mllm import (
     GapMllmVggtConfig,
     GapMllmVggtPointsConfig,
 )
-from ..geometry_maps_gap_mllm import GapMllmGeometryMapsModel
+from ..known_geometry_gap_mllm import GapMllmGeometryMapsModel
 from ..model_loading import check_kind, load_pretrained, model_folder
 from ..vggt_gap_mllm import GapMllmVggtModel
 from ..vggt_heads_gap_mllm import GapMllmVggtForReconstruction

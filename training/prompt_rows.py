@@ -9,8 +9,8 @@ import datasets
 from ..processing.data.answer_texts import holds_numbers, read_truth
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.truth import LETTERS
-from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.prompts_gap_mllm import as_trained
 
 
 REFERENCES = ("choice", "number", "bbox_3d", "point", "frame")  # columns that rewards look at

@@ -31,8 +31,8 @@ from ..processing.data.record_errors import RecordError
 from ..processing.data.scene_sample import Box, Point, SceneSample
 from ..processing.data.view_overlay import draw_view
 from ..processing.data.view_selection import select_views, spread_views
-from ..processing.focal_lengths_gap_mllm import as_trained
 from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.prompts_gap_mllm import as_trained
 from ..processing.scores import box_iou_9dof
 from .evaluation_batches import gathered_model
 from .progress_lines import run_place

@@ -16,8 +16,8 @@ from ..processing.argument_checks import WrongKindError, check_flag, check_names
 from ..processing.data.record_errors import RecordError, names_record
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
-from ..processing.focal_lengths_gap_mllm import tell_focal_lengths
 from ..processing.processing_gap_mllm import GapMllmProcessor
+from ..processing.prompts_gap_mllm import tell_focal_lengths
 from .answered_places import answered_places
 from .collation_events import CollationEvents
 from .frozen_geometry import FrozenGeometry

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from ..geometry_tokens_gap_mllm import ViewTokens
 from ..processing.answers_gap_mllm import answer_parts
 from ..processing.data.scene_sample import SceneSample
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.visual_prompt_gap_mllm import Mark, marks_to_tokens
+from ..training_heads_gap_mllm import ViewTokens
 
 
 @dataclass(frozen=True)

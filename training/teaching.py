@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from ..geometry_tokens_gap_mllm import token_kinds
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import nearest_name
 from ..processing.data.scene_sample import SceneSample, View
+from ..training_heads_gap_mllm import token_kinds
 from .geometry_aligned_trainer import GeometryAlignedTrainingArguments, bare_model
 from .object_targets import find_objects
 from .teachers import TEACHERS, SceneTeacher, make_teacher

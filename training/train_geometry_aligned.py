@@ -9,9 +9,9 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig, TrainerCallback
 
-from ..attention_gap_mllm import set_attention
 from ..configuration_gap_mllm import GapMllmConfig
 from ..model_loading import load_pretrained, load_processor, model_folder
+from ..pretrained_gap_mllm import set_attention
 from ..pretraining_gap_mllm import GapMllmForPreTraining
 from ..processing.argument_checks import check_dtype
 from ..processing.data import RoomVariety, load_multiview

@@ -12,10 +12,10 @@ from pathlib import Path
 from accelerate.utils import send_to_device
 from trl import GRPOConfig, GRPOTrainer
 
-from ..attention_gap_mllm import set_attention
 from ..configuration_gap_mllm import GapMllmConfig
 from ..model_loading import check_kind, load_pretrained, load_processor, model_folder
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
+from ..pretrained_gap_mllm import set_attention
 from ..processing.argument_checks import check_dtype, check_names
 from ..processing.data import RoomVariety, load_multiview
 from .adapters import lora_config, lora_options, quantized_loading

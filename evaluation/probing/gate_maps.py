@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from ...processing.drawing import new_figure
-from ...processing.input_device_gap_mllm import input_device
+from ...processing.model_state_gap_mllm import input_device
 from ...processing.processing_gap_mllm import GapMllmProcessor
 from ...training.fusion_gates import read_gates
 

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ...hidden_states_gap_mllm import TOWER, TOWER_INDEX, layer_index, read_hidden_states, read_tower
 from ...processing.asking_gap_mllm import check_image_statistics
-from ...processing.input_device_gap_mllm import input_device
+from ...processing.model_state_gap_mllm import input_device
 from ...processing.processing_gap_mllm import GapMllmProcessor
+from ...training_heads_gap_mllm import TOWER, TOWER_INDEX, layer_index, read_hidden_states, read_tower
 
 
 FUSION = "fusion"

@@ -6,7 +6,7 @@ The model and each baseline turn a batch of questions into texts; "constant" nee
 from collections.abc import Sequence
 
 from ...processing.asking_gap_mllm import AnswerForm, Asker
-from ...processing.focal_lengths_gap_mllm import as_trained
+from ...processing.prompts_gap_mllm import as_trained
 from .plan import view_set
 from .questions import QuestionSet, question_messages
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from ...attention_gap_mllm import set_attention
 from ...configuration_gap_mllm import GapMllmConfig
 from ...model_loading import load_pretrained, load_processor
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
+from ...pretrained_gap_mllm import set_attention
 from ...pretraining_gap_mllm import GapMllmForPreTraining
 from ...processing.data.video_labels import load_teacher
 

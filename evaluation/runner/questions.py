@@ -15,7 +15,7 @@ from ...processing.data.loading import load_multiview
 from ...processing.data.scene_sample import SceneSample
 from ...processing.data.source_files import stored_header
 from ...processing.data.video_frames import read_video_views
-from ...processing.frame_choice_gap_mllm import FrameChoice
+from ...processing.frame_sampling_gap_mllm import FrameChoice
 from ...processing.prompts_gap_mllm import IMAGE_TAG, TASKS, build_messages
 from ..benchmarks import Benchmark
 from .fingerprints import fingerprints

@@ -9,8 +9,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from ...processing.asking_gap_mllm import AnswerForm
 from ...processing.data.scene_sample import View
 from ...processing.data.video_frames import frame_files, read_video_frames
-from ...processing.focal_lengths_gap_mllm import as_trained
 from ...processing.processing_gap_mllm import GapMllmProcessor
+from ...processing.prompts_gap_mllm import as_trained
 from ..benchmarks import Benchmark
 from .plan import view_set
 from .questions import QuestionSet, question_messages

@@ -11,8 +11,8 @@ from PIL import Image
 from ...configuration_gap_mllm import GapMllmConfig
 from ...model_loading import check_kind, load_processor
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
+from ...processing.answer_grammar_gap_mllm import JsonEnd, cut_after_json
 from ...processing.asking_gap_mllm import AnswerForm, check_image_statistics
-from ...processing.json_stopping_gap_mllm import JsonEnd, cut_after_json
 from ...processing.processing_gap_mllm import GapMllmProcessor
 from .request_sizes import RequestSizes
 from .vllm_sampling import read_generation_config, sampling_settings

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration, GapMllmForPreTraining, best_attn_implementation
-from gap_mllm.attention_gap_mllm import PARTS, set_attention
+from gap_mllm.pretrained_gap_mllm import PARTS, set_attention
 from gap_mllm.processing.data.scene_sample import SceneSample, View
 from gap_mllm.processing.tiny_tokenizer import build_tiny_processor
 from gap_mllm.training import SceneCollator, add_lora

@@ -19,7 +19,7 @@ from harness import benchmark_parser, compare, save, show
 from transformers import Qwen3VLTextConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextModel
 
-from gap_mllm.hidden_states_gap_mllm import map_layers, read_hidden_states
+from gap_mllm.training_heads_gap_mllm import map_layers, read_hidden_states
 
 
 LAYERS, KEPT = 28, ("all", "four", "none")

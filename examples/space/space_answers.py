@@ -18,8 +18,14 @@ from gap_mllm.evaluation import draw_gate_maps, gate_maps
 from gap_mllm.evaluation.probing.gate_maps import MEANINGS
 from gap_mllm.processing import GapMllmProcessor, parse_boxes, parse_points
 from gap_mllm.processing.scene_3d import Scene3D, place_results, scene_from_session, write_glb
-from gap_mllm.processing.scene_points_gap_mllm import SceneCameras
-from gap_mllm.processing.scene_results_gap_mllm import SceneAnswer, SceneBox, SceneBoxes, ScenePoint, ScenePoints
+from gap_mllm.processing.scene_results_gap_mllm import (
+    SceneAnswer,
+    SceneBox,
+    SceneBoxes,
+    SceneCameras,
+    ScenePoint,
+    ScenePoints,
+)
 
 
 WHAT, FIND_ALL, FIND_ONE, QUESTION = "What is here?", "Find objects", "Find what I describe", "Ask a question"

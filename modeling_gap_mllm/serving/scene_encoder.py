@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..compatibility_gap_mllm import needed_from_transformers
 from ..hub import save_stock_processor
 from ..model_loading import load_pretrained, load_processor, model_folder
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration, GapMllmModel
 from ..processing import GapMllmProcessor, check_image_statistics
 from ..processing.visual_prompt_gap_mllm import to_rgb_image
+from ..publishing_gap_mllm import needed_from_transformers
 
 
 with needed_from_transformers():

@@ -12,9 +12,9 @@ from pathlib import Path
 from transformers.models.auto import modeling_auto
 from transformers.utils.import_utils import is_serve_available
 
-from ..compatibility_gap_mllm import needed_from_transformers
 from ..model_loading import check_kind, check_weight_files, load_processor, model_folder
 from ..modeling_gap_mllm import GapMllmForConditionalGeneration
+from ..publishing_gap_mllm import needed_from_transformers
 
 
 class _CheckedChats:

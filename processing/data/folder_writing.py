@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..whole_text_gap_mllm import whole_text
+from ..input_checks_gap_mllm import whole_text
 
 
 try:

@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..argument_checks import check_count, check_flag, check_output_folder, check_text
-from ..whole_text_gap_mllm import whole_text
+from ..input_checks_gap_mllm import whole_text
 from .contact_sheet import contact_sheet
 from .euler_order import detect_euler_order
 from .inspection_report import Inspection, SplitCounts

@@ -21,7 +21,7 @@ from ..argument_checks import (
     check_path,
     check_text,
 )
-from ..whole_text_gap_mllm import find_half
+from ..input_checks_gap_mllm import find_half
 from .prepared_source import prepare_once
 from .record_errors import RecordError, read_report
 from .source_builder import SourceConfig, hash_id

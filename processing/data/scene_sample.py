@@ -15,9 +15,8 @@ from PIL import Image
 
 from ..camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
 from ..json_depth import decode_json
-from ..orientation_gap_mllm import Orientation
 from ..prompts_gap_mllm import IMAGE_TAG, SYSTEM_PROMPT, split_image_tags
-from ..view_files_gap_mllm import open_picture
+from ..view_files_gap_mllm import Orientation, open_picture
 from ..visual_prompt_gap_mllm import CrossSize, draw_scene_marks, to_rgb_image
 from .file_guards import check_pixel_count, refuse_special_file
 from .former_names import with_task_names

@@ -12,8 +12,8 @@ import re
 import numpy as np
 from datasets import Array2D, Features, Image, List, Value
 
+from ..input_checks_gap_mllm import find_half
 from ..json_depth import decode_json
-from ..whole_text_gap_mllm import find_half
 from .record_errors import RecordError
 
 

@@ -19,11 +19,10 @@ from PIL import Image
 from transformers.utils import logging
 
 from ..camera_geometry_gap_mllm import fit_intrinsics, is_rigid, lost_pose_reason
+from ..input_checks_gap_mllm import find_half
 from ..json_depth import DepthGuard, JsonDepthError, decode_json
 from ..json_halves import HalfKeeper, restore_halves
-from ..orientation_gap_mllm import stored_size
-from ..view_files_gap_mllm import LFS_HEADER, natural_key, open_picture
-from ..whole_text_gap_mllm import find_half
+from ..view_files_gap_mllm import LFS_HEADER, natural_key, open_picture, stored_size
 from .file_guards import check_pixel_count, file_state, refuse_special, refuse_special_file
 from .read_log import TrackedPath
 from .record_errors import RecordError

@@ -11,8 +11,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from ..orientation_gap_mllm import Orientation, stored_size
-from ..view_files_gap_mllm import open_picture
+from ..view_files_gap_mllm import Orientation, open_picture, stored_size
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .file_guards import file_state
 from .record_errors import RecordError

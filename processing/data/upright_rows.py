@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..camera_geometry_gap_mllm import transform_box
-from ..orientation_gap_mllm import Orientation
+from ..view_files_gap_mllm import Orientation
 from .answer_texts import holds_numbers, match_parts, read_location, read_truth
 from .augmentation.crops import depth_values, mark_pixels, place_mark
 from .augmentation.texts import AugmentationRefused, check_coordinates

@@ -1,7 +1,7 @@
 """Frames out of a video file, or out of a folder that holds them as pictures, as records need them.
 
 Files are decoded in ../video_decoding_gap_mllm.py, and which frames to take is decided in
-../frame_choice_gap_mllm.py.
+../frame_sampling_gap_mllm.py.
 """
 
 import io
@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..frame_choice_gap_mllm import FrameChoice
-from ..orientation_gap_mllm import Orientation
+from ..frame_sampling_gap_mllm import FrameChoice
 from ..video_decoding_gap_mllm import VideoFile, VideoFrame, frame_rate
-from ..view_files_gap_mllm import FolderViews, folder_views, open_picture
+from ..view_files_gap_mllm import FolderViews, Orientation, folder_views, open_picture
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .file_guards import check_pixel_count, file_state, list_folder, refuse_special
 from .read_log import TrackedPath

@@ -11,8 +11,7 @@ from PIL import Image
 from transformers.utils import logging
 
 from ..camera_geometry_gap_mllm import fit_intrinsics, invert_rigid
-from ..orientation_gap_mllm import Orientation
-from ..view_files_gap_mllm import is_wide, open_picture
+from ..view_files_gap_mllm import Orientation, is_wide, open_picture
 from ..visual_prompt_gap_mllm import to_rgb_image
 from .scene_values import Scene3D, View3D
 

@@ -13,8 +13,7 @@ from ..camera_geometry_gap_mllm import (
     unproject_depth,
 )
 from ..data.scene_sample import WORLD_FRAMES, SceneSample
-from ..scene_points_gap_mllm import SceneCameras, ScenePointMaps
-from ..scene_results_gap_mllm import known_cameras
+from ..scene_results_gap_mllm import SceneCameras, ScenePointMaps, known_cameras
 from ..scene_session_gap_mllm import SceneSession
 from ..scene_views_gap_mllm import SceneViews
 from .scene_values import Box3D, Mark3D, Scene3D, View3D
@@ -164,7 +163,7 @@ def scene_from_points(
         >>> import numpy as np
         >>> from PIL import Image
         >>> from gap_mllm.processing.scene_3d import scene_from_points
-        >>> from gap_mllm.processing.scene_points_gap_mllm import SceneCameras, ScenePointMaps
+        >>> from gap_mllm.processing.scene_results_gap_mllm import SceneCameras, ScenePointMaps
         >>> from gap_mllm.processing.scene_views_gap_mllm import open_views
         >>> views = open_views([Image.new("RGB", (4, 3))])
         >>> maps = ScenePointMaps((np.ones((3, 4, 3)),), None, "an encoder", views)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.box_projection import BOX_EDGES
-from ..whole_text_gap_mllm import whole_text
+from ..input_checks_gap_mllm import whole_text
 from .scene_values import COLORS, Scene3D, frustum_corners, has_camera
 
 

@@ -7,7 +7,7 @@ from transformers import AttentionInterface, AutoModel
 
 import gap_mllm
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration, best_attn_implementation
-from gap_mllm.attention_gap_mllm import PARTS, set_attention
+from gap_mllm.pretrained_gap_mllm import PARTS, set_attention
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def pretend(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (generation, 0))
         for version in (2, 3, 4):
             name = f"is_flash_attn_{version}_available"
-            monkeypatch.setattr(gap_mllm.attention_gap_mllm, name, lambda version=version: version in installed)
+            monkeypatch.setattr(gap_mllm.pretrained_gap_mllm, name, lambda version=version: version in installed)
 
     return make
 
@@ -141,7 +141,7 @@ def test_from_pretrained_chooses_where_the_weights_lie(pretend, asked, folder, m
     pretend()
     where = torch.device("cpu")
     monkeypatch.setattr(
-        gap_mllm.attention_gap_mllm, "_device_and_dtype", lambda part, module, *given: (where, module.dtype)
+        gap_mllm.pretrained_gap_mllm, "_device_and_dtype", lambda part, module, *given: (where, module.dtype)
     )
     AutoModel.from_pretrained(folder, dtype="bfloat16")
     assert not asked

@@ -8,7 +8,7 @@ from PIL import Image
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmVggtForReconstruction, SceneSession
 from gap_mllm.hub import save_for_hub
-from gap_mllm.processing.frame_choice_gap_mllm import teacher_inputs
+from gap_mllm.processing.frame_sampling_gap_mllm import teacher_inputs
 from gap_mllm.vggt_heads_gap_mllm import pose_encoding_to_cameras
 
 

@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 import gap_mllm
-from gap_mllm.compatibility_gap_mllm import TESTED_TRANSFORMERS, needed_from_transformers, sub_config_specs
+from gap_mllm.publishing_gap_mllm import TESTED_TRANSFORMERS, needed_from_transformers, sub_config_specs
 
 
 FOLDER = Path(gap_mllm.__file__).parent
@@ -51,13 +51,13 @@ def warnings_of():
 def test_an_older_release_is_refused_with_what_to_install(monkeypatch, import_again, version):
     monkeypatch.setattr(transformers, "__version__", version)
     with pytest.raises(ImportError, match=f">= 5.19.0, but {version} is installed. Run: pip install 'transformers>="):
-        import_again("compatibility_gap_mllm")
+        import_again("publishing_gap_mllm")
 
 
 @pytest.mark.parametrize("version", ["5.23.1", "5.24.0.dev0", "6.0.0"])
 def test_a_newer_release_is_warned_of_once(monkeypatch, import_again, warnings_of, version):
     monkeypatch.setattr(transformers, "__version__", version)
-    first, second = (warnings_of(lambda: import_again("compatibility_gap_mllm")) for _ in range(2))
+    first, second = (warnings_of(lambda: import_again("publishing_gap_mllm")) for _ in range(2))
     assert len(first) == 1 and not second
     assert first[0].startswith(f"transformers {version} is newer") and ", ".join(TESTED_TRANSFORMERS) in first[0]
 
@@ -65,7 +65,7 @@ def test_a_newer_release_is_warned_of_once(monkeypatch, import_again, warnings_o
 @pytest.mark.parametrize("version", [*TESTED_TRANSFORMERS, "5.20.2"])
 def test_nothing_is_said_of_a_release_between(monkeypatch, import_again, warnings_of, version):
     monkeypatch.setattr(transformers, "__version__", version)
-    assert not warnings_of(lambda: import_again("compatibility_gap_mllm"))
+    assert not warnings_of(lambda: import_again("publishing_gap_mllm"))
 
 
 @pytest.mark.parametrize(

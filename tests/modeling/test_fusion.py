@@ -8,8 +8,7 @@ from safetensors.torch import load_file
 
 from gap_mllm.configuration_gap_mllm import ATTENTION_METHODS, FUSION_FIELDS_OF, FUSION_METHODS, GapMllmFusionConfig
 from gap_mllm.conversion.weight_names import reference_fusion_name
-from gap_mllm.frame_attention_gap_mllm import sine_cosine_position
-from gap_mllm.fusion_gap_mllm import GapMllmFusion
+from gap_mllm.fusion_gap_mllm import GapMllmFusion, sine_cosine_position
 
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "gap_reference"

@@ -7,9 +7,9 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.generation import candidate_generator
 
-import gap_mllm.generation_gap_mllm
+import gap_mllm.modeling_gap_mllm
 from gap_mllm import GapMllmForPreTraining
-from gap_mllm.compatibility_gap_mllm import CHUNKS_TAKE_IMAGES
+from gap_mllm.publishing_gap_mllm import CHUNKS_TAKE_IMAGES
 
 
 NEW = 6  # tokens
@@ -204,7 +204,7 @@ def test_chunked_prefill_of_a_row_with_image_and_video(model, video_and_image):
 def test_chunked_prefill_is_refused_where_transformers_gets_it_wrong(
     monkeypatch, model, turns, batch, video_and_image
 ):
-    monkeypatch.setattr(gap_mllm.generation_gap_mllm, "CHUNKS_TAKE_IMAGES", False)
+    monkeypatch.setattr(gap_mllm.modeling_gap_mllm, "CHUNKS_TAKE_IMAGES", False)
     first, whole = turns([0], [])
     text, _ = turns([], [])
     chunked = GenerationConfig(max_new_tokens=2, prefill_chunk_size=5)

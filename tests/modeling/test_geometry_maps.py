@@ -13,8 +13,8 @@ from gap_mllm import (
     GapMllmVggtConfig,
     KnownGeometry,
 )
-from gap_mllm.geometry_maps_gap_mllm import NUM_MAPS
 from gap_mllm.hub import save_for_hub
+from gap_mllm.known_geometry_gap_mllm import NUM_MAPS
 from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid
 from gap_mllm.training.losses import normals_from_depth
 

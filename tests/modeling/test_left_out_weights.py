@@ -18,7 +18,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 import gap_mllm.modeling_gap_mllm
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmModel, GapMllmVggtForReconstruction
 from gap_mllm.hub import save_for_hub
-from gap_mllm.weights_gap_mllm import QUANTIZATION_SKIP_MODULES
+from gap_mllm.publishing_gap_mllm import QUANTIZATION_SKIP_MODULES
 
 
 PARTS = ("model.visual", "model.language_model", "model.geometry", "model.fusion", "lm_head")

@@ -20,7 +20,7 @@ from gap_mllm import (
     KnownGeometry,
 )
 from gap_mllm.hub import save_for_hub
-from gap_mllm.position_encoding_gap_mllm import merge_points, position_encoding, position_features, token_positions
+from gap_mllm.patch_mergers_gap_mllm import merge_points, position_encoding, position_features, token_positions
 from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid, transform_points, unproject_depth
 from gap_mllm.training.module_groups import assign_groups
 

@@ -8,9 +8,8 @@ from PIL import Image
 
 from gap_mllm import SceneSession
 from gap_mllm.processing import parse_boxes
-from gap_mllm.processing.answer_streams_gap_mllm import closed_objects
+from gap_mllm.processing.answer_grammar_gap_mllm import closed_objects, cut_after_json
 from gap_mllm.processing.asking_gap_mllm import AnswerForm
-from gap_mllm.processing.json_stopping_gap_mllm import cut_after_json
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 from gap_mllm.processing import GapMllmProcessor, focal_lengths, focal_text
 from gap_mllm.processing.data import make_question, render_room
 from gap_mllm.processing.data.record_errors import RecordError
-from gap_mllm.processing.focal_lengths_gap_mllm import as_trained, insert_focal_text
+from gap_mllm.processing.prompts_gap_mllm import as_trained, insert_focal_text
 from gap_mllm.training import SceneCollator, dry_run_recipe
 
 

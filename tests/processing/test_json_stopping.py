@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gap_mllm.processing.json_stopping_gap_mllm import JsonEnd, JsonStopping, cut_after_json
+from gap_mllm.processing.answer_grammar_gap_mllm import JsonEnd, JsonStopping, cut_after_json
 
 
 POINT = '{"label": "a } \\" [", "pointmap": [1, 2, 3]}'

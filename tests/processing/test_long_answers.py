@@ -11,9 +11,8 @@ import pytest
 from gap_mllm.evaluation.metrics.answer_cleaning import clean_answer
 from gap_mllm.evaluation.metrics.lmms_eval_rules import lmms_eval_number, lmms_eval_text
 from gap_mllm.processing import parse_boxes, parse_frame, parse_points
-from gap_mllm.processing.answer_streams_gap_mllm import closed_objects
+from gap_mllm.processing.answer_grammar_gap_mllm import JsonEnd, closed_objects, cut_after_json
 from gap_mllm.processing.answers_gap_mllm import parse_choice
-from gap_mllm.processing.json_stopping_gap_mllm import JsonEnd, cut_after_json
 from gap_mllm.processing.scores import first_number, numbers_in, read_detections
 from gap_mllm.processing.scores.letters import EXTRACTION_MODES, extract_choice
 from gap_mllm.processing.scores.number_answers import last_answer_tag

@@ -15,8 +15,8 @@ from gap_mllm import (
     SceneSession,
 )
 from gap_mllm.hub import save_for_hub
-from gap_mllm.processing.frame_choice_gap_mllm import predict_points
-from gap_mllm.processing.input_device_gap_mllm import input_device
+from gap_mllm.processing.frame_sampling_gap_mllm import predict_points
+from gap_mllm.processing.model_state_gap_mllm import input_device
 from tests.modeling.test_known_geometry import MAPS
 
 

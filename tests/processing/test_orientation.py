@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from gap_mllm.processing.camera_geometry_gap_mllm import is_rigid
-from gap_mllm.processing.orientation_gap_mllm import EXIF_ORIENTATION, Orientation
+from gap_mllm.processing.view_files_gap_mllm import EXIF_ORIENTATION, Orientation
 
 
 SIZE = (7, 5)  # width and height as stored

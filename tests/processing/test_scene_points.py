@@ -14,7 +14,7 @@ from gap_mllm import (
     SceneSession,
 )
 from gap_mllm.processing.camera_geometry_gap_mllm import transform_points, unproject_depth
-from gap_mllm.processing.frame_choice_gap_mllm import predict_points, teacher_inputs
+from gap_mllm.processing.frame_sampling_gap_mllm import predict_points, teacher_inputs
 
 
 ENCODER = Path(__file__).parents[2] / "examples/assets/tiny_geometry_encoder"

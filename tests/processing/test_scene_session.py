@@ -12,7 +12,7 @@ from PIL import Image
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmGeometryMapsConfig, KnownGeometry, SceneSession
 from gap_mllm.processing import LabelledBox, Mark
 from gap_mllm.processing.asking_gap_mllm import GeneratedAnswer
-from gap_mllm.processing.model_lock_gap_mllm import model_lock
+from gap_mllm.processing.model_state_gap_mllm import model_lock
 from tests.modeling.test_known_geometry import MAPS
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gap_mllm.processing.orientation_gap_mllm import Orientation
 from gap_mllm.processing.scene_views_gap_mllm import open_views
+from gap_mllm.processing.view_files_gap_mllm import Orientation
 from gap_mllm.processing.visual_prompt_gap_mllm import Mark
 from tests.processing.small_videos import index_of, write_video
 

@@ -5,12 +5,11 @@ import pytest
 from PIL import Image
 
 from gap_mllm.processing import Mark, format_points, name_marks, number_marks, parse_points
+from gap_mllm.processing.answer_grammar_gap_mllm import cut_after_json
 from gap_mllm.processing.answers_gap_mllm import Rejection
 from gap_mllm.processing.asking_gap_mllm import ANSWER_FORMS
 from gap_mllm.processing.data import SceneSample, make_question, render_room
-from gap_mllm.processing.json_stopping_gap_mllm import cut_after_json
-from gap_mllm.processing.prompts_gap_mllm import RECONSTRUCTION_PROMPT, build_messages
-from gap_mllm.processing.several_marks_gap_mllm import NUMBERED_COLORS
+from gap_mllm.processing.prompts_gap_mllm import NUMBERED_COLORS, RECONSTRUCTION_PROMPT, build_messages
 
 
 VIEWS = [Image.new("RGB", (640, 480)) for _ in range(3)]

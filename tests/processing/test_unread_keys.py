@@ -4,13 +4,13 @@ import pytest
 from PIL import Image
 
 from gap_mllm import GapMllmForConditionalGeneration, SceneSession
-from gap_mllm.processing.unread_keys_gap_mllm import FRAME_KEYS, SIZE_KEYS, warn_of_unread_keys
+from gap_mllm.processing.input_checks_gap_mllm import FRAME_KEYS, SIZE_KEYS, warn_of_unread_keys
 
 
 @pytest.fixture
 def warnings(monkeypatch):
     told = []
-    monkeypatch.setattr("gap_mllm.processing.unread_keys_gap_mllm.logger.warning_once", told.append)
+    monkeypatch.setattr("gap_mllm.processing.input_checks_gap_mllm.logger.warning_once", told.append)
     return told
 
 

@@ -11,13 +11,12 @@ import pytest
 from PIL import Image, ImageOps
 
 import gap_mllm.processing.video_decoding_gap_mllm as decoding
-import gap_mllm.processing.video_pixels_gap_mllm as pixels_module
+import gap_mllm.processing.video_decoding_gap_mllm as pixels_module
 from gap_mllm.processing.data import RecordError
 from gap_mllm.processing.data.file_guards import MAX_PICTURE_PIXELS
 from gap_mllm.processing.data.video_frames import read_video_frames, read_video_views, video_info
-from gap_mllm.processing.orientation_gap_mllm import Orientation
-from gap_mllm.processing.video_decoding_gap_mllm import VideoFile, VideoFrame
-from gap_mllm.processing.video_pixels_gap_mllm import square_size
+from gap_mllm.processing.video_decoding_gap_mllm import VideoFile, VideoFrame, square_size
+from gap_mllm.processing.view_files_gap_mllm import Orientation
 from tests.processing.small_videos import picture, write_video
 
 

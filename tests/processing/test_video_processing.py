@@ -14,7 +14,7 @@ from transformers.video_utils import VideoMetadata, load_video
 from gap_mllm import GapMllmForPreTraining
 from gap_mllm.processing import GapMllmProcessor, space_aware_sample, voxelize_frames, world_points_from_depth
 from gap_mllm.processing.data import render_room
-from gap_mllm.processing.frame_choice_gap_mllm import FrameChoice, predict_points
+from gap_mllm.processing.frame_sampling_gap_mllm import FrameChoice, predict_points
 from tests.processing.data.rendered_teacher import random_vggt
 from tests.processing.small_videos import NUM_FRAMES, picture, write_video
 
@@ -196,7 +196,7 @@ def test_a_file_that_the_video_processor_reads_itself(video, tiny_processor):
 
 def test_frames_that_a_part_asks_for_are_warned_of(video, encode, monkeypatch):
     said = []
-    monkeypatch.setattr("gap_mllm.processing.unread_keys_gap_mllm.logger.warning_once", said.append)
+    monkeypatch.setattr("gap_mllm.processing.input_checks_gap_mllm.logger.warning_once", said.append)
     out = encode({"path": video, "fps": 5, "nframes": None})
     assert out["video_grid_thw"][0, 0] == 2  # as without it
     assert len(said) == 1 and said[0].startswith("fps in the parts of a chat choose no frames: pass processor_kwargs")

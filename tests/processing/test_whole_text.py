@@ -11,8 +11,8 @@ from transformers.utils import logging
 from gap_mllm import GapMllmForConditionalGeneration, SceneSession
 from gap_mllm.processing.answer_folder import write_answers
 from gap_mllm.processing.data.folder_writing import write_atomically
+from gap_mllm.processing.input_checks_gap_mllm import find_half, mend_chat, whole_text
 from gap_mllm.processing.json_halves import HalfKeeper, restore_halves
-from gap_mllm.processing.whole_text_gap_mllm import find_half, mend_chat, whole_text
 
 
 CUT = "where is it? \ud83d"  # the first half of an emoji
@@ -25,7 +25,7 @@ def warnings(monkeypatch):
     told = []
     for name in ("warning", "warning_once"):
         monkeypatch.setattr(logging.get_logger("gap_mllm"), name, told.append, raising=False)
-    monkeypatch.setattr("gap_mllm.processing.whole_text_gap_mllm.logger.warning_once", told.append)
+    monkeypatch.setattr("gap_mllm.processing.input_checks_gap_mllm.logger.warning_once", told.append)
     return told
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining
-from gap_mllm.geometry_tokens_gap_mllm import ViewTokens
 from gap_mllm.hub import save_for_hub
 from gap_mllm.processing.data import RenderedRooms, RoomVariety
 from gap_mllm.training import GeometryAlignedTrainingArguments, SceneCollator, set_training_heads
 from gap_mllm.training.layouts import SHARED
 from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
+from gap_mllm.training_heads_gap_mllm import ViewTokens
 
 
 SMALL = RoomVariety(sizes=((64, 64),), size_shares=(1.0,), num_views=(2, 1), num_views_shares=(0.5, 0.5))

@@ -11,8 +11,6 @@ import torch
 from transformers import HfArgumentParser
 
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining
-from gap_mllm.depth_geometry_gap_mllm import nearest
-from gap_mllm.hidden_states_gap_mllm import TOWER_INDEX, layer_index, map_layers, read_hidden_states
 from gap_mllm.hub import save_for_hub
 from gap_mllm.processing.data import RenderedRooms, RoomVariety, render_room
 from gap_mllm.training import (
@@ -28,7 +26,8 @@ from gap_mllm.training.rooms import RoomQuestionDataset, RoomQuestions
 from gap_mllm.training.teachers import RecordedTeacher, TeacherTargets
 from gap_mllm.training.terms import NormalsTerm, make_terms
 from gap_mllm.training.train_geometry_aligned import GeometryAlignedModelArguments, train_geometry_aligned
-from gap_mllm.training_heads_gap_mllm import GapMllmDepthHead
+from gap_mllm.training_heads_gap_mllm import TOWER_INDEX, GapMllmDepthHead, layer_index, map_layers, read_hidden_states
+from gap_mllm.vggt_heads_gap_mllm import nearest
 
 
 ENCODER = Path(__file__).parents[2] / "examples" / "assets" / "tiny_geometry_encoder"

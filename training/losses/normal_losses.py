@@ -5,8 +5,8 @@ Frame: camera of each view, OpenCV axes (+x right, +y down, +z forward); normals
 
 import torch
 
-from ...depth_geometry_gap_mllm import NEIGHBOUR_STEPS, shift_map, surface_normals
 from ...processing.camera_geometry_gap_mllm import unproject_depth
+from ...vggt_heads_gap_mllm import NEIGHBOUR_STEPS, shift_map, surface_normals
 from .loss_sum import LossSum, check_shapes, in_full_precision, only_valid, sum_over_places, unit, valid_mask
 
 

@@ -14,7 +14,7 @@ from ...processing.data.video_labels.depth_teacher import (
     teacher_inputs,
     teacher_name,
 )
-from ...processing.frame_choice_gap_mllm import picture_sizes
+from ...processing.frame_sampling_gap_mllm import picture_sizes
 from ..geometry_cache import content_key
 from .teacher_targets import TeacherTargets
 

@@ -6,7 +6,6 @@ from typing import Protocol
 
 import torch
 
-from ...depth_geometry_gap_mllm import nearest
 from ...processing.argument_checks import check_names
 from ...processing.camera_geometry_gap_mllm import (
     invert_rigid,
@@ -17,7 +16,7 @@ from ...processing.camera_geometry_gap_mllm import (
 )
 from ...processing.data.scene_sample import View
 from ...processing.data.video_labels.depth_teacher import Reconstruction
-from ...vggt_heads_gap_mllm import cameras_to_pose_encoding
+from ...vggt_heads_gap_mllm import cameras_to_pose_encoding, nearest
 
 
 MAX_SHAPE_DIFFERENCE = 0.05  # of width over height; sides are rounded to patches

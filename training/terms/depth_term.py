@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
-from ...depth_geometry_gap_mllm import nearest
 from ...pretraining_gap_mllm import GapMllmPreTrainingOutput
 from ...processing.argument_checks import check_counts, check_names
 from ...processing.data.scene_sample import View
+from ...vggt_heads_gap_mllm import nearest
 from ..losses import (
     LossSum,
     depth_gradient_loss,

@@ -7,10 +7,10 @@ import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
 from ...geometry_views_gap_mllm import is_trainable
-from ...hidden_states_gap_mllm import layer_index
 from ...pretraining_gap_mllm import GapMllmForPreTraining, GapMllmPreTrainingOutput
 from ...processing.argument_checks import check_names
 from ...processing.data.scene_sample import View
+from ...training_heads_gap_mllm import layer_index
 from ..losses import LossSum, layer_distillation_loss, pool_features
 from ..scene_rows import sum_by_rows
 from ..teachers import TeacherTargets

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 
 from gap_mllm.processing.asking_gap_mllm import AnswerForm, Asker
 from gap_mllm.processing.data.scene_sample import SceneSample
-from gap_mllm.processing.focal_lengths_gap_mllm import as_trained
+from gap_mllm.processing.prompts_gap_mllm import as_trained
 
 
 OWN, OTHER, OFF = "model", "other_geometry", "geometry_off"

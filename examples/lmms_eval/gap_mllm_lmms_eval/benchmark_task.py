@@ -12,8 +12,8 @@ import datasets
 
 from gap_mllm.evaluation.benchmarks import Benchmark, find_benchmark
 from gap_mllm.evaluation.runner.questions import QuestionSet, drop_tags, question_messages
+from gap_mllm.processing.answer_grammar_gap_mllm import cut_after_json
 from gap_mllm.processing.data.scene_sample import SceneSample
-from gap_mllm.processing.json_stopping_gap_mllm import cut_after_json
 
 
 DOCUMENTS, QUESTIONS, SETTINGS = "documents.jsonl", "questions", "benchmark.json"

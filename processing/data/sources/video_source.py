@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from ...whole_text_gap_mllm import find_half
+from ...input_checks_gap_mllm import find_half
 from ..read_log import TrackedPath
 from ..record_errors import RecordError
 from ..source_builder import SceneSourceBuilder

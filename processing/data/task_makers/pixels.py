@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...several_marks_gap_mllm import name_marks
+from ...prompts_gap_mllm import name_marks
 from ..record_errors import RecordError
 from ..truth import Truth, answered
 from .scene_cameras import SceneCamera

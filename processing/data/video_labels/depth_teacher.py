@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConf
 
 from ...argument_checks import check_device, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
-from ...frame_choice_gap_mllm import teacher_inputs, teacher_size
-from ...input_device_gap_mllm import input_device
+from ...frame_sampling_gap_mllm import teacher_inputs, teacher_size
+from ...model_state_gap_mllm import input_device
 
 
 VGGT_TYPE = "gap_mllm_vggt"  # of a config that names no type, as VGGT's own

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field, replace
 
 from ...argument_checks import check_count, check_kinds, check_number, check_positive, check_text
-from ...frame_choice_gap_mllm import check_sampling
+from ...frame_sampling_gap_mllm import check_sampling
 from ..former_names import task_name
 from ..task_makers import TASK_MAKERS, TaskMargins
 from .teacher_windows import plan_windows

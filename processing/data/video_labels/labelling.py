@@ -28,7 +28,7 @@ from ...argument_checks import (
     check_path,
     check_text,
 )
-from ...frame_choice_gap_mllm import picture_sizes
+from ...frame_sampling_gap_mllm import picture_sizes
 from ..record_errors import ReadReport
 from ..scene_sample import SceneSample
 from ..schema import scene_features

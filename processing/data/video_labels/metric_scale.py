@@ -18,8 +18,8 @@ from transformers.utils import logging
 
 from ...argument_checks import WrongKindError, check_count, check_number, check_path, check_positive
 from ...camera_geometry_gap_mllm import scale_pixels
-from ...orientation_gap_mllm import Orientation
 from ...scale_calibration import MetricScale
+from ...view_files_gap_mllm import Orientation
 from ..record_errors import RecordError
 from ..source_files import check_depth_file
 from ..upright_pictures import (

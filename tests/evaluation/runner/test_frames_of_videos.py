@@ -14,7 +14,7 @@ from gap_mllm.evaluation.runner import evaluate_model
 from gap_mllm.evaluation.runner.questions import load_questions
 from gap_mllm.processing import space_aware_sample
 from gap_mllm.processing.data.video_frames import read_video_frames
-from gap_mllm.processing.frame_choice_gap_mllm import predict_points
+from gap_mllm.processing.frame_sampling_gap_mllm import predict_points
 
 
 ENCODER = Path(__file__).parents[3] / "examples" / "assets" / "tiny_geometry_encoder"

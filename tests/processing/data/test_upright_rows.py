@@ -18,7 +18,7 @@ from gap_mllm.processing.data.row_checks import check_row
 from gap_mllm.processing.data.source_files import encode_png, picture_header
 from gap_mllm.processing.data.upright_pictures import MAX_PNG_PIXELS, picture_orientation, store_upright
 from gap_mllm.processing.data.upright_rows import upright_row
-from gap_mllm.processing.orientation_gap_mllm import EXIF_ORIENTATION, Orientation
+from gap_mllm.processing.view_files_gap_mllm import EXIF_ORIENTATION, Orientation
 from tests.processing.data.formats import FORMATS, rows_equal
 
 

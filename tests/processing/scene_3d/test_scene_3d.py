@@ -32,8 +32,15 @@ from gap_mllm.processing.scene_3d import (
     write_scene,
 )
 from gap_mllm.processing.scene_3d.scene_values import frustum_corners
-from gap_mllm.processing.scene_points_gap_mllm import SceneCameras, ScenePointMaps
-from gap_mllm.processing.scene_results_gap_mllm import GroundedObject, SceneBox, SceneBoxes, ScenePoint, ScenePoints
+from gap_mllm.processing.scene_results_gap_mllm import (
+    GroundedObject,
+    SceneBox,
+    SceneBoxes,
+    SceneCameras,
+    ScenePoint,
+    ScenePointMaps,
+    ScenePoints,
+)
 from gap_mllm.processing.scene_views_gap_mllm import open_views
 
 

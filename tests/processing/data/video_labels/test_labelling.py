@@ -30,8 +30,8 @@ from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, te
 from gap_mllm.processing.data.video_labels.label_options import DEFAULT_QUESTIONS
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from gap_mllm.processing.data.video_labels.teacher_consistency import compare_views
-from gap_mllm.processing.frame_choice_gap_mllm import predict_points
-from gap_mllm.processing.orientation_gap_mllm import EXIF_ORIENTATION, Orientation
+from gap_mllm.processing.frame_sampling_gap_mllm import predict_points
+from gap_mllm.processing.view_files_gap_mllm import EXIF_ORIENTATION, Orientation
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures
 

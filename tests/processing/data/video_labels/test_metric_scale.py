@@ -18,7 +18,7 @@ from gap_mllm.processing.data.video_labels.metric_scale import (
     read_nearest,
 )
 from gap_mllm.processing.data.video_labels.teacher_windows import reconstruct_in_windows
-from gap_mllm.processing.orientation_gap_mllm import EXIF_ORIENTATION, Orientation
+from gap_mllm.processing.view_files_gap_mllm import EXIF_ORIENTATION, Orientation
 from tests.processing.data.rendered_teacher import RenderedTeacher, room_inputs
 
 
