@@ -83,8 +83,12 @@ def kept_files(root):
 
 @pytest.fixture
 def clone(tmp_path):
-    """A fresh clone of the repository, of links to its files; what a block writes there stays there."""
-    for name in kept_files(ROOT):
+    """A fresh clone of the repository, of links to its files; what a block writes there stays there.
+
+    With the code of the shipped folders, which `make install` writes.
+    """
+    code = (str(file.relative_to(ROOT)) for file in ROOT.glob("examples/assets/tiny_*/*.py"))
+    for name in {*kept_files(ROOT), *code}:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
