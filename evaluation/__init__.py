@@ -15,6 +15,7 @@ from ..processing.scores import (
     read_detections,
 )
 from ..training.curves import plot_curves
+from ..training.marked_pixel_scorer import answer_marked_pixels, make_marked_pixel_samples, marked_pixel_scorer
 from .baselines import BlindBaselines, fit_baselines
 from .dense_points import (
     evaluate_geometry_encoder,
@@ -24,12 +25,7 @@ from .dense_points import (
     summarize_errors,
 )
 from .intervals import bootstrap_interval, with_interval
-from .marked_pixel import (
-    answer_marked_pixels,
-    make_marked_pixel_samples,
-    marked_pixel_scorer,
-    score_marked_pixels,
-)
+from .marked_pixel import score_marked_pixels
 from .metrics import METRICS, load_metric
 from .metrics.answer_cleaning import clean_answer
 from .metrics.average_precision import average_precision

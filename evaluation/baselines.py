@@ -181,6 +181,3 @@ def _cells(pixels, image_size, grid):
 def _nearest(maps, rows, columns):
     i, j = _centers(maps.shape[1:3], (rows, columns))
     return maps[:, i[:, None], j]
-
-
-__all__ = ["BlindBaselines", "fit_baselines"]

@@ -1,6 +1,3 @@
 """The name under which exact IoU is known to users of evaluation; it is worked out in `gap_mllm.processing.scores`."""
 
-from ..processing.scores.exact_iou import box_intersection_9dof, box_iou_9dof, box_iou_axis_aligned
-
-
-__all__ = ["box_intersection_9dof", "box_iou_9dof", "box_iou_axis_aligned"]
+from ..processing.scores.exact_iou import box_intersection_9dof, box_iou_9dof, box_iou_axis_aligned  # noqa: F401

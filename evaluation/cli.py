@@ -5,7 +5,8 @@ import json
 
 from gap_mllm_cli.options import read_option
 
-from ..processing.argument_checks import check_count, check_device
+from ..processing.argument_checks import check_device
+from ..processing.input_checks_gap_mllm import check_count
 from . import runner
 from .runner.card import check_card, update_card
 from .runner.processes import is_launched, launch
@@ -96,6 +97,3 @@ def _name_or_parts(text):
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"--attn-implementation {text!r} is neither a name nor JSON: {error}.") from None
-
-
-__all__ = ["run_evaluate", "run_probe"]

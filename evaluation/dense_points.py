@@ -416,12 +416,3 @@ def _token_cells(baselines, grid, side):
     maps = baselines.point_maps(rows * side, columns * side)
     cells = maps.reshape(len(maps), rows, side, columns, side, 3).swapaxes(2, 3)
     return cells.reshape(-1, side, side, 3)
-
-
-__all__ = [
-    "evaluate_geometry_encoder",
-    "evaluate_point_maps",
-    "geometry_of_other_scenes",
-    "pose_errors",
-    "summarize_errors",
-]

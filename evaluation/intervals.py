@@ -103,6 +103,3 @@ def with_interval(
     """
     interval = bootstrap_interval(values, statistic, seed=seed, groups=groups)
     return {name: float(statistic(np.asarray(values, dtype=np.float64))), f"{name}_ci95": list(interval)}
-
-
-__all__ = ["bootstrap_interval", "with_interval"]

@@ -13,9 +13,6 @@ from numpy.typing import ArrayLike
 from ..processing.data import SceneSample
 from ..processing.scores.point_answers import NEAR_M, point_figures
 from ..training.marked_pixel_scorer import (
-    answer_marked_pixels,
-    make_marked_pixel_samples,
-    marked_pixel_scorer,
     read_marked_pixel,
 )
 from .baselines import BlindBaselines
@@ -124,11 +121,3 @@ def _ask_blindly(baselines, samples, marks):
         points.append(baselines.points_at([mark.view], [mark.xy], size)[0])
         labels.append(baselines.labels_at([mark.xy], size)[0])
     return np.array(points), np.array(labels, dtype=object)
-
-
-__all__ = [
-    "answer_marked_pixels",
-    "make_marked_pixel_samples",
-    "marked_pixel_scorer",
-    "score_marked_pixels",
-]

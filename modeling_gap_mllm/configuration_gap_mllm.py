@@ -679,12 +679,3 @@ class GapMllmConfig(PublishedConfig, Qwen3VLConfig):
                 "gap_fusion_config has (hidden_size, geometry_hidden_size, num_levels, spatial_merge_size) = "
                 f"{widths}, but the vision tower and the encoder need {expected}. Leave them out to have them set."
             )
-
-
-__all__ = [
-    "GapMllmConfig",
-    "GapMllmFusionConfig",
-    "GapMllmGeometryMapsConfig",
-    "GapMllmVggtConfig",
-    "GapMllmVggtPointsConfig",
-]

@@ -519,14 +519,3 @@ class GapMllmFusion(PublishedModel, WholeModel, PreTrainedModel):
                 f"{[visual.shape[0] for visual in visual_levels]}. Check grid and views_per_slice."
             )
         return merged
-
-
-__all__ = [
-    "GapMllmBidirectionalFusion",
-    "GapMllmCrossAttentionFusion",
-    "GapMllmFusion",
-    "GapMllmFusionOutput",
-    "GapMllmGeothinkerFusion",
-    "GapMllmVlm3rFusion",
-    "sine_cosine_position",
-]

@@ -348,17 +348,3 @@ def group_scenes(
             f"of {sum(tokens_per_item)} tokens."
         )
     return lengths
-
-
-__all__ = [
-    "encode_images",
-    "encode_scenes",
-    "group_scenes",
-    "image_views",
-    "is_sharded",
-    "is_trainable",
-    "recover_images",
-    "resize_to_grid",
-    "video_views",
-    "without_repeats",
-]

@@ -104,6 +104,3 @@ def remote_code_files() -> list[Path]:
     entries = [inspect.getfile(kind) for kind in (GapMllmConfig, GapMllmProcessor)]
     files = {Path(file) for entry in entries for file in (entry, *get_relative_import_files(entry))}
     return sorted(files, key=lambda file: file.name)
-
-
-__all__ = ["remote_code_files", "save_for_hub", "save_stock_processor"]

@@ -511,13 +511,3 @@ def _pose_scale(pairs):
     known = sum((pose[:3, 3].norm() for pose, _ in pairs), torch.tensor(0.0))
     told = sum((pose[:3, 3].norm() for _, pose in pairs), torch.tensor(0.0))
     return known / told if known > 0 and told > 1e-6 else 1.0
-
-
-__all__ = [
-    "GapMllmGeometryMapsModel",
-    "KNOWN_FIELDS",
-    "KnownGeometry",
-    "in_frame",
-    "refuse_known_geometry",
-    "rigid_inverse",
-]

@@ -158,6 +158,3 @@ def check_kind(model_class: type[PreTrainedModel], folder: str | Path) -> None:
         raise ValueError(f"{file} is not a JSON object: {error}.") from None
     if kind != expected:
         raise ValueError(f"{file} is of model_type {kind!r}; expected {expected!r}, a {model_class.__name__}.")
-
-
-__all__ = ["check_kind", "check_weight_files", "load_pretrained", "load_processor", "model_folder"]

@@ -735,16 +735,3 @@ class GapMllmForConditionalGeneration(GapMllmPreTrainedModel, SceneGeneration, Q
             return outputs
         logits = outputs.logits[:, :-1][labels[:, 1:] != -100]
         return type(outputs)(loss=answer_loss(logits, labels, position_ids, num_items, False), **outputs)
-
-
-__all__ = [
-    "GapMllmForConditionalGeneration",
-    "GapMllmModel",
-    "GapMllmPreTrainedModel",
-    "IMAGE_TOKEN_TYPE",
-    "SceneGeneration",
-    "VIDEO_TOKEN_TYPE",
-    "answer_loss",
-    "cached_length",
-    "document_starts",
-]

@@ -286,15 +286,3 @@ def position_encoding(points: torch.Tensor, size: int, voxel_size: float = 0.1) 
     angles = voxels[..., None] * BASE ** -(2 * (channels // 2) / (size // 3))  # (N, 3, size // 3)
     encoding = torch.where(channels % 2 == 0, angles.sin(), angles.cos()).flatten(1)
     return F.pad(encoding, (0, size - encoding.shape[1]))
-
-
-__all__ = [
-    "GapMllmPatchMerger",
-    "GapMllmSpatialMllmMerger",
-    "GapMllmViewTokens",
-    "POSITION_CHANNELS",
-    "merge_points",
-    "position_encoding",
-    "position_features",
-    "token_positions",
-]

@@ -213,6 +213,3 @@ class GapMllmPreTrainedModel(PublishedModel, WholeModel, Qwen3VLPreTrainedModel)
         """All that train() looks at and sets."""
         modes = [(each.training, getattr(each, "gradient_checkpointing", False)) for each in self.modules()]
         return modes, [parameter.requires_grad for parameter in self.parameters()]
-
-
-__all__ = ["GapMllmPreTrainedModel", "PARTS", "best_attn_implementation", "set_attention"]

@@ -509,6 +509,3 @@ class GapMllmForPreTraining(GapMllmForConditionalGeneration):
             shown += list(range(start, start + length)) * repeats
             start += length
         return shown
-
-
-__all__ = ["GapMllmForPreTraining", "GapMllmPointMapHead", "GapMllmPreTrainingOutput"]

@@ -357,21 +357,3 @@ def _yaml(value):
     """A value in one line of YAML, which JSON is; plain words without quotes."""
     is_plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./:+-]*", value) and not value.endswith(":")
     return value if is_plain else json.dumps(value)
-
-
-__all__ = [
-    "AUTO_MAPS",
-    "CARD",
-    "CHUNKS_TAKE_IMAGES",
-    "LICENSE_FIELDS",
-    "PublishedConfig",
-    "PublishedModel",
-    "QUANTIZATION_SKIP_MODULES",
-    "TESTED_TRANSFORMERS",
-    "WholeModel",
-    "needed_from_transformers",
-    "read_card",
-    "stored_weights",
-    "sub_config_specs",
-    "with_skip_list",
-]

@@ -564,19 +564,3 @@ def make_training_head(name: str, config: GapMllmConfig) -> nn.Module:
         return kind(config.text_config.hidden_size, **settings)
     except TypeError as error:
         raise ValueError(f"training_heads.{name} is {config.training_heads[name]}: {error}.") from None
-
-
-__all__ = [
-    "TOKENS_OF_HEADS",
-    "TOWER",
-    "TOWER_INDEX",
-    "TRAINING_HEAD_CLASSES",
-    "ViewTokens",
-    "layer_index",
-    "make_training_head",
-    "map_layers",
-    "read_hidden_states",
-    "read_tower",
-    "repeat_tokens",
-    "token_kinds",
-]

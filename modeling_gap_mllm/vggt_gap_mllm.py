@@ -559,6 +559,3 @@ class GapMllmVggtModel(GapMllmVggtPreTrainedModel):
             mask[start : start + self.patch_start_index] = False
             start += length
         return mask.nonzero()[:, 0].to(device)
-
-
-__all__ = ["GapMllmGeometryOutput", "GapMllmVggtModel", "GapMllmVggtPreTrainedModel"]

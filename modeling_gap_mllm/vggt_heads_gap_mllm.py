@@ -647,18 +647,3 @@ class GapMllmVggtPointsModel(VggtHeads, GapMllmVggtModel):
             extrinsics=torch.stack([extrinsics for extrinsics, _ in cameras]),
             intrinsics=torch.stack([intrinsics for _, intrinsics in cameras]),
         )
-
-
-__all__ = [
-    "GapMllmVggtForReconstruction",
-    "GapMllmVggtPointsModel",
-    "GapMllmVggtReconstruction",
-    "NEIGHBOUR_STEPS",
-    "VggtHeads",
-    "camera_points",
-    "cameras_to_pose_encoding",
-    "nearest",
-    "pose_encoding_to_cameras",
-    "shift_map",
-    "surface_normals",
-]

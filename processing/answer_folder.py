@@ -136,6 +136,3 @@ def _cameras(session) -> tuple[SceneCameras, list[str]]:
 def _assumed_camera(size):
     focal = max(size) / 2 / np.tan(np.radians(ASSUMED_DEGREES / 2))
     return np.array([[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
-
-
-__all__ = ["ANSWERS_FILE", "write_answers"]

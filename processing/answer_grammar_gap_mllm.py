@@ -461,15 +461,3 @@ def closed_objects(pieces: Generator, parse: Callable[[str], ParsedAnswer], make
 
 def _made(parsed, make):
     return [made for item in parsed.items if (made := make(item)) is not None]
-
-
-__all__ = [
-    "AnswerStream",
-    "GrammarLogits",
-    "JsonEnd",
-    "JsonStopping",
-    "answer_grammar",
-    "closed_objects",
-    "cut_after_json",
-    "stream_text",
-]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .input_checks_gap_mllm import WrongKindError, check_count, check_flag, check_number, check_positive
+from .input_checks_gap_mllm import WrongKindError, check_count
 
 
 def check_counts(least: int = 1, **values: object) -> None:
@@ -226,21 +226,3 @@ def check_same_run(folder: str | Path, before: Mapping[str, object], now: Mappin
 def _short(value):
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-__all__ = [
-    "WrongKindError",
-    "check_count",
-    "check_counts",
-    "check_device",
-    "check_flag",
-    "check_kinds",
-    "check_names",
-    "check_number",
-    "check_output_file",
-    "check_output_folder",
-    "check_path",
-    "check_positive",
-    "check_text",
-    "nearest_name",
-]

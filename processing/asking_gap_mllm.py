@@ -505,18 +505,3 @@ def _pictures(chat):
 def picture_of(part: dict):
     """The picture of an image part of a chat, None of a placeholder."""
     return next((part[key] for key in ("image", "path", "url", "image_url") if part.get(key) is not None), None)
-
-
-__all__ = [
-    "ANSWER_FORMS",
-    "AnswerForm",
-    "Asker",
-    "EncodedScenes",
-    "GeneratedAnswer",
-    "PromptPrefixes",
-    "VIDEO_OPTIONS",
-    "can_reuse",
-    "chat_parts",
-    "check_image_statistics",
-    "picture_of",
-]

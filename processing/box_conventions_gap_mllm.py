@@ -420,6 +420,3 @@ def _nearest_rotation(matrix, why):
     if np.abs(stretch - 1).max() > _MAX_SKEW or np.linalg.det(matrix) < 0:
         raise ValueError(f"{why} has a matrix that is no rotation: {matrix.round(3).tolist()}.")
     return left @ right
-
-
-__all__ = ["CONVENTIONS", "OURS", "BoxForm", "Convention", "Pictures", "PointForm", "convert", "find_convention"]

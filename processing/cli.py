@@ -262,6 +262,3 @@ def _number_or_text(text):
 def _options(args):
     shared = {name: getattr(args, name) for name in ("tasks", "max_views") if getattr(args, name, None) is not None}
     return {**shared, **given_options(args)}
-
-
-__all__ = ["run_ask", "run_convert", "run_inspect", "run_label", "run_list", "run_show"]

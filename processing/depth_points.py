@@ -54,6 +54,3 @@ def world_points_from_depth(depth_m: Array, intrinsics: Array, camera_to_world: 
     has_reading = lib.isfinite(points[..., 2])
     confidence = lib.where(has_reading, lib.ones_like(depth_m), lib.zeros_like(depth_m))
     return transform_points(camera_to_world, points), confidence
-
-
-__all__ = ["world_points_from_depth"]

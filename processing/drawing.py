@@ -427,5 +427,3 @@ def _draw_boxes(example, views, plan):
 
 
 _DRAWERS = {"reconstruction": _draw_point, "detection3d": _draw_boxes, "grounding_box": _draw_boxes}
-
-__all__ = ["AnswerExample", "draw_answers", "new_figure", "project_wireframe"]

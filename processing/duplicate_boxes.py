@@ -56,6 +56,3 @@ def remove_duplicates(
             kept.append(place)
             checked.append(entry)
     return as_answer(checked, answer.truncated)
-
-
-__all__ = ["remove_duplicates"]

@@ -550,16 +550,3 @@ def teacher_inputs(
         resized = image.resize(teacher_size(image.size, image_size, patch_size), Image.Resampling.BICUBIC)
         inputs.append(torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255)  # (3, h, w)
     return inputs
-
-
-__all__ = [
-    "FrameChoice",
-    "SAMPLINGS",
-    "check_points_source",
-    "check_sampling",
-    "picture_sizes",
-    "predict_points",
-    "run_on_pictures",
-    "teacher_inputs",
-    "teacher_size",
-]

@@ -199,20 +199,3 @@ def _mend_part(part):
         value = part[key]
         changed[key] = mend_text(value, "chat") if isinstance(value, str) else _mend_part(value)
     return part if all(changed[key] is part[key] for key in changed) else {**part, **changed}
-
-
-__all__ = [
-    "FRAME_KEYS",
-    "REPLACEMENT",
-    "SIZE_KEYS",
-    "WrongKindError",
-    "check_count",
-    "check_flag",
-    "check_number",
-    "check_positive",
-    "find_half",
-    "mend_chat",
-    "mend_text",
-    "warn_of_unread_keys",
-    "whole_text",
-]

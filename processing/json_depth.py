@@ -72,6 +72,3 @@ def decode_json(text: str | bytes, **options):
     if isinstance(text, str | bytes):
         check_json_depth(text)
     return json.loads(text, **options)
-
-
-__all__ = ["MAX_JSON_DEPTH", "DepthGuard", "JsonDepthError", "check_json_depth", "decode_json"]

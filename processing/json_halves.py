@@ -65,6 +65,3 @@ def restore_halves(value):
 
 def _half(found):
     return chr(int(found[1], 16))
-
-
-__all__ = ["HalfKeeper", "restore_halves"]

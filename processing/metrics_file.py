@@ -72,6 +72,3 @@ def _with_numbers(value):
     if isinstance(value, list):
         return [_with_numbers(entry) for entry in value]
     return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
-
-
-__all__ = ["load_metrics", "save_metrics", "strict_json"]

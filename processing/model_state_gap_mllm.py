@@ -288,16 +288,3 @@ def _closed_over(function):
         except ValueError:
             continue
     return held
-
-
-__all__ = [
-    "ModelLock",
-    "ModelState",
-    "SAMPLES",
-    "input_device",
-    "model_lock",
-    "models_of",
-    "processor_state",
-    "sampled_values",
-    "settings_of",
-]

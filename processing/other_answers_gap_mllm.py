@@ -28,7 +28,7 @@ from .answers_gap_mllm import (
     read_objects,
     rejection,
 )
-from .box_conventions_gap_mllm import Convention, Pictures, convert, find_convention
+from .box_conventions_gap_mllm import Pictures, convert, find_convention
 from .camera_geometry_gap_mllm import invert_rigid, transform_box, transform_points
 
 
@@ -475,6 +475,3 @@ def _image_boxes_text(items, convention, decimals, pictures):
         numbers = corners[:, :: 1 if form.order == "xy" else -1].ravel().tolist()
         records.append(_record(form.box_key, numbers, item.label))
     return _json_text(records)
-
-
-__all__ = ["Convention", "ImageBox", "ImagePoint", "answer_records", "format_answer", "parse_image_boxes"]

@@ -196,6 +196,3 @@ def ask_session(
         yield from stream
         yield f"\n{stream.result}\n".replace(f"\n{stream.result.text}\n", "\n", 1)
         yield stream.result
-
-
-__all__ = ["ask_session", "read_cameras", "read_intrinsics_size", "read_mark", "read_places"]

@@ -445,15 +445,3 @@ def as_trained(sample, processor):
         `SceneSample`: the same, or that of `tell_focal_lengths`, which also says what it raises.
     """
     return tell_focal_lengths(sample, processor) if processor.intrinsics_in_prompt else sample
-
-
-__all__ = [
-    "NUMBERED_COLORS",
-    "as_trained",
-    "focal_lengths",
-    "focal_text",
-    "insert_focal_text",
-    "name_marks",
-    "number_marks",
-    "tell_focal_lengths",
-]

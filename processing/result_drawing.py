@@ -128,6 +128,3 @@ def _name(axes, place, label, color, size, offset=0):
 
 def _color(number):
     return COLORS[number % len(COLORS)]
-
-
-__all__ = ["draw_result"]

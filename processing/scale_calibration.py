@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .answers_gap_mllm import BOX_LENGTH, LabelledBox, LabelledPoint, ParsedAnswer
-from .argument_checks import WrongKindError, check_positive
+from .input_checks_gap_mllm import WrongKindError, check_positive
 
 
 SIDES = {"x": 3, "y": 4, "z": 5}  # of a box, and where its numbers have them
@@ -166,6 +166,3 @@ def _numbers(values, length, name):
     if numbers.shape != (length,) or not np.isfinite(numbers).all():
         raise ValueError(f"{name} is {numbers.tolist()}; expected {length} finite numbers.")
     return numbers
-
-
-__all__ = ["MetricScale", "scale_from_distance", "scale_from_size"]

@@ -505,19 +505,3 @@ def _plain(value):
     if isinstance(value, np.ndarray):
         return value.tolist()
     return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-__all__ = [
-    "GroundedObject",
-    "SceneAnswer",
-    "SceneBox",
-    "SceneBoxes",
-    "SceneCameras",
-    "ScenePoint",
-    "ScenePointMaps",
-    "ScenePoints",
-    "frame_to_view",
-    "known_cameras",
-    "points_source",
-    "reconstruct",
-]

@@ -577,6 +577,3 @@ def _check_single(options):
     for name in ("num_beams", "num_return_sequences"):
         if (options.get(name) or 1) != 1:
             raise ValueError(f"{name} is {options[name]}; what is streamed is one answer, as it grows: leave it out.")
-
-
-__all__ = ["SceneSession"]

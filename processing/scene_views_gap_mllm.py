@@ -428,6 +428,3 @@ def _as_matrix(value, what, size):
     if matrix.shape != (size, size):
         raise ValueError(f"{what} has shape {matrix.shape}; expected ({size}, {size}).")
     return matrix
-
-
-__all__ = ["MAX_PICTURE_SIDE", "MAX_VIEWS", "SceneViews", "open_views"]

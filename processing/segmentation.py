@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from .argument_checks import check_count, check_positive
 from .camera_geometry_gap_mllm import invert_rigid, project_points, transform_points, view_to_first_view
 from .depth_points import world_points_from_depth
+from .input_checks_gap_mllm import check_count, check_positive
 from .visual_prompt_gap_mllm import MARK_COLORS, to_rgb_image
 
 
@@ -321,6 +321,3 @@ def draw_masks(images: Sequence, masks: np.ndarray, color: str = "red", strength
             Image.composite(tinted, picture, Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST))
         )
     return drawn
-
-
-__all__ = ["draw_masks", "segment_from_points"]

@@ -12,7 +12,8 @@ from string import ascii_letters
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from .argument_checks import check_counts, check_flag
+from .argument_checks import check_counts
+from .input_checks_gap_mllm import check_flag
 from .processing_gap_mllm import CHAT_TEMPLATE, GapMllmProcessor, default_image_processor
 from .tiny_vocabulary import SENTENCE_STARTS, WORDS
 

@@ -142,6 +142,3 @@ suppose survey system take tell text thank thanks that the their then there thes
 to try two under up use user using vertically view views watch we what when where which while who whose why will with
 within would write yes you your
 """.split()
-
-
-__all__ = ["SENTENCE_STARTS", "WORDS"]

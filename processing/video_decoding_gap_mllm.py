@@ -579,15 +579,3 @@ def _matroska_size(head):
     unknown = (1 << 7 * num_bytes) - 1
     size = int.from_bytes(head[place : place + num_bytes], "big") & unknown
     return 0 if size == unknown else place + num_bytes + size
-
-
-__all__ = [
-    "AnimationFrame",
-    "MAX_ASPECT",
-    "StoredFrame",
-    "VideoFile",
-    "VideoFrame",
-    "frame_rate",
-    "split_exif",
-    "square_size",
-]

@@ -264,6 +264,3 @@ def _as_videos(videos, depth: int = 0) -> list:
     if depth == 2 and all(isinstance(entry, str | os.PathLike) for entry in videos):
         return [videos]
     return [video for entry in videos for video in _as_videos(entry, depth + 1)]
-
-
-__all__ = ["CHOICE_OPTIONS", "ClipMetadata", "GapMllmVideoProcessor", "read_clips"]

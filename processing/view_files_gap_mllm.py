@@ -562,24 +562,3 @@ def _register_heif(name):
             f"{name} is HEIC, as iPhones store photographs, which needs pillow-heif; install it with `pip install "
             "gap-mllm[heic]`, or convert the file to JPEG."
         ) from None
-
-
-__all__ = [
-    "EXIF_ORIENTATION",
-    "FileContent",
-    "FolderViews",
-    "HEIF_ORIENTATION",
-    "KINDS",
-    "Orientation",
-    "PICTURE_SUFFIXES",
-    "VIDEO_SUFFIXES",
-    "choose_views",
-    "file_content",
-    "folder_views",
-    "is_heif",
-    "is_wide",
-    "name_some",
-    "natural_key",
-    "open_picture",
-    "stored_size",
-]

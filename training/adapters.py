@@ -219,15 +219,3 @@ def merge_adapter(adapter: str | Path, output: str | Path, base: str | Path | No
         merged = adapted.merge_and_unload(safe_merge=True)
     source = adapter if (Path(adapter) / "processor_config.json").is_file() else folder
     return save_for_hub(merged, GapMllmProcessor.from_pretrained(source), output)
-
-
-__all__ = [
-    "LANGUAGE_LINEARS",
-    "add_lora",
-    "check_lora",
-    "check_tuning",
-    "lora_config",
-    "lora_options",
-    "merge_adapter",
-    "quantized_loading",
-]

@@ -83,6 +83,3 @@ def _reward(earned, functions, processor, model, task, samples):
     columns["completion_ids"] = [processor.tokenizer(text)["input_ids"] for text in texts]
     for function in functions:
         earned[function.__name__] += [value for value in function(texts, **columns) if value is not None]
-
-
-__all__ = ["answer_scorer"]

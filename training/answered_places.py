@@ -72,6 +72,3 @@ def _in_picture(sample, box, view):
     if (share < 0).any() or (share >= 1).any() or is_hidden(numbers[:3] * max(front, 0.0), sample.views[view]):
         return None
     return -float(np.linalg.norm(share - 0.5)), share
-
-
-__all__ = ["answered_places"]

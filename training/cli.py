@@ -62,6 +62,3 @@ def _hide_bars():
 
 def _tell(trainer):
     print(f"{'was finished, and stays:' if trainer.was_finished else 'wrote'} {trainer.args.output_dir}")
-
-
-__all__ = ["run_merge", "run_train", "run_train_geometry_encoder", "run_train_grpo"]

@@ -10,8 +10,8 @@ from dataclasses import replace
 import datasets
 from torch.utils.data import Dataset
 
-from ..processing.argument_checks import WrongKindError, check_number
 from ..processing.data.scene_sample import SceneSample
+from ..processing.input_checks_gap_mllm import WrongKindError, check_number
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from .prompt_rows import prompt_of, question_of, references_of
 from .rewards import compose_rewards
@@ -177,6 +177,3 @@ def make_cold_start_rows(
         told = [{"role": "assistant", "content": [{"type": "text", "text": sample.answer}]}]
         rows.append({"prompt": prompt, "completion": told, "images": images})
     return datasets.Dataset.from_list(rows)
-
-
-__all__ = ["MAX_TRIES", "ColdStartQuestions", "make_cold_start_rows", "write_thought"]

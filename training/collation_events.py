@@ -49,6 +49,3 @@ def pop_hit_rate(events: Counter) -> float | None:
     """Take both counts of scenes out of `events`; returns the share that came from the cache, None without one."""
     found, encoded = (events.pop(event, 0) for event in ("scenes_from_cache", "scenes_encoded"))
     return found / (found + encoded) if found + encoded else None
-
-
-__all__ = ["COLLATION_EVENTS", "CollationEvents", "pop_hit_rate"]

@@ -155,6 +155,3 @@ def _describe_metric(name):
         return title, "share of answers (higher is better)"
     better = {True: " (higher is better)", False: " (lower is better)", None: ""}[is_more_better(name)]
     return title, f"value{better}"
-
-
-__all__ = ["is_loss", "is_metric", "is_more_better", "plot_curves"]

@@ -340,6 +340,3 @@ def describe_dry_run(told: dict) -> str:
     rows += [f"{f'FLOPs, {name}':<28} {value / 1e12:>10.4g} T" for name, value in told["flops"].items()]
     rows += [f"{f'memory, {name}':<28} {value / 2**30:>10.3f} GiB" for name, value in told["memory_bytes"].items()]
     return "\n".join([*rows, *(f"assumed: {each}" for each in told["assumptions"])])
-
-
-__all__ = ["COMMANDS", "describe_dry_run", "dry_run_recipe"]

@@ -196,6 +196,3 @@ def _adapters(encoder):
     return [
         part for part in encoder.modules() if hasattr(part, "active_adapters") and part not in _with_config(encoder)
     ]
-
-
-__all__ = ["EncoderMark", "encoder_key", "gathered", "whole_tensor"]

@@ -73,6 +73,3 @@ class EvenBatches:
                 return
             batch = following or batch or self.collate([next(iter(self.dataset))])
             yield batch
-
-
-__all__ = ["EvenBatches", "evaluation_rows_of_process", "gathered_model"]

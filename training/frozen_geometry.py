@@ -320,6 +320,3 @@ def _known_of(known, scene_lengths=None, scenes=()):
         views = _views_of(scene_lengths)
         known = known.select(torch.cat([views[scene] for scene in scenes]))
     return {name: getattr(known, name) for name in KNOWN_FIELDS}
-
-
-__all__ = ["FrozenGeometry", "KnownScenes", "MarkedFeatures"]

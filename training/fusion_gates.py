@@ -163,15 +163,3 @@ class GateWatch(TrainerCallback):
                     f"{NEAR}), so that they choose nothing and hardly learn. Lower the learning rate of the fusion "
                     "(module_learning_rates), or begin again with init: identity."
                 )
-
-
-__all__ = [
-    "COLLAPSED_SHARE",
-    "NEAR",
-    "GateReading",
-    "GateWatch",
-    "gate_statistics",
-    "gate_sums",
-    "level_names",
-    "read_gates",
-]

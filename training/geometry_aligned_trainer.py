@@ -338,11 +338,3 @@ def _check_kinds(model, arguments):
         raise TypeError(
             f"model is a {kind.__name__}; expected a GapMllmForPreTraining, as AutoModelForPreTraining loads it."
         )
-
-
-__all__ = [
-    "LEARNING_RATE_FACTORS",
-    "PUBLISHED_LEARNING_RATE",
-    "GeometryAlignedTrainer",
-    "GeometryAlignedTrainingArguments",
-]

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers.utils import logging
 
-from ..processing.argument_checks import check_output_folder, check_positive
+from ..processing.argument_checks import check_output_folder
+from ..processing.input_checks_gap_mllm import check_positive
 
 
 logger = logging.get_logger(__name__)
@@ -173,6 +174,3 @@ def _description(key, tensors):
 
 def _bytes(tensor):
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-
-
-__all__ = ["GeometryCache", "content_key"]

@@ -91,6 +91,3 @@ class GeometryEncoderTrainer(TermTrainer):
             + confidence_loss(point_error, flat(output.world_points_conf)[valid], alpha).sum,
             "pose": pose_loss(output.pose_enc_iterations, pose).sum,
         }, output
-
-
-__all__ = ["GeometryEncoderTrainer", "GeometryEncoderTrainingArguments"]

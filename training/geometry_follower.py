@@ -51,6 +51,3 @@ def follow_model(collator: Callable, model: nn.Module) -> bool:
     """
     geometry = getattr(collator, "geometry", None)
     return isinstance(geometry, FrozenGeometry) and geometry.follow(model)
-
-
-__all__ = ["GeometryFollower", "follow_model"]

@@ -195,6 +195,3 @@ def _stack(rows, pad_token_id):
 
 def _pad(values, length, fill):
     return torch.nn.functional.pad(values, (0, length - values.shape[-1]), value=fill)
-
-
-__all__ = ["LAYOUTS", "PADDING", "SHARED", "block_mask", "document_mask", "packed", "padded", "rope_positions"]

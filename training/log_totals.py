@@ -204,6 +204,3 @@ def _totals_file(folder, rank):
 def _read(folder, rank):
     file = _totals_file(folder, rank)
     return torch.load(file, map_location="cpu", weights_only=True) if file.is_file() else None
-
-
-__all__ = ["LogTotalsMixin", "read_totals"]

@@ -153,12 +153,3 @@ def marked_pixel_scorer(processor: GapMllmProcessor, scenes: Iterable, **options
         return metrics | {name: float(sum_up(values)) for name, (values, sum_up) in point_figures(answers).items()}
 
     return score
-
-
-__all__ = [
-    "answer_marked_pixels",
-    "choose_cross_size",
-    "make_marked_pixel_samples",
-    "marked_pixel_scorer",
-    "read_marked_pixel",
-]

@@ -115,6 +115,3 @@ def running_on_meta(model: nn.Module) -> Iterator[_MetaDispatch]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-__all__ = ["FUSED_ATTENTION", "running_on_meta"]

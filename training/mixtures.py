@@ -8,7 +8,8 @@ from itertools import count
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from ..processing.argument_checks import WrongKindError, check_counts, check_names
+from ..processing.argument_checks import check_counts, check_names
+from ..processing.input_checks_gap_mllm import WrongKindError
 from .schedule import Schedule, draw_weighted, is_scheduled, read_weights, value_at
 from .streams import EndlessRows, rows_of_process
 
@@ -231,6 +232,3 @@ def _rounds(name, source, limits, seed):
     if not len(source):
         raise ValueError(f"the source {name!r} has no rows to draw from.")
     return _Rounds(source, limits.get(name), [seed, 3, zlib.crc32(name.encode())])
-
-
-__all__ = ["MixedDataset", "MixedStream"]

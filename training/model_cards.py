@@ -61,6 +61,3 @@ def complete_card(folder: str | Path, metadata: dict) -> None:
     lacking = {name: value for name, value in {**metadata, **usual}.items() if value and not data.get(name)}
     if lacking:
         metadata_save(file, {**data, **lacking})
-
-
-__all__ = ["FROM_SCRATCH", "card_metadata", "complete_card"]

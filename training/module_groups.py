@@ -112,6 +112,3 @@ def parameter_groups(
                 optimised.append({"params": chosen, "lr": learning_rates[group], "weight_decay": decay, "name": group})
     show("\n".join(rows))
     return optimised
-
-
-__all__ = ["HEAD_GROUP", "MODULE_GROUPS", "assign_groups", "freeze_groups", "groups_of", "parameter_groups"]

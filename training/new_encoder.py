@@ -87,6 +87,3 @@ def _kind(folder):
     except (OSError, ValueError):
         return None  # check_kind says what is wrong
     return told.get("model_type") if isinstance(told, dict) else None
-
-
-__all__ = ["start_encoder", "start_encoder_config", "starts_afresh"]

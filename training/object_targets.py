@@ -226,6 +226,3 @@ def _seen_by_tokens(owners, num_objects):
         return np.full(len(cells), -1)
     shares = np.stack([(cells == number).mean(1) for number in range(num_objects)], 1)
     return np.where(shares.max(1) >= TOKEN_SHARE, shares.argmax(1), -1)
-
-
-__all__ = ["NUM_SURFACE_POINTS", "ObjectTargets", "find_objects", "labelled_boxes", "spread_points"]

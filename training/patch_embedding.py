@@ -36,6 +36,3 @@ def linear_patch_embedding(visual: Qwen3VLVisionModel):
         yield
     finally:
         del projection.forward
-
-
-__all__ = ["linear_patch_embedding"]

@@ -102,6 +102,3 @@ def pose_in_first(views: Sequence[View], index: int) -> np.ndarray | None:
     if any(pose is None for pose in poses):
         return np.eye(4) if index == 0 else None
     return view_to_first_view(np.stack(poses))[1]
-
-
-__all__ = ["point_targets", "pose_in_first", "scene_targets", "token_targets"]

@@ -79,6 +79,3 @@ class ProgressLines(TrainerCallback):
             return False
         self._told[is_evaluation] = step
         return True
-
-
-__all__ = ["ProgressLines", "is_terminal", "run_place"]

@@ -140,6 +140,3 @@ def references_of(sample: SceneSample) -> dict:
     frame = None if truth is None else truth.frame
     values = choice, sample.number, numbers.get("box"), numbers.get("point"), frame
     return dict(zip(REFERENCES, values, strict=True))
-
-
-__all__ = ["REFERENCES", "check_references", "make_prompt_rows", "prompt_of", "question_of", "references_of"]

@@ -47,6 +47,3 @@ def _git(*arguments):
     except (OSError, subprocess.TimeoutExpired):
         return None
     return run.stdout.strip() if run.returncode == 0 else None
-
-
-__all__ = ["PROVENANCE_FILE", "describe_run", "write_provenance"]

@@ -115,6 +115,3 @@ def record_readout(language_model: PreTrainedModel, layers: list[int], heads: li
     finally:
         config._attn_implementation = base
         _active = None
-
-
-__all__ = ["READOUT_ATTENTION", "record_readout"]

@@ -195,12 +195,3 @@ def training_rooms(recipe_args: DataArguments, args: TrainingArguments, variety:
         block_size=args.per_device_train_batch_size,
         seed=args.seed,
     )
-
-
-__all__ = [
-    "DataArguments",
-    "QuestionArguments",
-    "check_evaluation",
-    "open_recipe",
-    "training_rooms",
-]

@@ -3,12 +3,13 @@
 import inspect
 from dataclasses import fields
 
-from ..processing.argument_checks import check_counts, check_flag, check_kinds, check_names
+from ..processing.argument_checks import check_counts, check_kinds, check_names
 from ..processing.data import RoomVariety
 from ..processing.data.augmentation import AugmentationConfig
 from ..processing.data.former_names import task_name
 from ..processing.data.loading import source_options
 from ..processing.data.task_makers import TASK_MAKERS
+from ..processing.input_checks_gap_mllm import check_flag
 from ..processing.tiny_tokenizer import build_tiny_processor
 from .cold_start import ColdStartQuestions
 from .frozen_geometry import FrozenGeometry
@@ -115,6 +116,3 @@ def _check_section(name, section, kind=None):
 def _parameters(function, without=(), *others):
     named = inspect.signature(function).parameters.values()
     return [each.name for each in named if each.kind is not each.VAR_KEYWORD and each.name not in {*without, *others}]
-
-
-__all__ = ["check_sections"]

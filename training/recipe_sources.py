@@ -156,19 +156,3 @@ def sections_of(recipe_args: object, source: dict) -> dict[str, dict]:
     """Sections of the recipe about data, with the keys of a source; but for "length", which is that of the run."""
     merged = {name: {**getattr(recipe_args, name, {}), **source.get(name, {})} for name in SECTIONS}
     return {name: {key: value for key, value in each.items() if key != "length"} for name, each in merged.items()}
-
-
-__all__ = [
-    "LOADING",
-    "SECTIONS",
-    "SHARES",
-    "each_set",
-    "evaluation_items",
-    "evaluation_questions",
-    "follows_run",
-    "read_evaluation",
-    "read_sources",
-    "sections_of",
-    "training_items",
-    "training_questions",
-]

@@ -236,15 +236,3 @@ def _with_entry(entry, keys, value, name):
         raise ValueError(f"{name} is {entry!r}, which has no key {keys[0]!r}.")
     key, *rest = keys
     return {**entry, key: _with_entry(entry.get(key), rest, value, f"{name}.{key}")}
-
-
-__all__ = [
-    "RECIPE_FOLDER",
-    "find_recipe",
-    "load_recipe",
-    "number_keys",
-    "read_recipe",
-    "read_yaml",
-    "recipe_text",
-    "resolve_recipe",
-]

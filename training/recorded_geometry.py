@@ -92,6 +92,3 @@ def check_known_geometry(config: GapMllmConfig, names: Sequence[str], answers: b
             "known. Leave them out (eval_data gives losses), or give it an encoder that tells depth: "
             "gap_mllm_vggt_points, or gap_mllm_geometry_maps with a teacher."
         )
-
-
-__all__ = ["check_known_geometry", "join_known", "needs_known_depth", "recorded_geometry"]

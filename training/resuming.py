@@ -198,6 +198,3 @@ class _SaveAndStop(TrainerCallback):
                 "the same command goes on from there."
             )
             raise SystemExit(128 + self._stops)
-
-
-__all__ = ["ResumingMixin"]

@@ -12,10 +12,10 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 
-from ..processing.answers_gap_mllm import parse_boxes, parse_frame
-from ..processing.argument_checks import check_count, check_names, check_number, check_positive
+from ..processing.answers_gap_mllm import last_answer_tag, parse_boxes, parse_frame
+from ..processing.argument_checks import check_names
+from ..processing.input_checks_gap_mllm import check_count, check_number, check_positive
 from ..processing.scores import box_overlaps, choice_score, first_number, mean_relative_accuracy, read_point_answer
-from ..processing.scores.number_answers import last_answer_tag
 from ..processing.scores.point_answers import NEAR_M
 from ..processing.scores.reference_checks import (
     check_equal_lengths,
@@ -317,16 +317,3 @@ def _frame_hit(text, frame):
     if not len(frames) or not all(is_whole_number(view) and view >= 0 for view in frames):
         raise ValueError(f"the true frame is {shorten(frame)}; expected one or more views, counted from 0.")
     return float(parse_frame(text).first in frames)
-
-
-__all__ = [
-    "REWARDS",
-    "box_iou_reward",
-    "choice_reward",
-    "compose_rewards",
-    "format_reward",
-    "frame_reward",
-    "length_reward",
-    "point_distance_reward",
-    "relative_accuracy_reward",
-]

@@ -286,6 +286,3 @@ def collate_scenes(samples: list[dict]) -> dict:
     lacking = {"views_without_depth": sum(sample.get("views_without_depth", 0) for sample in samples)}
     batch["collation_counts"] = torch.tensor([lacking.get(event, 0) for event in COLLATION_EVENTS])
     return batch
-
-
-__all__ = ["RoomGeometryDataset", "RoomQuestionDataset", "RoomQuestions", "collate_scenes", "read_variety"]

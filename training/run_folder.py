@@ -172,6 +172,3 @@ def _told(settings):
     """Those settings that shape weights, those of the trainer's arguments among them."""
     flat = {**settings["arguments"], **settings}
     return {name: value for name, value in flat.items() if name != "arguments" and not name.startswith(_FREE)}
-
-
-__all__ = ["RECIPE_FILE", "UNFINISHED", "RunFolder", "last_whole_checkpoint"]

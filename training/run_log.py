@@ -182,6 +182,3 @@ def _how_ended(error):
         number = code - 128 if isinstance(code, int) and code > 128 else signal.SIGINT
         return f"stopped by {signal.Signals(number).name}"
     return f"failed: {type(error).__name__}: {' '.join(str(error).split())}"[:300]
-
-
-__all__ = ["LOG_FILE", "SUMMARY_FILE", "RunLog", "sum_up"]

@@ -223,6 +223,3 @@ def _plain(text):
 
 def _number(value):
     return "none" if value is None else f"{value:.2f}"
-
-
-__all__ = ["SAMPLES_FILE", "AnsweredSample", "SamplePictures", "draw_answered", "first_samples"]

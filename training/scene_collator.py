@@ -12,10 +12,11 @@ import torch
 
 from ..known_geometry_gap_mllm import KNOWN_FIELDS
 from ..processing.answers_gap_mllm import ANSWER_PARTS
-from ..processing.argument_checks import WrongKindError, check_flag, check_names
+from ..processing.argument_checks import check_names
 from ..processing.data.record_errors import RecordError, names_record
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.view_selection import select_views, spread_views
+from ..processing.input_checks_gap_mllm import WrongKindError, check_flag
 from ..processing.processing_gap_mllm import GapMllmProcessor
 from ..processing.prompts_gap_mllm import tell_focal_lengths
 from .answered_places import answered_places
@@ -337,6 +338,3 @@ def _from_row(row):
             f"an item of the batch holds a {type(row).__name__}; expected a SceneSample or a row of the schema."
         )
     return SceneSample.from_row(row)
-
-
-__all__ = ["LOSS_FIELDS", "PRETRAINING_FIELDS", "SceneCollator"]

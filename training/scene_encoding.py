@@ -171,6 +171,3 @@ def _answer_tokens(tokenizer, text, answer_weights):
         weights.append(max((weight_of.get(part, 1.0) for part in parts[start:end]), default=1.0))
         start = end
     return ids, weights
-
-
-__all__ = ["EncodedScene", "QuestionTexts", "encode_scene", "with_geometry_tokens", "write_texts"]

@@ -9,9 +9,10 @@ import numpy as np
 from torch.utils.data import Dataset, IterableDataset
 
 from ..geometry_views_gap_mllm import recover_images, resize_to_grid
-from ..processing.argument_checks import WrongKindError, check_counts
+from ..processing.argument_checks import check_counts
 from ..processing.data.record_errors import RecordError, naming_record
 from ..processing.data.scene_sample import SceneSample
+from ..processing.input_checks_gap_mllm import WrongKindError
 from ..processing.processing_gap_mllm import MAX_PIXELS, default_image_processor
 from .point_targets import scene_targets
 from .scene_questions import choose_views
@@ -119,6 +120,3 @@ class SceneGeometryDataset(Dataset):
 def _has_geometry(view):
     is_complete = view.depth_picture is not None and view.camera_to_world is not None
     return is_complete and (view.depth_intrinsics is not None or view.intrinsics is not None)
-
-
-__all__ = ["SceneGeometryDataset"]

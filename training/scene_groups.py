@@ -150,6 +150,3 @@ def _is_same_picture(first, second):
         name = getattr(first, "filename", "")
         return bool(name) and name == getattr(second, "filename", "") and first == second
     return isinstance(first, str | dict) and first == second
-
-
-__all__ = ["SceneGroup", "are_same_views", "group_item", "join_items", "marks_agree"]

@@ -16,13 +16,14 @@ import datasets
 import numpy as np
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from ..processing.argument_checks import WrongKindError, check_counts
+from ..processing.argument_checks import check_counts
 from ..processing.data import CannotAskError, first_askable
 from ..processing.data.augmentation import SceneAugmentation
 from ..processing.data.former_names import task_name
 from ..processing.data.record_errors import RecordError, names_record
 from ..processing.data.scene_sample import SceneSample
 from ..processing.data.task_makers import TASK_MAKERS, TaskMargins, make_tasks
+from ..processing.input_checks_gap_mllm import WrongKindError
 from .schedule import Schedule, draw_weighted, is_scheduled, read_weights
 from .streams import rows_of_process, set_round
 
@@ -327,6 +328,3 @@ def choose_views(views: Sequence, num_views: int | None, max_stride: int | None,
     stride = int(rng.integers(1, min(max_stride, (count - 1) // max(num_views - 1, 1)) + 1))
     start = int(rng.integers(count - stride * (num_views - 1)))
     return tuple(views[start + stride * step] for step in range(num_views))
-
-
-__all__ = ["OpenedRows", "SceneQuestionDataset", "SceneQuestionStream", "choose_views"]

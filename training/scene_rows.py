@@ -74,6 +74,3 @@ def sum_by_rows(
 
 def _repeated(rows, counts):
     return [each for each, count in zip(rows, counts, strict=True) for _ in range(count)]
-
-
-__all__ = ["rows_of_scenes", "rows_of_tokens", "rows_of_views", "sum_by_rows"]

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..processing.argument_checks import WrongKindError, check_names, check_number, nearest_name
+from ..processing.argument_checks import check_names, nearest_name
+from ..processing.input_checks_gap_mllm import WrongKindError, check_number
 
 
 KINDS = ("linear", "step")
@@ -181,15 +182,3 @@ def draw_weighted(
         below = below + value
         chosen += uniform * total >= below
     return chosen
-
-
-__all__ = [
-    "KINDS",
-    "Schedule",
-    "draw_weighted",
-    "is_scheduled",
-    "read_weight",
-    "read_weights",
-    "turning_points",
-    "value_at",
-]

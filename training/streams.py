@@ -82,6 +82,3 @@ class EndlessRows(IterableDataset):
                     f"{who} streams no rows (for this process, or not again in a second round). Give an iterable that "
                     f"can be begun again, with a row or more for each process{advice}."
                 )
-
-
-__all__ = ["EndlessRows", "rows_of_process", "set_round"]

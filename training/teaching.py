@@ -175,6 +175,3 @@ def _read(name, teacher):
 
 def _key(teacher):
     return json.dumps(teacher, sort_keys=True)
-
-
-__all__ = ["Teaching", "set_training_heads"]

@@ -351,6 +351,3 @@ class TermTrainer(ResumingMixin, Trainer):
         if "train_loss" in logs and (hit_rate := pop_hit_rate(self._all_events)) is not None:
             logs["train_cache_hit_rate"] = round(hit_rate, 4)
         super().log(logs, *args, **kwargs)
-
-
-__all__ = ["DeviceDefaults", "TermTrainer", "TermTrainingArguments", "autocast_dtype"]

@@ -88,6 +88,3 @@ def _note(model, tied):
     """Say in a model's configs whether its embeddings are tied."""
     for config in (model.config, model.config.get_text_config()):
         config.tie_word_embeddings = tied
-
-
-__all__ = ["innermost", "is_tied", "untie_embeddings", "untied_for_merging"]

@@ -60,6 +60,3 @@ class TimeBudget(TrainerCallback):
 
     def on_log(self, args, state, control, **kwargs):
         state.log_history[-1]["seconds"] = round(self.seconds, 2)
-
-
-__all__ = ["TimeBudget"]

@@ -195,6 +195,3 @@ def _questions(grpo_args, args):
     count = grpo_args.num_selection_rooms
     seen = count and load_multiview("rendered_rooms", split="selection", num_rooms=count, variety=variety)
     return questions, RoomQuestionDataset(seen, ask) if count else None
-
-
-__all__ = ["GrpoArguments", "GrpoTrainingArguments", "train_grpo"]

@@ -80,6 +80,3 @@ def fit_views(
         "views",
         record_id=record_id,
     )
-
-
-__all__ = ["fit_views", "resized_pixels"]

@@ -80,5 +80,3 @@ AXIS_ALIGNED = {
     "headline": "acc25",
     "options": {"prompt_style": "vgllm"},
 }
-
-__all__ = ["AXIS_ALIGNED", "floats_of", "is_absurd", "rate_bounds", "read_sane_box"]

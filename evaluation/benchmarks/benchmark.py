@@ -77,6 +77,3 @@ class Benchmark:
             return with_interval(name, np.asarray(values, dtype=float), statistic, scenes, seed)
 
         return self.rate(samples, readings, interval)
-
-
-__all__ = ["Benchmark"]

@@ -18,5 +18,3 @@ BLINK = Benchmark(
         ("vgllm", "lmms"),
     ),
 )
-
-__all__ = ["BLINK"]

@@ -57,5 +57,3 @@ CA_VQA = Benchmark(
     forms=(AnswerForm(32),),
     **{**QUESTIONS, "check": check},
 )
-
-__all__ = ["CA_VQA", "check", "rate", "read"]

@@ -25,5 +25,3 @@ CV_BENCH = Benchmark(
     split="test",
     **letters_by(average, ("vgllm", "lmms")),
 )
-
-__all__ = ["CV_BENCH", "average"]

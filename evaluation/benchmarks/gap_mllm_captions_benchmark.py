@@ -72,5 +72,3 @@ GAP_MLLM_CAPTIONS = Benchmark(
     headline="cider",
     forms=(ANSWER_FORMS["dense_caption"],),
 )
-
-__all__ = ["GAP_MLLM_CAPTIONS", "GATE", "constant", "rate", "read"]

@@ -129,5 +129,3 @@ GAP_MLLM_DETECTION = Benchmark(
     draw=draw,
     shown="iou",
 )
-
-__all__ = ["GAP_MLLM_DETECTION", "constant", "draw", "rate", "read"]

@@ -46,5 +46,3 @@ GAP_MLLM_GROUNDING_TWO_STAGE = Benchmark(
     **_COMMON,
     **TWO_STAGES,
 )
-
-__all__ = ["GAP_MLLM_GROUNDING", "GAP_MLLM_GROUNDING_TWO_STAGE", "rate", "read"]

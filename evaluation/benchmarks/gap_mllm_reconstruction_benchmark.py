@@ -28,5 +28,3 @@ GAP_MLLM_RECONSTRUCTION = Benchmark(
     split="val",
     **{**MARKED_POINTS, "rate": rate},
 )
-
-__all__ = ["GAP_MLLM_RECONSTRUCTION", "rate"]

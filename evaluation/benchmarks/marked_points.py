@@ -71,5 +71,3 @@ MARKED_POINTS = {
     "draw": draw_point,
     "shown": "error_m",
 }
-
-__all__ = ["MARKED_POINTS", "constant_point", "draw_point", "rate_points", "read_point_of"]

@@ -17,5 +17,3 @@ MMSI = Benchmark(
         lambda samples, scores, mode: mmsi_aggregate(scores, [sample.question_type for sample in samples]), ("mmsi",)
     ),
 )
-
-__all__ = ["MMSI"]

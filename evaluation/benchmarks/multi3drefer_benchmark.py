@@ -144,5 +144,3 @@ MULTI3DREFER = Benchmark(
     draw=draw_aligned,
     options={"prompt_style": "gap_mllm"},
 )
-
-__all__ = ["ANSWER_ORDER", "MULTI3DREFER", "check", "constant", "rate", "read", "read_boxes", "true_boxes"]

@@ -18,5 +18,3 @@ NR3D = Benchmark(
 NR3D_TWO_STAGE = Benchmark(
     "nr3d_two_stage", "Nr3D in two stages: the view of an object, then its box", **_COMMON, **TWO_STAGES
 )
-
-__all__ = ["NR3D", "NR3D_TWO_STAGE"]

@@ -54,6 +54,3 @@ def on_rooms(benchmark: Benchmark) -> Benchmark:
         options=SYNTHETIC_ROOMS.options,
         tasks=tasks,
     )
-
-
-__all__ = ["on_rooms", "room_tasks"]

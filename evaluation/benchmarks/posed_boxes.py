@@ -129,16 +129,3 @@ TWO_STAGES = {
     "requests": two_stage_requests,
     "answer_fields": ("text", "frame"),
 }
-
-__all__ = [
-    "GROUNDING",
-    "ONE_STAGE",
-    "TWO_STAGES",
-    "aligned_target",
-    "answer_order",
-    "check_posed",
-    "constant_box",
-    "draw_aligned",
-    "grounding_record",
-    "read_box",
-]

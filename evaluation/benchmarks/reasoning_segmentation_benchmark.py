@@ -195,5 +195,3 @@ REASONING_SEGMENTATION_BOXES = replace(
     ask=answer_with_boxes,
     requests=box_requests,
 )
-
-__all__ = ["REASONING_SEGMENTATION", "REASONING_SEGMENTATION_BOXES", "rate_masks", "read_points", "true_points"]

@@ -40,5 +40,3 @@ SCANQA = Benchmark(
     rate=rate,
     **WORDS,
 )
-
-__all__ = ["SCANQA", "rate"]

@@ -21,5 +21,3 @@ SCANREFER_TWO_STAGE = Benchmark(
     **_COMMON,
     **TWO_STAGES,
 )
-
-__all__ = ["SCANREFER", "SCANREFER_TWO_STAGE"]

@@ -110,16 +110,3 @@ def word_records(answers: Sequence[tuple], scores: Sequence[dict], kinds: Sequen
 
 QUESTIONS = {"constant": commonest_answer, "check": check_answer, "headline": "overall"}
 WORDS = {**QUESTIONS, "read": read_words, "tasks": ("scene_qa",), "headline": "em", "forms": (AnswerForm(32),)}
-
-__all__ = [
-    "LETTERS",
-    "QUESTIONS",
-    "WORDS",
-    "by_rules",
-    "check_answer",
-    "commonest_answer",
-    "letters_by",
-    "read_words",
-    "short_record",
-    "word_records",
-]

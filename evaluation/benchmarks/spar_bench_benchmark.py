@@ -35,5 +35,3 @@ SPAR_BENCH = Benchmark(
     **QUESTIONS,
     **RULES,
 )
-
-__all__ = ["SPAR_BENCH", "average"]

@@ -110,5 +110,3 @@ SPARSE_POINTS = Benchmark(
     shown="error_m",
     options={"num_train": 256, "num_selection": 0, "num_test": 128},
 )
-
-__all__ = ["SPARSE_POINTS", "rate_sparse_points", "read_sparse_points_of"]

@@ -34,5 +34,3 @@ SQA3D = Benchmark(
     rate=rate,
     **WORDS,
 )
-
-__all__ = ["SQA3D", "rate"]

@@ -12,5 +12,3 @@ SYNTHETIC_ROOMS = Benchmark(
     options={"num_train": 256, "num_selection": 0, "num_test": 128, "questions_per_task": 2},
     **MARKED_POINTS,
 )
-
-__all__ = ["SYNTHETIC_ROOMS"]

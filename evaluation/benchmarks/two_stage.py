@@ -158,6 +158,3 @@ def views_around(sample: SceneSample, frame: int) -> list[View]:
         if number + shift >= 0 and file.is_file():
             found.append(View(picture={"path": str(file), "bytes": None}))
     return found
-
-
-__all__ = ["answer_in_two_stages", "ask_for_objects", "object_chat", "two_stage_requests", "views_around"]

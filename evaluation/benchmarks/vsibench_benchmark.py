@@ -65,5 +65,3 @@ VSIBENCH = Benchmark(
     forms=(AnswerForm(16),),
     **QUESTIONS,
 )
-
-__all__ = ["VSIBENCH", "rate", "read"]

@@ -26,5 +26,3 @@ VSTIBENCH = Benchmark(
     ),
     **QUESTIONS,
 )
-
-__all__ = ["VSTIBENCH"]

@@ -197,6 +197,3 @@ def _in_order(predictions, prediction_ids, references, ids):
     check_unique(ids)
     rows = [{"id": name, "value": value} for name, value in zip(prediction_ids, predictions, strict=True)]
     return [row["value"] for row, _ in align_by_id(rows, [{"id": name} for name in ids])]
-
-
-__all__ = ["GapMllmMetric"]

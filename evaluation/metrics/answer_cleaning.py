@@ -184,6 +184,3 @@ def _clean_as_published(text):
 
 def _replace_words(text, table):
     return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], text)
-
-
-__all__ = ["CLEANING_MODES", "MAX_FURTHER_WORDS", "CleanedAnswer", "clean_answer", "match_cleaned"]

@@ -56,6 +56,3 @@ def average_precision(overlaps: Sequence[np.ndarray], scores: Sequence[Sequence[
     found = np.cumsum(hits)[last]
     precision = np.maximum.accumulate((found / (last + 1))[::-1])[::-1]
     return float(np.sum(np.diff(found / num_truths, prepend=0.0) * precision))
-
-
-__all__ = ["average_precision"]

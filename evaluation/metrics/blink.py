@@ -92,6 +92,3 @@ def blink_aggregate(scores: Sequence[float], tasks: Sequence[str]) -> dict:
         "n": len(scores),
         "missing": [task for task in TASKS if task not in means],
     }
-
-
-__all__ = ["LETTERS", "MODES", "SPATIAL_TASKS", "TASKS", "blink_aggregate", "blink_metric"]

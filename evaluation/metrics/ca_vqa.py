@@ -7,9 +7,9 @@ spelling of boxes is not described either, is not scored.
 import math
 from collections.abc import Sequence
 
-from ...processing.answers_gap_mllm import parse_choice
+from ...processing.answers_gap_mllm import last_answer_tag, parse_choice
 from ...processing.data.sources.bench.ca_vqa_source import QUESTION_TYPES as TASKS
-from ...processing.scores.number_answers import first_number, last_answer_tag
+from ...processing.scores.number_answers import first_number
 from ...processing.scores.reference_checks import as_text, check_choice, check_equal_lengths
 from .answer_cleaning import clean_answer
 from .records import mean_or_nan, means_by_group, score_each
@@ -148,6 +148,3 @@ def ca_vqa_metric(predictions: Sequence[str], answers: Sequence[str], tasks: Seq
     read = score_each(ca_vqa_read, predictions=predictions, tasks=tasks)
     scores = score_each(ca_vqa_rate, predictions=read, answers=answers, tasks=tasks)
     return {**ca_vqa_aggregate(scores, tasks), "num_unparsed": read.count(None)}
-
-
-__all__ = ["RELATIVE_ERROR", "TASKS", "ca_vqa_aggregate", "ca_vqa_metric", "ca_vqa_rate", "ca_vqa_read"]

@@ -174,13 +174,3 @@ def _direction_angles(vectors, truths, mode):
     if mode == "reference":
         return np.where(is_open | is_open_in_truth, 90.0, np.minimum(angles, 180 - angles))
     return np.where(is_open_in_truth, np.nan, np.where(is_open, _WORST_DEG, angles))
-
-
-__all__ = [
-    "ACCURACY_THRESHOLDS_DEG",
-    "AUC_THRESHOLDS_DEG",
-    "camera_pose_score",
-    "pose_auc",
-    "relative_pose_errors",
-    "rotation_angles",
-]

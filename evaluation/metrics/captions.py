@@ -189,6 +189,3 @@ def _meteor(truths, hypotheses):
         for pipe in (scorer.meteor_p.stdin, scorer.meteor_p.stdout, scorer.meteor_p.stderr):
             with contextlib.suppress(OSError):
                 pipe.close()
-
-
-__all__ = ["IOU_THRESHOLDS", "MODES", "SCORES", "caption_scores"]

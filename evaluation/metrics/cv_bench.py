@@ -89,14 +89,3 @@ def cv_bench_aggregate(scores: Sequence[float], sources: Sequence[str], tasks: S
         "n": len(scores),
         "missing": [source for source in SOURCES_2D + SOURCES_3D if source not in by_source],
     }
-
-
-__all__ = [
-    "LETTERS",
-    "MODES",
-    "SOURCES_2D",
-    "SOURCES_3D",
-    "TASKS",
-    "cv_bench_aggregate",
-    "cv_bench_metric",
-]

@@ -154,6 +154,3 @@ def _read_mask(mask):
         return np.asarray(mask).astype(bool)
     except (TypeError, ValueError) as error:
         raise ValueError(f"mask is {shorten(mask)}; expected an array of true and false.") from error
-
-
-__all__ = ["ALIGNMENTS", "depth_errors", "depth_score"]

@@ -250,6 +250,3 @@ def _rates(counts):
     precision, recall = (tp / total if total else 0.0 for total in (tp + fp, tp + fn))
     f1 = 2 * precision * recall / (precision + recall) if tp else 0.0
     return {**counts, "precision": precision, "recall": recall, "f1": f1}
-
-
-__all__ = ["CATEGORIES", "detection_aggregate", "detection_counts", "detection_score", "score_detected"]

@@ -103,6 +103,3 @@ def frame_accuracy(
         "n": len(truths),
         "num_unparsed": len(truths) - len(distances),
     }
-
-
-__all__ = ["frame_accuracy", "read_frame"]

@@ -125,6 +125,3 @@ def grounding_of_texts(
         return ground_box(text, *truth, frame, mode, euler_order)
 
     return map_named("question", ground, predictions, references, frames)
-
-
-__all__ = ["grounding3d_metric", "grounding_of_texts", "grounding_score"]

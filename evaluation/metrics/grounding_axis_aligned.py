@@ -110,6 +110,3 @@ def nr3d_types(question_type: str) -> tuple[str, str]:
     """Difficulty and viewpoint of an Nr3D question. Differs: the published code spells the last "vide-indep"."""
     level = "easy" if "easy" in question_type else "hard"
     return level, "view-dep" if "view-dep" in question_type else "view-indep"
-
-
-__all__ = ["axis_aligned_overlaps", "grounding_axis_aligned_score", "is_box", "nr3d_types", "score_overlaps"]

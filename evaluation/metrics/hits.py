@@ -41,6 +41,3 @@ def overlap_summary(
         **result,
         "per_type": {kind: overlap_summary(overlaps[rows], slack=slack) for kind, rows in members.items()},
     }
-
-
-__all__ = ["THRESHOLDS", "overlap_summary"]

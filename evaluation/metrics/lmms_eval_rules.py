@@ -87,6 +87,3 @@ def _without_blocks(text, opening, closing):
         place = end + len(closing)
         if 0 <= start < place:
             start = text.find(opening, place)
-
-
-__all__ = ["REASONING_TAGS", "lmms_eval_number", "lmms_eval_text"]

@@ -63,6 +63,3 @@ def mmsi_aggregate(scores: Sequence[float], question_types: Sequence[str]) -> di
     """
     by_type = means_by_group(scores, question_types)
     return {"overall": mean_or_nan(scores), "by_type": by_type, "n": len(scores)}
-
-
-__all__ = ["LETTERS", "MODES", "mmsi_aggregate", "mmsi_metric"]

@@ -262,14 +262,3 @@ def _overlaps(boxes, truths, mode, euler_order):
     if len(truths[0]) == 9:
         return box_iou_9dof(boxes, truths, euler_order or EULER_ORDER_OF_MODE["corrected"], all_pairs=True)
     return box_iou_axis_aligned(boxes, truths, True, "reference" if mode == "reference" else "exact")
-
-
-__all__ = [
-    "QUESTION_TYPES",
-    "multi3drefer_aggregate",
-    "multi3drefer_each",
-    "multi3drefer_f1",
-    "multi3drefer_metric",
-    "multi3drefer_score",
-    "select_proposals",
-]

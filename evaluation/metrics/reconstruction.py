@@ -325,14 +325,3 @@ def _points(name, array):
         place = int(np.argmin(is_finite))
         raise ValueError(f"{name}[{place}] is {array[place].tolist()}; expected three finite numbers.")
     return array
-
-
-__all__ = [
-    "align_points",
-    "point_cloud_errors",
-    "read_point",
-    "reconstruction_scene",
-    "reconstruction_score",
-    "score_answered_points",
-    "within_float32",
-]

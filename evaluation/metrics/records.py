@@ -137,15 +137,3 @@ def _by_id(records, key, name):
 
 def _some(names):
     return f" ({', '.join(map(repr, names[:5]))}{', ..' if len(names) > 5 else ''})" if names else ""
-
-
-__all__ = [
-    "align_by_id",
-    "check_unique",
-    "mean_of_known",
-    "mean_or_nan",
-    "means_by_group",
-    "places_by_group",
-    "score_each",
-    "score_letters",
-]

@@ -63,6 +63,3 @@ def _describe(feature, are_many=False):
         return f"{'dicts' if are_many else 'a dict'} with {', '.join(map(repr, feature))}"
     kind = "text" if feature.dtype == "string" else "whole number" if feature.dtype.startswith("int") else "number"
     return f"{kind}s" if are_many else kind if kind == "text" else f"a {kind}"
-
-
-__all__ = ["check_form"]

@@ -6,7 +6,7 @@ compare raw texts. The caption scores of the benchmark are in captions.py, mode 
 
 from collections.abc import Sequence
 
-from ...processing.scores.number_answers import last_answer_tag
+from ...processing.answers_gap_mllm import last_answer_tag
 from ...processing.scores.reference_checks import as_text, check_choice, check_text, shorten
 from .answer_cleaning import clean_answer, match_cleaned
 from .records import mean_or_nan, score_each
@@ -130,13 +130,3 @@ def scanqa_metric(predictions: Sequence[str], answers: Sequence[Sequence[str]], 
         "num_unparsed": sum(not text for text in read),
         "num_without_answer": sum(not any(text.strip() for text in texts) for texts in answers),
     }
-
-
-__all__ = [
-    "MODES",
-    "scanqa_aggregate",
-    "scanqa_metric",
-    "scanqa_rate",
-    "scanqa_read",
-    "scanqa_score",
-]

@@ -9,14 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...processing.answers_gap_mllm import last_answer_tag
 from ...processing.scores.letters import extract_choice
-from ...processing.scores.number_answers import (
-    RELATIVE_THRESHOLDS,
-    first_number,
-    last_answer_tag,
-    mean_relative_accuracy,
-    numbers_in,
-)
+from ...processing.scores.number_answers import RELATIVE_THRESHOLDS, first_number, mean_relative_accuracy, numbers_in
 from ...processing.scores.reference_checks import as_text, check_choice
 from .records import mean_or_nan, means_by_group, score_each
 
@@ -305,19 +300,3 @@ def _read_motion(text, mode):
         if not named:
             return None
     return [named.get(positive, 0.0) - named.get(negative, 0.0) for positive, negative in _AXES]
-
-
-__all__ = [
-    "CHOICE_TASKS",
-    "LEVELS",
-    "MODES",
-    "NUMBER_TASKS",
-    "TASKS",
-    "VIEW_CHANGE_TASK",
-    "spar_bench_aggregate",
-    "spar_bench_is_unparsed",
-    "spar_bench_metric",
-    "spar_bench_rate",
-    "spar_bench_read",
-    "spar_bench_score",
-]

@@ -142,14 +142,3 @@ def sqa3d_metric(
     scores = score_each(lambda text, answer: sqa3d_rate(text, answer, mode), predictions=read, answers=answers)
     kinds = score_each(lambda question: sqa3d_question_type(question, mode), questions=questions)
     return {**sqa3d_aggregate(scores, kinds), "num_unparsed": sum(not text for text in read)}
-
-
-__all__ = [
-    "MODES",
-    "QUESTION_TYPES",
-    "sqa3d_aggregate",
-    "sqa3d_metric",
-    "sqa3d_question_type",
-    "sqa3d_rate",
-    "sqa3d_score",
-]

@@ -133,5 +133,3 @@ TABLE = {
         question_type="question_types",
     ),
 }
-
-__all__ = ["TABLE", "MetricLine"]

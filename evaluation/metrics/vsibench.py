@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from ...processing.answers_gap_mllm import parse_choice
-from ...processing.scores.number_answers import first_number, last_answer_tag, mean_relative_accuracy
+from ...processing.answers_gap_mllm import last_answer_tag, parse_choice
+from ...processing.scores.number_answers import first_number, mean_relative_accuracy
 from ...processing.scores.reference_checks import as_text, check_choice, check_equal_lengths, map_named
 from .lmms_eval_rules import lmms_eval_number, lmms_eval_text
 from .records import means_by_group, score_each
@@ -268,18 +268,3 @@ def _spatial_mllm_accuracy(number, target):
     with np.errstate(all="ignore"):  # float32 holds no 1e39
         error = np.float32(abs(np.float32(number) - np.float32(target))) / np.float32(abs(target) + 1e-8)
     return float(np.mean(error < 1 - thresholds))
-
-
-__all__ = [
-    "CHOICE_TYPES",
-    "MODES",
-    "NUMBER_TYPES",
-    "TASKS",
-    "vsibench_aggregate",
-    "vsibench_is_unparsed",
-    "vsibench_metric",
-    "vsibench_overall",
-    "vsibench_rate",
-    "vsibench_read",
-    "vsibench_score",
-]

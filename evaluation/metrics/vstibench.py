@@ -144,15 +144,3 @@ def _like(question_type):
     """The type of VSI-Bench that is read and scored alike."""
     check_choice(question_type, "question type", CHOICE_TYPES + NUMBER_TYPES)
     return "object_rel_distance" if question_type in CHOICE_TYPES else "object_abs_distance"
-
-
-__all__ = [
-    "CHOICE_TYPES",
-    "MODES",
-    "NUMBER_TYPES",
-    "TASKS",
-    "vstibench_aggregate",
-    "vstibench_metric",
-    "vstibench_rate",
-    "vstibench_read",
-]

@@ -138,6 +138,3 @@ def correspondence_score(
     )
     means = (1 - float(found.mean) if found.count > 0 else float("nan") for found in (voxels, pairs, any_pairs))
     return CorrespondenceScore(*means, int(voxels.count), int(pairs.count))
-
-
-__all__ = ["CorrespondenceScore", "correspondence_score", "token_points"]

@@ -137,6 +137,3 @@ def draw_gate_maps(
         row[0].set_ylabel(f"{level}\nmean {mean:.2f}", fontsize=9)
         figure.colorbar(drawn, ax=list(row), fraction=0.03)
     figure.savefig(path, format="png", bbox_inches="tight")
-
-
-__all__ = ["check_gate_maps", "draw_gate_maps", "gate_maps"]

@@ -110,6 +110,3 @@ def _solver(gram, cross):
         return torch.cat([weights, (target_means - means @ weights)[None]])
 
     return solve
-
-
-__all__ = ["STRENGTHS", "LinearProbe"]

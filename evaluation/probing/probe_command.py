@@ -10,10 +10,11 @@ from ...configuration_gap_mllm import GapMllmConfig
 from ...model_loading import model_folder
 from ...modeling_gap_mllm import GapMllmForConditionalGeneration
 from ...pretraining_gap_mllm import GapMllmForPreTraining
-from ...processing.argument_checks import check_count, check_device, check_dtype, check_output_folder
+from ...processing.argument_checks import check_device, check_dtype, check_output_folder
 from ...processing.data.folder_writing import write_atomically
 from ...processing.data.loading import load_multiview
 from ...processing.data.scene_sample import SceneSample
+from ...processing.input_checks_gap_mllm import check_count
 from ...processing.metrics_file import save_metrics, strict_json
 from ..runner.files import write_jsonl
 from ..runner.models import load_model, model_fingerprint
@@ -145,6 +146,3 @@ def _relation_lines(related):
         shown = f"Spearman {found['spearman']:.2f} (p {found['spearman_p']:.2g}, {found['num_samples']} samples)"
         lines.append(f"{place}: {values}; {shown}")
     return lines
-
-
-__all__ = ["probe_into_folder"]

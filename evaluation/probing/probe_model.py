@@ -250,6 +250,3 @@ def _alikeness(scene, place, voxel_size_m):
     points, views = points.to(features.device), views.to(features.device)
     score = correspondence_score(features, points, views, voxel_size_m=voxel_size_m)
     return {"correspondence": score.voxel_mean, "any_pair_cosine": score.any_pair_mean}
-
-
-__all__ = ["CONSTANT", "POSITION", "probe_model"]

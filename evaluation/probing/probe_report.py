@@ -152,6 +152,3 @@ def _draw_line(axes, probes, places, name, color, label, linestyle="-"):
         axes.vlines(where, *zip(*bounds, strict=True), color=color, alpha=0.6)
     else:
         axes.fill_between(where, *zip(*bounds, strict=True), color=color, alpha=0.15, linewidth=0)
-
-
-__all__ = ["ANSWER", "FIGURES", "PIXEL_PRIOR", "plot_probes", "probe_csv", "probe_table"]

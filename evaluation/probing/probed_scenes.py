@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...processing.argument_checks import WrongKindError
 from ...processing.data.scene_sample import SceneSample, View
+from ...processing.input_checks_gap_mllm import WrongKindError
 from ...training.scene_questions import choose_views
 
 
@@ -46,6 +46,3 @@ def unseen_scenes(rows: Sequence, seen: set[str], num_views: int, seed: int) -> 
             known = tuple(view for view in sample.views if has_depth(view))
             shown = choose_views(known, num_views, MAX_STRIDE, np.random.default_rng([seed, index])) if known else ()
             yield name, replace(sample, views=shown)
-
-
-__all__ = ["check_rows", "has_depth", "unseen_scenes"]

@@ -107,6 +107,3 @@ def check_run(run: str | Path) -> Path:
         if not (Path(run) / name).is_file():
             raise FileNotFoundError(f"{run} holds no {name}; expected the folder of a finished gap-mllm evaluate.")
     return Path(run)
-
-
-__all__ = ["check_run", "relate_run"]

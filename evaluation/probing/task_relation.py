@@ -59,6 +59,3 @@ def relate_to_task(correspondence: Sequence[float], values: Sequence[float], num
     spearman, p = (float("nan"), float("nan")) if is_constant else map(float, spearmanr(scores, values))
     found = {"num_samples": len(scores), "num_left_out": num_left_out, "groups": groups}
     return {**found, "spearman": spearman, "spearman_p": p}
-
-
-__all__ = ["relate_to_task"]

@@ -76,6 +76,3 @@ def position_waves(row: torch.Tensor, column: torch.Tensor) -> torch.Tensor:
     """Products of cosines of places in a picture, given in shares of its sides; `(rows * columns, NUM_WAVES**2)`."""
     down, across = ((torch.pi * place[:, None] * torch.arange(NUM_WAVES)).cos() for place in (row, column))
     return (down[:, None, :, None] * across[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-__all__ = ["NUM_WAVES", "TokenTargets", "position_waves", "token_targets_of"]

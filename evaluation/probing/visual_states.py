@@ -99,6 +99,3 @@ class VisualStates:
         sizes = [[tuple(side // merge for side in next(grids)[1:]) for _ in views] for views in view_sets]
         counts = [sum(rows * columns for rows, columns in each) for each in sizes]
         return {place: list(found[place].split(counts)) for place in self.places}, sizes
-
-
-__all__ = ["FUSION", "TOWER", "VisualStates"]

@@ -126,6 +126,3 @@ def _answer(job, baseline, asker, ids):
     samples = [job.questions.sample(row_id, with_frames=baseline != "blind") for row_id in ids]
     partner = job.questions.sample(job.partners[ids[0]], with_frames=True) if baseline == "other_geometry" else None
     return bench.ask(baseline, asker, bench.forms, samples, partner, job.batch_size)
-
-
-__all__ = ["Job", "answer_all"]

@@ -69,6 +69,3 @@ def _view_sets(baseline, samples, questions, partners, cross_size):
                 others.append([view.image for view in questions.sample(partner, with_frames=True).views])
         scenes.append(known[key])
     return pictures, scenes, others or None
-
-
-__all__ = ["BASELINES", "DAMAGE_NOTE", "MODEL", "answer_batch"]

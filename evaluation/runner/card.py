@@ -147,6 +147,3 @@ def _part_of_data(metrics):
 
 def _is_finite(value):
     return is_number(value) and math.isfinite(value)
-
-
-__all__ = ["check_card", "eval_results", "update_card"]

@@ -79,12 +79,3 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> dict[str, dict]:
             f"missing {missing[:5]}. Score with the same benchmark, split and limit."
         )
     return answers
-
-
-__all__ = [
-    "batch_file",
-    "pending_batches",
-    "read_answers",
-    "read_predictions",
-    "write_jsonl",
-]

@@ -77,6 +77,3 @@ def _video(path):
 def _version(path):
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns
-
-
-__all__ = ["fingerprints"]

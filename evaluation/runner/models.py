@@ -54,6 +54,3 @@ def load_points_source(folder: str | Path, device: str | torch.device) -> Callab
         return load_pretrained(GapMllmForPreTraining, folder, dtype="auto").to(device).eval()
     except ValueError as error:
         raise ValueError(f"{error} For sampling='space_aware' give the points_from of another.") from None
-
-
-__all__ = ["load_model", "load_points_source", "model_fingerprint"]

@@ -107,6 +107,3 @@ def _pictures(sample):
         if all(value is not None for value in values) and len({np.shape(value) for value in values}) == 1:
             pictures[name] = np.stack(values)
     return pictures
-
-
-__all__ = ["check_other_words", "in_our_words"]

@@ -98,6 +98,3 @@ def save_or_check_plan(folder: str | Path, plan: dict) -> None:
         write_atomically(path, json.dumps(plan, indent=1) + "\n")
         return
     check_same_run(folder, read_json(path), plan)
-
-
-__all__ = ["PLAN_FILE", "choose_partners", "make_batches", "save_or_check_plan", "view_set"]

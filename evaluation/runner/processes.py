@@ -78,6 +78,3 @@ def launch(arguments: list[str], num_processes: int, on_cpu: bool, threads: int)
     command += ["--dynamo_backend", "no", "--main_process_port", str(port), "--multi_gpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)} if on_cpu else None
     return subprocess.run([*command, "-m", "gap_mllm.cli", *arguments], env=environment, check=False).returncode
-
-
-__all__ = ["Processes", "is_launched", "launch"]

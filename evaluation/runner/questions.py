@@ -191,6 +191,3 @@ def drop_tags(question: str, keep: int) -> str:
     for match in reversed(places[keep:]):
         question = question[: match.start()] + question[match.end() :]
     return question
-
-
-__all__ = ["QuestionSet", "drop_tags", "even_subset", "load_questions", "question_messages", "view_shape"]

@@ -59,6 +59,3 @@ def make_receipt(
 def predictions_file(name: str) -> str:
     """The name of the file with the answers of the model or a baseline."""
     return "predictions.jsonl" if name == MODEL else f"predictions.{name}.jsonl"
-
-
-__all__ = ["make_receipt", "predictions_file"]

@@ -117,6 +117,3 @@ def _samples(output, benchmark, asked, records):
             continue
         path = draw_samples(benchmark, asked, chosen, output / f"{name}.png", f"The {name} answers")
         yield from (f"## The {name} answers", "", f"![The {name} answers]({path.name})", "")
-
-
-__all__ = ["write_report"]

@@ -78,6 +78,3 @@ def answer_lines(benchmark: Benchmark, sample: SceneSample, record: dict) -> lis
 def _shorten(text):
     text = text.replace("```json", "").replace("```", "").strip()
     return text if len(text) <= MAX_CHARS else f"{text[:MAX_CHARS]} ..."
-
-
-__all__ = ["answer_lines", "draw_samples", "with_answer"]

@@ -131,6 +131,3 @@ def _save(figure, path):
     figure.tight_layout()
     figure.savefig(path, format="png")
     return Path(path)
-
-
-__all__ = ["plot_categories", "plot_histogram", "plot_thresholds"]

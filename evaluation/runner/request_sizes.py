@@ -116,6 +116,3 @@ def _frame_sizes(video, num_frames):
         return [read_video_frames(video, [0])[0].image.size] * num_frames
     sizes = [View(picture=str(file)).size for file in frame_files(video)]
     return sorted(sizes, key=lambda size: size[0] * size[1])[-num_frames:]
-
-
-__all__ = ["RequestSizes", "measure_requests", "resized_view", "view_tokens"]

@@ -73,6 +73,3 @@ def save_results(
 def _plain(record):
     """Infinite numbers as text: JSON knows none."""
     return {key: _INFINITE.get(value, value) if isinstance(value, float) else value for key, value in record.items()}
-
-
-__all__ = ["METRICS_FILE", "TIMING_FILE", "save_results"]

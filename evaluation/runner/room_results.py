@@ -106,6 +106,3 @@ def _figures(given):
     blind = {"median of each pixel": dense.get("pixel_prior_dense_point_error_m")} if dense else {}
     for name, text in DENSE:
         yield "dense", name, text, dense, blind
-
-
-__all__ = ["DENSE", "ENCODER", "TASKS", "blind_of_encoder", "room_eval_results"]

@@ -13,7 +13,8 @@ import torch
 from transformers.utils import logging
 
 from ...model_loading import check_weight_files, model_folder
-from ...processing.argument_checks import check_count, check_device, check_dtype
+from ...processing.argument_checks import check_device, check_dtype
+from ...processing.input_checks_gap_mllm import check_count
 from ...processing.scores.reference_checks import check_choice
 from ..benchmarks import Benchmark, find_benchmark, on_rooms
 from .answering import Job, answer_all
@@ -321,6 +322,3 @@ def _plan_problem(output, plan):
     except ValueError as error:
         return str(error)
     return None
-
-
-__all__ = ["choose_baselines", "evaluate_model"]

@@ -187,6 +187,3 @@ def check_vllm_model(folder: Path, processor: GapMllmProcessor | None = None) ->
     processor = load_processor(folder) if processor is None else processor
     check_image_statistics(processor, GapMllmConfig.from_pretrained(folder))
     return sampling_settings(read_generation_config(folder), processor.tokenizer.eos_token_id)
-
-
-__all__ = ["ENGINES", "VllmAsker", "check_vllm", "check_vllm_model", "vllm_platform"]

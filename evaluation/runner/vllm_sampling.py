@@ -119,6 +119,3 @@ def _logit_bias(config, ends):
     bias = {words[0]: float(value) for words, value in biases}
     never = [*(words[0] for words in bad), *(config.suppress_tokens or [])]
     return bias | dict.fromkeys(never, -math.inf)
-
-
-__all__ = ["CARRIED", "OF_VLLM_ALONE", "WITHOUT_EFFECT", "read_generation_config", "sampling_settings"]

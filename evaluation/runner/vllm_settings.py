@@ -106,6 +106,3 @@ def model_dtype(folder: str | Path, dtype: str) -> str:
             kinds = (weights.get_tensor(name).dtype for name in weights.keys())  # noqa: SIM118
             named = next((kind for kind in kinds if kind.is_floating_point), torch.float32)
     return str(named).removeprefix("torch.")
-
-
-__all__ = ["OF_THE_RUNNER", "check_engine_options", "device_settings", "length_settings", "model_dtype"]

@@ -14,10 +14,11 @@ import numpy as np
 from room_measures.geometry_answers import GEOMETRIES, answer_questions
 
 from gap_mllm.evaluation.baselines import fit_baselines
-from gap_mllm.evaluation.marked_pixel import make_marked_pixel_samples, score_marked_pixels
+from gap_mllm.evaluation.marked_pixel import score_marked_pixels
 from gap_mllm.evaluation.runner.models import load_model
 from gap_mllm.processing.asking_gap_mllm import ANSWER_FORMS, Asker
 from gap_mllm.processing.data.rooms.renderer import RoomScene
+from gap_mllm.training.marked_pixel_scorer import make_marked_pixel_samples
 
 
 THINGS = {  # label: file of pybullet_data, scale, turn about x, colour

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from gap_mllm import GapMllmConfig, GapMllmForConditionalGeneration, GapMllmForPreTraining
 from gap_mllm.evaluation.baselines import BlindBaselines, fit_baselines
 from gap_mllm.evaluation.intervals import with_interval
-from gap_mllm.evaluation.marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
+from gap_mllm.evaluation.marked_pixel import score_marked_pixels
 from gap_mllm.evaluation.probing.linear_probe import LinearProbe
 from gap_mllm.evaluation.probing.probe_model import CONSTANT, HELD_OUT, POSITION
 from gap_mllm.evaluation.probing.probe_report import ANSWER, PIXEL_PRIOR, plot_probes, probe_csv, probe_table
@@ -35,6 +35,7 @@ from gap_mllm.processing.data.rooms.renderer import render_split
 from gap_mllm.processing.metrics_file import save_metrics
 from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
 from gap_mllm.processing.visual_prompt_gap_mllm import Mark, marks_to_tokens
+from gap_mllm.training.marked_pixel_scorer import answer_marked_pixels, make_marked_pixel_samples
 
 
 ROOMS = "rendered_rooms"

@@ -16,17 +16,13 @@ from torch import nn
 
 from gap_mllm.evaluation.baselines import fit_baselines
 from gap_mllm.evaluation.dense_points import evaluate_point_maps
-from gap_mllm.evaluation.marked_pixel import (
-    answer_marked_pixels,
-    make_marked_pixel_samples,
-    marked_pixel_scorer,
-    score_marked_pixels,
-)
+from gap_mllm.evaluation.marked_pixel import score_marked_pixels
 from gap_mllm.processing.argument_checks import check_counts
 from gap_mllm.processing.data.rooms.renderer import render_split
 from gap_mllm.processing.metrics_file import save_metrics
 from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer
+from gap_mllm.training.marked_pixel_scorer import answer_marked_pixels, make_marked_pixel_samples, marked_pixel_scorer
 
 
 ARMS = {"without_geometry": {"model_config.use_geometry": False, "frozen_geometry": {}}, "with_geometry": {}}

@@ -485,5 +485,3 @@ SCRIPTS = {
 SUBCOMMANDS = (add_convert, add_train, add_train_geometry_encoder, add_train_grpo)
 SUBCOMMANDS += (add_merge, add_evaluate, add_probe, add_push)
 SUBCOMMANDS += (add_ask, add_show, add_serve, add_data)
-
-__all__ = ["SCRIPTS", "SUBCOMMANDS", "parse_with_options"]

@@ -46,6 +46,3 @@ def _run(words):
         print(f"gap-mllm: error: {error_line(error)} {advice(error)}".rstrip(), file=sys.stderr)
         return 2
     return 0
-
-
-__all__ = ["main"]

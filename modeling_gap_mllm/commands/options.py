@@ -72,5 +72,3 @@ def _counts(text):
 
 
 _READERS = {str: str, int: int, float: float, tuple: _tuple, dict: _counts}
-
-__all__ = ["add_option_flags", "given_options", "read_option", "read_words"]

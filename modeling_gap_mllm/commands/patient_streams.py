@@ -86,6 +86,3 @@ def patient_output() -> Iterator[None]:
             for stream in (sys.stdout, sys.stderr):
                 if stream is not None:
                     stream.flush()
-
-
-__all__ = ["PatientStream", "patient_output", "plain_text"]

@@ -51,6 +51,3 @@ def error_line(error: Exception) -> str:
         name = rf"(?m)^(?:Original )?(?:\w+\.)*{wrapped[1]}(?:: |$)"
         text = re.split(name, text)[-1].strip() or f"{wrapped[1]} in a process of the data loader"
     return " ".join(text.split())
-
-
-__all__ = ["advice", "error_line", "is_user_error"]

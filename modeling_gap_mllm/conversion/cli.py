@@ -18,6 +18,3 @@ def run_convert(args: argparse.Namespace) -> None:
     else:
         output = convert_checkpoint(*args.folders, geometry_config=args.geometry_config)
     print(f"wrote {output}")
-
-
-__all__ = ["run_convert"]

@@ -201,6 +201,3 @@ def _write_processor(source, folder, config):
     )
     check_image_statistics(processor, config)
     processor.save_pretrained(folder)
-
-
-__all__ = ["convert_base_models", "convert_checkpoint"]

@@ -216,13 +216,3 @@ def read_qwen_config(folder: Path) -> dict:
         if not isinstance(data.get(key), dict):
             raise ConversionError(f"{folder / 'config.json'} has no {key}.")
     return data
-
-
-__all__ = [
-    "REFERENCE_KEYS",
-    "build_config",
-    "infer_vggt_config",
-    "read_qwen_config",
-    "reference_config",
-    "vggt_config",
-]

@@ -152,18 +152,3 @@ def read_weights(weights: WeightFiles, entries: dict) -> Iterator[tuple[str, tor
         tensor = weights[name]
         # A copy of the third: safetensors refuses to save tensors that share memory.
         yield target, tensor.contiguous() if part is None else tensor.chunk(3)[part].clone()
-
-
-__all__ = [
-    "EMBEDDING",
-    "FUSION_PREFIX",
-    "GEOMETRY_PREFIX",
-    "expected_shapes",
-    "is_geometry",
-    "is_ours",
-    "match_weights",
-    "read_weights",
-    "reference_fusion_name",
-    "reference_names",
-    "vggt_names",
-]

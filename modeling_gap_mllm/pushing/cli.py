@@ -22,6 +22,3 @@ def run_push(args: argparse.Namespace) -> None:
     for note in report.notes:
         print(f"note: {note}")
     print(f"uploaded: {report.url}" if report.url else "nothing was uploaded; --yes uploads")
-
-
-__all__ = ["run_push"]

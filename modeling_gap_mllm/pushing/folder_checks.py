@@ -140,6 +140,3 @@ def load_as_stranger(folder: Path) -> dict:
         error = next((line for line in reversed(said) if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)), said[-1])
         raise ValueError(f"it does not load where this package is not installed: {error}")
     return json.loads(run.stdout.splitlines()[-1])
-
-
-__all__ = ["card_problems", "is_hub_name", "load_as_stranger", "local_paths", "set_metadata"]

@@ -135,6 +135,3 @@ def _reason(name):
         (why for patterns, why in _REASONS if any(fnmatch(name, pattern) for pattern in patterns)),
         "no part of a published model",
     )
-
-
-__all__ = ["CARD", "METRICS", "SETTINGS", "UploadPlan", "plan_upload", "read_settings", "size_text"]

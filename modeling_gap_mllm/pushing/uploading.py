@@ -145,6 +145,3 @@ def _upload(folder, repo, private, revision, message):
         raise OSError(f"{told}.") from None
     except (HTTPError, ConnectionError) as error:
         raise OSError(f"the Hub cannot be reached ({error}); nothing was committed.") from None
-
-
-__all__ = ["PushReport", "push_folder"]

@@ -209,6 +209,3 @@ def to_serving(
         base.language_model, base.config = language_model, own
     processor.save_pretrained(folder / SCENE_ENCODER)
     return folder
-
-
-__all__ = ["SceneEmbeds", "SceneEncoder", "to_serving"]

@@ -114,6 +114,3 @@ def serve(
         )  # fmt: skip
     finally:
         server.build_server = build_server
-
-
-__all__ = ["serve"]

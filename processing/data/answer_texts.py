@@ -205,17 +205,3 @@ def read_location(sample: SceneSample) -> Truth | None:
     text = question[slice(*span)]
     spelling = Spelling(question[: span[0]], "", question[span[1] :])
     return Truth("point", (_read_numbers(text, POINT_KEY),), decimals=num_decimals(text), spelling=spelling)
-
-
-__all__ = [
-    "has_own_truth",
-    "holds_numbers",
-    "in_answered_camera",
-    "location_span",
-    "match_parts",
-    "num_decimals",
-    "read_description",
-    "read_location",
-    "read_truth",
-    "renumber_frame",
-]

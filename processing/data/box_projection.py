@@ -100,6 +100,3 @@ def is_hidden(point: np.ndarray, view: View) -> bool:
         return False
     measured = float(depth[row, column])
     return measured > 0 and point[2] > measured * (1 + SLACK_SHARE) + SLACK_M
-
-
-__all__ = ["BOX_EDGES", "NEAR_M", "box_segments", "cut_at_border", "cut_at_camera", "is_hidden"]

@@ -77,6 +77,3 @@ def axis_aligned_bounds(numbers: ArrayLike, euler_order: str) -> np.ndarray:
     corners = box_corners(np.asarray(numbers, dtype=np.float64), euler_order)
     low, high = corners.min(0), corners.max(0)
     return np.concatenate([(low + high) / 2, high - low])
-
-
-__all__ = ["axis_aligned_bounds", "box_in_camera", "box_numbers", "box_row", "in_euler_order", "oriented_box"]

@@ -12,6 +12,3 @@ class CannotAskError(ValueError):
     def __init__(self, message: str, reason: str | None = None):
         super().__init__(message)
         self.reason = reason or message
-
-
-__all__ = ["CannotAskError"]

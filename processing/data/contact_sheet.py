@@ -211,6 +211,3 @@ def _texts(sample, width, style):
     yield text_strip(f"Answer{f' ({facts})' if facts else ''}: {answer}", width, TEXT, TARGET, max_lines=4)
     if len(sample.references) > 1:
         yield text_strip(f"Accepted: {' / '.join(sample.references)}", width, SMALL, FAINT, max_lines=3)
-
-
-__all__ = ["RowStyle", "contact_sheet", "question_text", "shown_views"]

@@ -174,6 +174,3 @@ def _table_row(split, facts):
     left_out = f" ({facts.num_left_out} left out)" if facts.num_left_out else ""
     size = f"{facts.num_bytes / 1e6:.1f} MB"
     return f"| {split} | {facts.num_rows}{left_out} | {tasks} | {len(facts.files)} | {size} |"
-
-
-__all__ = ["HUB_TASKS", "KNOWN_LICENSES", "write_dataset_card"]

@@ -26,6 +26,3 @@ def depth_edges(depth: np.ndarray, tolerance: float) -> np.ndarray:
     height, width = depth.shape
     shifts = [is_flat[y : y + height, x : x + width] for y in range(3) for x in range(3)]
     return ~np.logical_and.reduce(shifts)
-
-
-__all__ = ["depth_edges"]

@@ -83,6 +83,3 @@ def _choose(fitting, total):
     best, other = sorted(fitting, key=fitting.get, reverse=True)
     is_sure = total and fitting[best] >= SURE_SHARE * total and fitting[other] < fitting[best]
     return best if is_sure else None
-
-
-__all__ = ["EULER_ORDERS", "EulerEvidence", "detect_euler_order"]

@@ -140,15 +140,3 @@ def list_folder(folder: str | Path, on_unreadable: Callable | None = None) -> li
             raise problem from None
         on_unreadable(problem)
         return []
-
-
-__all__ = [
-    "MAX_PICTURE_PIXELS",
-    "check_pixel_count",
-    "file_state",
-    "is_data_file",
-    "list_folder",
-    "refuse_special",
-    "refuse_special_file",
-    "walk_files",
-]

@@ -202,6 +202,3 @@ def _is_old(folder):
     """Whether nothing in a folder was touched for a day."""
     paths = [folder, *(Path(place, name) for place, _, names in os.walk(folder) for name in names)]
     return time.time() - max(os.lstat(path).st_mtime for path in paths) > STALE_AFTER_S
-
-
-__all__ = ["file_part", "hold_folder", "remove_file_parts", "write_atomically", "write_folder"]

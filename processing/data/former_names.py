@@ -27,6 +27,3 @@ def with_task_names(task: str | None, question_type: str | None, metadata: dict)
         return {}
     named = {key: str(metadata[key]).replace(question_type, task) for key in ("maker", "template") if key in metadata}
     return {"question_type": task, "metadata": {**metadata, **named}}
-
-
-__all__ = ["FORMER_NAMES", "task_name", "with_task_names"]

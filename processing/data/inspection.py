@@ -15,8 +15,8 @@ from statistics import median_low
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..argument_checks import check_count, check_flag, check_output_folder, check_text
-from ..input_checks_gap_mllm import whole_text
+from ..argument_checks import check_output_folder, check_text
+from ..input_checks_gap_mllm import check_count, check_flag, whole_text
 from .contact_sheet import contact_sheet
 from .euler_order import detect_euler_order
 from .inspection_report import Inspection, SplitCounts
@@ -297,6 +297,3 @@ def _shown_sample(found, row):
         else:
             sample = replace(sample, views=SceneSample.from_row({**row, "views": views}).views)
     return sample
-
-
-__all__ = ["inspect_source"]

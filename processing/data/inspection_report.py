@@ -160,6 +160,3 @@ def _count(number, name):
 def _where(event):
     names = ("file", "record", "field")
     return ", ".join(f"{name} {event[name]}" for name in names if event.get(name)) + f": {event['reason']}"
-
-
-__all__ = ["Inspection", "SplitCounts"]

@@ -53,6 +53,3 @@ class InstanceMap:
         left, top, width, height = window
         pixels = np.stack(np.meshgrid(np.arange(left, left + width), np.arange(top, top + height)), -1)
         return replace(self, ids=self.ids_at(pixels, size))
-
-
-__all__ = ["InstanceMap"]

@@ -11,17 +11,8 @@ import datasets
 import pyarrow.compute
 from transformers.utils import logging
 
-from ..argument_checks import (
-    WrongKindError,
-    check_count,
-    check_flag,
-    check_kinds,
-    check_output_file,
-    check_output_folder,
-    check_path,
-    check_text,
-)
-from ..input_checks_gap_mllm import find_half
+from ..argument_checks import check_kinds, check_output_file, check_output_folder, check_path, check_text
+from ..input_checks_gap_mllm import WrongKindError, check_count, check_flag, find_half
 from .prepared_source import prepare_once
 from .record_errors import RecordError, read_report
 from .source_builder import SourceConfig, hash_id
@@ -357,6 +348,3 @@ def _log_report(builder, path, listed_in):
     if events:
         counts = ", ".join(f"{count} {name}" for name, count in events.items())
         logger.warning(f"{builder.SOURCE}: {counts}; listed in {listed_in}.")
-
-
-__all__ = ["load_multiview", "open_source", "source_builder_class", "source_options"]

@@ -14,15 +14,8 @@ from datasets.utils.py_utils import convert_file_size_to_int
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..argument_checks import (
-    WrongKindError,
-    check_count,
-    check_flag,
-    check_output_file,
-    check_output_folder,
-    check_path,
-    check_text,
-)
+from ..argument_checks import check_output_file, check_output_folder, check_path, check_text
+from ..input_checks_gap_mllm import WrongKindError, check_count, check_flag
 from .dataset_card import write_dataset_card
 from .folder_writing import write_folder
 from .loading import load_multiview, source_builder_class
@@ -297,6 +290,3 @@ def _describe(rows, kept, left_out, output_dir, names):
         warn_of_videos(rows.select_columns("source")[kept[0]]["source"])
     num_bytes = sum((Path(output_dir) / name).stat().st_size for name in names)
     return ExportedSplit(len(kept), left_out, num_without_views, num_bytes, names, tasks)
-
-
-__all__ = ["ExportedSplit", "convert_to_parquet", "write_parquet"]

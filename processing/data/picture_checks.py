@@ -70,6 +70,3 @@ class PictureChecks:
         except RecordError as error:
             return error.reason, None
         return None, None
-
-
-__all__ = ["PictureChecks"]

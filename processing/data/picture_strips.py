@@ -69,6 +69,3 @@ def side_by_side(tiles: Sequence[Image.Image], width: int) -> Image.Image:
         strip.paste(tile, (left, 0))
         left += tile.width + GAP
     return strip
-
-
-__all__ = ["side_by_side", "stack_strips", "text_strip"]

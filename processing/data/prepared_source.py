@@ -121,6 +121,3 @@ def _package_code():
     for file in sorted(root.rglob("*.py")):
         digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
-
-
-__all__ = ["PreparedSourceBuilder", "prepare_once", "reader_code", "why_stale"]

@@ -203,6 +203,3 @@ def content_hash(path: str | Path, whole_file_bytes: int | None = None) -> str:
             file.seek(-END_BYTES, os.SEEK_END)
             digest.update(file.read(END_BYTES))
     return digest.hexdigest()
-
-
-__all__ = ["ReadLog", "TrackedPath", "content_hash", "current_log", "keep_log", "note_read", "what_changed"]

@@ -152,6 +152,3 @@ def read_report(path: str | Path) -> list[dict]:
     """
     path = Path(path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
-
-
-__all__ = ["ReadReport", "RecordError", "names_record", "naming_record", "read_report"]

@@ -204,6 +204,3 @@ def _readings(view, pixel):
     window = view.depth_m[rows, columns]
     readings = window[window > 0]
     return (float(readings.min()), float(readings.max())) if readings.size else None
-
-
-__all__ = ["answer_contradictions", "check_row", "depth_contradictions"]

@@ -496,6 +496,3 @@ def _as_16_bit(array):
     """32-bit integers that fit into 16 bits, as older Pillow reads a depth map; others are left to `encode_png`."""
     values = array.astype(np.uint16)
     return values if (values == array).all() else array
-
-
-__all__ = ["Box", "Point", "SceneMark", "SceneSample", "View"]

@@ -15,7 +15,8 @@ import datasets
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..argument_checks import check_count, check_counts, check_flag
+from ..argument_checks import check_counts
+from ..input_checks_gap_mllm import check_count, check_flag
 from .file_guards import file_state, list_folder, walk_files
 from .former_names import task_name
 from .prepared_source import PreparedSourceBuilder
@@ -315,6 +316,3 @@ def warn_of_videos(source: str) -> None:
 def hash_id(row_id: str) -> int:
     """64 bits of an id: millions of ids are remembered to find those that are there twice."""
     return int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest(), "little")
-
-
-__all__ = ["SceneSourceBuilder", "SourceConfig", "hash_id", "warn_of_videos"]

@@ -295,23 +295,3 @@ def read_axis_alignment(scene_file: Path) -> np.ndarray | None:
     except ValueError:
         raise RecordError(f"axisAlignment is {value!r}, expected 16 numbers.", file=str(scene_file)) from None
     return check_pose(numbers, "axisAlignment", scene_file)
-
-
-__all__ = [
-    "POSED_IMAGES",
-    "SENSOR_EXPORT",
-    "SPAR_IMAGES",
-    "SPAR_VIDEO",
-    "FrameLayout",
-    "DEPTH_SCALE",
-    "frame_number",
-    "frame_view",
-    "is_empty_depth",
-    "list_frames",
-    "pick_evenly",
-    "posed_view",
-    "read_axis_alignment",
-    "read_pose",
-    "read_scene_file",
-    "stored_picture",
-]

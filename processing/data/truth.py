@@ -223,6 +223,3 @@ def write_number(old: str, number: float, decimals: int, is_padded: bool = False
     if number == float(old):
         return old
     return f"{number:.{decimals}f}" if is_padded or decimals == 0 else json.dumps(number)
-
-
-__all__ = ["KINDS", "LETTERS", "Answered", "Spelling", "Truth", "answered", "render_answer", "rounded_number"]

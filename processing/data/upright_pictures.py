@@ -201,13 +201,3 @@ def quarter_turn_hint(map_shape: tuple[int, int], size: tuple[int, int], slack: 
     """A sentence for errors where a map has the shape of a picture that is turned by a quarter, else nothing."""
     is_quarter = not has_shape_of(map_shape, size, slack) and has_shape_of(map_shape[::-1], size, slack)
     return "It is turned by 90 degrees against its picture. " if is_quarter else ""
-
-
-__all__ = [
-    "has_shape_of",
-    "picture_orientation",
-    "quarter_turn_hint",
-    "store_upright",
-    "stored_picture_size",
-    "upright_depth",
-]

@@ -262,6 +262,3 @@ def _refuse_coordinates(sample, turns):
     except AugmentationRefused as error:
         index = turned[0]
         raise _refused(sample.views[index], index, turns[index].picture, error.reason, "question") from None
-
-
-__all__ = ["upright_row", "upright_sample"]

@@ -226,6 +226,3 @@ class _RecordedVideo(VideoFile):
 
     def check_size(self, width, height):
         check_pixel_count((width, height), self.path, "video")
-
-
-__all__ = ["VideoFrame", "VideoInfo", "frame_files", "read_video_frames", "read_video_views", "video_info"]

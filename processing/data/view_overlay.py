@@ -217,6 +217,3 @@ def _draw_labels(draw, labels, size):
 
 def _overlap(one, other):
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-__all__ = ["DrawnView", "draw_view", "object_colors", "object_name"]

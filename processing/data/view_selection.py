@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..argument_checks import WrongKindError, check_count
+from ..input_checks_gap_mllm import WrongKindError, check_count
 from ..prompts_gap_mllm import IMAGE_TAG
 from .answer_texts import in_answered_camera, renumber_frame
 from .record_errors import RecordError
@@ -192,13 +192,3 @@ def retag_question(question: str | None, num_views: int, keep: list[int]) -> str
         if place < len(keep) - 1:
             parts.append(gaps[min(view, num_views - 2)])
     return "".join(parts) + question[tags[-1].end() :]
-
-
-__all__ = [
-    "first_frame_number",
-    "named_views",
-    "place_views",
-    "retag_question",
-    "select_views",
-    "spread_views",
-]

@@ -354,6 +354,3 @@ def _registered(image):
     pose = image.cam_from_world()
     x, y, z, w = pose.rotation.quat
     return _Posed(image.name, image.camera_id, np.array([w, x, y, z]), np.asarray(pose.translation))
-
-
-__all__ = ["read_colmap"]

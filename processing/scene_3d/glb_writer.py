@@ -108,6 +108,3 @@ def _material(trimesh, color, alpha=255):
         metallicFactor=0.0,
         roughnessFactor=1.0,
     )
-
-
-__all__ = ["TO_GLTF", "write_glb"]

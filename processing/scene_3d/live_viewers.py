@@ -123,6 +123,3 @@ def serve_viser(scene: Scene3D, port: int = 8080) -> Any:
         server.scene.add_icosphere(name, 0.02 * radius, COLORS[mark.kind], position=mark.point)
         server.scene.add_label(f"{name}/label", mark.label or "object", position=mark.point)
     return server
-
-
-__all__ = ["serve_viser", "write_rerun"]

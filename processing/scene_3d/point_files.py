@@ -131,6 +131,3 @@ def _check_no_other_model(folder):
 
 def _words(numbers):
     return " ".join(f"{value + 0.0:.12g}" for value in numbers)
-
-
-__all__ = ["write_colmap", "write_ply"]

@@ -152,6 +152,3 @@ def load_scene(path: str | Path) -> Scene3D:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise ValueError(f"{path} is no scene that `gap-mllm ask` or `show` wrote: {error}") from None
-
-
-__all__ = ["SCENE_FILE", "WRITERS", "check_forms", "load_scene", "save_scene", "write_scene"]

@@ -246,6 +246,3 @@ def _marked(point, views):
         return None, None
     view, *pixel = point.mark
     return view, tuple(pixel) if views is None else views.picture_pixel(view, pixel)
-
-
-__all__ = ["place_results", "scene_from_points", "scene_from_sample"]

@@ -169,6 +169,3 @@ def has_camera(view: View3D) -> bool:
 def _check_kind(kind):
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
-
-
-__all__ = ["COLORS", "Box3D", "Mark3D", "Scene3D", "View3D", "frustum_corners", "has_camera"]

@@ -143,6 +143,3 @@ def _box(box, up):
     corners = box.corners
     top = corners[np.argsort(corners @ up)[-4:]].mean(0)  # where the label stands
     return {"label": box.label or "object", "kind": box.kind, "corners": corners.tolist(), "top": top.tolist()}
-
-
-__all__ = ["MAX_PAGE_POINTS", "write_html"]

@@ -200,6 +200,3 @@ def _polygon_areas(u, v):
     """(V, N) twice, counter-clockwise -> (N,)."""
     u, v = u[1:] - u[0], v[1:] - v[0]
     return (u[:-1] * v[1:] - u[1:] * v[:-1]).sum(0) / 2
-
-
-__all__ = ["OrientedBoxes", "intersection_volumes"]

@@ -156,15 +156,3 @@ def _smallest_face(boxes):
     sizes = np.abs(boxes[:, 3:6])
     with np.errstate(over="ignore"):
         return (sizes * np.roll(sizes, 1, axis=-1)).min(-1, initial=np.inf)
-
-
-__all__ = [
-    "EULER_ORDER_OF_MODE",
-    "MODES",
-    "OVERLAP_SLACK",
-    "box_overlaps",
-    "check_mode",
-    "check_order",
-    "match_in_order",
-    "overlaps_of_groups",
-]

@@ -205,6 +205,3 @@ def _check_truths(boxes):
         check_true_text(box["label"], f"the label of {name}")
         true_box(box["bbox_3d"], f"bbox_3d of {name}", 9)
     read_boxes("true boxes", [box["bbox_3d"] for box in boxes], 9)  # sizes that float64 volumes hold
-
-
-__all__ = ["NO_LABEL", "SceneDetections", "compare_detections", "detect_scene", "detect_scenes", "read_detections"]

@@ -212,6 +212,3 @@ def _pair(boxes1, boxes2, all_pairs):
             "both, or all_pairs=True to compare every box with every other."
         ) from None
     return boxes1, boxes2, shape
-
-
-__all__ = ["box_intersection_9dof", "box_iou_9dof", "box_iou_axis_aligned", "read_boxes"]

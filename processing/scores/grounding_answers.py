@@ -124,6 +124,3 @@ def _read_corrected(text, num_views, frame):
 
 def _read_reference(text, num_views, frame):
     return reference_frame_and_box(text, num_views) if frame is None else (frame, reference_box(text))
-
-
-__all__ = ["GroundedBox", "ground_box"]

@@ -117,6 +117,3 @@ def letter_score(letter: str | None, answer: str, letters: str = "ABCDEF") -> fl
     if truth not in letters:
         raise ValueError(f"the true answer is {answer!r}; expected one of the letters {letters}.")
     return float(letter == truth)
-
-
-__all__ = ["EXTRACTION_MODES", "answer_letter", "choice_score", "extract_choice", "letter_score", "read_choice"]

@@ -55,6 +55,3 @@ def mask_overlap(masks: np.ndarray, truth: np.ndarray) -> MaskOverlap:
     both, either = (masks & truth).sum((1, 2)), (masks | truth).sum((1, 2))
     views = tuple(float(a / b) if b else float("nan") for a, b in zip(both, either, strict=True))
     return MaskOverlap(float(both.sum() / either.sum()), views)
-
-
-__all__ = ["MaskOverlap", "mask_overlap"]

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 
-from ..answers_gap_mllm import last_answer_tag
 from .number_words import FRACTION, FRACTIONS, NUMBER_WORDS, SCALES, decimals, whole_number
 
 
@@ -91,6 +90,3 @@ def mean_relative_accuracy(prediction: float | None, target: float) -> float:
     if target == 0:
         return float(prediction == 0)
     return float(np.mean(abs(prediction - target) / abs(target) <= 1 - RELATIVE_THRESHOLDS))
-
-
-__all__ = ["RELATIVE_THRESHOLDS", "first_number", "last_answer_tag", "mean_relative_accuracy", "numbers_in"]

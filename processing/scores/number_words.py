@@ -49,6 +49,3 @@ def whole_number(words: str) -> int:
 def decimals(words: str) -> str:
     """The digits of words that `NUMBER_WORDS` found as "decimals": "five zero" is "50"."""
     return "".join(str(_VALUES[word]) for word in re.findall("[a-z]+", words))
-
-
-__all__ = ["FRACTION", "FRACTIONS", "NUMBER_WORDS", "SCALES", "TENS", "WORDS", "decimals", "whole_number"]

@@ -152,14 +152,3 @@ def why_rejected(parsed: ParsedAnswer) -> str | None:
     if parsed.rejected:
         return parsed.rejected[0].reason
     return "cut off" if parsed.truncated else "no object"
-
-
-__all__ = [
-    "NEAR_M",
-    "PointAnswer",
-    "SparsePoints",
-    "point_figures",
-    "read_point_answer",
-    "read_sparse_points",
-    "why_rejected",
-]

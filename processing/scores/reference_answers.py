@@ -162,13 +162,3 @@ def _nine_numbers(record):
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError(f"{_BOX_KEY} holds a number that is not finite")
     return numbers
-
-
-__all__ = [
-    "DetectedObjects",
-    "read_literal",
-    "reference_box",
-    "reference_detections",
-    "reference_frame",
-    "reference_frame_and_box",
-]

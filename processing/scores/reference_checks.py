@@ -188,26 +188,3 @@ def check_choice(value: object, name: str, choices: Sequence[str]) -> None:
 def check_choices(values: Sequence, name: str, choices: Sequence[str]) -> None:
     """`check_choice` of each value, which the message names as a question."""
     map_named("question", lambda value: check_choice(value, name, choices), values)
-
-
-__all__ = [
-    "RecordValueError",
-    "as_array",
-    "as_numbers",
-    "as_text",
-    "check_choice",
-    "check_choices",
-    "check_equal_lengths",
-    "check_record",
-    "check_text",
-    "check_true_text",
-    "is_list",
-    "is_number",
-    "is_whole_number",
-    "map_named",
-    "naming",
-    "shorten",
-    "true_array",
-    "true_box",
-    "true_numbers",
-]

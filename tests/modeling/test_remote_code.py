@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 import gap_mllm
 from gap_mllm import GapMllmForConditionalGeneration, GapMllmForPreTraining, GapMllmProcessor
-from gap_mllm.convert import convert_checkpoint
+from gap_mllm.conversion import convert_checkpoint
 from gap_mllm.hub import remote_code_files, save_for_hub
 from gap_mllm.modeling_gap_mllm import GapMllmModel
 from gap_mllm.processing import build_tiny_processor

@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from gap_mllm.processing.argument_checks import (
-    WrongKindError,
-    check_count,
     check_device,
-    check_flag,
     check_kinds,
     check_names,
-    check_number,
     check_output_file,
     check_output_folder,
     check_path,
-    check_positive,
     check_text,
+)
+from gap_mllm.processing.input_checks_gap_mllm import (
+    WrongKindError,
+    check_count,
+    check_flag,
+    check_number,
+    check_positive,
 )
 
 

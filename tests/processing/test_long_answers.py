@@ -12,10 +12,9 @@ from gap_mllm.evaluation.metrics.answer_cleaning import clean_answer
 from gap_mllm.evaluation.metrics.lmms_eval_rules import lmms_eval_number, lmms_eval_text
 from gap_mllm.processing import parse_boxes, parse_frame, parse_points
 from gap_mllm.processing.answer_grammar_gap_mllm import JsonEnd, closed_objects, cut_after_json
-from gap_mllm.processing.answers_gap_mllm import parse_choice
+from gap_mllm.processing.answers_gap_mllm import last_answer_tag, parse_choice
 from gap_mllm.processing.scores import first_number, numbers_in, read_detections
 from gap_mllm.processing.scores.letters import EXTRACTION_MODES, extract_choice
-from gap_mllm.processing.scores.number_answers import last_answer_tag
 from gap_mllm.training import box_iou_reward, choice_reward, format_reward
 
 

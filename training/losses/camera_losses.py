@@ -308,13 +308,3 @@ def _between(camera_to_world):
     inverse = camera_to_world[:, :, None, :3, :3].transpose(-1, -2)
     step = camera_to_world[:, None, :, :3, 3] - camera_to_world[:, :, None, :3, 3]
     return inverse @ camera_to_world[:, None, :, :3, :3], (inverse @ step[..., None])[..., 0]
-
-
-__all__ = [
-    "field_of_view_loss",
-    "pose_encoding_loss",
-    "pose_loss",
-    "relative_pose_loss",
-    "rotation_loss",
-    "translation_loss",
-]

@@ -282,13 +282,3 @@ def _pairs(features, lacking, groups, num_groups):
     squared = (features - mean[groups]).square().sum(1) * count[groups] + lacking * (count[groups] - 1)
     spread = ones.new_zeros(num_groups).index_add(0, groups, squared) / 2
     return spread, count * (count - 1) / 2
-
-
-__all__ = [
-    "VOXEL_EXTENT_M",
-    "point_consistency_loss",
-    "point_contrast_loss",
-    "point_pixel_contrast_loss",
-    "voxel_ids",
-    "voxel_indices",
-]

@@ -228,6 +228,3 @@ def depth_gradient_loss(
     num_strides = len(strides) if over_pixels else counted.sum(0).clamp_min(1)
     values = only_valid(values, counted).sum(0) / num_strides
     return sum_over_places(values, valid[:, None].flatten(1).any(1))
-
-
-__all__ = ["depth_gradient_loss", "log_depth_loss", "scale_invariant_depth_loss", "trimmed_depth_loss"]

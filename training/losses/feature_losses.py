@@ -151,6 +151,3 @@ def relational_distillation_loss(prediction: torch.Tensor, target: torch.Tensor)
     prediction, target = unit(prediction), unit(target.detach())
     losses = (prediction @ prediction.T - target @ target.T).abs()
     return LossSum(losses.sum(), torch.tensor(losses.numel(), device=losses.device))
-
-
-__all__ = ["feature_distillation_loss", "layer_distillation_loss", "pool_features", "relational_distillation_loss"]

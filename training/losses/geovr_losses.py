@@ -77,6 +77,3 @@ def geovr_losses(
 def _of_scene(loss):
     """The mean over whatever was counted, as one item."""
     return LossSum(loss.mean, (loss.count > 0).long())
-
-
-__all__ = ["GEOVR_WEIGHTS", "geovr_losses"]

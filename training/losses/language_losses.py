@@ -301,15 +301,3 @@ def relation_alignment_loss(
         first, second = only_valid(first, known.any(1)), only_valid(second, known.any(1))
     steps = second - first
     return region_text_sigmoid_loss(steps, texts, holds, known, scale=scale, bias=bias)
-
-
-__all__ = [
-    "SHAPE_WORDS",
-    "SPATIAL_RELATIONS",
-    "label_map_loss",
-    "pool_regions",
-    "region_text_contrast_loss",
-    "region_text_sigmoid_loss",
-    "relation_alignment_loss",
-    "spatial_relations",
-]

@@ -189,6 +189,3 @@ def check_temperature(temperature: float | torch.Tensor) -> None:
 def unit(features: torch.Tensor) -> torch.Tensor:
     """Features of length 1; those of length 0 stay 0."""
     return F.normalize(features, dim=-1, eps=1e-12)
-
-
-__all__ = ["LossSum", "check_shapes", "in_full_precision", "weighted_loss"]

@@ -87,6 +87,3 @@ def metric_scale_loss(prediction: torch.Tensor, target: torch.Tensor, valid: tor
     valid = valid_mask(valid, target.isfinite() & (target > 0))
     prediction, target = only_valid(prediction, valid), only_valid(target, valid)
     return sum_over_places((prediction.log1p() - target.log1p()).abs(), valid)
-
-
-__all__ = ["metric_scale_loss", "metric_scale_target"]

@@ -162,6 +162,3 @@ def normal_loss(
     cosine = (prediction * target).sum(-1)
     losses = torch.atan2(torch.linalg.cross(prediction, target).norm(dim=-1), cosine) if angle else 1 - cosine
     return sum_over_places(losses, valid)
-
-
-__all__ = ["normal_loss", "normals_from_depth", "normals_from_points", "quadrant_normals"]

@@ -157,6 +157,3 @@ def point_map_loss(
     confidence = torch.ones_like(valid, dtype=prediction.dtype) if confidence is None else confidence
     check_shapes(confidence=confidence, valid=valid)
     return confidence_loss(_distance(prediction, target)[valid], confidence[valid], alpha, weigh_error=weigh_error)
-
-
-__all__ = ["confidence_loss", "normalise_points", "point_loss", "point_map_loss"]

@@ -89,6 +89,3 @@ def occupancy_loss(logits: torch.Tensor, target: torch.Tensor, valid: torch.Tens
     target, valid = valid_mask(target, places), valid_mask(valid, places)
     losses = F.binary_cross_entropy_with_logits(only_valid(logits, valid), target.to(logits.dtype), reduction="none")
     return sum_over_entries(losses, valid)
-
-
-__all__ = ["chamfer_loss", "occupancy_loss"]

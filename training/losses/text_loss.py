@@ -81,6 +81,3 @@ def number_loss(
     distances = (token_numbers[numbers] - told[rows, None]).abs()
     losses = (logits[rows][:, numbers].softmax(-1) * distances).sum(-1)
     return LossSum((losses * weights[rows]).sum(), weights[rows].sum())
-
-
-__all__ = ["IGNORE_INDEX", "number_loss", "text_loss"]

@@ -126,6 +126,3 @@ def _unpacked(tensors, about):
     cameras = {name: tensors.get(name) for name in ("intrinsics", "camera_to_first")}
     units = {name: json.loads(told) for name, told in about.items() if name in ("is_metric", "canonical_focal_px")}
     return TeacherTargets(listed["depth"], listed["confidence"], **cameras, features=features, **units)
-
-
-__all__ = ["CachedTeacher", "scene_key"]

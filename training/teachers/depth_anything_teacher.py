@@ -121,6 +121,3 @@ class DepthAnythingTeacher:
                 "Take a layer that its backbone has."
             )
         return list(torch.as_tensor(features))
-
-
-__all__ = ["DepthAnythingTeacher"]

@@ -6,15 +6,8 @@ from pathlib import Path
 import torch
 
 from ...processing.data.scene_sample import View
-from ...processing.data.video_labels.depth_teacher import (
-    Teacher,
-    ask_teacher,
-    load_teacher,
-    read_answer,
-    teacher_inputs,
-    teacher_name,
-)
-from ...processing.frame_sampling_gap_mllm import picture_sizes
+from ...processing.data.video_labels.depth_teacher import Teacher, ask_teacher, load_teacher, read_answer, teacher_name
+from ...processing.frame_sampling_gap_mllm import picture_sizes, teacher_inputs
 from ..geometry_cache import content_key
 from .teacher_targets import TeacherTargets
 
@@ -101,6 +94,3 @@ class ModelTeacher:
             name: [part.unflatten(0, grid) for part, grid in zip(flat.split(counts), geometry.grid, strict=True)]
             for name, flat in zip(names, geometry.tap_features, strict=True)
         }
-
-
-__all__ = ["ModelTeacher"]

@@ -84,6 +84,3 @@ def _normalised(told):
     poses[:, :3, 3] /= unit
     depth = [(each / unit).nan_to_num(0.0) for each in told.depth]
     return replace(told, depth=depth, camera_to_first=poses, is_metric=False)
-
-
-__all__ = ["RecordedTeacher"]

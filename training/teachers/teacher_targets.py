@@ -196,6 +196,3 @@ class SceneTeacher(Protocol):
     """
 
     def __call__(self, views: Sequence[View]) -> TeacherTargets: ...
-
-
-__all__ = ["SceneTeacher", "TeacherTargets", "check_map_shape", "join_targets"]

@@ -178,6 +178,3 @@ def _tokens(term):
 
 def _known(vectors):
     return [vector.cpu() if vector.isfinite().all() else None for vector in vectors]
-
-
-__all__ = ["CameraTerm", "FieldOfViewTerm", "MetricScaleTerm"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from ...configuration_gap_mllm import GapMllmConfig
-from ...processing.argument_checks import check_positive
 from ...processing.data.scene_sample import View
+from ...processing.input_checks_gap_mllm import check_positive
 from ..losses import LossSum, point_consistency_loss, point_contrast_loss, voxel_ids
 from ..object_targets import CELLS
 from ..teachers import TeacherTargets
@@ -111,6 +111,3 @@ def _first_of_view(voxels, number):
         0, place, torch.arange(len(place)), reduce="amin"
     )
     return torch.where(first[place] == torch.arange(len(place)), voxels, -1)
-
-
-__all__ = ["ConsistencyTerm", "CorrespondenceTerm"]

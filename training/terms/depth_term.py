@@ -158,6 +158,3 @@ def _output_grids(told, grids, settings):
 
 def _sizes(grids, settings):
     return [(rows * settings["side"], columns * settings["side"]) for rows, columns in grids]
-
-
-__all__ = ["DepthTerm", "NormalsTerm"]

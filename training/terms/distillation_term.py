@@ -160,6 +160,3 @@ def _pooled(index, features, grid, by_windows):
             f"{features.shape[1]}, which is coarser. Show smaller pictures (max_view_pixels), or take a finer teacher."
         )
     return pool_features(features[None].float().cpu(), grid)[0].flatten(0, 1)
-
-
-__all__ = ["DistillationTerm"]

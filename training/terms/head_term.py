@@ -112,6 +112,3 @@ class HeadTerm(LossTerm):
                 f"{list(model.training_heads)}). Call set_training_heads(model, args) before, and give the Teaching "
                 "that it returns to SceneCollator."
             )
-
-
-__all__ = ["OWN_ENCODER", "HeadTerm"]

@@ -62,6 +62,3 @@ class LabelMapTerm(ObjectTerm):
     def scene_loss(self, features: torch.Tensor, scene: Mapping[str, object]) -> LossSum:
         places = features.unflatten(1, (self.side**2, -1)).flatten(0, 1)
         return label_map_loss(places, scene["texts"], scene["labels"].flatten(), temperature=self.temperature)
-
-
-__all__ = ["LabelMapTerm"]

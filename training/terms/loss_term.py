@@ -101,6 +101,3 @@ class LossTerm:
         Raises:
             ValueError: if a head that the term needs is missing, or what it would train is frozen.
         """
-
-
-__all__ = ["LossTerm"]

@@ -56,6 +56,3 @@ def token_numbers(tokenizer: object) -> torch.Tensor:
         if _NUMBER.fullmatch(token):
             numbers[index] = float(token)
     return numbers
-
-
-__all__ = ["NumberTerm", "token_numbers"]

@@ -42,6 +42,3 @@ class PointMapTerm(LossTerm):
             return sum(others, first)
 
         return sum_by_rows(compute, rows_of_tokens(inputs, len(targets)), targets.device).sum
-
-
-__all__ = ["PointMapTerm"]

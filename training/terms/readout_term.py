@@ -42,6 +42,3 @@ class ReadoutTerm(LossTerm):
                 recording.watch(inputs["document_ids"], inputs["readout_targets"])
                 self._recording = recording
             yield
-
-
-__all__ = ["ReadoutTerm"]

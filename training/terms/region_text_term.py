@@ -69,6 +69,3 @@ class RegionTextTerm(ObjectTerm):
         told = {"temperature": self.temperature, "symmetric": False}
         of_shapes = region_text_contrast_loss(regions, shapes, scene["shapes"], **told)
         return LossSum(loss.sum + self.shape_weight * of_shapes.sum, loss.count)
-
-
-__all__ = ["SHAPE_OF_LABEL", "RegionTextTerm"]

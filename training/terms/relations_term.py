@@ -42,6 +42,3 @@ class RelationsTerm(ObjectTerm):
         regions = pool_regions(features, scene["tokens"], int(scene["tokens"].max()) + 1)
         wanted = scene["pairs"], scene["texts"], scene["holds"], scene["known"]
         return relation_alignment_loss(regions, *wanted, scale=self.scale)
-
-
-__all__ = ["RelationsTerm"]

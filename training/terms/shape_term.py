@@ -70,6 +70,3 @@ def occupied_cells(points: torch.Tensor, side: int, extent_m: float) -> torch.Te
     cells = (places * places.new_tensor([side * side, side, 1])).sum(-1)
     occupied = torch.zeros(len(points), side**3 + 1, dtype=torch.bool, device=points.device)  # the last: outside
     return occupied.scatter(1, torch.where(is_inside, cells, side**3), True)[:, :-1]
-
-
-__all__ = ["ShapeTerm", "occupied_cells"]

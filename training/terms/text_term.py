@@ -29,6 +29,3 @@ class TextTerm(LossTerm):
     def sum(self, outputs: GapMllmPreTrainingOutput, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         weights = inputs["label_weights"][tuple(outputs.answer_positions.T)]
         return text_loss(outputs.answer_logits, outputs.answer_targets, weights).sum
-
-
-__all__ = ["TextTerm"]

@@ -131,6 +131,3 @@ class ObjectTerm(TokenTerm):
             scene["texts"] = _token_ids(scene["texts"], tokenizer)
         views = [True if is_known else None for is_known in objects.is_known]
         return {"views": views, **{name: [value] for name, value in scene.items()}}
-
-
-__all__ = ["ObjectTerm", "TokenTerm"]

@@ -12,13 +12,14 @@ from torch.utils.data import Subset
 from gap_mllm.evaluation.baselines import fit_baselines
 from gap_mllm.evaluation.benchmarks.posed_boxes import constant_box
 from gap_mllm.evaluation.dense_points import evaluate_point_maps
-from gap_mllm.evaluation.marked_pixel import answer_marked_pixels, make_marked_pixel_samples, score_marked_pixels
+from gap_mllm.evaluation.marked_pixel import score_marked_pixels
 from gap_mllm.processing.argument_checks import check_counts, check_names
 from gap_mllm.processing.asking_gap_mllm import Asker
 from gap_mllm.processing.data import load_multiview, make_tasks
 from gap_mllm.processing.data.rooms.renderer import render_split
 from gap_mllm.processing.processing_gap_mllm import GapMllmProcessor
 from gap_mllm.training.geometry_aligned_trainer import GeometryAlignedTrainer
+from gap_mllm.training.marked_pixel_scorer import answer_marked_pixels, make_marked_pixel_samples
 from gap_mllm.training.rooms import RoomQuestionDataset
 
 

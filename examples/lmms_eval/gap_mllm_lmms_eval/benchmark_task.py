@@ -112,14 +112,3 @@ acc25, acc50, miou = figure("acc25"), figure("acc50"), figure("miou")
 em, em_refined = figure("em"), figure("em_refined")
 cider, bleu_4, meteor, rouge_l = figure("cider"), figure("bleu_4"), figure("meteor"), figure("rouge_l")
 f1, precision, recall = figure("f1"), figure("precision"), figure("recall")
-
-__all__ = [
-    "FIGURES",
-    "doc_to_messages",
-    "doc_to_target",
-    "doc_to_text",
-    "doc_to_visual",
-    "figure",
-    "open_questions",
-    "process_results",
-]

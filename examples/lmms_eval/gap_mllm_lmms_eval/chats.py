@@ -101,6 +101,3 @@ def _picture_size(picture):
 @lru_cache(maxsize=4)
 def _video_frames(path, num_frames):
     return tuple(View(picture=view["image"]).image for view in read_video_views(path, num_frames))
-
-
-__all__ = ["chat_shape", "num_characters", "read_chat", "show_views"]

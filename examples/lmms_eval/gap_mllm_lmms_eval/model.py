@@ -199,6 +199,3 @@ def _positive(name, value):
     if number < 1:
         raise ValueError(f"{name} is {value!r}; expected a number of at least 1.")
     return number
-
-
-__all__ = ["GapMllm"]

@@ -63,6 +63,3 @@ def _stop_strings(until):
     if not isinstance(until, list | tuple) or not all(isinstance(stop, str) for stop in until):
         raise TypeError(f"until is {until!r}; expected a text or a list of texts.")
     return tuple(stop for stop in until if stop and stop != PARAGRAPH)
-
-
-__all__ = ["KNOWN", "GenerationSettings"]

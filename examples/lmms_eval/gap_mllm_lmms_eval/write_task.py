@@ -83,5 +83,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-__all__ = ["TASKS", "write_task"]

@@ -122,6 +122,3 @@ class GapMllmForConditionalGeneration(Qwen3VLForConditionalGeneration):
                 views.append(replace(feature, data=data, mm_position=place))
                 start += count
         return super().get_mrope_input_positions(input_tokens, views)
-
-
-__all__ = ["GapMllmForConditionalGeneration"]

@@ -30,6 +30,3 @@ class SceneRenderer(HfRenderer):
                 f"The prompt has {count} image or video tokens, but no pictures came with it. Send the pictures, in "
                 "the messages or as multi_modal_data, or leave the tokens out."
             )
-
-
-__all__ = ["SceneRenderer"]

@@ -57,6 +57,3 @@ class SceneDataParser(Qwen3VLMultiModalDataParser):
         if isinstance(data, list) and len(data) == 1 and isinstance(data[0], list):
             return SceneItems(data[0])
         return super()._parse_image_data(data)
-
-
-__all__ = ["SceneDataParser", "SceneItems"]

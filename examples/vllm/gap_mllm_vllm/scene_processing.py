@@ -193,6 +193,3 @@ def _same(given, expected):
     given = torch.as_tensor(given, dtype=torch.float64)
     expected = torch.as_tensor(expected, dtype=torch.float64)
     return bool((given - expected).abs().max() < 1e-6)
-
-
-__all__ = ["SceneDummyInputsBuilder", "SceneMultiModalProcessor", "SceneProcessingInfo"]

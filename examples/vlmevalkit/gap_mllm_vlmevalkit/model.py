@@ -85,6 +85,3 @@ class GapMllm(BaseModel):
         if part["type"] == "video":
             return [View(picture=view["image"]).image for view in read_video_views(part["value"], self.num_frames)]
         raise ValueError(f"a message holds a part of type {part['type']!r}; expected text, image or video.")
-
-
-__all__ = ["GapMllm"]

@@ -100,6 +100,3 @@ def move_location(step: str, sample: SceneSample, question: str, to_new_first: n
             break
     moved = to_new_first[:3, :3] @ place + to_new_first[:3, 3]
     return render_answer(replace(location, items=(replace(item, numbers=tuple(moved)),)))
-
-
-__all__ = ["follow_views", "move_location"]

@@ -305,13 +305,3 @@ def marked_sample(sample: SceneSample, correspondences: CoarseCorrespondences, p
     ]
     metadata = {**sample.metadata, "coarse_correspondences": table}
     return replace(sample, views=tuple(views), question=question or sample.question, metadata=metadata)
-
-
-__all__ = [
-    "CORRESPONDENCE_PROMPT",
-    "CoarseCorrespondences",
-    "MarkedThing",
-    "coarse_correspondences",
-    "draw_numbers",
-    "marked_sample",
-]

@@ -220,14 +220,3 @@ _AROUND = ((0, -1), (0, 1), (-1, 0), (1, 0), (0, 0))
 
 def _whole_pixel(pixel) -> tuple[int, int]:
     return int(np.rint(pixel[0])), int(np.rint(pixel[1]))
-
-
-__all__ = [
-    "PLACE_GAP_M",
-    "Candidate",
-    "instance_candidates",
-    "point_candidates",
-    "square_cover",
-    "surface_candidates",
-    "track_candidates",
-]

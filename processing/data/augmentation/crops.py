@@ -323,6 +323,3 @@ def _resize_mark(mark, scale, size):
     if mark.kind != "box":
         pixels = np.clip(np.rint(pixels), 0, np.array(size) - 1)
     return replace(mark, xy=tuple(map(float, pixels)))
-
-
-__all__ = ["crop_views", "depth_values", "mark_pixels", "place_mark", "random_crop", "resize_views"]

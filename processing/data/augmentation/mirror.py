@@ -128,6 +128,3 @@ def _flip_mark(mark, size):
     else:
         pixels = (last - pixels[0], pixels[1])
     return place_mark(mark, pixels, size)
-
-
-__all__ = ["flip_horizontally"]

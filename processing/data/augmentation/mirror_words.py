@@ -117,6 +117,3 @@ def _like(word, pairs):
 def _turned(found, counter):
     word = "clockwise" if found[1] else counter + "clockwise"
     return word.upper() if found[0].isupper() else word.capitalize() if found[0][0].isupper() else word
-
-
-__all__ = ["check_mirror_safe", "mirror_text"]

@@ -255,6 +255,3 @@ class SceneAugmentation:
     def _jitter(self, sample, rng):
         strength = self.config.color_strength * rng.random()
         return jitter_views(sample, rng, strength, self.config.is_color_per_view)
-
-
-__all__ = ["AugmentationConfig", "SceneAugmentation", "jitter_colors", "jitter_views"]

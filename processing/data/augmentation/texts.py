@@ -189,23 +189,3 @@ def replace_texts(sample: SceneSample, change: Callable[[str], str]):
         boxes=tuple(boxes),
         points=tuple(points),
     )
-
-
-__all__ = [
-    "KNOWN_TASKS",
-    "NUMBER_TASKS",
-    "TEXT_TASKS",
-    "AugmentationRefused",
-    "asks_first_clear",
-    "check_answers",
-    "check_coordinates",
-    "check_mentions",
-    "check_places",
-    "check_task",
-    "check_time",
-    "check_viewpoint",
-    "free_texts",
-    "names_view",
-    "refuse",
-    "replace_texts",
-]

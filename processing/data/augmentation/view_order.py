@@ -221,6 +221,3 @@ def _move_point(sample, old, new, first):
     if old.frame != "camera" or old.xyz is None:
         return new
     return replace(new, xyz=transform_points(_from_first(sample, first), old.xyz))
-
-
-__all__ = ["drop_views", "droppable_views", "random_order", "reorder_views"]

@@ -117,6 +117,3 @@ def find_lost(step: str, before: SceneSample, after: SceneSample, kept_views: li
         name = before.boxes[min(lost)].label
         raise refuse(step, before, f"box {min(lost)} ({name}), which it asks for, would no longer be visible.")
     return lost
-
-
-__all__ = ["count_box_pixels", "depth_camera", "find_lost"]

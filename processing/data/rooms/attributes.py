@@ -44,6 +44,3 @@ def piece_attributes(scene: RoomScene) -> list[dict[str, str]]:
             words["place"] = "against the wall" if gap < AT_WALL_M else "away from the walls"
         found.append(words)
     return found
-
-
-__all__ = ["piece_attributes", "size_word", "wall_gap"]

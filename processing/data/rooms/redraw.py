@@ -43,6 +43,3 @@ def first_askable(draw: Callable, on_redraw: Callable | None = None):
         "other tasks.",
         last.reason,
     )
-
-
-__all__ = ["MAX_DRAWS", "first_askable"]

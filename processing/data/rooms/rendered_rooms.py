@@ -101,6 +101,3 @@ class RenderedRooms:
 def _generator(*numbers: int, attempt: int = 0) -> np.random.Generator:
     """A generator of its own for whatever stands in for a room."""
     return np.random.default_rng([*numbers, attempt] if attempt else list(numbers))
-
-
-__all__ = ["RenderedRooms"]

@@ -140,14 +140,3 @@ def scene_row(scene: RoomScene, question: SceneSample, views: list[dict], split:
     if question.truth is not None:
         known["description"] = question.truth.description
     return {**replace(question, views=(), split=split, id=row_id, metadata=known).to_row(), "views": views}
-
-
-__all__ = [
-    "ROOM_TASKS",
-    "make_question",
-    "make_questions",
-    "room_sample",
-    "room_views",
-    "scene_row",
-    "scene_views",
-]

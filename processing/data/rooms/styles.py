@@ -80,6 +80,3 @@ class RoomStyle:
         for name, (given, low, high) in ranges.items():
             if len(given) != 2 or not low <= given[0] <= given[1] <= high:
                 raise ValueError(f"{name} is {given}; expected two numbers in order, from {low:g} to {high:g}.")
-
-
-__all__ = ["USUAL_WALK", "RoomStyle", "Walk"]

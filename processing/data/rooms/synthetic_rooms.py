@@ -134,6 +134,3 @@ class SyntheticRooms(PreparedSourceBuilder):
             made = make_questions(scene, task, count)
             questions |= {f"{task}-{number}": question for number, question in enumerate(made)}
         return scene, questions
-
-
-__all__ = ["SyntheticRooms", "SyntheticRoomsConfig"]

@@ -89,6 +89,3 @@ class RoomVariety:
         arm = int(rng.integers(self.mark_arms[0], self.mark_arms[1] + 1))
         drawn = int(rng.integers(0, 1 + arm // 4)) if self.mark_half_thickness is None else self.mark_half_thickness
         return CrossSize(arm, drawn)
-
-
-__all__ = ["RoomVariety"]

@@ -79,6 +79,3 @@ def embedded_view(picture: dict | bytes, field: str, image_path: str | None = No
     name = image_path or path
     stored_header({"bytes": content or b"", "path": name}, field)
     return {"image": {"bytes": content, "path": None}, "image_path": name}
-
-
-__all__ = ["embedded_view", "iter_parquet_rows", "parquet_errors"]

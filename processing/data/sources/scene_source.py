@@ -67,6 +67,3 @@ class SceneSource(SceneSourceBuilder):
         """The fields of a row. Poses are in the scan frame."""
         row = {"id": scene_id, "task": "scene", "scene_id": scene_id, "views": views, "boxes": boxes}
         return {**row, "pose_frame": "scan", "world_to_aligned": world_to_aligned, "metadata": metadata, **fields}
-
-
-__all__ = ["SceneSource"]

@@ -84,6 +84,3 @@ def refuse_missing_videos(names: Sequence[str], root: Path, prefixes: tuple[str,
             "video",
             file=str(file),
         )
-
-
-__all__ = ["VideoSource", "find_video", "refuse_missing_videos"]

@@ -198,23 +198,3 @@ def bench_prompt(question: str, task: str, format_type: str) -> str:
     if format_type == "fill":
         return f"{question}\n{WORD_LINE}"
     return f"{question}\n{SPAR_BENCH_BOX_LINE if task in SPAR_BENCH_BOX_TASKS else ''}\n{LETTER_LINE}"
-
-
-__all__ = [
-    "ANY_NUMBER_PROMPT",
-    "GROUND_TOKEN",
-    "LETTER_LINE",
-    "LETTER_PROMPTS",
-    "LETTER_STYLES",
-    "PROMPT_STYLES",
-    "VGLLM_GROUNDING_PROMPT",
-    "VIDEO3DLLM_PROMPTS",
-    "VSIBENCH_PROMPTS",
-    "bench_prompt",
-    "gap_mllm_question",
-    "letter_prompt",
-    "numbered_tags",
-    "vgllm_question",
-    "video3dllm_question",
-    "vsibench_prompt",
-]

@@ -184,6 +184,3 @@ def _edge_gaps(a, b):
     t = np.clip((uv * s + vw) / vv, 0, 1)
     s = np.clip((uv * t - uw) / uu, 0, 1)
     return np.linalg.norm(w + s[:, None] * u - t[:, None] * v, axis=-1)
-
-
-__all__ = ["Solid", "box_gap", "contains", "is_within", "object_limits", "ray_depths"]

@@ -132,5 +132,3 @@ CAMERA_MAKERS = {
     "camera_angle": ask_camera_angle,
     "farthest_view": ask_farthest_view,
 }
-
-__all__ = ["CAMERA_MAKERS", "motion_between", *sorted(f"ask_{name}" for name in CAMERA_MAKERS)]

@@ -139,6 +139,3 @@ def captions(scene: TaskScene, item: SceneObject) -> list[str]:
         sentences.append(f"This is {name}, about {height} metres tall. It is {where}.")
     sentences += [f"{name[0].upper()}{name[1:]} that is {clause}." for clause in clauses]
     return sentences
-
-
-__all__ = ["captions", "describe", "find_anchors", "name_objects", "named_items", "names_of", "place_clauses"]

@@ -172,6 +172,3 @@ HELD_OUT_CHOICE_ENDINGS = (
     "\nMultiple choice:\n{options}\nYour pick?",
     "\n{options}\nRespond with a single capital letter and nothing else.",
 )
-
-
-__all__ = ["HELD_OUT", "HELD_OUT_CHOICE_ENDINGS"]

@@ -184,6 +184,3 @@ def _content(question: SceneSample):
     marks = tuple((mark.view, mark.xy) for mark in question.marks)
     asked = question.metadata["maker_facts"]
     return marks, question.question_type, repr(sorted(asked.items())), tuple(box.label for box in question.boxes)
-
-
-__all__ = ["REPEATED", "TASK_MAKERS", "MadeTasks", "make_tasks"]

@@ -141,5 +141,3 @@ class TaskMargins:
 
 
 MARGINS = TaskMargins()  # where nothing else is said
-
-__all__ = ["MARGINS", "NAME_GROUPS", "STRUCTURE_NAMES", "TaskMargins"]

@@ -212,5 +212,3 @@ MEASUREMENT_MAKERS = {
     "object_count": ask_object_count,
     "nearest_object": ask_nearest_object,
 }
-
-__all__ = ["MEASUREMENT_MAKERS", "named_pair", *sorted(f"ask_{name}" for name in MEASUREMENT_MAKERS)]

@@ -140,5 +140,3 @@ OBJECT_MAKERS = {
     "grounding_box": ask_grounding_box,
     "dense_caption": ask_dense_caption,
 }
-
-__all__ = ["OBJECT_MAKERS", "ask_detection3d", "ask_grounding_box", "ask_grounding_frame", "ask_dense_caption"]

@@ -366,6 +366,3 @@ CHOICE_ENDINGS = (  # besides the package's own; "right" would be taken for a di
     "|Answer with its letter.>",
     "\n{options}\n<Which letter is correct?|Answer with the letter.>",
 )
-
-
-__all__ = ["CHOICE_ENDINGS", "PHRASES", "TEMPLATES"]

@@ -223,14 +223,3 @@ def draw_marks(
 
 
 PIXEL_MAKERS = {"reconstruction": ask_reconstruction, "sparse_points": ask_sparse_points}
-
-__all__ = [
-    "OBJECT_SHARE",
-    "PIXEL_MAKERS",
-    "ask_reconstruction",
-    "ask_sparse_points",
-    "draft_of_mark",
-    "draw_mark",
-    "draw_marks",
-    "is_apart",
-]

@@ -124,5 +124,3 @@ def _draft(item, description, points, by_use):
 
 
 REASONING_MAKERS = {"reasoning_segmentation": ask_reasoning_segmentation}
-
-__all__ = ["REASONING_MAKERS", "USES", "ask_reasoning_segmentation", "points_on", "uses_of"]

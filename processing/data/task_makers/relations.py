@@ -131,5 +131,3 @@ RELATION_MAKERS = {
     "above_below": ask_above_below,
     "facing_direction": ask_facing_direction,
 }
-
-__all__ = ["RELATION_MAKERS", "direction_from", *sorted(f"ask_{name}" for name in RELATION_MAKERS)]

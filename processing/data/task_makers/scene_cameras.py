@@ -248,6 +248,3 @@ def scene_cameras(sample: SceneSample, margins: TaskMargins) -> list[SceneCamera
         known = (intrinsics, to_first, depth, depth_intrinsics)
         cameras.append(SceneCamera(index, size, *known, margins, view.instances))
     return cameras
-
-
-__all__ = ["GRID_PIXELS", "SceneCamera", "scene_cameras"]

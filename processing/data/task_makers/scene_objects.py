@@ -282,14 +282,3 @@ def _picture_part(camera, solid, slack):
     high = np.ceil((pixels.max(0) - offset) / stride).astype(int) + 1
     low, high = np.maximum(low, 0), np.maximum(high, 0)
     return slice(low[1], high[1]), slice(low[0], high[0])
-
-
-__all__ = [
-    "COMPLETE_TASKS",
-    "TRUE_ROLES",
-    "SceneObject",
-    "SceneObjects",
-    "may_be_confused",
-    "read_objects",
-    "same_name",
-]

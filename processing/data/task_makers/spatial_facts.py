@@ -120,20 +120,3 @@ def is_whole(scene: TaskScene, item: SceneObject) -> bool:
     cameras = [scene.cameras[view] for view in views]
     shares = (camera.is_inside(camera.project(lattice)[0]).mean() for camera in cameras)
     return any(share >= scene.margins.whole_share for share in shares)
-
-
-__all__ = [
-    "closest_of",
-    "distance_range",
-    "height_range",
-    "is_above",
-    "is_less_far",
-    "is_nearer",
-    "is_next_to",
-    "is_whole",
-    "pixel_range",
-    "share_footprint",
-    "share_x",
-    "side_in_view",
-    "visible_items",
-]

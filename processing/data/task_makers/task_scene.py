@@ -305,17 +305,3 @@ def draw_one(candidates: list, rng: np.random.Generator, reason: str):
     if not candidates:
         raise CannotAskError(reason)
     return candidates[int(rng.integers(len(candidates)))]
-
-
-__all__ = [
-    "COLORS",
-    "CannotAskError",
-    "Draft",
-    "Labeller",
-    "Marked",
-    "TaskScene",
-    "draw_one",
-    "draw_some",
-    "remembered",
-    "view_name",
-]

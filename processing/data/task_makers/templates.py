@@ -244,24 +244,3 @@ def choice_answer(true_option: str, others: list[str], rng: np.random.Generator)
     index = int(np.flatnonzero(order == 0)[0])
     ending = CHOICE_ENDING.format(options="\n".join(choices))
     return {"ending": ending, "truth": Truth("choice", choice=index), "choices": choices}
-
-
-__all__ = [
-    "CHOICE_ENDING",
-    "COUNT_ENDINGS",
-    "HELD_OUT",
-    "NUMBER_ENDINGS",
-    "PHRASINGS",
-    "TEMPLATES",
-    "TRAINING_PHRASINGS",
-    "check_phrasings",
-    "choice_answer",
-    "choose_words",
-    "count_answer",
-    "num_phrasings",
-    "number_answer",
-    "phrase",
-    "phrasing_text",
-    "reword_ending",
-    "template_words",
-]

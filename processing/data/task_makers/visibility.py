@@ -213,5 +213,3 @@ VISIBILITY_MAKERS = {
     "occlusion": ask_occlusion,
     "point_match": ask_point_match,
 }
-
-__all__ = ["VISIBILITY_MAKERS", "find_again", "hidden_shares", *sorted(f"ask_{name}" for name in VISIBILITY_MAKERS)]

@@ -18,7 +18,6 @@ from transformers import AutoConfig, AutoModelForDepthEstimation, PreTrainedConf
 
 from ...argument_checks import check_device, check_path
 from ...camera_geometry_gap_mllm import invert_rigid, is_rigid, transform_points, unproject_depth
-from ...frame_sampling_gap_mllm import teacher_inputs, teacher_size
 from ...model_state_gap_mllm import input_device
 
 
@@ -304,17 +303,3 @@ def _camera_to_world(extrinsics, first_view):
                 f"{determinant:.4f}); expected world to camera with determinant +1."
             )
     return invert_rigid(world_to_camera)
-
-
-__all__ = [
-    "Reconstruction",
-    "Teacher",
-    "ask_teacher",
-    "check_teacher_path",
-    "load_teacher",
-    "read_answer",
-    "run_teacher",
-    "teacher_inputs",
-    "teacher_name",
-    "teacher_size",
-]

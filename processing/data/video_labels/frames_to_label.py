@@ -92,6 +92,3 @@ def _as_given(picture, image):
     """The upright pixels; what EXIF turns stays as it is, since a depth map may have to be turned with it."""
     picture = str(picture) if isinstance(picture, os.PathLike) else picture
     return np.asarray(image) if picture_orientation(picture).is_upright else picture
-
-
-__all__ = ["read_pictures"]

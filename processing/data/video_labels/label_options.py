@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass, field, replace
 
-from ...argument_checks import check_count, check_kinds, check_number, check_positive, check_text
+from ...argument_checks import check_kinds, check_text
 from ...frame_sampling_gap_mllm import check_sampling
+from ...input_checks_gap_mllm import check_count, check_number, check_positive
 from ..former_names import task_name
 from ..task_makers import TASK_MAKERS, TaskMargins
 from .teacher_windows import plan_windows
@@ -108,6 +109,3 @@ class LabelOptions:
                 f"questions_per_clip is {wanted}; expected numbers of at least 0 for {', '.join(TASK_MAKERS)}."
             )
         return wanted
-
-
-__all__ = ["LabelOptions"]

@@ -166,6 +166,3 @@ def _with_matches(point, looked_at, pixels, name):
             matches.append(replace(seen, confidence=min(seen.confidence, point.confidence)))
     matches = sorted(matches, key=lambda match: -match.confidence)[:MAX_MATCHES]
     return [replace(seen, instance_id=name if matches else None) for seen in (point, *matches)]
-
-
-__all__ = ["SOURCE", "ask_about_clip", "clip_scenes", "encode_depth", "label_views", "plan_clips"]

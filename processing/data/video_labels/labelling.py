@@ -19,27 +19,14 @@ import pyarrow.parquet
 from datasets.table import embed_table_storage
 from transformers.utils import logging
 
-from ...argument_checks import (
-    WrongKindError,
-    check_device,
-    check_flag,
-    check_output_file,
-    check_output_folder,
-    check_path,
-    check_text,
-)
-from ...frame_sampling_gap_mllm import picture_sizes
+from ...argument_checks import check_device, check_output_file, check_output_folder, check_path, check_text
+from ...frame_sampling_gap_mllm import picture_sizes, teacher_inputs
+from ...input_checks_gap_mllm import WrongKindError, check_flag
 from ..record_errors import ReadReport
 from ..scene_sample import SceneSample
 from ..schema import scene_features
 from ..task_makers.task_scene import Labeller
-from .depth_teacher import (
-    Teacher,
-    check_teacher_path,
-    load_teacher,
-    teacher_inputs,
-    teacher_name,
-)
+from .depth_teacher import Teacher, check_teacher_path, load_teacher, teacher_name
 from .frames_to_label import read_pictures
 from .label_options import LabelOptions
 from .labelled_scenes import ask_about_clip, clip_scenes, label_views
@@ -385,6 +372,3 @@ def _caption(report):
         f"contradicted by other views\n{consistency_text(report['consistency'])}\n"
         f"scenes: {report['num_scenes']}; questions: {written}"
     )
-
-
-__all__ = ["label_video", "write_label_shards"]

@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 from transformers.utils import logging
 
-from ...argument_checks import WrongKindError, check_count, check_number, check_path, check_positive
+from ...argument_checks import check_path
 from ...camera_geometry_gap_mllm import scale_pixels
+from ...input_checks_gap_mllm import WrongKindError, check_count, check_number, check_positive
 from ...scale_calibration import MetricScale
 from ...view_files_gap_mllm import Orientation
 from ..record_errors import RecordError
@@ -376,16 +377,3 @@ def _read_depth(path):
             return Orientation.of_picture(image).array(values)
     except OSError as error:
         raise RecordError(f"the depth map cannot be decoded: {error}.", "depth", file=str(path)) from None
-
-
-__all__ = [
-    "KnownBaseline",
-    "KnownDepth",
-    "MetricScale",
-    "ScaleEstimator",
-    "UserFactor",
-    "as_scale_estimator",
-    "check_map_shape",
-    "known_depth_from_folder",
-    "read_nearest",
-]

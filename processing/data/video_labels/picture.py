@@ -123,6 +123,3 @@ def _confidence_colors(view, pixels):
     grey = 255.0 * below.clip(0, 100)[..., None] / 100
     is_sure = pixels.sure[view][..., None]
     return np.where(is_sure, np.broadcast_to(grey, (*confidence.shape, 3)), UNSURE_COLOR * (0.4 + 0.6 * grey / 255))
-
-
-__all__ = ["label_picture"]

@@ -79,6 +79,3 @@ def reconstruction_errors(
     }
     errors |= {"point_rel": errors["point_m"] / size, "point_aligned_rel": errors["point_aligned_m"] / size}
     return {name: float(value) for name, value in errors.items()}
-
-
-__all__ = ["reconstruction_errors"]

@@ -145,11 +145,3 @@ def find_confidence_threshold(
             f"the median {np.median(sure):.4g}. Lower confidence_threshold, or use confidence_percentile instead."
         )
     return float(threshold)
-
-
-__all__ = [
-    "LabelPixels",
-    "find_confidence_threshold",
-    "find_label_pixels",
-    "find_sure_pixels",
-]

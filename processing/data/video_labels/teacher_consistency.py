@@ -198,16 +198,3 @@ def _summarise(errors, correlations, tolerance):
         share_agreeing=float((merged <= tolerance).mean()),
         picture_agreement=float(np.median(correlations)) if correlations else None,
     )
-
-
-__all__ = [
-    "CONSISTENT",
-    "DOUBTFUL",
-    "INCONSISTENT",
-    "LIMITS",
-    "ConsistencyLimits",
-    "TeacherConsistency",
-    "compare_views",
-    "consistency_text",
-    "judge_consistency",
-]

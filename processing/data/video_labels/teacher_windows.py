@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ...argument_checks import check_count, check_number
 from ...camera_geometry_gap_mllm import fit_similarity
+from ...input_checks_gap_mllm import check_count, check_number
 from .depth_teacher import Reconstruction, Teacher, run_teacher
 
 
@@ -231,6 +231,3 @@ def _join(first, second):
         camera_to_world=np.concatenate([first.camera_to_world, second.camera_to_world]),
         world_points=points,
     )
-
-
-__all__ = ["WindowAlignment", "align_points", "plan_windows", "reconstruct_in_windows", "scene_size"]

@@ -91,6 +91,3 @@ class BlinkSource(MultipleChoiceSource):
             raise RecordError("the question has no picture.", PICTURE_KEYS[0])
         pictures = {key: record[key] for key in shown}
         yield self.choice_row(record, pictures, options, letter, name, id=record["idx"], scene_id=record["idx"])
-
-
-__all__ = ["SUBTASKS", "BlinkConfig", "BlinkSource"]

@@ -84,6 +84,3 @@ class CaVqaSource(SceneSourceBuilder):
     def _view(self, record, name):
         path, field = record[name]["image"]["path"], f"{name}.image.path"
         return {"image": stored_picture(find_file(self.root, path, ("", "images"), field=field)), "image_path": path}
-
-
-__all__ = ["QUESTION_TYPES", "CaVqaConfig", "CaVqaSource"]

@@ -72,6 +72,3 @@ class CvBenchSource(MultipleChoiceSource):
             id=f"{record['type']}-{record['idx']}",  # each part may count from 0
             scene_id=f"{picture_set}/{record.get('source_filename') or name or record_id}",
         )
-
-
-__all__ = ["PICTURE_SETS", "TASKS", "CvBenchConfig", "CvBenchSource"]

@@ -58,6 +58,3 @@ def listed_options(question: str) -> list[str]:
     if parts[0] or "".join(letters) != LETTERS[:NUM_CHOICES] or not all(texts):
         return []
     return [f"{letter}. {text}" for letter, text in zip(letters, texts, strict=True)]
-
-
-__all__ = ["MmsiSource", "listed_options"]

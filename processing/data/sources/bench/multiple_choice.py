@@ -103,6 +103,3 @@ def refuse_fewer_views(num_views: int, max_views: int | None) -> None:
             f"max_views={max_views}, but the question speaks of its {num_views} pictures one by one; raise max_views.",
             "views",
         )
-
-
-__all__ = ["LETTERS", "MultipleChoiceSource", "lettered", "refuse_fewer_views", "right_letter"]

@@ -138,6 +138,3 @@ def _read_truth(question_type, truth, options):
         if question_type in NUMBER_TYPES:
             raise RecordError(f"the ground truth {truth!r} is no number.", "ground_truth") from None
         return {}
-
-
-__all__ = ["CHOICE_TYPES", "NUMBER_TYPES", "VsiBenchConfig", "VsiBenchSource"]

@@ -83,6 +83,3 @@ def _read_truth(record, kind, options):
         return {"answer": truth, "references": [truth], "number": float(truth)}
     except ValueError:
         raise RecordError(f"the ground truth {truth!r} is no number.", "ground_truth") from None
-
-
-__all__ = ["CHOICE_TYPES", "NUMBER_TYPES", "VstiBenchConfig", "VstiBenchSource"]

@@ -131,6 +131,3 @@ def _scene_id(names):
     """A video or picture without its suffix, with the folders that it is in; of several pictures, the folder."""
     path = PurePosixPath(names[0])
     return str(path.with_suffix("") if len(names) == 1 else path.parent)
-
-
-__all__ = ["ChatConfig", "ChatSource"]

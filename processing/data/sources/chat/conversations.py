@@ -112,6 +112,3 @@ def split_of(file: Path) -> str:
     """The split that a file name says, as "qa_val.json" and "mine-test.jsonl"; "train" where it says none."""
     words = re.split("[_.-]", file.stem.lower())
     return next((split for split in ("val", "test") if split in words), "train")
-
-
-__all__ = ["VIDEO_TAG", "check_tags", "named_media", "read_conversation", "read_turns", "split_of"]

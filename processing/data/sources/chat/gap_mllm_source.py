@@ -292,6 +292,3 @@ def aligned_box(numbers: Sequence[float], field: str):
     """A box along the axes of the aligned world (6 numbers), or turned in it (9), as a row stores it."""
     numbers = [*numbers, 0.0, 0.0, 0.0] if len(numbers) == 6 else numbers
     return box_row(check_box(numbers, field), "zxy", "aligned")
-
-
-__all__ = ["GapMllmSource", "GapMllmSourceConfig", "aligned_box", "camera_box", "one_item"]

@@ -132,6 +132,3 @@ def _spar_info(record):
     if not isinstance(info, dict):
         raise RecordError(f"expected a JSON dictionary, got {type(info).__name__}.", "spar_info")
     return info
-
-
-__all__ = ["VgllmSource"]

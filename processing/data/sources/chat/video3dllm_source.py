@@ -254,6 +254,3 @@ def selected_frames(entry: dict, num_frames: int, coverage_ratio: float = 1.0) -
         if num_seen >= coverage_ratio * entry["num_all_voxels"]:
             break
     return chosen
-
-
-__all__ = ["Video3dLlmConfig", "Video3dLlmSource", "read_aabb", "selected_frames", "target_boxes", "task_of"]

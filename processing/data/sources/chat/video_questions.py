@@ -80,6 +80,3 @@ def read_video_answer(question: str, answer: str | None) -> dict:
     if len(fitting) != 1:
         raise RecordError(f"the answer {answer!r} is not one of the options {options}.", "conversations")
     return {"choices": options, "choice_index": fitting[0]}
-
-
-__all__ = ["one_tag_per_view", "read_options", "read_video_answer"]

@@ -152,6 +152,3 @@ class Vlm3rScenes:
         if not isinstance(content, dict):
             return path, RecordError("expected one JSON object with the scenes as keys.", file=str(path))
         return path, content
-
-
-__all__ = ["Vlm3rScenes"]

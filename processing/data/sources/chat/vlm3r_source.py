@@ -125,6 +125,3 @@ class Vlm3rSource(VideoSource):
             return self.scenes.views(data_source, split, scene_id, self.config.max_views, on_lost)
 
         return lru_cache(maxsize=4)(read)
-
-
-__all__ = ["Vlm3rConfig", "Vlm3rSource"]

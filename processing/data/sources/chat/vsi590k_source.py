@@ -25,6 +25,3 @@ class Vsi590kSource(ChatSource):
 
     def read_answer(self, question: str, answer: str, file: Path, record_id: str):
         return read_video_answer(question, answer)  # what is no option is refused
-
-
-__all__ = ["Vsi590kSource"]

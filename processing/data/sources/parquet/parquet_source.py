@@ -152,6 +152,3 @@ def _refuse_missing_shards(file: Path) -> None:
                 "the download complete?",
                 missing=str(file.parent / f"{own['split']}-{lacking[0]:05d}-of-{own['count']}.parquet"),
             )
-
-
-__all__ = ["ParquetConfig", "ParquetSource"]

@@ -75,6 +75,3 @@ def _check_metadata(text):
         raise RecordError(f"it is no JSON: {error}.", "metadata") from None
     if not is_object:
         raise RecordError("it is no JSON object; expected {...}.", "metadata")
-
-
-__all__ = ["check_stored_row"]

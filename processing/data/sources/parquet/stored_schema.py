@@ -83,6 +83,3 @@ def _plain_name(kind):
     if kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind):
         return "binary"
     return str(kind)
-
-
-__all__ = ["check_columns"]

@@ -193,12 +193,3 @@ def check_object_id(value: object, field: str = "object_id") -> str:
 def other_keys(record: dict, used) -> dict:
     """What a row does not use of a record, for its metadata."""
     return {key: value for key, value in record.items() if key not in used}
-
-
-__all__ = [
-    "ScannetAnnotationConfig",
-    "ScannetAnnotationSource",
-    "check_object_id",
-    "check_text",
-    "other_keys",
-]

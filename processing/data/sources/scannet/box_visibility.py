@@ -66,6 +66,3 @@ def aligned_to_camera(view: dict, world_to_aligned: np.ndarray) -> np.ndarray:
     if world_to_aligned is None:
         raise RecordError("the scene's axis alignment is not known; scans/<scene>/<scene>.txt is needed.", "views")
     return invert_rigid(np.asarray(world_to_aligned, np.float64) @ np.asarray(view["camera_to_world"], np.float64))
-
-
-__all__ = ["aligned_to_camera", "most_visible_view", "projected_area"]

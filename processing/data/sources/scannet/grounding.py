@@ -236,6 +236,3 @@ def frames_around(chosen: dict, views: list[dict]) -> list[dict]:
     steps = range(WINDOW_STEP, WINDOW_REACH + 1, WINDOW_STEP)
     numbers = [chosen["frame_id"] + sign * step for sign in (1, -1) for step in steps]
     return [chosen, *(by_number[number] for number in numbers if number in by_number)]
-
-
-__all__ = ["PromptStyleConfig", "PromptStyleSource", "ScannetGroundingSource", "frames_around"]

@@ -137,6 +137,3 @@ def _ply_header(stream, path):
     if not {"x", "y", "z"} <= {name for name, _ in fields}:
         refuse(f"vertices with {[name for name, _ in fields]}")
     return kind, int(lines[elements[0]].split()[2]), fields
-
-
-__all__ = ["mesh_boxes", "read_ply_vertices"]

@@ -60,6 +60,3 @@ class Multi3dReferSource(PromptStyleSource):
             boxes = [box_in_camera(box, to_camera) for box in row["boxes"]]
             question = gap_mllm_question("grounding_any_number", len(views), description)
             yield {**row, "question": question, "answer": format_boxes([None] * len(boxes), boxes)}
-
-
-__all__ = ["Multi3dReferSource"]

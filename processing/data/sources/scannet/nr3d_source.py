@@ -171,6 +171,3 @@ def question_type(num_distractors: int, tokens: list[str]) -> str:
     """ReferIt3D's two ways to break results down: by the number of objects of the class, by words that need a view."""
     hardness = "easy" if num_distractors + 1 <= MAX_EASY_OBJECTS else "hard"
     return f"{hardness}_{'view-dep' if VIEW_WORDS & set(tokens) else 'view-indep'}"
-
-
-__all__ = ["Nr3dConfig", "Nr3dSource", "question_type", "read_distractors", "read_flag", "read_tokens"]

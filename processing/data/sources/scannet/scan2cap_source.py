@@ -146,6 +146,3 @@ def best_proposal(box: dict, proposals) -> tuple[dict | None, float]:
     overlaps = box_iou_axis_aligned(true, given, all_pairs=True)[0]
     best = int(overlaps.argmax())
     return proposals[best], float(overlaps[best])
-
-
-__all__ = ["Scan2CapConfig", "Scan2CapSource", "best_proposal"]

@@ -140,13 +140,3 @@ def _numpy_globals():
         value for value in vars(np.dtypes).values() if isinstance(value, type) and value is not np.dtypes.ObjectDType
     ]
     return [*named, np.ndarray, np.dtype, *kinds]
-
-
-__all__ = [
-    "aabb_box",
-    "posed_folder",
-    "read_aabbs",
-    "read_aggregation",
-    "read_segment_groups",
-    "scannet_splits",
-]

@@ -86,6 +86,3 @@ class ScannetPosedSource(SceneSource):
         elif labels := scenes.labels(record_id) if scenes.id_space != "embodiedscan" else {}:
             metadata["objects"] = labels
         yield self.scene_row(record_id, views, boxes, scenes.world_to_aligned(record_id), metadata)
-
-
-__all__ = ["ScannetPosedConfig", "ScannetPosedSource"]

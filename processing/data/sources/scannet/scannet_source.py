@@ -187,6 +187,3 @@ class ScannetSource(SceneSource):
             "depth_intrinsics": sens.intrinsics_depth[:3, :3],
             "camera_to_world": pose,
         }
-
-
-__all__ = ["ScannetConfig", "ScannetSource"]

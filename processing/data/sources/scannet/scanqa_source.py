@@ -83,6 +83,3 @@ def read_answers(record: dict, split: str) -> list[str]:
     if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
         raise RecordError(f"expected a list of at least one text, got {answers!r}.", "answers")
     return answers
-
-
-__all__ = ["ScanQaConfig", "ScanQaSource"]

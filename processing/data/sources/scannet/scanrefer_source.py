@@ -54,6 +54,3 @@ def read_object(record: dict, split: str) -> tuple[str | None, str | None]:
     if record["object_id"] == "":
         raise RecordError(f"it is empty, which only test records may have; split is {split!r}.", "object_id")
     return check_object_id(record["object_id"]), check_text(record, "object_name").replace("_", " ")
-
-
-__all__ = ["FILE_NAMES", "ScanReferSource", "read_object"]

@@ -268,6 +268,3 @@ def _bare(scene_id: str) -> str:
     if not isinstance(scene_id, str) or not scene_id:
         raise RecordError(f"{scene_id!r} is no scene id.", "scene_id")
     return scene_id.removeprefix("scannet/")
-
-
-__all__ = ["ScannetScenes", "posed_folder"]

@@ -153,6 +153,3 @@ class SensFile:
             found = f"more than {num_bytes}" if len(data) > num_bytes else len(data)
             self._refuse(f"the depth map has {found} bytes, expected {num_bytes} for {width} x {height}.", field)
         return np.frombuffer(data, "<u2").reshape(height, width).astype(np.uint16)
-
-
-__all__ = ["SensFile", "SensFrame"]

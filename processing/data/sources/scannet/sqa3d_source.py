@@ -129,6 +129,3 @@ def _listed(path, key):
     if not isinstance(content, dict) or not isinstance(content.get(key), list):
         raise RecordError(f"expected an object with the list {key!r}.", key, file=str(path))
     return content[key]
-
-
-__all__ = ["Sqa3dConfig", "Sqa3dSource", "first_word", "read_annotation"]

@@ -265,13 +265,3 @@ def sky_direction(camera_to_world: np.ndarray) -> str:
     if abs(x) > abs(y):
         return "Right" if x > 0 else "Left"
     return "Down" if y > 0 else "Up"
-
-
-__all__ = [
-    "ArkitScenesConfig",
-    "ArkitScenesSource",
-    "read_oriented_boxes",
-    "read_trajectory",
-    "rotation_matrices",
-    "sky_direction",
-]

@@ -156,6 +156,3 @@ def _plain(value):
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"the pickle holds {type(value).__name__}; expected plain containers and numpy arrays.")
-
-
-__all__ = ["DEFAULT_EULER_ORDER", "EmbodiedScanInfos"]

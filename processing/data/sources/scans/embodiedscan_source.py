@@ -237,6 +237,3 @@ def _camera(image, item, key, index):
         return None
     rows = 3 if len(values) == 3 else 4
     return as_numbers(values, (rows, rows), field)[:3, :3]
-
-
-__all__ = ["EmbodiedScanConfig", "EmbodiedScanSource"]

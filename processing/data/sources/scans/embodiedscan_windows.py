@@ -83,6 +83,3 @@ def _runs(posed):
         else:
             runs.append([frame])
     return runs
-
-
-__all__ = ["detection_rows"]

@@ -162,6 +162,3 @@ def _mark(record, num_views, kind, color, field, xy, place, label):
 def _is_in_picture(box):
     x1, y1, x2, y2 = box
     return x1 <= x2 and y1 <= y2 and x1 < 1000 and y1 < 1000 and x2 >= 0 and y2 >= 0
-
-
-__all__ = ["FIXED_MARKS", "LISTED_MARKS", "MARK_KEYS", "SPAR_TYPES", "UNMARKED", "spar_marks"]

@@ -159,14 +159,3 @@ def spar_fields(
         "question_type": question_type,
         "metadata": {key: value for key, value in {**info, **record}.items() if key not in used},
     }
-
-
-__all__ = [
-    "check_view_limit",
-    "is_video_question",
-    "listed_options",
-    "spar_answer",
-    "spar_fields",
-    "spar_prompt",
-    "spar_view",
-]

@@ -205,6 +205,3 @@ def spar_split(file: Path) -> str:
     if place is not None or file.suffix == ".parquet":
         return "test" if place is None else place.split
     return split_of(file)
-
-
-__all__ = ["SparConfig", "SparSource", "TreePlace", "spar_split"]

@@ -26,11 +26,11 @@ from gap_mllm.processing.data.task_makers import TaskMargins
 from gap_mllm.processing.data.upright_pictures import picture_orientation
 from gap_mllm.processing.data.video_frames import read_video_frames
 from gap_mllm.processing.data.video_labels import depth_teacher, label_video, labelling
-from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, teacher_inputs
+from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher
 from gap_mllm.processing.data.video_labels.label_options import DEFAULT_QUESTIONS
 from gap_mllm.processing.data.video_labels.metric_scale import KnownBaseline, KnownDepth
 from gap_mllm.processing.data.video_labels.teacher_consistency import compare_views
-from gap_mllm.processing.frame_sampling_gap_mllm import predict_points
+from gap_mllm.processing.frame_sampling_gap_mllm import predict_points, teacher_inputs
 from gap_mllm.processing.view_files_gap_mllm import EXIF_ORIENTATION, Orientation
 from tests.processing.data.formats import rows_equal
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_pictures

@@ -9,13 +9,7 @@ from PIL import Image
 
 from gap_mllm.processing.camera_geometry_gap_mllm import invert_rigid, is_rigid, view_to_first_view
 from gap_mllm.processing.data import render_room
-from gap_mllm.processing.data.video_labels.depth_teacher import (
-    load_teacher,
-    run_teacher,
-    teacher_inputs,
-    teacher_name,
-    teacher_size,
-)
+from gap_mllm.processing.data.video_labels.depth_teacher import load_teacher, run_teacher, teacher_name
 from gap_mllm.processing.data.video_labels.reconstruction_errors import reconstruction_errors
 from gap_mllm.processing.data.video_labels.teacher_windows import (
     align_points,
@@ -23,6 +17,7 @@ from gap_mllm.processing.data.video_labels.teacher_windows import (
     reconstruct_in_windows,
     scene_size,
 )
+from gap_mllm.processing.frame_sampling_gap_mllm import teacher_inputs, teacher_size
 from tests.processing.data.rendered_teacher import RenderedTeacher, random_vggt, room_inputs
 
 
