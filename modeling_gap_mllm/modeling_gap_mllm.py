@@ -14,7 +14,7 @@ from copy import copy
 from functools import partial
 
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
 
 from .configuration_gap_mllm import GapMllmConfig
@@ -53,7 +53,8 @@ def answer_loss(
     """Cross-entropy of the supervised tokens: their sum over `num_items_in_batch`, or their mean without it.
 
     An evaluation with `num_items_in_batch` is one of `Trainer`, which weighs the loss of a batch by its rows. Only a
-    mean in which all documents count alike, however long, is then the same for every batch size.
+    mean in which all documents count alike, however long, is then the same for every batch size. Of several processes
+    `Trainer` multiplies by their number where the items are those of all, so that the mean is divided by it.
 
     Args:
         logits (`torch.Tensor` of shape `(N, vocabulary)`): logits at the positions before the supervised tokens only.
@@ -75,7 +76,13 @@ def answer_loss(
     starts[:, 0] = True
     documents = starts.flatten().cumsum(0)[is_supervised.flatten()].unique(return_inverse=True)[1].to(losses.device)
     counts = documents.bincount()
-    return (torch.zeros_like(counts, dtype=losses.dtype).index_add(0, documents, losses) / counts).mean()
+    mean = (torch.zeros_like(counts, dtype=losses.dtype).index_add(0, documents, losses) / counts).mean()
+    is_of_all = torch.as_tensor(num_items_in_batch, device=mean.device) > (labels != -100).sum().to(mean.device)
+    return torch.where(is_of_all, mean / _num_processes(), mean)
+
+
+def _num_processes():
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 IMAGE_TOKEN_TYPE, VIDEO_TOKEN_TYPE = 1, 2  # in mm_token_type_ids

@@ -23,6 +23,7 @@ from .geometry_cache import content_key
 _ORIGIN = {"_name_or_path", "architectures", "auto_map", "dtype", "transformers_version"}  # not what is computed
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes of a value
 _ADAPTER_SETTINGS = ("disable_adapters", "active_adapters", "merged_adapters", "scaling")
+_COLUMNS, _FACTOR = 1024, 0x9E3779B1  # of the table in which numbers are summed up; a prime between its two sums
 _known = WeakKeyDictionary()  # of each encoder its state when its keys were made, and these
 
 
@@ -146,7 +147,7 @@ def _state(model):
 
 
 def _sums(tensors):
-    """The sum of the bits of each tensor as integers, so that one value that changes through `.data` is noticed."""
+    """A sum of the bits of each tensor, so that values which change, or change places, through `.data` are noticed."""
     by_device = {}
     for tensor in tensors:
         if (
@@ -154,8 +155,22 @@ def _sums(tensors):
             and tensor.device.type != "meta"
             and not hasattr(tensor, "__tensor_flatten__")
         ):
-            by_device.setdefault(tensor.device, []).append(_as_integers(tensor.detach()).sum(dtype=torch.int64))
+            by_device.setdefault(tensor.device, []).append(_weighed_sum(_as_integers(tensor.detach()).flatten()))
     return tuple(tuple(torch.stack(sums).tolist()) for sums in by_device.values())
+
+
+def _weighed_sum(numbers):
+    """Sum of integers in a table, each times the numbers of its row and its column, where overflow is of no matter."""
+    whole = len(numbers) // _COLUMNS * _COLUMNS
+    table, rest = numbers[:whole].view(-1, _COLUMNS), numbers[whole:]
+    by_row, by_column = table.sum(1, dtype=torch.int64), table.sum(0, dtype=torch.int64)
+    parts = [by_row * _odd_numbers(by_row), by_column * _odd_numbers(by_column) * _FACTOR]
+    parts.append(rest.to(torch.int64) * _odd_numbers(rest))
+    return torch.stack([part.sum() for part in parts]).sum()
+
+
+def _odd_numbers(values):
+    return 2 * torch.arange(len(values), device=values.device) + 1
 
 
 def _as_integers(tensor):

@@ -258,12 +258,13 @@ class SceneCollator:
         asked = list(zip(items, texts, strict=True))
         if self.for_pretraining or self.layout == "block_mask":
             reads_boxes = getattr(self.teaching, "reads_boxes", False)
-            groups = join_items([group_item(*item) for item in asked], reads_boxes)
+            of_items = [group_item(*item) for item in asked]
+            groups = join_items(of_items, reads_boxes)
         else:
-            groups = [SceneGroup([sample], [text]) for item in asked for sample, text in zip(*item, strict=True)]
-        home = {id(sample): number for number, group in enumerate(groups) for sample in group.samples}
-        for item in items:
-            if apart := len({home[id(sample)] for sample in item}) - 1:
+            of_items = [[SceneGroup([sample], [text]) for sample, text in zip(*item, strict=True)] for item in asked]
+            groups = [group for own in of_items for group in own]
+        for item, own in zip(items, of_items, strict=True):
+            if apart := len(own) - 1:
                 text = f"{apart + 1} encodings of its views for {len(item)} questions"
                 self.events.add("encoded_apart", item[0].id, text, apart)
         return groups

@@ -318,6 +318,7 @@ class TermTrainer(ResumingMixin, Trainer):
         """
         self._measured = {}
         output = super().evaluation_loop(dataloader, description, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        self._forget_evaluation_model()
         none = torch.zeros(2, device=self.args.device)
         measured = self._over_processes(torch.stack([self._measured.get(name, none) for name in self.term_names]))
         self._measured, loss = {}, 0.0
@@ -328,6 +329,15 @@ class TermTrainer(ResumingMixin, Trainer):
         if f"{metric_key_prefix}_loss" in output.metrics:
             output.metrics[f"{metric_key_prefix}_loss"] = loss
         return output
+
+    def _forget_evaluation_model(self):
+        """Let a training that follows an evaluation wrap the model for several processes.
+
+        Differs: transformers 5.23 takes it for wrapped then, and processes would not share their gradients.
+        """
+        if self.model_wrapped is self.model and self.model in self.accelerator._models:
+            self.accelerator._models.remove(self.model)
+            vars(self.model).pop("_is_accelerate_prepared", None)
 
     def log(self, logs: dict[str, float], *args, **kwargs):
         """As `Trainer`'s; with a training loss also its terms, and what the batches since then had to leave out.

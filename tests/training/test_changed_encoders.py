@@ -73,6 +73,12 @@ def change_one_value_through_data(model):
     values[len(values) // 2 + 1] += 5
 
 
+def swap_values_through_data(model):
+    """Whose sum stays."""
+    values = weight(model).data.view(-1)
+    values[1::4], values[3::4] = values[3::4].clone(), values[1::4].clone()
+
+
 def load_others(model):
     state = {name: value * 1.5 for name, value in model.model.geometry.state_dict().items()}
     model.model.geometry.load_state_dict(state)
@@ -104,6 +110,7 @@ def change_the_kernel(model):
 CHANGES = (
     change_in_place,
     change_one_value_through_data,
+    swap_values_through_data,
     load_others,
     put_others,
     change_the_frame,

@@ -39,10 +39,13 @@ for kind in ("GapMllmForConditionalGeneration", "GapMllmForPreTraining"):
         train_sampling_strategy="sequential", ddp_find_unused_parameters=False,
     )
     collator = SceneCollator(GapMllmProcessor.from_pretrained(folder))
-    trainer = Trainer(model=model, args=args, train_dataset=make_rows(), data_collator=collator)
+    rows = make_rows()
+    trainer = Trainer(model=model, args=args, train_dataset=rows, eval_dataset=rows[:4], data_collator=collator)
     trainer.train()
+    measured = trainer.evaluate()
     if trainer.is_world_process_zero():
-        json.dump(trainer.state.log_history[0], open(f"{folder}/{kind}-{trainer.args.world_size}.json", "w"))
+        entry = trainer.state.log_history[0] | {"eval_loss": measured["eval_loss"]}
+        json.dump(entry, open(f"{folder}/{kind}-{trainer.args.world_size}.json", "w"))
 """
 
 
@@ -127,6 +130,7 @@ def test_two_processes_equal_one(tmp_path, make_pretraining_model, tiny_processo
     for kind in KINDS:
         one, two = (json.loads((tmp_path / f"{kind}-{size}.json").read_text()) for size in (1, 2))
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        assert two["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-5)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
 
 

@@ -11,6 +11,7 @@ from gap_mllm.processing.data import make_question, render_room
 from gap_mllm.processing.data.scene_sample import Box
 from gap_mllm.training import GeometryAlignedTrainingArguments, SceneCollator, set_training_heads
 from gap_mllm.training.scene_rows import rows_of_scenes, rows_of_tokens, rows_of_views
+from gap_mllm.training.teachers import TeacherTargets
 from tests.slow_cases import slow_but
 from tests.training.test_token_terms import TERMS as TOKEN_TERMS
 from tests.training.test_training_heads import DENSE
@@ -191,3 +192,36 @@ def test_batches_of_others_have_one_row_for_each_scene():
     assert rows_of_scenes(batch) == [1] and rows_of_views(batch) == [1, 1, 1]
     batch |= {"scene_lengths": torch.tensor([2, 1]), "scene_rows": torch.tensor([3, 1])}
     assert rows_of_views(batch) == [3, 3, 1] and rows_of_tokens(batch, 10) == [3] * 6 + [1] * 4
+
+
+def test_a_teacher_that_does_not_know_all_is_the_same_for_every_split(
+    rows_in, make_pretraining_model, make_teaching_trainer
+):
+    """Of unlike numbers of rows about a scene, too: what is not known stays left out."""
+
+    class Gap:
+        def __call__(self, views):
+            features = [torch.ones(4, 4, 6) for _ in views]
+            for view in features:
+                view[0, 0] = torch.nan
+            return TeacherTargets(features={"layer_0": features})
+
+    terms, entries = {"distillation": {"weight": 1.0, "teacher": "vggt", "feature_size": 6}}, []
+    rows = [replace(row, marks=()) for row in rows_in("AABA")]
+    for batch, accumulation in SPLITS:
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+        trainer = make_teaching_trainer(make_pretraining_model(), terms, rows, {"vggt": Gap()}, **sizes)
+        entries.append(logged(trainer))
+    check_equal(entries)
+
+
+def test_the_same_question_alone_and_in_an_item_is_counted_for_its_item(scenes, tiny_processor):
+    first, last = scenes["A"][0], scenes["A"][3]
+    green = replace(last, marks=tuple(replace(mark, xy=(mark.xy[0] // 2, mark.xy[1])) for mark in last.marks))
+    items, found = [[first, green], first, green], []
+    for batches in ([items], [[item] for item in items]):
+        collate = SceneCollator(tiny_processor, "block_mask", for_pretraining=True)
+        for batch in batches:
+            collate(batch)
+        found.append(collate.counts["encoded_apart"])
+    assert found == [1, 1]

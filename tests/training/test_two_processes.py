@@ -55,6 +55,7 @@ CASES = {
     "heads": ("detected", HEADS, None),
     "heads_without_depth": ("bare", HEADS, None),
     "heads_sharded": ("detected", HEADS, LAYERS),
+    "measured_before": ("whole", {}, None),
     "one_scene_in_both": ("shared", {**TERMS, **HEADS}, None),
 }
 
@@ -131,6 +132,8 @@ def run_case(case, folder, batch):
     data = {"train_dataset": rows, "eval_dataset": rows[:3], "data_collator": collator}
     trainer = GeometryAlignedTrainer(model=model, args=args, **data)
     if sharded is None:
+        if case == "measured_before":  # after which a training must still share gradients
+            trainer.evaluate()
         trainer.train()
         losses = [entry for entry in trainer.state.log_history if "loss" in entry]
         losses.append(trainer.evaluate())
