@@ -160,7 +160,7 @@ class RunFolder:
         """Remove what killed trainings were writing here: of this run nobody else writes, as the folder is held."""
         if self.args.should_save and self.path.is_dir():
             shutil.rmtree(self.path / UNFINISHED, ignore_errors=True)
-            remove_file_parts(self.path)
+            remove_file_parts(self.path, is_held=True)
 
     def write_recipe(self) -> None:
         """Write the resolved recipe, by which the same run can be started again, into the folder."""

@@ -34,8 +34,14 @@ _NUMBERS = {str(value): word for value, word in enumerate(WORDS)} | {
 }
 _TENS_AND_ONE = re.compile(rf"\b({'|'.join(TENS)}) ({'|'.join(WORDS[1:10])})\b")
 # Where an answer goes on to something else: not within numbers, as "1,200", "2.5" and "3/4".
-_SEPARATOR = re.compile(r"[;|\n\r]|[,/.](?!\d)|(?<!\d)[,/](?=\d)|\b(?:or|and)\b")
-MAX_FURTHER_WORDS = 3  # of a match that says more than the truth, without those that say nothing alone
+_SEPARATOR = re.compile(r"[;|\n\r()\u3001]|[,/.:](?!\d)|(?<!\d)[,/](?=\d)|\b(?:or|and)\b")
+MAX_LIST_WORDS = 4  # of an answer in a row that mean something alone: "large wooden brown desk"
+_MAX_ITEM_WORDS = 2  # of one thing of a list
+_NEGATION_REACH = 3  # words before the truth within which "not" is about it
+_NEGATIONS = frozenset("not no never neither nor cannot without".split())
+_CHOICES = frozenset("or nor versus vs".split())
+_RANGES = ("to", "and")  # between two values of one kind: "2 to 3"
+_NOTHING_ALONE = frozenset("a an the of to in on at by for with is it and there this that".split())
 _FUNCTION_WORDS = frozenset(
     "a an the this that these those there here it its it's he she they them his her their i you we is are was were "
     "be been being has have had do does did can could will would may might must of in on at to from by with for as "
@@ -121,14 +127,16 @@ def match_cleaned(cleaned: str, answers: Iterable[str], mode: str = "corrected")
     Args:
         cleaned (`str`), answers (iterable of `str`): what `clean_answer` gave; true answers, which are cleaned here.
         mode (`str`, defaults to "corrected"): "corrected": one is within the other as whole words in a row, or the
-            same text but for blanks; an empty answer is never right, nor one that says more than the truth and lists
-            alternatives. "reference": any characters, blanks taken out
-            first. `Differs:` there an empty answer is always within, and "no" is within "north wall".
+            same text but for blanks; an empty answer is never right, nor one of words that say nothing alone ("on"),
+            nor one that says more than the truth and denies it or lists alternatives. "reference": any characters,
+            blanks taken out first. `Differs:` there an empty answer is always within, and "no" is within "north wall".
 
-    An answer lists alternatives if it has several parts (see `CleanedAnswer`) of which one neither holds the truth or
-    a part of it nor is within it ("brown, white"); if beside a colour, number, side, shape, yes or no it names
-    another ("brown white"); or if it has more than `MAX_FURTHER_WORDS` words beside the truth that
-    mean something alone.
+    An answer denies the truth if each place that names it has "not", "no" or the like within three words before it
+    ("There is no chair"). It lists alternatives if it offers a choice ("brown or white chair"); if beside a colour,
+    number, side, shape, yes or no another stands at once ("brown white", "2 to 3"), or alone in another part ("brown,
+    white"; see `CleanedAnswer`); if it is a bare list, of two words ("chair, table") or of three and more short parts;
+    or if more than `MAX_LIST_WORDS` words that mean something alone stand in a row with the truth among them.
+    A sentence that says more than the truth is a match ("Two, one on each side.").
 
     Returns:
         `tuple[bool, bool]`: whether it is one of the true ones, and whether one of the two is within the other.
@@ -149,20 +157,82 @@ def _is_within(first, second, mode):
     if first.replace(" ", "") == second.replace(" ", ""):
         return True
     if f" {first} " in f" {second} ":
-        return True
-    return f" {second} " in f" {first} " and not _lists_alternatives(first, second)
+        return not _NOTHING_ALONE.issuperset(first.split())
+    return f" {second} " in f" {first} " and not _is_denied(first, second) and not _lists_alternatives(first, second)
+
+
+def _is_denied(answer, truth):
+    """Whether "not" or the like stands before each place that names the truth; see `match_cleaned`."""
+    if _NEGATIONS.intersection(truth.split()) or truth == _NUMBERS["0"]:
+        return False
+    before_each = [before for part in _parts(answer) for before, _ in _places(part, truth)]
+    return bool(before_each) and all(any(map(_is_negation, before)) for before in before_each)
+
+
+def _is_negation(word):
+    return word in _NEGATIONS or word.endswith("n't")
 
 
 def _lists_alternatives(answer, truth):
-    """Whether an answer that holds the truth also says something else; see `match_cleaned`."""
-    parts, truths = getattr(answer, "parts", ()), (truth, *getattr(truth, "parts", ()))
-    if len(parts) > 1 and not all(any(_overlap(part, each) for each in truths) for part in parts):
+    """Whether an answer that holds the truth also offers something else; see `match_cleaned`."""
+    known = set(truth.split())
+    if _CHOICES.intersection(answer.split()) - known:
         return True
-    words, known = answer.split(), set(truth.split())
-    further = [word for word in words if word not in known]
-    if any(known & group and group.intersection(further) for group in _OPPOSITES):
-        return True
-    return sum(word not in _FUNCTION_WORDS for word in further) > MAX_FURTHER_WORDS
+    parts = [part.split() for part in _parts(answer)]
+    others = [part for part in parts if not any(_overlap(" ".join(part), each) for each in _parts(truth))]
+    groups = [group for group in _OPPOSITES if known & group]
+    for group in groups:
+        rivals = group - known
+        if any(rivals.issuperset(_meaningful(part)) for part in others if _meaningful(part)):
+            return True
+        if any(rivals.intersection(beside) for part in _parts(answer) for beside in _neighbours(part, truth)):
+            return True
+    return _is_bare_list(parts, others, truth) or any(_longest_run(part, known) > MAX_LIST_WORDS for part in parts)
+
+
+def _is_bare_list(parts, others, truth):
+    """Whether an answer is nothing but a list of short things, and not yes or no with a word about it."""
+    if not others or truth in ("yes", "no") or any(len(part) > _MAX_ITEM_WORDS for part in parts):
+        return False
+    return len(parts) > 2 or (len(parts) == 2 and all(len(part) == 1 for part in parts))
+
+
+def _parts(answer):
+    return getattr(answer, "parts", ()) or (answer,)
+
+
+def _places(text, truth):
+    """The words before and behind each place of a text that names the truth, the nearest `_NEGATION_REACH`."""
+    words, named = text.split(), truth.split()
+    for start in range(len(words) - len(named) + 1):
+        end = start + len(named)
+        if words[start:end] == named:
+            yield words[max(0, start - _NEGATION_REACH) : start], words[end : end + _NEGATION_REACH]
+
+
+def _neighbours(text, truth):
+    """The word at once before and behind the truth, or behind "to" and "and"."""
+    for before, behind in _places(text, truth):
+        yield _nearest(before[::-1]) + _nearest(behind)
+
+
+def _nearest(words):
+    return words[1:2] if words[:1] and words[0] in _RANGES else words[:1]
+
+
+def _meaningful(words):
+    return [word for word in words if word not in _FUNCTION_WORDS and word.strip("-'")]
+
+
+def _longest_run(words, known):
+    """Words in a row that mean something alone, of the longest such row with a word of the truth."""
+    longest, row = 0, []
+    for word in [*words, "the"]:
+        if word in _FUNCTION_WORDS:
+            longest, row = max(longest, len(row) if known.intersection(row) else 0), []
+        else:
+            row.append(word)
+    return longest
 
 
 def _overlap(part, truth):

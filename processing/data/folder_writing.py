@@ -91,10 +91,14 @@ def file_part(path: Path) -> Path:
     return path.with_name(f"{path.name}.{_host()}-{os.getpid()}.part")
 
 
-def remove_file_parts(folder: str | Path) -> None:
+def remove_file_parts(folder: str | Path, is_held: bool = False) -> None:
     """Remove what killed processes left of files (`file_part`, as of `write_atomically`) straight in a folder.
 
     Parts of a process that lives on this host stay, and those of other hosts, until nobody touched them for a day.
+
+    Args:
+        folder (`str` or `Path`): folder.
+        is_held (`bool`, defaults to False): whether this process alone may write there (`hold_folder`): all go then.
     """
     for part in Path(folder).glob("*.part"):
         named = _FILE_PART.fullmatch(part.name)
@@ -102,7 +106,7 @@ def remove_file_parts(folder: str | Path) -> None:
             continue
         is_dead = named["host"] in (None, _host()) and not _is_alive(int(named["pid"]))
         with contextlib.suppress(FileNotFoundError):  # its writer has just finished, or another sweeps as well
-            if is_dead or _is_old(part):
+            if is_held or is_dead or _is_old(part):
                 part.unlink()
 
 

@@ -96,6 +96,23 @@ def test_an_empty_answer_is_never_right_but_in_published_rules():
         ("chair, table", "chair"),
         ("chair table lamp sofa desk", "lamp"),
         ("round square", "square"),
+        ("brown or white chair", "brown"),
+        ("chair or table", "chair"),
+        ("brown (black)", "brown"),
+        ("2 or 3", "2"),
+        ("2-3", "3"),
+        ("2 to 3", "2"),
+        ("between 2 and 3", "2"),
+        ("left/right", "left"),
+        ("chair (table)", "chair"),
+        ("chair: table: lamp", "table"),
+        ("brown, wooden, red, table, round, metal", "brown"),
+        ("not brown", "brown"),
+        ("The chair is not brown.", "brown"),
+        ("It isn't round", "round"),
+        ("There is no chair", "chair"),
+        ("not on the left", "left"),
+        ("neither brown", "brown"),
     ],
 )
 def test_an_answer_that_lists_alternatives_is_no_refined_match(text, truth):
@@ -116,10 +133,44 @@ def test_an_answer_that_lists_alternatives_is_no_refined_match(text, truth):
         ("brown", "brown wooden chair or sofa"),
         ("1.5 m wide", "1.5 m"),
         ("1,200 books", "1200"),
+        ("Yes, it is.", "yes"),
+        ("Yes, there is a chair.", "yes"),
+        ("Yes. There are two.", "yes"),
+        ("No, it is closed.", "no"),
+        ("No, it isn't black", "no"),
+        ("No, it is closed.", "closed"),
+        ("Three, I think.", "3"),
+        ("Two, one on each side.", "two"),
+        ("Four chairs, all brown", "4"),
+        ("There are three: one by the door and two by the window.", "3"),
+        ("There are 4 chairs around the table, 2 on each side.", "4"),
+        ("The chair is brown, and it is to the left of the desk.", "brown"),
+        ("Brown. It is made of wood.", "brown"),
+        ("Brown, wooden chair", "brown"),
+        ("The desk is black, the chair is brown.", "brown"),
+        ("It is black with white stripes", "black"),
+        ("It is brown, not black.", "brown"),
+        ("Left, next to the door.", "left"),
+        ("A trash can, next to the desk.", "trash can"),
+        ("The couch, which is brown.", "couch"),
+        ("the brown, leather couch", "couch"),
+        ("round, with 4 legs", "round"),
+        ("behind the desk, in front of the window", "behind desk"),
+        ("Based on the image, the color of the chair is brown.", "brown"),
+        ("The color of the office chair in the corner of the room is brown.", "brown"),
+        ("The object to my left is a large wooden brown desk.", "desk"),
+        ("The object that is located on the right side of the bed is a nightstand.", "nightstand"),
+        ("The one on the right side of the room is a window.", "window"),
     ],
 )
 def test_an_answer_that_says_the_truth_in_a_sentence_is_a_refined_match(text, truth):
     assert scanqa_score(text, [truth])["em_refined"] == sqa3d_score(text, truth)["em_refined"] == 1
+
+
+def test_words_that_say_nothing_alone_are_no_part_of_the_truth():
+    for text in ("on", "of", "is", "the"):
+        assert scanqa_score(text, ["on the left of the bed is a desk"])["em_refined"] == 0
+    assert scanqa_score("behind", ["behind the desk"])["em_refined"] == 1
 
 
 def test_scanqa_means():

@@ -164,6 +164,14 @@ def test_a_file_grows_under_the_name_that_is_swept_and_goes_on_a_full_disk(tmp_p
     assert seen == [file_part(tmp_path / "log.jsonl")] and not list(tmp_path.iterdir())
 
 
+def test_all_parts_of_files_go_where_nobody_else_may_write(tmp_path):
+    for host in (f"else-where-{os.getpid()}", f"{os.getpid()}"):
+        (tmp_path / f"log.jsonl.{host}.part").write_text("half")
+    (tmp_path / "notes.part").write_text("mine")
+    remove_file_parts(tmp_path, is_held=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.part"]
+
+
 def test_parts_of_files_of_other_machines_stay_for_a_day(tmp_path):
     own = file_part(tmp_path / "a.json")
     elsewhere = tmp_path / "a.json.else-where-999999999.part"
