@@ -335,7 +335,8 @@ class TermTrainer(ResumingMixin, Trainer):
 
         Differs: transformers 5.23 takes it for wrapped then, and processes would not share their gradients.
         """
-        if self.model_wrapped is self.model and self.model in self.accelerator._models:
+        is_alone = self.args.world_size == 1 or self.is_in_train
+        if not is_alone and self.model_wrapped is self.model and self.model in self.accelerator._models:
             self.accelerator._models.remove(self.model)
             vars(self.model).pop("_is_accelerate_prepared", None)
 

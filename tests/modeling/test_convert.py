@@ -10,7 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen3VLForConditionalGeneration
 
-from gap_mllm import convert
 from gap_mllm.configuration_gap_mllm import GapMllmVggtConfig
 from gap_mllm.conversion import (
     ConversionError,
@@ -19,6 +18,8 @@ from gap_mllm.conversion import (
     infer_vggt_config,
     weight_files,
 )
+from gap_mllm.conversion.source_configs import REFERENCE_KEYS
+from gap_mllm.conversion.weight_names import reference_fusion_name
 from gap_mllm.fusion_gap_mllm import GapMllmFusion
 from gap_mllm.hub import remote_code_files
 from gap_mllm.modeling_gap_mllm import GapMllmForConditionalGeneration
@@ -231,7 +232,7 @@ def test_encoder_stored_in_another_dtype_keeps_it(tmp_path):
     ],
 )
 def test_fusion_weights_have_these_names_in_the_reference(target, source, part):
-    assert convert.reference_fusion_name(target, last_level=3) == (source, part)
+    assert reference_fusion_name(target, last_level=3) == (source, part)
 
 
 def test_sharded_output_is_complete_and_equal(tmp_path, converted, monkeypatch):
@@ -293,7 +294,7 @@ def test_every_reference_key_is_carried_over(tmp_path):
     assert config.text_config.use_cache  # top-level use_cache was a setting of the training run
     assert config.geometry_config.tap_layers == [0, 1, 2, 3]
     assert (config.image_token_id, config.video_token_id, config.vision_start_token_id) == (505, 506, 502)
-    assert not (set(convert.REFERENCE_KEYS) - {"reference_frame"}) & set(config.to_dict())
+    assert not (set(REFERENCE_KEYS) - {"reference_frame"}) & set(config.to_dict())
 
 
 def test_sizes_of_cross_attention_are_dropped_where_the_release_ignores_them_too(tmp_path):
@@ -384,7 +385,7 @@ def test_configuration_that_is_not_supported_is_refused_by_name(tmp_path, change
 
 
 def test_plain_qwen_folder_is_refused_with_what_to_do(tmp_path):
-    source = write_checkpoint(tmp_path / "in", shard(1), drop=convert.REFERENCE_KEYS)
+    source = write_checkpoint(tmp_path / "in", shard(1), drop=REFERENCE_KEYS)
     with pytest.raises(ConversionError, match="use_geometry_encoder.*--qwen"):
         convert_checkpoint(source, tmp_path / "out")
 
@@ -477,7 +478,7 @@ def test_output_that_is_not_empty_is_refused(tmp_path, converted):
 def base_folders(tmp_path_factory):
     """A plain Qwen3-VL folder with a tokenizer, and the tiny VGGT with its config in the nested form."""
     folder = tmp_path_factory.mktemp("base")
-    drop = {*convert.REFERENCE_KEYS, "dtype"}  # Qwen's own files name it in text_config only
+    drop = {*REFERENCE_KEYS, "dtype"}  # Qwen's own files name it in text_config only
     qwen = write_checkpoint(folder / "qwen", shard(1), drop=drop)
     build_tiny_tokenizer().save_pretrained(qwen)
     (qwen / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.4] * 3, "image_std": [0.25] * 3}))
