@@ -26,7 +26,8 @@ VERSIONS ?= 5.19.0 5.21.1 5.23.0
 VERSION_TESTS ?= tests/modeling tests/processing/test_processing.py tests/processing/test_ask.py \
     tests/processing/test_video_processing.py \
     tests/training/test_trainers.py tests/training/test_plain_trainer.py tests/training/test_checkpoints.py \
-    tests/training/test_adapters.py tests/training/test_peft_and_trl.py tests/training/test_resuming.py
+    tests/training/test_adapters.py tests/training/test_peft_and_trl.py tests/training/test_resuming.py \
+    tests/training/test_log_totals.py tests/training/test_rows_that_share_scenes.py
 
 # Only `make lint` needs pyright, and node with it (60 MB): so only it installs them, unless PYRIGHT names another.
 ifeq ($(origin PYRIGHT), undefined)
