@@ -17,7 +17,7 @@ import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, LABEL_KEY, POINT_KEY, BraceReader, ParsedAnswer
+from .answers_gap_mllm import BOX_KEYS, FRAME_KEY, LABEL_KEY, POINT_KEY, BraceReader, ParsedAnswer, Quotes
 
 
 FENCE = "```"
@@ -40,7 +40,7 @@ class JsonEnd:
         self.keys, self.is_list = keys, is_list
         self.end, self.is_done = None, False
         self._characters, self._start, self._fence = [], 0, ""
-        self._stack, self._quote, self._is_escaped = [], None, False
+        self._stack, self._quotes = [], Quotes()
 
     @property
     def text(self) -> str:
@@ -65,19 +65,12 @@ class JsonEnd:
         return self.is_done
 
     def _read_value(self, character):
-        if self._quote is not None:
-            if self._is_escaped:
-                self._is_escaped = False
-            elif character == "\\":
-                self._is_escaped = True
-            elif character in (self._quote, "\n"):
-                self._quote = None
-        elif character in "{[":
+        if self._quotes.read(character, may_open=bool(self._stack)):
+            return
+        if character in "{[":
             if not self._stack:
                 self._start = self.length - 1
             self._stack.append(character)
-        elif self._stack and character in "\"'":
-            self._quote = character
         elif self._stack and character in "}]":
             while self._stack and self._stack[-1] != _PAIRS[character]:
                 self._stack.pop()  # a bracket that was never closed

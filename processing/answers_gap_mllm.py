@@ -529,6 +529,31 @@ def as_answer(entries: Sequence, truncated: bool = False) -> ParsedAnswer:
     return ParsedAnswer(items, rejected, truncated, tuple(entries))
 
 
+class Quotes:
+    """Whether the characters of a text, which come one by one, stand in quotes; a line end closes them."""
+
+    def __init__(self):
+        self._mark, self._is_escaped = None, False
+
+    def read(self, character: str, may_open: bool) -> bool:
+        """Read on; returns whether the character is within quotes, or one of their marks.
+
+        Args:
+            character (`str`): the next one.
+            may_open (`bool`): whether it may open quotes, where none are open.
+        """
+        if self._mark is None:
+            self._mark = character if may_open and character in "\"'" else None
+            return self._mark is not None
+        if self._is_escaped:
+            self._is_escaped = False
+        elif character == "\\":
+            self._is_escaped = True
+        elif character in (self._mark, "\n"):
+            self._mark = None
+        return True
+
+
 class BraceReader:
     """Finds balanced braces in a text that comes piece by piece.
 
@@ -539,7 +564,7 @@ class BraceReader:
 
     def __init__(self):
         self.spans, self.closed_until = [], 0
-        self._open, self._quote, self._is_escaped, self._position = [], None, False, 0
+        self._open, self._quotes, self._position = [], Quotes(), 0
 
     @property
     def is_open(self) -> bool:
@@ -549,23 +574,13 @@ class BraceReader:
     def read(self, piece: str) -> None:
         """Read on."""
         for position, character in enumerate(piece, self._position):
-            if self._quote is not None:
-                self._read_quoted(character)
-            elif character == "{":
+            if self._quotes.read(character, may_open=bool(self._open)):
+                continue
+            if character == "{":
                 self._open.append([position, 1])
             elif character == "}":
                 self._close(position + 1)
-            elif self._open and character in "\"'":
-                self._quote = character
         self._position += len(piece)
-
-    def _read_quoted(self, character):
-        if self._is_escaped:
-            self._is_escaped = False
-        elif character == "\\":
-            self._is_escaped = True
-        elif character in (self._quote, "\n"):
-            self._quote = None
 
     def _close(self, end):
         if self._open:

@@ -52,23 +52,21 @@ def rows_of_tokens(inputs: Mapping[str, object], num_tokens: int) -> list[int]:
     return _repeated(rows, (patches // patches_of_token).tolist())
 
 
-def sum_by_rows(
-    loss: Callable[[torch.Tensor | None], LossSum], rows: Sequence[int], device: torch.device | str
-) -> LossSum:
+def sum_by_rows(loss: Callable[[torch.Tensor], LossSum], valid: torch.Tensor, rows: Sequence[int]) -> LossSum:
     """A loss of entries that count as often as rows ask about them.
 
     Args:
-        loss (`Callable`): loss of the entries that a mask `(N,)`, bool, chooses; of all for None.
+        loss (`Callable`): loss of the items that a mask like `valid` chooses.
+        valid (`torch.Tensor` of shape `(N, ...)`, bool): items that count, of N entries.
         rows (`Sequence[int]`): rows of each of the N entries.
-        device (`torch.device` or `str`): device of the mask.
     Returns:
         `LossSum`.
     """
     numbers = sorted(set(rows))
     if len(numbers) == 1:
-        return loss(None) * numbers[0]
-    rows = torch.tensor(rows, device=device)
-    first, *others = (loss(rows == number) * number for number in numbers)
+        return loss(valid) * numbers[0]
+    rows_of_items = torch.tensor(rows, device=valid.device).reshape(-1, *[1] * (valid.ndim - 1))
+    first, *others = (loss(valid & (rows_of_items == number)) * number for number in numbers)
     return sum(others, first)
 
 

@@ -37,12 +37,9 @@ class _VectorTerm(HeadTerm):
         vectors = torch.stack([unknown if each is None else each.to(prediction) for each in targets["vectors"]])
 
         def compute(chosen):
-            if chosen is None:
-                return self.compute(prediction, vectors)
-            is_chosen = chosen.reshape(-1, *[1] * (vectors.ndim - 1))
-            return self.compute(prediction, vectors.where(is_chosen, torch.nan))
+            return self.compute(prediction, vectors.where(chosen, torch.nan))
 
-        return sum_by_rows(compute, rows, prediction.device)
+        return sum_by_rows(compute, vectors.isfinite(), rows)
 
 
 @dataclass

@@ -133,11 +133,7 @@ class DistillationTerm(HeadTerm):
         views = zip(targets["features"], rows, strict=True)
         of_tokens = [times for view, times in views for _ in range(view.shape[1])]
         is_known = torch.stack([features.isfinite().all(-1) for features in wanted]).all(0)
-
-        def compute(chosen):
-            return layer_distillation_loss(prediction, wanted, is_known if chosen is None else is_known & chosen)
-
-        loss = sum_by_rows(compute, of_tokens, is_known.device)
+        loss = sum_by_rows(lambda valid: layer_distillation_loss(prediction, wanted, valid), is_known, of_tokens)
         return LossSum(loss.sum * (2 if self.squared_distance else 1), loss.count)
 
     def check(self, model: GapMllmForPreTraining) -> None:

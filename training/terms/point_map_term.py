@@ -34,11 +34,9 @@ class PointMapTerm(LossTerm):
         targets = inputs.get("point_map_targets")
         if targets is None or outputs.point_maps is None:
             return None
-        is_known = targets.isfinite().all(-1)
 
-        def compute(chosen):
-            valid = is_known if chosen is None else is_known & chosen[:, None, None]
+        def compute(valid):
             first, *others = (point_loss(points, targets, valid) for points in outputs.point_maps.values())
             return sum(others, first)
 
-        return sum_by_rows(compute, rows_of_tokens(inputs, len(targets)), targets.device).sum
+        return sum_by_rows(compute, targets.isfinite().all(-1), rows_of_tokens(inputs, len(targets))).sum
